@@ -14,6 +14,7 @@ from fuser.fuse import FuseHead
 from fuser.scorer import Scorer
 from fuser.summary import SummaryHead
 from fuser.translate import TranslateHead
+from fuser.whole_file import whole_file
 from kvwire.errors import Unsupported
 from kvwire.segment import SliceKind
 
@@ -170,9 +171,8 @@ class Bundle:
         directory.mkdir(parents=True, exist_ok=True)
         tensors, text = self._stored(dtype), self.config.to_json()
         bundle_tensors.write(directory / TENSORS_FILE, tensors)
-        partial = directory / f".{CONFIG_FILE}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(directory / CONFIG_FILE)
+        with whole_file(directory / CONFIG_FILE) as partial:
+            partial.write_text(text, encoding="utf-8")
         return bundle_tensors.digest(text, tensors)
 
     @classmethod

@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fuser.whole_file import whole_file
+
 SMALL_DTYPES = (torch.float16, torch.bfloat16)
 _LARGE_ELEMENTS = (
     1 << 14
@@ -67,9 +69,8 @@ def digest(config: str, tensors: Mapping[str, Tensor]) -> str:
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file at once: it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(save(dict(tensors)))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_bytes(save(dict(tensors)))
 
 
 def read(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

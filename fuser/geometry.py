@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+_ANY_WINDOW = 1 << 30
+
+
+def window(config: Any) -> int:
+    """Positions a model was made for; 2**30 where its Hugging Face config names none."""
+    return int(getattr(config, "max_position_embeddings", 0) or _ANY_WINDOW)
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:

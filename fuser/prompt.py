@@ -106,6 +106,14 @@ def tokenise(tokenizer: Any, text: str) -> Tokens:
     return Tokens(ids, offsets)
 
 
+def common_prefix(prompts: Sequence[Tensor]) -> int:
+    """How many tokens all prompts, (tokens,) int64 each, begin with."""
+    shortest = min(len(ids) for ids in prompts)
+    stacked = torch.stack([ids[:shortest] for ids in prompts])
+    same = (stacked == stacked[0]).all(0)
+    return shortest if bool(same.all()) else int(same.int().argmin())
+
+
 def positions_within(offsets: Tensor, span: tuple[int, int]) -> Tensor:
     """Indices of the tokens whose character span overlaps [start, end), int64; none for an empty span."""
     start, end = span

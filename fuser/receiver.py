@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from fuser.bundle import Bundle
 from fuser.generate import greedy_ids, pieces, stop_tokens
-from fuser.geometry import Geometry
+from fuser.geometry import Geometry, window
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.rope import Rope
 from fuser.shared import shared_positions
@@ -23,8 +23,6 @@ from fuser.translate import split_kv
 from kvwire.errors import TooLarge, Unsupported
 from kvwire.section import Section
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind
-
-_ANY_WINDOW = 1 << 30  # of a model whose config names none
 
 
 class Receiver:
@@ -48,7 +46,7 @@ class Receiver:
         self.geometry = geometry
         self.rope = Rope(model)
         self.stops = stop_tokens(model, tokenizer)
-        self.window = int(getattr(model.config, "max_position_embeddings", 0) or _ANY_WINDOW)
+        self.window = window(model.config)
 
     def begin(self, sections: Sequence[Section]) -> Draft:
         """Render and tokenise the Receiver's prompt; cloud sections keep their place but give no text.

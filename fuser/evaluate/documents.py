@@ -28,10 +28,8 @@ from fuser.evaluate.score import marks
 from fuser.evaluate.service import ServiceRows
 from fuser.evaluate.spent import Spent
 from fuser.evaluate.stranger import strangers
-from fuser.models.load import load_model
 from fuser.train.cache import CacheIncomplete, FeatureCache, cache_folder
 from fuser.train.cache_writer import CacheWriter
-from fuser.train.lora import load_lora
 
 SHOTS = 3
 SURE = 0.5  # routing: mean probability of its tokens from which the Receiver's own answer is taken
@@ -230,7 +228,7 @@ class DocumentEvaluation:
     def _adapted(self) -> Any:
         """A Receiver of its own with the adapter in it."""
         assert self._extras.lora is not None
-        return load_lora(load_model(self._receiver.path)[0], self._extras.lora)
+        return self._receiver.adapted(self._extras.lora)
 
     @cached_property
     def _strangers(self) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from fuser.bundle import Bundle
+from fuser.bundle import Bundle, BundleConfig
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice.evaluation import Budget
 from fuser.evaluate.choice.prompts import sections, with_answer
@@ -29,13 +29,12 @@ def unfit(
     pair = bundle.config
     prefix = bundle.prefix_kv(None)
     behind = ANSWER_TOKENS + (0 if prefix is None else len(prefix))
-
-    template = sum(len(json.dumps(style.to_dict())) for style in (pair.sharer_prompt, pair.receiver_prompt))
+    ample = _room(pair, sharer, receiver, behind)
 
     def reason(document: str, question: str) -> str | None:
         if len(document) > max_document_chars:
             return _too_long(max_document_chars)
-        if _at_most(document + question) + template + behind <= min(sharer.window, receiver.window):
+        if _at_most(document + question) <= ample:
             return None
         asked = sharer_prompt(sharer.tokenizer, pair.sharer_prompt, document, question)
         if len(asked) + ANSWER_TOKENS > sharer.window:
@@ -55,7 +54,7 @@ def unfit_choice(
     """
     pair, budget = bundle.config, Budget()
     behind = max(budget.max_new_tokens, budget.relay_tokens)
-    template = sum(len(json.dumps(style.to_dict())) for style in (pair.sharer_prompt, pair.receiver_prompt))
+    ample = _room(pair, sharer, receiver, behind)
 
     def tokens(side: Model, style: PromptStyle, text: str) -> int:
         return len(tokenise(side.tokenizer, render(sections(text), style, RECEIVER_HOLDS).text).ids)
@@ -64,7 +63,7 @@ def unfit_choice(
         if len(item.context) > max_document_chars:
             return _too_long(max_document_chars)
         text = with_answer(item, "")
-        if _at_most(text) + template + behind <= min(sharer.window, receiver.window):
+        if _at_most(text) <= ample:
             return None
         if tokens(sharer, pair.sharer_prompt, choice_prompt(item)) + behind > sharer.window:
             return _SHARER
@@ -72,6 +71,12 @@ def unfit_choice(
         return _RECEIVER if told + budget.max_new_tokens > receiver.window else None
 
     return reason
+
+
+def _room(pair: BundleConfig, sharer: Model, receiver: Model, behind: int) -> int:
+    """Tokens that surely fit both windows beside both templates and what comes `behind`: no need to count them."""
+    template = sum(len(json.dumps(style.to_dict())) for style in (pair.sharer_prompt, pair.receiver_prompt))
+    return min(sharer.window, receiver.window) - template - behind
 
 
 def _at_most(text: str) -> int:

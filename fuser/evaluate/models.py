@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fuser.geometry import window
 from fuser.models.load import load_model, load_tokenizer, model_ref, resolve
 from fuser.prefill import ATTENTION
+from fuser.train.lora import load_lora
 from kvwire.identity import ModelRef
 
 
@@ -39,9 +41,13 @@ class Model:
         model.set_attn_implementation(ATTENTION)
         return model
 
+    def adapted(self, adapter: Path) -> Any:
+        """A model of its own with a LoRA adapter in it."""
+        return load_lora(load_model(self.path)[0], adapter)
+
     @cached_property
     def window(self) -> int:
         """Positions that the model was made for."""
         from transformers import AutoConfig
 
-        return int(AutoConfig.from_pretrained(self.path).max_position_embeddings)
+        return window(AutoConfig.from_pretrained(self.path))

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from fuser.evaluate.batch import first_line, generate_batch, line_ended
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.generate import stop_tokens
-from fuser.prompt import SHARER_HOLDS, PromptStyle, plain, render, tokenise
+from fuser.prompt import SHARER_HOLDS, PromptStyle, common_prefix, plain, render, tokenise
 from kvwire.section import Role, Section, Visibility
 
 ANSWER_TOKENS = 16
@@ -64,7 +64,7 @@ class SharerTexts:
 
     def _generate(self, prompts: list[Tensor], limit: int, line: bool) -> list[list[int]]:
         cache = DynamicCache()
-        shared = _common(prompts)
+        shared = min(common_prefix(prompts), min(len(ids) for ids in prompts) - 1)  # each has a rest to run
         if shared:
             with torch.inference_mode():
                 self._model.get_decoder()(
@@ -85,13 +85,17 @@ class SharerTexts:
         return text
 
 
-def sharer_prompt(tokenizer: Any, style: PromptStyle, document: str, question: str) -> Tensor:
-    """Ids of the prompt that a slice is cut from."""
-    sections = (
+def sharer_sections(document: str, question: str) -> tuple[Section, ...]:
+    """What the Sharer reads of a question over a cloud document."""
+    return (
         Section(Role.DOCUMENT, Visibility.CLOUD, text=document),
         Section(Role.QUESTION, Visibility.SHARED, text=question),
     )
-    return tokenise(tokenizer, render(sections, style, SHARER_HOLDS).text).ids
+
+
+def sharer_prompt(tokenizer: Any, style: PromptStyle, document: str, question: str) -> Tensor:
+    """Ids of the prompt that a slice is cut from."""
+    return tokenise(tokenizer, render(sharer_sections(document, question), style, SHARER_HOLDS).text).ids
 
 
 def _batches(questions: Sequence[DocumentQuestion], batch: int) -> Iterator[list[DocumentQuestion]]:
@@ -103,15 +107,6 @@ def _batches(questions: Sequence[DocumentQuestion], batch: int) -> Iterator[list
     alone.sort(key=lambda q: len(q.document) + len(q.question))
     for group in (*(g for g in groups.values() if len(g) >= _TOGETHER), alone):
         yield from (group[start : start + batch] for start in range(0, len(group), batch))
-
-
-def _common(prompts: Sequence[Tensor]) -> int:
-    """Tokens that all prompts begin with, at least one less than the shortest has; 0 where it would not pay."""
-    shortest = min(len(ids) for ids in prompts)
-    stacked = torch.stack([ids[:shortest] for ids in prompts])
-    same = (stacked == stacked[0]).all(0)
-    shared = shortest if bool(same.all()) else int(same.int().argmin())
-    return min(shared, shortest - 1)
 
 
 def _timed(

@@ -14,9 +14,10 @@ from fuser.bundle import Bundle
 from fuser.evaluate.batch import first_line
 from fuser.evaluate.models import Model
 from fuser.evaluate.questions import DocumentQuestion
-from fuser.evaluate.relay import ANSWER_TOKENS
+from fuser.evaluate.relay import ANSWER_TOKENS, sharer_sections
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from fuser.train.reading import WITHHELD
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 
@@ -40,10 +41,13 @@ class ServiceRows:
             First line of the answer, payload bytes of the slice as it left the Sharer, seconds of both sides.
         """
         began = time.perf_counter()
-        cut = self._sharer.plan(_sections(document, asked), kind, self._bundle.config.selection.positions)
+        limit = self._bundle.config.selection.positions
+        cut = self._sharer.plan(sharer_sections(document, asked), kind, limit)
         ref = self._bundle.config.sharer
         header = SliceHeader(bytes(16), kind, ref, "", "raw", "", cut.specs, cut.spans, cut.tail)
-        draft = self._receiver.begin(_sections(None, question.question))
+        draft = self._receiver.begin(
+            (WITHHELD, Section(Role.QUESTION, Visibility.SHARED, text=question.question))
+        )
         draft.prefill(kind)
         draft.receive(header)
 
@@ -57,12 +61,3 @@ class ServiceRows:
             if "\n" in text.lstrip():
                 break
         return first_line(text), header.raw_bytes, time.perf_counter() - began
-
-
-def _sections(document: str | None, question: str) -> tuple[Section, ...]:
-    held = (
-        Section(Role.DOCUMENT, Visibility.CLOUD, document_id="withheld")
-        if document is None
-        else Section(Role.DOCUMENT, Visibility.CLOUD, text=document)
-    )
-    return (held, Section(Role.QUESTION, Visibility.SHARED, text=question))

@@ -13,6 +13,7 @@ from torch import Tensor
 from fuser.data.choice import LETTERS
 from fuser.evaluate.prefilled import Prefilled, generate_batch, prefill_batch
 from fuser.generate import stop_tokens
+from fuser.geometry import window
 from fuser.prompt import tokenise
 
 
@@ -42,7 +43,7 @@ class Speaker:
         self.side = side
         self.stops = stop_tokens(*side)
         self.max_new_tokens = max_new_tokens
-        self.window = int(side.model.get_decoder().config.max_position_embeddings)
+        self.window = window(side.model.get_decoder().config)
         self._letters = letter_tokens(side.tokenizer)
 
     def fits(self, prompt: str) -> bool:

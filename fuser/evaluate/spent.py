@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from fuser.whole_file import whole_file
+
 
 class Spent:
     """Seconds and questions of one source of data, in a file that all sources of a cache share."""
@@ -26,6 +28,5 @@ class Spent:
             return
         before = self._all.get(self._source, [0.0, 0.0])
         self._all[self._source] = [before[0] + seconds, before[1] + questions]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(self._all), encoding="utf-8")
-        partial.replace(self._path)
+        with whole_file(self._path) as partial:
+            partial.write_text(json.dumps(self._all), encoding="utf-8")

@@ -25,6 +25,7 @@ from fuser.train.cache import FEATURES, INDEX, ITEM_SIZE, STATISTICS, item_key, 
 from fuser.train.cached import moved, to_row
 from fuser.train.sharer_reading import SharerReading
 from fuser.train.sources import AnyItem
+from fuser.whole_file import whole_file
 
 _FIT_ITEMS = 16  # items whose statistics standardise the cache
 
@@ -139,9 +140,8 @@ class CacheWriter:
             picked = items[:: -(-len(items) // _FIT_ITEMS)]
             sample = torch.cat([self._reading.read(_first_question(item))[0] for item in picked])
             scale = 1 / sample.std(0).clamp(min=1e-4)
-            partial = path.with_suffix(".partial")
-            save_file({"mean": sample.mean(0), "scale": scale}, partial)
-            partial.replace(path)
+            with whole_file(path) as partial:
+                save_file({"mean": sample.mean(0), "scale": scale}, partial)
         return read_statistics(self.directory)
 
     @contextmanager

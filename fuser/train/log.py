@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fuser.whole_file import whole_file
+
 logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
@@ -24,9 +26,8 @@ class RunLog:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / LOG
         kept = [row for row in read_log(directory) if row["step"] < step]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        partial.replace(self._path)
+        with whole_file(self._path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _board(directory / "tensorboard", step)
 

@@ -11,7 +11,15 @@ from torch import Tensor
 from fuser.data.document import Item
 from fuser.geometry import Geometry
 from fuser.prefill import ATTENTION, prefill
-from fuser.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_within, render, tokenise
+from fuser.prompt import (
+    SHARER_HOLDS,
+    PromptStyle,
+    Tokens,
+    common_prefix,
+    positions_within,
+    render,
+    tokenise,
+)
 from fuser.rope import Rope
 from fuser.select import SelectionConfig
 from fuser.shared import SharedPositions, shared_positions
@@ -94,7 +102,7 @@ class SharerReading:
         for question, prompt in zip(item.questions, prompts, strict=True):
             ids, shared = prompt.tokens.ids, prompt.shared
             asking = self._selection.asking(len(ids), prompt.document, shared.at[: len(shared.spans)])
-            known = min(_common(first.tokens.ids, ids), int(asking[0])) if kept else 0
+            known = min(common_prefix((first.tokens.ids, ids)), int(asking[0])) if kept else 0
             past = [(k[:, :, :known], v[:, :, :known]) for k, v in kept]
             fresh: _KV = []
             scores = self._prefill(ids[known:], fresh, past, asking - known)
@@ -142,10 +150,3 @@ def _joined(past: _KV, fresh: _KV) -> _KV:
         return fresh
     pairs = zip(past, fresh, strict=True)
     return [(torch.cat((k, a), dim=2), torch.cat((v, b), dim=2)) for (k, v), (a, b) in pairs]
-
-
-def _common(left: Tensor, right: Tensor) -> int:
-    """Length of the common prefix of two token sequences."""
-    length = min(len(left), len(right))
-    same = left[:length] == right[:length]
-    return length if bool(same.all()) else int(same.int().argmin())

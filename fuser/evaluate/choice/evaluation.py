@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,12 @@ from fuser.data.overlap import normalise
 from fuser.evaluate.choice.batch import Transfer, bucketed, strangers, tokens_of
 from fuser.evaluate.choice.fitted import Fitted
 from fuser.evaluate.choice.mark import mark
+from fuser.evaluate.choice.needs import Given, missing
 from fuser.evaluate.choice.prompts import Asker
 from fuser.evaluate.choice.rows import BatchRows, Pair
 from fuser.evaluate.choice.slices import SharerSlices
 from fuser.evaluate.prediction import Prediction
 from fuser.evaluate.speaker import Side, Speaker
-
-_SHARER = "the Sharer"
-_FUSE = "a bundle with a fuse head"
-_TRAINING = "training questions (--calibration FILE)"
-_IDENTICAL = "a bundle whose Sharer is the Receiver (--identical DIR)"
-_LORA = "a Receiver with adapters (--lora DIR)"
-_NEEDS: Mapping[str, tuple[str, ...]] = {
-    "receiver": (),
-    "calibrated": (_TRAINING,),
-    "sharer": (_SHARER,),
-    "relay-paper": (_SHARER,),
-    "relay-fair": (_SHARER,),
-    "routing": (_SHARER, _TRAINING),
-    "few-shot": (_TRAINING,),
-    "fused": (_SHARER, _FUSE),
-    "mismatched": (_SHARER, _FUSE),
-    "identical": (_IDENTICAL,),
-    "lora": (_LORA,),
-}
-CHOICE_ROWS = tuple(_NEEDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +132,14 @@ class ChoiceEvaluation:
         return training | {"bias": bias, "threshold": pair.threshold} | dict(pair.counts)
 
     def missing(self, row: str) -> str | None:
-        """What a row lacks; None where it can run.
+        """What a row needs and has not; None where it can run.
 
         Raises:
             ValueError: an unknown row.
         """
-        if row not in _NEEDS:
-            raise ValueError(f"unknown row {row}; known are {', '.join(CHOICE_ROWS)}")
-        there = {
-            _SHARER: self._pair.sharer is not None,
-            _FUSE: self._bundle.fuse is not None,
-            _TRAINING: bool(self._training),
-            _IDENTICAL: self._identical is not None,
-            _LORA: self._pair.lora is not None,
-        }
-        return next((need for need in _NEEDS[row] if not there[need]), None)
+        pair, asked = self._pair, len({item.question for item in self._items})
+        sharer, lora = pair.sharer is not None, pair.lora is not None
+        return missing(row, Given(self._bundle, sharer, bool(self._training), self._identical, lora, asked))
 
     def _speaker(self, side: tuple[Any, Any]) -> Speaker:
         return Speaker(Side(*side), self._budget.max_new_tokens)
@@ -175,8 +149,8 @@ class ChoiceEvaluation:
 
     def _refuse(self, rows: Sequence[str]) -> None:
         for row in rows:
-            if missing := self.missing(row):
-                raise ValueError(f"row {row} needs {missing}")
+            if reason := self.missing(row):
+                raise ValueError(f"row {row} {reason}")
         longest, window = max(self._lengths), self._pair.receiver.speaker.window
         if longest + self._budget.max_new_tokens > window:
             item = self._items[self._lengths.index(longest)]

@@ -17,6 +17,7 @@ from fuser.evaluate.choice.fit import confidence, fit_bias, fit_threshold, maske
 from fuser.evaluate.choice.mark import mark
 from fuser.evaluate.choice.prompts import Asker
 from fuser.evaluate.speaker import Said
+from fuser.whole_file import whole_file
 
 METRIC = "lenient"
 """The metric whose gain decides when to ask the Sharer."""
@@ -89,8 +90,6 @@ def _load(path: Path) -> dict[int, Said]:
 
 
 def _save(path: Path, said: Mapping[int, Said]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(
-        json.dumps([(i, s.text, s.letters.tolist(), s.seconds) for i, s in said.items()]), "utf-8"
-    )
-    partial.replace(path)
+    rows = [(i, s.text, s.letters.tolist(), s.seconds) for i, s in said.items()]
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(rows), "utf-8")

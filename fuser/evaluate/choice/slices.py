@@ -21,6 +21,7 @@ from fuser.fuse import FuseHead
 from fuser.rope import Rope
 from fuser.shared import SharedPositions
 from fuser.sharer import Cut, Sharer
+from fuser.whole_file import whole_file
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SliceKind
 
@@ -188,14 +189,10 @@ def _save(path: Path, heard: Heard) -> None:
         "text": heard.said.text,
         "answering": heard.said.seconds,
     }
-    partial = path.with_suffix(".partial")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}
-        | {"spans": heard.spans, "letters": heard.said.letters},
-        partial,
-        metadata={"about": json.dumps(about)},
-    )
-    partial.replace(path)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    tensors |= {"spans": heard.spans, "letters": heard.said.letters}
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={"about": json.dumps(about)})
 
 
 def _load(path: Path) -> Heard:

@@ -12,28 +12,12 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem
-from fuser.evaluate.choice.evaluation import CHOICE_ROWS, Budget, ChoiceEvaluation
+from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
+from fuser.evaluate.choice.needs import CHOICE_ROWS, READ_SHARER, Given, missing
 from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import PredictionLog
-from fuser.models.load import load_model
-from fuser.train.lora import load_lora
-
-LABELS = {
-    "receiver": "Receiver",
-    "calibrated": "Receiver, calibrated",
-    "sharer": "Sharer",
-    "relay-paper": "text relay (paper)",
-    "relay-fair": "text relay (fair)",
-    "routing": "routing",
-    "few-shot": "Receiver, few-shot",
-    "fused": "fused",
-    "mismatched": "fused, slice of another question",
-    "identical": "fused, Identical Sharer",
-    "lora": "Receiver with LoRA",
-}
-_READ_TRAINING = ("calibrated", "routing", "few-shot")
-_READ_SHARER = ("sharer", "relay-paper", "relay-fair", "routing", "fused", "mismatched")
+from fuser.whole_file import whole_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +58,16 @@ class ChoiceTable:
     @property
     def labels(self) -> Mapping[str, str]:
         """Known rows and what a table calls them."""
-        return {row: LABELS.get(row, row) for row in CHOICE_ROWS}
+        return CHOICE_ROWS
 
     def missing(self, row: str) -> str | None:
         """Why a row cannot be run with what is given; None where it can. Raises ValueError for an unknown row."""
-        if row not in CHOICE_ROWS:
-            raise ValueError(f"unknown row {row!r}; rows of multiple choice are {', '.join(CHOICE_ROWS)}")
-        if row in _READ_TRAINING and not self._given.training:
-            return "needs training questions: --calibration"
-        if row in ("fused", "mismatched") and self._bundle.fuse is None:
-            return "the bundle makes no shared slices"
-        if row == "mismatched" and len({item.question for item in self._given.items}) < 2:
-            return "needs at least two different questions: a higher --limit"
-        if row == "identical":
-            if self._given.identical is None:
-                return "needs a bundle whose Sharer is the Receiver's own model: --identical"
-            if self._given.identical.fuse is None:
-                return "the bundle given with --identical makes no shared slices"
-        if row == "lora" and self._given.lora is None:
-            return "needs a trained adapter: --lora"
-        return None
+        given = self._given
+        asked = len({item.question for item in given.items})
+        there = Given(
+            self._bundle, True, bool(given.training), given.identical, given.lora is not None, asked
+        )
+        return missing(row, there)
 
     def run(self, rows: Sequence[str], progress: Progress, deadline: Deadline) -> None:
         """Answer what is not answered yet.
@@ -106,10 +80,10 @@ class ChoiceTable:
         if not rows:
             return
         deadline.check()
-        reads = any(row in _READ_SHARER for row in rows)
+        reads = not READ_SHARER.isdisjoint(rows)
         adapted = None
         if given.lora is not None and "lora" in rows:
-            adapted = load_lora(load_model(self._receiver.path)[0], given.lora)
+            adapted = self._receiver.adapted(given.lora)
         evaluation = ChoiceEvaluation(
             self._bundle,
             (self._receiver.network, self._receiver.tokenizer),
@@ -132,9 +106,8 @@ class ChoiceTable:
         self._keep()
 
     def _keep(self) -> None:
-        partial = self._kept.with_suffix(".partial")
-        partial.write_text(json.dumps(self.notes), "utf-8")
-        partial.replace(self._kept)
+        with whole_file(self._kept) as partial:
+            partial.write_text(json.dumps(self.notes), "utf-8")
 
 
 def _together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice import slices as choice_slices
 from fuser.evaluate.choice.batch import bucketed, strangers
-from fuser.evaluate.choice.evaluation import CHOICE_ROWS, Budget, ChoiceEvaluation
+from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.evaluate.choice.fitted import Fitted
+from fuser.evaluate.choice.needs import CHOICE_ROWS
 from fuser.evaluate.choice.prompts import (
     Asker,
     background,
@@ -69,7 +70,9 @@ def lora(tiny_receiver: Path) -> Any:
     return model
 
 
-def run(evaluation: ChoiceEvaluation, rows: Sequence[str] = CHOICE_ROWS, **options: Any) -> list[Prediction]:
+def run(
+    evaluation: ChoiceEvaluation, rows: Sequence[str] = tuple(CHOICE_ROWS), **options: Any
+) -> list[Prediction]:
     with Progress(disable=True) as progress:
         return list(evaluation.run(rows, progress, **options))
 
