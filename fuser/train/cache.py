@@ -39,10 +39,14 @@ class CacheIncomplete(RuntimeError):
     """Items that a run asks for are not in the cache."""
 
 
-def cache_folder(sharer: ModelRef, style: PromptStyle, selection: SelectionConfig, root: str = "") -> Path:
+def cache_folder(
+    sharer: ModelRef, style: PromptStyle, selection: SelectionConfig, root: str = "", dtype: str = "float32"
+) -> Path:
     """The cache directory for what this Sharer reads so; `root` is beside the fetched models unless given."""
     asking = selection.rule if selection.rule == "question" else selection.rows
-    read = [_FORMAT, str(sharer), style.to_dict(), selection.first_layer, asking]
+    read: list[object] = [_FORMAT, str(sharer), style.to_dict(), selection.first_layer, asking]
+    if dtype != "float32":  # what the Sharer computed in
+        read.append(dtype)
     key = json.dumps(read, sort_keys=True)
     name = f"{sharer.name.rsplit('/', 1)[-1]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     return (Path(root).expanduser() if root else cache_directory() / "training") / name

@@ -26,6 +26,7 @@ from fuser.train.shared import SharedTask
 from fuser.train.sources import Sources, read_sources
 from fuser.train.summary import SummaryTask
 from fuser.train.task import Task
+from kvwire.identity import ModelRef
 
 
 def device_of(config: TrainConfig) -> torch.device:
@@ -45,8 +46,8 @@ def fill_cache(
     """
     items = read_sources(config).all
     path = resolve(config.sharer)
-    model, tokenizer = load_model(path, device=str(device_of(config)))
-    folder = cache_folder(model_ref(path), config.sharer_prompt, config.selection, config.cache)
+    model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
+    folder = _folder(config, model_ref(path))
     writer = CacheWriter(
         folder, model, tokenizer, config.sharer_prompt, config.selection, config.summary is not None
     )
@@ -61,8 +62,7 @@ def open_cache(config: TrainConfig) -> tuple[FeatureCache, Sources]:
         CacheIncomplete: not all items are cached.
     """
     sources = read_sources(config)
-    sharer = model_ref(resolve(config.sharer))
-    folder = cache_folder(sharer, config.sharer_prompt, config.selection, config.cache)
+    folder = _folder(config, model_ref(resolve(config.sharer)))
     return FeatureCache(folder, sources.all, config.summary is not None), sources
 
 
@@ -76,7 +76,7 @@ def prepare(config: TrainConfig) -> Setting:
     cache, sources = open_cache(config)
     sharer, receiver = resolve(config.sharer), resolve(config.receiver)
     device = device_of(config)
-    model, tokenizer = load_model(receiver, device=str(device))
+    model, tokenizer = load_model(receiver, device=str(device), dtype=getattr(torch, config.dtype))
     reading = Reading(model, tokenizer, config.receiver_prompt, config.lead)
     for name, head in (("translate", config.translate), ("summary", config.summary)):
         if head is not None and head.prefix_positions not in (0, reading.prefix_positions):
@@ -153,6 +153,10 @@ def save(setting: Setting) -> dict[str, Any]:
         return {"parameters": sum(p.numel() for p in setting.heads["lora"].parameters())}
     bundle = Bundle(setting.bundle, **setting.heads)  # type: ignore[arg-type]
     return {"bundle": bundle.save(output, torch.float16)}
+
+
+def _folder(config: TrainConfig, sharer: ModelRef) -> Path:
+    return cache_folder(sharer, config.sharer_prompt, config.selection, config.cache, config.dtype)
 
 
 def _heads(bundle: BundleConfig) -> dict[str, nn.Module]:
