@@ -1,42 +1,50 @@
-"""Which segments to send, in what order, with which codec."""
+"""A plan: what of a slice is sent, and how. An edge asks for one; a profile says what each one is worth."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from enum import StrEnum
 
-from kvwire.segment import SegmentSpec
-
-if TYPE_CHECKING:
-    from kvwire.codec.base import Codec
+from kvwire.errors import InvalidRequest
 
 
-@dataclass(frozen=True, slots=True)
+class Parts(StrEnum):
+    """Which halves of a shared slice are sent."""
+
+    BOTH = "both"
+    KEYS = "keys"
+    VALUES = "values"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The segments of a slice in sending order, and the codec for all of them.
+    """What of a slice is sent, and how.
 
     Attributes:
-        specs: most valuable first, so that a deadline cuts the least valuable ones; ids unique.
-        codec: name of the codec.
+        codec: name of the codec of every segment.
+        positions: excerpt or summary positions at most; 0 takes as many as bundle and policy allow.
+        code_dim: leading numbers of each code that are sent; 0 sends all. A bundle's codes are ordered: the first
+            numbers matter most.
+        layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.
+        parts: halves of a shared slice.
+        last: only so many of the last positions of a shared slice; 0 sends all.
+        bottleneck: a shared slice holds the source halves of the Fuser's input map, computed in the cloud, in place of
+            K and V.
+        padded: every payload is filled up to the most its codec can need, so that its size tells nothing.
+
+    Raises:
+        InvalidRequest: a number is negative, or a layer stands there twice.
     """
 
-    specs: tuple[SegmentSpec, ...]
     codec: str
+    positions: int = 0
+    code_dim: int = 0
+    layers: tuple[int, ...] = ()
+    parts: Parts = Parts.BOTH
+    last: int = 0
+    bottleneck: bool = False
+    padded: bool = False
 
     def __post_init__(self) -> None:
-        if len({spec.segment_id for spec in self.specs}) != len(self.specs):
-            raise ValueError("two segments with one id")
-
-    @classmethod
-    def as_given(cls, specs: Iterable[SegmentSpec], codec: str) -> Self:
-        """All segments in the order the Sharer finishes them."""
-        return cls(tuple(specs), codec)
-
-    def max_bytes(self, codec: "Codec") -> int:
-        """The most payload bytes the plan can take.
-
-        Raises:
-            ValueError: not the plan's codec.
-        """
-        if codec.name != self.codec:
-            raise ValueError(f"codec {codec.name} for a plan of codec {self.codec}")
-        return sum(codec.max_bytes(spec) for spec in self.specs)
+        if min(self.positions, self.code_dim, self.last, *self.layers, 0) < 0:
+            raise InvalidRequest("a plan has no negative numbers")
+        if list(self.layers) != sorted(set(self.layers)):
+            raise InvalidRequest("a plan names layers in ascending order, each once")
