@@ -116,7 +116,9 @@ class TranslateHead(Expansion):
         return codes
 
     def start(self, moments: Moments, receiver: Geometry, ridge: float) -> None:
-        """Write the rank-limited ridge solution into the maps (the `hidden` path is left as it is).
+        """Write the rank-limited ridge solution into the maps (the `hidden` path is left as it is), and centre.
+
+        The numbers of a joint code come in the order of what they explain, so the first are worth most.
 
         Args:
             moments: sums over positions of standardised features (the layers of `layers`) and Receiver KV there.
@@ -138,8 +140,9 @@ class TranslateHead(Expansion):
             self.get_parameter("squeeze.weight").copy_(squeeze.mT)
             self.get_parameter("widen.weight").copy_(widen)
             self.output_scale.copy_(scale)
-            shift = self.widen(self.squeeze(moments.feature_mean))
-            self.output_mean.copy_(moments.output_mean - shift * scale)
+            self.output_mean.copy_(moments.output_mean)
+            # Codes are then 0 on average: a number that is not sent is best guessed as 0.
+            self.input_mean += moments.feature_mean / self.input_scale
 
 
 def layers_read(chosen: tuple[int, ...], sharer: Geometry, name: str) -> tuple[int, ...]:

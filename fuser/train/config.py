@@ -84,6 +84,26 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DialsConfig:
+    """What plans may choose of an excerpt, each drawn anew at every step, so that one head serves all of them.
+
+    positions: in an excerpt; none given takes the selection's. code_dims: leading numbers of a code that are kept, so
+    that the first carry most; none given keeps all. bits: of the codec whose noise the codes get, 0 for none; none
+    given takes `noise.bits`.
+    """
+
+    positions: tuple[int, ...] = ()
+    code_dims: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min((1, *self.positions, *self.code_dims)) < 1:
+            raise ValueError("dials.positions and dials.code_dims start at 1")
+        if any(bits != 0 and not 2 <= bits <= 16 for bits in self.bits):
+            raise ValueError("dials.bits are 0 (off) or 2 to 16")
+
+
+@dataclass(frozen=True, slots=True)
 class LoraConfig:
     """The LoRA baseline on the Receiver, trained in place of the heads on the same items and steps.
 
@@ -132,6 +152,7 @@ class TrainConfig:
     mix: Mapping[str, float] = field(default_factory=dict)
     gate_price: float = 0.0
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    dials: DialsConfig = field(default_factory=DialsConfig)
     regression_positions: int = 40_000
     ridge: float = 0.02
     seed: int = 1
@@ -143,6 +164,14 @@ class TrainConfig:
             raise ValueError("nothing to train: give [fuse], [translate] or [summary]")
         if not self.sources:
             raise ValueError("no data: give at least one [[sources]]")
+        if max(self.dials.positions, default=0) > self.selection.positions:
+            raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
+        if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:
+            raise ValueError(f"dials.code_dims goes beyond translate.code_dim, {self.translate.code_dim}")
+        if self.dials.code_dims and self.translate is not None and self.translate.maps != "joint":
+            raise ValueError(
+                'dials.code_dims needs translate.maps = "joint": only its numbers come in an order'
+            )
         for name in ("gate_price", "ridge"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} must be a number and not negative, got {value}")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fuser.scorer import Scorer
 from fuser.train.excerpt import Example, Excerpts
@@ -32,8 +33,9 @@ class DocumentTask(QuestionTask):
         head = setting.heads.get("translate")
         if not isinstance(head, TranslateHead):
             raise ValueError("the document task trains a translate head: give [translate]")
-        super().__init__(setting, head, shortest=setting.config.selection.positions)
-        self._translate = head
+        dials, most = setting.config.dials, setting.config.selection.positions
+        super().__init__(setting, head, shortest=min(dials.positions, default=most))
+        self._translate, self._dials = head, dials
         scorer = setting.heads.get("scorer")
         self._scorer = scorer if isinstance(scorer, Scorer) else None
         self._excerpts = Excerpts(setting.cache, setting.config.selection, head, self._scorer)
@@ -63,12 +65,24 @@ class DocumentTask(QuestionTask):
         return found
 
     def slice(self, examples: Sequence[Example]) -> Tensor:
-        """The excerpts, encoded and expanded; in training with the noise of the codec between the two."""
-        features = self._excerpts.features(examples).to(self.setting.device)
-        codes = self._translate.encode(features)
-        if self._translate.training:
-            codes = quantisation_noise(codes, self.setting.config.noise.bits, -1)
+        """The excerpts, encoded and expanded; in training as one of the plans would send them.
+
+        All of a batch have as many positions as the shortest of its documents allows.
+        """
+        training, dials, config = self._translate.training, self._dials, self.setting.config
+        most = _drawn(dials.positions, config.selection.positions) if training else config.selection.positions
+        most = min(most, min(document.count for document, _ in examples))
+        codes = self._translate.encode(self._excerpts.features(examples, most).to(self.setting.device))
+        if training:
+            kept = _drawn(dials.code_dims, codes.shape[-1])
+            noisy = quantisation_noise(codes[..., :kept], _drawn(dials.bits, config.noise.bits), -1)
+            codes = functional.pad(noisy, (0, codes.shape[-1] - kept))
         return self._translate.expand(codes)
+
+
+def _drawn(among: Sequence[int], otherwise: int) -> int:
+    """One of them by torch's global generator, which the run seeds by its step."""
+    return among[int(torch.randint(len(among), ()))] if among else otherwise
 
 
 def start_translate(head: TranslateHead, setting: Setting, progress: Progress) -> int:

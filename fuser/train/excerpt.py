@@ -48,22 +48,23 @@ class Excerpts:
         self._scorer = scorer
         self._translate = translate
 
-    def chosen(self, document: Cached, question: Asked) -> Tensor:
-        """The excerpt's positions within the document, ascending int64."""
+    def chosen(self, document: Cached, question: Asked, most: int | None = None) -> Tensor:
+        """The excerpt's positions within the document, ascending int64; `most` lowers the selection's number."""
         scores = question.scores
         if self._scorer is not None:
             with torch.no_grad():
                 scores = self._scorer(
                     self.standardised(document), scores.to(self._scorer.weight.device)
                 ).cpu()
-        return choose(scores, torch.arange(document.count), self._selection, self._selection.positions)
+        limit = self._selection.positions if most is None else most
+        return choose(scores, torch.arange(document.count), self._selection, limit)
 
     def standardised(self, document: Cached) -> Tensor:
         """What a scorer reads of a document: (positions, features of the translate head) float32, on its device."""
         raw = of_layers(self._cache.raw(document, torch.arange(document.count)), self._translate)
         return self._translate.standardise(raw.to(self._translate.input_mean.device))
 
-    def features(self, examples: Sequence[Example]) -> Tensor:
+    def features(self, examples: Sequence[Example], most: int | None = None) -> Tensor:
         """Features of excerpts, of the layers read, as the Sharer gave them: (batch, positions, numbers)."""
-        rows = [self._cache.raw(d, self.chosen(d, q)) for d, q in examples]
+        rows = [self._cache.raw(d, self.chosen(d, q, most)) for d, q in examples]
         return of_layers(torch.stack(rows), self._translate)

@@ -128,6 +128,45 @@ def test_training_reaches_every_parameter_and_nothing_of_the_receiver(
     assert all(p.grad is None for p in noisy.reading.model.parameters())
 
 
+def test_in_training_every_step_draws_a_plan_that_its_seed_repeats(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    dials = {"positions": [2, 3, 5], "code_dims": [4, 24], "bits": [0, 3]}
+    tables = HEADS | {"selection": {"positions": 5}, "dials": dials}
+    task = DocumentTask(with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables)))
+    own = task.epoch(4, 0)[0].own
+
+    def slice_of(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return task.slice(own)
+
+    whole = slice_of(0)
+    assert whole.shape[1] == 5
+    task.modules()["translate"].train()
+    drawn = [slice_of(seed) for seed in range(30)]
+    assert {flat.shape[1] for flat in drawn} == {2, 3, 5}
+    assert torch.equal(drawn[7], slice_of(7))
+    same_length = [flat for flat in drawn if flat.shape[1] == 5]
+    assert any(torch.equal(flat, whole) for flat in same_length)
+    assert len({float(flat.sum()) for flat in same_length}) > 2  # cut codes, noisy codes
+
+
+def test_codes_are_zero_on_average_once_started(setting: Setting) -> None:
+    task = DocumentTask(setting)
+    with Progress(disable=True) as progress:
+        task.start(progress)
+    head = task.modules()["translate"]
+    with torch.no_grad():
+        codes = torch.cat(
+            [
+                head.encode(setting.cache.raw(d, torch.arange(d.count)))  # type: ignore[operator]
+                for d in setting.train.documents
+            ]
+        )
+    assert float(codes.mean(0).abs().max()) < 1e-3 * float(codes.std())
+
+
 def test_the_start_regresses_reports_and_takes_the_lead_as_prefix(setting: Setting) -> None:
     task = DocumentTask(setting)
     with Progress(disable=True) as progress:
