@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ops import models
-from ops.commands import bundle, documents
+from ops.commands import bench, bundle, documents
 from ops.commands.certs import certs
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor
@@ -48,6 +48,7 @@ app.add_typer(models.app, name="models", rich_help_panel="Models and bundles")
 app.add_typer(bundle.app, name="bundle", rich_help_panel="Models and bundles")
 app.command(rich_help_panel="Models and bundles")(cache)
 app.command(rich_help_panel="Models and bundles")(train)
+app.add_typer(bench.app, name="bench", rich_help_panel="Models and bundles")
 app.command("eval", rich_help_panel="Models and bundles")(evaluate)
 
 
