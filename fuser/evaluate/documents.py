@@ -6,8 +6,8 @@ such, so both relays and routing take them from there.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,34 @@ from typing import Any
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
-from fuser.data.document import Item, Question
-from fuser.evaluate.deadline import Deadline, OutOfTime
+from fuser.evaluate.deadline import Deadline
+from fuser.evaluate.dial import Dial
 from fuser.evaluate.excerpt import Excerpts
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.qa import Asker, Before, examples_text, receiver_prompt
 from fuser.evaluate.questions import DocumentQuestion, by_document
 from fuser.evaluate.relay import ANSWER_TOKENS, SharerTexts
-from fuser.evaluate.rows import BACKGROUND, DOCUMENT_ROWS, READS_FIRST, SERVICE_ROWS, Extras, missing
+from fuser.evaluate.rows import (
+    BACKGROUND,
+    READS_FIRST,
+    SELECTED,
+    SENT,
+    SERVICE_ROWS,
+    WHOLE,
+    Extras,
+    dialled,
+    label,
+    missing,
+)
 from fuser.evaluate.score import marks
 from fuser.evaluate.service import ServiceRows
-from fuser.evaluate.spent import Spent
+from fuser.evaluate.sharer_cache import SharerCache
+from fuser.evaluate.slices import ReceiversOwn, SharersOwn, Slices, Translated
 from fuser.evaluate.stranger import strangers
-from fuser.train.cache import CacheIncomplete, FeatureCache, cache_folder
-from fuser.train.cache_writer import CacheWriter
 
 SHOTS = 3
+EVERY = 1 << 30  # positions: more than any document has
 SURE = 0.5  # routing: mean probability of its tokens from which the Receiver's own answer is taken
 
 
@@ -43,6 +54,7 @@ class DocumentEvaluation:
         log: where answers are kept; those that are there are not made again.
         caches: directory for what Sharers read.
         batch: questions at once.
+        dials: how excerpts are chosen and sent: rows that have some are made once for each.
 
     Attributes:
         bundle, log: as given.
@@ -58,21 +70,22 @@ class DocumentEvaluation:
         caches: Path,
         extras: Extras | None = None,
         batch: int = 16,
+        dials: Sequence[Dial] = (Dial(),),
     ) -> None:
         self.bundle = bundle
         self._sharer = sharer
         self._receiver = receiver
         self._questions = tuple(questions)
         self.log = log
-        self._caches = caches
+        self._caches = SharerCache(self._questions, caches)
         self._extras = extras or Extras()
         self._batch = batch
-        self._read: dict[str, tuple[Excerpts, float]] = {}
+        self._rows = dialled(dials)
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Known rows and what a table calls them."""
-        return DOCUMENT_ROWS
+        """Known rows and what a table calls them; those with a dial have it behind their name."""
+        return {name: label(row, dial) for name, (row, dial) in self._rows.items()}
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -91,7 +104,7 @@ class DocumentEvaluation:
             OutOfTime: the deadline passed; answers so far are kept.
         """
         wanted = {*rows, *(READS_FIRST[row] for row in rows if row in READS_FIRST)}
-        order = [row for row in (BACKGROUND, *DOCUMENT_ROWS) if row in wanted]
+        order = [row for row in (BACKGROUND, *self._rows) if row in wanted]
         for row in sorted(order, key=lambda row: row in READS_FIRST):
             done = self.log.done(row)
             todo = [index for index, question in enumerate(self._questions) if question.id not in done]
@@ -104,8 +117,9 @@ class DocumentEvaluation:
                     deadline.check()
 
     def _row(
-        self, row: str, todo: Sequence[int], progress: Progress, deadline: Deadline
+        self, name: str, todo: Sequence[int], progress: Progress, deadline: Deadline
     ) -> Iterator[list[Prediction]]:
+        row, dial = self._rows.get(name, (name, Dial()))
         if row.removesuffix("-mismatched") in SERVICE_ROWS:
             return self._by_service(row, todo)
         if row in ("sharer", BACKGROUND):
@@ -113,29 +127,50 @@ class DocumentEvaluation:
         bundle, sharer = self.bundle, self._sharer
         if row == "identical" and self._extras.identical is not None:
             bundle, sharer = self._extras.identical, self._receiver
-        sliced = row in ("excerpt-text", "fused", "mismatched", "identical")
-        excerpts = self._excerpts(bundle, sharer, progress, deadline) if sliced else (None, 0.0)
-        return self._by_receiver(row, todo, bundle, *excerpts)
+        sliced: tuple[Excerpts | None, float] = None, 0.0
+        if row in (*SENT, *SELECTED, *WHOLE, "identical"):
+            cache, reading = self._caches.read(bundle, sharer, progress, deadline)
+            selection = dial.select(bundle.config.selection)
+            if row in WHOLE:
+                selection = replace(selection, positions=EVERY)
+            sliced = Excerpts(bundle, cache, self._questions, selection), reading
+        return self._by_batches(name, todo, bundle, *sliced)
 
-    def _by_receiver(
-        self, row: str, todo: Sequence[int], bundle: Bundle, excerpts: Excerpts | None, reading: float
+    def _by_batches(
+        self, name: str, todo: Sequence[int], bundle: Bundle, excerpts: Excerpts | None, reading: float
     ) -> Iterator[list[Prediction]]:
-        network = self._adapted if row == "lora" else self._receiver.network
-        style = bundle.config.receiver_prompt
-        asker = Asker(network, self._receiver.tokenizer, style, bundle.prefix_kv(None), self._batch)
+        row, dial = self._rows[name]
+        asker = self._asker(row, bundle)
+        slices: Slices | None = None
+        if excerpts is not None:
+            if row in ("own", "own-all"):
+                slices = ReceiversOwn(asker.reading, asker.prefix, excerpts)
+            elif row == "sharer-excerpt":
+                slices = SharersOwn(excerpts)
+            else:
+                slices = Translated(bundle, excerpts, dial.plan)
         heard = self._heard(READS_FIRST[row]) if row in READS_FIRST else {}
         before = [self._before(row, index, excerpts, reading, heard) for index in todo]
-        for batch in asker.ask([self._questions[i] for i in todo], before, excerpts):
+        for batch in asker.ask([self._questions[i] for i in todo], before, slices):
             said: list[Prediction] = []
             for place, answer in batch.items():
                 question, had = self._questions[todo[place]], before[place]
-                text, sent, seconds = answer.text, had.bytes, answer.seconds + had.seconds
+                text, sent, seconds = answer.text, had.bytes + answer.bytes, answer.seconds + had.seconds
                 if row == "routing" and answer.confidence < SURE:
                     theirs = heard[question.id]
                     text, sent, seconds = theirs.text, theirs.bytes, seconds + theirs.seconds
                 right = marks(text, question.answers)
-                said.append(Prediction(row, question.id, text, right, seconds, sent))
+                said.append(Prediction(name, question.id, text, right, seconds, sent))
             yield said
+
+    def _asker(self, row: str, bundle: Bundle) -> Asker:
+        """Who answers: the Receiver behind the learnt prefix; in one row the Sharer."""
+        if row == "sharer-excerpt":
+            theirs = self._sharer
+            return Asker(theirs.network, theirs.tokenizer, bundle.config.sharer_prompt, None, self._batch)
+        network = self._adapted if row == "lora" else self._receiver.network
+        style = bundle.config.receiver_prompt
+        return Asker(network, self._receiver.tokenizer, style, bundle.prefix_kv(None), self._batch)
 
     def _before(
         self,
@@ -159,7 +194,7 @@ class DocumentEvaluation:
             quote = excerpts.quote(index)
             return Before(quote, bytes=len(quote.encode()), seconds=reading)
         source = self._strangers[index] if row == "mismatched" else index
-        return Before(slice_of=source, bytes=excerpts.bytes(source), seconds=reading)
+        return Before(slice_of=source, seconds=reading)
 
     def _by_sharer(self, row: str, todo: Sequence[int]) -> Iterator[list[Prediction]]:
         model = self._sharer
@@ -180,34 +215,6 @@ class DocumentEvaluation:
             asked = question.question if row.startswith("shared") else source.question
             text, sent, seconds = service.answer(kind, question, source.document, asked)
             yield [Prediction(row, question.id, text, marks(text, question.answers), seconds, sent)]
-
-    def _excerpts(
-        self, bundle: Bundle, sharer: Model, progress: Progress, deadline: Deadline
-    ) -> tuple[Excerpts, float]:
-        """Excerpts of a bundle, and the Sharer's seconds a question; what is not cached yet is read first."""
-        if bundle.hash not in self._read:
-            items = [
-                Item(self._questions[at[0]].source, document, tuple(self._asked(index) for index in at))
-                for document, at in by_document(self._questions).items()
-            ]
-            config = bundle.config
-            folder = cache_folder(config.sharer, config.sharer_prompt, config.selection, str(self._caches))
-            spent = Spent(folder / "seconds.json", items[0].source)
-            writer = CacheWriter(
-                folder, sharer.network, sharer.tokenizer, config.sharer_prompt, config.selection
-            )
-            began = time.perf_counter()
-            added = writer.fill(items, progress, deadline.minutes_left)
-            spent.add(time.perf_counter() - began, added * len(self._questions) / len(items))
-            try:
-                cache = FeatureCache(folder, items)
-            except CacheIncomplete as error:
-                raise OutOfTime from error
-            self._read[bundle.hash] = (Excerpts(bundle, cache, self._questions), spent.each)
-        return self._read[bundle.hash]
-
-    def _asked(self, index: int) -> Question:
-        return Question(self._questions[index].question, self._questions[index].answers)
 
     def _heard(self, row: str) -> dict[str, Prediction]:
         return {p.item: p for p in self.log.predictions if p.row == row}

@@ -1,4 +1,4 @@
-"""Excerpts of one bundle, for evaluation: translated from what the Sharer read, cached once for every row."""
+"""What the Sharer read of each question's document, and the positions of it that are chosen."""
 
 from __future__ import annotations
 
@@ -9,26 +9,35 @@ from torch import Tensor
 
 from fuser.bundle import Bundle
 from fuser.evaluate.questions import DocumentQuestion
+from fuser.prompt import plain
+from fuser.select import SelectionConfig
 from fuser.train.cache import FeatureCache
 from fuser.train.excerpt import Example
 from fuser.train.excerpt import Excerpts as Chosen
 
 
 class Excerpts:
-    """The slices of questions, as the bundle makes them.
+    """The excerpts of questions, as a bundle with this selection chooses them.
 
     Args:
         bundle: with a translate head.
         cache: of the bundle's Sharer, prompt style and selection; it must hold every question.
+        selection: the bundle's own, or that of a dial.
 
     Raises:
         ValueError: a question that the cache does not hold.
     """
 
-    def __init__(self, bundle: Bundle, cache: FeatureCache, questions: Sequence[DocumentQuestion]) -> None:
-        self.head = bundle.require_translate()
-        self._positions = bundle.config.selection.positions
-        self._chosen = Chosen(cache, bundle.config.selection, self.head, bundle.scorer)
+    def __init__(
+        self,
+        bundle: Bundle,
+        cache: FeatureCache,
+        questions: Sequence[DocumentQuestion],
+        selection: SelectionConfig,
+    ) -> None:
+        self._most = selection.positions
+        self._cache = cache
+        self._chosen = Chosen(cache, selection, bundle.require_translate(), bundle.scorer)
         held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
         try:
             self._examples: list[Example] = [held[q.document, q.question] for q in questions]
@@ -36,31 +45,35 @@ class Excerpts:
             raise ValueError(f"the Sharer's cache holds no question {error.args[0][1]!r}") from error
 
     def count(self, index: int) -> int:
-        """Positions of a question's excerpt: fewer than the bundle's where the document is shorter."""
-        return min(self._positions, self._examples[index][0].count)
+        """Positions of a question's excerpt: fewer than the selection's where the document is shorter."""
+        return min(self._most, self._examples[index][0].count)
+
+    def positions(self, index: int) -> Tensor:
+        """The excerpt's positions within the document, ascending int64."""
+        return self._chosen.chosen(*self._examples[index])
+
+    def document(self, index: int) -> tuple[str, Tensor]:
+        """A question's document as it stands in prompts, and the characters of the Sharer's tokens, (positions, 2)."""
+        document, _ = self._examples[index]
+        return plain(document.text), document.spans
+
+    def features(self, indices: Sequence[int]) -> Tensor:
+        """Features of excerpts of equal counts, of the layers that the translate head reads, unscaled."""
+        return self._chosen.features([self._examples[i] for i in indices])
 
     def kv(self, indices: Sequence[int]) -> Tensor:
-        """Excerpts of questions with equal counts, expanded.
-
-        Returns:
-            Receiver KV (questions, positions, width) float32, keys re-based.
-        """
-        features = self._chosen.features([self._examples[i] for i in indices])
-        with torch.inference_mode():
-            return self.head.expand(self.head.encode(features))
-
-    def bytes(self, index: int) -> int:
-        """Payload of a question's slice: its codes in single precision, the exact rung of the wire."""
-        return self.count(index) * self.head.config.code_dim * 4
+        """The Sharer's KV at excerpts of equal counts, keys re-based: (questions, positions, sharer width) float32."""
+        chosen = ((self._examples[i][0], self.positions(i)) for i in indices)
+        return torch.stack([self._cache.raw(document, at) for document, at in chosen])
 
     def quote(self, index: int) -> str:
         """The characters of the excerpt's tokens, neighbours joined, gaps as dots: the rival at equal exposure."""
-        document, question = self._examples[index]
+        text, spans = self.document(index)
         parts: list[str] = []
         last = -1
-        for start, end in document.spans[self._chosen.chosen(document, question)].tolist():
+        for start, end in spans[self.positions(index)].tolist():
             if start > last:
                 parts.append(" ... " if parts else "")
-            parts.append(document.text[max(start, last) : end])
+            parts.append(text[max(start, last) : end])
             last = max(last, end)
         return "".join(parts)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from fuser.geometry import window
 from fuser.models.load import load_model, load_tokenizer, model_ref, resolve
@@ -12,12 +14,19 @@ from fuser.prefill import ATTENTION
 from fuser.train.lora import load_lora
 from kvwire.identity import ModelRef
 
+Dtype = Literal["float32", "bfloat16"]
+
 
 class Model:
-    """A model that is loaded on first use; until then only its config and tokenizer are."""
+    """A model that is loaded on first use; until then only its config and tokenizer are.
 
-    def __init__(self, name: str) -> None:
+    Attributes:
+        dtype: what it computes in. bfloat16 is about three times faster on processors that multiply it.
+    """
+
+    def __init__(self, name: str, dtype: Dtype = "float32") -> None:
         self.path: Path = resolve(name)
+        self.dtype = dtype
 
     def require(self, wanted: ModelRef, who: str) -> None:
         """Check that this is the model that a bundle was made for, by its weights.
@@ -36,14 +45,14 @@ class Model:
 
     @cached_property
     def network(self) -> Any:
-        """The model, frozen, single precision, with the attention that the excerpt's choice is read from."""
-        model, _ = load_model(self.path)
+        """The model, frozen, with the attention that the excerpt's choice is read from."""
+        model, _ = load_model(self.path, dtype=getattr(torch, self.dtype))
         model.set_attn_implementation(ATTENTION)
         return model
 
     def adapted(self, adapter: Path) -> Any:
         """A model of its own with a LoRA adapter in it."""
-        return load_lora(load_model(self.path)[0], adapter)
+        return load_lora(load_model(self.path, dtype=getattr(torch, self.dtype))[0], adapter)
 
     @cached_property
     def window(self) -> int:

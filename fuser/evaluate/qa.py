@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from fuser.evaluate.batch import Generated, first_line, generate_batch, line_ended
-from fuser.evaluate.excerpt import Excerpts
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS
+from fuser.evaluate.slices import Slices
 from fuser.generate import stop_tokens
 from fuser.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
 from fuser.train.reading import WITHHELD, Reading
@@ -28,7 +28,7 @@ from kvwire.section import Role, Section, Visibility
 class Before:
     """What the Receiver has before a question: text, or the slice that was cut for the question `slice_of`.
 
-    bytes: payload from cloud to edge. seconds: the Sharer's work for it.
+    bytes: payload of the text from cloud to edge. seconds: the Sharer's work for it.
     """
 
     text: str = ""
@@ -39,20 +39,25 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer: its first line; `confidence`, the mean probability of its tokens; seconds of the Receiver."""
+    """An answer: its first line; `confidence`, the mean probability of its tokens; seconds to take what stands before
+    the question and to answer it; payload bytes of the slice."""
 
     text: str
     confidence: float
     seconds: float
+    bytes: int
 
 
 class Asker:
-    """The Receiver, asked in batches of like length.
+    """A model, asked in batches of like length.
 
     Args:
-        model: the Receiver.
+        model: the Receiver; or the Sharer, over its own KV.
         prefix: the bundle's learnt prefix (positions, width), which stands before all else; None where it has none.
         batch: questions at once.
+
+    Attributes:
+        reading: of the model, in the given style. prefix: as given; of no positions where there is none.
     """
 
     def __init__(
@@ -60,42 +65,44 @@ class Asker:
     ) -> None:
         self._tokenizer = tokenizer
         self._style = style
-        self._reading = Reading(model, tokenizer, style, "")
+        self.reading = Reading(model, tokenizer, style, "")
         self._stops = stop_tokens(model, tokenizer)
         self._ended = line_ended(tokenizer)
-        width = self._reading.geometry.width
-        self._prefix = torch.zeros(0, width) if prefix is None else prefix.detach()
+        width = self.reading.geometry.width
+        self.prefix = torch.zeros(0, width) if prefix is None else prefix.detach()
         self._batch = batch
 
     def ask(
         self,
         questions: Sequence[DocumentQuestion],
         before: Sequence[Before],
-        excerpts: Excerpts | None = None,
+        slices: Slices | None = None,
     ) -> Iterator[dict[int, Said]]:
-        """Answers by place among the questions, a batch at a time. `excerpts` gives the slices named in `before`."""
-        head = len(self._reading.head)
+        """Answers by place among the questions, a batch at a time. `slices` gives those named in `before`."""
+        head = len(self.reading.head)
         prompts = [
             receiver_prompt(self._tokenizer, self._style, b.text, q.question)[head:]
             for q, b in zip(questions, before, strict=True)
         ]
-        counts = [0 if b.slice_of is None or excerpts is None else excerpts.count(b.slice_of) for b in before]
+        counts = [0 if b.slice_of is None or slices is None else slices.count(b.slice_of) for b in before]
         order = sorted(range(len(questions)), key=lambda i: (counts[i], len(prompts[i])))
         for batch in _runs(order, counts, self._batch):
             began = time.perf_counter()
-            flat = self._prefix[None].expand(len(batch), -1, -1)
-            slices = [at for i in batch if (at := before[i].slice_of) is not None]
-            if slices and excerpts is not None:
-                flat = torch.cat((flat, excerpts.kv(slices)), dim=1)
+            flat, sent = self.prefix[None].expand(len(batch), -1, -1), [0] * len(batch)
+            named = [at for i in batch if (at := before[i].slice_of) is not None]
+            if named and slices is not None:
+                taken, sent = slices.take(named)
+                flat = torch.cat((flat, taken), dim=1)
             said = self._generate(flat, [prompts[i] for i in batch])
             texts = [first_line(self._tokenizer.decode(s.ids, skip_special_tokens=True)) for s in said]
             each = (time.perf_counter() - began) / len(batch)
-            yield {i: Said(t, s.confidence, each) for i, t, s in zip(batch, texts, said, strict=True)}
+            found = zip(batch, texts, said, sent, strict=True)
+            yield {i: Said(text, s.confidence, each, size) for i, text, s, size in found}
 
     def _generate(self, flat: Tensor, prompts: list[Tensor]) -> list[Generated]:
         with torch.inference_mode():
-            cache = self._reading.cache(flat)
-        return generate_batch(self._reading.model, cache, prompts, self._stops, ANSWER_TOKENS, self._ended)
+            cache = self.reading.cache(flat)
+        return generate_batch(self.reading.model, cache, prompts, self._stops, ANSWER_TOKENS, self._ended)
 
 
 def receiver_prompt(tokenizer: Any, style: PromptStyle, text: str, question: str) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fuser.bundle import Bundle
+from fuser.evaluate.dial import Dial
 from fuser.evaluate.questions import DocumentQuestion
 from kvwire.segment import SliceKind
 
@@ -13,11 +15,15 @@ DOCUMENT_ROWS = {
     "receiver": "Receiver alone (floor)",
     "text": "Receiver given the document's text (ceiling)",
     "excerpt-text": "Receiver given the excerpt's text",
+    "own-all": "Receiver's own KV, all document positions",
+    "own": "Receiver's own KV, the excerpt's positions",
     "few-shot": "Receiver, few-shot",
     "sharer": "Sharer's own answer",
+    "sharer-excerpt": "Sharer, its own KV at the excerpt's positions",
     "relay-fair": "text relay (fair)",
     "relay-paper": "text relay (paper)",
     "routing": "routing",
+    "translated-all": "translated KV, all document positions",
     "fused": "fused",
     "mismatched": "fused, slice of another document",
     "identical": "fused, Identical Sharer",
@@ -29,11 +35,13 @@ DOCUMENT_ROWS = {
 }
 """Row -> what a table calls it.
 
-receiver: nothing before the question. few-shot: other documents with questions and answers. relay-fair: the Sharer's
-answer to the prompt that the slice is cut from, given as a document. relay-paper: background that the Sharer wrote
-first (arXiv 2510.03215). routing: the Receiver's own answer where it is sure of it, else the Sharer's. mismatched: the
-slice of the most alike question over another document (`fuser.evaluate.stranger`). identical: the slice of a bundle
-whose Sharer is the Receiver's own model.
+receiver: nothing before the question. own, own-all: the Receiver's own KV at the Sharer's tokens of the excerpt or the
+whole document, no Fuser in between; with translated-all they tell what selection loses from what translation loses.
+sharer-excerpt: the same model on both sides, the Sharer's cache at the excerpt. few-shot: other documents with
+questions and answers. relay-fair: the Sharer's answer to the prompt that the slice is cut from, given as a document.
+relay-paper: background that the Sharer wrote first (arXiv 2510.03215). routing: the Receiver's own answer where it is
+sure of it, else the Sharer's. mismatched: the slice of the most alike question over another document
+(`fuser.evaluate.stranger`). identical: the slice of a bundle whose Sharer is the Receiver's own model.
 """
 
 BACKGROUND = "background"
@@ -42,17 +50,52 @@ BACKGROUND = "background"
 READS_FIRST = {"relay-fair": "sharer", "routing": "sharer", "relay-paper": BACKGROUND}
 """Row -> the Sharer's texts that it reads."""
 
+SENT = ("fused", "mismatched")
+"""Rows that are made once for every dial (`fuser.evaluate.dial`)."""
+
+SELECTED = ("excerpt-text", "own", "sharer-excerpt")
+"""Rows that are made once for every choice of positions: nothing is encoded for them."""
+
+WHOLE = ("own-all", "translated-all")
+"""Rows that have all of the document's positions."""
+
 SERVICE_ROWS = {"shared": SliceKind.SHARED, "summary": SliceKind.SUMMARY}
 """Row -> the slice it is cut as; each has a row `-mismatched` too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What some rows need beside the bundle. training: questions for the few-shot row; lora: an adapter's folder."""
+    """What some rows need beside the bundle. training: questions for the few-shot row; lora: an adapter's folder;
+    answerable: whether the documents answer the questions."""
 
     training: tuple[DocumentQuestion, ...] = ()
     identical: Bundle | None = None
     lora: Path | None = None
+    answerable: bool = True
+
+
+def dialled(dials: Sequence[Dial]) -> dict[str, tuple[str, Dial]]:
+    """Every row of a table by its name, `fused m8 int8` say: the row of `DOCUMENT_ROWS` it is of, and its dial."""
+    found: dict[str, tuple[str, Dial]] = {}
+    for row in DOCUMENT_ROWS:
+        for dial in dials if row in (*SENT, *SELECTED) else (Dial(),):
+            used = dial.selection if row in SELECTED else dial
+            found[f"{row} {used}".rstrip()] = (row, used)
+    return found
+
+
+def label(row: str, dial: Dial) -> str:
+    """What a table calls a row with its dial."""
+    words = (f"{d[1:]} positions" if d[0] == "m" and d[1:].isdigit() else d for d in str(dial).split())
+    return ", ".join((DOCUMENT_ROWS[row], *words))
+
+
+def counterpart(name: str, row: str) -> str:
+    """Name of the row that is to be compared with the row `name`: at the same dial, as far as it has one."""
+    _, *words = name.split()
+    if row in SELECTED:
+        words = [word for word in words if word[0] in "mp" and word[1:].isdigit()]
+    return " ".join((row, *words)) if row in (*SENT, *SELECTED) else row
 
 
 def missing(row: str, bundle: Bundle, extras: Extras, chat: bool, documents: int) -> str | None:
@@ -68,7 +111,7 @@ def missing(row: str, bundle: Bundle, extras: Extras, chat: bool, documents: int
     if row not in DOCUMENT_ROWS:
         raise ValueError(f"unknown row {row!r}; rows over documents are {', '.join(DOCUMENT_ROWS)}")
     kind = SERVICE_ROWS.get(row.removesuffix("-mismatched"))
-    if row in ("fused", "mismatched", "excerpt-text"):
+    if row in (*SENT, *SELECTED, *WHOLE):
         kind = SliceKind.EXCERPT
     if kind is not None and kind not in bundle.kinds:
         return f"the bundle makes no {kind} slices"
@@ -83,6 +126,8 @@ def missing(row: str, bundle: Bundle, extras: Extras, chat: bool, documents: int
         return "needs a trained adapter: --lora"
     if row == "relay-paper" and not chat:
         return "the Sharer's tokenizer has no chat template, which the paper's relay is defined by"
+    if row.endswith("mismatched") and not extras.answerable:
+        return "every slice is one of a document that does not answer the question"
     if row.endswith("mismatched") and documents < 2:
         return "needs questions over at least two documents: a higher --limit"
     return None

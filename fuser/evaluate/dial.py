@@ -1,0 +1,83 @@
+"""A dial: how excerpts are chosen and sent in some rows, where that is not the bundle's own way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+
+from fuser.bundle import Bundle
+from fuser.select import SelectionConfig
+from kvwire.codec import CodecRegistry
+from kvwire.plan import Plan
+
+RAW = Plan(codec="raw")
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """How an excerpt is chosen and sent.
+
+    plan: its positions, code_dim and codec count; 0 positions are as many as the bundle takes. pool: width of the
+    max-pooling of scores, as in `SelectionConfig`; 0 is the bundle's own.
+    """
+
+    plan: Plan = RAW
+    pool: int = 0
+
+    @property
+    def selection(self) -> Dial:
+        """What decides which positions are chosen, and nothing of how they are sent."""
+        return Dial(replace(RAW, positions=self.plan.positions), self.pool)
+
+    def select(self, config: SelectionConfig) -> SelectionConfig:
+        """The bundle's selection with this dial's numbers in it."""
+        positions, pool = self.plan.positions or config.positions, self.pool or config.pool
+        return replace(config, positions=positions, pool=pool)
+
+    def __str__(self) -> str:
+        """As row names have it, such as `m8 p3 int8:256`; empty for the bundle's own way."""
+        plan = self.plan
+        sent = plan.codec + (f":{plan.code_dim}" if plan.code_dim else "")
+        words = (
+            f"m{plan.positions}" if plan.positions else "",
+            f"p{self.pool}" if self.pool else "",
+            "" if sent == RAW.codec else sent,
+        )
+        return " ".join(word for word in words if word)
+
+
+def dials(bundle: Bundle, positions: Iterable[int], pool: int, plans: Iterable[Plan]) -> tuple[Dial, ...]:
+    """Every number of positions with every plan, each once; what is the bundle's own way is written as such.
+
+    Args:
+        positions: 0 or none is the bundle's own number. plans: none is `raw` with whole codes.
+
+    Raises:
+        ValueError: a code_dim that the bundle's codes do not have, or a pool that its selection cannot have.
+        Unsupported: a codec that neither the wire nor the bundle has.
+    """
+    own = bundle.config.selection
+    codes = bundle.translate.code_dim if bundle.translate is not None else 0
+    registry = registry_of(bundle)
+    found: dict[Dial, None] = {}
+    for count, plan in product(list(positions) or [0], list(plans) or [RAW]):
+        registry.get(plan.codec)
+        if plan.code_dim > codes:
+            raise ValueError(f"plan {plan.codec}:{plan.code_dim}: the bundle's codes have {codes} numbers")
+        dial = Dial(
+            Plan(
+                codec=plan.codec,
+                positions=0 if count == own.positions else count,
+                code_dim=0 if plan.code_dim == codes else plan.code_dim,
+            ),
+            0 if pool == own.pool else pool,
+        )
+        dial.select(own)
+        found[dial] = None
+    return tuple(found)
+
+
+def registry_of(bundle: Bundle) -> CodecRegistry:
+    """The codecs that a bundle's slices may be sent with."""
+    return CodecRegistry()

@@ -1,0 +1,110 @@
+"""What may stand before a question in place of text: KV of an excerpt, from whichever model, however it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fuser.alignment import align
+from fuser.bundle import Bundle
+from fuser.evaluate.dial import registry_of
+from fuser.evaluate.excerpt import Excerpts
+from fuser.prefill import prefill
+from fuser.prompt import tokenise
+from fuser.train.reading import Reading
+from fuser.translate import features_of
+from kvwire.plan import Plan
+from kvwire.segment import SegmentKind, SegmentSpec
+
+
+class Slices(Protocol):
+    """KV before questions."""
+
+    def count(self, index: int) -> int:
+        """Positions before a question."""
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
+
+
+class Translated:
+    """Excerpts as they arrive: encoded by the bundle, sent by a plan, expanded to Receiver KV."""
+
+    def __init__(self, bundle: Bundle, excerpts: Excerpts, plan: Plan) -> None:
+        self._head = bundle.require_translate()
+        self._codec = registry_of(bundle).get(plan.codec)
+        self._sent = plan.code_dim or self._head.code_dim
+        self._excerpts = excerpts
+
+    def count(self, index: int) -> int:
+        return self._excerpts.count(index)
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        with torch.inference_mode():
+            codes = self._head.encode(self._excerpts.features(indices))[..., : self._sent]
+            spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape[1:]), "float32")
+            payloads = [self._codec.encode(code, spec) for code in codes]
+            arrived = torch.stack([self._codec.decode(payload, spec) for payload in payloads])
+            whole = functional.pad(arrived, (0, self._head.code_dim - self._sent))
+            return self._head.expand(whole), [len(payload) for payload in payloads]
+
+
+class SharersOwn:
+    """Excerpts as the Sharer read them, for the Sharer itself. Nothing is sent."""
+
+    def __init__(self, excerpts: Excerpts) -> None:
+        self._excerpts = excerpts
+
+    def count(self, index: int) -> int:
+        return self._excerpts.count(index)
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        return self._excerpts.kv(indices), [0] * len(indices)
+
+
+class ReceiversOwn:
+    """Excerpts as the Receiver would have read them behind the learnt prefix. Nothing is sent.
+
+    Args:
+        prefix: (positions, width), the bundle's learnt prefix.
+    """
+
+    def __init__(self, reading: Reading, prefix: Tensor, excerpts: Excerpts) -> None:
+        self._reading = reading
+        self._excerpts = excerpts
+        with torch.inference_mode():
+            before = reading.cache(prefix[None])
+        self._before = [(layer.keys, layer.values) for layer in before.layers]
+        self._read = lru_cache(maxsize=4)(self._fresh)
+
+    def count(self, index: int) -> int:
+        return self._excerpts.count(index)
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        taken: list[Tensor] = []
+        for index in indices:
+            text, spans = self._excerpts.document(index)
+            kv, offsets = self._read(text)
+            taken.append(kv[align(spans, offsets)[self._excerpts.positions(index)]])
+        return torch.stack(taken), [0] * len(taken)
+
+    def _fresh(self, text: str) -> tuple[Tensor, Tensor]:
+        """The Receiver's KV of a text (tokens, width) float32, keys re-based; and the characters of its tokens."""
+        tokens = tokenise(self._reading.tokenizer, text)
+        kept: list[tuple[Tensor, Tensor]] = []
+        prefill(
+            self._reading.model,
+            tokens.ids[None],
+            last_layer=self._reading.geometry.layers - 1,
+            on_layer=lambda _, keys, values: kept.append((keys[0], values[0])),
+            past=self._before,
+        )
+        start = self._before[0][0].shape[2]
+        at = torch.arange(start, start + len(tokens.ids))
+        keys = self._reading.rope.unrotate_all(torch.stack([k for k, _ in kept]), at)
+        return features_of(keys, torch.stack([v for _, v in kept])).float(), tokens.offsets
