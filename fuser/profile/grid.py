@@ -1,0 +1,88 @@
+"""Which plans are tried: the raw one, and every other codec with every setting of the dials"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from fuser.bundle import Bundle
+from fuser.compact.head import CompactFuse
+from kvwire.plan import Parts, Plan
+from kvwire.segment import SliceKind
+
+RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Dials:
+    """Values of the dials to try; of one that is empty, halves of the most, down to an eighth.
+
+    codecs: empty takes all. positions, code_dims: of excerpts. last: of shared slices, whole ones besides.
+    padded: every plan fills its payloads up.
+    """
+
+    codecs: tuple[str, ...] = ()
+    positions: tuple[int, ...] = ()
+    code_dims: tuple[int, ...] = ()
+    last: tuple[int, ...] = (32, 16, 8, 4)
+    padded: bool = False
+
+
+def grid(bundle: Bundle, kind: SliceKind, codecs: Sequence[str], dials: Dials) -> list[Plan]:
+    """All plans to try for one kind of slice, the raw plan that all are compared with first.
+
+    Args:
+        codecs: names known.
+
+    Raises:
+        ValueError: a codec that is not known, or a value over what the bundle has.
+        Unsupported: the bundle makes no slices of this kind.
+    """
+    if unknown := set(dials.codecs) - set(codecs):
+        raise ValueError(f"unknown codec {sorted(unknown)[0]!r}; this bundle has {', '.join(codecs)}")
+    tried = [name for name in dials.codecs or codecs if name != RAW]
+    plans = _excerpts(bundle, tried, dials) if kind is SliceKind.EXCERPT else _shared(bundle, tried, dials)
+    return list(dict.fromkeys([Plan(codec=RAW), *plans]))
+
+
+def _excerpts(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Plan]:
+    most, numbers = bundle.config.selection.positions, bundle.require_translate().config.code_dim
+    positions = _values("positions", dials.positions, most)
+    code_dims = _values("code_dims", dials.code_dims, numbers)
+    return [
+        Plan(codec=codec, positions=count, code_dim=0 if dim == numbers else dim, padded=dials.padded)
+        for codec, count, dim in product(codecs, positions, code_dims)
+    ]
+
+
+def _shared(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Plan]:
+    """Of the dials of shared slices one is turned at a time, with and without the bottleneck."""
+    head = bundle.require_fuse()
+    layers = sorted({layer for _, layer in head.needed()})
+    half = len(layers) // 2
+    turned = [Plan(codec=RAW, padded=dials.padded)]
+    some = {tuple(layers[half:]), tuple(layers[:half]), tuple(layers[::2])} - {(), tuple(layers)}
+    turned += [Plan(codec=RAW, layers=few, padded=dials.padded) for few in sorted(some)]
+    if not head.joint:
+        turned += [Plan(codec=RAW, parts=part, padded=dials.padded) for part in (Parts.KEYS, Parts.VALUES)]
+    turned += [Plan(codec=RAW, last=last, padded=dials.padded) for last in dials.last]
+    bottlenecks = (False, True) if isinstance(head, CompactFuse) else (False,)
+    return [
+        Plan(
+            codec=codec,
+            layers=plan.layers,
+            parts=plan.parts,
+            last=plan.last,
+            bottleneck=bottleneck,
+            padded=plan.padded,
+        )
+        for codec, bottleneck, plan in product(codecs, bottlenecks, turned)
+    ]
+
+
+def _values(name: str, given: Sequence[int], most: int) -> list[int]:
+    wrong = [value for value in given if not 1 <= value <= most]
+    if wrong:
+        raise ValueError(f"{name}: {wrong[0]} is not 1 to {most}, as this bundle has")
+    return list(given) or sorted({max(1, most >> step) for step in range(4)}, reverse=True)

@@ -1,0 +1,35 @@
+"""Profiles are measured on training data alone: choosing a plan is a kind of training"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fuser.data.hub import PREFIX, HubName
+from fuser.data.load import RECORDS
+
+_OTHER = re.compile(r"dev|test|valid(ation)?|val|eval(uation)?|held_?out")
+"""Words in a file's name, or its folder's, that mark it as no training data."""
+
+
+def check_training(source: str) -> None:
+    """Refuse data that is marked as kept from training.
+
+    Raises:
+        ValueError: names the mark and what to give instead.
+    """
+    if source.startswith(RECORDS):
+        split = source.removeprefix(RECORDS)
+        found = None if split == "train" else split
+    elif source.startswith(PREFIX):
+        named = HubName.parse(source).split
+        found = None if named is None or named.startswith("train") else named
+    else:
+        path = Path(source)
+        words = re.split(r"[^a-z_]+|_(?!out)", f"{path.parent.name}/{path.name}".lower())
+        found = next((word for word in words if _OTHER.fullmatch(word)), None)
+    if found is not None:
+        raise ValueError(
+            f"{source} is marked {found!r}: plans are chosen on training data, so that what is kept from training "
+            f"can still judge them. Give {RECORDS}train or a training split"
+        )
