@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 
 from fuser.data.choice import ChoiceItem
 from fuser.data.document import Item
@@ -15,7 +16,7 @@ from fuser.data.document import Item
 
 @dataclass(frozen=True, slots=True)
 class DocumentQuestion:
-    """A question over a cloud document. `id` is its place in the order that the seed gave."""
+    """A question over a cloud document. `id` is a hash of the document, the question and its answers."""
 
     id: str
     source: str
@@ -42,34 +43,37 @@ def draw(
     limit: int | None,
     seed: int,
     unfit: Callable[[str, str], str | None] = lambda document, question: None,
+    vary: Callable[[Item], Iterable[Item]] = lambda item: (item,),
 ) -> Drawn:
     """Shuffle the documents, then take their questions until there are enough.
 
     Args:
         limit: questions at most; None takes all.
         unfit: for a document and a question the reason to leave it out, or None.
+        vary: what is asked in an item's place, such as `fuser.data.cases.Cases`.
 
     Raises:
         ValueError: no question is left.
     """
     shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
-    taken: list[DocumentQuestion] = []
+    taken: dict[str, DocumentQuestion] = {}
     left_out: Counter[str] = Counter()
-    for item in shuffled:
+    for item in chain.from_iterable(map(vary, shuffled)):
         for question in item.questions:
             if limit is not None and len(taken) >= limit:
-                return Drawn(tuple(taken), dict(left_out))
-            if reason := unfit(item.document, question.text):
+                return Drawn(tuple(taken.values()), dict(left_out))
+            name = digest([item.document, question.text, question.answers])[:12]
+            reason = "asked twice" if name in taken else unfit(item.document, question.text)
+            if reason:
                 left_out[reason] += 1
                 continue
-            name = f"q{len(taken):05d}"
-            taken.append(
-                DocumentQuestion(name, item.source, item.document, question.text, tuple(question.answers))
+            taken[name] = DocumentQuestion(
+                name, item.source, item.document, question.text, tuple(question.answers)
             )
     if not taken:
         raise _nothing(left_out)
-    return Drawn(tuple(taken), dict(left_out))
+    return Drawn(tuple(taken.values()), dict(left_out))
 
 
 def draw_choices(

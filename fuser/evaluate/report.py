@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,17 +12,24 @@ from torch import Tensor
 
 from fuser.evaluate.interval import Interval, difference, gap_closed, mean, wilson
 from fuser.evaluate.prediction import Prediction
+from fuser.evaluate.rows import counterpart
 
 _DIFFERENCES = (
-    ("fused", "mismatched", "transfer: fused - mismatched"),
-    ("fused", "receiver", "fused - receiver"),
-    ("fused", "calibrated", "fused - calibrated"),
-    ("fused", "relay-fair", "fused - relay-fair"),
-    ("fused", "excerpt-text", "fused - excerpt-text"),
-    ("fused", "identical", "fused - identical"),
-    ("fused", "lora", "fused - lora"),
-    ("shared", "shared-mismatched", "transfer: shared - shared-mismatched"),
-    ("summary", "summary-mismatched", "transfer: summary - summary-mismatched"),
+    ("fused", "mismatched", "transfer: "),
+    ("fused", "receiver", ""),
+    ("fused", "calibrated", ""),
+    ("fused", "relay-fair", ""),
+    ("fused", "excerpt-text", ""),
+    ("fused", "identical", ""),
+    ("fused", "lora", ""),
+    ("shared", "shared-mismatched", "transfer: "),
+    ("summary", "summary-mismatched", "transfer: "),
+    ("text", "own-all", "lost by alignment: "),
+    ("own-all", "own", "lost by selection: "),
+    ("own-all", "translated-all", "lost by translation: "),
+    ("own", "fused", "lost by translating what was selected: "),
+    ("translated-all", "fused", "lost by selecting from what is translated: "),
+    ("sharer", "sharer-excerpt", "lost by selection, the Sharer on both sides: "),
 )
 _CEILINGS = ("text", "sharer")
 
@@ -32,8 +39,9 @@ def summarise(
     labels: Mapping[str, str],
     asked: int,
     groups: Mapping[str, str] | None = None,
+    parts: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
-    """Rows in the order of `labels`, then differences per metric; plain JSON values.
+    """Rows in the order of `labels`, then differences per metric, then the same for every part; plain JSON values.
 
     A difference is over the questions that all its rows have answered, and says how many those are.
 
@@ -41,7 +49,22 @@ def summarise(
         labels: row -> what a table calls it; rows without a label are left out.
         asked: questions of the evaluation; a row with fewer answers is marked as not complete.
         groups: item -> what it shares with others, its document (see `fuser.evaluate.interval`).
+        parts: name -> items that are also reported on alone.
     """
+    predictions = list(predictions)
+    table = _table(predictions, labels, asked, groups)
+    if parts:
+        table["parts"] = {
+            name: {"questions": len(items)}
+            | _table([p for p in predictions if p.item in items], labels, len(items), groups)
+            for name, items in parts.items()
+        }
+    return table
+
+
+def _table(
+    predictions: Sequence[Prediction], labels: Mapping[str, str], asked: int, groups: Mapping[str, str] | None
+) -> dict[str, Any]:
     found: dict[str, dict[str, Prediction]] = {}
     for prediction in predictions:
         found.setdefault(prediction.row, {})[prediction.item] = prediction
@@ -58,6 +81,12 @@ class _Marks:
     def __init__(self, found: Mapping[str, Mapping[str, Prediction]], numbers: Mapping[str, int]) -> None:
         self._found = found
         self._numbers = numbers
+
+    def pairs(self, left: str, right: str) -> Iterator[tuple[str, str]]:
+        """Rows to compare, at each dial that either has been made at."""
+        found = [(row, counterpart(row, right)) for row in self._found if row.split()[0] == left]
+        found += [(counterpart(row, left), row) for row in self._found if row.split()[0] == right]
+        return iter(dict.fromkeys(found))
 
     def __call__(self, metric: str, *rows: str) -> tuple[list[Tensor], Tensor | None]:
         """(questions,) marks per row, and each question's group; no marks where a row or the metric is not there."""
@@ -96,18 +125,26 @@ def _row(row: str, label: str, found: Mapping[str, Prediction], asked: int, mark
 
 def _differences(metric: str, marks: _Marks) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for left, right, name in _DIFFERENCES:
-        columns, groups = marks(metric, left, right)
-        if columns:
-            out[name] = asdict(difference(columns[0], columns[1], groups)) | {"count": len(columns[0])}
+    for left, right, about in _DIFFERENCES:
+        for one, other in marks.pairs(left, right):
+            columns, groups = marks(metric, one, other)
+            if columns:
+                value = asdict(difference(columns[0], columns[1], groups)) | {"count": len(columns[0])}
+                out[f"{about}{one} - {other}"] = value
     for ceiling in _CEILINGS:
-        columns, groups = marks(metric, "fused", "receiver", ceiling)
-        if columns and not math.isnan(
-            (closed := gap_closed(columns[0], columns[1], columns[2], groups)).point
-        ):
-            name = f"gap to {ceiling} closed: (fused - receiver) / ({ceiling} - receiver)"
-            out[name] = asdict(closed) | {"count": len(columns[0])}
+        for row, _ in marks.pairs("fused", "receiver"):
+            columns, groups = marks(metric, row, "receiver", ceiling)
+            if not columns:
+                continue
+            closed = gap_closed(columns[0], columns[1], columns[2], groups)
+            if not math.isnan(closed.point):
+                out[gap(row, ceiling)] = asdict(closed) | {"count": len(columns[0])}
     return out
+
+
+def gap(row: str, ceiling: str) -> str:
+    """What the differences call the share of the gap to a ceiling that a row closes."""
+    return f"gap to {ceiling} closed: ({row} - receiver) / ({ceiling} - receiver)"
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -131,6 +168,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         if differences:
             lines += ["", f"{metric.replace('_', ' ')}, in points over the same questions:", ""]
             lines += [f"- {name}: {_shown(value)} ({value['count']})" for name, value in differences.items()]
+    for metric in metrics if report.get("parts") else ():
+        lines += _by_part(report, metric)
     if report.get("not_run"):
         lines += ["", "Not run:", ""]
         lines += [f"- {row}: {reason}" for row, reason in report["not_run"].items()]
@@ -138,6 +177,28 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += ["", "Left out:", ""]
         lines += [f"- {count} questions {reason}" for reason, count in report["left_out"].items()]
     return "\n".join(lines)
+
+
+def _by_part(report: Mapping[str, Any], metric: str) -> list[str]:
+    """One metric of every row and difference, a column a part."""
+    parts: Mapping[str, Mapping[str, Any]] = report["parts"]
+    heads = (f"{name} ({part['questions']})" for name, part in parts.items())
+    lines = [
+        "",
+        f"{metric.replace('_', ' ')} % [95 %] by part (questions):",
+        "",
+        f"| | {' | '.join(heads)} |",
+    ]
+    lines.append("|---|" + "---|" * len(parts))
+    values = [
+        {row["label"]: row["metrics"].get(metric) for row in part["rows"]}
+        | dict(part["differences"].get(metric, {}))
+        for part in parts.values()
+    ]
+    for name in dict.fromkeys(name for column in values for name in column):
+        cells = (_shown(column[name]) if column.get(name) else "" for column in values)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def _shown(value: Mapping[str, Any]) -> str:

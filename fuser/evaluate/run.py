@@ -13,23 +13,30 @@ from typing import Any, Literal, Protocol
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
+from fuser.data.cases import UNANSWERABLE, Cases
 from fuser.data.choice import ChoiceItem
 from fuser.data.document import Item
 from fuser.data.load import RECORDS, Items, load
 from fuser.data.overlap import normalise
+from fuser.evaluate.abstain import abstaining
 from fuser.evaluate.choice.table import ChoiceGiven, ChoiceTable
+from fuser.evaluate.curve import curve
 from fuser.evaluate.deadline import Deadline, OutOfTime
+from fuser.evaluate.dial import Dial, dials
 from fuser.evaluate.documents import SHOTS, DocumentEvaluation
 from fuser.evaluate.fit import unfit, unfit_choice
-from fuser.evaluate.models import Model
+from fuser.evaluate.models import Dtype, Model
+from fuser.evaluate.parts import parts
 from fuser.evaluate.prediction import PredictionLog
 from fuser.evaluate.provenance import file_hash, folder_hash, machine, versions
 from fuser.evaluate.questions import DocumentQuestion, digest, draw, draw_choices
 from fuser.evaluate.report import summarise
 from fuser.evaluate.rows import Extras
 from fuser.models.cache import cache_directory
+from fuser.prompt import tokenise
+from kvwire.plan import Plan
 
-_FORMAT = 2  # of kept answers: raised when the same call would answer differently
+_FORMAT = 3  # of kept answers: raised when the same call would answer differently
 _EVERY_LENGTH = 1 << 40  # the loader drops no document: the draw does, and counts
 
 
@@ -40,7 +47,12 @@ class EvaluateConfig:
     data: `records:<split>`, a JSON-lines file or `hf:NAME` (`fuser.data.load`). limit: questions at most. rows: None
     runs all that can be run. calibration: training questions, for rows that are fitted or shown examples. identical: a
     bundle whose Sharer is the Receiver's own model. lora: folder of an adapter. work: where answers and what the Sharer
-    reads are kept. sharer, receiver: names or folders, where the bundle's own names are not enough.
+    reads are kept. sharer, receiver: names or folders, where the bundle's own names are not enough. dtype: what both
+    models compute in.
+
+    Of documents alone: positions, pool, plans: how excerpts are chosen and sent, every number of positions with every
+    plan (`fuser.evaluate.dial`); none is the bundle's own way, with `raw` codes. cases: what the questions are asked
+    over (`fuser.data.cases`); none is `plain`.
     """
 
     bundle: Path
@@ -57,6 +69,11 @@ class EvaluateConfig:
     work: Path | None = None
     sharer: str | None = None
     receiver: str | None = None
+    dtype: Dtype = "float32"
+    positions: tuple[int, ...] = ()
+    pool: int = 0
+    plans: tuple[Plan, ...] = ()
+    cases: tuple[str, ...] = ()
 
 
 class Table(Protocol):
@@ -93,22 +110,26 @@ class Run:
         self._bundle = Bundle.load(config.bundle)
         self._identical = None if config.identical is None else Bundle.load(config.identical)
         pair = self._bundle.config
-        self._sharer = Model(config.sharer or pair.sharer.name)
-        self._receiver = Model(config.receiver or pair.receiver.name)
+        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype)
+        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype)
         self._sharer.require(pair.sharer, "the bundle's Sharer")
         self._receiver.require(pair.receiver, "the bundle's Receiver")
         if self._identical is not None:
             self._receiver.require(self._identical.config.sharer, "the Sharer of --identical")
             self._receiver.require(self._identical.config.receiver, "the Receiver of --identical")
         self._work = config.work or cache_directory() / "evaluate"
+        self._dials = dials(self._bundle, config.positions, config.pool, config.plans)
         self._left_out: Counter[str] = Counter()
         choices, documents = self._load()
         self.task = "choice" if choices else "document"
         self._groups: dict[str, str] = {}
+        self._questions: tuple[DocumentQuestion, ...] = ()
         self._table = self._choices(choices) if choices else self._documents(documents)
-        reasons = {row: self._table.missing(row) for row in config.rows or self._table.labels}
+        known = dict.fromkeys(row.split()[0] for row in self._table.labels)  # without their dials
+        reasons = {row: self._table.missing(row) for row in config.rows or known}
         self.not_run = {row: reason for row, reason in reasons.items() if reason is not None}
-        self.rows = [row for row in self._table.labels if row in reasons and row not in self.not_run]
+        runs = reasons.keys() - self.not_run.keys()
+        self.rows = [row for row in self._table.labels if row.split()[0] in runs]
 
     def answer(self, progress: Progress, max_minutes: float = math.inf) -> bool:
         """Answer what is not answered yet; returns whether all is done."""
@@ -122,7 +143,12 @@ class Run:
         """All that is answered so far as plain JSON values; `command` is how it was called."""
         config = self._config
         labels = {row: self._table.labels[row] for row in self.rows}
-        table = summarise(self._log.predictions, labels, self._count, self._groups)
+        predictions = self._log.predictions
+        if UNANSWERABLE in config.cases:
+            predictions = abstaining(predictions, self._questions)
+        shares = parts(self._questions, self._receiver.tokenizer)
+        table = summarise(predictions, labels, self._count, self._groups, shares)
+        table |= curve(table, self._bundle.config.selection, self._dials)
         done = [row for row in table["rows"] if row["complete"]]
         return {
             "task": self.task,
@@ -134,6 +160,7 @@ class Run:
                 "documents": len(set(self._groups.values())),
                 "limit": config.limit,
                 "seed": config.seed,
+                "cases": list(config.cases),
             },
             "complete": len(done) == len(self.rows),
             **table,
@@ -148,6 +175,7 @@ class Run:
                 "receiver": str(self._bundle.config.receiver),
             },
             "batch": config.batch,
+            "dtype": config.dtype,
             "predictions": str(self._folder / "predictions.jsonl"),
             "machine": machine(),
             "versions": versions(),
@@ -157,10 +185,16 @@ class Run:
 
     def _documents(self, items: Sequence[Item]) -> Table:
         settings = self._config
-        fits = unfit(self._bundle, self._sharer, self._receiver, settings.max_document_chars)
-        drawn = draw(items, settings.limit, settings.seed, fits)
+        most = (
+            _EVERY_LENGTH if settings.cases else settings.max_document_chars
+        )  # cases look at that themselves
+        fits = unfit(self._bundle, self._sharer, self._receiver, most)
+        cases = self._cases(items)
+        drawn = draw(items, settings.limit, settings.seed, fits, cases or (lambda item: (item,)))
         self._left_out.update(drawn.left_out)
-        self._count = len(drawn.questions)
+        if cases is not None:
+            self._left_out.update(cases.left_out)
+        self._count, self._questions = len(drawn.questions), drawn.questions
         self._groups = {question.id: question.document for question in drawn.questions}
         shown: tuple[DocumentQuestion, ...] = ()
         if settings.calibration is not None:
@@ -181,13 +215,31 @@ class Run:
             self._receiver,
             drawn.questions,
             self._log,
-            self._work / "read",
-            Extras(shown, self._identical, settings.lora),
+            self._read,
+            Extras(shown, self._identical, settings.lora, UNANSWERABLE not in settings.cases),
             settings.batch,
+            self._dials,
+        )
+
+    def _cases(self, items: Sequence[Item]) -> Cases | None:
+        """The cases asked for; other documents come from the same data, of generated records from a thousand."""
+        settings, tokenizer = self._config, self._sharer.tokenizer
+        if not settings.cases:
+            return None
+        if settings.data.startswith(RECORDS):
+            items = load(settings.data, "document", None, settings.seed, for_training=False)
+        return Cases(
+            settings.cases,
+            items,
+            settings.seed,
+            lambda text: len(tokenise(tokenizer, text).ids),
+            settings.max_document_chars,
         )
 
     def _choices(self, items: Sequence[ChoiceItem]) -> Table:
         settings = self._config
+        if settings.cases or self._dials != (Dial(),):
+            raise ValueError("cases, positions, pool and plans are for questions over documents")
         fits = unfit_choice(self._bundle, self._sharer, self._receiver, settings.max_document_chars)
         drawn, left_out = draw_choices(items, settings.limit, settings.seed, fits)
         self._left_out.update(left_out)
@@ -203,7 +255,7 @@ class Run:
         examples = [asdict(item) for item in training]
         self._settle(digest([asdict(item) for item in drawn]), [{"seed": settings.seed}, *examples])
         given = ChoiceGiven(drawn, training, self._identical, settings.lora, settings.batch, settings.seed)
-        return ChoiceTable(self._bundle, self._sharer, self._receiver, given, self._log, self._work / "read")
+        return ChoiceTable(self._bundle, self._sharer, self._receiver, given, self._log, self._read)
 
     def _settle(self, questions: str, training: list[dict[str, Any]]) -> None:
         """Name the folder after what decides the answers, and open the log in it."""
@@ -216,6 +268,9 @@ class Run:
             None if self._identical is None else self._identical.hash,
             None if config.lora is None else folder_hash(config.lora),
         ]
+        if config.dtype != "float32":
+            key.append(config.dtype)
+        self._read = self._work / ("read" if config.dtype == "float32" else f"read-{config.dtype}")
         self._digest = questions
         self._folder = self._work / digest(key)[:16]
         self._log = PredictionLog(self._folder / "predictions.jsonl")

@@ -12,8 +12,10 @@ from ops.output import console, print_json, progress_console
 
 if TYPE_CHECKING:
     from fuser.evaluate.run import EvaluateConfig
+    from kvwire.plan import Plan
 
 _WITH = "Data and rows"
+_SLICES = "Over documents"
 _OUT = "Output"
 
 
@@ -70,6 +72,38 @@ def evaluate(
     max_document_chars: Annotated[
         int, typer.Option(min=1, help="Longer documents are left out, and counted.", rich_help_panel=_WITH)
     ] = 4000,
+    case: Annotated[
+        str | None,
+        typer.Option(
+            help="What the questions are asked over, comma between: plain, two (the document and a stranger, both "
+            "orders), long:TOKENS; or unanswerable (a stranger alone).",
+            rich_help_panel=_SLICES,
+        ),
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="Positions of an excerpt, comma between; rows are made for each. [default: the bundle's]",
+            rich_help_panel=_SLICES,
+        ),
+    ] = None,
+    pool: Annotated[
+        int, typer.Option(min=0, help="Neighbours: width of the pooling, odd.", rich_help_panel=_SLICES)
+    ] = 0,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            help="How codes are sent, comma between: CODEC, or CODEC:N for the first N numbers of each. "
+            "[default: raw]",
+            rich_help_panel=_SLICES,
+        ),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(
+            help="What both models compute in; bfloat16 is faster where the processor multiplies it."
+        ),
+    ] = "float32",
     batch: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
     max_minutes: Annotated[
         float, typer.Option(min=0.0, help="Stop after so long; the same call goes on. [default: no limit]")
@@ -96,19 +130,40 @@ def evaluate(
         Path | None,
         typer.Option("--plot", help="Draw the rows here: .png, .svg or .pdf.", rich_help_panel=_OUT),
     ] = None,
+    curve_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--curve",
+            help="Draw what positions and bytes are worth: several --positions or --plan.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Put the short table into this Markdown file, between its lines <!-- kvwire eval --> and "
+            "<!-- end of kvwire eval -->.",
+            exists=True,
+            dir_okay=False,
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
 ) -> None:
     """Answer questions in every row of the table: the Fuser, its rivals, and the controls that it must beat.
 
     Answers are kept as they come. A call that was stopped, or asks for more rows, makes what is missing.
     """
+    from fuser.evaluate.curve import plot_curve
     from fuser.evaluate.plot import check
     from fuser.evaluate.run import EvaluateConfig
+    from ops.tables import check_marks, put, short_table
 
-    wanted = None if rows is None else tuple(row.strip() for row in rows.split(",") if row.strip())
-    if wanted == ():
-        raise ValueError("--rows names no row")
-    if plot_out is not None:
-        check(plot_out)
+    wanted = None if rows is None else _listed("--rows", rows)
+    for picture in (plot_out, curve_out):
+        if picture is not None:
+            check(picture)
+    if into is not None:
+        check_marks(into)
     if limit is None and data.startswith("records:"):
         limit = 200
     config = EvaluateConfig(
@@ -126,13 +181,47 @@ def evaluate(
         work=work,
         sharer=sharer,
         receiver=receiver,
+        dtype=dtype,
+        positions=tuple(_number("--positions", word) for word in _listed("--positions", positions)),
+        pool=pool,
+        plans=tuple(_plan(word) for word in _listed("--plan", plan)),
+        cases=_listed("--case", case),
     )
+    if curve_out is not None and len(config.positions) < 2 and len(config.plans) < 2:
+        raise ValueError("--curve needs several --positions or several --plan")
     report = _run(config, max_minutes)
     _write(report, json_out, markdown_out, plot_out)
+    if curve_out is not None:
+        plot_curve(report, curve_out)
     if not report["complete"]:
+        kept = "" if into is None else f" {into} is left as it was."
         progress_console.print(
-            "Out of time: the table is over what is answered so far. The same call goes on.", highlight=False
+            f"Out of time: the table is over what is answered so far. The same call goes on.{kept}",
+            highlight=False,
         )
+    elif into is not None:
+        put(short_table(report), into)
+
+
+def _listed(option: str, words: str | None) -> tuple[str, ...]:
+    """Words with commas between; none where the option is not given."""
+    found = tuple(word.strip() for word in (words or "").split(",") if word.strip())
+    if words is not None and not found:
+        raise ValueError(f"{option} names no {option.removeprefix('--').removesuffix('s')}")
+    return found
+
+
+def _number(option: str, word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise ValueError(f"{option} {word}: expected numbers from 1, comma between")
+    return int(word)
+
+
+def _plan(word: str) -> "Plan":
+    from kvwire.plan import Plan
+
+    codec, colon, kept = word.partition(":")
+    return Plan(codec=codec, code_dim=_number(f"--plan {codec}:", kept) if colon else 0)
 
 
 def _run(config: "EvaluateConfig", max_minutes: float) -> dict[str, Any]:
@@ -161,10 +250,11 @@ def _run(config: "EvaluateConfig", max_minutes: float) -> dict[str, Any]:
 
 
 def _write(report: dict[str, Any], json_out: str | None, table: Path | None, picture: Path | None) -> None:
+    from fuser.evaluate.curve import curve_markdown
     from fuser.evaluate.plot import plot
     from fuser.evaluate.report import markdown
 
-    text = markdown(report)
+    text = markdown(report) + curve_markdown(report)
     if json_out == "-":
         print_json(report)
     else:

@@ -82,10 +82,10 @@ def served(
         local = answer_in_one_process(sharer, receiver, sections, {"note": document}, kind, 12, ANSWER_TOKENS)
         return first_line(local.text)
     local = answer_in_one_process(sharer, receiver, sections, {"note": document}, kind, 12, 1)
-    cut, ref = local.cut, receiver.bundle.config.sharer
+    cut = local.cut
     draft = receiver.begin((place, Section(Role.QUESTION, Visibility.SHARED, text=question.question)))
     draft.prefill(kind)
-    draft.receive(SliceHeader(bytes(16), kind, ref, "", "raw", "", cut.specs, cut.spans, cut.tail))
+    draft.receive(SliceHeader(bytes(16), kind, cut.specs, cut.spans, cut.tail))
     for segment in local.segments:
         draft.add(segment)
     return first_line("".join(draft.generate(ANSWER_TOKENS)))
@@ -99,7 +99,7 @@ def test_one_question_at_a_time_gives_what_sixteen_together_give(
     alone = texts(answers(evaluation("one", 1, training=training), *BATCHED))
     assert together == alone
     assert len(together) == len(documents) * len(BATCHED)
-    assert len({together[row, "q00000"] for row in BATCHED}) > 4, (
+    assert len({together[row, documents[0].id] for row in BATCHED}) > 4, (
         "rows that differ should say different things"
     )
 

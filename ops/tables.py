@@ -1,0 +1,67 @@
+"""The short table of an evaluation, and its place in a Markdown file"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_BEGIN, _END = "<!-- kvwire eval -->", "<!-- end of kvwire eval -->"
+_PLACE = re.compile(rf"^{_BEGIN}$.*?^{_END}$", re.MULTILINE | re.DOTALL)
+
+
+def short_table(report: Mapping[str, Any]) -> str:
+    """Every row with its first metric and its interval, other metrics as points; transfer and gap closed below."""
+    rows = report["rows"]
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
+    if not metrics:
+        raise ValueError("there is no table to write: no row has an answer")
+    heads = [f"{metric.replace('_', ' ').replace('f1', 'F1')} %" for metric in metrics]
+    heads[0] += " [95 %]"
+    asked = f"{report['data']['questions']} questions, `{report['data']['source']}`"
+    lines = [
+        f"| {asked} | {' | '.join(heads)} | bytes a question |",
+        "|---|" + "---|" * (len(metrics) + 1),
+    ]
+    for row in rows:
+        cells = [_shown(row["metrics"][metrics[0]])]
+        cells += [f"{100 * row['metrics'][metric]['point']:.1f}" for metric in metrics[1:]]
+        label = f"**{row['label']}**" if row["row"].split()[0] == "fused" else row["label"]
+        lines.append(f"| {label} | {' | '.join(cells)} | {row['bytes_per_question']:,.0f} |")
+    for name, value in report["differences"].get(metrics[0], {}).items():
+        if name.startswith(("transfer", "gap")):
+            unit = "points" if name.startswith("transfer") else "%"
+            lines += ["", f"{name[0].upper()}{name[1:]}: {_shown(value)} {unit} ({heads[0].split(' %')[0]})."]
+    bundle, machine = report["bundle"], report["machine"]
+    made = (
+        report["time"][:10],
+        f"bundle `{bundle['sha256'][:12]}` ({bundle['parameters']:,} numbers)",
+        f"{bundle['sharer'].partition('@')[0]} to {bundle['receiver'].partition('@')[0]}",
+        report["dtype"],
+        f"{machine['cores']} cores",
+        machine["accelerator"] or "no GPU",
+    )
+    lines += ["", f"{', '.join(made)}."]
+    return "\n".join(lines)
+
+
+def check_marks(path: Path) -> None:
+    """Raise ValueError at once where `put` would: the file must have one place for a table."""
+    if len(_PLACE.findall(path.read_text(encoding="utf-8"))) != 1:
+        raise ValueError(
+            f"{path} must have one line {_BEGIN} and after it one line {_END}: the table goes between"
+        )
+
+
+def put(table: str, path: Path) -> None:
+    """Replace what stands between the two lines.
+
+    Raises:
+        ValueError: as `check_marks`.
+    """
+    check_marks(path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(_PLACE.sub(lambda _: f"{_BEGIN}\n{table}\n{_END}", text), encoding="utf-8")
+
+
+def _shown(value: Mapping[str, Any]) -> str:
+    return f"{100 * value['point']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
