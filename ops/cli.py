@@ -16,6 +16,7 @@ from ops.commands.certs import certs
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor
 from ops.commands.evaluate import evaluate
+from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
 from ops.commands.train import cache, train
 
@@ -43,6 +44,7 @@ app.command(rich_help_panel="Use")(doctor)
 app.command(rich_help_panel="Run")(cloud)
 app.command(rich_help_panel="Run")(edge)
 app.command(rich_help_panel="Run")(certs)
+app.command(rich_help_panel="Run")(link)
 app.add_typer(documents.app, name="documents", rich_help_panel="Run")
 app.add_typer(models.app, name="models", rich_help_panel="Models and bundles")
 app.add_typer(bundle.app, name="bundle", rich_help_panel="Models and bundles")
