@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,13 +34,31 @@ class Stage:
 
     The cloud's folder holds the documents. The edge's holds its own certificate and key, the authority's
     certificate and the bundle's path: nothing it is told names a document.
+
+    Args:
+        way: from the address where the cloud will listen to the one where the edge finds it: a link's, to go through.
+        allow_relay: the cloud may answer as text.
+        record: keep what crosses the wire, in `capture`.
+        edge_runs: start the edge too; else `edge` is not there, and its folder is for a client of one's own.
     """
 
-    def __init__(self, folder: Path, cast: Cast, samples: Iterable[Sample]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cast: Cast,
+        samples: Iterable[Sample],
+        *,
+        way: Callable[[str], str] = lambda address: address,
+        allow_relay: bool = False,
+        record: bool = True,
+        edge_runs: bool = True,
+    ) -> None:
         self.folder = folder
         self.capture = folder / "edge" / "capture"
         self._nodes: list[NodeProcess] = []
         self._address = f"127.0.0.1:{_free_port()}"
+        self._found_at = way(self._address)
+        self._allow_relay, self._record, self._edge_runs = allow_relay, record, edge_runs
         self._cast = cast
         self._certify()
         self._configure_cloud(samples)
@@ -48,7 +66,8 @@ class Stage:
 
     def __enter__(self) -> Self:
         try:
-            self.edge = self._start("edge")
+            if self._edge_runs:
+                self.edge = self._start("edge")
             self.cloud = self._start("cloud")
         except BaseException:
             self._stop()
@@ -94,7 +113,9 @@ class Stage:
             "bundles": [str(self._cast.bundle)],
             "cpus": float(min(os.cpu_count() or 1, 8)),
         }
-        _write_toml(folder / "cloud.toml", {"listen": self._address}, {"tls": _TLS, "sharer": sharer})
+        export = {"allow_relay": self._allow_relay}
+        tables: dict[str, dict[str, Any]] = {"tls": _TLS, "sharer": sharer, "export": export}
+        _write_toml(folder / "cloud.toml", {"listen": self._address}, tables)
         documents = Documents(f"sqlite:///{folder / 'documents.db'}")
         try:
             for sample in samples:
@@ -105,19 +126,20 @@ class Stage:
     def _configure_edge(self) -> None:
         tables: dict[str, dict[str, Any]] = {
             "tls": _TLS,
-            "cloud": {"address": self._address},
+            "cloud": {"address": self._found_at},
             "receiver": {"model": self._cast.receiver, "bundle": str(self._cast.bundle)},
             "share": {"codec": self._cast.codec, "deadline_s": 90.0},
             "api": {"listen": "127.0.0.1:0"},
         }
-        _write_toml(self.folder / "edge" / "edge.toml", {"capture": self.capture.name}, tables)
+        top = {"capture": self.capture.name} if self._record else {}
+        _write_toml(self.folder / "edge" / "edge.toml", top, tables)
 
 
 _TLS = {"certificate": "node.pem", "key": "node.key", "authority": "ca.pem"}
 
 
 def _write_toml(path: Path, top: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> None:
-    """Strings, numbers and lists of strings only; JSON spells those as TOML does."""
+    """Strings, numbers, truth values and lists of strings only; JSON spells those as TOML does."""
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in top.items()]
     for name, values in tables.items():
         lines += ["", f"[{name}]"]
