@@ -1,16 +1,17 @@
-"""Run a model over a prompt for its KV cache alone: layer after layer, no LM head, nothing past the last need.
+"""Run a model over prompts for their KV cache alone: layer after layer, no LM head, nothing past the last need.
 
-A cache that keeps nothing hands each layer's K and V out as soon as they exist; an attention function that is
-otherwise `sdpa` reads the query row for the excerpt. Both are reached through public interfaces of transformers, so
-every model with a standard cache works.
+A cache that keeps nothing hands each layer's K and V out as soon as they exist; an attention function that is otherwise
+`sdpa` reads the query row for the excerpt. Both are reached through public interfaces of transformers, so every model
+with a standard cache works. Several prompts run together as one row without padding: all but attention sees tokens one
+by one, and attention is computed for each prompt apart, on top of its own past.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -23,36 +24,150 @@ from kvwire.errors import Cancelled
 
 ATTENTION = "kvwire_sdpa"
 
+EXACT_FROM: Final = 16
+"""Rows from which a matrix product gives a row the same bits whatever is beside it; fewer take other kernels on CPUs.
+Measured with oneDNN and MKL on one and two threads; on GPUs the last bits differ at any length."""
+
+
+@dataclass(eq=False, slots=True)
+class Prefill:
+    """What is prefilled: which tokens, on top of what, down to which layer, and who gets the K and V.
+
+    ids: (batch, positions) int64, no padding; a batch of 1 where several are prefilled together.
+    last_layer: the last layer whose K and V are needed; nothing after it is computed.
+    on_layer: called with (layer, keys, values) of the new positions, keys rotated, each (batch, kv_heads, positions,
+        head_dim).
+    cancelled: polled before each layer.
+    query_rows: which of `ids` ask, (rows,) int64, or how many of the last ones: their attention rows are read; 0 reads
+        none.
+    first_query_layer: attention below this layer is not read.
+    past: K and V of every layer for the positions before `ids`, as `on_layer` gave them; empty for none.
+    scores: once run, (batch, past and new positions) float32: attention rows summed over the layers read, or None.
+    failure: once run, what ended it early: Cancelled, or what `on_layer` raised.
+    """
+
+    ids: Tensor
+    last_layer: int
+    on_layer: Callable[[int, Tensor, Tensor], None]
+    cancelled: Callable[[], bool] = lambda: False
+    query_rows: Tensor | int = 0
+    first_query_layer: int = 0
+    past: Sequence[tuple[Tensor, Tensor]] = ()
+    scores: Tensor | None = field(default=None, init=False)
+    failure: Exception | None = field(default=None, init=False)
+
+    @property
+    def positions(self) -> int:
+        """Positions that are run."""
+        return self.ids.shape[1]
+
+    @property
+    def start(self) -> int:
+        """Positions before them."""
+        return self.past[0][0].shape[2] if self.past else 0
+
+    def hand_out(self, layer: int, keys: Tensor, values: Tensor) -> bool:
+        """Give one layer's K and V on; whether anything of this prefill is still to be computed."""
+        if self.failure is None and layer <= self.last_layer:
+            try:
+                if self.cancelled():
+                    raise Cancelled("the call ended before the prefill did")
+                self.on_layer(layer, keys, values)
+            except Exception as error:  # of this prompt alone: others run on
+                self.failure = error
+        return self.failure is None and (layer < self.last_layer or (self._asks and layer == self.last_layer))
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, scaling: float) -> bool:
+        """Read the query rows of one layer; whether its attention is needed."""
+        if self.failure is not None or layer > self.last_layer:
+            return False
+        if self._asks and layer >= self.first_query_layer:
+            row = attention_row(query, keys, scaling, self.query_rows)
+            self.scores = row if self.scores is None else self.scores + row
+        return layer < self.last_layer
+
+    def joined(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of past and new positions."""
+        if not self.past:
+            return keys, values
+        before = self.past[layer]
+        return torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
+
+    @property
+    def _asks(self) -> bool:
+        return self.query_rows > 0 if isinstance(self.query_rows, int) else len(self.query_rows) > 0
+
 
 class _Done(Exception):
-    """The last needed K and V have been handed out."""
+    """Nothing more is needed."""
 
 
-@dataclass
-class _Probe:
-    """What one prefill reads on its way: the attention rows of the tokens that ask."""
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One pass of the model over one prefill, or over several side by side in one row."""
 
-    rows: Tensor | int
-    first_layer: int
-    last_layer: int
-    scores: Tensor | None = None  # (batch, positions) float32, summed over layers
+    works: Sequence[Prefill]
+    between: Callable[[], None]
 
+    @property
+    def spans(self) -> list[tuple[Prefill, slice]]:
+        found, start = [], 0
+        for work in self.works:
+            found.append((work, slice(start, start + work.positions)))
+            start += work.positions
+        return found
 
-_probe: ContextVar[_Probe | None] = ContextVar("kvwire_probe", default=None)
-
-
-def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    probe = _probe.get()
-    if probe is not None and module.layer_idx >= probe.first_layer:
-        row = attention_row(query, key, kwargs.get("scaling") or query.shape[-1] ** -0.5, probe.rows)
-        probe.scores = row if probe.scores is None else probe.scores + row
-        if module.layer_idx >= probe.last_layer:
+    def hand_out(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What the cache gives attention: of one prompt all positions; of several the new ones, joined there."""
+        wanted = [work.hand_out(layer, keys[:, :, at], values[:, :, at]) for work, at in self.spans]
+        if not any(wanted):
             raise _Done
-    output: tuple[Tensor, Tensor | None]
-    output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        self.between()
+        return self.works[0].joined(layer, keys, values) if len(self.works) == 1 else (keys, values)
+
+    def attend(
+        self, module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        layer, scaling = module.layer_idx, kwargs.get("scaling") or query.shape[-1] ** -0.5
+        if len(self.works) == 1:
+            if not self.works[0].attend(layer, query, keys, scaling):
+                raise _Done
+            return _sdpa(module, query, keys, values, mask, **kwargs)
+        outputs, needed = [], False
+        for work, at in self.spans:
+            asked = query[:, :, at]
+            seen, held = work.joined(layer, keys[:, :, at], values[:, :, at])
+            if work.attend(layer, asked, seen, scaling):
+                needed = True
+                outputs.append(_sdpa(module, asked, seen, held, _mask(work), **kwargs)[0])
+            else:
+                outputs.append(torch.zeros_like(asked.transpose(1, 2)))
+        if not needed:
+            raise _Done
+        return torch.cat(outputs, dim=1), None
+
+
+_running: ContextVar[_Run | None] = ContextVar("kvwire_prefill", default=None)
+
+
+def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    run = _running.get()
+    return _sdpa(module, *args, **kwargs) if run is None else run.attend(module, *args, **kwargs)
+
+
+def _sdpa(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    output: tuple[Tensor, Tensor | None] = sdpa_attention_forward(*args, **kwargs)
     return output
+
+
+def _mask(work: Prefill) -> Tensor | None:
+    """The mask that transformers makes for this prefill alone; None leaves it to the kernel."""
+    if not work.past or work.positions == 1:
+        return None
+    total = work.start + work.positions
+    return torch.ones(work.positions, total, dtype=torch.bool, device=work.ids.device).tril(work.start)[
+        None, None
+    ]
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -60,21 +175,14 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 class _HandingCache(DynamicCache):
-    """A cache for one prefill that hands K and V out and keeps none, on top of what was prefilled before."""
+    """A cache for one pass that hands K and V out and keeps none, on top of what was prefilled before."""
 
-    def __init__(
-        self,
-        on_layer: Callable[[int, Tensor, Tensor], None],
-        stop_after: int,
-        past: Sequence[tuple[Tensor, Tensor]],
-    ) -> None:
+    def __init__(self, run: _Run) -> None:
         super().__init__()
-        self._on_layer = on_layer
-        self._stop_after = stop_after
-        self._past = past
+        self._run = run
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._past[0][0].shape[2] if self._past else 0
+        return self._run.works[0].start if len(self._run.works) == 1 else 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
@@ -82,64 +190,56 @@ class _HandingCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        self._on_layer(layer_idx, key_states, value_states)
-        if layer_idx >= self._stop_after:
-            raise _Done
-        if not self._past:
-            return key_states, value_states
-        keys, values = self._past[layer_idx]
-        return torch.cat((keys, key_states), dim=2), torch.cat((values, value_states), dim=2)
+        return self._run.hand_out(layer_idx, key_states, value_states)
 
 
-def prefill(
-    model: Any,
-    ids: Tensor,
-    *,
-    last_layer: int,
-    on_layer: Callable[[int, Tensor, Tensor], None],
-    cancelled: Callable[[], bool] = lambda: False,
-    query_rows: Tensor | int = 0,
-    first_query_layer: int = 0,
-    past: Sequence[tuple[Tensor, Tensor]] = (),
-) -> Tensor | None:
-    """Prefill a prompt and hand out every layer's K and V.
+def prefill_together(
+    model: Any, works: Sequence[Prefill], between: Callable[[], None] = lambda: None
+) -> None:
+    """Run the model once over several prompts; each one's `scores` and `failure` say how it went.
+
+    K, V and scores have the bits that each prompt gets alone where it has `EXACT_FROM` positions or more, on CPUs.
 
     Args:
-        model: a causal LM whose attention implementation is `ATTENTION` where `query_rows` > 0.
-        ids: (batch, positions) int64, no padding.
-        last_layer: the last layer whose K and V are needed; nothing after it is computed.
-        on_layer: called with (layer, keys, values) of the new positions, keys rotated, each (batch, kv_heads,
-            positions, head_dim).
-        cancelled: polled before each layer.
-        query_rows: which of `ids` ask, (rows,) int64, or how many of the last ones: their attention rows are read;
-            0 reads none.
-        first_query_layer: attention below this layer is not read.
-        past: K and V of every layer for the positions before `ids`, as `on_layer` gave them; empty for none.
-
-    Returns:
-        (batch, past and new positions) float32: attention rows summed over the layers read, or None.
-
-    Raises:
-        Cancelled: `cancelled()` became true.
+        model: a causal LM that `can_pack` where there are several; its attention implementation is `ATTENTION` where
+            there are several, or query rows are read.
+        between: called after each layer's K and V; may run other prefills.
     """
-
-    def hand_out(layer: int, keys: Tensor, values: Tensor) -> None:
-        if cancelled():
-            raise Cancelled("the call ended before the prefill did")
-        on_layer(layer, keys, values)
-
-    # With a probe the last layer still needs its query row, so the probe stops the run instead of the cache.
-    asked = query_rows if isinstance(query_rows, int) else len(query_rows)
-    probe = _Probe(query_rows, first_query_layer, last_layer) if asked else None
-    cache = _HandingCache(hand_out, last_layer if probe is None else last_layer + 1, past)
-    token = _probe.set(probe)
+    run = _Run(works, between)
+    ids = works[0].ids if len(works) == 1 else torch.cat([work.ids for work in works], dim=1)
+    at = [torch.arange(w.start, w.start + w.positions, device=ids.device) for w in works]
+    token = _running.set(run)
     try:
         with torch.inference_mode():
-            start = cache.get_seq_length()
-            positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None]
+            cache = _HandingCache(run)
+            positions = torch.cat(at)[None]
             model.get_decoder()(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
     except _Done:
         pass
     finally:
-        _probe.reset(token)
-    return probe.scores if probe is not None else None
+        _running.reset(token)
+
+
+def can_pack(model: Any) -> bool:
+    """Whether prompts of this model may run together: every layer attends to all that came before."""
+    config = model.get_decoder().config
+    return set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+
+
+def prefill(model: Any, ids: Tensor, **what: Any) -> Tensor | None:
+    """Prefill one prompt (or a batch of equal length) and hand out every layer's K and V.
+
+    Args:
+        what: the further attributes of `Prefill`.
+
+    Returns:
+        Its scores.
+
+    Raises:
+        Cancelled: `cancelled()` became true.
+    """
+    work = Prefill(ids, **what)
+    prefill_together(model, [work])
+    if work.failure is not None:
+        raise work.failure
+    return work.scores

@@ -1,0 +1,175 @@
+"""The schedule of one model: what it reads next, what it reads together, and who may overtake whom.
+
+The model has one thread. Calls hand in their steps, a generator of prefills. Short ones are run together, and between
+two layers of a long one shorter ones go first. No slice depends on it (`fuser.prefill`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Final
+
+from cloud_node.pipe import Stop
+from fuser.prefill import Prefill
+
+Steps = Generator[Prefill | None, None, None]
+Run = Callable[[list[Prefill], Callable[[], None]], None]
+
+_HEADSTART_S: Final = 0.004
+"""A position counts as so much waiting: a prompt of n positions is overtaken by one of m that comes no more than
+(n - m) times this later. So short ones do not wait for long ones, and long ones wait for a bounded time."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One call's place in the schedule, and how it went.
+
+    arrived_s, begun_s, ended_s: on the monotonic clock; begun_s when the model first ran for it.
+    failure: what its steps raised, once it has ended.
+    """
+
+    _steps: Steps
+    _rank: float
+    _stop: Stop
+    _ended: Callable[[], None]
+    arrived_s: float
+    begun_s: float | None = None
+    ended_s: float | None = None
+    failure: BaseException | None = None
+    _work: Prefill | None = field(default=None, init=False)
+    _due: bool = field(default=False, init=False)  # advanced: its next step can be run
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds before the model first ran for it."""
+        return (self.begun_s or time.monotonic()) - self.arrived_s
+
+    @property
+    def ran_s(self) -> float:
+        """Seconds from then to its end, those who overtook it included."""
+        return 0.0 if self.begun_s is None else (self.ended_s or time.monotonic()) - self.begun_s
+
+
+class Schedule:
+    """Runs the steps of many calls on one thread.
+
+    Args:
+        run: prefills some prompts together, as `fuser.prefill.prefill_together` of the model; its second argument is
+            to be called between layers.
+        max_batch: prompts run together at most; 1 for a model whose prompts cannot be packed.
+        max_batch_positions: positions run together at most. A longer prompt runs alone.
+        least: a prompt of fewer positions than this runs alone.
+    """
+
+    def __init__(self, run: Run, *, max_batch: int, max_batch_positions: int, least: int) -> None:
+        self._run = run
+        self._max_batch, self._max_positions, self._least = max_batch, max_batch_positions, least
+        self._waiting: list[Ticket] = []
+        self._news = threading.Condition()
+        threading.Thread(target=self._serve, name="sharer-model", daemon=True).start()
+
+    def enter(self, steps: Steps, positions: int, stop: Stop, ended: Callable[[], None]) -> Ticket:
+        """Hand in the steps of a call; returns at once.
+
+        Args:
+            steps: advanced on the model's thread alone. A prefill it yields is run before it is advanced again; None
+                lets others go first where it is their turn.
+            positions: of its prompt, for its place in the queue.
+            stop: polled before each step.
+            ended: called on the model's thread when the steps are through or have failed.
+        """
+        now = time.monotonic()
+        ticket = Ticket(steps, now + positions * _HEADSTART_S, stop, ended, now)
+        self._wait(ticket)
+        return ticket
+
+    def _serve(self) -> None:
+        while True:
+            with self._news:
+                while not self._waiting:
+                    self._news.wait()
+            self._round(float("inf"))
+
+    def _round(self, below: float) -> bool:
+        """Run one step of what is due, if its rank is below; whether anything was."""
+        batch = self._take(below)
+        if not batch:
+            return False
+        now, rank = time.monotonic(), min(ticket._rank for ticket in batch)
+        for ticket in batch:
+            ticket.begun_s = ticket.begun_s or now
+        works = [ticket._work for ticket in batch if ticket._work is not None]
+        try:
+            if works:
+                self._run(works, lambda: self._overtaken(rank))
+        except BaseException as error:
+            for ticket in batch:
+                self._end(ticket, error)
+            return True
+        for ticket in batch:
+            ticket._due = False
+            failure = ticket._work.failure if ticket._work is not None else None
+            if failure is not None:
+                self._end(ticket, failure)
+            elif self._advanced(ticket):
+                self._wait(ticket)
+        return True
+
+    def _overtaken(self, rank: float) -> None:
+        while self._round(rank):
+            pass
+
+    def _take(self, below: float) -> list[Ticket]:
+        """Those whose next step is run together now, taken from the queue."""
+        batch: list[Ticket] = []
+        positions = 0
+        with self._news:
+            queue = sorted((t for t in self._waiting if t._rank < below), key=lambda t: t._rank)
+        for ticket in queue:
+            if len(batch) == self._max_batch or (batch and not self._packs(batch[0])):
+                break
+            if not ticket._due and not self._advanced(ticket):
+                self._leave(ticket)
+            elif not batch or (self._packs(ticket) and positions + _size(ticket) <= self._max_positions):
+                self._leave(ticket)
+                batch.append(ticket)
+                positions += _size(ticket)
+        return batch
+
+    def _packs(self, ticket: Ticket) -> bool:
+        return self._max_batch > 1 and self._least <= _size(ticket) <= self._max_positions
+
+    def _advanced(self, ticket: Ticket) -> bool:
+        """Go on to the next step; False when there is none."""
+        try:
+            ticket._stop.check()
+            ticket._work = next(ticket._steps)
+        except StopIteration:
+            self._end(ticket, None)
+        except BaseException as error:
+            self._end(ticket, error)
+        else:
+            ticket._due = True
+            return True
+        return False
+
+    def _end(self, ticket: Ticket, failure: BaseException | None) -> None:
+        ticket.failure, ticket.ended_s = failure, time.monotonic()
+        ticket._steps.close()
+        ticket._ended()
+
+    def _wait(self, ticket: Ticket) -> None:
+        with self._news:
+            self._waiting.append(ticket)
+            self._news.notify()
+
+    def _leave(self, ticket: Ticket) -> None:
+        with self._news:
+            self._waiting.remove(ticket)
+
+
+def _size(ticket: Ticket) -> int:
+    return 0 if ticket._work is None else ticket._work.positions

@@ -1,0 +1,44 @@
+"""What a model computes in: float32, or half of it where the device multiplies that"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+_NATIVE: Final = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
+"""What `torch.cpu.get_capabilities` calls processors' instructions that multiply bfloat16."""
+
+
+def dtype_of(name: DtypeName, device: str | torch.device = "cpu") -> torch.dtype:
+    """The dtype that a configuration names, for a model on `device`.
+
+    "auto" is bfloat16 where the device multiplies it (a GPU since Ampere; AVX512-BF16, AMX, Arm BF16), which is several
+    times faster than float32 there and slower elsewhere; else float32.
+
+    Raises:
+        ValueError: float16 on a CPU, where it is neither fast nor safe from overflow.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(kind) else torch.float32
+    if name == "float16" and kind == "cpu":
+        raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
+    named: torch.dtype = getattr(torch, name)
+    return named
+
+
+def _multiplies_bfloat16(kind: str) -> bool:
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name, False) for name in _NATIVE)
+    return False
