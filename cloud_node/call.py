@@ -16,12 +16,13 @@ class ShareCall:
     """A Share request that the gateway let through.
 
     tenant: who asks, from the verified certificate.
-    request: as sent, but for `max_positions`, which is lowered to what the export policy allows. It names
-        documents by id; only the replica reads their text.
+    request: as sent. It names documents by id; only the replica reads their text.
+    max_positions: excerpt or summary positions that the export policy allows.
     """
 
     tenant: str
     request: ShareRequest
+    max_positions: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)

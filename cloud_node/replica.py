@@ -23,10 +23,11 @@ from cloud_node.documents import Documents
 from cloud_node.pipe import Pipe, Stop
 from fuser.sharer import Cut, Sharer
 from kvwire.codec import CodecRegistry
-from kvwire.description import BundleRef, Description
+from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
+from kvwire.payload import payload_codec
 from kvwire.request import RelayReply
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader
@@ -63,7 +64,7 @@ class Replica:
         self._documents = documents
         self._limits = limits
         self._max_prompt_tokens = max_prompt_tokens
-        self._codecs = CodecRegistry()
+        self._codecs = {name: CodecRegistry(s.bundle.codecs()) for name, s in sharers.items()}
         self._model = threading.Lock()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sharer")
 
@@ -105,10 +106,15 @@ class Replica:
     def describe(self) -> Description:
         """What this replica can do; what of it may leave the cloud is the gateway's to say."""
         bundles = tuple(
-            BundleRef(name, sharer.bundle.config.receiver, tuple(sorted(sharer.bundle.kinds)))
+            BundleRef(
+                name,
+                sharer.bundle.config.receiver,
+                tuple(sorted(sharer.bundle.kinds)),
+                tuple(CodecRef(codec.name, codec.parameters_hash) for codec in sharer.bundle.codecs()),
+            )
             for name, sharer in self._sharers.items()
         )
-        return Description(self._ref, bundles, self._codecs.refs(), self._limits)
+        return Description(self._ref, bundles, CodecRegistry().refs(), self._limits)
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
         """The parts of one slice, in batches of what lies ready: a header, then frames, then a summary.
@@ -153,10 +159,11 @@ class Replica:
         encode_s = 0.0
         with _Turn(self._model, stop):
             started = time.monotonic()
-            cut = sharer.plan(sections, request.kind, min([request.max_positions, *caps]))
-            header = self._header(call, cut)
+            cut = sharer.plan(sections, request.kind, min([call.max_positions, *caps]), request.plan)
+            header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
             self._check(cut, header)
-            writer = SliceWriter(header, self._codecs.get(request.codec), self._limits)
+            codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
+            writer = SliceWriter(header, codec, self._limits, request.max_bytes)
             put(header)
 
             def emit(spec: SegmentSpec, tensor: Tensor) -> None:
@@ -209,20 +216,6 @@ class Replica:
             # Not how many there are: an error should not tell a document's length.
             raise TooLarge("prompt tokens", self._max_prompt_tokens + 1, self._max_prompt_tokens)
         self._limits.check_slice(header)
-
-    def _header(self, call: ShareCall, cut: Cut) -> SliceHeader:
-        request = call.request
-        return SliceHeader(
-            request_id=request.request_id,
-            kind=cut.kind,
-            sharer=self._ref,
-            bundle_hash=request.bundle_hash,
-            codec=request.codec,
-            codec_hash=self._codecs.get(request.codec).parameters_hash,
-            specs=cut.specs,
-            spans=cut.spans,
-            tail=cut.tail,
-        )
 
 
 class _Turn:

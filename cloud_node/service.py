@@ -83,7 +83,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         async with self._answering("Share", context) as (identity, ledger):
             timeout_s, wanted = self._checked_share(request, context, ledger)
             documents = await self._documents(identity, wanted, ledger)
-            call = ShareCall(identity.tenant, self._within_policy(wanted, documents))
+            call = ShareCall(identity.tenant, wanted, self._allowed(documents))
             self._recent.enter(identity.tenant, wanted.request_id)
             begun = False
             try:
@@ -150,10 +150,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         ledger.documents = tuple(name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
         return await self._access.documents_of(identity, asked)
 
-    def _within_policy(self, wanted: ShareRequest, documents: tuple[DocumentInfo, ...]) -> ShareRequest:
+    def _allowed(self, documents: tuple[DocumentInfo, ...]) -> int:
+        """Excerpt or summary positions that policy and documents allow."""
         caps = [document.max_positions for document in documents if document.max_positions is not None]
-        allowed = min([wanted.max_positions, self._config.export.max_positions, *caps])
-        return dataclasses.replace(wanted, max_positions=allowed)
+        return min([self._config.export.max_positions, *caps])
 
     @contextlib.asynccontextmanager
     async def _answering(self, method: str, context: Any) -> AsyncIterator[tuple[Identity, Ledger]]:

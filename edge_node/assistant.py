@@ -13,6 +13,7 @@ from edge_node.stream import AnswerStream, Ask, first_document
 from edge_node.sync import Client
 from fuser.config import BadConfig
 from kvwire.errors import InvalidRequest
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
@@ -43,6 +44,7 @@ class Assistant:
         import torch
 
         from fuser.bundle import Bundle
+        from fuser.models.dtype import dtype_of
         from fuser.models.load import load_model, model_ref, resolve
         from fuser.receiver import Receiver
 
@@ -55,7 +57,8 @@ class Assistant:
             raise BadConfig(
                 f"{config.receiver.bundle} is for the Receiver {bundle.config.receiver}, not for {found}"
             )
-        return cls(config, Receiver(*load_model(path), bundle), Client(config))
+        model, tokenizer = load_model(path, dtype=dtype_of(config.receiver.dtype))
+        return cls(config, Receiver(model, tokenizer, bundle), Client(config))
 
     def __enter__(self) -> Self:
         return self
@@ -131,8 +134,7 @@ class Assistant:
             kind=chosen,
             reason=reason,
             document=first_document(prompt),
-            codec=share.codec,
-            max_positions=share.max_positions,
+            plan=Plan(codec=share.codec, positions=share.max_positions),
             max_new_tokens=tokens,
             deadline_s=share.deadline_s if deadline_s is None else deadline_s,
         )

@@ -19,6 +19,8 @@ from kvwire.codec import CodecRegistry
 from kvwire.description import Description
 from kvwire.errors import BadHeader, InvalidRequest, KvwireError, TooLarge
 from kvwire.limits import Limits
+from kvwire.payload import payload_codec
+from kvwire.plan import Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_ID_BYTES, SliceKind, SliceSummary
@@ -41,7 +43,6 @@ class AsyncClient:
     def __init__(self, config: EdgeConfig, limits: Limits | None = None) -> None:
         self.config = config
         self.limits = limits or Limits()
-        self.codecs = CodecRegistry()
         self._channel = CloudChannel(config, self.limits)
 
     async def __aenter__(self) -> Self:
@@ -74,13 +75,17 @@ class AsyncClient:
         bundle: Bundle,
         *,
         kind: SliceKind,
-        codec: str | None = None,
-        max_positions: int | None = None,
+        plan: Plan | None = None,
+        max_bytes: int = 0,
         deadline_s: float | None = None,
     ) -> SliceStream:
         """Ask for a slice. Sections for the edge alone stay here; the header's spans count all of `sections`.
 
         What is None comes from the configuration. Nothing is sent before the first iteration.
+
+        Args:
+            plan: what of the slice is sent, and how.
+            max_bytes: the most payload bytes it may come to; 0 is no cap.
 
         Raises:
             InvalidRequest, TooLarge, Unsupported: the request could not be answered, so it is not sent.
@@ -91,8 +96,8 @@ class AsyncClient:
             sections,
             bundle,
             kind,
-            codec or self.config.share.codec,
-            self.config.share.max_positions if max_positions is None else max_positions,
+            plan or Plan(codec=self.config.share.codec, positions=self.config.share.max_positions),
+            max_bytes,
             self.config.share.deadline_s if deadline_s is None else deadline_s,
         )
 
@@ -110,18 +115,21 @@ class SliceStream:
         sections: Sequence[Section],
         bundle: Bundle,
         kind: SliceKind,
-        codec: str,
-        max_positions: int,
+        plan: Plan,
+        max_bytes: int,
         deadline_s: float,
     ) -> None:
+        from fuser.slice_specs import slice_specs
+
         if kind not in bundle.kinds:
             raise InvalidRequest(f"this bundle takes no {kind} slices in")
         if not 0 < deadline_s < float("inf"):
             raise InvalidRequest(f"a deadline of {deadline_s} s")
+        slice_specs(bundle, kind, plan, 1, "float32")  # refuses what the bundle cannot do
         self._channel, self._bundle, self._limits = channel, bundle, client.limits
-        self._codec = client.codecs.get(codec)
+        self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
         self._deadline = Deadline(deadline_s)
-        self._kind, self._max_positions = kind, max_positions
+        self._kind, self._plan, self._max_bytes = kind, plan, max_bytes
         self._places = [i for i, s in enumerate(sections) if s.visibility is not Visibility.EDGE]
         self._sections = tuple(_as_sent(sections[i]) for i in self._places)
         self._intake: Intake | None = None
@@ -201,11 +209,11 @@ class SliceStream:
             request_id=os.urandom(REQUEST_ID_BYTES),
             sharer=self._bundle.config.sharer,
             bundle_hash=self._bundle.hash,
-            codec=self._codec.name,
             codec_hash=self._codec.parameters_hash,
             kind=self._kind,
-            max_positions=self._max_positions,
+            plan=self._plan,
             sections=self._sections,
+            max_bytes=self._max_bytes,
         )
 
 

@@ -13,8 +13,9 @@ from kvwire.description import check_header
 from kvwire.errors import BadHeader, BadPayload, TooLarge
 from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
+from kvwire.plan import Plan
 from kvwire.request import ShareRequest
-from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import Segment, SliceHeader, SliceSummary
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Intake:
 
     Args:
         request: as it was sent.
+        codec: the one asked for, padded if that was.
         places: index of each of the request's sections in the caller's list, which spans are made to name.
         device: where segments are put.
     """
@@ -56,7 +58,6 @@ class Intake:
 
         Raises:
             WireError: the slice cannot be used.
-            IncompatiblePeer: it was made with another Sharer, bundle or codec.
         """
         try:
             part = serde.share_response_from_proto(pb.ShareResponse.FromString(message), self._limits)
@@ -92,8 +93,10 @@ class Intake:
             if self._assembler is not None:
                 raise BadPayload("a second header")
             check_header(part, self._request)
-            check_specs(part, self._bundle)
-            self._assembler = SliceAssembler(part, self._codec, self._limits, self._device)
+            check_specs(part, self._bundle, self._request.plan)
+            self._assembler = SliceAssembler(
+                part, self._codec, self._limits, self._device, self._request.max_bytes
+            )
             spans = tuple((self._places[section], start, end) for section, start, end in part.spans)
             return dataclasses.replace(part, spans=spans)
         if self._assembler is None:
@@ -105,21 +108,14 @@ class Intake:
         return part
 
 
-def check_specs(header: SliceHeader, bundle: Bundle) -> None:
-    """Compare the segments a header announces with those the bundle's head reads.
+def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:
+    """Compare the segments a header announces with those that the bundle and the plan give.
 
     Raises:
-        BadHeader: others, or of other shapes.
+        BadHeader: others, in another order, or of other shapes.
     """
-    if header.kind is SliceKind.SHARED:
-        sharer = bundle.config.sharer_geometry
-        shape = (sharer.kv_heads, header.positions, sharer.head_dim)
-        if {(s.kind, s.layer) for s in header.specs} != set(bundle.require_fuse().needed()):
-            raise BadHeader("other segments than the bundle's open gates read")
-        if any(spec.shape != shape for spec in header.specs):
-            raise BadHeader(f"a segment that is not {shape}")
-    else:
-        code_dim = bundle.code_head(header.kind).config.code_dim
-        fits = all(s.kind is SegmentKind.CODE and s.shape[1] == code_dim for s in header.specs)
-        if not fits or len(header.specs) > 1:
-            raise BadHeader(f"a slice of kind {header.kind} is one code of {code_dim} numbers a position")
+    from fuser.slice_specs import slice_specs
+
+    dtype = header.specs[0].dtype if header.specs else "float32"
+    if header.specs != slice_specs(bundle, header.kind, plan, header.positions, dtype):
+        raise BadHeader("other segments than were asked for")

@@ -20,6 +20,7 @@ from kvwire.errors import (
     TooLarge,
     entry_of,
 )
+from kvwire.plan import Plan
 from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
 
@@ -41,8 +42,7 @@ class Ask:
     kind: SliceKind | None
     reason: str | None
     document: str | None
-    codec: str
-    max_positions: int
+    plan: Plan
     max_new_tokens: int
     deadline_s: float
 
@@ -118,8 +118,7 @@ class AnswerStream:
             ask.sections,
             self._receiver.bundle,
             kind=ask.kind,
-            codec=ask.codec,
-            max_positions=ask.max_positions,
+            plan=ask.plan,
             deadline_s=ask.deadline_s,
         )
         try:
@@ -154,7 +153,7 @@ class AnswerStream:
             try:
                 with self._turn:
                     if isinstance(part, SliceHeader):
-                        draft.receive(part)
+                        draft.receive(part, self._ask.plan)
                     elif isinstance(part, Segment):
                         draft.add(part)
             except ValueError as error:
@@ -173,7 +172,7 @@ class AnswerStream:
             reason=reason,
             document=ask.document,
             kind=None if ask.kind is None else str(ask.kind),
-            codec=None if ask.kind is None else ask.codec,
+            codec=None if ask.kind is None else ask.plan.codec,
             positions=summary.positions if summary is not None else 0,
             bytes_sent=stream.bytes_sent if stream else 0,
             bytes_received=stream.bytes_received if stream else 0,

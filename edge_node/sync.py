@@ -15,6 +15,7 @@ from edge_node.intake import Part
 from kvwire.description import Description
 from kvwire.errors import Cancelled
 from kvwire.limits import Limits
+from kvwire.plan import Plan
 from kvwire.section import Section
 from kvwire.segment import SliceKind
 
@@ -65,13 +66,13 @@ class Client:
         bundle: Bundle,
         *,
         kind: SliceKind,
-        codec: str | None = None,
-        max_positions: int | None = None,
+        plan: Plan | None = None,
+        max_bytes: int = 0,
         deadline_s: float | None = None,
     ) -> SharedSlice:
         """As `AsyncClient.share`, but the request is sent at once and parts wait to be asked for."""
         stream = self._client.share(
-            sections, bundle, kind=kind, codec=codec, max_positions=max_positions, deadline_s=deadline_s
+            sections, bundle, kind=kind, plan=plan, max_bytes=max_bytes, deadline_s=deadline_s
         )
         return SharedSlice(stream, self._loop)
 

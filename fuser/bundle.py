@@ -15,6 +15,7 @@ from fuser.scorer import Scorer
 from fuser.summary import SummaryHead
 from fuser.translate import TranslateHead
 from fuser.whole_file import whole_file
+from kvwire.codec import Codec
 from kvwire.errors import Unsupported
 from kvwire.segment import SliceKind
 
@@ -117,6 +118,10 @@ class Bundle:
         if kind is SliceKind.SUMMARY:
             return self.require_summary()
         raise Unsupported(f"slices of kind {kind} carry no codes")
+
+    def codecs(self) -> tuple[Codec, ...]:
+        """The codecs that this bundle brings, beside those that every bundle can use."""
+        return ()
 
     def prefix_kv(self, kind: SliceKind | None) -> Tensor | None:
         """The learnt Receiver prefix put before a slice of this kind: (positions, receiver width), keys re-based.

@@ -11,9 +11,11 @@ from torch import Tensor
 from fuser.bundle import Bundle
 from fuser.prompt import Tokens, positions_within
 from fuser.shared import shared_positions
+from fuser.slice_specs import slice_specs
 from kvwire.errors import InvalidRequest
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from kvwire.segment import SegmentSpec, SliceKind
 
 Spans = Sequence[tuple[int, int] | None]
 """For each section the characters of its body in the prompt, None where the Sharer does not hold it."""
@@ -43,66 +45,62 @@ class Cut:
     @property
     def positions(self) -> int:
         """Positions that travel."""
-        return self.specs[0].shape[-2] if self.specs else 0
+        return self.specs[0].positions if self.specs else 0
 
 
-def cut_shared(sections: Sequence[Section], tokens: Tokens, spans: Spans, bundle: Bundle, dtype: str) -> Cut:
-    """K and V of the shared positions, for the fuse head. dtype: the Sharer's, as the wire names it.
+def cut_shared(
+    sections: Sequence[Section], tokens: Tokens, spans: Spans, bundle: Bundle, plan: Plan, dtype: str
+) -> Cut:
+    """K and V of the shared positions, for the fuse head, or what its source half makes of them.
+
+    dtype: of K and V, as the wire names it.
 
     Raises:
-        Unsupported: the bundle has no fuse head.
-        InvalidRequest: no section is shared.
+        Unsupported: the bundle has no fuse head, or none for this plan.
+        InvalidRequest: no section is shared, or the plan names layers that nothing reads.
     """
-    head, geometry = bundle.require_fuse(), bundle.config.sharer_geometry
-    shared = shared_positions(tokens.offsets, sections, spans)
-    shape = (geometry.kv_heads, len(shared.at), geometry.head_dim)
-    specs = tuple(
-        SegmentSpec(number, segment, layer, shape, dtype)
-        for number, (segment, layer) in enumerate(head.needed())
-    )
+    shared = shared_positions(tokens.offsets, sections, spans).last(plan.last)
+    specs = slice_specs(bundle, SliceKind.SHARED, plan, len(shared.at), dtype)
     named = tuple((section, low, high) for section, low, high in shared.spans.tolist())
     prefix = _prefix(_within(sections, tokens, spans, Role.DOCUMENT, Visibility.CLOUD), tokens)
     return Cut(SliceKind.SHARED, specs, named, shared.tail, tokens, shared.at, shared.at[:0], prefix)
 
 
 def cut_excerpt(
-    sections: Sequence[Section], tokens: Tokens, spans: Spans, bundle: Bundle, max_positions: int
+    sections: Sequence[Section], tokens: Tokens, spans: Spans, bundle: Bundle, plan: Plan, max_positions: int
 ) -> Cut:
     """Codes of the document positions that the question attends to most.
 
     Raises:
-        Unsupported: the bundle has no translate head.
-        InvalidRequest: no section is a cloud document.
+        Unsupported: the bundle has no translate head, or none for this plan.
+        InvalidRequest: no section is a cloud document, or the plan asks for numbers that there are not.
     """
-    head, selection = bundle.require_translate(), bundle.config.selection
+    selection = bundle.config.selection
     document = _document(sections, tokens, spans)
     question = _within(sections, tokens, spans, Role.QUESTION, Visibility.SHARED)
-    count = min(max_positions, selection.positions, len(document))
+    count = min(max_positions, plan.positions or max_positions, selection.positions, len(document))
     asking = selection.asking(len(tokens.ids), document, question)
-    specs = _codes(count, head.config.code_dim)
+    specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
     prefix = min(_prefix(document, tokens), int(asking[0]))  # who asks comes after it
     return Cut(SliceKind.EXCERPT, specs, (), 0, tokens, document, asking, prefix)
 
 
 def cut_summary(
-    sections: Sequence[Section], tokens: Tokens, spans: Spans, bundle: Bundle, max_positions: int
+    sections: Sequence[Section], tokens: Tokens, spans: Spans, bundle: Bundle, plan: Plan, max_positions: int
 ) -> Cut:
     """Codes of the learnt positions that read document and question.
 
     Raises:
-        Unsupported: the bundle has no summary head.
+        Unsupported: the bundle has no summary head, or none for this plan.
         InvalidRequest: no section is a cloud document, or none is shared.
     """
     config = bundle.require_summary().config
     document = _document(sections, tokens, spans)
     question = shared_positions(tokens.offsets, sections, spans).at
     question = question[~torch.isin(question, document)]  # a token over a section's edge is read once
-    specs = _codes(min(max_positions, config.positions), config.code_dim)
+    count = min(max_positions, plan.positions or max_positions, config.positions)
+    specs = slice_specs(bundle, SliceKind.SUMMARY, plan, count, "float32")
     return Cut(SliceKind.SUMMARY, specs, (), 0, tokens, document, question, _prefix(document, tokens))
-
-
-def _codes(count: int, code_dim: int) -> tuple[SegmentSpec, ...]:
-    return (SegmentSpec(0, SegmentKind.CODE, -1, (count, code_dim), "float32"),) if count else ()
 
 
 def _prefix(document: Tensor, tokens: Tokens) -> int:

@@ -36,8 +36,8 @@ class FuseHead(nn.Module, ABC):
         self.row = {layer: row for row, layer in enumerate(self.fed)}
 
     @abstractmethod
-    def open_halves(self, layer: int) -> tuple[bool, bool]:
-        """Whether key gate and value gate of a fed Receiver layer are open, as evaluation mode sees it."""
+    def gate_logits(self, layer: int) -> Tensor:
+        """Logits of key gate and value gate of a fed Receiver layer, (2,) float32, detached; open above 0."""
 
     @abstractmethod
     def changes(self, layers: Sequence[int], halves: range, sharer: Tensor, receiver: Tensor) -> Tensor:
@@ -64,6 +64,11 @@ class FuseHead(nn.Module, ABC):
     @abstractmethod
     def anneal(self, step: int) -> None:
         """Set the temperature of the training gates as it is after `step` optimiser steps."""
+
+    def open_halves(self, layer: int) -> tuple[bool, bool]:
+        """Whether key gate and value gate of a fed Receiver layer are open, as evaluation mode sees it."""
+        key, value = (self.gate_logits(layer) > 0).tolist()
+        return key, value
 
     def open_layers(self) -> list[tuple[bool, bool]]:
         """Per Receiver layer, whether key gate and value gate are open; both False where nothing feeds it.

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import DynamicCache
 
 from fuser.bundle import Bundle
@@ -19,8 +20,10 @@ from fuser.geometry import Geometry, window
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.rope import Rope
 from fuser.shared import shared_positions
+from fuser.slice_specs import HALVES, source_of, split_head
 from fuser.translate import split_kv
 from kvwire.errors import TooLarge, Unsupported
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind
 
@@ -71,8 +74,8 @@ class Draft:
         self._spans = rendered.spans
         self._prompt = tokenise(receiver.tokenizer, rendered.text)
         self._insertion = int((self._prompt.offsets[:, 0] < rendered.insertion).sum())
-        self._sharers: dict[tuple[SegmentKind, int], Tensor] = {}
-        self._waiting: list[int] = []
+        self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
+        self._waiting: dict[int, list[tuple[SegmentKind, int]]] = {}
         self._done = 0
         self._check_window(0)
         self.cache = DynamicCache()
@@ -99,19 +102,21 @@ class Draft:
             if prefix is not None and len(prefix):
                 self._append(prefix)
 
-    def receive(self, header: SliceHeader) -> None:
+    def receive(self, header: SliceHeader, plan: Plan = WHOLE) -> None:
         """Take the header, whose spans count this draft's sections: which exported position feeds which of ours.
+
+        Args:
+            plan: as it was asked for. Where it leaves out positions, layers or halves, ours stay what they are.
 
         Raises:
             Unsupported: the bundle has no head for this kind of slice.
             TooLarge: with the slice the prompt does not fit the Receiver's window.
         """
         if header.kind is SliceKind.SHARED:
-            head = self._receiver.bundle.require_fuse()
-            self._targets, self._gather = self._alignment(header)
-            self._waiting = [layer for layer, gates in enumerate(head.open_layers()) if any(gates)]
+            self._targets, self._gather = self._alignment(header, plan)
+            self._waiting = self._awaited({(spec.kind, spec.layer) for spec in header.specs})
         else:
-            self._expand = self._receiver.bundle.code_head(header.kind).expand
+            self._head = self._receiver.bundle.code_head(header.kind)
             self._check_window(self.cache.get_seq_length() - self._done + header.positions)
 
     def add(self, segment: Segment) -> None:
@@ -119,9 +124,12 @@ class Draft:
         tensor = segment.tensor.to(self._receiver.model.device)
         with torch.inference_mode():
             if segment.spec.kind is SegmentKind.CODE:
-                self._append(self._expand(tensor))
+                missing = self._head.config.code_dim - tensor.shape[1]
+                self._append(
+                    self._head.expand(functional.pad(tensor, (0, missing)))
+                )  # codes are 0 on average
             else:
-                self._sharers[segment.spec.kind, segment.spec.layer] = tensor
+                self._arrived[segment.spec.kind, segment.spec.layer] = tensor
                 self._fuse_ready()
 
     def generate(self, max_new_tokens: int) -> Iterator[str]:
@@ -148,45 +156,63 @@ class Draft:
         for layer, (k, v) in enumerate(zip(keys, values.to(receiver.model.dtype), strict=True)):
             self.cache.update(k[None], v[None], layer)
 
-    def _alignment(self, header: SliceHeader) -> tuple[Tensor, Tensor]:
+    def _alignment(self, header: SliceHeader, plan: Plan) -> tuple[Tensor, Tensor]:
         """Receiver positions that are fused, and for each the exported position that feeds it (both int64)."""
         shared = shared_positions(self._prompt.offsets, self._sections, self._spans)
         named = torch.tensor(header.spans, dtype=torch.int64).reshape(-1, 3)
         fused, source = shared.at, shared.sources(named, header.tail)
-        before_last = fused < len(self._prompt.ids) - 1  # the last token is run on top of the fused cache
+        kept = fused < len(self._prompt.ids) - 1  # the last token is run on top of the fused cache
+        if plan.last:
+            kept &= shared.reached(named, header.tail)
         device = self._receiver.model.device
-        return fused[before_last].to(device), source[before_last].to(device)
+        return fused[kept].to(device), source[kept].to(device)
+
+    def _awaited(self, announced: set[tuple[SegmentKind, int]]) -> dict[int, list[tuple[SegmentKind, int]]]:
+        """For each Receiver layer that is to be fused, the announced segments that it reads."""
+        head = self._receiver.bundle.require_fuse()
+        awaited: dict[int, list[tuple[SegmentKind, int]]] = {}
+        for layer, reads in enumerate(head.read_layers()):
+            if any(reads):
+                source = source_of(head, layer)
+                kinds = (SegmentKind.KEY, SegmentKind.VALUE)
+                wanted = [(kind, source) for kind, read in zip(kinds, reads, strict=True) if read]
+                wanted += [(kind, layer) for kind in HALVES]
+                awaited[layer] = [segment for segment in wanted if segment in announced]
+        return {layer: segments for layer, segments in awaited.items() if segments}
 
     def _fuse_ready(self) -> None:
-        head = self._receiver.bundle.require_fuse()
-        reads = head.read_layers()
-        for layer in list(self._waiting):
-            source = head.layer_map.sources[layer]
-            assert source is not None  # an open gate has a source
-            keys = self._sharers.get((SegmentKind.KEY, source))
-            values = self._sharers.get((SegmentKind.VALUE, source))
-            needs_keys, needs_values = reads[layer]
-            if (needs_keys and keys is None) or (needs_values and values is None):
-                continue
-            self._waiting.remove(layer)
-            self._fuse(layer, keys if needs_keys else None, values if needs_values else None)
+        for layer, segments in list(self._waiting.items()):
+            if all(segment in self._arrived for segment in segments):
+                del self._waiting[layer]
+                self._fuse(layer, {kind: self._arrived[kind, number] for kind, number in segments})
 
-    def _fuse(self, layer: int, sharer_keys: Tensor | None, sharer_values: Tensor | None) -> None:
-        head = self._receiver.bundle.require_fuse()
-        rope = self._receiver.rope
+    def _fuse(self, layer: int, sharer: dict[SegmentKind, Tensor]) -> None:
+        """Merge what came for one Receiver layer, by its kind, into the cache."""
+        rope, head = self._receiver.rope, self._receiver.bundle.require_fuse()
         mine = self.cache.layers[layer]
         at = self._targets
         keys, values = mine.keys[:, :, at], mine.values[:, :, at]
         bare = keys if head.rotated_keys else rope.unrotate(keys, at, layer)
-        fused_keys, fused_values = head.fuse_layer(
-            layer,
-            None if sharer_keys is None else sharer_keys[None][:, :, self._gather],
-            None if sharer_values is None else sharer_values[None][:, :, self._gather],
-            bare,
-            values,
-        )
+        theirs = {kind: tensor[None][..., self._gather, :] for kind, tensor in sharer.items()}
+        if any(kind.is_code for kind in theirs):
+            fused_keys, fused_values = self._fused_from_halves(layer, theirs, bare, values)
+        else:
+            fused_keys, fused_values = head.fuse_layer(
+                layer, theirs.get(SegmentKind.KEY), theirs.get(SegmentKind.VALUE), bare, values
+            )
         if fused_keys is not bare:
             turned = fused_keys if head.rotated_keys else rope.rotate(fused_keys, at, layer)
             mine.keys[:, :, at] = turned.to(mine.keys.dtype)
         if fused_values is not values:
             mine.values[:, :, at] = fused_values.to(mine.values.dtype)
+
+    def _fused_from_halves(
+        self, layer: int, theirs: dict[SegmentKind, Tensor], keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `FuseHead.fuse_layer`, from source halves (1, positions, rank) by their kind."""
+        head, fused = split_head(self._receiver.bundle), [keys, values]
+        for kind, half in theirs.items():
+            halves = HALVES[kind]
+            ours = torch.stack(fused[halves.start : halves.stop])
+            fused[halves.start : halves.stop] = head.fuse_from_half(layer, halves, half[None], ours).unbind()
+        return fused[0], fused[1]

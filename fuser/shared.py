@@ -28,6 +28,28 @@ class SharedPositions:
     spans: Tensor
     tail: int
 
+    def last(self, count: int) -> SharedPositions:
+        """Only the last so many positions; 0 leaves all."""
+        if not 0 < count < len(self.at):
+            return self
+        tail = min(self.tail, count)
+        spanned = count - tail
+        return SharedPositions(self.at[-count:], self.spans[len(self.spans) - spanned :], tail)
+
+    def reached(self, spans: Tensor, tail: int) -> Tensor:
+        """Which of our positions the other side's last ones read too, (spanned + tail,) bool.
+
+        Args:
+            spans, tail: of the other side's last positions, as `last` leaves them; template positions are all there
+                where any span is.
+        """
+        mine, end = self.spans, torch.arange(self.tail)
+        if not len(spans):
+            return torch.cat((torch.zeros(len(mine), dtype=torch.bool), end >= self.tail - tail))
+        section, start = spans[0, :2].tolist()
+        within = (mine[:, 0] == section) & ((mine[:, 1] >= start) | (mine[:, 2] > start))
+        return torch.cat(((mine[:, 0] > section) | within, end >= 0))
+
     def sources(self, spans: Tensor, tail: int) -> Tensor:
         """For each of our positions the index among the other side's that read the same, (spanned + tail,) int64.
 

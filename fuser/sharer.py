@@ -22,8 +22,10 @@ from fuser.prefixes import KV, PrefixCache
 from fuser.prompt import SHARER_HOLDS, Tokens, render, tokenise
 from fuser.rope import Rope
 from fuser.select import choose
+from fuser.slice_specs import HALVES, source_of, split_head
 from fuser.translate import features_of
 from kvwire.errors import Unsupported
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 
@@ -58,23 +60,26 @@ class Sharer:
         self._rope = Rope(model)
         self._prefixes = prefixes or PrefixCache(0)
 
-    def plan(self, sections: Sequence[Section], kind: SliceKind, max_positions: int) -> Cut:
+    def plan(
+        self, sections: Sequence[Section], kind: SliceKind, max_positions: int, plan: Plan = WHOLE
+    ) -> Cut:
         """Render and tokenise a prompt and say what will be cut.
 
         Args:
             sections: every section with its text; documents already resolved.
-            max_positions: excerpt or summary positions allowed.
+            max_positions: excerpt or summary positions allowed; the plan may want fewer.
+            plan: what of the slice to cut; its codec and padding are not ours.
 
         Raises:
-            Unsupported: the bundle cannot make this kind of slice.
-            InvalidRequest: the sections do not fit the kind.
+            Unsupported: the bundle cannot make this kind of slice, or not by this plan.
+            InvalidRequest: the sections or the plan do not fit the kind, or the plan asks for what there is not.
         """
         tokens, spans = self._prompt(sections)
         if kind is SliceKind.SHARED:
-            return cut_shared(sections, tokens, spans, self.bundle, self._dtype)
+            return cut_shared(sections, tokens, spans, self.bundle, plan, self._dtype)
         if kind is SliceKind.EXCERPT:
-            return cut_excerpt(sections, tokens, spans, self.bundle, max_positions)
-        return cut_summary(sections, tokens, spans, self.bundle, max_positions)
+            return cut_excerpt(sections, tokens, spans, self.bundle, plan, max_positions)
+        return cut_summary(sections, tokens, spans, self.bundle, plan, max_positions)
 
     def run(
         self, cut: Cut, emit: Emit, cancelled: Callable[[], bool] = lambda: False, owner: str = ""
@@ -107,18 +112,34 @@ class Sharer:
         return tokenise(self.tokenizer, rendered.text), rendered.spans
 
     def _run_shared(self, call: _Call, emit: Emit) -> None:
-        cut, rotated = call.cut, self.bundle.require_fuse().rotated_keys
-        wanted = {(spec.kind, spec.layer): spec for spec in cut.specs}
-        at = cut.exported.to(self.model.device)
+        head, at = self.bundle.require_fuse(), call.cut.exported.to(self.model.device)
+        wanted: dict[int, list[SegmentSpec]] = {}
+        for spec in call.cut.specs:
+            wanted.setdefault(source_of(head, spec.layer) if spec.kind.is_code else spec.layer, []).append(
+                spec
+            )
 
         def on_layer(layer: int, keys: Tensor, values: Tensor) -> None:
-            if spec := wanted.get((SegmentKind.KEY, layer)):
-                taken = keys[0][:, at]
-                emit(spec, (taken if rotated else self._rope.unrotate(taken, at, layer)).cpu())
-            if spec := wanted.get((SegmentKind.VALUE, layer)):
-                emit(spec, values[0][:, at].cpu())
+            if layer not in wanted:
+                return
+            keys, values = keys[0][:, at], values[0][:, at]
+            if not head.rotated_keys:
+                keys = self._rope.unrotate(keys, at, layer)
+            for spec in wanted[layer]:
+                emit(spec, self._part(spec, keys, values).cpu())
 
-        self._prefill(call, max(spec.layer for spec in cut.specs), on_layer)
+        self._prefill(call, max(wanted), on_layer)
+
+    def _part(self, spec: SegmentSpec, keys: Tensor, values: Tensor) -> Tensor:
+        """What a segment of a shared slice holds, from K and V (kv_heads, positions, head_dim) of its layer."""
+        if spec.kind is SegmentKind.KEY:
+            return keys
+        if spec.kind is SegmentKind.VALUE:
+            return values
+        halves = HALVES[spec.kind]
+        read = torch.stack((keys, values))[halves.start : halves.stop, None]
+        with torch.inference_mode():
+            return split_head(self.bundle).source_half(spec.layer, halves, read)[0, 0]
 
     def _excerpt(self, call: _Call) -> Tensor:
         """Codes of the chosen positions, (positions, code_dim) float32."""
@@ -133,7 +154,8 @@ class Sharer:
                 scores[0, kept.at] = scorer(features, scores[0, kept.at])
             chosen = choose(scores[0].cpu(), cut.exported, selection, cut.positions)
             among = torch.searchsorted(cut.exported, chosen)
-            return head.encode(kept.features(self._rope, among.to(self.model.device)))
+            codes = head.encode(kept.features(self._rope, among.to(self.model.device)))
+            return codes[:, : cut.specs[0].shape[1]]
 
     def _summary(self, call: _Call) -> Tensor:
         """Codes of the summary's positions, (positions, code_dim) float32."""

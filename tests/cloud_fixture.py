@@ -121,6 +121,7 @@ def request_for(
     offer: "Description", document_id: str | None, question: str, **changes: Any
 ) -> "ShareRequest":
     """A request that the cloud of this description would serve; `changes` replace its fields."""
+    from kvwire.plan import Plan
     from kvwire.request import ShareRequest
     from kvwire.section import Role, Section, Visibility
     from kvwire.segment import SliceKind
@@ -132,10 +133,9 @@ def request_for(
         "request_id": os.urandom(16),
         "sharer": offer.sharer,
         "bundle_hash": offer.bundles[0].bundle_hash,
-        "codec": "raw",
         "codec_hash": next(codec.parameters_hash for codec in offer.codecs if codec.name == "raw"),
         "kind": SliceKind.EXCERPT if document_id is not None else SliceKind.SHARED,
-        "max_positions": 12,
+        "plan": Plan(codec="raw", positions=12),
         "sections": tuple(sections),
     }
     return ShareRequest(**(fields | changes))
@@ -177,7 +177,7 @@ def start_cloud(
     node = CloudNode(process, directory, _address(process, directory), certificates)
     with node.channel() as channel:
         stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
-        reply = stub.Describe(sharer_pb2.DescribeRequest(protocol_version=1), timeout=20)
+        reply = stub.Describe(sharer_pb2.DescribeRequest(protocol_version=2), timeout=20)
     node.description = description_from_proto(reply)
     return node
 

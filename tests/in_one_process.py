@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 
@@ -41,16 +42,16 @@ def answer_in_one_process(
     kind: SliceKind,
     max_positions: int,
     max_new_tokens: int,
+    plan: Plan = WHOLE,
 ) -> LocalAnswer:
     """Plan, run, fuse and generate without a client, a server, a codec or a frame."""
     places = [i for i, section in enumerate(sections) if section.visibility is not Visibility.EDGE]
-    cut = sharer.plan([_resolved(sections[i], documents) for i in places], kind, max_positions)
+    cut = sharer.plan([_resolved(sections[i], documents) for i in places], kind, max_positions, plan)
     spans = tuple((places[section], start, end) for section, start, end in cut.spans)
-    ref = receiver.bundle.config.sharer
-    header = SliceHeader(bytes(16), kind, ref, "bundle", "none", "none", cut.specs, spans, cut.tail)
+    header = SliceHeader(bytes(16), kind, cut.specs, spans, cut.tail)
     draft = receiver.begin(sections)
     draft.prefill(kind)
-    draft.receive(header)
+    draft.receive(header, plan)
     segments: list[Segment] = []
 
     def emit(spec: SegmentSpec, tensor: "Tensor") -> None:

@@ -106,9 +106,8 @@ class C2CFuse(FuseHead):
         assert isinstance(found, _Layer)
         return found
 
-    def open_halves(self, layer: int) -> tuple[bool, bool]:
-        key, value = (self._gate_logits([layer], range(2))[:, 0].detach() > 0).tolist()
-        return key, value
+    def gate_logits(self, layer: int) -> Tensor:
+        return self._gate_logits([layer], range(2))[:, 0].detach()
 
     def gate_cost(self) -> Tensor:
         return (1 - torch.exp(-self._gate_logits(self.fed, range(2)).float().exp())).sum()

@@ -57,9 +57,8 @@ class CompactFuse(FuseHead):
             getattr(self, f"{side}_mean").copy_(mean[list(self.fed)].transpose(0, 1))
             getattr(self, f"{side}_scale").copy_(deviation[list(self.fed)].clamp(min=1e-4).transpose(0, 1))
 
-    def open_halves(self, layer: int) -> tuple[bool, bool]:
-        key, value = (self.gate_logit.detach()[self.row[layer]] > 0).tolist()
-        return key, value
+    def gate_logits(self, layer: int) -> Tensor:
+        return self.gate_logit.detach()[self.row[layer]]
 
     def gate_cost(self) -> Tensor:
         return torch.sigmoid(self.gate_logit).sum()

@@ -43,8 +43,7 @@ class ServiceRows:
         began = time.perf_counter()
         limit = self._bundle.config.selection.positions
         cut = self._sharer.plan(sharer_sections(document, asked), kind, limit)
-        ref = self._bundle.config.sharer
-        header = SliceHeader(bytes(16), kind, ref, "", "raw", "", cut.specs, cut.spans, cut.tail)
+        header = SliceHeader(bytes(16), kind, cut.specs, cut.spans, cut.tail)
         draft = self._receiver.begin(
             (WITHHELD, Section(Role.QUESTION, Visibility.SHARED, text=question.question))
         )

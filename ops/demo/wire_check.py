@@ -50,7 +50,7 @@ def check_wire(
     captured = list(read_capture(capture))
     sent = [message for direction, message in captured if direction is Direction.SENT]
     received = [message for direction, message in captured if direction is Direction.RECEIVED]
-    segments = list(_segments(received))
+    segments = list(_segments(sent, received))
     said = "\n".join(questions)
     needles = [needle for sample in samples for needle in needles_of(sample, said, tokenisers)]
     found = find(needles, [*sent, *received, *segments])
@@ -67,7 +67,7 @@ def check_wire(
     )
 
 
-def _segments(received: Sequence[bytes]) -> Iterator[bytes]:
+def _segments(sent: Sequence[bytes], received: Sequence[bytes]) -> Iterator[bytes]:
     """Every segment's bytes twice: as they were put together from frames, and decoded."""
     from google.protobuf.message import DecodeError
 
@@ -76,10 +76,19 @@ def _segments(received: Sequence[bytes]) -> Iterator[bytes]:
     from kvwire.errors import KvwireError
     from kvwire.frame import Frame
     from kvwire.limits import Limits
+    from kvwire.payload import payload_codec
+    from kvwire.plan import Plan
     from kvwire.segment import SliceHeader
-    from kvwire.serde import share_response_from_proto
+    from kvwire.serde import share_request_from_proto, share_response_from_proto
     from kvwire.v1 import sharer_pb2 as pb
 
+    plans: dict[bytes, Plan] = {}
+    for message in sent:
+        try:
+            request = share_request_from_proto(pb.ShareRequest.FromString(message), Limits())
+        except (DecodeError, KvwireError):
+            continue  # another kind of request
+        plans[request.digest()] = request.plan
     header: SliceHeader | None = None
     parts: dict[int, bytes] = {}
     for message in received:
@@ -94,4 +103,6 @@ def _segments(received: Sequence[bytes]) -> Iterator[bytes]:
             if len(payload) == part.total:
                 yield payload
                 spec = next(spec for spec in header.specs if spec.segment_id == part.segment_id)
-                yield to_bytes(CodecRegistry().get(header.codec).decode(payload, spec))
+                plan = plans[header.request_digest]
+                codec = payload_codec(plan, CodecRegistry().get(plan.codec))
+                yield to_bytes(codec.decode(payload, spec))

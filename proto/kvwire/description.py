@@ -13,15 +13,6 @@ from kvwire.segment import SliceHeader, SliceKind
 
 
 @dataclass(frozen=True, slots=True)
-class BundleRef:
-    """A bundle by its content hash, the Receiver it was trained for, and the slices it can make."""
-
-    bundle_hash: str
-    receiver: ModelRef
-    kinds: tuple[SliceKind, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class CodecRef:
     """A codec by name and by the hash of its parameters."""
 
@@ -30,8 +21,18 @@ class CodecRef:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleRef:
+    """A bundle by its content hash, the Receiver it was trained for, the slices it can make, and codecs of its own."""
+
+    bundle_hash: str
+    receiver: ModelRef
+    kinds: tuple[SliceKind, ...]
+    codecs: tuple[CodecRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
-    """What a cloud offers."""
+    """What a cloud offers. `codecs` serve every bundle; a bundle may bring others."""
 
     sharer: ModelRef
     bundles: tuple[BundleRef, ...]
@@ -56,31 +57,28 @@ def check_request(request: ShareRequest | RelayRequest, description: Description
     bundles = {bundle.bundle_hash: bundle for bundle in description.bundles}
     if request.bundle_hash not in bundles:
         raise IncompatiblePeer("bundle hash", _list(bundles), request.bundle_hash)
-    kinds = bundles[request.bundle_hash].kinds
-    if request.kind not in kinds:
-        raise IncompatiblePeer("slice kind", _list(kinds), request.kind)
-    hashes = {codec.name: codec.parameters_hash for codec in description.codecs}
-    if request.codec not in hashes:
-        raise IncompatiblePeer("codec", _list(hashes), request.codec)
-    _same(f"parameters of codec {request.codec}", hashes[request.codec], request.codec_hash)
+    bundle = bundles[request.bundle_hash]
+    if request.kind not in bundle.kinds:
+        raise IncompatiblePeer("slice kind", _list(bundle.kinds), request.kind)
+    hashes = {codec.name: codec.parameters_hash for codec in (*description.codecs, *bundle.codecs)}
+    codec = request.plan.codec
+    if codec not in hashes:
+        raise IncompatiblePeer("codec", _list(hashes), codec)
+    _same(f"parameters of codec {codec}", hashes[codec], request.codec_hash)
 
 
 def check_header(header: SliceHeader, request: ShareRequest) -> None:
     """At the edge: the header must answer this very request, so no field of it can carry anything else.
 
     Raises:
-        IncompatiblePeer: made with another Sharer, bundle or codec than asked for.
-        TooLarge: more excerpt or summary positions than asked for.
+        TooLarge: more positions than asked for.
         BadHeader: the header of another request, or spans outside the shared sections' text.
     """
-    if header.request_id != request.request_id or header.kind is not request.kind:
+    if header.request_digest != request.digest() or header.kind is not request.kind:
         raise BadHeader("the header of another request")
-    _same("Sharer", header.sharer, request.sharer)
-    _same("bundle hash", header.bundle_hash, request.bundle_hash)
-    _same("codec", header.codec, request.codec)
-    _same(f"parameters of codec {request.codec}", header.codec_hash, request.codec_hash)
-    if header.kind is not SliceKind.SHARED and header.positions > request.max_positions:
-        raise TooLarge("positions", header.positions, request.max_positions)
+    most = request.plan.last if header.kind is SliceKind.SHARED else request.plan.positions
+    if most and header.positions > most:
+        raise TooLarge("positions", header.positions, most)
     ends = [len(s.text or "") if s.visibility is Visibility.SHARED else -1 for s in request.sections]
     if any(section >= len(ends) or end > ends[section] for section, _, end in header.spans):
         raise BadHeader("a span outside the shared sections")

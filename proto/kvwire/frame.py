@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import xxhash
 
-from kvwire.errors import BadChecksum, BadHeader, BadPayload, TooLarge, WireError
+from kvwire.errors import BadChecksum, BadPayload, TooLarge, WireError
 from kvwire.limits import MIB, Limits
+from kvwire.payload import check_bytes
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceSummary
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Frame:
         sequence: 0, 1, 2, ... over the whole slice.
         offset: payload bytes of this segment before this frame.
         total: payload bytes of this segment.
-        checksum: xxh3-64 over request id, sequence, segment id, offset, total and data.
+        checksum: xxh3-64 over request digest, sequence, segment id, offset, total and data.
     """
 
     sequence: int
@@ -41,28 +42,28 @@ class Frame:
         """Sequence, segment id, offset and total, little-endian."""
         return _PLACE.pack(self.sequence, self.segment_id, self.offset, self.total)
 
-    def computed_checksum(self, request_id: bytes) -> int:
-        """What `checksum` must be in the slice of this request."""
-        state = xxhash.xxh3_64(request_id)
+    def computed_checksum(self, request_digest: bytes) -> int:
+        """What `checksum` must be in the slice that answers this request."""
+        state = xxhash.xxh3_64(request_digest)
         state.update(self.place())
         state.update(self.data)
         return int(state.intdigest())
 
 
 def frames_of(
-    request_id: bytes, spec: SegmentSpec, payload: bytes, sequence: int, max_frame_bytes: int = MIB
+    request_digest: bytes, spec: SegmentSpec, payload: bytes, sequence: int, max_frame_bytes: int = MIB
 ) -> Iterator[Frame]:
     """The frames of one segment, at least one: an empty payload is one empty frame.
 
     Args:
-        request_id: 16 bytes.
+        request_digest: 16 bytes, as in the header.
         sequence: number of the first frame.
     """
     for i, offset in enumerate(range(0, len(payload) or 1, max_frame_bytes)):
         data = payload[offset : offset + max_frame_bytes]
         bare = Frame(sequence + i, spec.segment_id, offset, len(payload), data, 0)
         yield Frame(
-            bare.sequence, bare.segment_id, offset, bare.total, data, bare.computed_checksum(request_id)
+            bare.sequence, bare.segment_id, offset, bare.total, data, bare.computed_checksum(request_digest)
         )
 
 
@@ -90,20 +91,25 @@ class SliceAssembler:
 
     Args:
         header: checked already, by `kvwire.description.check_header`.
-        codec: the one the header names.
+        codec: the one that was asked for, padded if that was.
         device: where decoded segments are put.
 
+        max_bytes: the most payload bytes the slice may come to; 0 is no cap.
+
     Raises:
-        BadHeader: the codec is not the header's.
-        TooLarge: the slice is over the limits.
+        TooLarge: the slice is over the limits, or may come to more bytes than that.
     """
 
     def __init__(
-        self, header: SliceHeader, codec: "Codec", limits: Limits, device: "torch.device | str" = "cpu"
+        self,
+        header: SliceHeader,
+        codec: "Codec",
+        limits: Limits,
+        device: "torch.device | str" = "cpu",
+        max_bytes: int = 0,
     ) -> None:
-        if (codec.name, codec.parameters_hash) != (header.codec, header.codec_hash):
-            raise BadHeader(f"codec {codec.name} for a slice of codec {header.codec[:100]!r}")
         limits.check_slice(header)
+        check_bytes(header.specs, codec, max_bytes)
         self._header, self._codec, self._limits, self._device = header, codec, limits, device
         self._digest = SliceDigest(header)
         self._segments = self._frames = self._payload_bytes = self._decoded_bytes = 0
@@ -156,7 +162,7 @@ class SliceAssembler:
         return self._payload_bytes
 
     def _add(self, frame: Frame) -> Segment | None:
-        if frame.checksum != frame.computed_checksum(self._header.request_id):
+        if frame.checksum != frame.computed_checksum(self._header.request_digest):
             raise BadChecksum(f"frame {frame.sequence}")
         if self._segments == len(self._header.specs):
             raise BadPayload("a frame after the last segment")

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from kvwire.errors import InvalidRequest
+from kvwire.segment import MAX_LAYERS, SliceKind
 
 
 class Parts(StrEnum):
@@ -31,7 +33,7 @@ class Plan:
         padded: every payload is filled up to the most its codec can need, so that its size tells nothing.
 
     Raises:
-        InvalidRequest: a number is negative, or a layer stands there twice.
+        InvalidRequest: a number is negative or of no layer, or a layer stands there twice.
     """
 
     codec: str
@@ -48,3 +50,26 @@ class Plan:
             raise InvalidRequest("a plan has no negative numbers")
         if list(self.layers) != sorted(set(self.layers)):
             raise InvalidRequest("a plan names layers in ascending order, each once")
+        if self.layers and self.layers[-1] >= MAX_LAYERS:
+            raise InvalidRequest(f"a plan names layer {self.layers[-1]}; there are fewer than {MAX_LAYERS}")
+
+    def check(self, kind: SliceKind) -> None:
+        """Refuse what slices of this kind do not have; `positions` of a shared slice are ignored.
+
+        Raises:
+            InvalidRequest: names the field.
+        """
+        shared = {
+            "layers": self.layers,
+            "parts": self.parts is not Parts.BOTH,
+            "last": self.last,
+            "bottleneck": self.bottleneck,
+        }
+        others = {"code_dim": self.code_dim}
+        for field, value in (others if kind is SliceKind.SHARED else shared).items():
+            if value:
+                raise InvalidRequest(f"a slice of kind {kind} has no {field}")
+
+
+WHOLE: Final = Plan(codec="raw")
+"""All of a slice, every bit of it."""

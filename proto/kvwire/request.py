@@ -1,12 +1,15 @@
 """What an edge asks for."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from kvwire import PROTOCOL_VERSION
 from kvwire.errors import InvalidRequest
 from kvwire.identity import ModelRef
+from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
-from kvwire.segment import REQUEST_ID_BYTES, SliceKind
+from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SliceKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,28 +18,49 @@ class ShareRequest:
 
     Attributes:
         request_id: 16 random bytes.
-        sharer, bundle_hash, codec, codec_hash: what the edge holds; the cloud's must be equal.
-        max_positions: the most excerpt or summary positions wanted; the export policy may allow fewer.
+        sharer, bundle_hash, codec_hash: what the edge holds; the cloud's must be equal. The codec is the plan's.
+        plan: what of the slice is sent, and how; the export policy may allow fewer positions.
         sections: shared sections with text, cloud sections with a document id, in prompt order.
+        max_bytes: the most payload bytes the slice may come to; 0 is no cap.
 
     Raises:
-        InvalidRequest: it holds what must not go up, or nothing.
+        InvalidRequest: it holds what must not go up, or nothing; or the plan is for another kind of slice.
     """
 
     request_id: bytes
     sharer: ModelRef
     bundle_hash: str
-    codec: str
     codec_hash: str
     kind: SliceKind
-    max_positions: int
+    plan: Plan
     sections: tuple[Section, ...]
+    max_bytes: int = 0
     protocol_version: int = PROTOCOL_VERSION
 
     def __post_init__(self) -> None:
         _check(self.request_id, self.sections)
-        if self.max_positions < 0:
-            raise InvalidRequest("max_positions is negative")
+        self.plan.check(self.kind)
+        if self.max_bytes < 0:
+            raise InvalidRequest("max_bytes is negative")
+
+    def digest(self) -> bytes:
+        """The first 16 bytes of SHA-256 over every field in one canonical order; the slice's header repeats it."""
+        plan = self.plan
+        values = [
+            self.protocol_version,
+            self.request_id.hex(),
+            self.sharer.name,
+            self.sharer.revision,
+            self.bundle_hash,
+            plan.codec,
+            self.codec_hash,
+            self.kind,
+            [plan.positions, plan.code_dim, plan.layers, plan.parts, plan.last, plan.bottleneck, plan.padded],
+            [[s.role, s.visibility, s.text, s.document_id] for s in self.sections],
+            self.max_bytes,
+        ]
+        text = json.dumps(values, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).digest()[:REQUEST_DIGEST_BYTES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from kvwire.errors import BadHeader
-from kvwire.identity import ModelRef
 
 if TYPE_CHECKING:
     import torch
 
 REQUEST_ID_BYTES: Final = 16
+REQUEST_DIGEST_BYTES: Final = 16
+MAX_LAYERS: Final = 2**16
 ITEM_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Element types that may travel, and their bytes."""
 _MAX_SEGMENT_ID = 2**31 - 1
@@ -29,11 +30,20 @@ class SliceKind(StrEnum):
 
 
 class SegmentKind(StrEnum):
-    """What the numbers of a segment are."""
+    """What the numbers of a segment are: K or V of a Sharer layer, codes of a translate or summary head, or the source
+    half of a fuse head for one Receiver layer: of its K, of its V, or of both together."""
 
     KEY = "key"
     VALUE = "value"
     CODE = "code"
+    KEY_CODE = "key_code"
+    VALUE_CODE = "value_code"
+    JOINT_CODE = "joint_code"
+
+    @property
+    def is_code(self) -> bool:
+        """Whether the numbers of a position are one code, without heads."""
+        return self not in (SegmentKind.KEY, SegmentKind.VALUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +52,9 @@ class SegmentSpec:
 
     Attributes:
         segment_id: unique in its slice.
-        kind: key, value or code.
-        layer: Sharer layer; -1 for a code, which draws on several.
-        shape: (kv_heads, positions, head_dim) for key and value, (positions, code_dim) for a code.
+        kind: what its numbers are.
+        layer: Sharer layer of K or V, Receiver layer of a source half; -1 for CODE, which draws on several layers.
+        shape: (kv_heads, positions, head_dim) for key and value, (positions, numbers) for codes.
         dtype: "float32", "bfloat16" or "float16".
 
     Raises:
@@ -62,9 +72,9 @@ class SegmentSpec:
             raise BadHeader(f"segment id {self.segment_id}")
         if self.dtype not in ITEM_BYTES:
             raise BadHeader(f"element type {self.dtype!r}")
-        code = self.kind is SegmentKind.CODE
-        if len(self.shape) != (2 if code else 3) or (
-            self.layer != -1 if code else not 0 <= self.layer < 2**16
+        layered = self.kind is not SegmentKind.CODE
+        if len(self.shape) != (2 if self.kind.is_code else 3) or (
+            not 0 <= self.layer < MAX_LAYERS if layered else self.layer != -1
         ):
             raise BadHeader(f"{self.kind} segment of layer {self.layer} with shape {self.shape}")
         axis = self.position_axis
@@ -74,7 +84,7 @@ class SegmentSpec:
     @property
     def position_axis(self) -> int:
         """Which axis of `shape` counts positions."""
-        return 0 if self.kind is SegmentKind.CODE else 1
+        return 0 if self.kind.is_code else 1
 
     @property
     def positions(self) -> int:
@@ -105,7 +115,8 @@ class SliceHeader:
     """All that is known of a slice before its first frame.
 
     Attributes:
-        request_id: 16 bytes, as the request chose them.
+        request_digest: 16 bytes, `ShareRequest.digest` of the request that the slice answers. It stands for all that
+            both sides know: request id, Sharer, bundle, codec and its parameters, plan and sections.
         specs: in sending order.
         spans: for each exported shared position (section index in the request, start, end), in characters of
             that section; SHARED only, empty otherwise.
@@ -115,19 +126,15 @@ class SliceHeader:
         BadHeader: the fields contradict each other.
     """
 
-    request_id: bytes
+    request_digest: bytes
     kind: SliceKind
-    sharer: ModelRef
-    bundle_hash: str
-    codec: str
-    codec_hash: str
     specs: tuple[SegmentSpec, ...]
     spans: tuple[tuple[int, int, int], ...] = ()
     tail: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.request_id) != REQUEST_ID_BYTES:
-            raise BadHeader(f"request id of {len(self.request_id)} bytes")
+        if len(self.request_digest) != REQUEST_DIGEST_BYTES:
+            raise BadHeader(f"request digest of {len(self.request_digest)} bytes")
         if len({spec.segment_id for spec in self.specs}) != len(self.specs):
             raise BadHeader("two segments with one id")
         if len({(spec.kind, spec.layer) for spec in self.specs}) != len(self.specs):
@@ -161,13 +168,8 @@ class SliceHeader:
         """SHA-256 over every field in one canonical order; the slice's digest begins with it."""
         specs = [[s.segment_id, s.kind, s.layer, list(s.shape), s.dtype] for s in self.specs]
         values = [
-            self.request_id.hex(),
+            self.request_digest.hex(),
             self.kind,
-            self.sharer.name,
-            self.sharer.revision,
-            self.bundle_hash,
-            self.codec,
-            self.codec_hash,
             specs,
             [list(span) for span in self.spans],
             self.tail,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from kvwire.frame import Frame, SliceDigest, frames_of
 from kvwire.limits import Limits
+from kvwire.payload import check_bytes
 from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
 
 if TYPE_CHECKING:
@@ -13,9 +14,18 @@ if TYPE_CHECKING:
 
 
 class SliceWriter:
-    """Encodes the segments of one slice in the header's order."""
+    """Encodes the segments of one slice in the header's order.
 
-    def __init__(self, header: SliceHeader, codec: "Codec", limits: Limits) -> None:
+    Args:
+        codec: the one that was asked for, padded if that was.
+        max_bytes: the most payload bytes the slice may come to; 0 is no cap.
+
+    Raises:
+        TooLarge: the segments may come to more.
+    """
+
+    def __init__(self, header: SliceHeader, codec: "Codec", limits: Limits, max_bytes: int = 0) -> None:
+        check_bytes(header.specs, codec, max_bytes)
         self._header, self._codec, self._limits = header, codec, limits
         self._digest = SliceDigest(header)
         self._segments = self._frames = self._payload_bytes = 0
@@ -24,14 +34,17 @@ class SliceWriter:
         """The frames of the next segment.
 
         Raises:
-            ValueError: it is not this segment's turn, or the tensor is not what the spec says.
+            ValueError: it is not this segment's turn, the tensor is not what the spec says, or the codec gave more
+                bytes than it says it can.
             BadPayload: the tensor holds NaN or infinity.
         """
         if self._segments >= len(self._header.specs) or self._header.specs[self._segments] != spec:
             raise ValueError(f"segment {spec.segment_id} is not due")
         payload = self._codec.encode(tensor, spec)
-        request_id, size = self._header.request_id, self._limits.max_frame_bytes
-        frames = list(frames_of(request_id, spec, payload, self._frames, size))
+        if len(payload) > self._codec.max_bytes(spec):
+            raise ValueError(f"codec {self._codec.name} gave {len(payload)} bytes, more than it said")
+        digest, size = self._header.request_digest, self._limits.max_frame_bytes
+        frames = list(frames_of(digest, spec, payload, self._frames, size))
         for frame in frames:
             self._digest.add(frame)
         self._segments += 1

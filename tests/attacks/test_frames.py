@@ -9,11 +9,13 @@ import pytest
 from kvwire.errors import BadChecksum, BadPayload, KvwireError, TooLarge, WireError
 from kvwire.frame import Frame, SliceAssembler
 from kvwire.segment import SliceHeader, SliceSummary
-from tests.kvwire.samples import CODECS, REQUEST_ID, SMALL_FRAMES, excerpt_header, header_of, written
+from tests.kvwire.samples import CODECS, SMALL_FRAMES, excerpt_header, header_of, written
+
+DIGEST = header_of().request_digest
 
 
-def assembler_of(header: SliceHeader) -> SliceAssembler:
-    return SliceAssembler(header, CODECS.get(header.codec), SMALL_FRAMES)
+def assembler_of(header: SliceHeader, codec: str = "raw") -> SliceAssembler:
+    return SliceAssembler(header, CODECS.get(codec), SMALL_FRAMES)
 
 
 def receive(header: SliceHeader, frames: list[Frame], summary: SliceSummary) -> None:
@@ -23,27 +25,27 @@ def receive(header: SliceHeader, frames: list[Frame], summary: SliceSummary) -> 
     assembler.finish(summary)
 
 
-def signed(frame: Frame, request_id: bytes = REQUEST_ID) -> Frame:
+def signed(frame: Frame, digest: bytes = DIGEST) -> Frame:
     """The frame with a checksum that fits: what a peer, not a fault, would send."""
-    return replace(frame, checksum=frame.computed_checksum(request_id))
+    return replace(frame, checksum=frame.computed_checksum(digest))
 
 
 @pytest.mark.parametrize("codec", CODECS.names())
 def test_every_flipped_bit_of_a_frame_is_detected(codec: str) -> None:
     header = excerpt_header(codec, positions=2)
-    frame = written(header)[0][0]
+    frame = written(header, codec)[0][0]
     for bit in range(8 * len(frame.data)):
         data = bytearray(frame.data)
         data[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BadChecksum):
-            assembler_of(header).add(replace(frame, data=bytes(data)))
+            assembler_of(header, codec).add(replace(frame, data=bytes(data)))
     for field in fields(frame):
         if field.name == "data":
             continue
         for bit in range(32 if field.name in ("sequence", "segment_id") else 64):
             changed = replace(frame, **{field.name: getattr(frame, field.name) ^ (1 << bit)})
             with pytest.raises(BadChecksum):
-                assembler_of(header).add(changed)
+                assembler_of(header, codec).add(changed)
 
 
 def test_a_frame_of_another_request_is_refused() -> None:
@@ -202,9 +204,9 @@ def test_the_digest_binds_the_frames_to_their_header() -> None:
 
 def test_an_error_of_a_codec_is_of_the_tree() -> None:
     header = excerpt_header("lossless", positions=2)
-    frame = written(header)[0][0]
-    garbage = signed(replace(frame, data=b"\xff" * len(frame.data)))
+    frame = written(header, "lossless")[0][0]
+    garbage = signed(replace(frame, data=b"\xff" * len(frame.data)), header.request_digest)
     if garbage.total > len(garbage.data):
-        garbage = signed(replace(garbage, total=len(garbage.data)))
+        garbage = signed(replace(garbage, total=len(garbage.data)), header.request_digest)
     with pytest.raises(KvwireError):
-        assembler_of(header).add(garbage)
+        assembler_of(header, "lossless").add(garbage)

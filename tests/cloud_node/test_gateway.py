@@ -23,6 +23,7 @@ from kvwire.errors import (
     Unreachable,
 )
 from kvwire.identity import ModelRef, TlsFiles, channel_credentials
+from kvwire.plan import Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.serde import share_request_to_proto
@@ -49,10 +50,10 @@ def other(text: str) -> str:
 
 BAD: dict[str, tuple[Callable[[ShareRequest], dict[str, Any]], type[KvwireError], str]] = {
     "bundle": (lambda r: {"bundle_hash": other(r.bundle_hash)}, IncompatiblePeer, "bundle hash"),
-    "version": (lambda r: {"protocol_version": 2}, IncompatiblePeer, "protocol version"),
+    "version": (lambda r: {"protocol_version": 1}, IncompatiblePeer, "protocol version"),
     "sharer": (lambda r: {"sharer": ModelRef("x", r.sharer.revision)}, IncompatiblePeer, "Sharer"),
     "revision": (lambda r: {"sharer": ModelRef(r.sharer.name, "0")}, IncompatiblePeer, "Sharer"),
-    "codec": (lambda r: {"codec": "transform"}, IncompatiblePeer, "codec"),
+    "codec": (lambda r: {"plan": Plan(codec="morse")}, IncompatiblePeer, "codec"),
     "codec hash": (
         lambda r: {"codec_hash": other(r.codec_hash)},
         IncompatiblePeer,
@@ -110,7 +111,7 @@ def test_a_call_without_a_deadline_is_refused(cloud: CloudNode) -> None:
         stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
         for call in (
             lambda: list(stub.Share(share_request_to_proto(cloud.request("note-1", QUESTION)))),
-            lambda: stub.Describe(sharer_pb2.DescribeRequest(protocol_version=1)),
+            lambda: stub.Describe(sharer_pb2.DescribeRequest(protocol_version=2)),
         ):
             with pytest.raises(grpc.RpcError) as error:
                 call()
@@ -189,6 +190,6 @@ def describe(channel: grpc.Channel) -> None:
     with channel:
         stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
-            stub.Describe(sharer_pb2.DescribeRequest(protocol_version=1), timeout=5)
+            stub.Describe(sharer_pb2.DescribeRequest(protocol_version=2), timeout=5)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None

@@ -26,6 +26,7 @@ from kvwire.errors import (
 )
 from kvwire.frame import SliceAssembler
 from kvwire.limits import Limits
+from kvwire.plan import Plan
 from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -41,7 +42,7 @@ async def share(replica: Replica, call: ShareCall, timeout_s: float = 30.0) -> l
 def call_for(
     replica: Replica, document_id: str | None, question: str = QUESTION, **changes: Any
 ) -> ShareCall:
-    return ShareCall("acme", request_for(replica.describe(), document_id, question, **changes))
+    return ShareCall("acme", request_for(replica.describe(), document_id, question, **changes), 32)
 
 
 @pytest.mark.parametrize("kind", SliceKind)
@@ -55,7 +56,7 @@ async def test_a_slice_holds_what_the_sharer_cuts_bit_for_bit(replica: Replica, 
     sections, _ = replica._resolve("acme", call.request.sections)
     sharer = replica._sharer(call.request.bundle_hash)
     local: list[tuple[Any, torch.Tensor]] = []
-    cut = sharer.plan(sections, kind, call.request.max_positions)
+    cut = sharer.plan(sections, kind, call.max_positions, call.request.plan)
     sharer.run(cut, lambda spec, tensor: local.append((spec, tensor.clone())))
     assert [segment.spec for segment in arrived] == [spec for spec, _ in local]
     assert all(torch.equal(got.tensor, own) for got, (_, own) in zip(arrived, local, strict=True))
@@ -83,7 +84,9 @@ async def test_an_empty_document_gives_a_header_and_a_summary(replica: Replica) 
 async def test_the_lowest_cap_counts(
     replica: Replica, document_id: str, asked: int, granted: int, kind: SliceKind
 ) -> None:
-    header, *_ = await share(replica, call_for(replica, document_id, max_positions=asked, kind=kind))
+    header, *_ = await share(
+        replica, call_for(replica, document_id, plan=Plan(codec="raw", positions=asked), kind=kind)
+    )
     assert header.positions == granted
 
 

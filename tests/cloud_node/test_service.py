@@ -22,6 +22,7 @@ from kvwire.errors import (
     RelayDisabled,
     TooLarge,
 )
+from kvwire.plan import Plan
 from kvwire.request import RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -75,7 +76,7 @@ async def test_the_export_policy_caps_positions(
     start_local: Start, policy: int, asked: int, granted: int
 ) -> None:
     cloud = await start_local(export=ExportPolicy(max_positions=policy))
-    header, *_ = await cloud.share(cloud.request("note-1", QUESTION, max_positions=asked))
+    header, *_ = await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=asked)))
     assert header.positions == granted
 
 

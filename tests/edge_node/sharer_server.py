@@ -23,6 +23,7 @@ from kvwire.errors import KvwireError, NotFound
 from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.limits import Limits
+from kvwire.payload import payload_codec
 from kvwire.request import ShareRequest
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
@@ -82,20 +83,11 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
 
     def slice_of(self, request: ShareRequest) -> list[Part]:
         """Header, frames and summary."""
-        cut = self.sharer.plan(self._resolved(request), request.kind, request.max_positions)
-        codec = self.codecs.get(request.codec)
-        header = SliceHeader(
-            request.request_id,
-            cut.kind,
-            request.sharer,
-            request.bundle_hash,
-            codec.name,
-            codec.parameters_hash,
-            cut.specs,
-            cut.spans,
-            cut.tail,
-        )
-        writer = SliceWriter(header, codec, Limits(max_frame_bytes=512))  # many frames a segment
+        cut = self.sharer.plan(self._resolved(request), request.kind, 32, request.plan)
+        codec = payload_codec(request.plan, self.codecs.get(request.plan.codec))
+        header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+        limits = Limits(max_frame_bytes=512)  # many frames a segment
+        writer = SliceWriter(header, codec, limits, request.max_bytes)
         parts: list[Part] = [header]
 
         def emit(spec: SegmentSpec, tensor: Any) -> None:

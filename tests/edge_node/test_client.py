@@ -31,6 +31,7 @@ from kvwire.errors import (
 )
 from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceSummary
 from ops.certs import Certificates, make_certificates
@@ -80,7 +81,7 @@ async def test_segments_are_the_bits_the_sharer_cut(
     local: list[torch.Tensor] = []
     slice_service.sharer.run(cut, lambda spec, tensor: local.append(tensor.clone()))
     async with AsyncClient(config) as client:
-        _, *segments, _ = await _parts(client, bundle, QUESTION, codec=codec)
+        _, *segments, _ = await _parts(client, bundle, QUESTION, plan=Plan(codec=codec))
     arrived = [s.tensor for s in segments if isinstance(s, Segment)]
     assert len(arrived) == len(local) > 0
     assert all(torch.equal(a, b) for a, b in zip(arrived, local, strict=True))
@@ -183,7 +184,7 @@ async def test_a_request_that_cannot_be_answered_is_not_sent(
         with pytest.raises(InvalidRequest):
             client.share([QUESTION], bundle, kind=SliceKind.SHARED, deadline_s=0.0)
         with pytest.raises(Unsupported):
-            client.share([QUESTION], bundle, kind=SliceKind.SHARED, codec="morse")
+            client.share([QUESTION], bundle, kind=SliceKind.SHARED, plan=Plan(codec="morse"))
     assert not server.service.requests
 
 
@@ -429,9 +430,7 @@ async def test_the_summary_of_another_slice_is_refused(
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"request_id": bytes(16)}, BadHeader),
-        ({"bundle_hash": "00" * 32}, IncompatiblePeer),
-        ({"codec": "lossless"}, IncompatiblePeer),
+        ({"request_digest": bytes(16)}, BadHeader),
         ({"specs": ()}, None),
     ],
 )

@@ -1,7 +1,5 @@
 """Small valid objects that the tests of the wire start from."""
 
-from dataclasses import replace
-
 import torch
 
 from kvwire.codec import CodecRegistry
@@ -10,6 +8,7 @@ from kvwire.description import BundleRef, Description
 from kvwire.frame import Frame
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
+from kvwire.plan import Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
@@ -25,8 +24,8 @@ SMALL_FRAMES = Limits(max_frame_bytes=64)
 
 def spec_of(kind: SegmentKind = SegmentKind.KEY, positions: int = 3, dtype: str = "float32") -> SegmentSpec:
     """A segment of two heads of four, or a code of eight."""
-    if kind is SegmentKind.CODE:
-        return SegmentSpec(7, kind, -1, (positions, 8), dtype)
+    if kind.is_code:
+        return SegmentSpec(7, kind, -1 if kind is SegmentKind.CODE else 5, (positions, 8), dtype)
     return SegmentSpec(7, kind, 5, (2, positions, 4), dtype)
 
 
@@ -46,12 +45,8 @@ def header_of(codec: str = "raw", positions: int = 3, layers: int = 2) -> SliceH
     ]
     spans = tuple((0, i, i + 1) for i in range(max(0, positions - 1)))
     return SliceHeader(
-        request_id=REQUEST_ID,
+        request_digest=request_of(codec=codec).digest(),
         kind=SliceKind.SHARED,
-        sharer=SHARER,
-        bundle_hash=BUNDLE_HASH,
-        codec=codec,
-        codec_hash=CODECS.get(codec).parameters_hash,
         specs=tuple(specs),
         spans=spans,
         tail=min(1, positions),
@@ -61,7 +56,7 @@ def header_of(codec: str = "raw", positions: int = 3, layers: int = 2) -> SliceH
 def excerpt_header(codec: str = "raw", positions: int = 12) -> SliceHeader:
     """An excerpt: one code."""
     code = spec_of(SegmentKind.CODE, positions)
-    return replace(header_of(codec), kind=SliceKind.EXCERPT, specs=(code,), spans=(), tail=0)
+    return SliceHeader(request_of(SliceKind.EXCERPT, codec).digest(), SliceKind.EXCERPT, (code,))
 
 
 def request_of(kind: SliceKind = SliceKind.SHARED, codec: str = "raw") -> ShareRequest:
@@ -74,10 +69,9 @@ def request_of(kind: SliceKind = SliceKind.SHARED, codec: str = "raw") -> ShareR
         request_id=REQUEST_ID,
         sharer=SHARER,
         bundle_hash=BUNDLE_HASH,
-        codec=codec,
         codec_hash=CODECS.get(codec).parameters_hash,
         kind=kind,
-        max_positions=12,
+        plan=Plan(codec=codec, positions=12),
         sections=sections,
     )
 
@@ -88,8 +82,10 @@ def description_of() -> Description:
     return Description(sharer=SHARER, bundles=(bundle,), codecs=CODECS.refs())
 
 
-def written(header: SliceHeader, limits: Limits = SMALL_FRAMES) -> tuple[list[Frame], SliceSummary]:
+def written(
+    header: SliceHeader, codec: str = "raw", limits: Limits = SMALL_FRAMES
+) -> tuple[list[Frame], SliceSummary]:
     """All frames of a slice and its summary."""
-    writer = SliceWriter(header, CODECS.get(header.codec), limits)
+    writer = SliceWriter(header, CODECS.get(codec), limits)
     frames = [f for i, spec in enumerate(header.specs) for f in writer.write(spec, tensor_of(spec, i))]
     return frames, writer.summary({"queue": 0.0, "prefill": 1.5, "encode": 0.25})

@@ -113,9 +113,8 @@ def test_int8_holds_at_the_ends_of_the_range(dtype: str, scale: str) -> None:
 def test_round_trips_hold_for_any_shape(
     positions: int, heads: int, dim: int, kind: SegmentKind, dtype: str, scale: float, seed: int
 ) -> None:
-    code = kind is SegmentKind.CODE
-    shape = (positions, dim) if code else (heads, positions, dim)
-    spec = SegmentSpec(0, kind, -1 if code else 0, shape, dtype)
+    shape = (positions, dim) if kind.is_code else (heads, positions, dim)
+    spec = SegmentSpec(0, kind, -1 if kind is SegmentKind.CODE else 0, shape, dtype)
     tensor = (tensor_of(spec, seed).float() * scale).to(DTYPES[dtype])
     for codec in EVERY:
         payload = codec.encode(tensor, spec)

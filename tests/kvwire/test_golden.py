@@ -1,4 +1,4 @@
-"""Golden vectors: what version 1 puts on the wire, bit by bit. A change here is a change of the protocol."""
+"""Golden vectors: what version 2 puts on the wire, bit by bit. A change here is a change of the protocol."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ from kvwire.frame import SliceDigest, frames_of
 from kvwire.limits import Limits
 from kvwire.segment import SegmentKind, SegmentSpec, SliceSummary
 from kvwire.v1 import sharer_pb2 as pb
-from tests.kvwire.samples import CODECS, REQUEST_ID, header_of, request_of, spec_of
+from tests.kvwire.samples import CODECS, header_of, request_of, spec_of
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden.json").read_text())
-FRAMES = list(frames_of(REQUEST_ID, spec_of(), bytes(range(256)) * 2, 5, 200))
+FRAMES = list(frames_of(header_of().request_digest, spec_of(), bytes(range(256)) * 2, 5, 200))
 
 
 def spec_in(vector: dict[str, Any]) -> SegmentSpec:

@@ -34,22 +34,19 @@ def test_no_reply_of_share_has_a_field_for_text_or_token_ids() -> None:
             kinds[field.type].add(name)
         if is_repeated(field):
             repeated.add(name)
-    # Each string is compared with the request's own (check_header); bytes are ids, digests, encoded numbers.
-    assert kinds[FieldDescriptor.TYPE_STRING] == {
-        "header.sharer.name",
-        "header.sharer.revision",
-        "header.bundle_hash",
-        "header.codec",
-        "header.codec_hash",
-    }
-    assert kinds[FieldDescriptor.TYPE_BYTES] == {"header.request_id", "frame.data", "summary.digest"}
+    # There is no string; bytes are digests of what the edge knows (check_header, SliceAssembler) and encoded numbers.
+    assert kinds[FieldDescriptor.TYPE_STRING] == set()
+    assert kinds[FieldDescriptor.TYPE_BYTES] == {"header.request_digest", "frame.data", "summary.digest"}
     assert repeated == {"header.segments", "header.segments.shape", "header.spans"}
 
 
 def test_a_description_names_models_bundles_and_codecs_only() -> None:
     strings = {n for n, f in fields_of(pb.DescribeResponse.DESCRIPTOR) if f.type == f.TYPE_STRING}
     models = {f"{where}.{part}" for where in ("sharer", "bundles.receiver") for part in ("name", "revision")}
-    assert strings == models | {"bundles.bundle_hash", "codecs.name", "codecs.parameters_hash"}
+    codecs = {
+        f"{where}.{part}" for where in ("codecs", "bundles.codecs") for part in ("name", "parameters_hash")
+    }
+    assert strings == models | codecs | {"bundles.bundle_hash"}
 
 
 def test_the_relay_alone_answers_with_text() -> None:

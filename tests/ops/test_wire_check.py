@@ -8,8 +8,11 @@ from edge_node.capture import Capture, Direction
 from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
+from kvwire.plan import Plan
+from kvwire.request import ShareRequest
+from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind
-from kvwire.serde import share_response_to_proto
+from kvwire.serde import share_request_to_proto, share_response_to_proto
 from kvwire.writer import SliceWriter
 from ops.demo.samples import load_samples
 from ops.demo.wire_check import WireCheck, check_wire
@@ -28,18 +31,26 @@ def checked(capture: Path, sent: list[bytes], received: list[bytes]) -> WireChec
     return check_wire(capture, SAMPLES, QUESTIONS, [lambda text: [ord(letter) for letter in text]])
 
 
+def request_for(codec: str) -> ShareRequest:
+    return ShareRequest(
+        request_id=bytes(16),
+        sharer=ModelRef("s", "r"),
+        bundle_hash="ab" * 32,
+        codec_hash=CodecRegistry().get(codec).parameters_hash,
+        kind=SliceKind.EXCERPT,
+        plan=Plan(codec=codec),
+        sections=(Section(Role.QUESTION, Visibility.SHARED, text=QUESTIONS[0]),),
+    )
+
+
+def sent_for(codec: str) -> list[bytes]:
+    return [share_request_to_proto(request_for(codec)).SerializeToString()]
+
+
 def slice_of(tensor: torch.Tensor, codec_name: str) -> list[bytes]:
     spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(tensor.shape), "float32")
     codec = CodecRegistry().get(codec_name)
-    header = SliceHeader(
-        bytes(16),
-        SliceKind.EXCERPT,
-        ModelRef("s", "r"),
-        "ab" * 32,
-        codec_name,
-        codec.parameters_hash,
-        (spec,),
-    )
+    header = SliceHeader(request_for(codec_name).digest(), SliceKind.EXCERPT, (spec,))
     writer = SliceWriter(header, codec, Limits())
     frames = writer.write(spec, tensor)
     summary = writer.summary({"queue": 0.0, "prefill": 0.0, "encode": 0.0})
@@ -48,7 +59,7 @@ def slice_of(tensor: torch.Tensor, codec_name: str) -> list[bytes]:
 
 def test_an_honest_slice_passes(tmp_path: Path) -> None:
     noise = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
-    check = checked(tmp_path / "c", [QUESTIONS[0].encode()], slice_of(noise, "lossless"))
+    check = checked(tmp_path / "c", sent_for("lossless"), slice_of(noise, "lossless"))
     assert check.passed
     assert check.segments == 2
     assert check.needles > 1_000
@@ -67,7 +78,7 @@ def test_a_document_in_a_compressed_segment_is_found(tmp_path: Path) -> None:
     hidden = torch.frombuffer(bytearray(text), dtype=torch.float32).reshape(1, -1)
     messages = slice_of(hidden, "lossless")
     assert not any(text[:16] in message for message in messages)
-    check = checked(tmp_path / "c", [QUESTIONS[0].encode()], messages)
+    check = checked(tmp_path / "c", sent_for("lossless"), messages)
     assert f"canary of {SAMPLES[2].id}" in check.found
 
 

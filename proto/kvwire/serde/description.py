@@ -1,5 +1,6 @@
 """What a cloud says it offers."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 from kvwire.description import BundleRef, CodecRef, Description
@@ -35,14 +36,31 @@ def bundle_ref_to_proto(bundle: BundleRef) -> pb.BundleRef:
         bundle_hash=bundle.bundle_hash,
         receiver=model_ref_to_proto(bundle.receiver),
         kinds=[SLICE_KIND[kind] for kind in bundle.kinds],
+        codecs=codec_refs_to_proto(bundle.codecs),
     )
 
 
 def bundle_ref_from_proto(message: pb.BundleRef) -> BundleRef:
-    """Raises BadHeader."""
+    """Raises BadHeader or TooLarge."""
     kinds = tuple(key_of("slice kind", SLICE_KIND, kind) for kind in message.kinds[: len(SLICE_KIND) + 1])
     return BundleRef(
-        name_of("bundle hash", message.bundle_hash), model_ref_from_proto(message.receiver), kinds
+        name_of("bundle hash", message.bundle_hash),
+        model_ref_from_proto(message.receiver),
+        kinds,
+        codec_refs_from_proto(message.codecs),
+    )
+
+
+def codec_refs_to_proto(codecs: Sequence[CodecRef]) -> list[pb.CodecRef]:
+    return [pb.CodecRef(name=codec.name, parameters_hash=codec.parameters_hash) for codec in codecs]
+
+
+def codec_refs_from_proto(messages: Sequence[pb.CodecRef]) -> tuple[CodecRef, ...]:
+    """Raises BadHeader or TooLarge."""
+    at_most("codecs", len(messages), _MAX_LISTED)
+    return tuple(
+        CodecRef(name_of("codec", codec.name), name_of("codec hash", codec.parameters_hash))
+        for codec in messages
     )
 
 
@@ -51,10 +69,7 @@ def description_to_proto(description: Description) -> pb.DescribeResponse:
         protocol_versions=description.protocol_versions,
         sharer=model_ref_to_proto(description.sharer),
         bundles=[bundle_ref_to_proto(bundle) for bundle in description.bundles],
-        codecs=[
-            pb.CodecRef(name=codec.name, parameters_hash=codec.parameters_hash)
-            for codec in description.codecs
-        ],
+        codecs=codec_refs_to_proto(description.codecs),
         limits=limits_to_proto(description.limits),
         relay_allowed=description.relay_allowed,
     )
@@ -62,15 +77,12 @@ def description_to_proto(description: Description) -> pb.DescribeResponse:
 
 def description_from_proto(message: pb.DescribeResponse) -> Description:
     """Raises BadHeader or TooLarge."""
-    for listed in (message.protocol_versions, message.bundles, message.codecs):
+    for listed in (message.protocol_versions, message.bundles):
         at_most("things described", len(listed), _MAX_LISTED)
     return Description(
         sharer=model_ref_from_proto(message.sharer),
         bundles=tuple(bundle_ref_from_proto(bundle) for bundle in message.bundles),
-        codecs=tuple(
-            CodecRef(name_of("codec", codec.name), name_of("codec hash", codec.parameters_hash))
-            for codec in message.codecs
-        ),
+        codecs=codec_refs_from_proto(message.codecs),
         limits=limits_from_proto(message.limits),
         relay_allowed=message.relay_allowed,
         protocol_versions=tuple(message.protocol_versions),

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from kvwire.errors import InvalidRequest
 from kvwire.limits import Limits
+from kvwire.plan import Plan
 from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section
 from kvwire.segment import REQUEST_ID_BYTES
 from kvwire.serde.fields import (
+    PARTS,
     ROLE,
     SLICE_KIND,
     VISIBILITY,
@@ -50,17 +52,46 @@ def sections_from_proto(messages: Sequence[pb.Section], limits: Limits) -> tuple
     return sections
 
 
+def plan_to_proto(plan: Plan) -> pb.Plan:
+    """The plan but for its codec and positions, which are fields of the request."""
+    return pb.Plan(
+        code_dim=plan.code_dim,
+        layers=plan.layers,
+        parts=PARTS[plan.parts],
+        last=plan.last,
+        bottleneck=plan.bottleneck,
+        padded=plan.padded,
+    )
+
+
+def plan_from_proto(message: pb.Plan, codec: str, positions: int, limits: Limits) -> Plan:
+    """Raises BadHeader, TooLarge or InvalidRequest."""
+    at_most("layers of a plan", len(message.layers), limits.max_segments)
+    return Plan(
+        codec=name_of("codec", codec),
+        positions=positions,
+        code_dim=message.code_dim,
+        layers=tuple(message.layers),
+        parts=key_of("parts", PARTS, message.parts),
+        last=message.last,
+        bottleneck=message.bottleneck,
+        padded=message.padded,
+    )
+
+
 def share_request_to_proto(request: ShareRequest) -> pb.ShareRequest:
     return pb.ShareRequest(
         protocol_version=request.protocol_version,
         request_id=request.request_id,
         sharer=model_ref_to_proto(request.sharer),
         bundle_hash=request.bundle_hash,
-        codec=request.codec,
+        codec=request.plan.codec,
         codec_hash=request.codec_hash,
         kind=SLICE_KIND[request.kind],
-        max_positions=request.max_positions,
+        max_positions=request.plan.positions,
         sections=[section_to_proto(section) for section in request.sections],
+        plan=plan_to_proto(request.plan),
+        max_bytes=request.max_bytes,
     )
 
 
@@ -71,11 +102,11 @@ def share_request_from_proto(message: pb.ShareRequest, limits: Limits) -> ShareR
         request_id=exactly("request id", message.request_id, REQUEST_ID_BYTES),
         sharer=model_ref_from_proto(message.sharer),
         bundle_hash=name_of("bundle hash", message.bundle_hash),
-        codec=name_of("codec", message.codec),
         codec_hash=name_of("codec hash", message.codec_hash),
         kind=key_of("slice kind", SLICE_KIND, message.kind),
-        max_positions=message.max_positions,
+        plan=plan_from_proto(message.plan, message.codec, message.max_positions, limits),
         sections=sections_from_proto(message.sections, limits),
+        max_bytes=message.max_bytes,
     )
 
 

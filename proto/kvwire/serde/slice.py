@@ -3,7 +3,7 @@
 from kvwire.errors import BadHeader
 from kvwire.frame import Frame
 from kvwire.limits import Limits
-from kvwire.segment import REQUEST_ID_BYTES, SegmentSpec, SliceHeader, SliceSummary
+from kvwire.segment import REQUEST_DIGEST_BYTES, SegmentSpec, SliceHeader, SliceSummary
 from kvwire.serde.fields import (
     ELEMENT,
     SEGMENT_KIND,
@@ -11,9 +11,6 @@ from kvwire.serde.fields import (
     at_most,
     exactly,
     key_of,
-    model_ref_from_proto,
-    model_ref_to_proto,
-    name_of,
     timings_from_proto,
     timings_to_proto,
 )
@@ -24,12 +21,8 @@ DIGEST_BYTES = 16
 
 def slice_header_to_proto(header: SliceHeader) -> pb.SliceHeader:
     return pb.SliceHeader(
-        request_id=header.request_id,
+        request_digest=header.request_digest,
         kind=SLICE_KIND[header.kind],
-        sharer=model_ref_to_proto(header.sharer),
-        bundle_hash=header.bundle_hash,
-        codec=header.codec,
-        codec_hash=header.codec_hash,
         segments=[segment_spec_to_proto(spec) for spec in header.specs],
         spans=[pb.Span(section=section, start=start, end=end) for section, start, end in header.spans],
         tail=header.tail,
@@ -41,12 +34,8 @@ def slice_header_from_proto(message: pb.SliceHeader, limits: Limits) -> SliceHea
     at_most("segments", len(message.segments), limits.max_segments)
     at_most("positions", len(message.spans) + message.tail, limits.max_positions)
     header = SliceHeader(
-        request_id=exactly("request id", message.request_id, REQUEST_ID_BYTES),
+        request_digest=exactly("request digest", message.request_digest, REQUEST_DIGEST_BYTES),
         kind=key_of("slice kind", SLICE_KIND, message.kind),
-        sharer=model_ref_from_proto(message.sharer),
-        bundle_hash=name_of("bundle hash", message.bundle_hash),
-        codec=name_of("codec", message.codec),
-        codec_hash=name_of("codec hash", message.codec_hash),
         specs=tuple(segment_spec_from_proto(spec) for spec in message.segments),
         spans=tuple((span.section, span.start, span.end) for span in message.spans),
         tail=message.tail,

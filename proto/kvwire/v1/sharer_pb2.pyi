@@ -32,6 +32,16 @@ class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEGMENT_KIND_KEY: _ClassVar[SegmentKind]
     SEGMENT_KIND_VALUE: _ClassVar[SegmentKind]
     SEGMENT_KIND_CODE: _ClassVar[SegmentKind]
+    SEGMENT_KIND_KEY_CODE: _ClassVar[SegmentKind]
+    SEGMENT_KIND_VALUE_CODE: _ClassVar[SegmentKind]
+    SEGMENT_KIND_JOINT_CODE: _ClassVar[SegmentKind]
+
+class Parts(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PARTS_UNSPECIFIED: _ClassVar[Parts]
+    PARTS_BOTH: _ClassVar[Parts]
+    PARTS_KEYS: _ClassVar[Parts]
+    PARTS_VALUES: _ClassVar[Parts]
 
 class ElementType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -54,6 +64,13 @@ SEGMENT_KIND_UNSPECIFIED: SegmentKind
 SEGMENT_KIND_KEY: SegmentKind
 SEGMENT_KIND_VALUE: SegmentKind
 SEGMENT_KIND_CODE: SegmentKind
+SEGMENT_KIND_KEY_CODE: SegmentKind
+SEGMENT_KIND_VALUE_CODE: SegmentKind
+SEGMENT_KIND_JOINT_CODE: SegmentKind
+PARTS_UNSPECIFIED: Parts
+PARTS_BOTH: Parts
+PARTS_KEYS: Parts
+PARTS_VALUES: Parts
 ELEMENT_TYPE_UNSPECIFIED: ElementType
 ELEMENT_TYPE_FLOAT32: ElementType
 ELEMENT_TYPE_BFLOAT16: ElementType
@@ -80,7 +97,7 @@ class Section(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., visibility: _Optional[_Union[Visibility, str]] = ..., text: _Optional[str] = ..., document_id: _Optional[str] = ...) -> None: ...
 
 class ShareRequest(_message.Message):
-    __slots__ = ("protocol_version", "request_id", "sharer", "bundle_hash", "codec", "codec_hash", "kind", "max_positions", "sections")
+    __slots__ = ("protocol_version", "request_id", "sharer", "bundle_hash", "codec", "codec_hash", "kind", "max_positions", "sections", "plan", "max_bytes")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SHARER_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +107,8 @@ class ShareRequest(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     request_id: bytes
     sharer: ModelRef
@@ -99,7 +118,25 @@ class ShareRequest(_message.Message):
     kind: SliceKind
     max_positions: int
     sections: _containers.RepeatedCompositeFieldContainer[Section]
-    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec: _Optional[str] = ..., codec_hash: _Optional[str] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., max_positions: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ...) -> None: ...
+    plan: Plan
+    max_bytes: int
+    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec: _Optional[str] = ..., codec_hash: _Optional[str] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., max_positions: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class Plan(_message.Message):
+    __slots__ = ("code_dim", "layers", "parts", "last", "bottleneck", "padded")
+    CODE_DIM_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    BOTTLENECK_FIELD_NUMBER: _ClassVar[int]
+    PADDED_FIELD_NUMBER: _ClassVar[int]
+    code_dim: int
+    layers: _containers.RepeatedScalarFieldContainer[int]
+    parts: Parts
+    last: int
+    bottleneck: bool
+    padded: bool
+    def __init__(self, code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., parts: _Optional[_Union[Parts, str]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ...) -> None: ...
 
 class ShareResponse(_message.Message):
     __slots__ = ("header", "frame", "summary")
@@ -112,26 +149,18 @@ class ShareResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[SliceHeader, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., summary: _Optional[_Union[SliceSummary, _Mapping]] = ...) -> None: ...
 
 class SliceHeader(_message.Message):
-    __slots__ = ("request_id", "kind", "sharer", "bundle_hash", "codec", "codec_hash", "segments", "spans", "tail")
-    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("kind", "segments", "spans", "tail", "request_digest")
     KIND_FIELD_NUMBER: _ClassVar[int]
-    SHARER_FIELD_NUMBER: _ClassVar[int]
-    BUNDLE_HASH_FIELD_NUMBER: _ClassVar[int]
-    CODEC_FIELD_NUMBER: _ClassVar[int]
-    CODEC_HASH_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
-    request_id: bytes
+    REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     kind: SliceKind
-    sharer: ModelRef
-    bundle_hash: str
-    codec: str
-    codec_hash: str
     segments: _containers.RepeatedCompositeFieldContainer[SegmentSpec]
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     tail: int
-    def __init__(self, request_id: _Optional[bytes] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec: _Optional[str] = ..., codec_hash: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[SegmentSpec, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., tail: _Optional[int] = ...) -> None: ...
+    request_digest: bytes
+    def __init__(self, kind: _Optional[_Union[SliceKind, str]] = ..., segments: _Optional[_Iterable[_Union[SegmentSpec, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., tail: _Optional[int] = ..., request_digest: _Optional[bytes] = ...) -> None: ...
 
 class SegmentSpec(_message.Message):
     __slots__ = ("segment_id", "kind", "layer", "shape", "element_type")
@@ -220,14 +249,16 @@ class DescribeResponse(_message.Message):
     def __init__(self, protocol_versions: _Optional[_Iterable[int]] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleRef, _Mapping]]] = ..., codecs: _Optional[_Iterable[_Union[CodecRef, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., relay_allowed: bool = ...) -> None: ...
 
 class BundleRef(_message.Message):
-    __slots__ = ("bundle_hash", "receiver", "kinds")
+    __slots__ = ("bundle_hash", "receiver", "kinds", "codecs")
     BUNDLE_HASH_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     KINDS_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     bundle_hash: str
     receiver: ModelRef
     kinds: _containers.RepeatedScalarFieldContainer[SliceKind]
-    def __init__(self, bundle_hash: _Optional[str] = ..., receiver: _Optional[_Union[ModelRef, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[SliceKind, str]]] = ...) -> None: ...
+    codecs: _containers.RepeatedCompositeFieldContainer[CodecRef]
+    def __init__(self, bundle_hash: _Optional[str] = ..., receiver: _Optional[_Union[ModelRef, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[SliceKind, str]]] = ..., codecs: _Optional[_Iterable[_Union[CodecRef, _Mapping]]] = ...) -> None: ...
 
 class CodecRef(_message.Message):
     __slots__ = ("name", "parameters_hash")

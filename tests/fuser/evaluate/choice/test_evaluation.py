@@ -119,8 +119,7 @@ def test_the_fused_row_says_what_the_service_says(
         cut = cloud.plan(sections(choice_prompt(item)), SliceKind.SHARED, 0)
         draft = edge.begin(sections(choice_prompt(item)))
         draft.prefill(SliceKind.SHARED)
-        header = (cut.kind, bundle.config.sharer, bundle.hash, "raw", "0" * 64)
-        draft.receive(SliceHeader(bytes(16), *header, cut.specs, cut.spans, cut.tail))
+        draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail))
         sent: list[Segment] = []
         cloud.run(cut, partial(_collect, sent))
         for segment in sent:

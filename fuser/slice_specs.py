@@ -1,0 +1,130 @@
+"""Which segments a slice has: the same list for cloud and edge, from what both hold: the bundle and the plan."""
+
+from __future__ import annotations
+
+from fuser.bundle import Bundle
+from fuser.compact.head import CompactFuse
+from fuser.fuse import FuseHead
+from fuser.fuse_shapes import KEYS, VALUES
+from kvwire.errors import InvalidRequest, Unsupported
+from kvwire.plan import Parts, Plan
+from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+
+HALVES = {
+    SegmentKind.KEY_CODE: range(KEYS, KEYS + 1),
+    SegmentKind.VALUE_CODE: range(VALUES, VALUES + 1),
+    SegmentKind.JOINT_CODE: range(2),
+}
+"""Halves of a fuse head that the source half in a segment is of."""
+_NOT_SENT = {
+    Parts.BOTH: (),
+    Parts.KEYS: (SegmentKind.VALUE, SegmentKind.VALUE_CODE),
+    Parts.VALUES: (SegmentKind.KEY, SegmentKind.KEY_CODE),
+}
+
+
+def slice_specs(
+    bundle: Bundle, kind: SliceKind, plan: Plan, positions: int, dtype: str
+) -> tuple[SegmentSpec, ...]:
+    """The segments of a slice in sending order: layer after layer, as a prefill reaches them.
+
+    Of several source halves that one Sharer layer gives, that of the widest open gate comes first.
+
+    Args:
+        positions: that travel.
+        dtype: of K and V; codes are float32.
+
+    Raises:
+        Unsupported: the bundle makes no such slices, or its heads do not know what the plan asks for.
+        InvalidRequest: the plan is for another kind of slice, or for layers or numbers that there are not.
+    """
+    plan.check(kind)
+    if kind is not SliceKind.SHARED:
+        code_dim = _code_dim(bundle, kind, plan)
+        return (SegmentSpec(0, SegmentKind.CODE, -1, (positions, code_dim), "float32"),) if positions else ()
+    head = bundle.require_fuse()
+    if head.joint and plan.parts is not Parts.BOTH:
+        raise Unsupported(f"this fuse head reads K and V together: it cannot use {plan.parts} alone")
+    _check_layers(head, plan)
+    shapes: list[tuple[SegmentKind, int, tuple[int, ...], str]]
+    if plan.bottleneck:
+        split = split_head(bundle)
+        shapes = [
+            (kind, layer, (positions, split.config.widths[split.row[layer]]), "float32")
+            for kind, layer in _source_halves(split)
+            if _sent(plan, kind, source_of(split, layer))
+        ]
+    else:
+        sharer = bundle.config.sharer_geometry
+        shape = (sharer.kv_heads, positions, sharer.head_dim)
+        shapes = [(kind, layer, shape, dtype) for kind, layer in head.needed() if _sent(plan, kind, layer)]
+    return tuple(SegmentSpec(number, *about) for number, about in enumerate(shapes))
+
+
+def layers_by_gate(head: FuseHead) -> list[int]:
+    """The Sharer layers that open gates read, those with the widest gates first: what a plan of fewer layers keeps."""
+    weights = {layer: 0.0 for _, layer in head.needed()}
+    for layer, source in head.layer_map.mapped:
+        logits = head.gate_logits(layer)
+        if source in weights:
+            weights[source] += float(logits.sigmoid()[logits > 0].sum())
+    return sorted(weights, key=lambda layer: (-weights[layer], layer))
+
+
+def split_head(bundle: Bundle) -> CompactFuse:
+    """The fuse head, if its source half can be computed apart.
+
+    Raises:
+        Unsupported: it cannot, or there is none.
+    """
+    head = bundle.require_fuse()
+    if not isinstance(head, CompactFuse):
+        raise Unsupported("this fuse head has no source half: ask for it without bottleneck")
+    return head
+
+
+def source_of(head: FuseHead, layer: int) -> int:
+    """The Sharer layer that feeds a Receiver layer; one must."""
+    source = head.layer_map[layer]
+    assert source is not None
+    return source
+
+
+def _code_dim(bundle: Bundle, kind: SliceKind, plan: Plan) -> int:
+    """Numbers of a code that travel."""
+    config = bundle.code_head(kind).config
+    if not plan.code_dim or plan.code_dim == config.code_dim:
+        return config.code_dim
+    if kind is not SliceKind.EXCERPT or bundle.require_translate().config.maps != "joint":
+        raise Unsupported(f"the codes of this bundle's {kind} have no order: they are sent whole")
+    if plan.code_dim > config.code_dim:
+        raise InvalidRequest(f"code_dim {plan.code_dim}: this bundle's codes have {config.code_dim} numbers")
+    return plan.code_dim
+
+
+def _check_layers(head: FuseHead, plan: Plan) -> None:
+    read = {layer for _, layer in head.needed()}
+    unknown = [layer for layer in plan.layers if layer not in read]
+    if unknown:
+        raise InvalidRequest(f"no open gate reads Sharer layers {unknown}; read are {sorted(read)}")
+
+
+def _sent(plan: Plan, kind: SegmentKind, sharer_layer: int) -> bool:
+    return kind not in _NOT_SENT[plan.parts] and (not plan.layers or sharer_layer in plan.layers)
+
+
+def _source_halves(head: CompactFuse) -> list[tuple[SegmentKind, int]]:
+    """(kind, Receiver layer) of every source half that an open gate reads."""
+    found = []
+    for layer, gates in enumerate(head.open_layers()):
+        if head.joint and any(gates):
+            found.append((SegmentKind.JOINT_CODE, layer))
+        elif not head.joint:
+            kinds = (SegmentKind.KEY_CODE, SegmentKind.VALUE_CODE)
+            found += [(kind, layer) for kind, is_open in zip(kinds, gates, strict=True) if is_open]
+
+    def order(half: tuple[SegmentKind, int]) -> tuple[int, float]:
+        kind, layer = half
+        return source_of(head, layer), -float(head.gate_logits(layer)[list(HALVES[kind])].max())
+
+    return sorted(found, key=order)
