@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuser.config import BadConfig, from_dict
+from fuser.models.dtype import DtypeName
 from kvwire.limits import Limits
 from kvwire.segment import SliceKind
 
@@ -30,7 +31,13 @@ class SharerConfig:
     model: a known model's name, a Hugging Face id or a directory.
     bundles: directories of bundles trained for this Sharer; at least one.
     cpus: cores per replica: Ray's reservation and the number of torch threads.
-    max_ongoing: calls a replica holds at once; their prefills run one after another.
+    dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
+        (`fuser.models.dtype`). float16 needs a GPU.
+    max_ongoing: calls a replica holds at once.
+    max_batch: prompts of those that are prefilled together at most; 1 prefills each alone. What is sent has the same
+        bits on a CPU, and differs in the last ones on a GPU.
+    max_batch_positions: positions prefilled together at most; longer prompts are prefilled alone, and shorter ones
+        overtake them.
     max_queued: calls waiting for a replica, over all of them.
     retry_after_s: when calls beyond that are told to come again.
     max_prompt_tokens: the longest prompt a replica prefills; 0 takes the model's own window.
@@ -43,7 +50,10 @@ class SharerConfig:
     replicas: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
-    max_ongoing: int = 2
+    dtype: DtypeName = "auto"
+    max_ongoing: int = 8
+    max_batch: int = 8
+    max_batch_positions: int = 256
     max_queued: int = 16
     retry_after_s: float = 1.0
     max_prompt_tokens: int = 0
@@ -52,8 +62,10 @@ class SharerConfig:
     def __post_init__(self) -> None:
         if not self.bundles:
             raise ValueError("bundles: at least one bundle directory is needed")
-        if self.replicas < 1 or self.max_ongoing < 1:
-            raise ValueError("replicas and max_ongoing start at 1")
+        if min(self.replicas, self.max_ongoing, self.max_batch, self.max_batch_positions) < 1:
+            raise ValueError("replicas, max_ongoing, max_batch and max_batch_positions start at 1")
+        if self.dtype == "float16" and self.gpus == 0:
+            raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
         if min(self.max_queued, self.max_prompt_tokens, self.prefix_cache_bytes) < 0:
             raise ValueError("max_queued, max_prompt_tokens and prefix_cache_bytes start at 0")
         if self.cpus <= 0 or self.gpus < 0 or self.retry_after_s <= 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuser.config import BadConfig, from_dict
+from fuser.models.dtype import DtypeName
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole, TlsFiles
 
@@ -53,14 +54,18 @@ class ReceiverConfig:
     model: a known model's name, a Hugging Face id or a directory.
     bundle: directory of the bundle trained for the pair.
     threads: torch threads; 0 leaves torch's own choice.
+    dtype: what the model computes in; auto is bfloat16 where the processor multiplies it, else float32.
     """
 
     model: str
     bundle: str
     max_new_tokens: int = 64
     threads: int = 0
+    dtype: DtypeName = "auto"
 
     def __post_init__(self) -> None:
+        if self.dtype == "float16":
+            raise ValueError("dtype float16 needs a GPU, and the Receiver runs on the processor")
         if self.max_new_tokens < 1 or self.threads < 0:
             raise ValueError("max_new_tokens starts at 1, threads at 0")
 

@@ -37,7 +37,7 @@ def _multiplies_bfloat16(kind: str) -> bool:
     import torch
 
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
         found = torch.cpu.get_capabilities()
         return any(found.get(name, False) for name in _NATIVE)

@@ -37,7 +37,13 @@ def config(
         documents.add(tenant, document_id, text, CAPS.get((tenant, document_id)))
     documents.close()
     cloud, ca = certificates.cloud, certificates.ca
-    sharer = SharerConfig(str(tiny_sharer), (str(tiny_bundle),), max_prompt_tokens=24_000, retry_after_s=0.5)
+    sharer = SharerConfig(
+        str(tiny_sharer),
+        (str(tiny_bundle),),
+        dtype="float32",
+        max_prompt_tokens=24_000,
+        retry_after_s=0.5,
+    )
     return CloudConfig(
         tls=TlsConfig(str(cloud.certificate), str(cloud.key), str(ca.certificate)),
         sharer=sharer,

@@ -57,6 +57,9 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
     [
         ('lisen = "0.0.0.0:1"\n' + MINIMAL, "lisen"),
         (MINIMAL + "replcias = 2\n", "sharer.replcias"),
+        (MINIMAL + 'dtype = "int8"\n', "sharer.dtype"),
+        (MINIMAL + 'dtype = "float16"\n', "needs a GPU"),
+        (MINIMAL + "max_batch = 0\n", "max_batch"),
         (MINIMAL + "[export]\nmax_position = 2\n", "export.max_position"),
         (MINIMAL + "[export]\nkinds = ['whole']\n", "export.kinds"),
         (MINIMAL + "replicas = 0\n", "replicas"),

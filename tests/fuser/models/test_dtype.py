@@ -1,0 +1,41 @@
+from typing import Any
+
+import pytest
+import torch
+
+from fuser.models.dtype import dtype_of
+
+
+def test_a_named_dtype_is_taken_as_it_is() -> None:
+    assert dtype_of("float32") is torch.float32
+    assert dtype_of("bfloat16") is torch.bfloat16
+    assert dtype_of("float16", "cuda") is torch.float16
+
+
+def test_float16_is_refused_on_a_processor() -> None:
+    with pytest.raises(ValueError, match="needs a GPU"):
+        dtype_of("float16")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "avx512_f": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert dtype_of("auto") is expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bfloat16_where_the_gpu_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert dtype_of("auto", "cuda") is expected
