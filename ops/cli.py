@@ -18,6 +18,7 @@ from ops.commands.doctor import doctor
 from ops.commands.evaluate import evaluate
 from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
+from ops.commands.profile import profile
 from ops.commands.train import cache, train
 
 app = typer.Typer(name="kvwire", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -52,6 +53,7 @@ app.command(rich_help_panel="Models and bundles")(cache)
 app.command(rich_help_panel="Models and bundles")(train)
 app.add_typer(bench.app, name="bench", rich_help_panel="Models and bundles")
 app.command("eval", rich_help_panel="Models and bundles")(evaluate)
+app.command(rich_help_panel="Models and bundles")(profile)
 
 
 def main() -> None:

@@ -1,0 +1,182 @@
+"""Shared slices in a profile: read once by the Sharer, sent by each plan, fused by the Receiver of the service"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from fuser.bundle import Bundle
+from fuser.data.choice import ChoiceItem, choice_answer, choice_prompt
+from fuser.evaluate.choice.batch import bucketed, strangers
+from fuser.evaluate.choice.extract import strict
+from fuser.evaluate.choice.prompts import sections
+from fuser.evaluate.choice.slices import TRAVELS_AS, Heard, SharerSlices
+from fuser.evaluate.deadline import Deadline
+from fuser.evaluate.dial import registry_of
+from fuser.evaluate.models import Model
+from fuser.evaluate.prediction import Prediction
+from fuser.evaluate.speaker import Side
+from fuser.fuse_shapes import KEYS
+from fuser.profile.rows import Row, Screened
+from fuser.receiver import Draft, Receiver
+from fuser.shared import SharedPositions
+from fuser.slice_specs import HALVES, slice_specs, source_of, split_head
+from fuser.train.answer import on_top, padded
+from fuser.train.reading import Reading
+from kvwire.payload import most_bytes, payload_codec
+from kvwire.plan import Plan
+from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind
+
+ANSWER_TOKENS = 16
+_DTYPE = str(TRAVELS_AS).removeprefix("torch.")
+_AT_ONCE = 8  # prompts that the Sharer reads together
+
+
+class SharedProfile:
+    """A `fuser.profile.rows.Profiled` of questions with choices, which both sides read.
+
+    One question at a time: what a plan leaves out is the business of the service's own Receiver.
+
+    Args:
+        slices: directory for what the Sharer reads.
+
+    Raises:
+        Unsupported: the bundle makes no shared slices.
+        ValueError: all items ask the same question, so that none can be mismatched.
+    """
+
+    kind = SliceKind.SHARED
+    metric = "exact_match"
+
+    def __init__(
+        self, bundle: Bundle, sharer: Model, receiver: Model, items: Sequence[ChoiceItem], slices: Path
+    ) -> None:
+        self._bundle, self._head = bundle, bundle.require_fuse()
+        self._models = sharer, receiver
+        self._items, self._folder = tuple(items), slices
+        lengths = [len(choice_prompt(item)) for item in items]
+        order = [index for batch in bucketed(lengths, _AT_ONCE) for index in batch]
+        self._strangers = strangers(self._items, order)
+        self._heard = lru_cache(maxsize=4)(self._load)
+
+    @property
+    def questions(self) -> list[str]:
+        """As in `Profiled`."""
+        return [item.id for item in self._items]
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """As in `Profiled`."""
+        return {item.id: item.context or item.question for item in self._items}
+
+    def read(self, progress: Progress, deadline: Deadline) -> None:
+        """As in `Profiled`."""
+        task = progress.add_task("reading with the Sharer", total=len(self._items))
+        for start in range(0, len(self._items), _AT_ONCE):
+            some = self._items[start : start + _AT_ONCE]
+            self._slices.hear([sections(choice_prompt(item)) for item in some])
+            progress.advance(task, len(some))
+            deadline.check()
+
+    def screen(self, plan: Plan, count: int) -> Screened:
+        """As in `Profiled`."""
+        picked = range(min(count, len(self._items)))
+        end = int(self._receiver.tokenizer.eos_token_id)
+        loss = size = 0.0
+        for index in picked:
+            item = self._items[index]
+            draft, sent = self._fused(index, plan, index)
+            rendered, tokens, _ = self._reading.shared(choice_prompt(item))
+            reply = self._reading.reply(rendered, choice_answer(item), end)
+            ids, wanted = padded([(torch.cat((tokens.ids[-1:], reply)), 1)], end)
+            before = torch.tensor([draft.cache.get_seq_length()])
+            with torch.inference_mode():
+                loss += float(on_top(self._reading, draft.cache, before, ids, wanted).loss)
+            size += sent
+        return Screened(plan, loss / len(picked), size / len(picked), len(picked))
+
+    def rivals(self, plans: Sequence[Plan]) -> list[Row]:
+        """The Receiver alone: both sides have the text."""
+        return [Row("receiver")]
+
+    def answers(self, row: Row, todo: Sequence[int]) -> Iterator[list[Prediction]]:
+        """As in `Profiled`."""
+        for index in todo:
+            item, size = self._items[index], 0
+            if row.plan is None:
+                draft = self._receiver.begin(sections(choice_prompt(item)))
+                draft.prefill(SliceKind.SHARED)
+            else:
+                draft, size = self._fused(
+                    index, row.plan, self._strangers[index] if row.mismatched else index
+                )
+            text = "".join(draft.generate(ANSWER_TOKENS)).strip()
+            right = {self.metric: float(strict(text, item.letters) == item.letter)}
+            yield [Prediction(row.name, item.id, text, right, bytes=size)]
+
+    def cap_bytes(self, plan: Plan) -> int:
+        """As in `Profiled`."""
+        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+        counts = {len(self._cut(self._heard(index), plan).at) for index in range(len(self._items))}
+        return max(
+            most_bytes(slice_specs(self._bundle, self.kind, plan, count, _DTYPE), codec) for count in counts
+        )
+
+    def _fused(self, index: int, plan: Plan, source: int) -> tuple[Draft, int]:
+        """A draft of a question, prefilled and fused with the slice of `source`; and the slice's payload bytes."""
+        heard = self._heard(source)
+        cut = self._cut(heard, plan)
+        specs = slice_specs(self._bundle, self.kind, plan, len(cut.at), _DTYPE)
+        spans = tuple((section, low, high) for section, low, high in cut.spans.tolist())
+        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+        draft = self._receiver.begin(sections(choice_prompt(self._items[index])))
+        draft.prefill(self.kind)
+        draft.receive(SliceHeader(bytes(16), self.kind, specs, spans, cut.tail), plan)
+        size = 0
+        for spec in specs:
+            payload = codec.encode(self._part(spec, heard.segments, cut), spec)
+            draft.add(Segment(spec, codec.decode(payload, spec)))
+            size += len(payload)
+        return draft, size
+
+    def _part(
+        self, spec: SegmentSpec, read: Mapping[tuple[SegmentKind, int], Tensor], cut: SharedPositions
+    ) -> Tensor:
+        """What a segment holds: K or V of a Sharer layer at the positions cut, or a source half made of them."""
+        if not spec.kind.is_code:
+            return read[spec.kind, spec.layer][:, cut.at]
+        halves, source = HALVES[spec.kind], source_of(self._head, spec.layer)
+        kinds = [SegmentKind.KEY if half == KEYS else SegmentKind.VALUE for half in halves]
+        both = torch.stack([read[kind, source][:, cut.at].float() for kind in kinds])[:, None]
+        with torch.inference_mode():
+            return split_head(self._bundle).source_half(spec.layer, halves, both)[0, 0]
+
+    @staticmethod
+    def _cut(heard: Heard, plan: Plan) -> SharedPositions:
+        """The positions of what was read that a plan sends: `at` counts them, not the Sharer's prompt."""
+        return SharedPositions(torch.arange(len(heard.spans) + heard.tail), heard.spans, heard.tail).last(
+            plan.last
+        )
+
+    def _load(self, index: int) -> Heard:
+        return self._slices.hear([sections(choice_prompt(self._items[index]))])[0]
+
+    @cached_property
+    def _slices(self) -> SharerSlices:
+        sharer, _ = self._models
+        return SharerSlices(self._bundle, Side(sharer.network, sharer.tokenizer), 1, self._folder)
+
+    @cached_property
+    def _receiver(self) -> Receiver:
+        _, receiver = self._models
+        return Receiver(receiver.network, receiver.tokenizer, self._bundle)
+
+    @cached_property
+    def _reading(self) -> Reading:
+        receiver = self._receiver
+        return Reading(receiver.model, receiver.tokenizer, self._bundle.config.receiver_prompt, "")
