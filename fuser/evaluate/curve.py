@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from fuser.evaluate.dial import Dial
 from fuser.evaluate.interval import Interval
 from fuser.evaluate.plot import check
-from fuser.evaluate.report import gap
+from fuser.evaluate.report import CEILINGS, gap
 from fuser.evaluate.rows import DOCUMENT_ROWS, SELECTED, SENT, counterpart
 from fuser.select import SelectionConfig
 
 _LEVELS = ("receiver", "text", "sharer")  # rows without a dial, shown as lines across
+
+_SHARES = {f"gap to {ceiling} closed": ceiling for ceiling in CEILINGS}
 
 
 def curve(table: Mapping[str, Any], selection: SelectionConfig, dials: Sequence[Dial]) -> dict[str, Any]:
@@ -32,8 +35,7 @@ def curve(table: Mapping[str, Any], selection: SelectionConfig, dials: Sequence[
         names = {row: counterpart(fused, row) for row in (*SENT, *SELECTED)}
         wanted = {
             "transfer": f"transfer: {fused} - {names['mismatched']}",
-            "gap to text closed": gap(fused, "text"),
-            "gap to sharer closed": gap(fused, "sharer"),
+            **{share: gap(fused, ceiling) for share, ceiling in _SHARES.items()},
         }
         chosen = dial.select(selection)
         points.append(
@@ -102,17 +104,16 @@ def plot_curve(report: Mapping[str, Any], path: Path) -> None:
                 left.text(1.0, height, row["row"], transform=left.get_yaxis_transform())
         for axes in (left, right):
             axes.set_ylabel(f"{metric.replace('_', ' ')}, %")
-    for name, line in _lines(points).items():
-        if name[0] != "fused":
-            continue
-        for place, share in enumerate(("gap to text closed", "gap to sharer closed")):
-            values = [point["differences"][metrics[0]].get(share) for point in line]
-            label = ", ".join((share, *name[1:]))
-            _draw(grid[-1][0], [point["positions"] for point in line], values, label, place)
-            sizes = [point["rows"]["fused"]["bytes_per_question"] for point in line]
-            _draw(grid[-1][1], sizes, values, label, place)
+    fused = [(name, line) for name, line in _lines(points).items() if name[0] == "fused"]
+    for place, ((share, (name, line))) in enumerate(product(_SHARES, fused)):
+        values = [point["differences"][metrics[0]].get(share) for point in line]
+        sizes = [point["rows"]["fused"]["bytes_per_question"] for point in line]
+        label = ", ".join((share, *name[1:]))
+        _draw(grid[-1][0], [point["positions"] for point in line], values, label, place)
+        _draw(grid[-1][1], sizes, values, label, place)
     for axes in grid[-1]:
         axes.set_ylabel(f"gap closed, % ({metrics[0].replace('_', ' ')})")
+        axes.set_ylim(-20, 150)  # of few questions the intervals of a ratio may reach far beyond
     for left, right in grid:
         left.set_xlabel("document positions")
         right.set_xlabel("bytes a question, cloud to edge")

@@ -80,4 +80,4 @@ def dials(bundle: Bundle, positions: Iterable[int], pool: int, plans: Iterable[P
 
 def registry_of(bundle: Bundle) -> CodecRegistry:
     """The codecs that a bundle's slices may be sent with."""
-    return CodecRegistry()
+    return CodecRegistry(bundle.codecs())

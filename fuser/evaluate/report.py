@@ -31,7 +31,7 @@ _DIFFERENCES = (
     ("translated-all", "fused", "lost by selecting from what is translated: "),
     ("sharer", "sharer-excerpt", "lost by selection, the Sharer on both sides: "),
 )
-_CEILINGS = ("text", "sharer")
+CEILINGS = ("text", "sharer")
 
 
 def summarise(
@@ -131,7 +131,7 @@ def _differences(metric: str, marks: _Marks) -> dict[str, Any]:
             if columns:
                 value = asdict(difference(columns[0], columns[1], groups)) | {"count": len(columns[0])}
                 out[f"{about}{one} - {other}"] = value
-    for ceiling in _CEILINGS:
+    for ceiling in CEILINGS:
         for row, _ in marks.pairs("fused", "receiver"):
             columns, groups = marks(metric, row, "receiver", ceiling)
             if not columns:
@@ -180,7 +180,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def _by_part(report: Mapping[str, Any], metric: str) -> list[str]:
-    """One metric of every row and difference, a column a part."""
+    """One metric of every row, with transfer and the gaps closed: a column a part."""
     parts: Mapping[str, Mapping[str, Any]] = report["parts"]
     heads = (f"{name} ({part['questions']})" for name, part in parts.items())
     lines = [
@@ -190,9 +190,13 @@ def _by_part(report: Mapping[str, Any], metric: str) -> list[str]:
         f"| | {' | '.join(heads)} |",
     ]
     lines.append("|---|" + "---|" * len(parts))
+
+    def about(name: str) -> bool:
+        return name.startswith(("transfer", "gap"))
+
     values = [
         {row["label"]: row["metrics"].get(metric) for row in part["rows"]}
-        | dict(part["differences"].get(metric, {}))
+        | {name: value for name, value in part["differences"].get(metric, {}).items() if about(name)}
         for part in parts.values()
     ]
     for name in dict.fromkeys(name for column in values for name in column):
