@@ -85,10 +85,19 @@ class Assistant:
         max_new_tokens: int | None = None,
         deadline_s: float | None = None,
         source: Source = "auto",
+        plan: Plan | None = None,
     ) -> Answer:
         """Answer a question. As `stream`, but all at once."""
         stream = self.stream(
-            question, document, sections, notes, kind, max_new_tokens, deadline_s, source=source
+            question,
+            document,
+            sections,
+            notes,
+            kind,
+            max_new_tokens,
+            deadline_s,
+            source=source,
+            plan=plan,
         )
         for _ in stream:
             pass
@@ -104,6 +113,7 @@ class Assistant:
         max_new_tokens: int | None = None,
         deadline_s: float | None = None,
         source: Source = "auto",
+        plan: Plan | None = None,
     ) -> AnswerStream:
         """Answer a question in pieces. Work begins at the first piece.
 
@@ -117,6 +127,7 @@ class Assistant:
             max_new_tokens: tokens generated at most.
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
+            plan: what of the slice is sent, and how; by default as configured.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer: the caller's to mend. Whatever
@@ -134,7 +145,7 @@ class Assistant:
             kind=chosen,
             reason=reason,
             document=first_document(prompt),
-            plan=Plan(codec=share.codec, positions=share.max_positions),
+            plan=plan or Plan(codec=share.codec, positions=share.max_positions),
             max_new_tokens=tokens,
             deadline_s=share.deadline_s if deadline_s is None else deadline_s,
         )

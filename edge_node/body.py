@@ -18,6 +18,7 @@ from kvwire.errors import (
     TooLarge,
     entry_of,
 )
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
@@ -40,6 +41,7 @@ class AskBody:
     document: id of a document that the cloud holds.
     notes, text: texts for the Receiver alone, never sent: the user's own, and a context that a caller brings.
     source: "receiver-only" asks the cloud nothing.
+    plan: what of the slice is sent, and how; left out, as the edge is configured.
     stream: JSON lines, one a piece, then the answer; otherwise one JSON object.
     """
 
@@ -51,6 +53,7 @@ class AskBody:
     kind: SliceKind | None = None
     max_new_tokens: int | None = None
     deadline_s: float | None = None
+    plan: Plan | None = None
     stream: bool = False
 
     @classmethod
@@ -77,6 +80,7 @@ class AskBody:
             "max_new_tokens": self.max_new_tokens,
             "deadline_s": self.deadline_s,
             "source": self.source,
+            "plan": self.plan,
         }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,10 +31,12 @@ _KEEPALIVE_TIMEOUT_MS: Final = 10_000
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of serialised protobuf messages."""
+    """Bytes of serialised protobuf messages; and when the last one left and came, in seconds of the monotonic clock."""
 
     sent: int = 0
     received: int = 0
+    sent_at: float = 0.0
+    received_at: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -131,7 +134,9 @@ class CloudChannel:
     def _count(self, traffic: Traffic, direction: Direction, message: bytes) -> None:
         if direction is Direction.SENT:
             traffic.sent += len(message)
+            traffic.sent_at = time.monotonic()
         else:
             traffic.received += len(message)
+            traffic.received_at = time.monotonic()
         if self._capture is not None:
             self._capture.add(direction, message)

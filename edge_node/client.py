@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -13,17 +14,18 @@ from google.protobuf.message import DecodeError
 from edge_node.channel import CloudChannel, Traffic
 from edge_node.config import EdgeConfig
 from edge_node.intake import Intake, Part
+from edge_node.link import Link
 from edge_node.retry import Deadline, wait_s
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.codec import CodecRegistry
 from kvwire.description import Description
-from kvwire.errors import BadHeader, InvalidRequest, KvwireError, TooLarge
+from kvwire.errors import BadHeader, DeadlineExceeded, InvalidRequest, KvwireError, TooLarge
 from kvwire.limits import Limits
-from kvwire.payload import payload_codec
+from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
-from kvwire.request import ShareRequest
+from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section, Visibility
-from kvwire.segment import REQUEST_ID_BYTES, SliceKind, SliceSummary
+from kvwire.segment import REQUEST_ID_BYTES, SliceHeader, SliceKind, SliceSummary
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class AsyncClient:
     def __init__(self, config: EdgeConfig, limits: Limits | None = None) -> None:
         self.config = config
         self.limits = limits or Limits()
+        self.link = Link()
+        """The running estimate of the link, from the calls of this client."""
         self._channel = CloudChannel(config, self.limits)
 
     async def __aenter__(self) -> Self:
@@ -61,11 +65,51 @@ class AsyncClient:
         message = pb.DescribeRequest(protocol_version=PROTOCOL_VERSION).SerializeToString()
 
         async def once() -> Description:
-            reply = await self._channel.unary("Describe", message, deadline, Traffic())
+            traffic = Traffic()
+            reply = await self._channel.unary("Describe", message, deadline, traffic)
+            self.link.round_trip(traffic.received_at - traffic.sent_at)
             try:
                 return serde.description_from_proto(pb.DescribeResponse.FromString(reply))
             except (DecodeError, TooLarge) as error:
                 raise BadHeader("a description that cannot be read") from error
+
+        return await _retried(once, deadline)
+
+    async def relay(
+        self,
+        sections: Sequence[Section],
+        bundle: Bundle,
+        *,
+        max_new_tokens: int,
+        deadline_s: float | None = None,
+    ) -> RelayReply:
+        """The Sharer's own answer as text, where the cloud allows that. Sections for the edge alone stay here.
+
+        Raises:
+            RelayDisabled: the cloud does not. And the other errors of `kvwire.errors`.
+        """
+        deadline = Deadline(self.config.share.deadline_s if deadline_s is None else deadline_s)
+        self.limits.check_sections(sections)
+        sent = tuple(_as_sent(s) for s in sections if s.visibility is not Visibility.EDGE)
+
+        async def once() -> RelayReply:
+            request = RelayRequest(
+                request_id=os.urandom(REQUEST_ID_BYTES),
+                sharer=bundle.config.sharer,
+                max_new_tokens=max_new_tokens,
+                sections=sent,
+            )
+            message = serde.relay_request_to_proto(request).SerializeToString()
+            if len(message) > self.limits.max_request_bytes:
+                raise TooLarge("request bytes", len(message), self.limits.max_request_bytes)
+            answer = await self._channel.unary("Relay", message, deadline, Traffic())
+            try:
+                reply = serde.relay_reply_from_proto(pb.RelayResponse.FromString(answer))
+            except DecodeError as error:
+                raise BadHeader("a relayed answer that cannot be read") from error
+            if reply.request_id != request.request_id:
+                raise BadHeader("a relayed answer to another request")
+            return reply
 
         return await _retried(once, deadline)
 
@@ -126,7 +170,7 @@ class SliceStream:
         if not 0 < deadline_s < float("inf"):
             raise InvalidRequest(f"a deadline of {deadline_s} s")
         slice_specs(bundle, kind, plan, 1, "float32")  # refuses what the bundle cannot do
-        self._channel, self._bundle, self._limits = channel, bundle, client.limits
+        self._channel, self._bundle, self._limits, self._link = channel, bundle, client.limits, client.link
         self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
         self._deadline = Deadline(deadline_s)
         self._kind, self._plan, self._max_bytes = kind, plan, max_bytes
@@ -192,14 +236,25 @@ class SliceStream:
             raise TooLarge("request bytes", len(message), self._limits.max_request_bytes)
         self._intake = intake = Intake(request, self._places, self._bundle, self._codec, self._limits)
         replies = self._channel.stream("Share", message, self._deadline, self._traffic)
+        header_at, most = 0.0, 0
         summary: SliceSummary | None = None
-        async with contextlib.aclosing(replies):  # type: ignore[type-var]
-            async for reply in replies:
-                part = await asyncio.to_thread(intake.take, reply)
-                if isinstance(part, SliceSummary):
-                    summary = part
-                elif part is not None:
-                    yield part
+        try:
+            async with contextlib.aclosing(replies):  # type: ignore[type-var]
+                async for reply in replies:
+                    came_at = self._traffic.received_at
+                    part = await asyncio.to_thread(intake.take, reply)
+                    if isinstance(part, SliceHeader):
+                        header_at, most = came_at, most_bytes(part.specs, self._codec)
+                    if isinstance(part, SliceSummary):
+                        summary = part
+                        waited_s = header_at - self._traffic.sent_at
+                        self._link.slice_came(part.payload_bytes, waited_s, came_at - header_at, part.timings)
+                    elif part is not None:
+                        yield part
+        except DeadlineExceeded:
+            if header_at:
+                self._link.slice_late(most, time.monotonic() - header_at)
+            raise
         intake.end()
         if summary is not None:
             yield summary  # once the cloud has closed the call without an error

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from edge_node.client import AsyncClient, SliceStream
 from edge_node.config import EdgeConfig
 from edge_node.intake import Part
+from edge_node.link import Link
 from kvwire.description import Description
 from kvwire.errors import Cancelled
 from kvwire.limits import Limits
 from kvwire.plan import Plan
+from kvwire.request import RelayReply
 from kvwire.section import Section
 from kvwire.segment import SliceKind
 
@@ -59,6 +61,24 @@ class Client:
     def describe(self, deadline_s: float | None = None) -> Description:
         """What the cloud offers. Raises KvwireError."""
         return self._run(self._client.describe(deadline_s))
+
+    def relay(
+        self,
+        sections: Sequence[Section],
+        bundle: Bundle,
+        *,
+        max_new_tokens: int,
+        deadline_s: float | None = None,
+    ) -> RelayReply:
+        """As `AsyncClient.relay`."""
+        return self._run(
+            self._client.relay(sections, bundle, max_new_tokens=max_new_tokens, deadline_s=deadline_s)
+        )
+
+    @property
+    def link(self) -> Link:
+        """The running estimate of the link, from the calls of this client."""
+        return self._client.link
 
     def share(
         self,
