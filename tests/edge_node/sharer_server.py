@@ -24,10 +24,16 @@ from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.limits import Limits
 from kvwire.payload import payload_codec
-from kvwire.request import ShareRequest
+from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
-from kvwire.serde import description_to_proto, share_request_from_proto, share_response_to_proto
+from kvwire.serde import (
+    description_to_proto,
+    relay_reply_to_proto,
+    relay_request_from_proto,
+    share_request_from_proto,
+    share_response_to_proto,
+)
 from kvwire.status import to_grpc
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer, add_SharerServiceServicer_to_server
 from kvwire.writer import SliceWriter
@@ -44,7 +50,7 @@ DOCUMENTS = {
 
 
 class SliceService(SharerServiceServicer):  # type: ignore[misc]
-    """Describe and Share. `requests` keeps what came in."""
+    """Describe, Share and Relay. `requests` and `relays` keep what came in; `relay_id` answers another request."""
 
     def __init__(self, sharer: Path, bundle: Path, documents: Mapping[str, str]) -> None:
         self.bundle = Bundle.load(bundle)
@@ -54,6 +60,8 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.codecs = CodecRegistry()
         self.tamper: Tamper = lambda parts: parts
         self.requests: list[ShareRequest] = []
+        self.relays: list[RelayRequest] = []
+        self.relay_id: bytes | None = None
         self.failures: list[KvwireError] = []
         self.cancelled = threading.Event()
         config = self.bundle.config
@@ -62,6 +70,18 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Describe(self, request: Any, context: Any) -> Any:
         return description_to_proto(self.description)
+
+    async def Relay(self, request: Any, context: Any) -> Any:
+        try:
+            if self.failures:
+                raise self.failures.pop(0)
+            wanted = relay_request_from_proto(request, self.limits)
+            self.relays.append(wanted)
+            text = "".join(self.sharer.answer(self._resolved(wanted), wanted.max_new_tokens))
+            timings = {"queue": 0.0, "prefill": 0.25, "encode": 0.0}
+            return relay_reply_to_proto(RelayReply(self.relay_id or wanted.request_id, text, 3, timings))
+        except KvwireError as error:
+            await context.abort_with_status(to_grpc(error))
 
     async def Share(self, request: Any, context: Any) -> AsyncIterator[Any]:
         try:
@@ -96,7 +116,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.sharer.run(cut, emit)
         return [*parts, writer.summary({"queue": 0.0, "prefill": 0.25, "encode": 0.125})]
 
-    def _resolved(self, request: ShareRequest) -> list[Section]:
+    def _resolved(self, request: ShareRequest | RelayRequest) -> list[Section]:
         sections = []
         for section in request.sections:
             if section.document_id is not None:

@@ -25,6 +25,7 @@ from kvwire.errors import (
     InvalidRequest,
     KvwireError,
     NotFound,
+    RelayDisabled,
     TooLarge,
     Unreachable,
     Unsupported,
@@ -35,7 +36,14 @@ from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceSummary
 from ops.certs import Certificates, make_certificates
-from tests.edge_node.sharer_server import Part, RunningServer, SliceService, serving, wait_until
+from tests.edge_node.sharer_server import (
+    DOCUMENTS,
+    Part,
+    RunningServer,
+    SliceService,
+    serving,
+    wait_until,
+)
 
 QUESTION = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the key? 谁有钥匙 ✅")
 DOCUMENT = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note-1")
@@ -498,3 +506,35 @@ async def test_another_cloud_of_the_same_authority_is_refused(config: EdgeConfig
     cloud = dataclasses.replace(config.cloud, identity="spiffe://kvwire/cloud/elsewhere")
     error = await _failure(dataclasses.replace(config, cloud=cloud), bundle)
     assert isinstance(error, AccessDenied) and "cloud/main" in str(error)
+
+
+def test_the_sharers_own_answer_is_relayed_and_notes_stay_here(
+    config: EdgeConfig, bundle: Bundle, slice_service: SliceService
+) -> None:
+    slice_service.relays.clear()
+    slice_service.failures = [Busy(0.01)]
+    with Client(config) as client:
+        reply = client.relay([SECRET, DOCUMENT, QUESTION], bundle, max_new_tokens=6)
+    sections = [dataclasses.replace(DOCUMENT, document_id=None, text=DOCUMENTS["note-1"]), QUESTION]
+    assert reply.text == "".join(slice_service.sharer.answer(sections, 6))
+    (request,) = slice_service.relays
+    assert request.sections == (DOCUMENT, QUESTION) and request.max_new_tokens == 6
+
+
+@pytest.mark.parametrize("error", [RelayDisabled(), NotFound()])
+async def test_a_relay_that_is_refused_says_why(
+    config: EdgeConfig, bundle: Bundle, slice_service: SliceService, error: KvwireError
+) -> None:
+    slice_service.failures = [error]
+    async with AsyncClient(config) as client:
+        with pytest.raises(type(error)):
+            await client.relay([DOCUMENT, QUESTION], bundle, max_new_tokens=4)
+
+
+async def test_an_answer_to_another_request_is_not_relayed(
+    config: EdgeConfig, bundle: Bundle, slice_service: SliceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slice_service, "relay_id", bytes(16))
+    async with AsyncClient(config) as client:
+        with pytest.raises(BadHeader, match="another request"):
+            await client.relay([QUESTION], bundle, max_new_tokens=4)
