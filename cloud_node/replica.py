@@ -1,7 +1,8 @@
 """One replica: a Sharer model, its bundles, the codecs and the documents. Knows nothing of Ray or gRPC.
 
-A worker thread runs the blocking prefill and puts encoded frames into a pipe; the event loop reads them. A
-caller who goes away, or a deadline, is noticed before the next layer.
+The model has one thread, where prompts take turns (`cloud_node.schedule`). A thread of each call encodes its segments
+while the next layer computes, and puts the frames into a pipe; the event loop reads them. A caller who goes away, or a
+deadline, is noticed before the next layer.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -21,6 +24,8 @@ from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.documents import Documents
 from cloud_node.pipe import Pipe, Stop
+from cloud_node.schedule import Schedule, Steps, Ticket
+from fuser.prefill import EXACT_FROM, can_pack, prefill_together
 from fuser.sharer import Cut, Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
@@ -35,18 +40,19 @@ from kvwire.writer import SliceWriter
 
 logger = logging.getLogger(__name__)
 
-_PIPE_PARTS = 16  # at most 16 MiB of frames wait here for the reader
-_POLL_S = 0.05
+_PIPE_PARTS: Final = 16  # at most 16 MiB of frames wait here for the reader
+_POLL_S: Final = 0.05
 
 
 class Replica:
-    """Answers calls with slices. Calls overlap; prefills do not: one at a time.
+    """Answers calls with slices.
 
     Args:
-        sharers: by bundle hash, all around one model.
+        sharers: by bundle hash, all around one model, with one prefix cache.
         ref: which model that is.
         max_prompt_tokens: longer prompts are refused before they are prefilled.
-        workers: calls that may be under way at once.
+        workers: calls that may be under way at once. Of each one slice at most lies in memory before it is encoded.
+        max_batch, max_batch_positions: as `Schedule` takes them.
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class Replica:
         *,
         max_prompt_tokens: int,
         workers: int,
+        max_batch: int,
+        max_batch_positions: int,
     ) -> None:
         self._sharers = dict(sharers)
         self._ref = ref
@@ -65,7 +73,13 @@ class Replica:
         self._limits = limits
         self._max_prompt_tokens = max_prompt_tokens
         self._codecs = {name: CodecRegistry(s.bundle.codecs()) for name, s in sharers.items()}
-        self._model = threading.Lock()
+        model = next(iter(sharers.values())).model
+        self._schedule = Schedule(
+            partial(prefill_together, model),
+            max_batch=max_batch if can_pack(model) else 1,
+            max_batch_positions=max_batch_positions,
+            least=EXACT_FROM,
+        )
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sharer")
 
     @classmethod
@@ -79,6 +93,7 @@ class Replica:
         import torch
 
         from fuser.bundle import Bundle
+        from fuser.models.dtype import dtype_of
         from fuser.models.load import load_model, resolve
         from fuser.models.reference import model_ref
         from fuser.prefixes import PrefixCache
@@ -86,9 +101,12 @@ class Replica:
         torch.set_num_threads(max(1, int(config.sharer.cpus)))
         path = resolve(config.sharer.model, progress=False)
         ref = model_ref(path)
-        model, tokenizer = load_model(path, device="cuda" if config.sharer.gpus > 0 else "cpu")
+        device = "cuda" if config.sharer.gpus > 0 else "cpu"
+        model, tokenizer = load_model(path, device=device, dtype=dtype_of(config.sharer.dtype, device))
         sharers: dict[str, Sharer] = {}
-        prefixes = PrefixCache(config.sharer.prefix_cache_bytes)  # one for all: prefills take turns
+        prefixes = PrefixCache(
+            config.sharer.prefix_cache_bytes
+        )  # one for all: it is used on the model's thread
         for directory in config.sharer.bundles:
             bundle = Bundle.load(directory)
             if bundle.config.sharer != ref:
@@ -101,6 +119,8 @@ class Replica:
             config.limits,
             max_prompt_tokens=config.sharer.max_prompt_tokens or _window(model),
             workers=config.sharer.max_ongoing,
+            max_batch=config.sharer.max_batch,
+            max_batch_positions=config.sharer.max_batch_positions,
         )
 
     def describe(self) -> Description:
@@ -142,7 +162,7 @@ class Replica:
             stop.set()
 
     async def relay(self, call: RelayCall, timeout_s: float) -> RelayReply | KvwireError:
-        """The Sharer's own answer as text. A deadline is noticed before generation, not within it."""
+        """The Sharer's own answer as text. Shorter prompts go first between its tokens."""
         stop = Stop(timeout_s)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._relay, call, stop)
@@ -152,43 +172,45 @@ class Replica:
             stop.set()
 
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: Stop) -> None:
-        arrived = time.monotonic()
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
         sharer = self._sharer(request.bundle_hash)
+        cut = sharer.plan(sections, request.kind, min([call.max_positions, *caps]), request.plan)
+        header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+        self._check(cut, header)
+        codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
+        writer = SliceWriter(header, codec, self._limits, request.max_bytes)
+        put(header)
         encode_s = 0.0
-        with _Turn(self._model, stop):
-            started = time.monotonic()
-            cut = sharer.plan(sections, request.kind, min([call.max_positions, *caps]), request.plan)
-            header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
-            self._check(cut, header)
-            codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
-            writer = SliceWriter(header, codec, self._limits, request.max_bytes)
-            put(header)
-
-            def emit(spec: SegmentSpec, tensor: Tensor) -> None:
-                nonlocal encode_s
+        with _Work(self._schedule, stop) as work:
+            steps = sharer.steps(cut, work.emit, work.cancelled, call.tenant)
+            ticket = work.enter(steps, len(cut.tokens.ids))
+            for spec, tensor in work.segments():
                 began = time.monotonic()
                 frames = writer.write(spec, tensor)
                 encode_s += time.monotonic() - began
                 for frame in frames:
                     put(frame)
-
-            sharer.run(cut, emit, stop, call.tenant)
-            worked_s = time.monotonic() - started
-        put(writer.summary({"queue": started - arrived, "prefill": worked_s - encode_s, "encode": encode_s}))
+        put(writer.summary({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
 
     def _relay(self, call: RelayCall, stop: Stop) -> RelayReply:
-        arrived = time.monotonic()
         request = call.request
         sections, _ = self._resolve(call.tenant, request.sections)
         sharer = next(iter(self._sharers.values()))
-        with _Turn(self._model, stop):
-            started = time.monotonic()
-            text = sharer.answer(sections, request.max_new_tokens)
-            timings = {"queue": started - arrived, "prefill": time.monotonic() - started, "encode": 0.0}
-        tokens = len(sharer.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return RelayReply(request.request_id, text, tokens, timings)
+        text: list[str] = []
+
+        def steps() -> Steps:
+            for piece in sharer.answer(sections, request.max_new_tokens):
+                text.append(piece)
+                yield None
+
+        with _Work(self._schedule, stop) as work:
+            ticket = work.enter(steps(), sum(len(section.text or "") for section in sections))
+            for _ in work.segments():
+                pass
+        timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
+        tokens = len(sharer.tokenizer("".join(text), add_special_tokens=False)["input_ids"])
+        return RelayReply(request.request_id, "".join(text), tokens, timings)
 
     def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[int]]:
         """Sections with their texts, and the documents' own caps on positions."""
@@ -218,20 +240,46 @@ class Replica:
         self._limits.check_slice(header)
 
 
-class _Turn:
-    """Waits for the model, as long as the call should go on."""
+class _Work:
+    """What the model's thread does for one call, and the segments that come from there. Leaving it ends the work."""
 
-    def __init__(self, lock: threading.Lock, stop: Stop) -> None:
-        self._lock = lock
-        self._stop = stop
+    def __init__(self, schedule: Schedule, stop: Stop) -> None:
+        self._schedule, self._stop = schedule, stop
+        self._left = threading.Event()
+        self._segments: queue.SimpleQueue[tuple[SegmentSpec, Tensor] | None] = queue.SimpleQueue()
 
-    def __enter__(self) -> None:
-        self._stop.check()
-        while not self._lock.acquire(timeout=_POLL_S):
-            self._stop.check()
+    def __enter__(self) -> _Work:
+        return self
 
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        self._left.set()
+
+    def enter(self, steps: Steps, positions: int) -> Ticket:
+        """Hand the steps in, for a prompt of so many positions."""
+        self._ticket = self._schedule.enter(steps, positions, self._stop, lambda: self._segments.put(None))
+        return self._ticket
+
+    def emit(self, spec: SegmentSpec, tensor: Tensor) -> None:
+        """As `Sharer.steps` takes it; never waits, or a slow reader would stop the model for all."""
+        self._segments.put((spec, tensor))
+
+    def cancelled(self) -> bool:
+        """As `Sharer.steps` takes it."""
+        return self._left.is_set() or self._stop()
+
+    def segments(self) -> Iterator[tuple[SegmentSpec, Tensor]]:
+        """Segments as they come, to the end of the steps; raises what ended these early."""
+        while True:
+            try:
+                segment = self._segments.get(timeout=_POLL_S)
+            except queue.Empty:
+                self._stop.check()
+                continue
+            if segment is None:
+                break
+            yield segment
+        if self._ticket.failure is not None:
+            raise self._ticket.failure
 
 
 def _told(error: Exception, stop: Stop) -> KvwireError:

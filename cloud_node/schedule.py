@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from cloud_node.pipe import Stop
 from fuser.prefill import Prefill
 
-Steps = Generator[Prefill | None, None, None]
+Steps = Iterator[Prefill | None]
 Run = Callable[[list[Prefill], Callable[[], None]], None]
 
 _HEADSTART_S: Final = 0.004
@@ -158,7 +158,6 @@ class Schedule:
 
     def _end(self, ticket: Ticket, failure: BaseException | None) -> None:
         ticket.failure, ticket.ended_s = failure, time.monotonic()
-        ticket._steps.close()
         ticket._ended()
 
     def _wait(self, ticket: Ticket) -> None:

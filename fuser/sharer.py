@@ -1,14 +1,14 @@
 """The Sharer: prefill a prompt and cut the slice that travels.
 
-`plan` renders and tokenises, so the header is known before any layer is computed; `run` prefills and hands out
-segments: a shared slice layer after layer while the next one computes, an excerpt or a summary whole, at the end.
+`plan` renders and tokenises, so the header is known before any layer is computed; `steps` says what to prefill and
+hands out segments: a shared slice layer after layer while the next one computes, an excerpt or a summary at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from fuser.bundle import Bundle
 from fuser.cut import Cut, Spans, cut_excerpt, cut_shared, cut_summary
 from fuser.generate import greedy
 from fuser.geometry import Geometry
-from fuser.prefill import ATTENTION, prefill
+from fuser.prefill import ATTENTION, Prefill, prefill_together
 from fuser.prefixes import KV, PrefixCache
 from fuser.prompt import SHARER_HOLDS, Tokens, render, tokenise
 from fuser.rope import Rope
@@ -29,13 +29,17 @@ from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 
-__all__ = ["Cut", "Emit", "Sharer"]
+__all__ = ["Cut", "Emit", "Sharer", "Steps"]
+
+T = TypeVar("T")
 
 Emit = Callable[[SegmentSpec, Tensor], None]
+Steps = Generator[Prefill, None, T]
+"""Prefills to be run one after another, each before the next is asked for; then a result."""
 
 
 class Sharer:
-    """A Sharer model with the bundle that says what to cut. One call of `run` at a time.
+    """A Sharer model with the bundle that says what to cut. The steps of several calls may take turns on one thread.
 
     The bundle's heads are moved to the model's device; what is emitted is on the CPU.
 
@@ -84,34 +88,46 @@ class Sharer:
     def run(
         self, cut: Cut, emit: Emit, cancelled: Callable[[], bool] = lambda: False, owner: str = ""
     ) -> None:
-        """Prefill and emit every segment of the cut, in the order of `cut.specs`.
-
-        Args:
-            owner: whose documents these are; what was read for one owner is not reused for another.
+        """Take all `steps`, and prefill what they say.
 
         Raises:
-            Cancelled: `cancelled()` became true; polled before each layer.
+            Cancelled: `cancelled()` became true.
+        """
+        for work in self.steps(cut, emit, cancelled, owner):
+            prefill_together(self.model, [work])
+            if work.failure is not None:
+                raise work.failure
+
+    def steps(
+        self, cut: Cut, emit: Emit, cancelled: Callable[[], bool] = lambda: False, owner: str = ""
+    ) -> Steps[None]:
+        """What is to be prefilled for a cut; emits every segment of it, in the order of `cut.specs`.
+
+        Args:
+            emit: called while a prefill runs, or between two; the tensor is on the CPU and its own to keep.
+            cancelled: polled before each layer.
+            owner: whose documents these are; what was read for one owner is not reused for another.
         """
         if not cut.specs:
             return
         call = _Call(cut, cancelled, owner)
         if cut.kind is SliceKind.SHARED:
-            self._run_shared(call, emit)
+            yield from self._shared(call, emit)
         elif cut.kind is SliceKind.EXCERPT:
-            emit(cut.specs[0], self._excerpt(call).cpu())
+            emit(cut.specs[0], (yield from self._excerpt(call)).cpu())
         else:
-            emit(cut.specs[0], self._summary(call).cpu())
+            emit(cut.specs[0], (yield from self._summary(call)).cpu())
 
-    def answer(self, sections: Sequence[Section], max_new_tokens: int) -> str:
-        """The Sharer's own answer as text (the Relay baseline)."""
+    def answer(self, sections: Sequence[Section], max_new_tokens: int) -> Iterator[str]:
+        """The Sharer's own answer, in pieces of text (the Relay baseline)."""
         ids = self._prompt(sections)[0].ids.to(self.model.device)
-        return "".join(greedy(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens))
+        return greedy(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens)
 
     def _prompt(self, sections: Sequence[Section]) -> tuple[Tokens, Spans]:
         rendered = render(sections, self.bundle.config.sharer_prompt, SHARER_HOLDS)
         return tokenise(self.tokenizer, rendered.text), rendered.spans
 
-    def _run_shared(self, call: _Call, emit: Emit) -> None:
+    def _shared(self, call: _Call, emit: Emit) -> Steps[None]:
         head, at = self.bundle.require_fuse(), call.cut.exported.to(self.model.device)
         wanted: dict[int, list[SegmentSpec]] = {}
         for spec in call.cut.specs:
@@ -128,7 +144,7 @@ class Sharer:
             for spec in wanted[layer]:
                 emit(spec, self._part(spec, keys, values).cpu())
 
-        self._prefill(call, max(wanted), on_layer)
+        yield from self._prefill(call, max(wanted), on_layer)
 
     def _part(self, spec: SegmentSpec, keys: Tensor, values: Tensor) -> Tensor:
         """What a segment of a shared slice holds, from K and V (kv_heads, positions, head_dim) of its layer."""
@@ -141,12 +157,12 @@ class Sharer:
         with torch.inference_mode():
             return split_head(self.bundle).source_half(spec.layer, halves, read)[0, 0]
 
-    def _excerpt(self, call: _Call) -> Tensor:
+    def _excerpt(self, call: _Call) -> Steps[Tensor]:
         """Codes of the chosen positions, (positions, code_dim) float32."""
         cut, selection = call.cut, self.bundle.config.selection
         head, scorer = self.bundle.require_translate(), self.bundle.scorer
         kept = _Kept(cut.exported.to(self.model.device), head.layers)
-        scores = self._prefill(call, self.geometry.layers - 1, kept.take, cut.asking)
+        scores = yield from self._prefill(call, self.geometry.layers - 1, kept.take, cut.asking)
         assert scores is not None
         with torch.inference_mode():
             if scorer is not None:
@@ -157,12 +173,12 @@ class Sharer:
             codes = head.encode(kept.features(self._rope, among.to(self.model.device)))
             return codes[:, : cut.specs[0].shape[1]]
 
-    def _summary(self, call: _Call) -> Tensor:
+    def _summary(self, call: _Call) -> Steps[Tensor]:
         """Codes of the summary's positions, (positions, code_dim) float32."""
         cut, head = call.cut, self.bundle.require_summary()
         at = torch.cat((cut.exported, cut.asking))
         kept = _Kept(at.to(self.model.device), head.layers)
-        self._prefill(call, max(head.layers), kept.take)
+        yield from self._prefill(call, max(head.layers), kept.take)
         with torch.inference_mode():
             features = kept.features(self._rope)[None]
             document = len(cut.exported)
@@ -174,13 +190,13 @@ class Sharer:
         last_layer: int,
         on_layer: Callable[[int, Tensor, Tensor], None],
         asking: Tensor | None = None,
-    ) -> Tensor | None:
+    ) -> Steps[Tensor | None]:
         """Prefill the prefix, unless it was before, and then the rest on top of it; `on_layer` gets both together.
 
         In two parts even where nothing is reused: how a prompt is parted changes the last bits.
         """
         ids, prefix = call.cut.tokens.ids.to(self.model.device), call.cut.prefix
-        past = self._past(ids[:prefix], last_layer, call) if prefix else []
+        past = (yield from self._past(ids[:prefix], last_layer, call)) if prefix else []
 
         def joined(layer: int, keys: Tensor, values: Tensor) -> None:
             if past:
@@ -188,29 +204,31 @@ class Sharer:
                 keys, values = torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
             on_layer(layer, keys, values)
 
-        return prefill(
-            self.model,
+        work = Prefill(
             ids[None, prefix:],
-            last_layer=last_layer,
-            on_layer=joined,
-            cancelled=call.cancelled,
+            last_layer,
+            joined,
+            call.cancelled,
             query_rows=0 if asking is None else asking - prefix,
             first_query_layer=self.bundle.config.selection.first_query_layer(self.geometry.layers),
             past=past,
         )
+        yield work
+        return work.scores
 
-    def _past(self, ids: Tensor, last_layer: int, call: _Call) -> KV:
+    def _past(self, ids: Tensor, last_layer: int, call: _Call) -> Steps[KV]:
         found = self._prefixes.get(call.owner, ids, last_layer + 1)
         if found is None:
-            found = []
-            prefill(
-                self.model,
-                ids[None],
-                last_layer=last_layer,
-                on_layer=lambda _, keys, values: found.append((keys, values)),
-                cancelled=call.cancelled,
-            )
-            self._prefixes.put(call.owner, ids, found)
+            read: KV = []
+
+            def on_layer(_: int, keys: Tensor, values: Tensor) -> None:
+                read.append(
+                    (keys.contiguous(), values.contiguous())
+                )  # not a view of what others read beside it
+
+            yield Prefill(ids[None], last_layer, on_layer, call.cancelled)
+            self._prefixes.put(call.owner, ids, read)
+            return read
         return found
 
     @property

@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import pickle
+import threading
 import time
 from contextlib import aclosing
 from typing import Any
@@ -137,7 +138,7 @@ async def test_a_foreign_exception_is_told_by_its_type_alone(
     def broken(self: Sharer, *args: Any) -> None:
         raise RuntimeError("zebra-canary-7731")
 
-    monkeypatch.setattr(Sharer, "run", broken)
+    monkeypatch.setattr(Sharer, "steps", broken)
     *_, error = await share(replica, call_for(replica, "note-1"))
     assert isinstance(error, InternalError)
     assert "canary" not in str(error) + caplog.text
@@ -148,8 +149,9 @@ async def test_a_caller_who_leaves_stops_the_prefill(replica: Replica) -> None:
     layers = count_layers(replica)
     async with aclosing(replica.share(call_for(replica, "slow", kind=SliceKind.SHARED), 30.0)) as batches:
         await anext(batches)  # the header; the prefill is under way
-    await asyncio.to_thread(replica._model.acquire)
-    replica._model.release()
+    idle = threading.Event()
+    replica._schedule.enter(iter(()), 1 << 40, Stop(30), idle.set)  # after everybody else
+    assert await asyncio.to_thread(idle.wait, 10)
     assert len(layers) < 4
     assert len(await share(replica, call_for(replica, "note-1"))) == 3
 
@@ -162,11 +164,13 @@ async def test_a_deadline_stops_the_prefill(replica: Replica) -> None:
 
 
 async def test_a_call_that_waits_for_the_model_gives_up_in_time(replica: Replica) -> None:
-    with replica._model:
-        start = time.monotonic()
-        (error,) = await share(replica, call_for(replica, "note-1"), timeout_s=0.2)
-        assert isinstance(error, DeadlineExceeded)
-        assert time.monotonic() - start < 1.0
+    free = threading.Event()
+    replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, Stop(30), lambda: None)
+    start = time.monotonic()
+    _, error = await share(replica, call_for(replica, "note-1"), timeout_s=0.2)
+    assert isinstance(error, DeadlineExceeded)
+    assert time.monotonic() - start < 1.0
+    free.set()
     assert len(await share(replica, call_for(replica, "note-1"))) == 3
 
 
@@ -179,6 +183,34 @@ async def test_calls_side_by_side_get_their_own_slices(replica: Replica) -> None
         assert one[-1].digest == other[-1].digest
 
 
+async def test_a_short_question_is_answered_while_a_long_document_is_read(replica: Replica) -> None:
+    ended: list[str] = []
+
+    async def one(name: str, kind: SliceKind) -> None:
+        assert not isinstance((await share(replica, call_for(replica, name, kind=kind)))[-1], KvwireError)
+        ended.append(name)
+
+    layers = count_layers(replica)
+    long = asyncio.create_task(one("slow", SliceKind.SHARED))
+    while not layers:
+        await asyncio.sleep(0.001)
+    await one("note-1", SliceKind.EXCERPT)
+    await long
+    assert ended == ["note-1", "slow"]
+
+
+async def test_a_reader_who_is_slow_holds_nobody_up(replica: Replica) -> None:
+    replica._limits = dataclasses.replace(
+        replica._limits, max_frame_bytes=256
+    )  # more frames than the pipe holds
+    slow = replica.share(call_for(replica, "note-1", kind=SliceKind.SHARED, question=QUESTION * 20), 30.0)
+    async with aclosing(slow) as batches:
+        await anext(batches)
+        assert len(await share(replica, call_for(replica, "note-2"))) >= 3
+        parts = [part async for batch in batches for part in batch]
+    assert not isinstance(parts[-1], KvwireError)
+
+
 async def test_relay_answers_as_the_sharer_does(replica: Replica) -> None:
     request = request_for(replica.describe(), "note-1", QUESTION)
     relay = RelayRequest(
@@ -187,7 +219,7 @@ async def test_relay_answers_as_the_sharer_does(replica: Replica) -> None:
     reply = await replica.relay(RelayCall("acme", relay), 30.0)
     assert isinstance(reply, RelayReply)
     sections, _ = replica._resolve("acme", request.sections)
-    assert reply.text == replica._sharer(request.bundle_hash).answer(sections, 5)
+    assert reply.text == "".join(replica._sharer(request.bundle_hash).answer(sections, 5))
     assert isinstance(await replica.relay(RelayCall("other", relay), 30.0), NotFound)
 
 
