@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from kvwire.errors import InvalidRequest, KvwireError, TooLarge, WireError
 from kvwire.limits import Limits
 from kvwire.segment import SliceHeader, SliceKind
 from kvwire.v1 import sharer_pb2 as pb
-from tests.kvwire.samples import description_of, excerpt_header, header_of, request_of, written
+from tests.kvwire.samples import FULL_PLAN, description_of, excerpt_header, header_of, request_of, written
 
 LIMITS = Limits()
 Reader = Callable[[Any], object]
@@ -31,7 +32,7 @@ READERS: list[tuple[type[Message], Reader]] = [
 def valid_messages() -> list[tuple[type[Message], Reader, bytes]]:
     frames, summary = written(header_of())
     parts = [header_of(), excerpt_header(), frames[0], summary]
-    requests = [request_of(kind) for kind in SliceKind]
+    requests = [request_of(kind) for kind in SliceKind] + [replace(request_of(), plan=FULL_PLAN)]
     messages: list[Message] = [serde.share_response_to_proto(part) for part in parts]
     messages += [serde.share_request_to_proto(request) for request in requests]
     messages += [serde.description_to_proto(description_of())]
@@ -59,7 +60,7 @@ def test_any_bytes_are_read_or_refused(reader: tuple[type[Message], Reader], dat
     reads_or_raises(*reader, data)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 def test_a_valid_message_with_bytes_changed_is_read_or_refused(number: int) -> None:
     message, read, data = valid_messages()[number]
     chance = random.Random(number)

@@ -2,13 +2,13 @@
 
 import torch
 
-from kvwire.codec import CodecRegistry
+from kvwire.codec import Basis, CodecRegistry, Transform
 from kvwire.codec.layout import DTYPES
 from kvwire.description import BundleRef, Description
 from kvwire.frame import Frame
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
-from kvwire.plan import Plan
+from kvwire.plan import Parts, Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
@@ -33,6 +33,22 @@ def tensor_of(spec: SegmentSpec, seed: int = 0) -> torch.Tensor:
     """Normal numbers of the spec's shape and dtype."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(spec.shape, generator=generator).to(DTYPES[spec.dtype])
+
+
+def basis_of(width: int, seed: int = 0) -> Basis:
+    """Components that stand upright on each other, each varying less than the one before."""
+    generator = torch.Generator().manual_seed(seed)
+    turned, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
+    spread = 2.0 ** -torch.arange(width).float()
+    return Basis(torch.randn(width, generator=generator), turned.half(), spread)
+
+
+def transform_of(rate: float = 2.0) -> Transform:
+    """A codec with a basis for every segment of `spec_of`, and for the first half of a code."""
+    layers = [(kind, -1 if kind is SegmentKind.CODE else 5, 8) for kind in SegmentKind]
+    places = [*layers, (SegmentKind.CODE, -1, 4)]
+    bases = {place: basis_of(place[2], seed) for seed, place in enumerate(places)}
+    return Transform(rate, bases, dict.fromkeys(bases, rate))
 
 
 def header_of(codec: str = "raw", positions: int = 3, layers: int = 2) -> SliceHeader:
@@ -74,6 +90,12 @@ def request_of(kind: SliceKind = SliceKind.SHARED, codec: str = "raw") -> ShareR
         plan=Plan(codec=codec, positions=12),
         sections=sections,
     )
+
+
+FULL_PLAN = Plan(
+    codec="raw", layers=(0, 5), parts=Parts.VALUES, last=9, bottleneck=True, padded=True, positions=300
+)
+"""Every dial of a shared slice turned."""
 
 
 def description_of() -> Description:

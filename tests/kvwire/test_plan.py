@@ -3,7 +3,8 @@
 import pytest
 
 from kvwire.errors import InvalidRequest
-from kvwire.plan import Plan
+from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.segment import SliceKind
 
 
 @pytest.mark.parametrize("field", ["positions", "code_dim", "last"])
@@ -12,7 +13,29 @@ def test_a_plan_has_no_negative_numbers(field: str) -> None:
         Plan(codec="raw", **{field: -1})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("layers", [(2, 1), (1, 1), (-1, 2)])
+@pytest.mark.parametrize("layers", [(2, 1), (1, 1), (-1, 2), (0, 2**16)])
 def test_a_plan_names_layers_once_and_in_order(layers: tuple[int, ...]) -> None:
     with pytest.raises(InvalidRequest):
         Plan(codec="raw", layers=layers)
+
+
+@pytest.mark.parametrize("kind", list(SliceKind))
+def test_codec_positions_and_padding_are_of_every_kind(kind: SliceKind) -> None:
+    Plan(codec="int8", positions=4, padded=True).check(kind)
+    WHOLE.check(kind)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("layers", (0,)), ("parts", Parts.VALUES), ("last", 1), ("bottleneck", True)]
+)
+def test_the_dials_of_a_shared_slice_are_refused_for_others(field: str, value: object) -> None:
+    plan = Plan(codec="raw", **{field: value})  # type: ignore[arg-type]
+    plan.check(SliceKind.SHARED)
+    for kind in (SliceKind.EXCERPT, SliceKind.SUMMARY):
+        with pytest.raises(InvalidRequest, match=f"{kind} has no {field}"):
+            plan.check(kind)
+
+
+def test_a_shared_slice_has_no_code_to_cut() -> None:
+    with pytest.raises(InvalidRequest, match="no code_dim"):
+        Plan(codec="raw", code_dim=4).check(SliceKind.SHARED)

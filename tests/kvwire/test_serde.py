@@ -5,17 +5,22 @@ import pytest
 from kvwire import serde
 from kvwire.errors import BadHeader, InvalidRequest, TooLarge
 from kvwire.limits import Limits
+from kvwire.plan import Parts, Plan
 from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceKind
+from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 from kvwire.v1 import sharer_pb2 as pb
+from kvwire.writer import SliceWriter
 from tests.kvwire.samples import (
+    CODECS,
+    FULL_PLAN,
     REQUEST_ID,
     SHARER,
     description_of,
     excerpt_header,
     header_of,
     request_of,
+    tensor_of,
     written,
 )
 
@@ -26,6 +31,68 @@ LIMITS = Limits()
 def test_a_request_survives(kind: SliceKind) -> None:
     data = serde.share_request_to_proto(request_of(kind)).SerializeToString()
     assert serde.share_request_from_proto(pb.ShareRequest.FromString(data), LIMITS) == request_of(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan"),
+    [
+        (SliceKind.SHARED, FULL_PLAN),
+        (SliceKind.EXCERPT, Plan(codec="int8", positions=8, code_dim=64, padded=True)),
+        (SliceKind.SUMMARY, Plan(codec="x" * 256, positions=2**32 - 1)),
+    ],
+)
+def test_a_plan_and_a_cap_survive(kind: SliceKind, plan: Plan) -> None:
+    request = replace(request_of(kind), plan=plan, max_bytes=2**40)
+    data = serde.share_request_to_proto(request).SerializeToString()
+    read = serde.share_request_from_proto(pb.ShareRequest.FromString(data), LIMITS)
+    assert read == request and read.digest() == request.digest()
+
+
+def test_the_digest_of_a_request_covers_every_field() -> None:
+    request = replace(request_of(), plan=FULL_PLAN)
+    question, document = request.sections
+    changed = [
+        replace(request, protocol_version=1),
+        replace(request, request_id=bytes(16)),
+        replace(request, sharer=replace(SHARER, name="other")),
+        replace(request, sharer=replace(SHARER, revision="other")),
+        replace(request, bundle_hash="other"),
+        replace(request, codec_hash="other"),
+        replace(request, max_bytes=1),
+        replace(request, sections=(document, question)),
+        replace(request, sections=(replace(question, text="?"), document)),
+        replace(request, sections=(replace(question, role=Role.SYSTEM), document)),
+        replace(request, sections=(question, replace(document, document_id="note-2"))),
+        replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw")),
+        replace(request, kind=SliceKind.SUMMARY, plan=Plan(codec="raw")),
+        replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw", code_dim=1)),
+        *(
+            replace(request, plan=replace(FULL_PLAN, **change))
+            for change in (
+                {"codec": "other"},
+                {"positions": 1},
+                {"layers": (0,)},
+                {"parts": Parts.KEYS},
+                {"last": 8},
+                {"bottleneck": False},
+                {"padded": False},
+            )
+        ),
+    ]
+    digests = {other.digest() for other in (request, *changed)}
+    assert len(digests) == 1 + len(changed) and {len(digest) for digest in digests} == {16}
+
+
+@pytest.mark.parametrize("positions", [1, 16, 32])
+def test_beside_its_payload_an_excerpt_costs_less_than_100_bytes(positions: int) -> None:
+    code = SegmentSpec(0, SegmentKind.CODE, -1, (positions, 512), "float32")
+    header = replace(excerpt_header(), specs=(code,))
+    writer = SliceWriter(header, CODECS.get("raw"), Limits())
+    frames = writer.write(code, tensor_of(code))
+    summary = writer.summary({"queue": 0.25, "prefill": 1.5, "encode": 0.25})
+    parts = (header, *frames, summary)
+    messages = [serde.share_response_to_proto(part).SerializeToString() for part in parts]
+    assert sum(map(len, messages)) - summary.payload_bytes < 100
 
 
 @pytest.mark.parametrize("header", [header_of(), excerpt_header(), replace(header_of(), specs=())])
@@ -103,6 +170,32 @@ def broken_requests() -> dict[str, object]:
 
     def long_question(message: pb.ShareRequest) -> None:
         message.sections[0].text = "x" * 9_000
+
+    def no_plan(message: pb.ShareRequest) -> None:
+        message.ClearField("plan")
+
+    def unknown_parts(message: pb.ShareRequest) -> None:
+        message.plan.ClearField("parts")
+        message.plan.MergeFromString(b"\x18\x09")
+
+    def unordered_layers(message: pb.ShareRequest) -> None:
+        message.plan.layers.extend([3, 1])
+
+    def repeated_layer(message: pb.ShareRequest) -> None:
+        message.plan.layers.extend([3, 3])
+
+    def layer_of_no_model(message: pb.ShareRequest) -> None:
+        message.plan.layers.append(2**32 - 1)
+
+    def many_layers(message: pb.ShareRequest) -> None:
+        message.plan.layers.extend(range(60_000))
+
+    def cut_codes_of_a_shared_slice(message: pb.ShareRequest) -> None:
+        message.plan.code_dim = 4
+
+    def layers_of_an_excerpt(message: pb.ShareRequest) -> None:
+        message.kind = pb.SLICE_KIND_EXCERPT
+        message.plan.layers.append(1)
 
     return {name: f for name, f in locals().items() if callable(f)}
 
