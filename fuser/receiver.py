@@ -7,7 +7,7 @@ expanded to extra positions that stand where the withheld document would, and th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from fuser.bundle import Bundle
 from fuser.generate import greedy_ids, pieces, stop_tokens
 from fuser.geometry import Geometry, window
+from fuser.prefixes import PrefixCache
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.rope import Rope
 from fuser.shared import shared_positions
@@ -24,8 +25,11 @@ from fuser.slice_specs import HALVES, source_of, split_head
 from fuser.translate import split_kv
 from kvwire.errors import TooLarge, Unsupported
 from kvwire.plan import WHOLE, Plan
-from kvwire.section import Section
+from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind
+
+
+_HEADS_BYTES: Final = 32 << 20
 
 
 class Receiver:
@@ -35,6 +39,7 @@ class Receiver:
 
     Attributes:
         window: positions the model was made for; prompt, prefix, slice and answer have to fit.
+        heads: what stands before a slice, learnt prefix included, of prompts that were begun before.
     """
 
     def __init__(self, model: Any, tokenizer: Any, bundle: Bundle) -> None:
@@ -50,6 +55,7 @@ class Receiver:
         self.rope = Rope(model)
         self.stops = stop_tokens(model, tokenizer)
         self.window = window(model.config)
+        self.heads = PrefixCache(_HEADS_BYTES)
 
     def begin(self, sections: Sequence[Section]) -> Draft:
         """Render and tokenise the Receiver's prompt; cloud sections keep their place but give no text.
@@ -94,13 +100,24 @@ class Draft:
         until = len(self._prompt.ids) - 1 if kind is SliceKind.SHARED else self._insertion
         prefix = self._receiver.bundle.prefix_kv(kind)
         self._check_window(0 if prefix is None else len(prefix))
+        self._done, heads = until, self._receiver.heads
+        # It is the same for every question over a document; notes of the edge are not kept beyond their answer.
+        kept = kind is not SliceKind.SHARED and all(
+            s.visibility is not Visibility.EDGE for s in self._sections
+        )
+        ids, owner = self._prompt.ids[:until], str(kind)
+        if kept and (known := heads.get(owner, ids, 1)) is not None:
+            for layer, (keys, values) in enumerate(known):
+                self.cache.update(keys, values, layer)
+            return
         with torch.inference_mode():
             if until:
-                ids = self._prompt.ids[None, :until].to(self._receiver.model.device)
-                self._receiver.model.get_decoder()(input_ids=ids, past_key_values=self.cache, use_cache=True)
-            self._done = until
+                run = ids[None].to(self._receiver.model.device)
+                self._receiver.model.get_decoder()(input_ids=run, past_key_values=self.cache, use_cache=True)
             if prefix is not None and len(prefix):
                 self._append(prefix)
+        if kept and self.cache.get_seq_length():
+            heads.put(owner, ids, [(layer.keys, layer.values) for layer in self.cache.layers])
 
     def receive(self, header: SliceHeader, plan: Plan = WHOLE) -> None:
         """Take the header, whose spans count this draft's sections: which exported position feeds which of ours.

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from fuser.bundle import Bundle
 from fuser.models.load import load_model
@@ -12,7 +13,7 @@ from fuser.sharer import Sharer
 from fuser.translate import TranslateConfig
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from tests.in_one_process import answer_in_one_process
+from tests.in_one_process import answer_in_one_process, cache_of
 
 QUESTIONS = ["Who keeps the key?", "何时开门？", "What is 12 + 345? 👩‍🔬", "x"]
 
@@ -69,3 +70,32 @@ def test_pieces_join_to_the_decoded_tokens(plain: Receiver) -> None:
     draft.prefill(None)
     text = "".join(draft.generate(40))
     assert text == plain.tokenizer.decode(draft.tokens, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY, None])
+def test_what_stands_before_a_slice_is_run_once_and_changes_no_bit(
+    tiny_bundle: Path, tiny_receiver: Path, kind: SliceKind | None
+) -> None:
+    receiver = Receiver(*load_model(tiny_receiver), Bundle.load(tiny_bundle))
+    ran: list[int] = []
+    receiver.model.get_input_embeddings().register_forward_hook(
+        lambda _, ids, __: ran.append(ids[0].shape[1])
+    )
+    drafts = []
+    for text in QUESTIONS:
+        draft = receiver.begin(asked(text))
+        draft.prefill(kind)
+        drafts.append(cache_of(draft))
+        assert list(draft.generate(5))  # what is written behind it is nobody else's
+    assert len(ran) == 1 + 5 * len(QUESTIONS)
+    for keys, values in drafts[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(keys + values, drafts[0][0] + drafts[0][1], strict=True))
+
+
+def test_notes_of_the_edge_are_not_kept(plain: Receiver) -> None:
+    notes = Section(Role.DOCUMENT, Visibility.EDGE, text="The key hangs behind the clock.")
+    before = plain.heads.bytes
+    draft = plain.begin((notes, *asked("Who keeps the key?")))
+    draft.prefill(None)
+    assert draft.cache.get_seq_length() > 0
+    assert plain.heads.bytes == before
