@@ -7,13 +7,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fuser.evaluate.dial import Dial
+from fuser.evaluate.dial import Dial, plan_name
 from fuser.evaluate.interval import Interval
 from fuser.evaluate.plot import check
 from fuser.evaluate.report import CEILINGS, gap
-from fuser.evaluate.rows import DOCUMENT_ROWS, SELECTED, SENT, counterpart
+from fuser.evaluate.rows import DOCUMENT_ROWS, SELECTED, SENT, SUMMARIES, counterpart
 from fuser.select import SelectionConfig
 
+_SENT = (*SENT, *SUMMARIES)
 _LEVELS = ("receiver", "text", "sharer")  # rows without a dial, shown as lines across
 
 _SHARES = {f"gap to {ceiling} closed": ceiling for ceiling in CEILINGS}
@@ -32,7 +33,7 @@ def curve(table: Mapping[str, Any], selection: SelectionConfig, dials: Sequence[
     points: list[dict[str, Any]] = []
     for dial in dials:
         fused = f"fused {dial}".rstrip()
-        names = {row: counterpart(fused, row) for row in (*SENT, *SELECTED)}
+        names = {row: counterpart(fused, row) for row in (*_SENT, *SELECTED)}
         wanted = {
             "transfer": f"transfer: {fused} - {names['mismatched']}",
             **{share: gap(fused, ceiling) for share, ceiling in _SHARES.items()},
@@ -43,8 +44,7 @@ def curve(table: Mapping[str, Any], selection: SelectionConfig, dials: Sequence[
                 "dial": str(dial),
                 "positions": chosen.positions,
                 "pool": chosen.pool,
-                "codec": dial.plan.codec,
-                "code_dim": dial.plan.code_dim,
+                "plan": plan_name(dial.plan),
                 "rows": {row: rows[name] for row, name in names.items() if name in rows},
                 "differences": {
                     metric: {short: found[long] for short, long in wanted.items() if long in found}
@@ -60,7 +60,7 @@ def curve_markdown(report: Mapping[str, Any]) -> str:
     lines = [""]
     points: Sequence[Mapping[str, Any]] = report.get("curve", ())
     for metric in dict.fromkeys(metric for point in points for metric in point["differences"]):
-        rows = [row for row in (*SENT, *SELECTED) if any(row in point["rows"] for point in points)]
+        rows = [row for row in (*_SENT, *SELECTED) if any(row in point["rows"] for point in points)]
         shares = list(dict.fromkeys(name for point in points for name in point["differences"][metric]))
         lines += [
             "",
@@ -72,7 +72,7 @@ def curve_markdown(report: Mapping[str, Any]) -> str:
         for point in points:
             cells = [_cell(point["rows"].get(row), metric) for row in rows]
             cells += [_shown(point["differences"][metric].get(share)) for share in shares]
-            lines.append(f"| {point['positions']} | {_plan(point)} | {' | '.join(cells)} |")
+            lines.append(f"| {point['positions']} | {point['plan']} | {' | '.join(cells)} |")
     return "\n".join(lines) if points else ""
 
 
@@ -131,15 +131,11 @@ def _lines(points: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], list[Ma
     found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for point in points:
         for row in point["rows"]:
-            name = (row, _plan(point)) if row in SENT else (row,)
+            name = (row, point["plan"]) if row in _SENT else (row,)
             line = found.setdefault(name, [])
             if all(point["positions"] != other["positions"] for other in line):
                 line.append(point)
     return found
-
-
-def _plan(point: Mapping[str, Any]) -> str:
-    return str(point["codec"]) + (f":{point['code_dim']}" if point["code_dim"] else "")
 
 
 def _draw(axes: Any, places: Sequence[float], values: Sequence[Any], label: str, colour: int) -> None:

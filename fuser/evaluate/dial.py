@@ -9,9 +9,7 @@ from itertools import product
 from fuser.bundle import Bundle
 from fuser.select import SelectionConfig
 from kvwire.codec import CodecRegistry
-from kvwire.plan import Plan
-
-RAW = Plan(codec="raw")
+from kvwire.plan import WHOLE, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +20,13 @@ class Dial:
     max-pooling of scores, as in `SelectionConfig`; 0 is the bundle's own.
     """
 
-    plan: Plan = RAW
+    plan: Plan = WHOLE
     pool: int = 0
 
     @property
     def selection(self) -> Dial:
         """What decides which positions are chosen, and nothing of how they are sent."""
-        return Dial(replace(RAW, positions=self.plan.positions), self.pool)
+        return Dial(replace(WHOLE, positions=self.plan.positions), self.pool)
 
     def select(self, config: SelectionConfig) -> SelectionConfig:
         """The bundle's selection with this dial's numbers in it."""
@@ -38,13 +36,19 @@ class Dial:
     def __str__(self) -> str:
         """As row names have it, such as `m8 p3 int8:256`; empty for the bundle's own way."""
         plan = self.plan
-        sent = plan.codec + (f":{plan.code_dim}" if plan.code_dim else "")
+        sent = plan_name(plan)
         words = (
             f"m{plan.positions}" if plan.positions else "",
             f"p{self.pool}" if self.pool else "",
-            "" if sent == RAW.codec else sent,
+            "" if sent == WHOLE.codec else sent,
         )
         return " ".join(word for word in words if word)
+
+
+def plan_name(plan: Plan) -> str:
+    """How codes are sent, such as `int8:256` or `int8:256:padded`."""
+    dim, padded = f":{plan.code_dim}" if plan.code_dim else "", ":padded" if plan.padded else ""
+    return f"{plan.codec}{dim}{padded}"
 
 
 def dials(bundle: Bundle, positions: Iterable[int], pool: int, plans: Iterable[Plan]) -> tuple[Dial, ...]:
@@ -58,21 +62,22 @@ def dials(bundle: Bundle, positions: Iterable[int], pool: int, plans: Iterable[P
         Unsupported: a codec that neither the wire nor the bundle has.
     """
     own = bundle.config.selection
-    codes = bundle.translate.code_dim if bundle.translate is not None else 0
+    heads = [head for head in (bundle.translate, bundle.summary) if head is not None]
+    lengths = {head.config.code_dim for head in heads}
     registry = registry_of(bundle)
     found: dict[Dial, None] = {}
-    for count, plan in product(list(positions) or [0], list(plans) or [RAW]):
+    for count, plan in product(list(positions) or [0], list(plans) or [WHOLE]):
         registry.get(plan.codec)
-        if plan.code_dim > codes:
-            raise ValueError(f"plan {plan.codec}:{plan.code_dim}: the bundle's codes have {codes} numbers")
-        dial = Dial(
-            Plan(
-                codec=plan.codec,
-                positions=0 if count == own.positions else count,
-                code_dim=0 if plan.code_dim == codes else plan.code_dim,
-            ),
-            0 if pool == own.pool else pool,
+        if plan.code_dim > min(lengths, default=0):
+            raise ValueError(
+                f"plan {plan_name(plan)}: codes of this bundle have {min(lengths, default=0)} numbers"
+            )
+        sent = replace(
+            plan,
+            positions=0 if count == own.positions else count,
+            code_dim=0 if {plan.code_dim} == lengths else plan.code_dim,
         )
+        dial = Dial(sent, 0 if pool == own.pool else pool)
         dial.select(own)
         found[dial] = None
     return tuple(found)

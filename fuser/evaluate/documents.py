@@ -25,9 +25,8 @@ from fuser.evaluate.questions import DocumentQuestion, by_document
 from fuser.evaluate.relay import ANSWER_TOKENS, SharerTexts
 from fuser.evaluate.rows import (
     BACKGROUND,
+    EXCERPTS,
     READS_FIRST,
-    SELECTED,
-    SENT,
     SERVICE_ROWS,
     WHOLE,
     Extras,
@@ -121,14 +120,14 @@ class DocumentEvaluation:
     ) -> Iterator[list[Prediction]]:
         row, dial = self._rows.get(name, (name, Dial()))
         if row.removesuffix("-mismatched") in SERVICE_ROWS:
-            return self._by_service(row, todo)
+            return self._by_service(name, todo)
         if row in ("sharer", BACKGROUND):
             return self._by_sharer(row, todo)
         bundle, sharer = self.bundle, self._sharer
         if row == "identical" and self._extras.identical is not None:
             bundle, sharer = self._extras.identical, self._receiver
         sliced: tuple[Excerpts | None, float] = None, 0.0
-        if row in (*SENT, *SELECTED, *WHOLE, "identical"):
+        if row in EXCERPTS:
             cache, reading = self._caches.read(bundle, sharer, progress, deadline)
             selection = dial.select(bundle.config.selection)
             if row in WHOLE:
@@ -206,15 +205,16 @@ class DocumentEvaluation:
                 for q, text, seconds in batch
             ]
 
-    def _by_service(self, row: str, todo: Sequence[int]) -> Iterator[list[Prediction]]:
+    def _by_service(self, name: str, todo: Sequence[int]) -> Iterator[list[Prediction]]:
+        row, dial = self._rows[name]
         kind = SERVICE_ROWS[row.removesuffix("-mismatched")]
         service = ServiceRows(self._sharer, self._receiver, self.bundle)
         for index in todo:
             question = self._questions[index]
             source = self._questions[self._strangers[index]] if row.endswith("-mismatched") else question
             asked = question.question if row.startswith("shared") else source.question
-            text, sent, seconds = service.answer(kind, question, source.document, asked)
-            yield [Prediction(row, question.id, text, marks(text, question.answers), seconds, sent)]
+            text, sent, seconds = service.answer(kind, question, source.document, asked, dial.plan)
+            yield [Prediction(name, question.id, text, marks(text, question.answers), seconds, sent)]
 
     def _heard(self, row: str) -> dict[str, Prediction]:
         return {p.item: p for p in self.log.predictions if p.row == row}

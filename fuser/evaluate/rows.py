@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuser.bundle import Bundle
@@ -53,11 +54,17 @@ READS_FIRST = {"relay-fair": "sharer", "routing": "sharer", "relay-paper": BACKG
 SENT = ("fused", "mismatched")
 """Rows that are made once for every dial (`fuser.evaluate.dial`)."""
 
+SUMMARIES = ("summary", "summary-mismatched")
+"""Likewise; but their positions are learnt, not chosen: a pool means nothing to them."""
+
 SELECTED = ("excerpt-text", "own", "sharer-excerpt")
 """Rows that are made once for every choice of positions: nothing is encoded for them."""
 
 WHOLE = ("own-all", "translated-all")
 """Rows that have all of the document's positions."""
+
+EXCERPTS = ("fused", "mismatched", "identical", *SELECTED, *WHOLE)
+"""Rows that read document positions of the Sharer's."""
 
 SERVICE_ROWS = {"shared": SliceKind.SHARED, "summary": SliceKind.SUMMARY}
 """Row -> the slice it is cut as; each has a row `-mismatched` too."""
@@ -78,10 +85,19 @@ def dialled(dials: Sequence[Dial]) -> dict[str, tuple[str, Dial]]:
     """Every row of a table by its name, `fused m8 int8` say: the row of `DOCUMENT_ROWS` it is of, and its dial."""
     found: dict[str, tuple[str, Dial]] = {}
     for row in DOCUMENT_ROWS:
-        for dial in dials if row in (*SENT, *SELECTED) else (Dial(),):
-            used = dial.selection if row in SELECTED else dial
+        for dial in dials:
+            used = _of(row, dial)
             found[f"{row} {used}".rstrip()] = (row, used)
     return found
+
+
+def _of(row: str, dial: Dial) -> Dial:
+    """As much of a dial as a row has."""
+    if row in SENT:
+        return dial
+    if row in SUMMARIES:
+        return replace(dial, pool=0)
+    return dial.selection if row in SELECTED else Dial()
 
 
 def label(row: str, dial: Dial) -> str:
@@ -93,9 +109,14 @@ def label(row: str, dial: Dial) -> str:
 def counterpart(name: str, row: str) -> str:
     """Name of the row that is to be compared with the row `name`: at the same dial, as far as it has one."""
     _, *words = name.split()
+    chosen = {word for word in words if re.fullmatch(r"[mp]\d+", word)}
     if row in SELECTED:
-        words = [word for word in words if word[0] in "mp" and word[1:].isdigit()]
-    return " ".join((row, *words)) if row in (*SENT, *SELECTED) else row
+        words = [word for word in words if word in chosen]
+    elif row in SUMMARIES:
+        words = [word for word in words if word not in chosen or word[0] == "m"]
+    elif row not in SENT:
+        words = []
+    return " ".join((row, *words))
 
 
 def missing(row: str, bundle: Bundle, extras: Extras, chat: bool, documents: int) -> str | None:
@@ -111,7 +132,7 @@ def missing(row: str, bundle: Bundle, extras: Extras, chat: bool, documents: int
     if row not in DOCUMENT_ROWS:
         raise ValueError(f"unknown row {row!r}; rows over documents are {', '.join(DOCUMENT_ROWS)}")
     kind = SERVICE_ROWS.get(row.removesuffix("-mismatched"))
-    if row in (*SENT, *SELECTED, *WHOLE):
+    if row in EXCERPTS and row != "identical":
         kind = SliceKind.EXCERPT
     if kind is not None and kind not in bundle.kinds:
         return f"the bundle makes no {kind} slices"

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import time
 
+from torch import Tensor
+
 from fuser.bundle import Bundle
 from fuser.evaluate.batch import first_line
+from fuser.evaluate.dial import registry_of
 from fuser.evaluate.models import Model
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS, sharer_sections
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from fuser.train.reading import WITHHELD
+from kvwire.payload import payload_codec
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 
@@ -33,25 +38,31 @@ class ServiceRows:
         self._bundle = bundle
 
     def answer(
-        self, kind: SliceKind, question: DocumentQuestion, document: str, asked: str
+        self, kind: SliceKind, question: DocumentQuestion, document: str, asked: str, plan: Plan
     ) -> tuple[str, int, float]:
         """The Receiver's answer to `question` with the slice of `document` cut for the question `asked`.
 
         Returns:
-            First line of the answer, payload bytes of the slice as it left the Sharer, seconds of both sides.
+            First line of the answer, payload bytes of the slice, seconds of both sides.
         """
         began = time.perf_counter()
         limit = self._bundle.config.selection.positions
-        cut = self._sharer.plan(sharer_sections(document, asked), kind, limit)
+        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+        cut = self._sharer.plan(sharer_sections(document, asked), kind, limit, plan)
         header = SliceHeader(bytes(16), kind, cut.specs, cut.spans, cut.tail)
         draft = self._receiver.begin(
             (WITHHELD, Section(Role.QUESTION, Visibility.SHARED, text=question.question))
         )
         draft.prefill(kind)
-        draft.receive(header)
+        draft.receive(header, plan)
 
-        def emit(spec: SegmentSpec, tensor: object) -> None:
-            draft.add(Segment(spec, tensor))  # type: ignore[arg-type]
+        sent = 0
+
+        def emit(spec: SegmentSpec, tensor: Tensor) -> None:
+            nonlocal sent
+            payload = codec.encode(tensor, spec)
+            sent += len(payload)
+            draft.add(Segment(spec, codec.decode(payload, spec)))
 
         self._sharer.run(cut, emit)
         text = ""
@@ -59,4 +70,4 @@ class ServiceRows:
             text += piece
             if "\n" in text.lstrip():
                 break
-        return first_line(text), header.raw_bytes, time.perf_counter() - began
+        return first_line(text), sent, time.perf_counter() - began

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import torch
@@ -16,10 +16,12 @@ from fuser.evaluate.dial import registry_of
 from fuser.evaluate.excerpt import Excerpts
 from fuser.prefill import prefill
 from fuser.prompt import tokenise
+from fuser.slice_specs import slice_specs
 from fuser.train.reading import Reading
 from fuser.translate import features_of
+from kvwire.payload import payload_codec
 from kvwire.plan import Plan
-from kvwire.segment import SegmentKind, SegmentSpec
+from kvwire.segment import SliceKind
 
 
 class Slices(Protocol):
@@ -37,8 +39,8 @@ class Translated:
 
     def __init__(self, bundle: Bundle, excerpts: Excerpts, plan: Plan) -> None:
         self._head = bundle.require_translate()
-        self._codec = registry_of(bundle).get(plan.codec)
-        self._sent = plan.code_dim or self._head.code_dim
+        self._codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
+        self._specs = partial(slice_specs, bundle, SliceKind.EXCERPT, plan, dtype="float32")
         self._excerpts = excerpts
 
     def count(self, index: int) -> int:
@@ -46,11 +48,13 @@ class Translated:
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         with torch.inference_mode():
-            codes = self._head.encode(self._excerpts.features(indices))[..., : self._sent]
-            spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape[1:]), "float32")
+            codes = self._head.encode(self._excerpts.features(indices))
+            (spec,) = self._specs(positions=codes.shape[1])
+            sent = spec.shape[1]
+            codes = codes[..., :sent].contiguous()
             payloads = [self._codec.encode(code, spec) for code in codes]
             arrived = torch.stack([self._codec.decode(payload, spec) for payload in payloads])
-            whole = functional.pad(arrived, (0, self._head.code_dim - self._sent))
+            whole = functional.pad(arrived, (0, self._head.code_dim - sent))
             return self._head.expand(whole), [len(payload) for payload in payloads]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,8 +94,8 @@ def evaluate(
     plan: Annotated[
         str | None,
         typer.Option(
-            help="How codes are sent, comma between: CODEC, or CODEC:N for the first N numbers of each. "
-            "[default: raw]",
+            help="How codes are sent, comma between: CODEC, or CODEC:N for the first N numbers of each; "
+            "either with :padded. [default: raw]",
             rich_help_panel=_SLICES,
         ),
     ] = None,
@@ -220,8 +221,10 @@ def _number(option: str, word: str) -> int:
 def _plan(word: str) -> "Plan":
     from kvwire.plan import Plan
 
-    codec, colon, kept = word.partition(":")
-    return Plan(codec=codec, code_dim=_number(f"--plan {codec}:", kept) if colon else 0)
+    found = re.fullmatch(r"([^:]+)(?::([1-9]\d*))?(:padded)?", word)
+    if found is None:
+        raise ValueError(f"--plan {word}: expected CODEC or CODEC:NUMBERS, and :padded after either")
+    return Plan(codec=found[1], code_dim=int(found[2] or 0), padded=found[3] is not None)
 
 
 def _run(config: "EvaluateConfig", max_minutes: float) -> dict[str, Any]:
