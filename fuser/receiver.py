@@ -28,7 +28,6 @@ from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind
 
-
 _HEADS_BYTES: Final = 32 << 20
 
 
