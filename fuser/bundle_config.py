@@ -42,9 +42,7 @@ class BundleConfig:
 
     def __post_init__(self) -> None:
         if self.selection.rule == "learnt" and self.translate is None:
-            raise ValueError(
-                'selection.rule "learnt" needs a translate head: its scorer reads the same features'
-            )
+            raise ValueError('selection.rule "learnt" chooses excerpts: it needs a translate head')
 
     def new_fuse(self) -> FuseHead | None:
         """An untrained fuse head of the configured shape."""
@@ -71,10 +69,10 @@ class BundleConfig:
 
     def new_scorer(self) -> Scorer | None:
         """An untrained scorer, where the selection rule is learnt."""
-        if self.selection.rule != "learnt" or self.translate is None:
+        if self.selection.rule != "learnt":
             return None
-        layers = len(self.translate.sharer_layers) or self.sharer_geometry.layers
-        return Scorer(2 * layers * self.sharer_geometry.layer_width)
+        layers = self.sharer_geometry.layers
+        return Scorer((layers - self.selection.first_query_layer(layers)) * self.selection.heads)
 
     def to_json(self) -> str:
         """The canonical text: sorted keys, two spaces, non-ASCII kept, a newline at the end."""

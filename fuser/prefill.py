@@ -41,8 +41,10 @@ class Prefill:
     query_rows: which of `ids` ask, (rows,) int64, or how many of the last ones: their attention rows are read; 0 reads
         none.
     first_query_layer: attention below this layer is not read.
+    per_head: attention heads are kept apart instead of summed.
     past: K and V of every layer for the positions before `ids`, as `on_layer` gave them; empty for none.
-    scores: once run, (batch, past and new positions) float32: attention rows summed over the layers read, or None.
+    scores: once run, (batch, past and new positions) float32: attention rows summed over the layers read; with
+        `per_head` (batch, layers read * heads, past and new positions), layer after layer; None where none was read.
     failure: once run, what ended it early: Cancelled, or what `on_layer` raised.
     """
 
@@ -52,6 +54,7 @@ class Prefill:
     cancelled: Callable[[], bool] = lambda: False
     query_rows: Tensor | int = 0
     first_query_layer: int = 0
+    per_head: bool = False
     past: Sequence[tuple[Tensor, Tensor]] = ()
     scores: Tensor | None = field(default=None, init=False)
     failure: Exception | None = field(default=None, init=False)
@@ -82,8 +85,11 @@ class Prefill:
         if self.failure is not None or layer > self.last_layer:
             return False
         if self._asks and layer >= self.first_query_layer:
-            row = attention_row(query, keys, scaling, self.query_rows)
-            self.scores = row if self.scores is None else self.scores + row
+            row = attention_row(query, keys, scaling, self.query_rows, self.per_head)
+            if self.scores is None:
+                self.scores = row
+            else:
+                self.scores = torch.cat((self.scores, row), dim=1) if self.per_head else self.scores + row
         return layer < self.last_layer
 
     def joined(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,40 +1,43 @@
-"""The learnt selection rule: attention, weighed with what stands at each position."""
+"""The learnt selection rule: which of the Sharer's attention heads point at answers."""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from torch import Tensor, nn
 
-_LEAST = 1e-9  # attention below this counts as this
+_LEAST = 1e-5  # attention below this counts as this
 
 
 class Scorer(nn.Module):
-    """score = exponent . log(attention) + weights . features: the attention times a learnt prior of the position.
+    """score = weight . log(attention), one weight for each attention head that is read.
 
-    Attention says what the question looks at, and much of that is sinks, names and punctuation; the prior says what
-    can be an answer at all. At its start the prior is flat, so it ranks as the attention alone does. One number a
-    feature and one exponent, float32.
+    A few heads retrieve: they attend to what is copied into the answer (Retrieval Head, arXiv 2404.15574), while most
+    look at sinks, names and punctuation. Untrained, all heads weigh the same.
 
     Args:
-        features: standardised Sharer numbers of one position, as the translate head reads them.
+        heads: attention heads, of all layers read together.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, heads: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(features))
-        self.exponent = nn.Parameter(torch.ones(()))
+        self.weight = nn.Parameter(torch.full((heads,), 1 / heads))
 
-    def forward(self, features: Tensor, attention: Tensor) -> Tensor:
-        """Scores (..., positions) float32 of positions with standardised features (..., positions, features).
+    def forward(self, attention: Tensor) -> Tensor:
+        """attention (..., heads, positions) in [0, 1], layer after layer -> scores (..., positions) float32."""
+        scores: Tensor = self.weight @ attention.float().clamp(min=_LEAST).log()
+        return scores
 
-        attention: (..., positions), the rows that `fuser.select.attention_row` gives, summed over layers.
+    def loss(self, attention: Tensor, wanted: Tensor, real: Tensor) -> Tensor:
+        """Minus the mean log probability of wanted positions, under a softmax over a document's; mean over documents.
+
+        attention: (batch, heads, positions), padded; wanted, real: (batch, positions) bool, at least one wanted a row.
         """
-        prior: Tensor = features.float() @ self.weight
-        return prior + self.exponent * attention.float().clamp(min=_LEAST).log()
+        log = self(attention).masked_fill(~real, float("-inf")).log_softmax(-1)
+        each: Tensor = -log.where(wanted, 0.0).sum(1) / wanted.sum(1)
+        return each.mean()
 
-    def loss(self, features: Tensor, attention: Tensor, wanted: Tensor) -> Tensor:
-        """Minus the log of the softmax mass on the wanted positions (bool, at least one a row), mean over rows."""
-        scores: Tensor = self(features, attention)
-        hit = scores.masked_fill(~wanted, float("-inf"))
-        missed: Tensor = scores.logsumexp(-1) - hit.logsumexp(-1)
-        return missed.mean()
+    def digest(self) -> str:
+        """SHA-256 of the weights, in hex."""
+        return hashlib.sha256(self.weight.detach().float().cpu().numpy().tobytes()).hexdigest()

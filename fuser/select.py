@@ -35,8 +35,8 @@ class SelectionConfig:
             in every prompt.
         "pooled": the last tokens ask, as the observation window of SnapKV (arXiv 2404.14469), and hits bring their
             neighbours: `pool` is 3 or more.
-        "learnt": as "last", and a trained scorer weighs the attention with what stands at each position
-            (`fuser.scorer`).
+        "learnt": the last tokens ask, and trained weights say which attention heads to follow (`fuser.scorer`).
+    heads: attention heads of a Sharer layer; for the rule "learnt" alone.
     """
 
     positions: int = 16
@@ -44,6 +44,7 @@ class SelectionConfig:
     rows: int = 1
     pool: int = 1
     rule: Rule = field(default="last", metadata=LATER)
+    heads: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.positions < 1 or self.rows < 1 or self.pool < 1 or self.pool % 2 == 0:
@@ -56,6 +57,8 @@ class SelectionConfig:
             raise ValueError(
                 'selection.rows is for the last tokens; with rule "question" all question tokens ask'
             )
+        if (self.rule == "learnt") != (self.heads > 0):
+            raise ValueError('selection.heads, of a Sharer layer, belongs to rule "learnt", and to it alone')
 
     def first_query_layer(self, layers: int) -> int:
         """The lowest of the Sharer's `layers` whose attention counts."""
@@ -80,7 +83,9 @@ class SelectionConfig:
         return torch.arange(max(0, length - self.rows), length)
 
 
-def attention_row(query: Tensor, keys: Tensor, scaling: float, rows: Tensor | int) -> Tensor:
+def attention_row(
+    query: Tensor, keys: Tensor, scaling: float, rows: Tensor | int, per_head: bool = False
+) -> Tensor:
     """Attention of some tokens, max over heads and mean over those tokens.
 
     Args:
@@ -89,29 +94,33 @@ def attention_row(query: Tensor, keys: Tensor, scaling: float, rows: Tensor | in
             `kv_heads`.
         scaling: the model's softmax scale.
         rows: which of the new positions ask, (rows,) int64; or how many of the last ones.
+        per_head: keep the heads apart.
 
     Returns:
-        (batch, positions) float32, in [0, 1].
+        (batch, positions), or (batch, heads, positions) with `per_head`; float32, in [0, 1].
     """
     new = query.shape[2]
     if isinstance(rows, int):
         rows = torch.arange(max(0, new - rows), new)
     rows = rows.to(query.device)
-    total = query.new_zeros(query.shape[0], keys.shape[2], dtype=torch.float32)
+    kept = query.shape[1] if per_head else 1
+    total = query.new_zeros(query.shape[0], kept, keys.shape[2], dtype=torch.float32)
     transposed = keys.float().transpose(2, 3)
     for some in rows.split(_ROWS_AT_ONCE):
-        total += _weights(query[:, :, some].float(), transposed, scaling, some + keys.shape[2] - new).sum(1)
-    return total / len(rows)
+        weights = _weights(query[:, :, some].float(), transposed, scaling, some + keys.shape[2] - new)
+        total += (weights if per_head else weights.amax(1, keepdim=True)).sum(2)
+    total /= len(rows)
+    return total if per_head else total[:, 0]
 
 
 def _weights(asked: Tensor, keys: Tensor, scaling: float, at: Tensor) -> Tensor:
-    """Attention of tokens (batch, heads, rows, head_dim) standing at `at` (rows,): (batch, rows, positions)."""
+    """Attention of tokens (batch, heads, rows, head_dim) standing at `at` (rows,): (batch, heads, rows, positions)."""
     batch, heads, rows, dim = asked.shape
     shared = heads // keys.shape[1]
     scores = asked.reshape(batch, keys.shape[1], shared * rows, dim) @ keys * scaling
     future = torch.arange(keys.shape[3], device=keys.device)[None] > at.repeat(shared)[:, None]
     weights = scores.masked_fill(future, float("-inf")).softmax(-1)
-    return weights.reshape(batch, heads, rows, -1).amax(1)
+    return weights.reshape(batch, heads, rows, -1)
 
 
 def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int) -> Tensor:

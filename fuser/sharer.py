@@ -166,8 +166,7 @@ class Sharer:
         assert scores is not None
         with torch.inference_mode():
             if scorer is not None:
-                features = head.standardise(kept.features(self._rope))
-                scores[0, kept.at] = scorer(features, scores[0, kept.at])
+                scores = scorer(scores)
             chosen = choose(scores[0].cpu(), cut.exported, selection, cut.positions)
             among = torch.searchsorted(cut.exported, chosen)
             codes = head.encode(kept.features(self._rope, among.to(self.model.device)))
@@ -211,6 +210,7 @@ class Sharer:
             call.cancelled,
             query_rows=0 if asking is None else asking - prefix,
             first_query_layer=self.bundle.config.selection.first_query_layer(self.geometry.layers),
+            per_head=self.bundle.scorer is not None,
             past=past,
         )
         yield work

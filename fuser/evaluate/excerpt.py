@@ -37,7 +37,7 @@ class Excerpts:
     ) -> None:
         self._most = selection.positions
         self._cache = cache
-        self._chosen = Chosen(cache, selection, bundle.require_translate(), bundle.scorer)
+        self._chosen = Chosen(cache, selection, bundle.require_translate())
         held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
         try:
             self._examples: list[Example] = [held[q.document, q.question] for q in questions]

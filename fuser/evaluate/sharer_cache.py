@@ -49,11 +49,21 @@ class SharerCache:
         if bundle.hash not in self._open:
             config, items = bundle.config, self._items
             folder = cache_folder(
-                config.sharer, config.sharer_prompt, config.selection, str(self._root), sharer.dtype
+                config.sharer,
+                config.sharer_prompt,
+                config.selection,
+                str(self._root),
+                sharer.dtype,
+                bundle.scorer,
             )
             spent = Spent(folder / "seconds.json", items[0].source)
             writer = CacheWriter(
-                folder, sharer.network, sharer.tokenizer, config.sharer_prompt, config.selection
+                folder,
+                sharer.network,
+                sharer.tokenizer,
+                config.sharer_prompt,
+                config.selection,
+                scorer=bundle.scorer,
             )
             began = time.perf_counter()
             added = writer.fill(items, progress, deadline.minutes_left)

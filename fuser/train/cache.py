@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fuser.models.cache import cache_directory
 from fuser.prompt import PromptStyle
+from fuser.scorer import Scorer
 from fuser.select import SelectionConfig
 from fuser.train.cached import Cached, CachedItem, CachedPrompt, from_row, moved, rows_of
 from fuser.train.sources import AnyItem
@@ -40,13 +41,20 @@ class CacheIncomplete(RuntimeError):
 
 
 def cache_folder(
-    sharer: ModelRef, style: PromptStyle, selection: SelectionConfig, root: str = "", dtype: str = "float32"
+    sharer: ModelRef,
+    style: PromptStyle,
+    selection: SelectionConfig,
+    root: str = "",
+    dtype: str = "float32",
+    scorer: Scorer | None = None,
 ) -> Path:
     """The cache directory for what this Sharer reads so; `root` is beside the fetched models unless given."""
     asking = selection.rule if selection.rule == "question" else selection.rows
     read: list[object] = [_FORMAT, str(sharer), style.to_dict(), selection.first_layer, asking]
     if dtype != "float32":  # what the Sharer computed in
         read.append(dtype)
+    if scorer is not None:
+        read.append(scorer.digest())
     key = json.dumps(read, sort_keys=True)
     name = f"{sharer.name.rsplit('/', 1)[-1]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     return (Path(root).expanduser() if root else cache_directory() / "training") / name

@@ -20,6 +20,7 @@ from torch import Tensor
 from fuser.data.document import Item
 from fuser.geometry import Geometry
 from fuser.prompt import PromptStyle
+from fuser.scorer import Scorer
 from fuser.select import SelectionConfig
 from fuser.train.cache import FEATURES, INDEX, ITEM_SIZE, STATISTICS, item_key, read_index, read_statistics
 from fuser.train.cached import moved, to_row
@@ -44,6 +45,7 @@ class CacheWriter:
 
     Args:
         questions: whether features of each question's own positions are kept too.
+        scorer: of a learnt selection.
     """
 
     def __init__(
@@ -54,10 +56,11 @@ class CacheWriter:
         style: PromptStyle,
         selection: SelectionConfig,
         questions: bool = False,
+        scorer: Scorer | None = None,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._reading = SharerReading(model, tokenizer, style, selection, questions)
+        self._reading = SharerReading(model, tokenizer, style, selection, questions, scorer)
         self._questions = questions
         self._width = Geometry.of(model.config).width
         self._rows: dict[str, int] = {}  # of items by key, once counted

@@ -123,6 +123,7 @@ class TrainConfig:
 
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
     work: directory of checkpoints and logs. output: directory of the bundle (or of the adapter, with `lora`).
+    scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt".
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
     fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
         its gates' temperature falls over all steps unless it says otherwise.
@@ -142,6 +143,7 @@ class TrainConfig:
     work: str
     output: str
     lead: str = ""
+    scorer: str = ""
     cache: str = ""
     fuse: Mapping[str, Any] | None = None
     translate: TranslateConfig | None = None
@@ -164,6 +166,8 @@ class TrainConfig:
             raise ValueError("nothing to train: give [fuse], [translate] or [summary]")
         if not self.sources:
             raise ValueError("no data: give at least one [[sources]]")
+        if self.scorer and self.selection.rule != "learnt":
+            raise ValueError('scorer: belongs to selection.rule "learnt"')
         if max(self.dials.positions, default=0) > self.selection.positions:
             raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:

@@ -11,13 +11,11 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuser.scorer import Scorer
 from fuser.train.excerpt import Example, Excerpts
 from fuser.train.explained import save_explained
 from fuser.train.noise import quantisation_noise
 from fuser.train.questions import QuestionTask
 from fuser.train.regress import explained_variance, gather_moments, of_layers
-from fuser.train.scoring import start_scorer
 from fuser.train.setting import Setting
 from fuser.translate import TranslateHead
 
@@ -36,17 +34,14 @@ class DocumentTask(QuestionTask):
         dials, most = setting.config.dials, setting.config.selection.positions
         super().__init__(setting, head, shortest=min(dials.positions, default=most))
         self._translate, self._dials = head, dials
-        scorer = setting.heads.get("scorer")
-        self._scorer = scorer if isinstance(scorer, Scorer) else None
-        self._excerpts = Excerpts(setting.cache, setting.config.selection, head, self._scorer)
+        self._excerpts = Excerpts(setting.cache, setting.config.selection, head)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """As in `Task`."""
-        found: dict[str, nn.Module] = {"translate": self._translate}
-        return found if self._scorer is None else found | {"scorer": self._scorer}
+        return {"translate": self._translate}
 
     def start(self, progress: Progress) -> Mapping[str, Any]:
-        """Closed-form regression on text alone, the lead's KV as prefix, and the scorer of a learnt selection.
+        """Closed-form regression on text alone, and the lead's KV as prefix.
 
         Explained variance per layer goes to `regression.json`, `.md` and `.png` in the run's work directory.
         """
@@ -59,10 +54,7 @@ class DocumentTask(QuestionTask):
         explained = explained_variance(head, setting.cache, held, self.reading)
         save_explained(Path(setting.config.work), explained, sum(d.count for d in held), positions)
         found: dict[str, Any] = {"key": explained[:, 0].tolist(), "value": explained[:, 1].tolist()}
-        found |= {"questions": self.questions, "questions_left_out": self.left_out}
-        if self._scorer is not None:
-            found |= {"selection": start_scorer(self._scorer, setting, self._excerpts, progress)}
-        return found
+        return found | {"questions": self.questions, "questions_left_out": self.left_out}
 
     def slice(self, examples: Sequence[Example]) -> Tensor:
         """The excerpts, encoded and expanded; in training as one of the plans would send them.

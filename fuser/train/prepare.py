@@ -14,6 +14,7 @@ from fuser.bundle import Bundle, BundleConfig
 from fuser.data.document import Item
 from fuser.geometry import Geometry
 from fuser.models.load import load_model, model_ref, resolve
+from fuser.scorer import Scorer
 from fuser.train.cache import FeatureCache, cache_folder
 from fuser.train.cache_writer import CacheSize, CacheWriter
 from fuser.train.config import TrainConfig
@@ -21,8 +22,10 @@ from fuser.train.document import DocumentTask
 from fuser.train.lora import adapt, save_lora
 from fuser.train.lora_task import LoraTask
 from fuser.train.reading import Reading
+from fuser.train.selection import fit_scorer, load_scorer, save_scorer
 from fuser.train.setting import Setting, Split
 from fuser.train.shared import SharedTask
+from fuser.train.sharer_reading import SharerReading
 from fuser.train.sources import Sources, read_sources
 from fuser.train.summary import SummaryTask
 from fuser.train.task import Task
@@ -48,9 +51,8 @@ def fill_cache(
     path = resolve(config.sharer)
     model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
     folder = _folder(config, model_ref(path))
-    writer = CacheWriter(
-        folder, model, tokenizer, config.sharer_prompt, config.selection, config.summary is not None
-    )
+    reads = config.sharer_prompt, config.selection, config.summary is not None, scorer_of(config)
+    writer = CacheWriter(folder, model, tokenizer, *reads)
     size = writer.size(items, progress)
     return size, 0 if dry_run else writer.fill(items, progress, max_minutes)
 
@@ -97,7 +99,7 @@ def prepare(config: TrainConfig) -> Setting:
         summary=config.summary,
     )
     torch.manual_seed(config.seed)
-    heads = {name: head.to(device) for name, head in _heads(bundle).items()}
+    heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}
     if config.lora is not None:
         trained = sum(p.numel() for head in heads.values() for p in head.parameters())
         heads = {"lora": adapt(model, config.lora.parameters or trained, config.lora.targets)}
@@ -156,17 +158,61 @@ def save(setting: Setting) -> dict[str, Any]:
 
 
 def _folder(config: TrainConfig, sharer: ModelRef) -> Path:
-    return cache_folder(sharer, config.sharer_prompt, config.selection, config.cache, config.dtype)
+    reads = config.sharer_prompt, config.selection, config.cache, config.dtype, scorer_of(config)
+    return cache_folder(sharer, *reads)
 
 
-def _heads(bundle: BundleConfig) -> dict[str, nn.Module]:
-    """Untrained heads of the bundle, by name."""
+def scorer_of(config: TrainConfig) -> Scorer | None:
+    """The fitted selection that a run names.
+
+    Raises:
+        ValueError: the rule is learnt, and no file or another one is named.
+    """
+    if config.selection.rule != "learnt":
+        return None
+    if not config.scorer:
+        raise ValueError(
+            'selection.rule is "learnt": fit one with `kvwire selection`, and name it with `scorer`'
+        )
+    return load_scorer(Path(config.scorer))
+
+
+def fit_selection(config: TrainConfig, output: Path, questions: int, progress: Progress) -> dict[str, Any]:
+    """Fit the selection of a run on its training documents, and write it.
+
+    Returns:
+        What `fuser.train.selection.fit_scorer` found, with `heads`, which the run's `[selection]` has to name.
+
+    Raises:
+        ValueError: too few documents hold an answer.
+    """
+    items = [item for item in read_sources(config).train if isinstance(item, Item)]
+    model, tokenizer = load_model(
+        resolve(config.sharer), device=str(device_of(config)), dtype=getattr(torch, config.dtype)
+    )
+    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection)
+    scorer, found = fit_scorer(items, reading, questions, config.seed, progress)
+    save_scorer(scorer, output)
+    return found | {"heads": int(model.config.num_attention_heads), "written": str(output)}
+
+
+def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:
+    """Untrained heads of the bundle, by name, and its fitted scorer.
+
+    Raises:
+        ValueError: the scorer is for other layers or heads.
+    """
+    wanted = bundle.new_scorer()
+    if wanted is not None and scorer is not None and wanted.weight.shape != scorer.weight.shape:
+        raise ValueError(
+            f"scorer: has {scorer.weight.numel()} heads, [selection] reads {wanted.weight.numel()}"
+        )
     translate = bundle.new_translate()
     heads: dict[str, nn.Module | None] = {
         "fuse": bundle.new_fuse(),
         "translate": translate,
         "summary": bundle.new_summary(translate),
-        "scorer": bundle.new_scorer(),
+        "scorer": scorer,
     }
     return {name: head for name, head in heads.items() if head is not None}
 

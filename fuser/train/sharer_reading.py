@@ -21,6 +21,7 @@ from fuser.prompt import (
     tokenise,
 )
 from fuser.rope import Rope
+from fuser.scorer import Scorer
 from fuser.select import SelectionConfig
 from fuser.shared import SharedPositions, shared_positions
 from fuser.train.cached import Asked, Cached, CachedItem, CachedPrompt
@@ -47,6 +48,7 @@ class SharerReading:
     Args:
         selection: which attention is read; how many positions are then chosen does not matter here.
         questions: whether features of each question's own positions are kept too, as a summary needs them.
+        scorer: of a learnt selection.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class SharerReading:
         style: PromptStyle,
         selection: SelectionConfig,
         questions: bool = False,
+        scorer: Scorer | None = None,
     ) -> None:
         model.set_attn_implementation(ATTENTION)
         self._model = model
@@ -63,6 +66,7 @@ class SharerReading:
         self._style = style
         self._selection = selection
         self._questions = questions
+        self._scorer = None if scorer is None else scorer.to(model.device)
         self._rope = Rope(model)
         self._layers = Geometry.of(model.config).layers
 
@@ -82,6 +86,27 @@ class SharerReading:
             (rows, layers * 2 * layer width) float32 on the CPU, keys re-based; and the item, placed from row 0.
         """
         return self._read_prompt(item) if isinstance(item, Prompt) else self._read_document(item)
+
+    def attention(self, document: str, question: str) -> tuple[Tensor, Tensor]:
+        """What every attention head of the layers that count makes of a document, as the last tokens ask.
+
+        Returns:
+            (layers read * heads, positions) float32 on the CPU, layer after layer; and the positions' characters,
+            (positions, 2).
+        """
+        prompt = self._prompt(document, question)
+        ids = prompt.tokens.ids
+        scores = prefill(
+            self._model,
+            ids[None].to(self._model.device),
+            last_layer=self._layers - 1,
+            on_layer=lambda *_: None,
+            query_rows=self._selection.rows,
+            first_query_layer=self._selection.first_query_layer(self._layers),
+            per_head=True,
+        )
+        assert scores is not None  # the last tokens ask
+        return scores[0][:, prompt.document].cpu(), prompt.tokens.offsets[prompt.document] - prompt.start
 
     def _read_prompt(self, item: Prompt) -> tuple[Tensor, CachedPrompt]:
         prompt = self._prompt(None, item.text)
@@ -125,9 +150,13 @@ class SharerReading:
             on_layer=lambda _, keys, values: kept.append((keys, values)),
             query_rows=0 if asking is None else asking,
             first_query_layer=self._selection.first_query_layer(self._layers),
+            per_head=self._scorer is not None,
             past=past,
         )
-        return ids if scores is None else scores[0].cpu()
+        if scores is None:
+            return ids
+        with torch.inference_mode():
+            return (scores if self._scorer is None else self._scorer(scores))[0].cpu()
 
     def _features(self, kept: _KV, at: Tensor) -> Tensor:
         at = at.to(self._model.device)

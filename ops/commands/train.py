@@ -1,4 +1,4 @@
-"""`kvwire cache` and `kvwire train`."""
+"""`kvwire selection`, `kvwire cache` and `kvwire train`."""
 
 import math
 from pathlib import Path
@@ -33,6 +33,23 @@ def cache(
         size, added = fill_cache(TrainConfig.load(config), progress, max_minutes, dry_run)
     found = {"items added": added, "items left": size.items - added}
     print_mapping(found | {"bytes needed": size.needed, "bytes free": size.free}, as_json)
+
+
+def selection(
+    config: Config,
+    output: Annotated[Path, typer.Argument(help="Where to write it: a .safetensors file.", dir_okay=False)],
+    questions: Annotated[int, typer.Option(min=50, help="Training questions to read.")] = 800,
+    as_json: Json = False,
+) -> None:
+    """Fit which attention heads of the Sharer point at answers, for selection.rule = "learnt"; before the cache."""
+    from rich.progress import Progress
+
+    from fuser.train.config import TrainConfig
+    from fuser.train.prepare import fit_selection
+
+    with Progress(console=progress_console) as progress:
+        found = fit_selection(TrainConfig.load(config), output, questions, progress)
+    print_mapping(found, as_json)
 
 
 def train(

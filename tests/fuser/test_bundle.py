@@ -43,7 +43,7 @@ CONFIG = BundleConfig(
 
 FULL = dataclasses.replace(
     CONFIG,
-    selection=SelectionConfig(rule="learnt"),
+    selection=SelectionConfig(rule="learnt", heads=4),
     summary=SummaryConfig(
         positions=4, code_dim=80, width=12, heads=2, blocks=1, groups=3, expand="translate"
     ),
@@ -272,7 +272,8 @@ def test_the_public_architecture_is_a_head_like_any_other(tmp_path: Path) -> Non
         (lambda raw: raw["selection"].update(first_layer=float("nan")), "NaN"),
         (lambda raw: raw.pop("translate"), r"unknown tensor translate\."),
         (lambda raw: raw["selection"].update(rule="loudest"), r"selection\.rule: expected one of"),
-        (lambda raw: raw["selection"].update(rule="learnt"), r"missing tensor scorer\."),
+        (lambda raw: raw["selection"].update(rule="learnt", heads=2), r"missing tensor scorer\."),
+        (lambda raw: raw["selection"].update(rule="learnt"), r"selection\.heads"),
         (lambda raw: raw.update(summary={}), r"summary\.groups: 4 do not divide 3 layers"),
         (lambda raw: raw.update(summary={"groups": 3}), r"missing tensor summary\."),
         (lambda raw: raw.update(summary={"expand": "translate"}), "groups: 4|translate head of code_dim 192"),

@@ -56,7 +56,7 @@ QUESTION = torch.tensor([0, 8, 9])
         (SelectionConfig(), [11]),
         (SelectionConfig(rows=3), [9, 10, 11]),
         (SelectionConfig(rule="pooled", pool=3, rows=2), [10, 11]),
-        (SelectionConfig(rule="learnt"), [11]),
+        (SelectionConfig(rule="learnt", heads=2), [11]),
         (SelectionConfig(rule="question"), [8, 9]),
     ],
 )

@@ -98,18 +98,17 @@ def test_an_excerpt_is_the_code_of_the_positions_that_its_rule_chooses(
     assert torch.allclose(excerpt, every[among], atol=1e-5)
 
 
-def test_an_untrained_scorer_changes_nothing_and_a_trained_one_chooses(sharer: Sharer) -> None:
-    last = cut(choosing(sharer, SelectionConfig(positions=5)), SliceKind.EXCERPT, DOCUMENT, QUESTION)
-    numbers = len(sharer.bundle.require_translate().input_mean)
-    learnt = SelectionConfig(positions=5, rule="learnt")
-    assert torch.equal(
-        cut(choosing(sharer, learnt, Scorer(numbers)), SliceKind.EXCERPT, DOCUMENT, QUESTION), last
-    )
-    scorer = Scorer(numbers)
+def test_a_scorer_says_which_heads_choose(sharer: Sharer) -> None:
+    heads, layers = sharer.model.config.num_attention_heads, sharer.geometry.layers
+    learnt = SelectionConfig(positions=5, rule="learnt", heads=heads)
+    scorer = Scorer((layers - learnt.first_query_layer(layers)) * heads)
     torch.manual_seed(4)
-    scorer.weight.data.normal_()
-    own = cut(choosing(sharer, learnt, scorer), SliceKind.EXCERPT, DOCUMENT, QUESTION)
-    assert own.shape == last.shape and not torch.equal(own, last)
+    slices = []
+    for _ in range(4):
+        scorer.weight.data.normal_()
+        slices.append(cut(choosing(sharer, learnt, scorer), SliceKind.EXCERPT, DOCUMENT, QUESTION))
+    assert len({tuple(codes.shape) for codes in slices}) == 1
+    assert any(not torch.equal(slices[0], other) for other in slices[1:])
 
 
 def test_the_service_reads_for_a_summary_what_training_reads(sharer: Sharer, model: tuple[Any, Any]) -> None:

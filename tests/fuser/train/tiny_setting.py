@@ -14,6 +14,7 @@ from fuser.models.load import load_model, model_ref
 from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached, CachedPrompt, moved
 from fuser.train.config import TrainConfig
+from fuser.train.prepare import scorer_of
 from fuser.train.reading import Reading
 from fuser.train.setting import Setting, Split
 from fuser.train.sharer_reading import SharerReading
@@ -94,9 +95,9 @@ def tiny_setting(
         },
     )
     their_model, their_tokenizer = load_model(sharer)
-    reader = SharerReading(
-        their_model, their_tokenizer, config.sharer_prompt, config.selection, questions=True
-    )
+    scorer = scorer_of(config)
+    reads = config.sharer_prompt, config.selection, True, scorer
+    reader = SharerReading(their_model, their_tokenizer, *reads)
     cache = read_all(reader, items)
     model, tokenizer = load_model(receiver)
     reading = Reading(model, tokenizer, config.receiver_prompt, config.lead)
@@ -119,7 +120,7 @@ def tiny_setting(
         "translate": translate,
         "fuse": bundle.new_fuse(),
         "summary": bundle.new_summary(translate),
-        "scorer": bundle.new_scorer(),
+        "scorer": scorer,
     }
     heads = {name: head for name, head in made.items() if head is not None}
     third_documents, third_prompts = len(cache.documents) // 3, len(cache.prompts) // 3
