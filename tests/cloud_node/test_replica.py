@@ -24,10 +24,12 @@ from kvwire.errors import (
     KvwireError,
     NotFound,
     TooLarge,
+    Unsupported,
 )
 from kvwire.frame import SliceAssembler
 from kvwire.limits import Limits
-from kvwire.plan import Plan
+from kvwire.payload import most_bytes, payload_codec
+from kvwire.plan import Parts, Plan
 from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -242,3 +244,54 @@ def count_layers(replica: Replica) -> list[int]:
     for number, layer in enumerate(sharer.model.get_decoder().layers):
         layer.register_forward_pre_hook(lambda *_, number=number: seen.append(number))
     return seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan"),
+    [
+        (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), parts=Parts.VALUES, last=6)),
+        (SliceKind.SHARED, Plan(codec="raw", bottleneck=True, padded=True)),
+        (SliceKind.EXCERPT, Plan(codec="raw", positions=4, code_dim=6, padded=True)),
+    ],
+)
+async def test_a_slice_is_what_its_plan_says_and_no_larger_than_its_cap(
+    replica: Replica, kind: SliceKind, plan: Plan
+) -> None:
+    call = call_for(replica, "note-2", kind=kind, plan=plan)
+    codec = payload_codec(plan, CodecRegistry().get("raw"))
+    sharer = replica._sharer(call.request.bundle_hash)
+    cut = sharer.plan(replica._resolve("acme", call.request.sections)[0], kind, 32, plan)
+    cap = most_bytes(cut.specs, codec)
+    header, *frames, summary = await share(
+        replica, call_for(replica, "note-2", kind=kind, plan=plan, max_bytes=cap)
+    )
+    assembler = SliceAssembler(header, codec, Limits(), max_bytes=cap)
+    arrived = [segment for frame in frames if (segment := assembler.add(frame)) is not None]
+    assembler.finish(summary)
+    local: list[torch.Tensor] = []
+    sharer.run(cut, lambda _, tensor: local.append(tensor.clone()))
+    assert header.specs == cut.specs and summary.payload_bytes <= cap
+    assert all(torch.equal(got.tensor, own) for got, own in zip(arrived, local, strict=True))
+
+
+async def test_what_may_come_to_more_than_the_cap_is_refused_before_any_prefill(replica: Replica) -> None:
+    layers = count_layers(replica)
+    most = 12 * 24 * 4
+    (error,) = await share(replica, call_for(replica, "note-1", max_bytes=most - 1))
+    assert isinstance(error, TooLarge)
+    assert (error.size, error.limit) == (most, most - 1)
+    assert layers == []
+    *_, summary = await share(replica, call_for(replica, "note-1", max_bytes=most))
+    assert summary.payload_bytes == most
+
+
+async def test_a_plan_that_the_bundle_cannot_do_is_refused_before_any_prefill(replica: Replica) -> None:
+    layers = count_layers(replica)
+    for kind, plan, error in (
+        (SliceKind.SHARED, Plan(codec="raw", layers=(3,)), InvalidRequest),
+        (SliceKind.EXCERPT, Plan(codec="raw", code_dim=99), InvalidRequest),
+        (SliceKind.SUMMARY, Plan(codec="raw", code_dim=4), Unsupported),
+    ):
+        (refused,) = await share(replica, call_for(replica, "note-1", kind=kind, plan=plan))
+        assert isinstance(refused, error)
+    assert layers == []

@@ -40,6 +40,7 @@ def server(running: "RunningServer") -> Iterator["RunningServer"]:
     service.cancelled.clear()
     yield running
     service.tamper = lambda parts: parts
+    service.serve = lambda request: request
     service.failures.clear()
 
 

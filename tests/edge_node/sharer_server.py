@@ -59,6 +59,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.limits = Limits()
         self.codecs = CodecRegistry()
         self.tamper: Tamper = lambda parts: parts
+        self.serve: Callable[[ShareRequest], ShareRequest] = lambda request: request
         self.requests: list[ShareRequest] = []
         self.relays: list[RelayRequest] = []
         self.relay_id: bytes | None = None
@@ -102,10 +103,11 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
             raise
 
     def slice_of(self, request: ShareRequest) -> list[Part]:
-        """Header, frames and summary."""
+        """Header, frames and summary, as if what `serve` makes of the request had been asked for."""
+        digest, request = request.digest(), self.serve(request)
         cut = self.sharer.plan(self._resolved(request), request.kind, 32, request.plan)
         codec = payload_codec(request.plan, self.codecs.get(request.plan.codec))
-        header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+        header = SliceHeader(digest, cut.kind, cut.specs, cut.spans, cut.tail)
         limits = Limits(max_frame_bytes=512)  # many frames a segment
         writer = SliceWriter(header, codec, limits, request.max_bytes)
         parts: list[Part] = [header]

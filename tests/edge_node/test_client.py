@@ -13,6 +13,7 @@ from edge_node import AsyncClient, Client, EdgeConfig
 from edge_node.capture import Direction, read_capture
 from edge_node.config import CloudPeer, TlsConfig
 from fuser.bundle import Bundle
+from fuser.slice_specs import slice_specs
 from kvwire.errors import (
     AccessDenied,
     BadChecksum,
@@ -32,7 +33,7 @@ from kvwire.errors import (
 )
 from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
-from kvwire.plan import Plan
+from kvwire.plan import WHOLE, Parts, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceSummary
 from ops.certs import Certificates, make_certificates
@@ -538,3 +539,79 @@ async def test_an_answer_to_another_request_is_not_relayed(
     async with AsyncClient(config) as client:
         with pytest.raises(BadHeader, match="another request"):
             await client.relay([QUESTION], bundle, max_new_tokens=4)
+
+
+PLANS: list[tuple[SliceKind, Plan]] = [
+    (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), parts=Parts.VALUES, last=6)),
+    (SliceKind.SHARED, Plan(codec="int8", bottleneck=True, padded=True)),
+    (SliceKind.EXCERPT, Plan(codec="raw", positions=4, code_dim=6, padded=True)),
+]
+
+
+@pytest.mark.parametrize(("kind", "plan"), PLANS)
+async def test_a_slice_partial_by_plan_arrives_whole(
+    config: EdgeConfig, bundle: Bundle, kind: SliceKind, plan: Plan
+) -> None:
+    async with AsyncClient(config) as client:
+        stream = client.share([DOCUMENT, QUESTION], bundle, kind=kind, plan=plan)
+        header, *segments, summary = [part async for part in stream]
+    assert isinstance(header, SliceHeader) and isinstance(summary, SliceSummary)
+    assert tuple(s.spec for s in segments if isinstance(s, Segment)) == header.specs
+    assert header.specs == slice_specs(bundle, kind, plan, header.positions, header.specs[0].dtype)
+    assert header.positions == (plan.last or plan.positions or header.positions)
+    assert stream.share_arrived == 1.0
+
+
+@pytest.mark.parametrize(
+    ("number", "dial"),
+    [(0, "layers"), (0, "parts"), (0, "last"), (1, "bottleneck"), (2, "positions"), (2, "code_dim")],
+)
+async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer, number: int, dial: str
+) -> None:
+    kind, plan = PLANS[number]
+    wider = dataclasses.replace(plan, **{dial: getattr(WHOLE, dial)})  # type: ignore[arg-type]
+    server.service.serve = lambda request: dataclasses.replace(request, plan=wider)
+    assert isinstance(await _failure(config, bundle, kind=kind, plan=plan), BadHeader | BadPayload)
+
+
+async def test_a_slice_that_is_not_padded_as_asked_is_refused(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer
+) -> None:
+    for padded in (True, False):
+        other = Plan(codec="raw", padded=not padded)
+        server.service.serve = lambda request, other=other: dataclasses.replace(request, plan=other)
+        plan = Plan(codec="raw", padded=padded)
+        assert isinstance(await _failure(config, bundle, plan=plan), BadPayload)
+
+
+async def test_a_cloud_that_may_send_more_bytes_than_asked_for_is_refused(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer
+) -> None:
+    most = 8 * 24 * 4
+    async with AsyncClient(config) as client:
+        assert len(await _parts(client, bundle, DOCUMENT, QUESTION, max_bytes=most)) == 3
+    assert isinstance(
+        await _failure(config, bundle, max_bytes=most - 1), TooLarge
+    )  # the cloud says so itself
+    server.service.serve = lambda request: dataclasses.replace(request, max_bytes=0)
+    error = await _failure(config, bundle, max_bytes=most - 1)
+    assert isinstance(error, BadPayload) and "payload bytes" in error.detail
+
+
+async def test_a_plan_that_the_bundle_cannot_do_is_not_sent(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer
+) -> None:
+    async with AsyncClient(config) as client:
+        for kind, plan, error in (
+            (SliceKind.SHARED, Plan(codec="raw", layers=(3,)), InvalidRequest),
+            (SliceKind.SHARED, Plan(codec="raw", code_dim=3), InvalidRequest),
+            (SliceKind.EXCERPT, Plan(codec="raw", code_dim=99), InvalidRequest),
+            (SliceKind.EXCERPT, Plan(codec="raw", bottleneck=True), InvalidRequest),
+            (SliceKind.SUMMARY, Plan(codec="raw", code_dim=4), Unsupported),
+        ):
+            with pytest.raises(error):
+                client.share([DOCUMENT, QUESTION], bundle, kind=kind, plan=plan)
+        with pytest.raises(InvalidRequest, match="max_bytes"):
+            client.share([DOCUMENT, QUESTION], bundle, kind=SliceKind.EXCERPT, max_bytes=-1)
+    assert not server.service.requests
