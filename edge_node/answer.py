@@ -9,11 +9,14 @@ from typing import Any, Final
 
 FUSED: Final = "fused"
 RECEIVER_ONLY: Final = "receiver-only"
+RELAYED: Final = "relayed"
 
 REQUESTED: Final = "REQUESTED"
 """Reason of a receiver-only answer: the caller asked for one."""
 NOTHING_TO_SHARE: Final = "NOTHING_TO_SHARE"
 """Reason of a receiver-only answer: the bundle has no head for a slice of this prompt."""
+NO_PLAN: Final = "NO_PLAN"
+"""Reason of an answer without a slice: no plan of use fits the bytes or the time; `plan_reason` says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +24,18 @@ class Answer:
     """An answer and its account.
 
     Attributes:
-        text: what the Receiver generated.
-        tokens: how many Receiver tokens it has.
-        source: "fused" (a whole slice was taken in) or "receiver-only".
+        text: what the Receiver generated; the Sharer, where it was relayed.
+        tokens: how many tokens it has.
+        source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
             fused.
         document: the id asked about, if any.
         kind: kind of slice asked for, None if none was.
         codec: codec asked for, None if no slice was.
+        plan: all of the plan asked for, None if no slice was.
+        plan_reason: why this plan, or why none fits: a constant of `edge_node.picker`; None where none was looked for.
+        estimate: the link as it was known then: "bandwidth_bytes_per_s", "rtt_s" and "cloud_s", each None where nothing
+            was.
         positions: positions of the slice that was taken in.
         bytes_sent, bytes_received: serialised protobuf messages of this ask, retries included.
         payload_bytes: bytes of segments among those received.
@@ -45,6 +52,9 @@ class Answer:
     document: str | None = None
     kind: str | None = None
     codec: str | None = None
+    plan: dict[str, Any] | None = None
+    plan_reason: str | None = None
+    estimate: dict[str, float | None] | None = None
     positions: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from edge_node.answer import NOTHING_TO_SHARE, REQUESTED, Answer
+from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
 from edge_node.config import EdgeConfig
+from edge_node.picker import REQUESTED as REQUESTED_PLAN
+from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Ask, first_document
 from edge_node.sync import Client
 from fuser.config import BadConfig
@@ -19,18 +21,26 @@ from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
     from fuser.bundle import Bundle
+    from fuser.profile.table import PlanTable
     from fuser.receiver import Receiver
 
 Source = Literal["auto", "receiver-only"]
 
 
 class Assistant:
-    """A Receiver and a client of the cloud. May be used from several threads; model steps never overlap."""
+    """A Receiver and a client of the cloud. May be used from several threads; model steps never overlap.
 
-    def __init__(self, config: EdgeConfig, receiver: Receiver, client: Client) -> None:
+    Args:
+        table: what each plan of the Receiver's bundle is worth, if that was measured.
+    """
+
+    def __init__(
+        self, config: EdgeConfig, receiver: Receiver, client: Client, table: PlanTable | None = None
+    ) -> None:
         self.config = config
         self.receiver = receiver
         self.client = client
+        self._picker = Picker(receiver.bundle, config.share, table)
         self._turn = threading.Lock()
 
     @classmethod
@@ -39,7 +49,7 @@ class Assistant:
 
         Raises:
             BadConfig: the configuration is not valid, or the bundle is for another Receiver.
-            fuser.bundle.BadBundle and the errors of fuser.models.
+            fuser.bundle.BadBundle, fuser.profile.table.BadTable and the errors of fuser.models.
         """
         import torch
 
@@ -58,7 +68,7 @@ class Assistant:
                 f"{config.receiver.bundle} is for the Receiver {bundle.config.receiver}, not for {found}"
             )
         model, tokenizer = load_model(path, dtype=dtype_of(config.receiver.dtype))
-        return cls(config, Receiver(model, tokenizer, bundle), Client(config))
+        return cls(config, Receiver(model, tokenizer, bundle), Client(config), _table(config, bundle))
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +96,7 @@ class Assistant:
         deadline_s: float | None = None,
         source: Source = "auto",
         plan: Plan | None = None,
+        max_bytes: int | None = None,
     ) -> Answer:
         """Answer a question. As `stream`, but all at once."""
         stream = self.stream(
@@ -98,6 +109,7 @@ class Assistant:
             deadline_s,
             source=source,
             plan=plan,
+            max_bytes=max_bytes,
         )
         for _ in stream:
             pass
@@ -114,6 +126,7 @@ class Assistant:
         deadline_s: float | None = None,
         source: Source = "auto",
         plan: Plan | None = None,
+        max_bytes: int | None = None,
     ) -> AnswerStream:
         """Answer a question in pieces. Work begins at the first piece.
 
@@ -127,7 +140,8 @@ class Assistant:
             max_new_tokens: tokens generated at most.
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
-            plan: what of the slice is sent, and how; by default as configured.
+            plan: what of the slice is sent, and how; by default as configured, or picked (`edge_node.picker`).
+            max_bytes: cap on the slice's payload, held by the cloud too; 0 is none. By default as configured.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer: the caller's to mend. Whatever
@@ -140,14 +154,30 @@ class Assistant:
         if not 1 <= tokens <= self.client.limits.max_new_tokens:
             raise InvalidRequest(f"max_new_tokens is 1 to {self.client.limits.max_new_tokens}, not {tokens}")
         chosen, reason = self._kind(prompt, kind, source)
+        deadline_s = share.deadline_s if deadline_s is None else deadline_s
+        max_bytes = share.max_bytes if max_bytes is None else max_bytes
+        if max_bytes < 0:
+            raise InvalidRequest(f"max_bytes is {max_bytes}; 0 is no cap")
+        estimate, plan_reason = self.client.link.estimate, None
+        if chosen is not None:
+            pick = Pick(plan, REQUESTED_PLAN)
+            if plan is None:
+                pick = self._picker.pick(prompt, chosen, max_bytes, deadline_s, estimate)
+            plan, plan_reason = pick.plan, pick.reason
+            if plan is None:
+                chosen, reason = None, NO_PLAN
         ask = Ask(
             sections=prompt,
             kind=chosen,
             reason=reason,
             document=first_document(prompt),
-            plan=plan or Plan(codec=share.codec, positions=share.max_positions),
+            plan=plan or share.configured,
+            plan_reason=plan_reason,
+            estimate=None if plan_reason is None else estimate,
             max_new_tokens=tokens,
-            deadline_s=share.deadline_s if deadline_s is None else deadline_s,
+            deadline_s=deadline_s,
+            max_bytes=max_bytes,
+            relay=share.relay and reason == NO_PLAN and not max_bytes,  # the cloud caps no text
         )
         return AnswerStream(self.receiver, self.client, self._turn, ask)
 
@@ -169,6 +199,20 @@ class Assistant:
         if SliceKind.SHARED in kinds and any(s.visibility is Visibility.SHARED for s in prompt):
             return SliceKind.SHARED, None
         return None, NOTHING_TO_SHARE
+
+
+def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:
+    """The table beside the bundle; None where there is none and none is needed.
+
+    Raises:
+        BadTable: it is needed, or it is not this bundle's.
+    """
+    from fuser.profile.table import PLANS_FILE, PlanTable
+
+    directory = Path(config.receiver.bundle)
+    if config.share.plan == "codec" and not (directory / PLANS_FILE).exists():
+        return None
+    return PlanTable.load(directory, bundle.hash)
 
 
 def _sections(

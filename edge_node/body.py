@@ -41,7 +41,8 @@ class AskBody:
     document: id of a document that the cloud holds.
     notes, text: texts for the Receiver alone, never sent: the user's own, and a context that a caller brings.
     source: "receiver-only" asks the cloud nothing.
-    plan: what of the slice is sent, and how; left out, as the edge is configured.
+    plan: what of the slice is sent, and how; left out, as the edge is configured or picks.
+    max_bytes: cap on the payload of the slice, 0 is none; left out, as the edge is configured.
     stream: JSON lines, one a piece, then the answer; otherwise one JSON object.
     """
 
@@ -54,6 +55,7 @@ class AskBody:
     max_new_tokens: int | None = None
     deadline_s: float | None = None
     plan: Plan | None = None
+    max_bytes: int | None = None
     stream: bool = False
 
     @classmethod
@@ -81,6 +83,7 @@ class AskBody:
             "deadline_s": self.deadline_s,
             "source": self.source,
             "plan": self.plan,
+            "max_bytes": self.max_bytes,
         }
 
 

@@ -82,8 +82,12 @@ class AsyncClient:
         *,
         max_new_tokens: int,
         deadline_s: float | None = None,
+        traffic: Traffic | None = None,
     ) -> RelayReply:
         """The Sharer's own answer as text, where the cloud allows that. Sections for the edge alone stay here.
+
+        Args:
+            traffic: counts the bytes of all attempts.
 
         Raises:
             RelayDisabled: the cloud does not. And the other errors of `kvwire.errors`.
@@ -102,7 +106,7 @@ class AsyncClient:
             message = serde.relay_request_to_proto(request).SerializeToString()
             if len(message) > self.limits.max_request_bytes:
                 raise TooLarge("request bytes", len(message), self.limits.max_request_bytes)
-            answer = await self._channel.unary("Relay", message, deadline, Traffic())
+            answer = await self._channel.unary("Relay", message, deadline, traffic or Traffic())
             try:
                 reply = serde.relay_reply_from_proto(pb.RelayResponse.FromString(answer))
             except DecodeError as error:
@@ -140,7 +144,7 @@ class AsyncClient:
             sections,
             bundle,
             kind,
-            plan or Plan(codec=self.config.share.codec, positions=self.config.share.max_positions),
+            plan or self.config.share.configured,
             max_bytes,
             self.config.share.deadline_s if deadline_s is None else deadline_s,
         )

@@ -6,11 +6,13 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fuser.config import BadConfig, from_dict
 from fuser.models.dtype import DtypeName
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole, TlsFiles
+from kvwire.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +76,30 @@ class ReceiverConfig:
 class ShareConfig:
     """How a slice is asked for.
 
+    plan: "codec" asks with the codec and the positions given here; "auto" picks from the bundle's table of plans
+        (docs/plans.md), which must be there.
     codec: a codec's name; both sides must know it.
     max_positions: document positions wanted at most; the cloud's export policy may allow fewer.
     deadline_s: the time the cloud has for a whole slice, retries included; then the Receiver answers alone.
+    max_bytes: cap on the payload of a slice; 0 is none. Under a cap a plan is picked from the table, if there is one.
+    relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
 
     codec: str = "lossless"
     max_positions: int = 32
     deadline_s: float = 20.0
+    plan: Literal["codec", "auto"] = "codec"
+    max_bytes: int = 0
+    relay: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_positions < 1 or not 0 < self.deadline_s < float("inf"):
-            raise ValueError("max_positions starts at 1, deadline_s is above 0")
+        if self.max_positions < 1 or not 0 < self.deadline_s < float("inf") or self.max_bytes < 0:
+            raise ValueError("max_positions starts at 1, deadline_s is above 0, max_bytes starts at 0")
+
+    @property
+    def configured(self) -> Plan:
+        """The plan of codec and positions."""
+        return Plan(codec=self.codec, positions=self.max_positions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from edge_node.config import ShareConfig
 from edge_node.link import Estimate
+from kvwire.codec import CodecRegistry
+from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
+from kvwire.section import Section, Visibility
+from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser.profile.table import PlanRow
+    from fuser.bundle import Bundle
+    from fuser.profile.table import PlanRow, PlanTable
 
+REQUESTED: Final = "REQUESTED"
+"""The caller named the plan."""
 CONFIGURED: Final = "CONFIGURED"
 """The configuration names the plan, or no table of this bundle says better."""
 BEST: Final = "BEST"
@@ -70,3 +78,65 @@ def pick(
     if fits[0] is useful[0]:
         return Pick(fits[0].plan, BEST)
     return Pick(fits[0].plan, DEADLINE if fits[0] is not small[0] else BYTE_BUDGET)
+
+
+class Picker:
+    """Picks for one bundle.
+
+    Args:
+        table: the bundle's, if it was profiled.
+    """
+
+    def __init__(self, bundle: Bundle, share: ShareConfig, table: PlanTable | None) -> None:
+        self._bundle, self._share, self._table = bundle, share, table
+        self._codecs = CodecRegistry(bundle.codecs())
+
+    def pick(
+        self,
+        sections: Sequence[Section],
+        kind: SliceKind,
+        max_bytes: int,
+        deadline_s: float,
+        estimate: Estimate,
+    ) -> Pick:
+        """The plan for a slice of these sections: from the table where the configuration says so or bytes are capped.
+
+        Raises:
+            Unsupported: the table or the configuration names a codec that this bundle does not have.
+        """
+
+        def most(plan: Plan) -> int:
+            return self.most_bytes(plan, kind, sections)
+
+        rows = () if self._table is None else self._table.of(kind)
+        if rows and (max_bytes or self._share.plan == "auto"):
+            return pick(rows, most, max_bytes, deadline_s, estimate)
+        plan = self._share.configured
+        return Pick(None, BYTE_BUDGET) if 0 < max_bytes < most(plan) else Pick(plan, CONFIGURED)
+
+    def most_bytes(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
+        """The payload bytes that a plan may come to. How many tokens the Sharer makes of shared text is not known here:
+        one a byte at most."""
+        from fuser.slice_specs import slice_specs
+
+        codec = payload_codec(plan, self._codecs.get(plan.codec))
+        specs = slice_specs(self._bundle, kind, plan, self._positions(plan, kind, sections), "float32")
+        return most_bytes(specs, codec)
+
+    def _positions(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
+        """The most that may travel."""
+        if kind is not SliceKind.SHARED:
+            config = self._bundle.config
+            most = config.selection.positions if kind is SliceKind.EXCERPT else _summaries(self._bundle)
+            return min(plan.positions or most, most)
+        from fuser.prompt import plain
+
+        style = self._bundle.config.sharer_prompt
+        after = max((len(wrap[1].encode()) for wrap in style.wraps.values()), default=0)
+        texts = [plain(s.text) for s in sections if s.visibility is Visibility.SHARED and s.text is not None]
+        most = sum(len(text.encode()) + 1 for text in texts) + after + len(style.tail.encode())
+        return min(plan.last or most, most)
+
+
+def _summaries(bundle: Bundle) -> int:
+    return bundle.require_summary().config.positions

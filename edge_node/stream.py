@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from edge_node.answer import FUSED, RECEIVER_ONLY, Answer
+from edge_node.answer import FUSED, RECEIVER_ONLY, RELAYED, Answer
+from edge_node.channel import Traffic
+from edge_node.link import Estimate
 from edge_node.sync import Client, SharedSlice
 from kvwire.errors import (
     AccessDenied,
@@ -21,6 +24,7 @@ from kvwire.errors import (
     entry_of,
 )
 from kvwire.plan import Plan
+from kvwire.request import RelayReply
 from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
 
@@ -35,7 +39,9 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Ask:
     """What is asked, checked.
 
-    kind: of the slice to ask for; None asks for none, for the reason given.
+    kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was
+    picked and why (`edge_node.picker`). max_bytes: cap on the payload; 0 is none. relay: ask for the Sharer's own
+    answer, as there is no slice.
     """
 
     sections: tuple[Section, ...]
@@ -45,6 +51,10 @@ class Ask:
     plan: Plan
     max_new_tokens: int
     deadline_s: float
+    plan_reason: str | None = None
+    estimate: Estimate | None = None
+    max_bytes: int = 0
+    relay: bool = False
 
 
 class AnswerStream:
@@ -58,6 +68,7 @@ class AnswerStream:
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
         self._summary: SliceSummary | None = None
+        self._relay = Traffic()
         self._timings: dict[str, float] = {}
         self._started = time.monotonic()
         self._pieces = self._run()
@@ -91,7 +102,17 @@ class AnswerStream:
 
     def _run(self) -> Generator[str, None, None]:
         self._started = time.monotonic()
-        draft, reason = self._draft()
+        reason = self._ask.reason
+        if self._ask.relay:
+            reply, reason = self._relayed()
+            if reply is not None:
+                first_s = self._since(self._started)
+                yield reply.text
+                self._timings |= {f"cloud_{name}": seconds for name, seconds in reply.timings.items()}
+                self._timings["total"] = self._since(self._started)
+                self._answer = self._account(reply.text, reply.tokens, reason, first_s, RELAYED)
+                return
+        draft, reason = self._draft(reason)
         begun = time.monotonic()
         first: float | None = None
         text: list[str] = []
@@ -106,19 +127,38 @@ class AnswerStream:
             yield piece
         self._timings |= {"generate": self._since(begun), "total": self._since(self._started)}
         first = self._timings["total"] if first is None else first
-        self._answer = self._account("".join(text), len(draft.tokens), reason, first)
+        source = FUSED if self._summary is not None else RECEIVER_ONLY
+        self._answer = self._account("".join(text), len(draft.tokens), reason, first, source)
 
-    def _draft(self) -> tuple[Draft, str | None]:
-        """A draft to generate from, and why it is the Receiver's alone, if it is."""
+    def _relayed(self) -> tuple[RelayReply | None, str | None]:
+        """The Sharer's own answer, and why there is no slice; none where the relay failed, and why."""
+        ask = self._ask
+        try:
+            reply = self._client.relay(
+                ask.sections,
+                self._receiver.bundle,
+                max_new_tokens=ask.max_new_tokens,
+                deadline_s=ask.deadline_s,
+                traffic=self._relay,
+            )
+        except RAISED:
+            raise
+        except KvwireError as error:
+            return None, entry_of(type(error)).reason
+        return reply, ask.reason
+
+    def _draft(self, reason: str | None) -> tuple[Draft, str | None]:
+        """A draft to generate from, and why it is the Receiver's alone: `reason` where no slice is asked for."""
         ask = self._ask
         draft = self._begun()  # a prompt that cannot fit is refused before anything is asked for
         if ask.kind is None:
-            return self._prefilled(draft, None), ask.reason
+            return self._prefilled(draft, None), reason
         self._shared = shared = self._client.share(
             ask.sections,
             self._receiver.bundle,
             kind=ask.kind,
             plan=ask.plan,
+            max_bytes=ask.max_bytes,
             deadline_s=ask.deadline_s,
         )
         try:
@@ -160,7 +200,7 @@ class AnswerStream:
                 raise BadPayload("the slice does not fit the Receiver's prompt") from error
         raise BadPayload("the slice ended without a summary")
 
-    def _account(self, text: str, tokens: int, reason: str | None, first_s: float) -> Answer:
+    def _account(self, text: str, tokens: int, reason: str | None, first_s: float, source: str) -> Answer:
         ask, summary = self._ask, self._summary
         stream = self._shared.stream if self._shared else None
         if summary is not None:
@@ -168,14 +208,17 @@ class AnswerStream:
         return Answer(
             text=text,
             tokens=tokens,
-            source=FUSED if summary is not None else RECEIVER_ONLY,
+            source=source,
             reason=reason,
             document=ask.document,
             kind=None if ask.kind is None else str(ask.kind),
             codec=None if ask.kind is None else ask.plan.codec,
+            plan=None if ask.kind is None else dataclasses.asdict(ask.plan),
+            plan_reason=ask.plan_reason,
+            estimate=None if ask.estimate is None else ask.estimate.to_dict(),
             positions=summary.positions if summary is not None else 0,
-            bytes_sent=stream.bytes_sent if stream else 0,
-            bytes_received=stream.bytes_received if stream else 0,
+            bytes_sent=stream.bytes_sent if stream else self._relay.sent,
+            bytes_received=stream.bytes_received if stream else self._relay.received,
             payload_bytes=stream.payload_bytes if stream else 0,
             share_arrived=stream.share_arrived if stream else 0.0,
             time_to_first_token_s=first_s,

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from edge_node.channel import Traffic
 from edge_node.client import AsyncClient, SliceStream
 from edge_node.config import EdgeConfig
 from edge_node.intake import Part
@@ -69,10 +70,13 @@ class Client:
         *,
         max_new_tokens: int,
         deadline_s: float | None = None,
+        traffic: Traffic | None = None,
     ) -> RelayReply:
         """As `AsyncClient.relay`."""
         return self._run(
-            self._client.relay(sections, bundle, max_new_tokens=max_new_tokens, deadline_s=deadline_s)
+            self._client.relay(
+                sections, bundle, max_new_tokens=max_new_tokens, deadline_s=deadline_s, traffic=traffic
+            )
         )
 
     @property

@@ -46,6 +46,10 @@ def ask(
     ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Ask the cloud nothing.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at most.")] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=0, help="Bytes of the slice at most; 0 is no cap.")
+    ] = None,
+    deadline: Annotated[float | None, typer.Option(min=0.05, help="Seconds that the slice may take.")] = None,
     as_json: Json = False,
 ) -> None:
     """Ask one question from this machine, as an edge."""
@@ -57,6 +61,8 @@ def ask(
             document,
             notes=None if notes is None else notes.read_text(encoding="utf-8"),
             max_new_tokens=max_new_tokens,
+            deadline_s=deadline,
+            max_bytes=max_bytes,
             source="receiver-only" if alone else "auto",
         )
         for piece in stream:
@@ -69,7 +75,8 @@ def ask(
         return
     sys.stdout.write("\n")
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
-    account = f"{answer.source}, {came}, {answer.bytes_received:,} bytes received"
+    picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
+    account = f"{answer.source}, {came}{picked}, {answer.bytes_received:,} bytes received"
     console.print(f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim")
 
 
