@@ -12,9 +12,9 @@ from kvwire.codec import Codec, Int8, Lossless, Raw
 from kvwire.codec.layout import DTYPES
 from kvwire.errors import BadPayload, WireError
 from kvwire.segment import SegmentKind, SegmentSpec
-from tests.kvwire.samples import CODECS, spec_of, tensor_of
+from tests.kvwire.samples import CODECS, spec_of, tensor_of, transform_of
 
-EVERY: list[Codec] = [CODECS.get(name) for name in CODECS.names()]
+EVERY: list[Codec] = [*(CODECS.get(name) for name in CODECS.names()), transform_of()]
 specs = st.builds(
     spec_of,
     st.sampled_from(list(SegmentKind)),

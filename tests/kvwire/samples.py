@@ -36,11 +36,12 @@ def tensor_of(spec: SegmentSpec, seed: int = 0) -> torch.Tensor:
 
 
 def basis_of(width: int, seed: int = 0) -> Basis:
-    """Components that stand upright on each other, each varying less than the one before."""
-    generator = torch.Generator().manual_seed(seed)
-    turned, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
+    """Components that stand upright on each other (Walsh-Hadamard), each varying half as much as the one before."""
+    turned = torch.ones(1, 1, dtype=torch.float64)
+    while len(turned) < width:
+        turned = torch.cat((torch.cat((turned, turned), 1), torch.cat((turned, -turned), 1)))
     spread = 2.0 ** -torch.arange(width).float()
-    return Basis(torch.randn(width, generator=generator), turned.half(), spread)
+    return Basis((torch.arange(width) - seed) / 16, (turned / width**0.5).half(), spread)
 
 
 def transform_of(rate: float = 2.0) -> Transform:

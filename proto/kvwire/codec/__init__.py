@@ -3,20 +3,35 @@
 from collections.abc import Iterable
 
 from kvwire.codec.base import Codec
+from kvwire.codec.hadamard import Hadamard
+from kvwire.codec.int4 import Int4
 from kvwire.codec.int8 import Int8
 from kvwire.codec.lossless import Lossless
 from kvwire.codec.raw import Raw
+from kvwire.codec.transform import Basis, Transform
 from kvwire.description import CodecRef
 from kvwire.errors import IncompatiblePeer, Unsupported
 
-__all__ = ["Codec", "CodecRegistry", "Int8", "Lossless", "Raw"]
+__all__ = [
+    "Basis",
+    "Codec",
+    "CodecRegistry",
+    "Hadamard",
+    "Int4",
+    "Int8",
+    "Lossless",
+    "Raw",
+    "Transform",
+]
+
+_HADAMARD_RATES = (4, 3, 2)
 
 
 class CodecRegistry:
     """The codecs of one process by name: the built-in ones and those a bundle brings."""
 
     def __init__(self, extra: Iterable[Codec] = ()) -> None:
-        built_in: tuple[Codec, ...] = (Raw(), Lossless(), Int8())
+        built_in: tuple[Codec, ...] = (Raw(), Lossless(), Int8(), Int4(), *map(Hadamard, _HADAMARD_RATES))
         self._codecs = {codec.name: codec for codec in built_in}
         for codec in extra:
             if codec.name in self._codecs:

@@ -9,11 +9,10 @@ from typing import Final
 import torch
 
 from kvwire.codec.base import hash_parameters
-from kvwire.codec.layout import DTYPES, check_tensor, from_bytes, to_bytes
+from kvwire.codec.layout import DTYPES, check_tensor, from_bytes, narrowed, to_bytes
+from kvwire.codec.step import checked, rounded_up
 from kvwire.errors import BadPayload
 from kvwire.segment import SegmentKind, SegmentSpec
-
-_BFLOAT16_INFINITY = 0x7F80
 
 
 class Int8:
@@ -30,41 +29,34 @@ class Int8:
     def max_bytes(self, spec: SegmentSpec) -> int:
         if not spec.elements:
             return 0
-        return 2 * spec.elements // spec.shape[_step_axis(spec)] + spec.elements
+        return 2 * spec.elements // spec.shape[step_axis(spec)] + spec.elements
 
     def encode(self, tensor: torch.Tensor, spec: SegmentSpec) -> bytes:
         check_tensor(tensor, spec)
         if not spec.elements:
             return b""
         numbers = tensor.detach().float()
-        largest = numbers.abs().amax(_step_axis(spec), keepdim=True)
-        bits = (((largest / 127).view(torch.int32) + 0xFFFF) >> 16).to(torch.int16)
-        steps = bits.view(torch.bfloat16)
+        steps = rounded_up(numbers.abs().amax(step_axis(spec), keepdim=True) / 127)
         wide = steps.float()
         rounded = torch.where(wide > 0, numbers / wide, 0.0).round().clamp(-127, 127).to(torch.int8)
         return to_bytes(steps) + to_bytes(rounded)
 
     def decode(self, payload: bytes, spec: SegmentSpec, device: torch.device | str = "cpu") -> torch.Tensor:
-        dtype = DTYPES[spec.dtype]
         if len(payload) != self.max_bytes(spec):
             raise BadPayload(f"{len(payload)} bytes where {self.max_bytes(spec)} were due")
         if not spec.elements:
-            return torch.empty(spec.shape, dtype=dtype, device=device)
-        axis = _step_axis(spec)
+            return torch.empty(spec.shape, dtype=DTYPES[spec.dtype], device=device)
+        axis = step_axis(spec)
         shape = [1 if i == axis else size for i, size in enumerate(spec.shape)]
         cut = len(payload) - spec.elements
         view = memoryview(payload)
-        bits = from_bytes(view[:cut], torch.int16, shape, device)
+        steps = checked(from_bytes(view[:cut], torch.bfloat16, shape, device))
         rounded = from_bytes(view[cut:], torch.int8, spec.shape, device)
-        if bool((bits < 0).any()) or bool((bits >= _BFLOAT16_INFINITY).any()):
-            raise BadPayload("a step that is negative, infinite or not a number")
         if bool((rounded < -127).any()):
             raise BadPayload("a number outside -127..127")
-        largest = torch.finfo(dtype).max
-        product = rounded.float() * bits.view(torch.bfloat16).float()
-        return product.clamp(-largest, largest).to(dtype)
+        return narrowed(rounded.float() * steps, spec)
 
 
-def _step_axis(spec: SegmentSpec) -> int:
+def step_axis(spec: SegmentSpec) -> int:
     """The axis along which one step serves all numbers: a key's positions, else the channels."""
     return spec.position_axis if spec.kind is SegmentKind.KEY else len(spec.shape) - 1

@@ -47,6 +47,13 @@ def _little_endian(flat: torch.Tensor) -> None:
         elements.copy_(elements.flip(-1))
 
 
+def narrowed(numbers: torch.Tensor, spec: SegmentSpec) -> torch.Tensor:
+    """float32 or float64 numbers, rounded once to the spec's dtype; what is beyond its range is at its end."""
+    dtype = DTYPES[spec.dtype]
+    largest = torch.finfo(dtype).max
+    return numbers.clamp(-largest, largest).to(dtype)
+
+
 def check_tensor(tensor: torch.Tensor, spec: SegmentSpec) -> None:
     """Before encoding.
 
