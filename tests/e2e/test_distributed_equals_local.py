@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from edge_node import Assistant, Client, EdgeConfig
-from fuser.receiver import Receiver
+from fuser.receiver import Draft, Receiver
 from fuser.sharer import Sharer
+from kvwire.plan import WHOLE, Parts, Plan
 from kvwire.section import Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
 from tests.e2e.prompts import DOCUMENTS, PROMPTS, Prompt
-from tests.in_one_process import answer_in_one_process, cache_of
+from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of
 
 TOKENS = 12
 CASES = [
@@ -20,6 +21,24 @@ CASES = [
     for kind in SliceKind
     if kind is SliceKind.SHARED or prompt.document is not None
 ]
+PLANS: list[tuple[SliceKind, Plan]] = [
+    *(
+        (SliceKind.SHARED, Plan(codec="raw", **dials))
+        for dials in (
+            {"layers": (1, 2)},
+            {"parts": Parts.KEYS},
+            {"parts": Parts.VALUES, "padded": True},
+            {"last": 1},
+            {"last": 8},
+            {"bottleneck": True},
+            {"bottleneck": True, "layers": (0, 2), "parts": Parts.VALUES, "last": 9, "padded": True},
+        )
+    ),
+    (SliceKind.EXCERPT, Plan(codec="raw", positions=5, code_dim=9)),
+    (SliceKind.EXCERPT, Plan(codec="lossless", padded=True)),
+    (SliceKind.SUMMARY, Plan(codec="raw", positions=2, padded=True)),
+]
+PLANNED = [prompt for prompt in PROMPTS if prompt.document is not None][::6]
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +63,16 @@ def test_the_prompts_are_fifty_and_reach_two_thousand_tokens(
     assert used == {*DOCUMENTS, None}
 
 
-@pytest.mark.parametrize(
-    ("prompt", "kind"), [pytest.param(prompt, kind, id=f"{number}-{kind}") for number, prompt, kind in CASES]
-)
-def test_every_bit_and_token_is_the_same(
-    prompt: Prompt,
-    kind: SliceKind,
-    client: Client,
-    assistant: Assistant,
-    local_sharer: Sharer,
-    local_receiver: Receiver,
-) -> None:
-    local = answer_in_one_process(local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 12, TOKENS)
-    draft = local_receiver.begin(prompt.sections)
+def taken_in(
+    client: Client, receiver: Receiver, prompt: Prompt, kind: SliceKind, plan: Plan, local: LocalAnswer
+) -> Draft:
+    """A draft with the cloud's slice in it; every bit of slice and cache is that of the local answer."""
+    draft = receiver.begin(prompt.sections)
     draft.prefill(kind)
     segments: list[Segment] = []
-    for part in client.share(prompt.sections, local_receiver.bundle, kind=kind):
+    for part in client.share(prompt.sections, receiver.bundle, kind=kind, plan=plan):
         if isinstance(part, SliceHeader):
-            draft.receive(part)
+            draft.receive(part, plan)
         elif isinstance(part, Segment):
             segments.append(part)
             draft.add(part)
@@ -74,6 +85,22 @@ def test_every_bit_and_token_is_the_same(
     for mine, theirs in ((keys, local.keys), (values, local.values)):
         assert len(mine) == len(theirs)
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"), [pytest.param(prompt, kind, id=f"{number}-{kind}") for number, prompt, kind in CASES]
+)
+def test_every_bit_and_token_is_the_same(
+    prompt: Prompt,
+    kind: SliceKind,
+    client: Client,
+    assistant: Assistant,
+    local_sharer: Sharer,
+    local_receiver: Receiver,
+) -> None:
+    local = answer_in_one_process(local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 12, TOKENS)
+    draft = taken_in(client, local_receiver, prompt, kind, WHOLE, local)
     text = "".join(draft.generate(TOKENS))
     assert (draft.tokens, text) == (local.draft.tokens, local.text)
 
@@ -82,6 +109,18 @@ def test_every_bit_and_token_is_the_same(
     )
     assert (answer.source, answer.text, answer.tokens) == ("fused", text, len(draft.tokens))
     assert answer.positions == local.cut.positions
+
+
+@pytest.mark.parametrize(("kind", "plan"), PLANS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_bit_is_the_same_whatever_the_plan(
+    kind: SliceKind, plan: Plan, client: Client, local_sharer: Sharer, local_receiver: Receiver
+) -> None:
+    for prompt in PLANNED:
+        local = answer_in_one_process(
+            local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 12, TOKENS, plan
+        )
+        draft = taken_in(client, local_receiver, prompt, kind, plan, local)
+        assert "".join(draft.generate(TOKENS)) == local.text
 
 
 def test_a_slice_changes_the_answer(local_sharer: Sharer, local_receiver: Receiver) -> None:

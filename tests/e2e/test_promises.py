@@ -20,7 +20,7 @@ from fuser.sharer import Sharer
 from kvwire.errors import NotFound
 from kvwire.segment import SliceKind
 from kvwire.v1 import sharer_pb2 as pb
-from tests.cloud_fixture import CAPS, CloudNode
+from tests.cloud_fixture import CAPS
 from tests.e2e.conftest import CANARIES
 from tests.e2e.leaks import PACKINGS, finds, token_needles
 
