@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from fuser.bundle import Bundle
 from fuser.compact.head import CompactFuse
+from fuser.slice_specs import layers_by_gate
 from kvwire.plan import Parts, Plan
 from kvwire.segment import SliceKind
 
@@ -47,9 +48,12 @@ def grid(bundle: Bundle, kind: SliceKind, codecs: Sequence[str], dials: Dials) -
 
 
 def _excerpts(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Plan]:
-    most, numbers = bundle.config.selection.positions, bundle.require_translate().config.code_dim
+    most, translate = bundle.config.selection.positions, bundle.require_translate().config
+    numbers = translate.code_dim
     positions = _values("positions", dials.positions, most)
     code_dims = _values("code_dims", dials.code_dims, numbers)
+    if translate.maps != "joint":  # codes without an order are sent whole
+        code_dims = [numbers]
     return [
         Plan(codec=codec, positions=count, code_dim=0 if dim == numbers else dim, padded=dials.padded)
         for codec, count, dim in product(codecs, positions, code_dims)
@@ -57,26 +61,18 @@ def _excerpts(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[P
 
 
 def _shared(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Plan]:
-    """Of the dials of shared slices one is turned at a time, with and without the bottleneck."""
-    head = bundle.require_fuse()
-    layers = sorted({layer for _, layer in head.needed()})
-    half = len(layers) // 2
-    turned = [Plan(codec=RAW, padded=dials.padded)]
-    some = {tuple(layers[half:]), tuple(layers[:half]), tuple(layers[::2])} - {(), tuple(layers)}
-    turned += [Plan(codec=RAW, layers=few, padded=dials.padded) for few in sorted(some)]
+    """Of the dials of shared slices one is turned at a time, with and without the bottleneck; of layers those with the
+    widest gates are kept."""
+    head, whole = bundle.require_fuse(), Plan(codec=RAW, padded=dials.padded)
+    layers = layers_by_gate(head)
+    some = {tuple(sorted(layers[: len(layers) // share])) for share in (2, 4)} - {()}
+    turned = [whole, *(replace(whole, layers=few) for few in sorted(some))]
     if not head.joint:
-        turned += [Plan(codec=RAW, parts=part, padded=dials.padded) for part in (Parts.KEYS, Parts.VALUES)]
-    turned += [Plan(codec=RAW, last=last, padded=dials.padded) for last in dials.last]
+        turned += [replace(whole, parts=part) for part in (Parts.KEYS, Parts.VALUES)]
+    turned += [replace(whole, last=last) for last in dials.last]
     bottlenecks = (False, True) if isinstance(head, CompactFuse) else (False,)
     return [
-        Plan(
-            codec=codec,
-            layers=plan.layers,
-            parts=plan.parts,
-            last=plan.last,
-            bottleneck=bottleneck,
-            padded=plan.padded,
-        )
+        replace(plan, codec=codec, bottleneck=bottleneck)
         for codec, bottleneck, plan in product(codecs, bottlenecks, turned)
     ]
 

@@ -37,6 +37,7 @@ def server(running: "RunningServer") -> Iterator["RunningServer"]:
     """The server, honest again after each test."""
     service = running.service
     service.requests.clear()
+    service.relays.clear()
     service.cancelled.clear()
     yield running
     service.tamper = lambda parts: parts

@@ -1,0 +1,249 @@
+"""Plans at the edge: a byte budget is never exceeded on the wire, a deadline is kept, and the answer says why."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_node import Assistant, EdgeConfig
+from edge_node.capture import Direction, read_capture
+from edge_node.picker import (
+    BEST,
+    BYTE_BUDGET,
+    CONFIGURED,
+    DEADLINE,
+    NO_ESTIMATE,
+    NOT_USEFUL,
+    REQUESTED,
+    Picker,
+)
+from edge_node.sync import Client
+from fuser.bundle import Bundle
+from fuser.profile.table import BadTable, PlanRow, PlanTable
+from fuser.receiver import Receiver
+from kvwire.errors import InvalidRequest, RelayDisabled
+from kvwire.plan import Plan
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+from kvwire.v1 import sharer_pb2 as pb
+from tests.edge_node.sharer_server import RunningServer, SliceService
+from tests.edge_node.toml import write_toml
+from tests.fuser.profile.rows import row
+
+QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
+SMALL, MIDDLE, LARGE = (
+    Plan(codec="int8", positions=2, code_dim=6),
+    Plan(codec="int8", positions=8, code_dim=12),
+    Plan(codec="raw"),
+)
+MOST = {SMALL: 2 * 8, MIDDLE: 8 * 14, LARGE: 12 * 24 * 4}
+TABLE = (
+    row(SMALL, MOST[SMALL], 0.2),
+    row(MIDDLE, MOST[MIDDLE], 0.4),
+    row(LARGE, MOST[LARGE], 0.5),
+    row(Plan(codec="int8", positions=1, code_dim=1), 3, 0.1, low=-0.1),
+    row(Plan(codec="int8", last=2), 200, 0.3, kind=SliceKind.SHARED),
+)
+Make = Callable[..., Assistant]
+
+
+@pytest.fixture
+def make(config: EdgeConfig, receiver: Receiver, tmp_path: Path) -> Iterator[Make]:
+    """Assistants with a table and a capture; keywords change `[share]`."""
+    made: list[Assistant] = []
+
+    def new(rows: tuple[PlanRow, ...] = TABLE, **share: Any) -> Assistant:
+        settings = dataclasses.replace(
+            config,
+            share=dataclasses.replace(config.share, **share),
+            capture=str(tmp_path / "wire.bin"),
+        )
+        table = PlanTable(receiver.bundle.hash, rows, {}) if rows else None
+        made.append(Assistant(settings, receiver, Client(settings), table))
+        return made[-1]
+
+    yield new
+    for assistant in made:
+        assistant.close()
+
+
+def payload_on_the_wire(capture: Path) -> int:
+    """Bytes of segments among all that was received."""
+    received = [c.message for c in read_capture(capture) if c.direction is Direction.RECEIVED]
+    return sum(len(pb.ShareResponse.FromString(message).frame.data) for message in received)
+
+
+@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SHARED])
+@pytest.mark.parametrize("budget", [1, 15, 16, 100, 112, 500, 1_151, 1_152, 20_000])
+def test_a_byte_budget_is_never_exceeded_on_the_wire(
+    make: Make, server: RunningServer, tmp_path: Path, kind: SliceKind, budget: int
+) -> None:
+    assistant = make()
+    answer = assistant.ask(QUESTION, document="note-1", kind=kind, max_bytes=budget)
+    assert payload_on_the_wire(tmp_path / "wire.bin") == answer.payload_bytes <= budget
+    assert all(request.max_bytes == budget for request in server.service.requests)
+    if kind is SliceKind.EXCERPT:
+        wanted = max((plan for plan in MOST if MOST[plan] <= budget), key=MOST.__getitem__, default=None)
+        unknown = NO_ESTIMATE if wanted else BYTE_BUDGET
+        assert answer.plan_reason == unknown
+        fits = [plan for plan in MOST if MOST[plan] <= budget]
+        assert answer.plan == (dataclasses.asdict(SMALL) if fits else None)
+    if answer.plan is None:
+        assert (answer.source, answer.reason, answer.kind) == ("receiver-only", "NO_PLAN", None)
+        assert answer.bytes_sent == 0 and not server.service.requests
+
+
+def test_with_an_estimate_a_budget_takes_the_most_transfer_that_fits(
+    make: Make, server: RunningServer
+) -> None:
+    assistant = make()
+    known(assistant, 1e6)
+    for budget, plan, reason in (
+        (15, None, BYTE_BUDGET),
+        (16, SMALL, BYTE_BUDGET),
+        (1_151, MIDDLE, BYTE_BUDGET),
+        (1_152, LARGE, BEST),
+    ):
+        answer = assistant.ask(QUESTION, document="note-1", max_bytes=budget)
+        assert (answer.plan, answer.plan_reason) == (plan and dataclasses.asdict(plan), reason)
+        assert answer.payload_bytes == (MOST[plan] if plan else 0)
+        assert answer.estimate is not None and set(answer.estimate) == {
+            "bandwidth_bytes_per_s",
+            "rtt_s",
+            "cloud_s",
+        }
+
+
+def known(assistant: Assistant, rate: float) -> None:
+    """Teach an assistant its link: this rate, 10 ms there and back, 0.1 s of work."""
+    for _ in range(3):
+        assistant.client.link.slice_came(100_000, 0.01, 0.1 + 1e5 / rate, {"prefill": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("rate", "plan", "reason"),
+    [(1e6, LARGE, BEST), (1e3, MIDDLE, DEADLINE), (1e2, SMALL, DEADLINE), (10.0, None, DEADLINE)],
+)
+def test_a_deadline_picks_by_the_estimate_of_the_link(
+    make: Make, server: RunningServer, rate: float, plan: Plan | None, reason: str
+) -> None:
+    assistant = make(plan="auto")
+    known(assistant, rate)
+    answer = assistant.ask(QUESTION, document="note-1", deadline_s=0.5)
+    assert (answer.plan_reason, answer.plan) == (reason, plan and dataclasses.asdict(plan))
+    assert bool(server.service.requests) is (plan is not None)
+    assert answer.estimate is not None and answer.estimate["bandwidth_bytes_per_s"] == pytest.approx(rate)
+
+
+def test_the_first_slices_are_small_and_measure_the_link(make: Make) -> None:
+    assistant = make(plan="auto")
+    first = assistant.ask(QUESTION, document="note-1")
+    assert (first.plan, first.plan_reason) == (dataclasses.asdict(SMALL), NO_ESTIMATE)
+    assert first.estimate == {"bandwidth_bytes_per_s": None, "rtt_s": None, "cloud_s": None}
+    second = assistant.ask(QUESTION, document="note-1")
+    assert second.estimate is not None and all(second.estimate.values())
+    assert (second.plan, second.plan_reason) == (dataclasses.asdict(LARGE), BEST)
+
+
+def test_a_description_measures_the_round_trip(make: Make) -> None:
+    assistant = make()
+    assistant.client.describe()
+    assert 0 < (assistant.client.link.estimate.rtt_s or 0) < 5
+
+
+def test_without_budget_or_auto_the_configuration_is_obeyed(make: Make) -> None:
+    answer = make().ask(QUESTION, document="note-1")
+    assert answer.plan == dataclasses.asdict(Plan(codec="raw", positions=8))
+    assert (answer.plan_reason, answer.codec) == (CONFIGURED, "raw")
+    alone = make().ask(QUESTION, document="note-1", source="receiver-only")
+    assert (alone.plan, alone.plan_reason, alone.estimate, alone.reason) == (None, None, None, "REQUESTED")
+
+
+def test_without_a_table_a_budget_lets_the_configured_plan_through_or_none(make: Make) -> None:
+    assistant = make(rows=())
+    most = 8 * 24 * 4
+    answer = assistant.ask(QUESTION, document="note-1", max_bytes=most)
+    assert (answer.plan_reason, answer.payload_bytes) == (CONFIGURED, most)
+    answer = assistant.ask(QUESTION, document="note-1", max_bytes=most - 1)
+    assert (answer.plan_reason, answer.reason, answer.source) == (BYTE_BUDGET, "NO_PLAN", "receiver-only")
+
+
+def test_a_budget_may_stand_in_the_configuration(make: Make) -> None:
+    assistant = make(max_bytes=20)
+    assert assistant.ask(QUESTION, document="note-1").plan == dataclasses.asdict(SMALL)
+    assert assistant.ask(QUESTION, document="note-1", max_bytes=0).plan_reason == CONFIGURED
+    with pytest.raises(InvalidRequest, match="max_bytes is -1"):
+        assistant.ask(QUESTION, document="note-1", max_bytes=-1)
+
+
+def test_the_caller_may_name_the_plan(make: Make, server: RunningServer) -> None:
+    plan = Plan(codec="int8", positions=3, padded=True)
+    answer = make(plan="auto").ask(QUESTION, document="note-1", plan=plan)
+    assert (answer.plan, answer.plan_reason) == (dataclasses.asdict(plan), REQUESTED)
+    assert server.service.requests[0].plan == plan
+
+
+def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides_allow_it(
+    make: Make, server: RunningServer, tmp_path: Path
+) -> None:
+    useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
+    assistant = make(useless, plan="auto", relay=True)
+    answer = assistant.ask(QUESTION, document="note-1", notes="Never sent.", max_new_tokens=5)
+    assert (answer.source, answer.reason, answer.plan_reason) == ("relayed", "NO_PLAN", NOT_USEFUL)
+    assert answer.text and answer.tokens > 0 and answer.payload_bytes == 0
+    messages = list(read_capture(tmp_path / "wire.bin"))
+    sent = [c.message for c in messages if c.direction is Direction.SENT]
+    assert answer.bytes_sent == sum(map(len, sent)) and b"Never sent" not in b"".join(sent)
+    assert answer.bytes_received == sum(len(c.message) for c in messages) - answer.bytes_sent > 0
+    server.service.failures.append(RelayDisabled())
+    answer = assistant.ask(QUESTION, document="note-1")
+    assert (answer.source, answer.reason) == ("receiver-only", "RELAY_DISABLED")
+    assert answer.plan_reason == NOT_USEFUL
+    alone = make(useless, plan="auto").ask(QUESTION, document="note-1")
+    assert (alone.source, alone.reason) == ("receiver-only", "NO_PLAN")
+
+
+def test_text_is_never_relayed_under_a_byte_budget(make: Make, server: RunningServer) -> None:
+    answer = make(plan="auto", relay=True).ask(QUESTION, document="note-1", max_bytes=1)
+    assert (answer.source, answer.plan_reason, answer.bytes_received) == ("receiver-only", BYTE_BUDGET, 0)
+    assert not server.service.relays
+
+
+@pytest.mark.parametrize("last", [0, 3])
+@pytest.mark.parametrize(
+    "question", [QUESTION, "", "a", "图书馆在河边👩‍🔬" * 9, "key " * 50, "\n\n\t ÿ\u0000"]
+)
+def test_the_most_a_shared_slice_may_come_to_is_never_too_little(
+    bundle: Bundle, config: EdgeConfig, slice_service: SliceService, question: str, last: int
+) -> None:
+    picker = Picker(bundle, config.share, None)
+    sections = (
+        Section(Role.SYSTEM, Visibility.SHARED, text="Be brief."),
+        Section(Role.QUESTION, Visibility.SHARED, text=question),
+    )
+    for plan in (Plan(codec="raw", last=last), Plan(codec="int8", last=last, bottleneck=True, padded=True)):
+        cut = slice_service.sharer.plan(sections, SliceKind.SHARED, 32, plan)
+        longer = picker.most_bytes(plan, SliceKind.SHARED, sections)
+        assert sum(spec.raw_bytes for spec in cut.specs) <= longer or plan.codec != "raw"
+        assert cut.specs[0].positions <= picker._positions(plan, SliceKind.SHARED, sections)
+
+
+def test_an_edge_reads_the_table_beside_its_bundle(
+    config: EdgeConfig, tiny_bundle: Path, tmp_path: Path, bundle: Bundle
+) -> None:
+    directory = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    receiver = dataclasses.replace(config.receiver, bundle=str(directory))
+    auto = dataclasses.replace(
+        config, receiver=receiver, share=dataclasses.replace(config.share, plan="auto")
+    )
+    with pytest.raises(BadTable, match="kvwire profile"):
+        Assistant.from_config(auto)
+    PlanTable(bundle.hash, TABLE, {}).save(directory)
+    with Assistant.from_config(write_toml(auto, tmp_path / "edge.toml")) as assistant:
+        assert assistant.ask(QUESTION, document="note-1").plan_reason == NO_ESTIMATE
+    PlanTable("0" * 64, TABLE, {}).save(directory)
+    with pytest.raises(BadTable, match="was measured with the bundle 0000"):
+        Assistant.from_config(dataclasses.replace(config, receiver=receiver))
