@@ -26,7 +26,7 @@ from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
 from ops.demo.wire_check import WireCheck, check_wire
 
 if TYPE_CHECKING:
-    pass
+    from fuser.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def run_demo(demo: Demo, console: Console, check: Callable[[], None] = lambda: N
     ):
         bundle = Bundle.load(demo.cast.bundle)
         tokenisers = [_tokeniser(load_tokenizer(path)) for path in (sharer, receiver)]
-        alone, fused, given, wire = _ask_all(demo, stage, tokenisers, progress, check)
+        alone, fused, given, wire = _ask_all(demo, stage, bundle, tokenisers, progress, check)
     return Report(
         sharer=str(bundle.config.sharer.name),
         receiver=str(bundle.config.receiver.name),
@@ -87,6 +87,7 @@ Tokeniser = Callable[[str], Sequence[int]]
 def _ask_all(
     demo: Demo,
     stage: Stage,
+    bundle: "Bundle",
     tokenisers: Sequence[Tokeniser],
     progress: Progress,
     check: Callable[[], None],
@@ -109,7 +110,8 @@ def _ask_all(
     progress.update(cloud, total=1, completed=1)
     fused = ask("asking with slices from the cloud", lambda one: {"document": one.sample.id})
     search = progress.add_task("searching what crossed the wire", total=None)
-    wire = check_wire(stage.capture, demo.samples, [one.question.text for one in demo.asked], tokenisers)
+    questions = [one.question.text for one in demo.asked]
+    wire = check_wire(stage.capture, demo.samples, questions, tokenisers, bundle.codecs())
     progress.update(search, total=1, completed=1)
     given = ask(
         "giving the Receiver the text", lambda one: {"source": "receiver-only", "text": one.sample.text}

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ops.demo.needles import Needle, find, needles_of
 from ops.demo.samples import Sample
+
+if TYPE_CHECKING:
+    from kvwire.codec import Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,18 @@ def check_wire(
     samples: Sequence[Sample],
     questions: Sequence[str],
     tokenisers: Sequence[Callable[[str], Sequence[int]]],
+    codecs: Sequence["Codec"] = (),
 ) -> WireCheck:
-    """Search a capture of `edge_node.capture` for everything of `samples` that `questions` do not say."""
+    """Search a capture of `edge_node.capture` for everything of `samples` that `questions` do not say.
+
+    `codecs` are those that the bundle brings.
+    """
     from edge_node.capture import Direction, read_capture
 
     captured = list(read_capture(capture))
     sent = [message for direction, message in captured if direction is Direction.SENT]
     received = [message for direction, message in captured if direction is Direction.RECEIVED]
-    segments = list(_segments(sent, received))
+    segments = list(_segments(sent, received, codecs))
     said = "\n".join(questions)
     needles = [needle for sample in samples for needle in needles_of(sample, said, tokenisers)]
     found = find(needles, [*sent, *received, *segments])
@@ -67,7 +74,7 @@ def check_wire(
     )
 
 
-def _segments(sent: Sequence[bytes], received: Sequence[bytes]) -> Iterator[bytes]:
+def _segments(sent: Sequence[bytes], received: Sequence[bytes], codecs: Sequence["Codec"]) -> Iterator[bytes]:
     """Every segment's bytes twice: as they were put together from frames, and decoded."""
     from google.protobuf.message import DecodeError
 
@@ -82,6 +89,7 @@ def _segments(sent: Sequence[bytes], received: Sequence[bytes]) -> Iterator[byte
     from kvwire.serde import share_request_from_proto, share_response_from_proto
     from kvwire.v1 import sharer_pb2 as pb
 
+    registry = CodecRegistry(codecs)
     plans: dict[bytes, Plan] = {}
     for message in sent:
         try:
@@ -104,5 +112,5 @@ def _segments(sent: Sequence[bytes], received: Sequence[bytes]) -> Iterator[byte
                 yield payload
                 spec = next(spec for spec in header.specs if spec.segment_id == part.segment_id)
                 plan = plans[header.request_digest]
-                codec = payload_codec(plan, CodecRegistry().get(plan.codec))
+                codec = payload_codec(plan, registry.get(plan.codec))
                 yield to_bytes(codec.decode(payload, spec))
