@@ -30,9 +30,7 @@ class Cases:
         pool: where other documents are taken from.
         tokens: how many tokens a text has, for `long:N`.
         max_chars: longer documents are left out, before anything is put beside them.
-
-    Attributes:
-        left_out: questions that were in no case or not in all of them, by reason.
+        left_out: where questions are counted by the reason that they are not in all cases.
 
     Raises:
         ValueError: an unknown case, `unanswerable` beside others (it is marked otherwise), or no case.
@@ -45,6 +43,7 @@ class Cases:
         seed: int,
         tokens: Callable[[str], int],
         max_chars: int,
+        left_out: Counter[str],
     ) -> None:
         for name in names:
             if name not in (PLAIN, UNANSWERABLE, TWO) and not re.fullmatch(rf"{LONG}[1-9]\d{{0,5}}", name):
@@ -58,7 +57,7 @@ class Cases:
         self._seed = seed
         self._tokens = tokens
         self._max_chars = max_chars
-        self.left_out: Counter[str] = Counter()
+        self._left_out = left_out
 
     def __call__(self, item: Item) -> Iterator[Item]:
         """The item in every case, in the order the cases were named."""
@@ -121,7 +120,7 @@ class Cases:
         return Random(f"{self._seed}:{item.document}")
 
     def _skip(self, item: Item, reason: str) -> None:
-        self.left_out[reason] += len(item.questions)
+        self._left_out[reason] += len(item.questions)
 
 
 def _telling(item: Item) -> re.Pattern[str]:

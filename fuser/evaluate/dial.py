@@ -8,8 +8,10 @@ from itertools import product
 
 from fuser.bundle import Bundle
 from fuser.select import SelectionConfig
+from fuser.slice_specs import slice_specs
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
+from kvwire.segment import SliceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +60,21 @@ def dials(bundle: Bundle, positions: Iterable[int], pool: int, plans: Iterable[P
         positions: 0 or none is the bundle's own number. plans: none is `raw` with whole codes.
 
     Raises:
-        ValueError: a code_dim that the bundle's codes do not have, or a pool that its selection cannot have.
-        Unsupported: a codec that neither the wire nor the bundle has.
+        ValueError: a pool that the bundle's selection cannot have.
+        InvalidRequest, Unsupported: a code_dim that its codes do not have, or that they have no order for; a codec that
+            neither the wire nor the bundle has.
     """
     own = bundle.config.selection
-    heads = [head for head in (bundle.translate, bundle.summary) if head is not None]
-    lengths = {head.config.code_dim for head in heads}
     registry = registry_of(bundle)
     found: dict[Dial, None] = {}
     for count, plan in product(list(positions) or [0], list(plans) or [WHOLE]):
         registry.get(plan.codec)
-        if plan.code_dim > min(lengths, default=0):
-            raise ValueError(
-                f"plan {plan_name(plan)}: codes of this bundle have {min(lengths, default=0)} numbers"
-            )
-        sent = replace(
-            plan,
-            positions=0 if count == own.positions else count,
-            code_dim=0 if {plan.code_dim} == lengths else plan.code_dim,
-        )
-        dial = Dial(sent, 0 if pool == own.pool else pool)
+        if plan.code_dim:
+            (spec,) = slice_specs(bundle, SliceKind.EXCERPT, plan, 1, "float32")
+            whole = spec.shape[1] == bundle.require_translate().code_dim
+            plan = replace(plan, code_dim=0 if whole else plan.code_dim)
+        plan = replace(plan, positions=0 if count == own.positions else count)
+        dial = Dial(plan, 0 if pool == own.pool else pool)
         dial.select(own)
         found[dial] = None
     return tuple(found)

@@ -24,11 +24,11 @@ from fuser.evaluate.qa import Asker, Before, examples_text, receiver_prompt
 from fuser.evaluate.questions import DocumentQuestion, by_document
 from fuser.evaluate.relay import ANSWER_TOKENS, SharerTexts
 from fuser.evaluate.rows import (
+    ALL,
     BACKGROUND,
     EXCERPTS,
     READS_FIRST,
     SERVICE_ROWS,
-    WHOLE,
     Extras,
     dialled,
     label,
@@ -130,7 +130,7 @@ class DocumentEvaluation:
         if row in EXCERPTS:
             cache, reading = self._caches.read(bundle, sharer, progress, deadline)
             selection = dial.select(bundle.config.selection)
-            if row in WHOLE:
+            if row in ALL:
                 selection = replace(selection, positions=EVERY)
             sliced = Excerpts(bundle, cache, self._questions, selection), reading
         return self._by_batches(name, todo, bundle, *sliced)

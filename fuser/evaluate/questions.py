@@ -44,6 +44,7 @@ def draw(
     seed: int,
     unfit: Callable[[str, str], str | None] = lambda document, question: None,
     vary: Callable[[Item], Iterable[Item]] = lambda item: (item,),
+    left_out: Counter[str] | None = None,
 ) -> Drawn:
     """Shuffle the documents, then take their questions until there are enough.
 
@@ -51,6 +52,7 @@ def draw(
         limit: questions at most; None takes all.
         unfit: for a document and a question the reason to leave it out, or None.
         vary: what is asked in an item's place, such as `fuser.data.cases.Cases`.
+        left_out: counted on from here; `vary` may count in it too.
 
     Raises:
         ValueError: no question is left.
@@ -58,7 +60,7 @@ def draw(
     shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
     taken: dict[str, DocumentQuestion] = {}
-    left_out: Counter[str] = Counter()
+    left_out = Counter() if left_out is None else left_out
     for item in chain.from_iterable(map(vary, shuffled)):
         for question in item.questions:
             if limit is not None and len(taken) >= limit:

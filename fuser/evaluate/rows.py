@@ -10,6 +10,7 @@ from pathlib import Path
 from fuser.bundle import Bundle
 from fuser.evaluate.dial import Dial
 from fuser.evaluate.questions import DocumentQuestion
+from kvwire.plan import WHOLE
 from kvwire.segment import SliceKind
 
 DOCUMENT_ROWS = {
@@ -55,15 +56,15 @@ SENT = ("fused", "mismatched")
 """Rows that are made once for every dial (`fuser.evaluate.dial`)."""
 
 SUMMARIES = ("summary", "summary-mismatched")
-"""Likewise; but their positions are learnt, not chosen: a pool means nothing to them."""
+"""Likewise; but their positions are learnt, not chosen, and their codes are sent whole: no pool and no code_dim."""
 
 SELECTED = ("excerpt-text", "own", "sharer-excerpt")
 """Rows that are made once for every choice of positions: nothing is encoded for them."""
 
-WHOLE = ("own-all", "translated-all")
+ALL = ("own-all", "translated-all")
 """Rows that have all of the document's positions."""
 
-EXCERPTS = ("fused", "mismatched", "identical", *SELECTED, *WHOLE)
+EXCERPTS = ("fused", "mismatched", "identical", *SELECTED, *ALL)
 """Rows that read document positions of the Sharer's."""
 
 SERVICE_ROWS = {"shared": SliceKind.SHARED, "summary": SliceKind.SUMMARY}
@@ -96,7 +97,7 @@ def _of(row: str, dial: Dial) -> Dial:
     if row in SENT:
         return dial
     if row in SUMMARIES:
-        return replace(dial, pool=0)
+        return Dial(replace(dial.plan, code_dim=0))
     return dial.selection if row in SELECTED else Dial()
 
 
@@ -113,7 +114,8 @@ def counterpart(name: str, row: str) -> str:
     if row in SELECTED:
         words = [word for word in words if word in chosen]
     elif row in SUMMARIES:
-        words = [word for word in words if word not in chosen or word[0] == "m"]
+        words = [re.sub(r":\d+", "", word) for word in words if word not in chosen or word[0] == "m"]
+        words = [word for word in words if word != WHOLE.codec]
     elif row not in SENT:
         words = []
     return " ".join((row, *words))

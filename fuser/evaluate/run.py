@@ -190,10 +190,8 @@ class Run:
         )  # cases look at that themselves
         fits = unfit(self._bundle, self._sharer, self._receiver, most)
         cases = self._cases(items)
-        drawn = draw(items, settings.limit, settings.seed, fits, cases or (lambda item: (item,)))
-        self._left_out.update(drawn.left_out)
-        if cases is not None:
-            self._left_out.update(cases.left_out)
+        vary = cases or (lambda item: (item,))
+        drawn = draw(items, settings.limit, settings.seed, fits, vary, self._left_out)
         self._count, self._questions = len(drawn.questions), drawn.questions
         self._groups = {question.id: question.document for question in drawn.questions}
         shown: tuple[DocumentQuestion, ...] = ()
@@ -234,6 +232,7 @@ class Run:
             settings.seed,
             lambda text: len(tokenise(tokenizer, text).ids),
             settings.max_document_chars,
+            self._left_out,
         )
 
     def _choices(self, items: Sequence[ChoiceItem]) -> Table:

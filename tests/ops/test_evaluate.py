@@ -241,3 +241,102 @@ def test_what_would_fail_at_the_end_fails_at_once(call: Any, tmp_path: Path) -> 
     assert "ending must be" in str(call(data, "--plot", "rows.docx", fails=True).exception)
     assert "names no row" in str(call(data, "--rows", " ,", fails=True).exception)
     assert not (tmp_path / "work").exists()
+
+
+def test_positions_and_plans_add_rows_to_what_is_answered(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", DOCUMENTS)
+    options = ("--rows", "receiver,own,fused", "--json", "-")
+    first = json.loads(call(data, *options).stdout)
+    again = json.loads(call(data, *options, "--positions", "4,12", "--plan", "raw,int8:8").stdout)
+    assert first["predictions"] == again["predictions"]
+    assert [row["row"] for row in again["rows"]] == [
+        "receiver",
+        "own m4",
+        "own",
+        "fused m4",
+        "fused m4 int8:8",
+        "fused",
+        "fused int8:8",
+    ]
+    assert again["rows"][5] == first["rows"][2], "the bundle's own way is not made again"
+    lines = Path(again["predictions"]).read_text(encoding="utf-8").count("\n")
+    assert lines == 7 * len(DOCUMENTS)
+    assert len(again["curve"]) == 4
+    plain = call(data, "--rows", "fused", "--positions", "4,12").stdout
+    assert "exact match by positions and plan" in plain
+
+
+def test_a_longer_document_is_told_apart_from_its_own(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", DOCUMENTS)
+    options = ("--rows", "receiver,text", "--case", "plain,long:200,two", "--json", "-")
+    report = json.loads(call(data, *options).stdout)
+    name = tmp_path.name
+    sources = {part: found["questions"] for part, found in report["parts"].items() if name in part}
+    assert sources == {
+        name: 16,
+        f"{name}, long:200": 16,
+        f"{name}, two, its own first": 16,
+        f"{name}, two, its own last": 16,
+    }
+    assert report["data"]["cases"] == ["plain", "long:200", "two"]
+    assert report["data"]["questions"] == 64
+    alone = report["parts"][name]["rows"]
+    assert [(row["row"], row["questions"], row["complete"]) for row in alone] == [
+        ("receiver", 16, True),
+        ("text", 16, True),
+    ]
+
+
+def test_questions_without_an_answer_are_marked_by_what_is_invented(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", DOCUMENTS)
+    options = ("--rows", "receiver,text,fused,mismatched", "--case", "unanswerable", "--json", "-")
+    report = json.loads(call(data, *options).stdout)
+    assert "does not answer" in report["not_run"]["mismatched"]
+    assert [list(row["metrics"])[:2] for row in report["rows"]] == [["abstains", "invents"]] * 3
+    assert report["rows"][0]["metrics"]["abstains"]["point"] == 1.0
+    long = call(data, "--case", "long:5", fails=True)
+    assert "over documents of more than 5 tokens" in str(long.exception)
+
+
+def test_half_precision_is_another_run(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", DOCUMENTS)
+    options = ("--rows", "receiver,fused", "--limit", "4", "--json", "-")
+    runs = [json.loads(call(data, *options, "--dtype", dtype).stdout) for dtype in ("float32", "bfloat16")]
+    assert [run["dtype"] for run in runs] == ["float32", "bfloat16"]
+    assert runs[0]["predictions"] != runs[1]["predictions"]
+
+
+def test_choices_have_no_dials_and_no_cases(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "arc.jsonl", CHOICES)
+    for option in (("--positions", "4"), ("--case", "two"), ("--plan", "int8")):
+        assert "for questions over documents" in str(call(data, *option, fails=True).exception)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--positions", "4,x"), "--positions x: expected numbers from 1"),
+        (("--positions", "0"), "--positions 0"),
+        (("--plan", "int8:x"), "--plan int8:x: expected CODEC"),
+        (("--plan", "zip"), "codec 'zip'"),
+        (("--case", "magic"), "unknown case 'magic'"),
+        (("--curve", "curve.png"), "--curve needs several"),
+    ],
+)
+def test_an_option_that_means_nothing_is_named(
+    call: Any, tmp_path: Path, option: tuple[str, str], said: str
+) -> None:
+    data = write(tmp_path / "data.jsonl", DOCUMENTS)
+    assert said in str(call(data, *option, fails=True).exception)
+
+
+def test_the_short_table_is_put_into_a_page(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", DOCUMENTS)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- kvwire eval -->\n<!-- end of kvwire eval -->\n", encoding="utf-8")
+    options = ("--rows", "receiver,fused,mismatched", "--into", str(page))
+    said = call(data, *options, "--max-minutes", "0").stderr
+    assert "is left as it was" in " ".join(said.split())
+    assert "|" not in page.read_text(encoding="utf-8")
+    call(data, *options)
+    assert "| **fused** |" in page.read_text(encoding="utf-8")

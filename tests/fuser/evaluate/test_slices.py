@@ -1,0 +1,147 @@
+"""Slices at every dial: those of the service, with the bytes that travel; and the ceilings without a Fuser."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress
+
+from fuser.bundle import Bundle
+from fuser.evaluate.batch import first_line
+from fuser.evaluate.deadline import Deadline
+from fuser.evaluate.dial import Dial
+from fuser.evaluate.documents import DocumentEvaluation
+from fuser.evaluate.models import Model
+from fuser.evaluate.prediction import Prediction, PredictionLog
+from fuser.evaluate.questions import DocumentQuestion
+from fuser.evaluate.relay import ANSWER_TOKENS
+from fuser.receiver import Receiver
+from fuser.sharer import Sharer
+from kvwire.codec import CodecRegistry
+from kvwire.plan import Plan
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from tests.identity import save_identity_bundle
+from tests.in_one_process import answer_in_one_process
+
+SHORT = Plan(codec="raw", positions=4, code_dim=10)
+SMALL = Plan(codec="int8", code_dim=16, padded=True)
+Answers = dict[str, dict[str, Prediction]]
+
+
+@pytest.fixture
+def asked(documents: list[DocumentQuestion]) -> list[DocumentQuestion]:
+    """A few of the questions, one of them over a document that is shorter than an excerpt."""
+    return [*documents[:7], next(q for q in documents if q.document == "Bay 14.")]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, asked: list[DocumentQuestion]) -> Callable[..., Answers]:
+    """Answers of rows, by row and question."""
+
+    def run(
+        bundle: Path, sharer: Path, receiver: Path, dials: list[Dial], *rows: str, dtype: str = "float32"
+    ) -> Answers:
+        made = DocumentEvaluation(
+            Bundle.load(bundle),
+            Model(str(sharer), dtype),  # type: ignore[arg-type]
+            Model(str(receiver), dtype),  # type: ignore[arg-type]
+            asked,
+            PredictionLog(tmp_path / f"{len(rows)}{dtype}" / "predictions.jsonl"),
+            tmp_path / "read",
+            dials=dials,
+        )
+        made.run(
+            [name for name in made.labels if name.split()[0] in rows], Progress(disable=True), Deadline()
+        )
+        found: Answers = {}
+        for prediction in made.log.predictions:
+            found.setdefault(prediction.row, {})[prediction.item] = prediction
+        return found
+
+    return run
+
+
+def test_fewer_positions_and_shorter_codes_answer_as_the_service_does(
+    ask: Callable[..., Answers],
+    asked: list[DocumentQuestion],
+    tiny_bundle: Path,
+    tiny_sharer: Path,
+    tiny_receiver: Path,
+) -> None:
+    found = ask(tiny_bundle, tiny_sharer, tiny_receiver, [Dial(), Dial(SHORT)], "fused", "summary")
+    bundle = Bundle.load(tiny_bundle)
+    sharer, receiver = Model(str(tiny_sharer)), Model(str(tiny_receiver))
+    pair = (
+        Sharer(sharer.network, sharer.tokenizer, bundle),
+        Receiver(receiver.network, receiver.tokenizer, bundle),
+    )
+    for name, kind, plan in (
+        ("fused m4 raw:10", SliceKind.EXCERPT, SHORT),
+        ("summary m4", SliceKind.SUMMARY, replace(SHORT, code_dim=0)),
+    ):
+        same = 0
+        for question in asked:
+            sections = (
+                Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note"),
+                Section(Role.QUESTION, Visibility.SHARED, text=question.question),
+            )
+            local = answer_in_one_process(
+                *pair, sections, {"note": question.document}, kind, 12, ANSWER_TOKENS, plan
+            )
+            said = found[name][question.id]
+            same += said.text == first_line(local.text)
+            assert said.bytes == sum(segment.spec.raw_bytes for segment in local.segments)
+        assert same >= len(asked) - 1  # the cache holds features in half precision: a near-tie may tip over
+    texts = [[p.text for p in found[row].values()] for row in ("fused", "fused m4 raw:10")]
+    assert texts[0] != texts[1]
+
+
+def test_bytes_are_those_of_the_codec(
+    ask: Callable[..., Answers],
+    tiny_bundle: Path,
+    tiny_sharer: Path,
+    tiny_receiver: Path,
+) -> None:
+    found = ask(tiny_bundle, tiny_sharer, tiny_receiver, [Dial(SMALL)], "fused", "excerpt-text", "own")
+    most = CodecRegistry().get("int8").max_bytes(SegmentSpec(0, SegmentKind.CODE, -1, (12, 16), "float32"))
+    sizes = {p.bytes for p in found["fused int8:16:padded"].values()}
+    assert max(sizes) == most + 4, "padding adds its length"
+    assert found.keys() == {"fused int8:16:padded", "excerpt-text", "own"}
+    assert {p.bytes for p in found["own"].values()} == {0}
+
+
+def test_without_a_loss_in_translation_all_ceilings_agree(
+    ask: Callable[..., Answers], asked: list[DocumentQuestion], tiny_receiver: Path, tmp_path: Path
+) -> None:
+    identity = save_identity_bundle(tmp_path / "identity", tiny_receiver)
+    rows = ("text", "own-all", "translated-all", "own", "sharer-excerpt", "fused", "receiver")
+    found = ask(identity, tiny_receiver, tiny_receiver, [Dial(Plan(codec="raw", positions=6))], *rows)
+
+    def alike(one: str, other: str) -> int:
+        return sum(found[one][q.id].text == found[other][q.id].text for q in asked)
+
+    nearly = len(asked) - 1  # half precision in the cache
+    assert alike("own-all", "translated-all") >= nearly
+    assert alike("own-all", "text") >= nearly - 1  # and where the prompt is cut into tokens
+    assert alike("own m6", "fused m6") >= nearly
+    assert alike("own m6", "sharer-excerpt m6") >= nearly
+    assert alike("own m6", "own-all") < nearly
+    assert alike("own m6", "receiver") < nearly
+
+
+def test_models_in_half_the_bits_answer_much_the_same(
+    ask: Callable[..., Answers], tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path
+) -> None:
+    rows = ("receiver", "own", "sharer-excerpt", "fused", "summary", "shared")
+    whole, half = (
+        ask(tiny_bundle, tiny_sharer, tiny_receiver, [Dial()], *rows, dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert whole.keys() == half.keys() == set(rows)
+    first = {row: [(p.text or " ")[0] for p in whole[row].values()] for row in rows}
+    again = {row: [(p.text or " ")[0] for p in half[row].values()] for row in rows}
+    for row in rows:
+        same = [a == b for a, b in zip(first[row], again[row], strict=True)]
+        assert sum(same) >= len(same) // 2, row
