@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from kvwire.description import check_header, check_request
+from kvwire.description import BundleRef, CodecRef, check_header, check_request
 from kvwire.errors import BadHeader, IncompatiblePeer, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.plan import Plan
 from kvwire.request import RelayRequest
 from kvwire.segment import SliceKind
-from tests.kvwire.samples import SHARER, description_of, excerpt_header, header_of, request_of
+from tests.kvwire.samples import RECEIVER, SHARER, description_of, excerpt_header, header_of, request_of
 
 
 def test_equal_peers_agree() -> None:
@@ -39,6 +39,23 @@ def test_a_difference_is_named_with_both_values(change: dict[str, object], cloud
     assert edge in caught.value.edge
     assert cloud in str(caught.value)
     assert edge in str(caught.value)
+
+
+def test_a_codec_of_a_bundle_serves_that_bundle_alone() -> None:
+    first, second = (
+        BundleRef(name * 64, RECEIVER, (SliceKind.EXCERPT,), (CodecRef("transform-2", f"bases of {name}"),))
+        for name in "cd"
+    )
+    offer = replace(
+        description_of(), bundles=(first, second, BundleRef("e" * 64, RECEIVER, (SliceKind.EXCERPT,)))
+    )
+    asked = replace(request_of(SliceKind.EXCERPT), plan=Plan(codec="transform-2"), codec_hash="bases of c")
+    check_request(asked, offer)
+    check_request(replace(asked, bundle_hash="d" * 64, codec_hash="bases of d"), offer)
+    with pytest.raises(IncompatiblePeer, match="parameters of codec transform-2"):
+        check_request(replace(asked, bundle_hash="d" * 64), offer)
+    with pytest.raises(IncompatiblePeer, match="codec"):
+        check_request(replace(asked, bundle_hash="e" * 64), offer)
 
 
 def test_a_relay_request_is_checked_for_version_and_sharer() -> None:
@@ -74,6 +91,17 @@ def test_the_header_of_another_request_is_refused() -> None:
 def test_more_positions_than_asked_for_are_refused() -> None:
     with pytest.raises(TooLarge):
         check_header(excerpt_header(positions=13), request_of(SliceKind.EXCERPT))
+
+
+def test_as_many_positions_as_may_be_are_no_cap_and_the_last_ones_are() -> None:
+    whole = replace(request_of(SliceKind.EXCERPT), plan=Plan(codec="raw"))
+    check_header(replace(excerpt_header(positions=200), request_digest=whole.digest()), whole)
+    for last, positions in ((0, 9), (3, 3), (3, 2)):
+        asked = replace(request_of(), plan=Plan(codec="raw", last=last))
+        check_header(replace(header_of(positions=positions), request_digest=asked.digest()), asked)
+    asked = replace(request_of(), plan=Plan(codec="raw", last=2))
+    with pytest.raises(TooLarge):
+        check_header(replace(header_of(positions=3), request_digest=asked.digest()), asked)
 
 
 @pytest.mark.parametrize("span", [(1, 0, 1), (2, 0, 0), (0, 0, 15)])

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from kvwire import serde
+from kvwire.description import CodecRef
 from kvwire.errors import BadHeader, InvalidRequest, TooLarge
 from kvwire.limits import Limits
 from kvwire.plan import Parts, Plan
@@ -104,9 +105,22 @@ def test_every_part_of_a_slice_survives(header: object) -> None:
 
 
 def test_a_description_survives() -> None:
-    description = replace(description_of(), limits=Limits(max_positions=77), relay_allowed=True)
+    bundle = replace(description_of().bundles[0], codecs=(CodecRef("transform-2", "d" * 64),))
+    description = replace(
+        description_of(), bundles=(bundle,), limits=Limits(max_positions=77), relay_allowed=True
+    )
     data = serde.description_to_proto(description).SerializeToString()
     assert serde.description_from_proto(pb.DescribeResponse.FromString(data)) == description
+
+
+def test_a_bundle_with_too_many_codecs_or_one_without_a_name_is_refused() -> None:
+    message = serde.bundle_ref_to_proto(description_of().bundles[0])
+    message.codecs.add(name="", parameters_hash="x")
+    with pytest.raises(BadHeader):
+        serde.bundle_ref_from_proto(message)
+    message.codecs.extend([pb.CodecRef(name="a", parameters_hash="b")] * 300)
+    with pytest.raises(TooLarge, match="codecs"):
+        serde.bundle_ref_from_proto(message)
 
 
 def test_the_relay_survives() -> None:
