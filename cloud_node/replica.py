@@ -180,15 +180,19 @@ class Replica:
         self._check(cut, header)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
         writer = SliceWriter(header, codec, self._limits, request.max_bytes)
-        put(header)
         encode_s = 0.0
         with _Work(self._schedule, stop) as work:
-            steps = sharer.steps(cut, work.emit, work.cancelled, call.tenant)
-            ticket = work.enter(steps, len(cut.tokens.ids))
+
+            def steps() -> Steps:
+                put(header)  # when the queue is over; it does not wait, for nothing was put before it
+                yield from sharer.steps(cut, work.emit, work.cancelled, call.tenant)
+
+            ticket = work.enter(steps(), len(cut.tokens.ids))
             for spec, tensor in work.segments():
                 began = time.monotonic()
                 frames = writer.write(spec, tensor)
-                encode_s += time.monotonic() - began
+                if ticket.ended_s is not None:  # what was encoded before cost no time of its own
+                    encode_s += time.monotonic() - max(began, ticket.ended_s)
                 for frame in frames:
                     put(frame)
         put(writer.summary({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))

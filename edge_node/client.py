@@ -181,7 +181,7 @@ class SliceStream:
         self._places = [i for i, s in enumerate(sections) if s.visibility is not Visibility.EDGE]
         self._sections = tuple(_as_sent(sections[i]) for i in self._places)
         self._intake: Intake | None = None
-        self._traffic = Traffic()
+        self._traffic, self._decode_s = Traffic(), 0.0
         self._limits.check_sections(self._sections)
         self._request()
         self._parts = self._all()
@@ -205,6 +205,11 @@ class SliceStream:
     def share_arrived(self) -> float:
         """Share of the slice that arrived and decoded, 0 to 1, last attempt."""
         return self._intake.arrived if self._intake else 0.0
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds from a message's arrival to its being checked and decoded, over all messages."""
+        return self._decode_s
 
     def __aiter__(self) -> AsyncIterator[Part]:
         return self
@@ -247,6 +252,7 @@ class SliceStream:
                 async for reply in replies:
                     came_at = self._traffic.received_at
                     part = await asyncio.to_thread(intake.take, reply)
+                    self._decode_s += time.monotonic() - came_at
                     if isinstance(part, SliceHeader):
                         header_at, most = came_at, most_bytes(part.specs, self._codec)
                     if isinstance(part, SliceSummary):

@@ -183,28 +183,37 @@ class AnswerStream:
         with self._turn:
             began = time.monotonic()
             draft.prefill(kind)
-        self._timings["receiver_prefill"] = self._since(began)
+        self._spend("receiver_prefill", began)
         return draft
 
     def _take_in(self, draft: Draft, shared: SharedSlice) -> SliceSummary:
-        for part in shared:
+        parts = iter(shared)
+        while True:
+            asked = time.monotonic()
+            part = next(parts, None)
+            self._spend("wait", asked)
+            if part is None:
+                raise BadPayload("the slice ended without a summary")
             if isinstance(part, SliceSummary):
                 return part
             try:
                 with self._turn:
+                    taken = time.monotonic()
                     if isinstance(part, SliceHeader):
                         draft.receive(part, self._ask.plan)
                     elif isinstance(part, Segment):
                         draft.add(part)
+                self._spend("fuse", taken)
             except ValueError as error:
                 raise BadPayload("the slice does not fit the Receiver's prompt") from error
-        raise BadPayload("the slice ended without a summary")
 
     def _account(self, text: str, tokens: int, reason: str | None, first_s: float, source: str) -> Answer:
         ask, summary = self._ask, self._summary
         stream = self._shared.stream if self._shared else None
         if summary is not None:
             self._timings |= {f"cloud_{name}": seconds for name, seconds in summary.timings.items()}
+        if stream is not None:
+            self._timings["decode"] = stream.decode_s
         return Answer(
             text=text,
             tokens=tokens,
@@ -224,6 +233,9 @@ class AnswerStream:
             time_to_first_token_s=first_s,
             timings=dict(self._timings),
         )
+
+    def _spend(self, stage: str, since: float) -> None:
+        self._timings[stage] = self._timings.get(stage, 0.0) + self._since(since)
 
     @staticmethod
     def _since(moment: float) -> float:

@@ -186,7 +186,7 @@ class SliceSummary:
         frames: how many were sent.
         payload_bytes: their data together.
         positions: as in the header.
-        timings: seconds, keys "queue", "prefill", "encode".
+        timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
     """
 
     digest: bytes

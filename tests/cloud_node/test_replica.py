@@ -15,6 +15,7 @@ from cloud_node.pipe import Stop
 from cloud_node.replica import Replica, _told
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
+from kvwire.codec.raw import Raw
 from kvwire.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -169,7 +170,7 @@ async def test_a_call_that_waits_for_the_model_gives_up_in_time(replica: Replica
     free = threading.Event()
     replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, Stop(30), lambda: None)
     start = time.monotonic()
-    _, error = await share(replica, call_for(replica, "note-1"), timeout_s=0.2)
+    (error,) = await share(replica, call_for(replica, "note-1"), timeout_s=0.2)
     assert isinstance(error, DeadlineExceeded)
     assert time.monotonic() - start < 1.0
     free.set()
@@ -199,6 +200,29 @@ async def test_a_short_question_is_answered_while_a_long_document_is_read(replic
     await one("note-1", SliceKind.EXCERPT)
     await long
     assert ended == ["note-1", "slow"]
+
+
+async def test_segments_are_encoded_while_the_next_layer_computes(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, at_first_frame = count_layers(replica), threading.Event()
+    encode, threads = Raw.encode, set()
+
+    def noticed(*args: Any) -> bytes:
+        threads.add(threading.current_thread().name)
+        at_first_frame.set()
+        return encode(*args)
+
+    def wait_for_it(*_: Any) -> None:  # a model that encoded by itself would wait for ever
+        if layers and layers[-1] == 2:
+            assert at_first_frame.wait(10)
+
+    sharer = next(iter(replica._sharers.values()))
+    sharer.model.get_decoder().layers[2].register_forward_hook(wait_for_it)
+    monkeypatch.setattr(Raw, "encode", noticed)
+    *_, end = await share(replica, call_for(replica, "note-1", kind=SliceKind.SHARED))
+    assert not isinstance(end, KvwireError)
+    assert threads and not any(name == "sharer-model" for name in threads)
 
 
 async def test_a_reader_who_is_slow_holds_nobody_up(replica: Replica) -> None:

@@ -1,4 +1,7 @@
-"""The real pair and the bundle that ships, over real Ray, gRPC and TLS: bit for bit what one process computes."""
+"""The real pair and the bundle that ships, over real Ray, gRPC and TLS: bit for bit what one process computes.
+
+Both sides compute in what the configuration takes by itself on this machine.
+"""
 
 import dataclasses
 from collections.abc import Iterator
@@ -48,7 +51,7 @@ def real_cloud(
 ) -> Iterator[CloudNode]:
     from cloud_node.documents import Documents
 
-    settings = {"sharer": {"max_prompt_tokens": 0}}
+    settings = {"sharer": {"max_prompt_tokens": 0, "dtype": "auto"}}
     node = start_cloud(tmp_path_factory.mktemp("real"), real_pair[0], bundle, certificates, settings)
     documents = Documents(f"sqlite:///{node.directory / 'documents.db'}")
     for document_id, text in (DOCUMENTS | RECORDS).items():
@@ -70,19 +73,21 @@ def real_config(edge_config: "EdgeConfig", real_cloud: CloudNode) -> "EdgeConfig
 @pytest.fixture(scope="module")
 def sharer(real_pair: tuple[Path, Path], bundle: Path) -> "Sharer":
     from fuser.bundle import Bundle
+    from fuser.models.dtype import dtype_of
     from fuser.models.load import load_model
     from fuser.sharer import Sharer
 
-    return Sharer(*load_model(real_pair[0]), Bundle.load(bundle))
+    return Sharer(*load_model(real_pair[0], dtype=dtype_of("auto")), Bundle.load(bundle))
 
 
 @pytest.fixture(scope="module")
 def receiver(real_pair: tuple[Path, Path], bundle: Path) -> "Receiver":
     from fuser.bundle import Bundle
+    from fuser.models.dtype import dtype_of
     from fuser.models.load import load_model
     from fuser.receiver import Receiver
 
-    return Receiver(*load_model(real_pair[1]), Bundle.load(bundle))
+    return Receiver(*load_model(real_pair[1], dtype=dtype_of("auto")), Bundle.load(bundle))
 
 
 def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(

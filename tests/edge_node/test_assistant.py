@@ -143,6 +143,9 @@ def test_an_answer_accounts_for_bytes_and_seconds(assistant: Assistant) -> None:
     assert answer.tokens <= 3 and 0 < answer.payload_bytes < answer.bytes_received
     assert answer.payload_bytes == 8 * 24 * 4 and answer.bytes_sent > 0
     assert answer.timings["cloud_prefill"] == 0.25 and answer.timings["cloud_encode"] == 0.125
+    steps = ("receiver_prefill", "wait", "fuse", "generate")
+    assert all(answer.timings[step] > 0 for step in (*steps, "decode"))
+    assert sum(answer.timings[step] for step in steps) <= answer.timings["total"]
     assert 0 < answer.timings["slice"] <= answer.time_to_first_token_s <= answer.timings["total"]
     assert json.loads(answer.to_json())["text"] == answer.text
 
