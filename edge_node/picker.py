@@ -29,7 +29,7 @@ BYTE_BUDGET: Final = "BYTE_BUDGET"
 DEADLINE: Final = "DEADLINE"
 """A better plan would come too late over the link as it is estimated."""
 NO_ESTIMATE: Final = "NO_ESTIMATE"
-"""Nothing is known of the link yet: the smallest plan of use, which is the first thing to measure it by."""
+"""Nothing is known of the link yet, and no bytes are capped: the smallest plan of use, to measure the link by."""
 NOT_USEFUL: Final = "NOT_USEFUL"
 """No plan of the table has a transfer whose interval is clear of 0."""
 
@@ -54,7 +54,7 @@ def pick(
     Args:
         most: the payload bytes that a plan may come to for this prompt. The cloud refuses what may be over the cap, so
             it counts, not what slices had on average.
-        max_bytes: cap on the payload; 0 is none.
+        max_bytes: cap on the payload; 0 is none. While nothing is known of the link it counts alone.
         deadline_s: seconds from the request to the end of the slice.
     """
     useful = sorted(
@@ -65,12 +65,12 @@ def pick(
     small = [row for row in useful if not max_bytes or most(row.plan) <= max_bytes]
     if not small:
         return Pick(None, BYTE_BUDGET)
-    if estimate.seconds(0) is None:
+    if estimate.seconds(0) is None and not max_bytes:
         return Pick(min(small, key=lambda row: row.mean_bytes).plan, NO_ESTIMATE)
 
     def timely(row: PlanRow) -> bool:
         seconds = estimate.seconds(row.max_bytes)
-        return seconds is not None and seconds <= deadline_s
+        return seconds is None or seconds <= deadline_s
 
     fits = [row for row in small if timely(row)]
     if not fits:

@@ -87,34 +87,20 @@ def test_a_byte_budget_is_never_exceeded_on_the_wire(
     assert all(request.max_bytes == budget for request in server.service.requests)
     if kind is SliceKind.EXCERPT:
         wanted = max((plan for plan in MOST if MOST[plan] <= budget), key=MOST.__getitem__, default=None)
-        unknown = NO_ESTIMATE if wanted else BYTE_BUDGET
-        assert answer.plan_reason == unknown
-        fits = [plan for plan in MOST if MOST[plan] <= budget]
-        assert answer.plan == (dataclasses.asdict(SMALL) if fits else None)
+        assert answer.plan == (wanted and dataclasses.asdict(wanted))
+        assert answer.plan_reason == (BEST if wanted is LARGE else BYTE_BUDGET)
     if answer.plan is None:
         assert (answer.source, answer.reason, answer.kind) == ("receiver-only", "NO_PLAN", None)
         assert answer.bytes_sent == 0 and not server.service.requests
 
 
-def test_with_an_estimate_a_budget_takes_the_most_transfer_that_fits(
-    make: Make, server: RunningServer
-) -> None:
+def test_of_budget_and_deadline_the_answer_names_the_one_that_decided(make: Make) -> None:
     assistant = make()
-    known(assistant, 1e6)
-    for budget, plan, reason in (
-        (15, None, BYTE_BUDGET),
-        (16, SMALL, BYTE_BUDGET),
-        (1_151, MIDDLE, BYTE_BUDGET),
-        (1_152, LARGE, BEST),
-    ):
-        answer = assistant.ask(QUESTION, document="note-1", max_bytes=budget)
-        assert (answer.plan, answer.plan_reason) == (plan and dataclasses.asdict(plan), reason)
-        assert answer.payload_bytes == (MOST[plan] if plan else 0)
-        assert answer.estimate is not None and set(answer.estimate) == {
-            "bandwidth_bytes_per_s",
-            "rtt_s",
-            "cloud_s",
-        }
+    known(assistant, 1e3)
+    for budget, reason in ((1_151, BYTE_BUDGET), (1_152, DEADLINE)):
+        answer = assistant.ask(QUESTION, document="note-1", max_bytes=budget, deadline_s=0.5)
+        assert (answer.plan, answer.plan_reason) == (dataclasses.asdict(MIDDLE), reason)
+        assert answer.payload_bytes == MOST[MIDDLE]
 
 
 def known(assistant: Assistant, rate: float) -> None:
