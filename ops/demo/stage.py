@@ -40,6 +40,7 @@ class Stage:
         allow_relay: the cloud may answer as text.
         record: keep what crosses the wire, in `capture`.
         edge_runs: start the edge too; else `edge` is not there, and its folder is for a client of one's own.
+        sharer: further settings of `cloud_node.config.SharerConfig`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Stage:
         allow_relay: bool = False,
         record: bool = True,
         edge_runs: bool = True,
+        sharer: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.capture = folder / "edge" / "capture"
@@ -59,7 +61,7 @@ class Stage:
         self._address = f"127.0.0.1:{_free_port()}"
         self._found_at = way(self._address)
         self._allow_relay, self._record, self._edge_runs = allow_relay, record, edge_runs
-        self._cast = cast
+        self._cast, self._sharer = cast, sharer or {}
         self._certify()
         self._configure_cloud(samples)
         self._configure_edge()
@@ -112,6 +114,7 @@ class Stage:
             "model": self._cast.sharer,
             "bundles": [str(self._cast.bundle)],
             "cpus": float(min(os.cpu_count() or 1, 8)),
+            **self._sharer,
         }
         export = {"allow_relay": self._allow_relay}
         tables: dict[str, dict[str, Any]] = {"tls": _TLS, "sharer": sharer, "export": export}

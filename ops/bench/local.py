@@ -1,0 +1,184 @@
+"""`kvwire bench local`: the answer of the service beside the same models one after the other in one process."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.progress import Progress
+
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+from ops.demo.edge_api import EdgeApi
+from ops.demo.samples import Question, Sample, load_samples
+from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
+
+if TYPE_CHECKING:
+    from ops.bench.sequential import Timed
+
+Asked = tuple[Sample, Question]
+
+FIRST: Final = "first question"
+NEXT: Final = "next question"
+"""Over the same document: the cloud has its prefix, the process of the baseline reads it again."""
+_LIMIT: Final = 32
+_MARKS: Final = ("first_token", "answer")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBench:
+    """What to measure: so many documents, with one question each, and one more where there is one."""
+
+    cast: Cast
+    kind: SliceKind
+    documents: int
+    max_new_tokens: int = 24
+
+    @property
+    def asked(self) -> list[tuple[str, Asked]]:
+        """Rounds of questions. Shared prompts have no document that could be read before."""
+        samples = load_samples()[: self.documents]
+        rounds = [(FIRST, (s, s.questions[0])) for s in samples]
+        if self.kind is not SliceKind.SHARED:
+            rounds += [(NEXT, (s, s.questions[1])) for s in samples if len(s.questions) > 1]
+        return rounds
+
+
+def measure(
+    bench: LocalBench, folder: Path, progress: Progress, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Both nodes as processes of their own, and both models in this one, in turns; same dtype, same threads.
+
+    Raises:
+        NodeFailed, AskFailed: a node did not start, or refused a question.
+    """
+    from ops.bench.sequential import Sequential
+
+    threads = min(os.cpu_count() or 1, 8)  # as `Stage` gives the cloud; torch takes as many at the edge
+    bar = progress.add_task("loading both models", total=2 * len(bench.asked) + 3)
+    local = Sequential(bench.cast.sharer, bench.cast.receiver, bench.cast.bundle, threads)
+    progress.advance(bar)
+    with Stage(folder, bench.cast, load_samples(), record=False) as stage:
+        progress.update(bar, description="starting both nodes")
+        api = EdgeApi(stage.edge.address(EDGE_START_S, check))
+        stage.cloud.address(CLOUD_START_S, check)
+        progress.advance(bar)
+        warm = load_samples()[-1]
+        _serve(bench, api, (warm, warm.questions[0]))  # connections, kernels and pages are there
+        _alone(bench, local, (warm, warm.questions[0]))
+        progress.update(bar, advance=1, description="asking")
+        rows = []
+        for number, (round_, asked) in enumerate(bench.asked):
+            told: dict[str, Any] = {}
+            for way in ("service", "sequential") if number % 2 else ("sequential", "service"):
+                check()
+                told[way] = _serve(bench, api, asked) if way == "service" else _alone(bench, local, asked)
+                progress.advance(bar)
+            rows.append({"round": round_, "document": asked[0].id} | told)
+    return summary(rows)
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Ratios of each round: service to sequential, geometric means over questions with their intervals."""
+    rounds = list(dict.fromkeys(row["round"] for row in rows))
+    return {
+        "rows": list(rows),
+        "rounds": {name: _round([row for row in rows if row["round"] == name]) for name in rounds},
+    }
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Two tables of a report: the ratios, and where the time of the service goes."""
+    rounds = report["results"]["rounds"]
+    lines = [
+        "| | questions | to the first token: service | sequential | ratio (95 %) | whole answer: ratio (95 %) "
+        "| same answer |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in rounds.items():
+        first = found["first_token"]
+        lines.append(
+            f"| {name} | {found['questions']} | {first['service_s'] * 1e3:.0f} ms | "
+            f"{first['sequential_s'] * 1e3:.0f} ms | {_told(first)} | {_told(found['answer'])} | "
+            f"{found['same_answers']} |"
+        )
+    stages = list(dict.fromkeys(stage for found in rounds.values() for stage in found["stages_s"]))
+    lines += ["", "| stage, ms | " + " | ".join(rounds) + " |", "|---" * (1 + len(rounds)) + "|"]
+    for stage in stages:
+        cells = " | ".join(f"{found['stages_s'].get(stage, 0.0) * 1e3:.1f}" for found in rounds.values())
+        lines.append(f"| {stage} | {cells} |")
+    return "\n".join(lines)
+
+
+def _told(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['ratio']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+
+
+def _round(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    stages = [row["service"]["timings"] for row in rows]
+    names = list(dict.fromkeys(name for timings in stages for name in timings))
+    return {
+        "questions": len(rows),
+        "same_answers": sum(row["service"]["text"] == row["sequential"]["text"] for row in rows),
+        "stages_s": {name: fmean(timings.get(name, 0.0) for timings in stages) for name in names},
+        **{mark: _ratio(rows, f"{mark}_s") for mark in _MARKS},
+    }
+
+
+def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    import torch
+
+    from fuser.evaluate.interval import mean
+
+    ratios = torch.tensor([row["service"][key] / row["sequential"][key] for row in rows])
+    interval = mean(ratios.log())
+    return {
+        "service_s": fmean(row["service"][key] for row in rows),
+        "sequential_s": fmean(row["sequential"][key] for row in rows),
+        "ratio": math.exp(interval.point),
+        "low": math.exp(interval.low),
+        "high": math.exp(interval.high),
+    }
+
+
+def _serve(bench: LocalBench, api: EdgeApi, asked: Asked) -> dict[str, Any]:
+    """An answer of the service; its HTTP call is part of the time to the whole answer."""
+    sample, question = asked
+    what: dict[str, Any] = {"kind": str(bench.kind), "max_new_tokens": bench.max_new_tokens}
+    began = time.monotonic()
+    if bench.kind is SliceKind.SHARED:
+        answer = api.ask(_together(asked), **what)
+    else:
+        answer = api.ask(question.text, document=sample.id, **what)
+    seconds = time.monotonic() - began
+    if answer["source"] != "fused":
+        raise RuntimeError(f"a question about {sample.id} was not answered with a slice: {answer['reason']}")
+    return {
+        "text": answer["text"],
+        "first_token_s": answer["time_to_first_token_s"],
+        "answer_s": seconds,
+        "timings": answer["timings"],
+    }
+
+
+def _alone(bench: LocalBench, local: Any, asked: Asked) -> dict[str, Any]:
+    sample, question = asked
+    if bench.kind is SliceKind.SHARED:
+        sections = [Section(Role.QUESTION, Visibility.SHARED, text=_together(asked))]
+    else:
+        sections = [
+            Section(Role.DOCUMENT, Visibility.CLOUD, text=sample.text),
+            Section(Role.QUESTION, Visibility.SHARED, text=question.text),
+        ]
+    timed: Timed = local.answer(sections, bench.kind, _LIMIT, bench.max_new_tokens)
+    return {"text": timed.text, "first_token_s": timed.first_s, "answer_s": timed.total_s}
+
+
+def _together(asked: Asked) -> str:
+    return f"{asked[0].text}\n{asked[1].text}"

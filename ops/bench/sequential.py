@@ -1,0 +1,106 @@
+"""Both models in one process, one after the other, as Cache-to-Cache is run (arXiv 2510.03215): a baseline in time.
+
+The Sharer's whole forward pass with the logits of every position, the cut, the Receiver's whole forward pass with
+logits, the fusing, then tokens. What is cut and how it is taken in is the service's own code, without codec and wire.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvwire.section import Section, Visibility
+from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_EVERY_LAYER = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One answer. Seconds from the question to the first piece of text and to the last."""
+
+    text: str
+    first_s: float
+    total_s: float
+
+
+class Whole:
+    """A causal language model whose decoder is the model itself: the logits of every position are computed."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self._model(**inputs)
+
+    def get_decoder(self) -> Any:
+        """The whole model."""
+        return self._model
+
+
+class Sequential:
+    """The pair of a bundle in this process.
+
+    Args:
+        threads: of torch, for both.
+    """
+
+    def __init__(self, sharer: str, receiver: str, bundle: Path, threads: int) -> None:
+        import torch
+
+        from fuser.bundle import Bundle
+        from fuser.models.dtype import dtype_of
+        from fuser.models.load import load_model
+        from fuser.prefixes import PrefixCache
+        from fuser.receiver import Receiver
+        from fuser.sharer import Sharer
+
+        torch.set_num_threads(threads)
+        loaded, dtype = Bundle.load(bundle), dtype_of("auto")
+        self.sharer = Sharer(*load_model(sharer, dtype=dtype), loaded)
+        self.receiver = Receiver(*load_model(receiver, dtype=dtype), loaded)
+        self.receiver.model = Whole(self.receiver.model)
+        self.receiver.heads = PrefixCache(0)
+
+    def answer(self, sections: Sequence[Section], kind: SliceKind, limit: int, max_new_tokens: int) -> Timed:
+        """Answer a prompt whose documents stand in it as text; `limit`: document positions at most."""
+        from fuser.prefill import prefill_together
+
+        began = time.monotonic()
+        cut = dataclasses.replace(self.sharer.plan(sections, kind, limit), prefix=0)
+        segments: list[Segment] = []
+
+        def emit(spec: SegmentSpec, tensor: Tensor) -> None:
+            segments.append(Segment(spec, tensor))
+
+        for work in self.sharer.steps(cut, emit):
+            work.last_layer = _EVERY_LAYER
+            prefill_together(Whole(self.sharer.model), [work])
+            if work.failure is not None:
+                raise work.failure
+        draft = self.receiver.begin([_withheld(section) for section in sections])
+        draft.prefill(kind)
+        draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail))
+        for segment in segments:
+            draft.add(segment)
+        pieces = draft.generate(max_new_tokens)
+        text = next(pieces, "")
+        first_s = time.monotonic() - began
+        text += "".join(pieces)
+        return Timed(text, first_s, time.monotonic() - began)
+
+
+def _withheld(section: Section) -> Section:
+    if section.visibility is not Visibility.CLOUD:
+        return section
+    return dataclasses.replace(section, text=None, document_id="withheld")
