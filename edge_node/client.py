@@ -21,7 +21,7 @@ from kvwire.codec import CodecRegistry
 from kvwire.description import Description
 from kvwire.errors import BadHeader, DeadlineExceeded, InvalidRequest, KvwireError, TooLarge
 from kvwire.limits import Limits
-from kvwire.payload import most_bytes, payload_codec
+from kvwire.payload import check_bytes, most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section, Visibility
@@ -173,7 +173,7 @@ class SliceStream:
             raise InvalidRequest(f"this bundle takes no {kind} slices in")
         if not 0 < deadline_s < float("inf"):
             raise InvalidRequest(f"a deadline of {deadline_s} s")
-        slice_specs(bundle, kind, plan, 1, "float32")  # refuses what the bundle cannot do
+        least = slice_specs(bundle, kind, plan, 1, "bfloat16")  # refuses what the bundle cannot do
         self._channel, self._bundle, self._limits, self._link = channel, bundle, client.limits, client.link
         self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
         self._deadline = Deadline(deadline_s)
@@ -184,6 +184,7 @@ class SliceStream:
         self._traffic, self._decode_s = Traffic(), 0.0
         self._limits.check_sections(self._sections)
         self._request()
+        check_bytes(least, self._codec, max_bytes)
         self._parts = self._all()
 
     @property

@@ -612,6 +612,8 @@ async def test_a_plan_that_the_bundle_cannot_do_is_not_sent(
         ):
             with pytest.raises(error):
                 client.share([DOCUMENT, QUESTION], bundle, kind=kind, plan=plan)
+        with pytest.raises(TooLarge, match="96 is over the limit of 95"):  # of one position
+            client.share([DOCUMENT, QUESTION], bundle, kind=SliceKind.EXCERPT, max_bytes=95)
         with pytest.raises(InvalidRequest, match="max_bytes"):
             client.share([DOCUMENT, QUESTION], bundle, kind=SliceKind.EXCERPT, max_bytes=-1)
     assert not server.service.requests
