@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kvwire.segment import SliceKind
 from ops.output import console, print_json, progress_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from ops.demo.stage import Cast
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: every time beside its baseline of the same run.")
 
@@ -79,6 +82,191 @@ class Bench:
         if plot_out is not None and self.plot is not None:
             plot_out.parent.mkdir(parents=True, exist_ok=True)
             self.plot(report, plot_out)
+
+
+@app.command()
+def link(
+    rates: Annotated[str, typer.Option(help="Mbit/s both ways, comma between.")] = "1,5,10,20,50,100,1000",
+    rtt: Annotated[str, typer.Option(help="Round trips in ms, comma between.")] = "5,40,100",
+    loss: Annotated[float, typer.Option(help="Only 0: a TCP proxy cannot lose packets.")] = 0.0,
+    limit: Annotated[int, typer.Option(min=1, help="Questions of the demo, one a document first.")] = 5,
+    ways: Annotated[
+        str | None,
+        typer.Option(help="Ways to an answer, semicolon between. [default: all that the bundle has]"),
+    ] = None,
+    utilisation: Annotated[
+        str,
+        typer.Option(
+            help="Mbit/s at which a long slice is streamed, to see what share of the link it uses; '' for none."
+        ),
+    ] = "10,50,100",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
+    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
+    receiver: Annotated[str | None, typer.Option(help="Another Receiver.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
+    ] = None,
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+    plot_out: PlotOut = None,
+) -> None:
+    """Time to an answer over slow links: each plan, the text relay, and the Receiver alone; two nodes, real calls."""
+    from fuser.bundle import Bundle
+    from fuser.models.load import resolve
+    from ops.bench import link as bench
+    from ops.bench import link_report
+    from ops.bench import utilisation as used
+    from ops.bench.ways import chosen, ways_of
+    from ops.demo import pair
+    from ops.demo.interrupt import Interrupt
+    from ops.demo.stage import Cast
+    from ops.link.shape import check_loss
+
+    check_loss(loss)
+    directory = (bundle or pair.BUNDLE).resolve()
+    loaded = Bundle.load(directory)
+    paths = [resolve(model).resolve() for model in (sharer or pair.SHARER, receiver or pair.RECEIVER)]
+    cast = Cast(str(paths[0]), str(paths[1]), directory, "raw")
+    names = None if ways is None else [name.strip() for name in ways.split(";")]
+    plan = bench.LinkBench(
+        cast=cast,
+        ways=chosen(ways_of(directory, loaded), names),
+        rates=_numbers("--rates", rates),
+        rtts=_numbers("--rtt", rtt),
+        questions=limit,
+        max_new_tokens=max_new_tokens,
+    )
+    long = _numbers("--utilisation", utilisation) if utilisation else ()
+
+    def measure(progress: "Progress") -> Mapping[str, Any]:
+        with Interrupt() as interrupt:
+            with bench.working_folder() as folder:
+                results = bench.measure(plan, Path(folder), progress, interrupt.check)
+            if long:
+                with bench.working_folder() as folder:
+                    found = used.measure(long, plan.rtts, paths[0], Path(folder), progress, interrupt.check)
+                results["utilisation"] = found
+        return results
+
+    settings = {
+        "sharer": str(loaded.config.sharer),
+        "receiver": str(loaded.config.receiver),
+        "bundle": loaded.hash,
+        "rates": plan.rates,
+        "rtt": plan.rtts,
+        "loss": loss,
+        "questions": limit,
+        "max_new_tokens": max_new_tokens,
+        "ways": [way.name for way in plan.ways],
+        "utilisation": long,
+    }
+    Bench("link", settings, measure, link_report.markdown, link_report.plot).run(
+        json_out, markdown_out, plot_out
+    )
+
+
+@app.command()
+def cloud(
+    streams: Annotated[str, typer.Option(help="Callers at a time, comma between.")] = "1,2,4,8,16",
+    limit: Annotated[int, typer.Option(min=1, help="Calls for each number of callers.")] = 48,
+    kind: Annotated[
+        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="On the wire.")] = "raw",
+    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
+    ] = None,
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+) -> None:
+    """Requests and tokens a second through gateway, Ray and TLS, beside a bare batched prefill of the same tokens."""
+    from ops.bench import cloud as bench
+    from ops.bench.link import working_folder
+    from ops.demo import pair
+    from ops.demo.interrupt import Interrupt
+
+    cast, found = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec)
+    callers = tuple(int(number) for number in _numbers("--streams", streams))
+    if min(callers) < 1:
+        raise ValueError("--streams start at 1")
+    plan = bench.CloudBench(cast, callers, limit, kind or found[0])
+
+    def measure(progress: "Progress") -> Mapping[str, Any]:
+        with Interrupt() as interrupt, working_folder() as folder:
+            return bench.measure(plan, Path(folder), progress, interrupt.check)
+
+    settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec} | _named(cast)
+    Bench("cloud", settings, measure, bench.markdown).run(json_out, markdown_out)
+
+
+@app.command()
+def local(
+    limit: Annotated[int, typer.Option(min=1, help="Documents of the demo, two questions each.")] = 12,
+    kind: Annotated[
+        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="On the wire.")] = "lossless",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
+    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
+    receiver: Annotated[str | None, typer.Option(help="Another Receiver.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
+    ] = None,
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+) -> None:
+    """The time to an answer of the service beside both models one after the other in one process; and where it goes."""
+    from ops.bench import local as bench
+    from ops.bench.link import working_folder
+    from ops.demo import pair
+    from ops.demo.interrupt import Interrupt
+
+    cast, found = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, codec)
+    plan = bench.LocalBench(cast, kind or found[0], limit, max_new_tokens)
+
+    def measure(progress: "Progress") -> Mapping[str, Any]:
+        with Interrupt() as interrupt, working_folder() as folder:
+            return bench.measure(plan, Path(folder), progress, interrupt.check)
+
+    settings = {"documents": limit, "kind": str(plan.kind), "codec": codec, "max_new_tokens": max_new_tokens}
+    Bench("local", settings | _named(cast), measure, bench.markdown).run(json_out, markdown_out)
+
+
+def _cast(sharer: str, receiver: str, bundle: Path, codec: str) -> tuple["Cast", list[SliceKind]]:
+    """Who plays, models brought onto this machine; and the kinds of slice that the bundle makes, excerpts first."""
+    from fuser.bundle import Bundle
+    from fuser.models.load import resolve
+    from ops.demo.stage import Cast
+
+    paths = [str(resolve(model).resolve()) for model in (sharer, receiver)]
+    order = [SliceKind.EXCERPT, SliceKind.SUMMARY, SliceKind.SHARED]
+    kinds = sorted(Bundle.load(bundle).kinds, key=order.index)
+    return Cast(paths[0], paths[1], bundle.resolve(), codec), kinds
+
+
+def _named(cast: "Cast") -> dict[str, str]:
+    """What a report says of who played."""
+    from fuser.bundle import Bundle
+
+    bundle = Bundle.load(cast.bundle)
+    return {
+        "sharer": str(bundle.config.sharer),
+        "receiver": str(bundle.config.receiver),
+        "bundle": bundle.hash,
+    }
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """Raises ValueError: none, or not all of them numbers."""
+    try:
+        found = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError as error:
+        raise ValueError(f"{option} {text!r}: numbers with commas between are needed") from error
+    return found
 
 
 def _progress() -> "Progress":

@@ -1,0 +1,210 @@
+"""What `kvwire bench link` found: medians a cell, beside text, where a way overtakes text, a table, a picture."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ops.bench.ways import ALONE, RELAY
+
+METRICS: Final = {"first_s": "time to the first token", "total_s": "time to the full answer"}
+
+
+def summarise(
+    records: Sequence[Mapping[str, Any]], ways: Sequence[str], rates: Sequence[float], rtts: Sequence[float]
+) -> dict[str, Any]:
+    """Plain JSON values.
+
+    Returns:
+        "records" as they came; "cells": a way at a rate and a round trip, with median, least and most of its times over
+        the questions, its median bytes, how many answers came as wanted and were right, and its median times as a share
+        of the text relay's and of the Receiver's alone in the same cell; "crossovers" as `crossover` finds them.
+    """
+    by_place: dict[tuple[float, float, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        by_place.setdefault((record["rtt_ms"], record["rate_mbit"], record["way"]), []).append(record)
+    cells = []
+    for rtt in rtts:
+        for rate in rates:
+            found = {way: by_place[rtt, rate, way] for way in ways if (rtt, rate, way) in by_place}
+            medians = {way: _medians(rows) for way, rows in found.items()}
+            cells += [
+                {"rate_mbit": rate, "rtt_ms": rtt, "way": way}
+                | _cell(rows)
+                | {
+                    f"{metric}_of_{name}": round(medians[way][metric] / medians[baseline][metric], 4)
+                    for metric in METRICS
+                    for name, baseline in (("text", RELAY), ("alone", ALONE))
+                    if baseline in medians
+                }
+                for way, rows in found.items()
+            ]
+    crossovers = [
+        {"way": way, "rtt_ms": rtt, "metric": metric} | crossover(_ratios(cells, way, rtt, metric))
+        for way in ways
+        if way not in (ALONE, RELAY)
+        for rtt in rtts
+        for metric in METRICS
+        if len(_ratios(cells, way, rtt, metric)) > 0
+    ]
+    return {"records": [dict(r) for r in records], "cells": cells, "crossovers": crossovers}
+
+
+def crossover(ratios: Mapping[float, float]) -> dict[str, Any]:
+    """From which rate on a way is faster than text, between measured rates by the logarithms of rate and ratio.
+
+    Args:
+        ratios: rate in Mbit/s -> the way's time as a share of text's.
+
+    Returns:
+        "faster": "always", "never", or "from" with "rate_mbit"; always and never are of the measured rates. Where the
+        ratio crosses 1 more than once, the last crossing counts.
+    """
+    points = sorted(ratios.items())
+    last_slow = max((i for i, (_, ratio) in enumerate(points) if ratio >= 1), default=None)
+    if last_slow is None:
+        return {"faster": "always", "rate_mbit": None}
+    if last_slow == len(points) - 1:
+        return {"faster": "never", "rate_mbit": None}
+    (slow, above), (fast, below) = points[last_slow], points[last_slow + 1]
+    share = math.log(above) / (math.log(above) - math.log(below))
+    return {"faster": "from", "rate_mbit": round(slow * (fast / slow) ** share, 3)}
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """A table a metric and round trip, a line a way, a column a rate; then crossovers, then shares of the link used."""
+    results = report["results"]
+    lines: list[str] = []
+    cells = {(c["rtt_ms"], c["rate_mbit"], c["way"]): c for c in results["cells"]}
+    rtts, rates, ways = (list(dict.fromkeys(key[i] for key in cells)) for i in range(3))
+    for rtt in rtts:
+        for metric, name in METRICS.items():
+            lines += [
+                f"Round trip {rtt:g} ms: {name}, median seconds (share of the text relay's)",
+                "",
+                f"| way | bytes down | right | {' | '.join(f'{rate:g} Mbit/s' for rate in rates)} |",
+                "|---|" + "---|" * (2 + len(rates)),
+            ]
+            for way in ways:
+                row = [cells[rtt, rate, way] for rate in rates]
+                times = [f"{c[metric]['median']:.3f}{_share(c, metric)}" for c in row]
+                right = f"{row[0]['right']}/{row[0]['questions']}"
+                lines.append(
+                    f"| {way}{_fell(row)} | {row[0]['bytes_down']:.0f} | {right} | {' | '.join(times)} |"
+                )
+            lines.append("")
+    if results["crossovers"]:
+        lines += ["Faster than the text relay:", ""]
+        lines += [f"- {_crossing(one)}" for one in results["crossovers"]] + [""]
+    if results.get("utilisation"):
+        from ops.bench.utilisation import markdown as used
+
+        lines += [used(results["utilisation"])]
+    return "\n".join(lines).rstrip()
+
+
+def plot(report: Mapping[str, Any], path: Path) -> None:
+    """Time against rate, both logarithmic: a column a round trip, a row a metric; a cross where a way passes text."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    results = report["results"]
+    cells = results["cells"]
+    rtts, ways = (list(dict.fromkeys(c[key] for c in cells)) for key in ("rtt_ms", "way"))
+    figure = Figure(figsize=(1 + 4 * len(rtts), 8), layout="constrained")
+    axes = figure.subplots(len(METRICS), len(rtts), sharex=True, sharey="row", squeeze=False)
+    for line, (metric, name) in enumerate(METRICS.items()):
+        for column, rtt in enumerate(rtts):
+            panel = axes[line][column]
+            for number, way in enumerate(ways):
+                mine = sorted(
+                    (c for c in cells if c["rtt_ms"] == rtt and c["way"] == way), key=lambda c: c["rate_mbit"]
+                )
+                colour = colormaps["tab20"](number % 20)
+                rates, times = ([c["rate_mbit"] for c in mine], [c[metric] for c in mine])
+                style = "--" if way in (ALONE, RELAY) else "-"
+                panel.plot(rates, [t["median"] for t in times], style, marker=".", color=colour, label=way)
+                low, high = ([t[end] for t in times] for end in ("min", "max"))
+                panel.fill_between(rates, low, high, color=colour, alpha=0.08, linewidth=0)
+            for rate, seconds, number in _crossings(results, ways, rtt, metric):
+                panel.plot([rate], [seconds], "X", color=colormaps["tab20"](number % 20), markersize=9)
+            panel.set(xscale="log", yscale="log", title=f"round trip {rtt:g} ms")
+            panel.grid(alpha=0.3, which="both")
+        axes[line][0].set_ylabel(f"{name}, s")
+    for panel in axes[-1]:
+        panel.set_xlabel("link, Mbit/s")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    figure.savefig(path, dpi=150)
+
+
+def _medians(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {metric: statistics.median(row[metric] for row in rows) for metric in METRICS}
+
+
+def _cell(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    times = {
+        metric: {
+            "median": statistics.median(values),
+            "min": min(values),
+            "max": max(values),
+        }
+        for metric in METRICS
+        if (values := [row[metric] for row in rows])
+    }
+    sizes = {
+        name: statistics.median(row[name] for row in rows)
+        for name in ("bytes_down", "bytes_up", "payload_bytes", "tokens")
+    }
+    return {
+        "questions": len(rows),
+        "as_wanted": sum(row["as_wanted"] for row in rows),
+        "right": sum(row["right"] for row in rows),
+        **times,
+        **sizes,
+    }
+
+
+def _ratios(cells: Sequence[Mapping[str, Any]], way: str, rtt: float, metric: str) -> dict[float, float]:
+    key = f"{metric}_of_text"
+    return {c["rate_mbit"]: c[key] for c in cells if c["way"] == way and c["rtt_ms"] == rtt and key in c}
+
+
+def _crossings(
+    results: Mapping[str, Any], ways: Sequence[str], rtt: float, metric: str
+) -> list[tuple[float, float, int]]:
+    """Rate, seconds of text there, and the way's number."""
+    text = {
+        c["rate_mbit"]: c[metric]["median"]
+        for c in results["cells"]
+        if c["way"] == RELAY and c["rtt_ms"] == rtt
+    }
+    found = []
+    for one in results["crossovers"]:
+        if one["rtt_ms"] == rtt and one["metric"] == metric and one["faster"] == "from":
+            nearest = min(text, key=lambda rate: abs(math.log(rate / one["rate_mbit"])))
+            found.append((one["rate_mbit"], text[nearest], ways.index(one["way"])))
+    return found
+
+
+def _share(cell: Mapping[str, Any], metric: str) -> str:
+    key = f"{metric}_of_text"
+    return f" ({cell[key]:.2f})" if key in cell else ""
+
+
+def _fell(row: Sequence[Mapping[str, Any]]) -> str:
+    """How many answers came without the slice they were asked with."""
+    fell = sum(cell["questions"] - cell["as_wanted"] for cell in row)
+    return f" ({fell} without a slice)" if fell else ""
+
+
+def _crossing(one: Mapping[str, Any]) -> str:
+    says = (
+        f"from {one['rate_mbit']:g} Mbit/s on"
+        if one["faster"] == "from"
+        else f"{one['faster']}, of these rates"
+    )
+    return f"{one['way']}, {METRICS[one['metric']]}, round trip {one['rtt_ms']:g} ms: {says}"
