@@ -51,7 +51,7 @@ class SegmentSpec:
     """One segment: what it is and its exact shape, known before its bytes.
 
     Attributes:
-        segment_id: unique in its slice.
+        segment_id: its place in the slice, from 0.
         kind: what its numbers are.
         layer: Sharer layer of K or V, Receiver layer of a source half; -1 for CODE, which draws on several layers.
         shape: (kv_heads, positions, head_dim) for key and value, (positions, numbers) for codes.
@@ -135,8 +135,8 @@ class SliceHeader:
     def __post_init__(self) -> None:
         if len(self.request_digest) != REQUEST_DIGEST_BYTES:
             raise BadHeader(f"request digest of {len(self.request_digest)} bytes")
-        if len({spec.segment_id for spec in self.specs}) != len(self.specs):
-            raise BadHeader("two segments with one id")
+        if any(spec.segment_id != place for place, spec in enumerate(self.specs)):
+            raise BadHeader("a segment's id is its place")
         if len({(spec.kind, spec.layer) for spec in self.specs}) != len(self.specs):
             raise BadHeader("two segments for one kind and layer")
         if len({spec.positions for spec in self.specs}) > 1:

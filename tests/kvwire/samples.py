@@ -25,8 +25,8 @@ SMALL_FRAMES = Limits(max_frame_bytes=64)
 def spec_of(kind: SegmentKind = SegmentKind.KEY, positions: int = 3, dtype: str = "float32") -> SegmentSpec:
     """A segment of two heads of four, or a code of eight."""
     if kind.is_code:
-        return SegmentSpec(7, kind, -1 if kind is SegmentKind.CODE else 5, (positions, 8), dtype)
-    return SegmentSpec(7, kind, 5, (2, positions, 4), dtype)
+        return SegmentSpec(0, kind, -1 if kind is SegmentKind.CODE else 5, (positions, 8), dtype)
+    return SegmentSpec(0, kind, 5, (2, positions, 4), dtype)
 
 
 def tensor_of(spec: SegmentSpec, seed: int = 0) -> torch.Tensor:

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -5,6 +6,10 @@ import pytest
 from kvwire.errors import BadHeader
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 from tests.kvwire.samples import excerpt_header, header_of, spec_of
+
+
+def numbered(specs: Iterable[SegmentSpec]) -> tuple[SegmentSpec, ...]:
+    return tuple(replace(spec, segment_id=place) for place, spec in enumerate(specs))
 
 
 def test_positions_and_bytes_follow_from_the_shape() -> None:
@@ -67,7 +72,8 @@ def test_segments_of_one_slice_are_different_and_of_equal_length() -> None:
     first = header.specs[0]
     for second in (
         replace(header.specs[1], segment_id=first.segment_id),
-        replace(first, segment_id=99),
+        replace(header.specs[1], segment_id=99),
+        replace(first, segment_id=1),
         replace(header.specs[1], shape=(2, 4, 4)),
     ):
         with pytest.raises(BadHeader):
@@ -88,8 +94,9 @@ def test_the_fingerprint_covers_every_field() -> None:
     header = header_of()
     changed = [
         replace(header, request_digest=bytes(16)),
-        replace(header, specs=header.specs[::-1]),
-        replace(header, specs=header.specs[1:]),
+        replace(header, specs=numbered(header.specs[::-1])),
+        replace(header, specs=numbered(header.specs[1:])),
+        replace(header, specs=numbered(replace(spec, dtype="bfloat16") for spec in header.specs)),
         replace(header, spans=((0, 0, 1), (0, 1, 3))),
         replace(header, spans=header.spans[:1], tail=2),
         replace(header, kind=SliceKind.SUMMARY, spans=(), tail=0),

@@ -21,6 +21,7 @@ from tests.kvwire.samples import (
     excerpt_header,
     header_of,
     request_of,
+    spec_of,
     tensor_of,
     written,
 )
@@ -104,6 +105,26 @@ def test_every_part_of_a_slice_survives(header: object) -> None:
         assert serde.share_response_from_proto(pb.ShareResponse.FromString(data), LIMITS) == part
 
 
+def test_segments_say_shape_and_element_type_where_they_change() -> None:
+    narrow = spec_of(SegmentKind.KEY_CODE, 3)
+    changing = [
+        narrow,
+        replace(narrow, kind=SegmentKind.VALUE_CODE),
+        replace(narrow, layer=6, shape=(3, 9)),
+        replace(narrow, layer=7, shape=(3, 9), dtype="float16"),
+        replace(narrow, layer=8),
+    ]
+    specs = tuple(replace(spec, segment_id=place) for place, spec in enumerate(changing))
+    messages = serde.segment_specs_to_proto(specs)
+    assert serde.segment_specs_from_proto(messages) == specs
+    assert [bool(message.shape) for message in messages] == [True, False, True, False, True]
+    assert [bool(message.element_type) for message in messages] == [True, False, False, True, True]
+    assert (
+        max(message.ByteSize() for message in serde.segment_specs_to_proto(header_of(layers=60).specs)[1:])
+        == 4
+    )
+
+
 def test_a_description_survives() -> None:
     bundle = replace(description_of().bundles[0], codecs=(CodecRef("transform-2", "d" * 64),))
     description = replace(
@@ -125,7 +146,10 @@ def test_a_bundle_with_too_many_codecs_or_one_without_a_name_is_refused() -> Non
 
 def test_the_relay_survives() -> None:
     question = Section(Role.QUESTION, Visibility.SHARED, text="?")
-    request = RelayRequest(request_id=REQUEST_ID, sharer=SHARER, max_new_tokens=9, sections=(question,))
+    about = {"request_id": REQUEST_ID, "sharer": SHARER, "max_new_tokens": 9, "sections": (question,)}
+    request = RelayRequest(**about, max_bytes=900)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="max_bytes"):
+        RelayRequest(**about, max_bytes=-1)  # type: ignore[arg-type]
     assert serde.relay_request_from_proto(serde.relay_request_to_proto(request), LIMITS) == request
     reply = RelayReply(REQUEST_ID, "text", 3, {"queue": 0.5, "prefill": 1.0, "encode": 0.0})
     assert serde.relay_reply_from_proto(serde.relay_reply_to_proto(reply)) == reply
@@ -224,7 +248,7 @@ def test_a_broken_request_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("element_type", 0), ("kind", 0), ("layer", -2), ("layer", 1 << 20), ("segment_id", 2**32 - 1)],
+    [("element_type", 0), ("kind", 0), ("layer", -2), ("layer", 1 << 20), ("element_type", 9)],
 )
 def test_a_broken_segment_spec_is_refused(field: str, value: int) -> None:
     message = serde.slice_header_to_proto(header_of())

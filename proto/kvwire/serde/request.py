@@ -117,6 +117,7 @@ def relay_request_to_proto(request: RelayRequest) -> pb.RelayRequest:
         sharer=model_ref_to_proto(request.sharer),
         max_new_tokens=request.max_new_tokens,
         sections=[section_to_proto(section) for section in request.sections],
+        max_bytes=request.max_bytes,
     )
 
 
@@ -129,6 +130,7 @@ def relay_request_from_proto(message: pb.RelayRequest, limits: Limits) -> RelayR
         sharer=model_ref_from_proto(message.sharer),
         max_new_tokens=message.max_new_tokens,
         sections=sections_from_proto(message.sections, limits),
+        max_bytes=message.max_bytes,
     )
 
 

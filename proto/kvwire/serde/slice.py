@@ -1,5 +1,7 @@
 """What a slice is made of: header, frames, summary."""
 
+from collections.abc import Sequence
+
 from kvwire.errors import BadHeader
 from kvwire.frame import Frame
 from kvwire.limits import Limits
@@ -23,7 +25,7 @@ def slice_header_to_proto(header: SliceHeader) -> pb.SliceHeader:
     return pb.SliceHeader(
         request_digest=header.request_digest,
         kind=SLICE_KIND[header.kind],
-        segments=[segment_spec_to_proto(spec) for spec in header.specs],
+        segments=segment_specs_to_proto(header.specs),
         spans=[pb.Span(section=section, start=start, end=end) for section, start, end in header.spans],
         tail=header.tail,
     )
@@ -36,7 +38,7 @@ def slice_header_from_proto(message: pb.SliceHeader, limits: Limits) -> SliceHea
     header = SliceHeader(
         request_digest=exactly("request digest", message.request_digest, REQUEST_DIGEST_BYTES),
         kind=key_of("slice kind", SLICE_KIND, message.kind),
-        specs=tuple(segment_spec_from_proto(spec) for spec in message.segments),
+        specs=segment_specs_from_proto(message.segments),
         spans=tuple((span.section, span.start, span.end) for span in message.spans),
         tail=message.tail,
     )
@@ -44,25 +46,31 @@ def slice_header_from_proto(message: pb.SliceHeader, limits: Limits) -> SliceHea
     return header
 
 
-def segment_spec_to_proto(spec: SegmentSpec) -> pb.SegmentSpec:
-    return pb.SegmentSpec(
-        segment_id=spec.segment_id,
-        kind=SEGMENT_KIND[spec.kind],
-        layer=spec.layer,
-        shape=spec.shape,
-        element_type=ELEMENT[spec.dtype],
-    )
+def segment_specs_to_proto(specs: Sequence[SegmentSpec]) -> list[pb.SegmentSpec]:
+    """Shape and element type are said where they change."""
+    messages = []
+    before: SegmentSpec | None = None
+    for spec in specs:
+        message = pb.SegmentSpec(kind=SEGMENT_KIND[spec.kind], layer=spec.layer)
+        if before is None or spec.shape != before.shape:
+            message.shape.extend(spec.shape)
+        if before is None or spec.dtype != before.dtype:
+            message.element_type = ELEMENT[spec.dtype]
+        messages.append(message)
+        before = spec
+    return messages
 
 
-def segment_spec_from_proto(message: pb.SegmentSpec) -> SegmentSpec:
+def segment_specs_from_proto(messages: Sequence[pb.SegmentSpec]) -> tuple[SegmentSpec, ...]:
     """Raises BadHeader."""
-    return SegmentSpec(
-        message.segment_id,
-        key_of("segment kind", SEGMENT_KIND, message.kind),
-        message.layer,
-        tuple(message.shape[:4]),
-        key_of("element type", ELEMENT, message.element_type),
-    )
+    specs: list[SegmentSpec] = []
+    for place, message in enumerate(messages):
+        kind = key_of("segment kind", SEGMENT_KIND, message.kind)
+        shape = specs[-1].shape if specs and not message.shape else tuple(message.shape[:4])
+        repeats = specs and not message.element_type
+        dtype = specs[-1].dtype if repeats else key_of("element type", ELEMENT, message.element_type)
+        specs.append(SegmentSpec(place, kind, message.layer, shape, dtype))
+    return tuple(specs)
 
 
 def frame_to_proto(frame: Frame) -> pb.Frame:

@@ -163,18 +163,16 @@ class SliceHeader(_message.Message):
     def __init__(self, kind: _Optional[_Union[SliceKind, str]] = ..., segments: _Optional[_Iterable[_Union[SegmentSpec, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., tail: _Optional[int] = ..., request_digest: _Optional[bytes] = ...) -> None: ...
 
 class SegmentSpec(_message.Message):
-    __slots__ = ("segment_id", "kind", "layer", "shape", "element_type")
-    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("kind", "layer", "shape", "element_type")
     KIND_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
-    segment_id: int
     kind: SegmentKind
     layer: int
     shape: _containers.RepeatedScalarFieldContainer[int]
     element_type: ElementType
-    def __init__(self, segment_id: _Optional[int] = ..., kind: _Optional[_Union[SegmentKind, str]] = ..., layer: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., element_type: _Optional[_Union[ElementType, str]] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[SegmentKind, str]] = ..., layer: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., element_type: _Optional[_Union[ElementType, str]] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("section", "start", "end")
@@ -299,18 +297,20 @@ class Limits(_message.Message):
     def __init__(self, max_frame_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_sections: _Optional[int] = ..., max_section_chars: _Optional[int] = ..., max_question_chars: _Optional[int] = ..., max_document_id_chars: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_segments: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., min_deadline_s: _Optional[float] = ..., max_deadline_s: _Optional[float] = ...) -> None: ...
 
 class RelayRequest(_message.Message):
-    __slots__ = ("protocol_version", "request_id", "sharer", "max_new_tokens", "sections")
+    __slots__ = ("protocol_version", "request_id", "sharer", "max_new_tokens", "sections", "max_bytes")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SHARER_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     request_id: bytes
     sharer: ModelRef
     max_new_tokens: int
     sections: _containers.RepeatedCompositeFieldContainer[Section]
-    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., max_new_tokens: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ...) -> None: ...
+    max_bytes: int
+    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., max_new_tokens: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class RelayResponse(_message.Message):
     __slots__ = ("request_id", "text", "tokens", "timings")
