@@ -67,6 +67,9 @@ class ShareRequest:
 class RelayRequest:
     """Ask for the Sharer's own answer as text: the baseline, off unless the cloud allows it.
 
+    Attributes:
+        max_bytes: the most bytes of UTF-8 the text may have, where it is then cut; 0 is no cap.
+
     Raises:
         InvalidRequest: it holds what must not go up, or nothing.
     """
@@ -75,12 +78,15 @@ class RelayRequest:
     sharer: ModelRef
     max_new_tokens: int
     sections: tuple[Section, ...]
+    max_bytes: int = 0
     protocol_version: int = PROTOCOL_VERSION
 
     def __post_init__(self) -> None:
         _check(self.request_id, self.sections)
         if self.max_new_tokens < 1:
             raise InvalidRequest("max_new_tokens is below 1")
+        if self.max_bytes < 0:
+            raise InvalidRequest("max_bytes is negative")
 
 
 @dataclass(frozen=True, slots=True)
