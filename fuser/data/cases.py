@@ -24,7 +24,7 @@ class Cases:
         two           the document and such another one, in both orders: two items
         long:N        the document somewhere among others, the last cut at a sentence, of at most N tokens in all
 
-    and an item says in its `source` which case it is.
+    and an item says in its `source` which case it is, and in its `origin` which document was its own.
 
     Args:
         pool: where other documents are taken from.
@@ -67,7 +67,7 @@ class Cases:
         for name in self._names:
             for document, label in self._documents(item, name):
                 source = item.source if name == PLAIN else f"{item.source}, {label}"
-                yield replace(item, document=document, source=source)
+                yield replace(item, document=document, source=source, origin=item.document)
 
     def _documents(self, item: Item, name: str) -> Iterator[tuple[str, str]]:
         """Documents that stand for an item's own, each with what is said of it in the source."""

@@ -15,8 +15,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One document with its questions. `source` names where it came from, for tables by source."""
+    """One document with its questions. `source` names where it came from, for tables by source.
+
+    origin: the document that the questions were written for, where that is not `document` itself.
+    """
 
     source: str
     document: str
     questions: tuple[Question, ...]
+    origin: str = ""

@@ -21,7 +21,7 @@ from fuser.evaluate.excerpt import Excerpts
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.qa import Asker, Before, examples_text, receiver_prompt
-from fuser.evaluate.questions import DocumentQuestion, by_document
+from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS, SharerTexts
 from fuser.evaluate.rows import (
     ALL,
@@ -94,7 +94,7 @@ class DocumentEvaluation:
     def missing(self, row: str) -> str | None:
         """Why a row cannot be run with what is given; None where it can. Raises ValueError for an unknown row."""
         chat = bool(self._sharer.tokenizer.chat_template)
-        return missing(row, self.bundle, self._extras, chat, len(by_document(self._questions)))
+        return missing(row, self.bundle, self._extras, chat, len({q.own for q in self._questions}))
 
     def run(self, rows: Sequence[str], progress: Progress, deadline: Deadline) -> None:
         """Answer in every row, and in those it reads, what is not answered yet.

@@ -16,13 +16,22 @@ from fuser.data.document import Item
 
 @dataclass(frozen=True, slots=True)
 class DocumentQuestion:
-    """A question over a cloud document. `id` is a hash of the document, the question and its answers."""
+    """A question over a cloud document.
+
+    id: a hash of the document, the question and its answers. origin: as in `Item`.
+    """
 
     id: str
     source: str
     document: str
     question: str
     answers: tuple[str, ...]
+    origin: str = ""
+
+    @property
+    def own(self) -> str:
+        """The document that it was written for."""
+        return self.origin or self.document
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ def draw(
                 left_out[reason] += 1
                 continue
             taken[name] = DocumentQuestion(
-                name, item.source, item.document, question.text, tuple(question.answers)
+                name, item.source, item.document, question.text, tuple(question.answers), item.origin
             )
     if not taken:
         raise _nothing(left_out)

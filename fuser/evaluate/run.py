@@ -185,15 +185,13 @@ class Run:
 
     def _documents(self, items: Sequence[Item]) -> Table:
         settings = self._config
-        most = (
-            _EVERY_LENGTH if settings.cases else settings.max_document_chars
-        )  # cases look at that themselves
+        most = _EVERY_LENGTH if settings.cases else settings.max_document_chars
         fits = unfit(self._bundle, self._sharer, self._receiver, most)
         cases = self._cases(items)
         vary = cases or (lambda item: (item,))
         drawn = draw(items, settings.limit, settings.seed, fits, vary, self._left_out)
         self._count, self._questions = len(drawn.questions), drawn.questions
-        self._groups = {question.id: question.document for question in drawn.questions}
+        self._groups = {question.id: question.own for question in drawn.questions}
         shown: tuple[DocumentQuestion, ...] = ()
         if settings.calibration is not None:
             asked = set(self._groups.values())

@@ -3,7 +3,8 @@
 A slice of just any other question would be an easy control: a Fuser that passes on no more than "a year is asked for"
 would beat it. So likeness counts the words that two questions share (cosine of their inverse document frequencies),
 plus a half where they ask with the same word, plus a half where their first right answers look alike (a number, a
-name, other). What the answers say plays no part: a stranger may happen to share one.
+name, other). What the answers say plays no part: a stranger may happen to share one. A document that holds the one that
+the question was written for is no other, and strangers of the same source come first (`fuser.data.cases`).
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ def strangers(questions: Sequence[DocumentQuestion]) -> list[int]:
     Raises:
         ValueError: all questions are over one document, so none has a stranger.
     """
-    documents = _codes([q.document for q in questions])
-    if int(documents.max()) == 0:
-        raise ValueError("mismatching needs questions over at least two documents; raise the limit")
+    own, documents = (
+        _codes(texts) for texts in ([q.own for q in questions], [q.document for q in questions])
+    )
+    holds = _holding(questions)
+    sources = _codes([q.source for q in questions])
     asking = _codes([_asking(q.question) for q in questions])
     answers = _codes([_kind(q.answers[0]) for q in questions])
     words = _words([q.question for q in questions])
@@ -52,9 +55,20 @@ def strangers(questions: Sequence[DocumentQuestion]) -> list[int]:
         rows = slice(start, start + _ROWS)
         alike = (words @ words.index_select(0, torch.arange(len(questions))[rows]).to_dense().T).T
         alike = alike + 0.5 * (asking[rows, None] == asking) + 0.5 * (answers[rows, None] == answers)
-        alike = alike.masked_fill(documents[rows, None] == documents, -1.0)
-        found += alike.argmax(1).tolist()
+        alike = alike + 2.0 * (sources[rows, None] == sources)
+        best = alike.masked_fill(holds[own[rows]][:, documents], -1.0).max(1)
+        if bool((best.values < 0).any()):
+            raise ValueError("mismatching needs questions over at least two documents; raise the limit")
+        found += best.indices.tolist()
     return found
+
+
+def _holding(questions: Sequence[DocumentQuestion]) -> Tensor:
+    """Which documents hold which questions' own, (own documents, documents) bool, both numbered as by `_codes`."""
+    own, documents = dict.fromkeys(q.own for q in questions), dict.fromkeys(q.document for q in questions)
+    if not any(q.origin for q in questions):
+        return torch.eye(len(documents), dtype=torch.bool)
+    return torch.tensor([[one in document for document in documents] for one in own])
 
 
 def _codes(values: Sequence[str]) -> Tensor:

@@ -1,6 +1,7 @@
 """Hard cases keep the question and its answers, and change only what it is asked over."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -74,7 +75,8 @@ def test_several_cases_of_one_document_come_together_and_say_which_they_are() ->
         "records:heldout, long:200",
         "records:heldout, long:300",
     ]
-    assert found[0] == POOL[0]
+    assert found[0] == replace(POOL[0], origin=POOL[0].document)
+    assert {item.origin for item in found} == {POOL[0].document}
 
 
 def test_what_cannot_be_made_is_counted_by_its_reason() -> None:

@@ -51,3 +51,19 @@ def test_many_questions_are_compared_in_parts() -> None:
     found = strangers(questions)
     assert all(questions[i].document != questions[s].document for i, s in enumerate(found))
     assert len(found) == 600
+
+
+def test_a_longer_document_that_holds_the_questions_own_is_no_stranger() -> None:
+    def over(document: str, own: str, question: str, source: str = "notes") -> DocumentQuestion:
+        return DocumentQuestion(f"{document}{question}", source, document, question, ("Otto",), own)
+
+    questions = [
+        over("a", "a", "Who built the mill?"),
+        over("b a", "a", "Who built the mill?", source="notes, long"),
+        over("b a", "b", "Who built the mill over there?", source="notes, long"),
+        over("c", "c", "When was it?"),
+        over("c b", "c", "When was it?", source="notes, long"),
+    ]
+    assert strangers(questions) == [3, 4, 0, 0, 1], "of their own source where it has one"
+    with pytest.raises(ValueError, match="at least two documents"):
+        strangers(questions[:2])
