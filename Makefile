@@ -14,7 +14,7 @@ help:
 	@echo "make check    lint, format and types, as CI runs them"
 	@echo "make format   fixes what can be fixed"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
-	@echo "make bench    measures time and bytes on this machine (the demo as JSON)"
+	@echo "make bench    measures this machine, over slow links too; reports in build/bench (docs/benchmarks.md)"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
@@ -32,7 +32,10 @@ demo: $(STAMP)
 	$(BIN)/kvwire demo
 
 bench: $(STAMP)
-	$(BIN)/kvwire demo --json
+	mkdir -p build/bench
+	$(BIN)/kvwire bench link --json build/bench/link.json --markdown build/bench/link.md --plot build/bench/link.svg
+	$(BIN)/kvwire bench cloud --json build/bench/cloud.json --markdown build/bench/cloud.md
+	$(BIN)/kvwire bench local --json build/bench/local.json --markdown build/bench/local.md
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
