@@ -204,7 +204,11 @@ class Replica:
         text: list[str] = []
 
         def steps() -> Steps:
+            size = 0
             for piece in sharer.answer(sections, request.max_new_tokens):
+                size += len(piece.encode())
+                if 0 < request.max_bytes < size:
+                    return
                 text.append(piece)
                 yield None
 

@@ -141,7 +141,8 @@ class Assistant:
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
             plan: what of the slice is sent, and how; by default as configured, or picked (`edge_node.picker`).
-            max_bytes: cap on the slice's payload, held by the cloud too; 0 is none. By default as configured.
+            max_bytes: cap on the slice's payload, or a relayed text, held by the cloud too; 0 is none. By default as
+                configured.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer: the caller's to mend. Whatever
@@ -177,7 +178,7 @@ class Assistant:
             max_new_tokens=tokens,
             deadline_s=deadline_s,
             max_bytes=max_bytes,
-            relay=share.relay and reason == NO_PLAN and not max_bytes,  # the cloud caps no text
+            relay=share.relay and reason == NO_PLAN,
         )
         return AnswerStream(self.receiver, self.client, self._turn, ask)
 

@@ -19,7 +19,7 @@ from edge_node.retry import Deadline, wait_s
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.codec import CodecRegistry
 from kvwire.description import Description
-from kvwire.errors import BadHeader, DeadlineExceeded, InvalidRequest, KvwireError, TooLarge
+from kvwire.errors import BadHeader, BadPayload, DeadlineExceeded, InvalidRequest, KvwireError, TooLarge
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes, most_bytes, payload_codec
 from kvwire.plan import Plan
@@ -81,12 +81,14 @@ class AsyncClient:
         bundle: Bundle,
         *,
         max_new_tokens: int,
+        max_bytes: int = 0,
         deadline_s: float | None = None,
         traffic: Traffic | None = None,
     ) -> RelayReply:
         """The Sharer's own answer as text, where the cloud allows that. Sections for the edge alone stay here.
 
         Args:
+            max_bytes: the most bytes of UTF-8 it may have; 0 is no cap.
             traffic: counts the bytes of all attempts.
 
         Raises:
@@ -102,6 +104,7 @@ class AsyncClient:
                 sharer=bundle.config.sharer,
                 max_new_tokens=max_new_tokens,
                 sections=sent,
+                max_bytes=max_bytes,
             )
             message = serde.relay_request_to_proto(request).SerializeToString()
             if len(message) > self.limits.max_request_bytes:
@@ -113,6 +116,8 @@ class AsyncClient:
                 raise BadHeader("a relayed answer that cannot be read") from error
             if reply.request_id != request.request_id:
                 raise BadHeader("a relayed answer to another request")
+            if 0 < max_bytes < len(reply.text.encode()):
+                raise BadPayload(f"a relayed answer of more than the {max_bytes} bytes asked for")
             return reply
 
         return await _retried(once, deadline)

@@ -40,7 +40,7 @@ class Ask:
     """What is asked, checked.
 
     kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was
-    picked and why (`edge_node.picker`). max_bytes: cap on the payload; 0 is none. relay: ask for the Sharer's own
+    picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own
     answer, as there is no slice.
     """
 
@@ -138,6 +138,7 @@ class AnswerStream:
                 ask.sections,
                 self._receiver.bundle,
                 max_new_tokens=ask.max_new_tokens,
+                max_bytes=ask.max_bytes,
                 deadline_s=ask.deadline_s,
                 traffic=self._relay,
             )

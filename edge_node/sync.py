@@ -69,13 +69,19 @@ class Client:
         bundle: Bundle,
         *,
         max_new_tokens: int,
+        max_bytes: int = 0,
         deadline_s: float | None = None,
         traffic: Traffic | None = None,
     ) -> RelayReply:
         """As `AsyncClient.relay`."""
         return self._run(
             self._client.relay(
-                sections, bundle, max_new_tokens=max_new_tokens, deadline_s=deadline_s, traffic=traffic
+                sections,
+                bundle,
+                max_new_tokens=max_new_tokens,
+                max_bytes=max_bytes,
+                deadline_s=deadline_s,
+                traffic=traffic,
             )
         )
 

@@ -247,6 +247,12 @@ async def test_relay_answers_as_the_sharer_does(replica: Replica) -> None:
     sections, _ = replica._resolve("acme", request.sections)
     assert reply.text == "".join(replica._sharer(request.bundle_hash).answer(sections, 5))
     assert isinstance(await replica.relay(RelayCall("other", relay), 30.0), NotFound)
+    whole = reply.text.encode()
+    for most in range(1, len(whole) + 2):
+        cut = await replica.relay(RelayCall("acme", dataclasses.replace(relay, max_bytes=most)), 30.0)
+        assert isinstance(cut, RelayReply)
+        assert whole.startswith(cut.text.encode()) and len(cut.text.encode()) <= most
+    assert cut.text == reply.text
 
 
 def test_a_bundle_for_another_sharer_is_refused(config: CloudConfig, tiny_receiver: Any) -> None:

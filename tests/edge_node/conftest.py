@@ -43,6 +43,7 @@ def server(running: "RunningServer") -> Iterator["RunningServer"]:
     service.tamper = lambda parts: parts
     service.serve = lambda request: request
     service.failures.clear()
+    service.relay_most = 0
 
 
 @pytest.fixture

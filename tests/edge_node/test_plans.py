@@ -192,10 +192,14 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     assert (alone.source, alone.reason) == ("receiver-only", "NO_PLAN")
 
 
-def test_text_is_never_relayed_under_a_byte_budget(make: Make, server: RunningServer) -> None:
-    answer = make(plan="auto", relay=True).ask(QUESTION, document="note-1", max_bytes=1)
-    assert (answer.source, answer.plan_reason, answer.bytes_received) == ("receiver-only", BYTE_BUDGET, 0)
-    assert not server.service.relays
+def test_a_relayed_text_keeps_to_the_byte_budget_too(make: Make, server: RunningServer) -> None:
+    assistant = make(plan="auto", relay=True)
+    answer = assistant.ask(QUESTION, document="note-1", max_bytes=15)
+    assert (answer.source, answer.plan_reason) == ("relayed", BYTE_BUDGET)
+    assert len(answer.text.encode()) <= 15 and server.service.relays[0].max_bytes == 15
+    server.service.relay_most = 40  # a cloud that sends more
+    answer = assistant.ask(QUESTION, document="note-1", max_bytes=15)
+    assert (answer.source, answer.reason) == ("receiver-only", "BAD_PAYLOAD")
 
 
 @pytest.mark.parametrize("last", [0, 3])
