@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BUNDLE ?= fuser/bundles/qwen2.5-coder-0.5b--smollm2-135m
 PACKAGES := ops cloud_node edge_node fuser proto tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-real check format proto bench clean
+.PHONY: help install demo test test-real check format proto bench table clean
 
 help:
 	@echo "make demo     answers over the wire with a real pair: installs, fetches the models, prints one table"
@@ -15,6 +16,7 @@ help:
 	@echo "make format   fixes what can be fixed"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
 	@echo "make bench    measures this machine, over slow links too; reports in build/bench (docs/benchmarks.md)"
+	@echo "make table    answers 320 held-out questions with the shipped bundle and puts the table into README.md"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
@@ -36,6 +38,10 @@ bench: $(STAMP)
 	$(BIN)/kvwire bench link --json build/bench/link.json --markdown build/bench/link.md --plot build/bench/link.svg
 	$(BIN)/kvwire bench cloud --json build/bench/cloud.json --markdown build/bench/cloud.md
 	$(BIN)/kvwire bench local --json build/bench/local.json --markdown build/bench/local.md
+
+table: $(STAMP)
+	$(BIN)/kvwire eval $(BUNDLE) --data records:heldout --limit 320 --json build/table.json --into README.md \
+		--rows receiver,text,excerpt-text,own,fused,mismatched,sharer
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
