@@ -21,20 +21,13 @@ from ops.link.shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class LinkBench:
-    """What to measure: every way at every rate (Mbit/s, both directions) and round trip (ms), over some questions."""
+    """What to measure: every way over every link, for some questions."""
 
     cast: Cast
     ways: tuple[Way, ...]
-    rates: tuple[float, ...]
-    rtts: tuple[float, ...]
+    shapes: tuple[Shape, ...]
     questions: int
     max_new_tokens: int = 24
-
-    @property
-    def shapes(self) -> list[Shape]:
-        """The links, one round trip after the other."""
-        pairs = itertools.product(self.rtts, self.rates)
-        return [Shape(down_mbit=rate, up_mbit=rate, rtt_ms=rtt) for rtt, rate in pairs]
 
 
 def measure(
@@ -56,13 +49,13 @@ def measure(
     from ops.demo.edge_api import EdgeApi
     from ops.link.background import BackgroundLink
 
-    shapes, asked = bench.shapes, questions(bench.questions)
+    asked = questions(bench.questions)
     samples = list(dict.fromkeys(sample for sample, _ in asked))
     links: list[BackgroundLink] = []
     with contextlib.ExitStack() as stack:
 
         def way(cloud: str) -> str:
-            links.append(stack.enter_context(BackgroundLink(cloud, shapes[0])))
+            links.append(stack.enter_context(BackgroundLink(cloud, bench.shapes[0])))
             return links[0].address
 
         start = progress.add_task("starting both nodes", total=2)
@@ -77,7 +70,7 @@ def measure(
         client = stack.enter_context(Client(config))
         asker = Asker(api, client, Bundle.load(bench.cast.bundle), links[0], bench.max_new_tokens)
         records = _ask_all(bench, asked, asker, links[0].reshape, progress, check)
-    return summarise(records, [way.name for way in bench.ways], bench.rates, bench.rtts)
+    return summarise(records)
 
 
 def _ask_all(

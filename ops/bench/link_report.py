@@ -13,42 +13,31 @@ from ops.bench.ways import ALONE, RELAY
 METRICS: Final = {"first_s": "time to the first token", "total_s": "time to the full answer"}
 
 
-def summarise(
-    records: Sequence[Mapping[str, Any]], ways: Sequence[str], rates: Sequence[float], rtts: Sequence[float]
-) -> dict[str, Any]:
-    """Plain JSON values.
+def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Plain JSON values; links and ways in the order of the records.
 
     Returns:
         "records" as they came; "cells": a way at a rate and a round trip, with median, least and most of its times over
         the questions, its median bytes, how many answers came as wanted and were right, and its median times as a share
         of the text relay's and of the Receiver's alone in the same cell; "crossovers" as `crossover` finds them.
     """
-    by_place: dict[tuple[float, float, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[float, float], dict[str, list[Mapping[str, Any]]]] = {}
     for record in records:
-        by_place.setdefault((record["rtt_ms"], record["rate_mbit"], record["way"]), []).append(record)
-    cells = []
-    for rtt in rtts:
-        for rate in rates:
-            found = {way: by_place[rtt, rate, way] for way in ways if (rtt, rate, way) in by_place}
-            medians = {way: _medians(rows) for way, rows in found.items()}
-            cells += [
-                {"rate_mbit": rate, "rtt_ms": rtt, "way": way}
-                | _cell(rows)
-                | {
-                    f"{metric}_of_{name}": round(medians[way][metric] / medians[baseline][metric], 4)
-                    for metric in METRICS
-                    for name, baseline in (("text", RELAY), ("alone", ALONE))
-                    if baseline in medians
-                }
-                for way, rows in found.items()
-            ]
+        link = found.setdefault((record["rtt_ms"], record["rate_mbit"]), {})
+        link.setdefault(record["way"], []).append(record)
+    cells: list[dict[str, Any]] = []
+    for (rtt, rate), ways in found.items():
+        made = {way: _cell(rows) for way, rows in ways.items()}
+        cells += [
+            {"rate_mbit": rate, "rtt_ms": rtt, "way": way} | cell | _shares(cell, made)
+            for way, cell in made.items()
+        ]
     crossovers = [
         {"way": way, "rtt_ms": rtt, "metric": metric} | crossover(_ratios(cells, way, rtt, metric))
-        for way in ways
+        for way, rtt in dict.fromkeys((cell["way"], cell["rtt_ms"]) for cell in cells)
         if way not in (ALONE, RELAY)
-        for rtt in rtts
         for metric in METRICS
-        if len(_ratios(cells, way, rtt, metric)) > 0
+        if _ratios(cells, way, rtt, metric)
     ]
     return {"records": [dict(r) for r in records], "cells": cells, "crossovers": crossovers}
 
@@ -141,10 +130,6 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _medians(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {metric: statistics.median(row[metric] for row in rows) for metric in METRICS}
-
-
 def _cell(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     times = {
         metric: {
@@ -165,6 +150,16 @@ def _cell(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "right": sum(row["right"] for row in rows),
         **times,
         **sizes,
+    }
+
+
+def _shares(cell: Mapping[str, Any], cells: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Median times as a share of the baselines' over the same link."""
+    return {
+        f"{metric}_of_{name}": round(cell[metric]["median"] / cells[baseline][metric]["median"], 4)
+        for metric in METRICS
+        for name, baseline in (("text", RELAY), ("alone", ALONE))
+        if baseline in cells
     }
 
 

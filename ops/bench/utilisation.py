@@ -31,14 +31,13 @@ _WORD: Final = " stone"  # one token in any of the usual tokenizers; if not, sli
 
 
 def measure(
-    rates: Sequence[float],
-    rtts: Sequence[float],
+    shapes: Sequence[Shape],
     like: Path,
     folder: Path,
     progress: Progress,
     check: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """One entry a rate (Mbit/s) and round trip (ms); a cloud node as a process, the edge's client here, `raw` slices.
+    """One entry a link; a cloud node as a process, the edge's client here, `raw` slices.
 
     The share is counted from the end of a slice's first segment to the end of its last, so what comes before a stream,
     the request's round trip and the first layer, is left out, and a stream that waits for the Sharer is not. It is of
@@ -52,7 +51,6 @@ def measure(
     from fuser.bundle import Bundle
     from ops.link.background import BackgroundLink
 
-    shapes = [Shape(down_mbit=rate, up_mbit=rate, rtt_ms=rtt) for rtt in rtts for rate in rates]
     start = progress.add_task("starting a cloud node with a wide pair", total=1)
     model, bundle = save_wide_pair(folder, like)
     cast = Cast(str(model), str(model), bundle, _RAW.codec)

@@ -113,55 +113,44 @@ def link(
 ) -> None:
     """Time to an answer over slow links: each plan, the text relay, and the Receiver alone; two nodes, real calls."""
     from fuser.bundle import Bundle
-    from fuser.models.load import resolve
     from ops.bench import link as bench
     from ops.bench import link_report
     from ops.bench import utilisation as used
     from ops.bench.ways import chosen, ways_of
     from ops.demo import pair
     from ops.demo.interrupt import Interrupt
-    from ops.demo.stage import Cast
-    from ops.link.shape import check_loss
+    from ops.link.shape import check_loss, shapes
 
     check_loss(loss)
-    directory = (bundle or pair.BUNDLE).resolve()
-    loaded = Bundle.load(directory)
-    paths = [resolve(model).resolve() for model in (sharer or pair.SHARER, receiver or pair.RECEIVER)]
-    cast = Cast(str(paths[0]), str(paths[1]), directory, "raw")
-    names = None if ways is None else [name.strip() for name in ways.split(";")]
-    plan = bench.LinkBench(
-        cast=cast,
-        ways=chosen(ways_of(directory, loaded), names),
-        rates=_numbers("--rates", rates),
-        rtts=_numbers("--rtt", rtt),
-        questions=limit,
-        max_new_tokens=max_new_tokens,
-    )
+    speeds, trips = _numbers("--rates", rates), _numbers("--rtt", rtt)
     long = _numbers("--utilisation", utilisation) if utilisation else ()
+    links, streamed = shapes(speeds, trips), shapes(long, trips)
+    cast, _ = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, "raw")
+    names = None if ways is None else [name.strip() for name in ways.split(";")]
+    taken = chosen(ways_of(cast.bundle, Bundle.load(cast.bundle)), names)
+    plan = bench.LinkBench(cast, taken, tuple(links), limit, max_new_tokens)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
         with Interrupt() as interrupt:
             with bench.working_folder() as folder:
                 results = bench.measure(plan, Path(folder), progress, interrupt.check)
-            if long:
+            if streamed:
                 with bench.working_folder() as folder:
-                    found = used.measure(long, plan.rtts, paths[0], Path(folder), progress, interrupt.check)
+                    like = Path(cast.sharer)
+                    found = used.measure(streamed, like, Path(folder), progress, interrupt.check)
                 results["utilisation"] = found
         return results
 
     settings = {
-        "sharer": str(loaded.config.sharer),
-        "receiver": str(loaded.config.receiver),
-        "bundle": loaded.hash,
-        "rates": plan.rates,
-        "rtt": plan.rtts,
+        "rates": speeds,
+        "rtt": trips,
         "loss": loss,
         "questions": limit,
         "max_new_tokens": max_new_tokens,
-        "ways": [way.name for way in plan.ways],
+        "ways": [way.name for way in taken],
         "utilisation": long,
     }
-    Bench("link", settings, measure, link_report.markdown, link_report.plot).run(
+    Bench("link", settings | _named(cast), measure, link_report.markdown, link_report.plot).run(
         json_out, markdown_out, plot_out
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +41,12 @@ class Shape:
     def __str__(self) -> str:
         rate = f"{self.down_mbit:g}" + ("" if self.up_mbit == self.down_mbit else f"/{self.up_mbit:g}")
         return f"{rate} Mbit/s, {self.rtt_ms:g} ms"
+
+
+def shapes(rates_mbit: Iterable[float], rtts_ms: Iterable[float]) -> list[Shape]:
+    """A link for every rate, the same both ways, at every round trip: one round trip after the other."""
+    rates = tuple(rates_mbit)
+    return [Shape(down_mbit=rate, up_mbit=rate, rtt_ms=rtt) for rtt in rtts_ms for rate in rates]
 
 
 def check_loss(percent: float) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ops.link.background import BackgroundLink
 from ops.link.proxy import LinkProxy
-from ops.link.shape import Lane, NoLoss, Shape, check_loss
+from ops.link.shape import Lane, NoLoss, Shape, check_loss, shapes
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 FAST = Shape(down_mbit=400, up_mbit=400)
@@ -218,6 +218,17 @@ def test_bytes_stand_in_line_and_the_line_has_an_end() -> None:
 def test_a_link_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"above 0|or above"):
         Shape(**({"down_mbit": 1, "up_mbit": 1} | wrong))
+
+
+def test_there_is_a_link_for_every_rate_at_every_round_trip() -> None:
+    made = shapes((1, 10), (5, 40))
+    assert [(s.down_mbit, s.up_mbit, s.rtt_ms) for s in made] == [
+        (1, 1, 5),
+        (10, 10, 5),
+        (1, 1, 40),
+        (10, 10, 40),
+    ]
+    assert str(made[0]) == "1 Mbit/s, 5 ms"
 
 
 def test_loss_is_refused_with_the_way_to_have_it() -> None:
