@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from fuser import bundle_tensors
 from fuser.bundle_config import BundleConfig
 from fuser.bundle_tensors import BadBundle
+from fuser.codec_bases import CodecBases, CodecBasesConfig
 from fuser.fuse import FuseHead
 from fuser.scorer import Scorer
 from fuser.summary import SummaryHead
@@ -38,6 +40,7 @@ class Bundle:
         translate: the translate head, or None.
         summary: the summary head, or None; one that expands with the translate head was made with it.
         scorer: of the learnt selection rule, or None.
+        codec_bases: of the codecs that the bundle brings, or None.
 
     Raises:
         BadBundle: a head without a config, or a config without a head.
@@ -50,12 +53,14 @@ class Bundle:
         translate: TranslateHead | None = None,
         summary: SummaryHead | None = None,
         scorer: Scorer | None = None,
+        codec_bases: CodecBases | None = None,
     ) -> None:
         for name, wanted, head in (
             ("fuse", config.fuse is not None, fuse),
             ("translate", config.translate is not None, translate),
             ("summary", config.summary is not None, summary),
             ("scorer", config.selection.rule == "learnt", scorer),
+            ("codec_bases", config.codec_bases is not None, codec_bases),
         ):
             if wanted != (head is not None):
                 raise BadBundle(f"{name}: the config and the head must both be there, or neither")
@@ -64,6 +69,8 @@ class Bundle:
         self.translate = translate
         self.summary = summary
         self.scorer = scorer
+        self.codec_bases = codec_bases
+        self._codecs: tuple[Codec, ...] | None = None
         self._dtypes: dict[str, torch.dtype] = {}  # of what was loaded in less than single precision
         self._hash: str | None = None
 
@@ -120,8 +127,25 @@ class Bundle:
         raise Unsupported(f"slices of kind {kind} carry no codes")
 
     def codecs(self) -> tuple[Codec, ...]:
-        """The codecs that this bundle brings, beside those that every bundle can use."""
-        return ()
+        """The codecs that this bundle brings, beside those that every bundle can use; made once.
+
+        Raises:
+            BadBundle: bases that no calibration gives.
+        """
+        if self._codecs is None:
+            try:
+                self._codecs = () if self.codec_bases is None else self.codec_bases.codecs()
+            except ValueError as error:
+                raise BadBundle(f"codec_bases: {error}") from error
+        return self._codecs
+
+    def with_codec_bases(self, config: CodecBasesConfig) -> Bundle:
+        """The same heads, to be stored as they were, with bases of this shape that are still to be written."""
+        whole = replace(self.config, codec_bases=config)
+        heads = self.fuse, self.translate, self.summary, self.scorer
+        bundle = Bundle(whole, *heads, whole.new_codec_bases())
+        bundle._dtypes = dict(self._dtypes)
+        return bundle
 
     def prefix_kv(self, kind: SliceKind | None) -> Tensor | None:
         """The learnt Receiver prefix put before a slice of this kind: (positions, receiver width), keys re-based.
@@ -208,6 +232,7 @@ class Bundle:
             head.eval().requires_grad_(False)
         bundle._dtypes = {name: t.dtype for name, t in stored.items() if t.dtype != expected[name].dtype}
         bundle._hash = bundle_tensors.digest(config.to_json(), stored)
+        bundle.codecs()  # now, and not in the first call, is the time to find that bases are none
         return bundle
 
     def _heads(self) -> dict[str, nn.Module]:
@@ -216,6 +241,7 @@ class Bundle:
             "translate": self.translate,
             "summary": self.summary,
             "scorer": self.scorer,
+            "codec_bases": self.codec_bases,
         }
         return {name: head for name, head in heads.items() if head is not None}
 
@@ -235,7 +261,8 @@ class Bundle:
 
 def _untrained(config: BundleConfig) -> Bundle:
     translate = config.new_translate()
-    return Bundle(config, config.new_fuse(), translate, config.new_summary(translate), config.new_scorer())
+    summary, scorer = config.new_summary(translate), config.new_scorer()
+    return Bundle(config, config.new_fuse(), translate, summary, scorer, config.new_codec_bases())
 
 
 def _read_config(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from fuser.bundle_tensors import BadBundle
 from fuser.c2c.head import C2CConfig, C2CFuse
+from fuser.codec_bases import CodecBases, CodecBasesConfig
 from fuser.compact.head import CompactConfig, CompactFuse
 from fuser.config import LATER, BadConfig, from_dict, to_dict
 from fuser.fuse import FuseHead
@@ -18,6 +19,7 @@ from fuser.select import SelectionConfig
 from fuser.summary import SummaryConfig, SummaryHead
 from fuser.translate import TranslateConfig, TranslateHead
 from kvwire.identity import ModelRef
+from kvwire.segment import SegmentKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class BundleConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     format: Literal[1] = 1
     summary: SummaryConfig | None = field(default=None, metadata=LATER)
+    codec_bases: CodecBasesConfig | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.selection.rule == "learnt" and self.translate is None:
@@ -73,6 +76,31 @@ class BundleConfig:
             return None
         layers = self.sharer_geometry.layers
         return Scorer((layers - self.selection.first_query_layer(layers)) * self.selection.heads)
+
+    def new_codec_bases(self) -> CodecBases | None:
+        """Bases of the configured shapes, not calibrated.
+
+        Raises:
+            ValueError: source halves of a fuse head or layer that cannot be parted.
+        """
+        if self.codec_bases is None:
+            return None
+        places = [
+            (kind, layer, self._numbers(kind, layer))
+            for kind in SegmentKind
+            for layer in self.codec_bases.layers.get(kind.value, ())
+        ]
+        places += [(SegmentKind.CODE, -1, width) for width in self.codec_bases.code_widths]
+        return CodecBases(self.codec_bases, places)
+
+    def _numbers(self, kind: SegmentKind, layer: int) -> int:
+        """Of a position in a segment of this kind and layer."""
+        if not kind.is_code:
+            return self.sharer_geometry.layer_width
+        fed = [] if not isinstance(self.fuse, CompactConfig) else [at for at, _ in self.fuse.layer_map.mapped]
+        if not isinstance(self.fuse, CompactConfig) or layer not in fed:
+            raise ValueError(f"codec_bases: no source half of kind {kind} for layer {layer}")
+        return self.fuse.widths[fed.index(layer)]
 
     def to_json(self) -> str:
         """The canonical text: sorted keys, two spaces, non-ASCII kept, a newline at the end."""

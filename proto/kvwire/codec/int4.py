@@ -18,7 +18,6 @@ from kvwire.segment import SegmentSpec
 
 _GROUP: Final = 32
 _HIGHEST: Final = 15
-_ABOVE: Final = torch.tensor(torch.inf)
 
 
 class Int4:
@@ -48,9 +47,9 @@ class Int4:
         grouped = numbers[:, filled].unflatten(1, (groups, _GROUP)).double()
         lowest = _rounded_down(grouped.amin(-1).float())
         spread = grouped.amax(-1) - lowest.double()
-        steps = rounded_up((spread / _HIGHEST).float().nextafter(_ABOVE))
-        wide = steps.double()[..., None]
-        levels = ((grouped - lowest.double()[..., None]) / wide).round().clamp(0, _HIGHEST)
+        steps = rounded_up((spread / _HIGHEST).float())
+        wide, above = steps.double()[..., None], grouped - lowest.double()[..., None]
+        levels = torch.where(wide > 0, above / wide, 0.0).round().clamp(0, _HIGHEST)
         flat = levels.to(torch.uint8).flatten(1)[:, : numbers.shape[1]].flatten().numpy()
         flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
         return to_bytes(lowest) + to_bytes(steps) + bytes(flat[::2] | flat[1::2] << 4)

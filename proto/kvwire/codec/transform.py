@@ -24,7 +24,7 @@ from kvwire.segment import SegmentKind, SegmentSpec
 
 Place = tuple[SegmentKind, int, int]
 """Kind, layer and numbers of a position: kv_heads x head_dim, or those of a code."""
-_DROPPED: Final = 0.625
+DROPPED: Final = 0.625
 """A component that varies less than so many steps is not sent: a bit each would cost more than it tells."""
 _EXACT: Final = 2.0**13
 """Rows of a basis add up to less than this, so that float64 sums of whole numbers times float16 are exact."""
@@ -79,7 +79,7 @@ class Basis:
     def kept(self, step: float) -> Whole:
         """Rice parameters of the components that are sent at this step, the first ones."""
         spread = self.spread.double().numpy()
-        spread = spread[spread >= _DROPPED * step]
+        spread = spread[spread >= DROPPED * step]
         _, exponents = np.frexp(spread / (1.5 * step))
         return np.clip(exponents, 0, 15)
 
@@ -96,9 +96,14 @@ class Transform:
         rate: bits a number on average over all segments of the bundle; it is in the name.
         bases: of every segment that can be encoded; of codes one or more, by width.
         bits: for each the bits a number that it may use.
+
+    Raises:
+        ValueError: a segment without bits.
     """
 
     def __init__(self, rate: float, bases: Mapping[Place, Basis], bits: Mapping[Place, float]) -> None:
+        if any(not 0 < share <= 32 for share in bits.values()):
+            raise ValueError(f"transform-{rate:g}: a segment with no bits, or more than 32 a number")
         self.name = f"transform-{rate:g}"
         self._bases, self._bits = dict(bases), dict(bits)
         self._widths = sorted(width for kind, _, width in bases if kind is SegmentKind.CODE)

@@ -1,0 +1,255 @@
+"""Calibration: the bases of a bundle's codecs, fitted on what its training data looks like on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+from torch.func import jacfwd
+
+from fuser.bundle import Bundle
+from fuser.codec_bases import CodecBasesConfig
+from fuser.compact.head import CompactFuse
+from fuser.data.document import Item
+from fuser.fuse import FuseHead
+from fuser.models.load import model_ref, resolve
+from fuser.scatter import Scatter, shared_out
+from fuser.slice_specs import HALVES, slice_specs, source_of
+from fuser.train.cache import FeatureCache
+from fuser.train.cached import Asked, Cached, CachedPrompt
+from fuser.train.config import TrainConfig
+from fuser.train.excerpt import Example, Excerpts, examples_of
+from fuser.train.prepare import open_cache
+from fuser.train.regress import of_layers
+from fuser.translate import split_kv
+from kvwire.codec import Basis
+from kvwire.codec.transform import Place
+from kvwire.plan import Plan
+from kvwire.segment import SegmentKind, SliceKind
+
+RATES = (4.0, 2.0, 1.0, 0.75, 0.5, 0.35, 0.25)
+"""Bits a number, unless others are asked for."""
+_NARROWEST = 32
+"""Leading numbers of a code that still have a basis of their own."""
+_T = TypeVar("_T")
+
+
+def calibrated(
+    bundle: Bundle,
+    cache: FeatureCache,
+    documents: Sequence[Cached],
+    prompts: Sequence[CachedPrompt],
+    progress: Progress,
+    *,
+    positions: int = 16_000,
+    rates: Sequence[float] = RATES,
+    seed: int = 1,
+) -> Bundle:
+    """The same heads with bases; those that the bundle had are replaced.
+
+    Args:
+        documents: of the training split: what calibration has seen must not be measured on. With the rows of their
+            questions, where the bundle has a summary head.
+        prompts: likewise.
+        positions: that are read, of shared slices and of the codes of each head.
+        seed: which items are read first.
+
+    Raises:
+        ValueError: too few positions, rates that are none, or a bundle whose keys are not re-based.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    bases: dict[Place, Basis] = {}
+    bits: dict[Place, list[float]] = {}
+    with torch.no_grad():
+        for group in _shared(bundle, cache, _shuffled(prompts, generator), positions, progress):
+            bases |= group
+            shares = [shared_out(list(group.values()), rate) for rate in rates]
+            bits |= {place: list(column) for place, *column in zip(group, *shares, strict=True)}
+        codes = _codes(bundle, cache, _shuffled(examples_of(documents, 1), generator), positions, progress)
+    bases |= codes
+    bits |= {place: list(rates) for place in codes}
+    kinds = sorted({kind for kind, _, _ in bases} - {SegmentKind.CODE})
+    layers = {kind.value: tuple(sorted(layer for k, layer, _ in bases if k is kind)) for kind in kinds}
+    widths = tuple(sorted(width for _, _, width in codes))
+    found = bundle.with_codec_bases(CodecBasesConfig(tuple(rates), layers, widths))
+    module = found.codec_bases
+    assert module is not None
+    module.write(bases, torch.tensor([bits[place] for place in module.places]).T)
+    return found
+
+
+def calibrated_for(
+    bundle: Bundle,
+    config: TrainConfig,
+    progress: Progress,
+    *,
+    positions: int = 16_000,
+    rates: Sequence[float] = RATES,
+) -> Bundle:
+    """`calibrated` on the training split of a run whose cache is filled.
+
+    Raises:
+        CacheIncomplete: not all of its items are cached.
+        ValueError: the run's Sharer reads other than the bundle's does, or as in `calibrated`.
+    """
+    ours = bundle.config
+    named = (
+        ("sharer", ours.sharer, model_ref(resolve(config.sharer))),
+        ("sharer_prompt", ours.sharer_prompt, config.sharer_prompt),
+        ("selection", ours.selection, config.selection),
+    )
+    for name, wanted, found in named:
+        if wanted != found:
+            raise ValueError(
+                f"{name}: the bundle has {wanted}, the run {found}; its cache is of something else"
+            )
+    if bundle.summary is not None and config.summary is None:
+        raise ValueError(
+            "the bundle has a summary head, and the run caches no questions: give it a [summary]"
+        )
+    cache, sources = open_cache(config)
+    count = sum(isinstance(item, Item) for item in sources.train)
+    documents, prompts = cache.documents[:count], cache.prompts[: len(sources.train) - count]
+    return calibrated(
+        bundle, cache, documents, prompts, progress, positions=positions, rates=rates, seed=config.seed
+    )
+
+
+def _shared(
+    bundle: Bundle, cache: FeatureCache, prompts: Sequence[CachedPrompt], positions: int, progress: Progress
+) -> list[dict[Place, Basis]]:
+    """Of the K and V that open gates read, and of the source halves, where the head can be parted."""
+    head = bundle.fuse
+    if head is None:
+        return []
+    if head.rotated_keys:
+        raise ValueError("this bundle sends keys as they are rotated: components of them would mean nothing")
+    groups: list[dict[Place, Scatter]] = []
+    for bottleneck in (False, True) if isinstance(head, CompactFuse) else (False,):
+        specs = slice_specs(bundle, SliceKind.SHARED, Plan(codec="raw", bottleneck=bottleneck), 1, "float32")
+        places = [(spec.kind, spec.layer, spec.elements) for spec in specs]
+        groups.append({place: Scatter.empty(place[2]) for place in places})
+
+    def read(prompt: CachedPrompt) -> int:
+        features = cache.raw(prompt, torch.arange(prompt.count)).to(next(head.parameters()).device)
+        kv = torch.stack(split_kv(features, bundle.config.sharer_geometry))
+        for group in groups:
+            for (kind, layer, _), scatter in group.items():
+                scatter.add(_numbers(head, kind, layer, kv))
+        return prompt.count
+
+    _until(positions, prompts, read, progress, "shared slices")
+    return [{place: scatter.basis(place[2]) for place, scatter in group.items()} for group in groups]
+
+
+def _numbers(head: FuseHead, kind: SegmentKind, layer: int, kv: Tensor) -> Tensor:
+    """What a segment holds, (positions, numbers), of K and V (2, layers, kv_heads, positions, head_dim)."""
+    if not kind.is_code:
+        return kv[int(kind is SegmentKind.VALUE), layer].transpose(0, 1).flatten(1)
+    assert isinstance(head, CompactFuse)
+    halves = HALVES[kind]
+    read = kv[halves.start : halves.stop, source_of(head, layer)]
+    return head.source_half(layer, halves, read[:, None])[0, 0]
+
+
+@dataclass(frozen=True)
+class _Coder:
+    """A head that makes codes: of an example, (positions, width); and what one code is expanded to, standardised."""
+
+    width: int
+    ordered: bool
+    device: torch.device
+    encode: Callable[[Example], Tensor]
+    expand: Callable[[Tensor], Tensor]
+
+
+def _coders(bundle: Bundle, cache: FeatureCache) -> list[_Coder]:
+    coders: list[_Coder] = []
+    if (translate := bundle.translate) is not None:
+        excerpts, scale = Excerpts(cache, bundle.config.selection, translate), translate.output_scale
+        ordered = translate.config.maps == "joint"
+        coders.append(
+            _Coder(
+                translate.code_dim,
+                ordered,
+                scale.device,
+                lambda example: translate.encode(excerpts.features([example]).to(scale.device))[0],
+                lambda code: translate.expand(code) / scale,
+            )
+        )
+    if (summary := bundle.summary) is not None:
+        expansion = summary.expansion or translate
+        assert expansion is not None
+        units = expansion.output_scale
+
+        def features(part: Cached | Asked) -> Tensor:
+            rows = torch.arange(part.start, part.start + part.count)
+            raw = cache.take(rows) / cache.scale + cache.mean
+            return of_layers(raw[None], summary).to(units.device)
+
+        coders.append(
+            _Coder(
+                summary.config.code_dim,
+                False,
+                units.device,
+                lambda example: summary.encode(features(example[0]), features(example[1]))[0],
+                lambda code: summary.expand(code) / units,
+            )
+        )
+    return coders
+
+
+def _codes(
+    bundle: Bundle, cache: FeatureCache, examples: Sequence[Example], positions: int, progress: Progress
+) -> dict[Place, Basis]:
+    """Of every width of code; of one whose numbers come in an order, of its leading halves too.
+
+    Two heads of one width share a basis: a segment does not say whose it is.
+    """
+    scatters: dict[int, Scatter] = {}
+    metrics: dict[int, Tensor] = {}
+    bases: dict[Place, Basis] = {}
+    coders = _coders(bundle, cache)
+    for coder in coders:
+        scatter = scatters.setdefault(coder.width, Scatter.empty(coder.width))
+
+        def read(example: Example, coder: _Coder = coder, scatter: Scatter = scatter) -> int:
+            codes = coder.encode(example)
+            scatter.add(codes)
+            return len(codes)
+
+        _until(positions, examples, read, progress, "codes")
+    for coder in coders:
+        mean = scatters[coder.width].mean.float().to(coder.device)
+        jacobian = jacfwd(coder.expand)(mean).double().cpu()
+        metrics[coder.width] = metrics.get(coder.width, 0) + jacobian.T @ jacobian
+    for coder in coders:
+        width, metric = coder.width, metrics[coder.width]
+        while width == coder.width or (coder.ordered and width >= _NARROWEST):
+            place = (SegmentKind.CODE, -1, width)
+            if width == coder.width or width not in scatters:
+                bases[place] = scatters[coder.width].basis(width, metric[:width, :width])
+            width //= 2
+    return bases
+
+
+def _until(
+    positions: int, items: Sequence[_T], read: Callable[[_T], int], progress: Progress, what: str
+) -> None:
+    """Read items until they come to so many positions, or all of them."""
+    task = progress.add_task(f"reading {what}", total=positions)
+    done = 0
+    for item in items:
+        if done >= positions:
+            break
+        done += read(item)
+        progress.update(task, completed=min(done, positions))
+    progress.remove_task(task)
+
+
+def _shuffled(items: Sequence[_T], generator: torch.Generator) -> list[_T]:
+    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
