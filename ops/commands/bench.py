@@ -131,15 +131,15 @@ def link(
     plan = bench.LinkBench(cast, taken, tuple(links), limit, max_new_tokens)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
         with Interrupt() as interrupt:
-            with bench.working_folder() as folder:
-                results = bench.measure(plan, Path(folder), progress, interrupt.check)
-            if streamed:
+            if streamed:  # the shorter part first: should it fail, less is lost
                 with bench.working_folder() as folder:
                     like = Path(cast.sharer)
-                    found = used.measure(streamed, like, Path(folder), progress, interrupt.check)
-                results["utilisation"] = found
-        return results
+                    shares = used.measure(streamed, like, Path(folder), progress, interrupt.check)
+                found = {"utilisation": shares}
+            with bench.working_folder() as folder:
+                return bench.measure(plan, Path(folder), progress, interrupt.check) | found
 
     settings = {
         "rates": speeds,
