@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 APPLICATION: Final = "kvwire"
 _SHUTDOWN_GRACE_S: Final = 2.0
+_NICENESS: Final = "RAY_worker_niceness"  # 15 by itself: whatever else runs here would starve the replicas
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": listen on loopback only, on Linux too
 
 
@@ -184,6 +185,7 @@ def _environment(config: RayConfig) -> Path | None:
     private = None
     if config.address == "local":
         os.environ[_CLUSTERS] = "0"
+        os.environ.setdefault(_NICENESS, "0")
         private = Path(tempfile.mkdtemp(prefix="kvwire-ray-"))  # mode 0700
     if config.token is not None:
         token = Path(config.token)

@@ -63,7 +63,9 @@ class Pipe(Generic[T]):
                 self._room.wait(0.05)
             self._stop.check()
             self._items.append(item)
-        self._tell()
+            first = len(self._items) == 1
+        if first:  # for the others the reader was told, and has not come yet
+            self._tell()
 
     def close(self, last: T | None = None) -> None:
         """Nothing more will come, but `last`; never waits."""

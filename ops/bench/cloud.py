@@ -79,7 +79,7 @@ def measure(
         stage.cloud.address(CLOUD_START_S, check)
         progress.advance(bar)
         config = EdgeConfig.load(folder / "edge" / "edge.toml")
-        callers = _Callers(config, sharer.bundle, bench.kind, bench.cast.codec, check)
+        callers = Callers(config, sharer.bundle, bench.kind, bench.cast.codec, check)
         asyncio.run(
             callers.all(asked[:2], 1)
         )  # connections, kernels and pages are there before anything is timed
@@ -87,7 +87,7 @@ def measure(
         for streams in bench.streams:
             progress.update(bar, description=f"{streams} streams")
             seconds, calls = asyncio.run(callers.all(asked, streams))
-            rows.append(_row(streams, seconds, calls, prompts))
+            rows.append(measured_row(streams, seconds, calls, prompts))
             progress.advance(bar)
     return summary(rows, bare, prompts)
 
@@ -136,7 +136,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class _Callers:
+class Callers:
     """Callers of the cloud, each with a connection of its own."""
 
     def __init__(
@@ -237,7 +237,10 @@ def _bare(sharer: Sharer, prompts: Sequence[Tensor], batch: int) -> float:
     return time.monotonic() - began
 
 
-def _row(streams: int, seconds: float, calls: Sequence[Call], prompts: Sequence[Tensor]) -> dict[str, Any]:
+def measured_row(
+    streams: int, seconds: float, calls: Sequence[Call], prompts: Sequence[Tensor]
+) -> dict[str, Any]:
+    """What one number of callers came to: all `prompts` answered in `seconds`."""
     return {
         "streams": streams,
         "requests": len(calls),

@@ -1,6 +1,7 @@
 """What Ray Serve adds, on a real cloud node: cancellation, deadlines, back-pressure, closed ports."""
 
 import concurrent.futures
+import os
 import socket
 import time
 from pathlib import Path
@@ -77,6 +78,17 @@ def test_nothing_but_the_gateway_listens_and_only_on_loopback(cloud: CloudNode) 
     assert {host for host, _ in addresses} == {"127.0.0.1"}
     with pytest.raises(grpc.FutureTimeoutError):  # and Serve's own proxies are off
         grpc.channel_ready_future(grpc.insecure_channel("127.0.0.1:9000")).result(timeout=0.3)
+
+
+def test_a_replica_has_the_priority_of_its_node(cloud: CloudNode) -> None:
+    replicas = [
+        pid
+        for pid in family_of(cloud.process.pid)
+        if b"ServeReplica" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert replicas
+    own = os.getpriority(os.PRIO_PROCESS, cloud.process.pid)
+    assert all(os.getpriority(os.PRIO_PROCESS, pid) == own for pid in replicas)
 
 
 def whole_prefill_s(cloud: CloudNode) -> float:

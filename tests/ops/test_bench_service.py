@@ -1,0 +1,115 @@
+"""The benches of the service: what they compare, and what they make of their numbers."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+from ops.bench import cloud as cloud_bench
+from ops.bench import local as local_bench
+from ops.bench.sequential import Sequential
+from ops.demo.samples import Question, Sample
+from tests.cloud_fixture import DOCUMENTS, CloudNode
+from tests.in_one_process import answer_in_one_process
+
+if TYPE_CHECKING:
+    from edge_node import EdgeConfig
+
+QUESTION = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the spare key of the boat house?")
+DOCUMENT = Section(Role.DOCUMENT, Visibility.CLOUD, text="The key lies under the third stone. " * 3)
+
+
+@pytest.fixture(scope="module")
+def sequential(tiny_sharer: Path, tiny_receiver: Path, tiny_bundle: Path) -> Sequential:
+    return Sequential(str(tiny_sharer), str(tiny_receiver), tiny_bundle, threads=1)
+
+
+def test_one_process_gives_the_answer_of_the_services_own_code(sequential: Sequential) -> None:
+    timed = sequential.answer([QUESTION], SliceKind.SHARED, 0, 8)
+    local = answer_in_one_process(
+        sequential.sharer, sequential.receiver, [QUESTION], {}, SliceKind.SHARED, 0, 8
+    )
+    assert timed.text == local.text
+    assert 0 < timed.first_s <= timed.total_s
+
+
+@pytest.mark.parametrize("kind", SliceKind)
+def test_one_process_computes_both_models_whole(sequential: Sequential, kind: SliceKind) -> None:
+    rows: dict[str, list[int]] = {"sharer": [], "receiver": [], "last": []}
+    sharer, receiver = sequential.sharer.model, sequential.receiver.model
+    hooks = [
+        model.lm_head.register_forward_hook(lambda _, x, __, name=name: rows[name].append(x[0].shape[1]))
+        for name, model in (("sharer", sharer), ("receiver", receiver))
+    ]
+    last = sharer.get_decoder().layers[-1].mlp
+    hooks.append(last.register_forward_hook(lambda _, x, __: rows["last"].append(x[0].shape[1])))
+    sections = [QUESTION] if kind is SliceKind.SHARED else [DOCUMENT, QUESTION]
+    sequential.answer(sections, kind, 8, 2)
+    for hook in hooks:
+        hook.remove()
+    tokens = len(sequential.sharer.plan(sections, kind, 8).tokens.ids)
+    assert rows["sharer"] == rows["last"] == [tokens]
+    assert rows["receiver"][0] > 1
+
+
+def answer(first: float, whole: float, text: str = "red") -> dict[str, Any]:
+    return {"text": text, "first_token_s": first, "answer_s": whole, "timings": {"wait": first / 2}}
+
+
+def test_an_answers_time_stands_beside_that_of_one_process() -> None:
+    rows = [
+        {"round": local_bench.FIRST, "service": answer(0.1, 0.3), "sequential": answer(0.2, 0.4)},
+        {"round": local_bench.FIRST, "service": answer(0.4, 0.6), "sequential": answer(0.2, 0.4, "blue")},
+        {"round": local_bench.NEXT, "service": answer(0.1, 0.2), "sequential": answer(0.2, 0.4)},
+    ]
+    results = local_bench.summary(rows)
+    first = results["rounds"][local_bench.FIRST]
+    assert first["first_token"]["ratio"] == pytest.approx(1.0)  # one half and twice
+    assert first["first_token"]["low"] <= 1.0 <= first["first_token"]["high"]
+    assert first["same_answers"] == 1 and first["questions"] == 2
+    assert results["rounds"][local_bench.NEXT]["answer"]["ratio"] == pytest.approx(0.5)
+    assert first["stages_s"]["wait"] == pytest.approx(0.125)
+    table = local_bench.markdown({"results": results})
+    assert "| next question | 1 | 100 ms | 200 ms | 0.50 (0.50-0.50) | 0.50 (0.50-0.50) | 1 |" in table
+    assert "| wait | 125.0 | 50.0 |" in table
+
+
+def test_the_clouds_rate_stands_beside_the_best_bare_prefill() -> None:
+    prompts = [torch.zeros(100, dtype=torch.int64)] * 4
+    calls = [cloud_bench.Call(0.5, 0.49), cloud_bench.Call(0.7, 0.68)] * 2
+    rows = [cloud_bench.measured_row(streams, 2.0 / streams, calls, prompts) for streams in (1, 2)]
+    results = cloud_bench.summary(rows, {1: 0.5, 4: 0.4}, prompts)
+    assert results["bare"]["batch"] == 4 and results["bare"]["tokens_per_s"] == 1000
+    assert [found["ratio"] for found in results["rows"]] == pytest.approx([0.2, 0.4])
+    assert results["saturation"]["streams"] == 2
+    assert results["rows"][0]["overhead_ms"]["p50"] == pytest.approx(15)
+    assert results["rows"][0]["overhead_ms"]["p99"] == pytest.approx(20, rel=0.01)
+    assert "| 2 | 4.00 | 400 | 0.40 |" in cloud_bench.markdown({"results": results})
+
+
+@pytest.fixture
+def edge(cloud: CloudNode, tiny_receiver: Path, tiny_bundle: Path) -> "EdgeConfig":
+    from edge_node.config import CloudPeer, EdgeConfig, ReceiverConfig, TlsConfig
+
+    pair, ca = cloud.certificates.edges["acme"], cloud.certificates.ca
+    return EdgeConfig(
+        tls=TlsConfig(str(pair.certificate), str(pair.key), str(ca.certificate)),
+        receiver=ReceiverConfig(str(tiny_receiver), str(tiny_bundle)),
+        cloud=CloudPeer(address=cloud.address),
+    )
+
+
+@pytest.mark.parametrize("kind", [SliceKind.SHARED, SliceKind.EXCERPT])
+def test_callers_side_by_side_are_all_answered(
+    edge: "EdgeConfig", sequential: Sequential, kind: SliceKind
+) -> None:
+    sample = Sample("note-1", DOCUMENTS["acme", "note-1"], "", ())
+    asked = [(sample, Question(f"Who keeps key {number}?", ("x",))) for number in range(6)]
+    callers = cloud_bench.Callers(edge, sequential.sharer.bundle, kind, "raw", lambda: None)
+    seconds, calls = asyncio.run(callers.all(asked, 3))
+    assert len(calls) == 6
+    assert all(0 < call.own_s < call.seconds <= seconds for call in calls)
