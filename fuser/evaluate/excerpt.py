@@ -57,6 +57,11 @@ class Excerpts:
         document, _ = self._examples[index]
         return plain(document.text), document.spans
 
+    def alongside(self, index: int) -> list[int]:
+        """The questions over a question's document, itself among them."""
+        document, _ = self._examples[index]
+        return [i for i, (other, _) in enumerate(self._examples) if other is document]
+
     def features(self, indices: Sequence[int]) -> Tensor:
         """Features of excerpts of equal counts, of the layers that the translate head reads, unscaled."""
         return self._chosen.features([self._examples[i] for i in indices])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -84,18 +84,23 @@ class ReceiversOwn:
         with torch.inference_mode():
             before = reading.cache(prefix[None])
         self._before = [(layer.keys, layer.values) for layer in before.layers]
-        self._read = lru_cache(maxsize=4)(self._fresh)
+        self._taken: dict[int, Tensor] = {}  # of questions whose document was read for another one
 
     def count(self, index: int) -> int:
         return self._excerpts.count(index)
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        taken: list[Tensor] = []
         for index in indices:
-            text, spans = self._excerpts.document(index)
-            kv, offsets = self._read(text)
-            taken.append(kv[align(spans, offsets)[self._excerpts.positions(index)]])
-        return torch.stack(taken), [0] * len(taken)
+            if index not in self._taken:
+                self._read(index)
+        return torch.stack([self._taken.pop(index) for index in indices]), [0] * len(indices)
+
+    def _read(self, index: int) -> None:
+        text, spans = self._excerpts.document(index)
+        kv, offsets = self._fresh(text)
+        at = align(spans, offsets)
+        for other in self._excerpts.alongside(index):
+            self._taken[other] = kv[at[self._excerpts.positions(other)]]
 
     def _fresh(self, text: str) -> tuple[Tensor, Tensor]:
         """The Receiver's KV of a text (tokens, width) float32, keys re-based; and the characters of its tokens."""
