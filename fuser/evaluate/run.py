@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rich.progress import Progress
 
@@ -20,12 +19,13 @@ from fuser.data.load import RECORDS, Items, load
 from fuser.data.overlap import normalise
 from fuser.evaluate.abstain import abstaining
 from fuser.evaluate.choice.table import ChoiceGiven, ChoiceTable
+from fuser.evaluate.config import EvaluateConfig
 from fuser.evaluate.curve import curve
 from fuser.evaluate.deadline import Deadline, OutOfTime
 from fuser.evaluate.dial import Dial, dials
 from fuser.evaluate.documents import SHOTS, DocumentEvaluation
 from fuser.evaluate.fit import unfit, unfit_choice
-from fuser.evaluate.models import Dtype, Model
+from fuser.evaluate.models import Model
 from fuser.evaluate.parts import parts
 from fuser.evaluate.prediction import PredictionLog
 from fuser.evaluate.provenance import file_hash, folder_hash, machine, versions
@@ -34,46 +34,9 @@ from fuser.evaluate.report import summarise
 from fuser.evaluate.rows import Extras
 from fuser.models.cache import cache_directory
 from fuser.prompt import tokenise
-from kvwire.plan import Plan
 
 _FORMAT = 3  # of kept answers: raised when the same call would answer differently
 _EVERY_LENGTH = 1 << 40  # the loader drops no document: the draw does, and counts
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateConfig:
-    """What an evaluation is told.
-
-    data: `records:<split>`, a JSON-lines file or `hf:NAME` (`fuser.data.load`). limit: questions at most. rows: None
-    runs all that can be run. calibration: training questions, for rows that are fitted or shown examples. identical: a
-    bundle whose Sharer is the Receiver's own model. lora: folder of an adapter. work: where answers and what the Sharer
-    reads are kept. sharer, receiver: names or folders, where the bundle's own names are not enough. dtype: what both
-    models compute in.
-
-    Of documents alone: positions, pool, plans: how excerpts are chosen and sent, every number of positions with every
-    plan (`fuser.evaluate.dial`); none is the bundle's own way, with `raw` codes. cases: what the questions are asked
-    over (`fuser.data.cases`); none is `plain`.
-    """
-
-    bundle: Path
-    data: str
-    task: Literal["auto", "choice", "document"] = "auto"
-    limit: int | None = None
-    seed: int = 1
-    rows: tuple[str, ...] | None = None
-    calibration: str | None = None
-    identical: Path | None = None
-    lora: Path | None = None
-    batch: int = 16
-    max_document_chars: int = 4000
-    work: Path | None = None
-    sharer: str | None = None
-    receiver: str | None = None
-    dtype: Dtype = "float32"
-    positions: tuple[int, ...] = ()
-    pool: int = 0
-    plans: tuple[Plan, ...] = ()
-    cases: tuple[str, ...] = ()
 
 
 class Table(Protocol):

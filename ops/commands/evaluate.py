@@ -12,7 +12,7 @@ import typer
 from ops.output import console, print_json, progress_console
 
 if TYPE_CHECKING:
-    from fuser.evaluate.run import EvaluateConfig
+    from fuser.evaluate.config import EvaluateConfig
     from kvwire.plan import Plan
 
 _WITH = "Data and rows"
@@ -154,9 +154,9 @@ def evaluate(
 
     Answers are kept as they come. A call that was stopped, or asks for more rows, makes what is missing.
     """
+    from fuser.evaluate.config import EvaluateConfig
     from fuser.evaluate.curve import plot_curve
     from fuser.evaluate.plot import check
-    from fuser.evaluate.run import EvaluateConfig
     from ops.tables import check_marks, put, short_table
 
     wanted = None if rows is None else _listed("--rows", rows)
