@@ -124,7 +124,7 @@ def test_an_unknown_version_is_refused_by_describe(cloud: CloudNode) -> None:
         with pytest.raises(grpc.RpcError) as error:
             stub.Describe(sharer_pb2.DescribeRequest(protocol_version=9), timeout=5)
     refused = from_rpc_error(error.value)
-    assert isinstance(refused, IncompatiblePeer) and (refused.cloud, refused.edge) == ("1", "9")
+    assert isinstance(refused, IncompatiblePeer) and (refused.cloud, refused.edge) == ("2", "9")
 
 
 def test_bytes_that_are_no_request_are_refused(cloud: CloudNode) -> None:

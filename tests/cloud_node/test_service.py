@@ -106,7 +106,7 @@ async def test_an_unforeseen_error_says_nothing(
     def broken(self: Sharer, *args: Any) -> None:
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr(Sharer, "run", broken)
+    monkeypatch.setattr(Sharer, "steps", broken)
     cloud = await start_local()
     async with cloud.channel() as channel:
         stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
