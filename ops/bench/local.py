@@ -43,7 +43,7 @@ class LocalBench:
     @property
     def asked(self) -> list[tuple[str, Asked]]:
         """Rounds of questions. Shared prompts have no document that could be read before."""
-        samples = load_samples()[: self.documents]
+        samples = load_samples()[:-1][: self.documents]  # the last one warms up
         rounds = [(FIRST, (s, s.questions[0])) for s in samples]
         if self.kind is not SliceKind.SHARED:
             rounds += [(NEXT, (s, s.questions[1])) for s in samples if len(s.questions) > 1]
