@@ -139,14 +139,14 @@ def _shared(
         kv = torch.stack(split_kv(features, bundle.config.sharer_geometry))
         for group in groups:
             for (kind, layer, _), scatter in group.items():
-                scatter.add(_numbers(head, kind, layer, kv))
+                scatter.add(segment_numbers(head, kind, layer, kv))
         return prompt.count
 
     _until(positions, prompts, read, progress, "shared slices")
     return [{place: scatter.basis(place[2]) for place, scatter in group.items()} for group in groups]
 
 
-def _numbers(head: FuseHead, kind: SegmentKind, layer: int, kv: Tensor) -> Tensor:
+def segment_numbers(head: FuseHead, kind: SegmentKind, layer: int, kv: Tensor) -> Tensor:
     """What a segment holds, (positions, numbers), of K and V (2, layers, kv_heads, positions, head_dim)."""
     if not kind.is_code:
         return kv[int(kind is SegmentKind.VALUE), layer].transpose(0, 1).flatten(1)

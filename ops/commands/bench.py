@@ -225,6 +225,50 @@ def local(
     Bench("local", settings | _named(cast), measure, bench.markdown).run(json_out, markdown_out)
 
 
+@app.command()
+def codecs(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="Its codecs, on its segments. [default: the one that ships]", file_okay=False),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="Documents with questions, as `kvwire eval --data` takes them.")
+    ] = ("records:heldout"),
+    limit: Annotated[int, typer.Option(min=1, help="Documents.")] = 12,
+    rounds: Annotated[int, typer.Option(min=1, help="Each rung's fastest counts.")] = 3,
+    seed: Annotated[int, typer.Option(help="Which documents.")] = 1,
+    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+    plot_out: PlotOut = None,
+) -> None:
+    """Every rung of the ladder on real segments: ratio, error, speed, and what of the transfer it loses."""
+    from fuser.bundle import Bundle
+    from fuser.data.load import load
+    from fuser.models.load import load_model, model_ref, resolve
+    from fuser.profile.table import PLANS_FILE, PlanTable
+    from kvwire.codec import CodecRegistry
+    from ops.bench import codecs as bench
+    from ops.bench.real_segments import read_samples
+    from ops.demo import pair
+
+    directory = bundle or pair.BUNDLE
+    found = Bundle.load(directory)
+    path = resolve(sharer or found.config.sharer.name)
+    if model_ref(path) != found.config.sharer:
+        raise ValueError(f"the bundle is for {found.config.sharer}, this Sharer is {model_ref(path)}")
+    table = PlanTable.load(directory, found.hash) if (directory / PLANS_FILE).exists() else None
+    items = load(data, "document", limit, seed, for_training=False)
+
+    def measure(progress: "Progress") -> Mapping[str, Any]:
+        samples = read_samples(found, *load_model(path), items, progress)
+        return bench.measure(samples, CodecRegistry(found.codecs()), progress, rounds, table)
+
+    settings = {"data": data, "documents": limit, "rounds": rounds}
+    settings |= {"sharer": str(found.config.sharer), "bundle": found.hash}
+    Bench("codecs", settings, measure, bench.markdown, bench.plot, seed).run(json_out, markdown_out, plot_out)
+
+
 def _cast(sharer: str, receiver: str, bundle: Path, codec: str) -> tuple["Cast", list[SliceKind]]:
     """Who plays, models brought onto this machine; and the kinds of slice that the bundle makes, excerpts first."""
     from fuser.bundle import Bundle

@@ -52,14 +52,13 @@ class Hadamard:
         if not spec.elements:
             return b""
         rows, channels = _rows(spec)
-        numbers = tensor.detach().to("cpu", torch.float64).numpy() * _signs(channels)
-        turned = _turned(numbers) / math.sqrt(_block(channels))
+        numbers = tensor.detach().to("cpu", torch.float32)
+        unit = float(numbers.abs().max()) or 1.0  # turned in units of it, so that float32 holds every sum
+        turned = _turned((numbers / unit).numpy() * _signs(channels)) / math.sqrt(_block(channels))
         bits = 8 * (self.max_bytes(spec) - 2) - 4 * (rows + rows % 2)
-        guess = 4 * float(turned.std()) * 2.0**-self.rate
-        least = float(np.abs(turned).max()) / (LARGEST // 2)
 
         def tried(step: float) -> tuple[Whole, Whole]:
-            found = folded(_levels(turned, spec, step).reshape(rows, channels))
+            found = folded(_levels(turned, spec, step / unit).reshape(rows, channels))
             _, exponents = np.frexp(found.mean(1) / 2.4)
             return found, np.clip(exponents, 0, 15)
 
@@ -67,6 +66,9 @@ class Hadamard:
             found, widths = tried(step)
             return count_bits(found, widths[:, None])
 
+        spread = turned - turned.mean(1, keepdims=True) if spec.kind is SegmentKind.KEY else turned
+        guess = 4.4 * unit * float(spread.std()) * 2.0**-self.rate
+        least = 2 * unit * float(np.abs(turned).max()) / LARGEST
         step = finest(bits_at, bits, guess, least, rows * channels)
         found, widths = tried(step)
         halves = np.append(widths, np.zeros(rows % 2, widths.dtype)).astype(np.uint8)
@@ -117,19 +119,24 @@ def _block(channels: int) -> int:
 
 
 def _turned(numbers: Reals) -> Reals:
-    """Blocks of the last axis times the Walsh-Hadamard matrix, in float64; whole numbers stay whole, and exact."""
-    block, width = _block(numbers.shape[-1]), 1
-    turned = numbers.reshape(-1, block)
-    while width < block:
-        halves = turned.reshape(-1, 2, width)
-        turned = np.stack((halves[:, 0] + halves[:, 1], halves[:, 0] - halves[:, 1]), axis=1)
-        width *= 2
-    return turned.reshape(numbers.shape)
+    """Blocks of the last axis times the Walsh-Hadamard matrix; of whole numbers in float64 exact, in any order."""
+    matrix = _matrix(_block(numbers.shape[-1])).astype(numbers.dtype)
+    turned: Reals = (numbers.reshape(-1, len(matrix)) @ matrix).reshape(numbers.shape)
+    return turned
+
+
+@cache
+def _matrix(block: int) -> Reals:
+    """(block, block) float64 of 1 and -1, in natural order."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < block:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
 
 
 @cache
 def _signs(channels: int) -> Reals:
-    """A fixed sign for each channel, float64."""
+    """A fixed sign for each channel, float32."""
     drawn = hashlib.shake_256(b"kvwire hadamard").digest(-(-channels // 8))
     bits = np.unpackbits(np.frombuffer(drawn, np.uint8))[:channels]
-    return 1.0 - 2.0 * bits
+    return (1 - 2 * bits.astype(np.int8)).astype(np.float32)
