@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ops.bench.ways import ALONE, RELAY
+from ops.bench.ways import ALONE, RELAY, TEXTS
 
+_GREYS: Final = {ALONE: "grey", RELAY: "black"}
 METRICS: Final = {"first_s": "time to the first token", "total_s": "time to the full answer"}
 
 
@@ -35,7 +36,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     crossovers = [
         {"way": way, "rtt_ms": rtt, "metric": metric} | crossover(_ratios(cells, way, rtt, metric))
         for way, rtt in dict.fromkeys((cell["way"], cell["rtt_ms"]) for cell in cells)
-        if way not in (ALONE, RELAY)
+        if way not in (ALONE, *TEXTS)
         for metric in METRICS
         if _ratios(cells, way, rtt, metric)
     ]
@@ -86,8 +87,7 @@ def markdown(report: Mapping[str, Any]) -> str:
                 )
             lines.append("")
     if results["crossovers"]:
-        lines += ["Faster than the text relay:", ""]
-        lines += [f"- {_crossing(one)}" for one in results["crossovers"]] + [""]
+        lines += [*_crossing_table(results["crossovers"]), ""]
     if results.get("utilisation"):
         from ops.bench.utilisation import markdown as used
 
@@ -99,28 +99,35 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     """Time against rate, both logarithmic: a column a round trip, a row a metric; a cross where a way passes text."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     results = report["results"]
     cells = results["cells"]
-    rtts, ways = (list(dict.fromkeys(c[key] for c in cells)) for key in ("rtt_ms", "way"))
+    rates, rtts, ways = (list(dict.fromkeys(c[key] for c in cells)) for key in ("rate_mbit", "rtt_ms", "way"))
+    shade = colormaps["tab20"]
+    colours = {way: _GREYS.get(way, shade(number % shade.N)) for number, way in enumerate(ways)}
     figure = Figure(figsize=(1 + 4 * len(rtts), 8), layout="constrained")
     axes = figure.subplots(len(METRICS), len(rtts), sharex=True, sharey="row", squeeze=False)
     for line, (metric, name) in enumerate(METRICS.items()):
         for column, rtt in enumerate(rtts):
             panel = axes[line][column]
-            for number, way in enumerate(ways):
+            for way in ways:
                 mine = sorted(
                     (c for c in cells if c["rtt_ms"] == rtt and c["way"] == way), key=lambda c: c["rate_mbit"]
                 )
-                colour = colormaps["tab20"](number % 20)
-                rates, times = ([c["rate_mbit"] for c in mine], [c[metric] for c in mine])
-                style = "--" if way in (ALONE, RELAY) else "-"
-                panel.plot(rates, [t["median"] for t in times], style, marker=".", color=colour, label=way)
+                where, times = ([c["rate_mbit"] for c in mine], [c[metric] for c in mine])
+                style = "--" if way in _GREYS else "-"
+                panel.plot(
+                    where, [t["median"] for t in times], style, marker=".", color=colours[way], label=way
+                )
                 low, high = ([t[end] for t in times] for end in ("min", "max"))
-                panel.fill_between(rates, low, high, color=colour, alpha=0.08, linewidth=0)
-            for rate, seconds, number in _crossings(results, ways, rtt, metric):
-                panel.plot([rate], [seconds], "X", color=colormaps["tab20"](number % 20), markersize=9)
+                panel.fill_between(where, low, high, color=colours[way], alpha=0.08, linewidth=0)
+            for way, rate, seconds in _crossings(results, rtt, metric):
+                panel.plot([rate], [seconds], "X", color=colours[way], markersize=9)
             panel.set(xscale="log", yscale="log", title=f"round trip {rtt:g} ms")
+            panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.yaxis.set_major_formatter("{x:g}")
             panel.grid(alpha=0.3, which="both")
         axes[line][0].set_ylabel(f"{name}, s")
     for panel in axes[-1]:
@@ -168,21 +175,22 @@ def _ratios(cells: Sequence[Mapping[str, Any]], way: str, rtt: float, metric: st
     return {c["rate_mbit"]: c[key] for c in cells if c["way"] == way and c["rtt_ms"] == rtt and key in c}
 
 
-def _crossings(
-    results: Mapping[str, Any], ways: Sequence[str], rtt: float, metric: str
-) -> list[tuple[float, float, int]]:
-    """Rate, seconds of text there, and the way's number."""
+def _crossings(results: Mapping[str, Any], rtt: float, metric: str) -> list[tuple[str, float, float]]:
+    """Ways that overtake text, with the rate and text's seconds at the nearest rate measured."""
     text = {
         c["rate_mbit"]: c[metric]["median"]
         for c in results["cells"]
         if c["way"] == RELAY and c["rtt_ms"] == rtt
     }
-    found = []
-    for one in results["crossovers"]:
-        if one["rtt_ms"] == rtt and one["metric"] == metric and one["faster"] == "from":
-            nearest = min(text, key=lambda rate: abs(math.log(rate / one["rate_mbit"])))
-            found.append((one["rate_mbit"], text[nearest], ways.index(one["way"])))
-    return found
+    return [
+        (
+            one["way"],
+            one["rate_mbit"],
+            text[min(text, key=lambda rate: abs(math.log(rate / one["rate_mbit"])))],
+        )
+        for one in results["crossovers"]
+        if (one["rtt_ms"], one["metric"], one["faster"]) == (rtt, metric, "from")
+    ]
 
 
 def _share(cell: Mapping[str, Any], metric: str) -> str:
@@ -196,10 +204,22 @@ def _fell(row: Sequence[Mapping[str, Any]]) -> str:
     return f" ({fell} without a slice)" if fell else ""
 
 
-def _crossing(one: Mapping[str, Any]) -> str:
-    says = (
-        f"from {one['rate_mbit']:g} Mbit/s on"
-        if one["faster"] == "from"
-        else f"{one['faster']}, of these rates"
-    )
-    return f"{one['way']}, {METRICS[one['metric']]}, round trip {one['rtt_ms']:g} ms: {says}"
+def _crossing_table(crossovers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line a way, a column a metric and round trip."""
+    found = {(one["way"], one["metric"], one["rtt_ms"]): one for one in crossovers}
+    columns = list(dict.fromkeys(key[1:] for key in found))
+    heads = [f"{METRICS[metric]}, {rtt:g} ms" for metric, rtt in columns]
+    lines = [
+        "Faster than the text relay, by median and of these rates (a round trip a column):",
+        "",
+        f"| way | {' | '.join(heads)} |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for way in dict.fromkeys(key[0] for key in found):
+        cells = [_says(found[way, *column]) for column in columns]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return lines
+
+
+def _says(one: Mapping[str, Any]) -> str:
+    return f"from {one['rate_mbit']:.3g} Mbit/s" if one["faster"] == "from" else str(one["faster"])

@@ -88,7 +88,8 @@ def test_the_table_names_every_way_rate_and_slice_that_did_not_come() -> None:
     text = markdown({"results": found()})
     assert text.count("| way | bytes down | right | 1 Mbit/s | 10 Mbit/s | 100 Mbit/s |") == 4
     assert "| raw (3 without a slice) | 1000 | 2/3 | 8.000 (8.00) | 0.800 (0.80) | 0.080 (0.08) |" in text
-    assert "raw, time to the first token, round trip 5 ms: from 8 Mbit/s on" in text
+    assert "| way | time to the first token, 5 ms | time to the full answer, 5 ms |" in text
+    assert "| raw | from 8 Mbit/s | from 8" in text
 
 
 def test_without_text_there_is_no_share_of_it_and_no_crossing() -> None:
