@@ -147,4 +147,4 @@ class Reading:
         values = torch.stack([v[0][:, first:last] for _, v in kept])
         keys = self.rope.unrotate_all(keys, self._positions(start + first, start + last))
         both = torch.stack((keys, values), dim=1)  # layers, 2, kv_heads, positions, head_dim
-        return both.permute(3, 0, 1, 2, 4).flatten(1)
+        return both.permute(3, 0, 1, 2, 4).flatten(1).float()

@@ -64,8 +64,11 @@ def cached_and_trained(config: TrainConfig) -> dict[str, Any]:
         return train(config, progress)
 
 
-def test_every_head_is_trained_in_one_run(tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path) -> None:
-    config = run_config(tmp_path, tiny_sharer, tiny_receiver)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_head_is_trained_in_one_run(
+    dtype: str, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    config = run_config(tmp_path, tiny_sharer, tiny_receiver, dtype=dtype)
     done = cached_and_trained(config)
     assert done["finished"]
     bundle = Bundle.load(done["output"])
