@@ -29,14 +29,13 @@ def greedy_ids(
         start = cache.get_seq_length()
         position = torch.arange(start, start + pending.shape[1], device=pending.device)[None]
         with torch.inference_mode():
-            logits = model(
-                input_ids=pending,
-                past_key_values=cache,
-                position_ids=position,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
-        token = int(logits[0, -1].argmax())
+            run = model.get_decoder()(
+                input_ids=pending, past_key_values=cache, position_ids=position, use_cache=True
+            )
+            # Two dimensions: a slice of three (`logits_to_keep`) makes torch copy the whole head first, on CPUs. What
+            # some models do to logits after the head keeps their order.
+            logits = model.get_output_embeddings()(run.last_hidden_state[:, -1])
+        token = int(logits[0].argmax())
         if token in stops:
             return
         yield token

@@ -32,7 +32,7 @@ class Timed:
 
 
 class Whole:
-    """A causal language model whose decoder is the model itself: the logits of every position are computed."""
+    """A causal language model that computes the logits of every position of a prompt, asked for or not."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -40,12 +40,15 @@ class Whole:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def __call__(self, **inputs: Any) -> Any:
-        return self._model(**inputs)
-
     def get_decoder(self) -> Any:
-        """The whole model."""
-        return self._model
+        """The model's decoder, and its head after it."""
+        return self._decode
+
+    def _decode(self, *, input_ids: Tensor, **inputs: Any) -> Any:
+        out = self._model.get_decoder()(input_ids=input_ids, **inputs)
+        if input_ids.shape[1] > 1:
+            self._model.get_output_embeddings()(out.last_hidden_state)
+        return out
 
 
 class Sequential:
