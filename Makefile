@@ -35,6 +35,7 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	mkdir -p build/bench
+	$(BIN)/kvwire bench codecs --json build/bench/codecs.json --markdown build/bench/codecs.md --plot build/bench/codecs.svg
 	$(BIN)/kvwire bench link --json build/bench/link.json --markdown build/bench/link.md --plot build/bench/link.svg
 	$(BIN)/kvwire bench cloud --json build/bench/cloud.json --markdown build/bench/cloud.md
 	$(BIN)/kvwire bench local --json build/bench/local.json --markdown build/bench/local.md

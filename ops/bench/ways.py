@@ -24,7 +24,7 @@ ALONE: Final = "receiver-only"
 RELAY: Final = "text relay"
 READ: Final = "text relay, read"
 TEXTS: Final = (RELAY, READ)
-_USUAL: Final = ("raw", "lossless", "int8")
+_USUAL: Final = ("raw", "lossless", "int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)

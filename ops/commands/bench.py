@@ -31,7 +31,6 @@ MarkdownOut = Annotated[
 PlotOut = Annotated[
     Path | None, typer.Option("--plot", help="Draw it here: .png, .svg or .pdf.", rich_help_panel=_OUT)
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many of what is measured; for a quick try.")]
 
 
 @dataclass(frozen=True)

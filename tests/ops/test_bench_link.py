@@ -112,14 +112,14 @@ def test_a_picture_is_drawn_from_the_report_alone(tmp_path: Path, rtts: tuple[fl
 def test_the_ways_are_all_that_a_bundle_has(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(tiny_bundle)
     ways = ways_of(tiny_bundle, bundle)
-    assert [way.name for way in ways] == [ALONE, RELAY, READ, "raw", "lossless", "int8"]
+    assert [way.name for way in ways] == [ALONE, RELAY, READ, "raw", "lossless", "int8", "int4"]
     assert all(way.kind is SliceKind.EXCERPT for way in ways[3:])
     one = Interval(0.5, 0.4, 0.6)
     row = PlanRow(
         Plan(codec="int8", positions=4), SliceKind.SUMMARY, 9.0, 10, 12, one, one, one, None, None, 7
     )
     PlanTable(bundle.hash, (row,), {}).save(tmp_path)
-    assert ways_of(tmp_path, bundle)[6:] == (Way("summary: int8, 4 positions", row.plan, SliceKind.SUMMARY),)
+    assert ways_of(tmp_path, bundle)[7:] == (Way("summary: int8, 4 positions", row.plan, SliceKind.SUMMARY),)
     PlanTable("0" * 64, (row,), {}).save(tmp_path)
     with pytest.raises(BadTable, match="profile it again"):
         ways_of(tmp_path, bundle)
