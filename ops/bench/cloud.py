@@ -54,7 +54,7 @@ class Call:
 def measure(
     bench: CloudBench, folder: Path, progress: Progress, check: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """The cloud as a process of its own, its callers in this one; the bare prefill in this one, while the cloud rests.
+    """The bare prefill in this process; then the cloud as a process of its own, its callers in this one.
 
     No prefix is cached: every prompt is read whole on both sides. Both use as many threads.
 
@@ -69,13 +69,13 @@ def measure(
     samples = list(dict.fromkeys(sample for sample, _ in asked))
     settings = {"prefix_cache_bytes": 0}
     bar = progress.add_task("bare prefill", total=len(_BARE_BATCHES) + len(bench.streams) + 1)
+    bare = {}
+    for size in _BARE_BATCHES:
+        check()
+        bare[size] = _bare(sharer, prompts, size)
+        progress.advance(bar)
+    progress.update(bar, description="starting the cloud node")
     with Stage(folder, bench.cast, samples, record=False, edge_runs=False, sharer=settings) as stage:
-        bare = {}
-        for size in _BARE_BATCHES:
-            check()
-            bare[size] = _bare(sharer, prompts, size)
-            progress.advance(bar)
-        progress.update(bar, description="starting the cloud node")
         stage.cloud.address(CLOUD_START_S, check)
         progress.advance(bar)
         config = EdgeConfig.load(folder / "edge" / "edge.toml")
