@@ -13,7 +13,7 @@ from typing import Any
 from rich.progress import Progress
 
 from ops.bench.link_report import summarise
-from ops.bench.ways import ALONE, Asker, Way
+from ops.bench.ways import TEXTS, Asker, Way
 from ops.demo.samples import Question, Sample, load_samples
 from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
 from ops.link.shape import Shape
@@ -82,10 +82,9 @@ def _ask_all(
     check: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """Ways take turns at every question, and who begins changes, so that a drift of the machine meets all alike."""
-    over_link = [way for way in bench.ways if way.name != ALONE]
-    first = [way for way in over_link if way.plan is not None][:1] + [w for w in over_link if w.plan is None][
-        :1
-    ]
+    by_slice = [way for way in bench.ways if way.plan is not None]
+    by_text = [way for way in bench.ways if way.name in TEXTS]
+    first = by_slice[:1] + by_text[:1]
     total = len(asked) * len(first) + len(bench.shapes) * (len(first) + len(asked) * len(bench.ways))
     bar = progress.add_task("reading the documents", total=total)
 
