@@ -84,11 +84,11 @@ def plot_curve(report: Mapping[str, Any], path: Path) -> None:
     """
     check(path)
     points: Sequence[Mapping[str, Any]] = report.get("curve", ())
-    if not points:
-        raise ValueError("there is no curve to draw: give several numbers of positions, or several plans")
+    metrics = list(dict.fromkeys(metric for point in points for metric in point["differences"]))
+    if not metrics:
+        raise ValueError("there is no curve to draw: give several --positions or --plan, and time to answer")
     from matplotlib.figure import Figure
 
-    metrics = list(dict.fromkeys(metric for point in points for metric in point["differences"]))
     figure = Figure(figsize=(12, 3.6 * (len(metrics) + 1)), layout="constrained")
     grid = figure.subplots(len(metrics) + 1, 2, squeeze=False)
     for (left, right), metric in zip(grid, metrics, strict=False):

@@ -66,3 +66,6 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "new" / "curve.svg").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="no curve to draw"):
         plot_curve(report(DIALS[:1]), tmp_path / "curve.svg")
+    unanswered = {"rows": [], "differences": {}}
+    with pytest.raises(ValueError, match="time to answer"):
+        plot_curve(unanswered | curve(unanswered, SelectionConfig(), DIALS), tmp_path / "curve.svg")
