@@ -251,25 +251,28 @@ class SliceStream:
             raise TooLarge("request bytes", len(message), self._limits.max_request_bytes)
         self._intake = intake = Intake(request, self._places, self._bundle, self._codec, self._limits)
         replies = self._channel.stream("Share", message, self._deadline, self._traffic)
-        header_at, most = 0.0, 0
+        came: list[float] = []
+        most = 0
         summary: SliceSummary | None = None
         try:
             async with contextlib.aclosing(replies):  # type: ignore[type-var]
                 async for reply in replies:
-                    came_at = self._traffic.received_at
+                    came.append(self._traffic.received_at)
                     part = await asyncio.to_thread(intake.take, reply)
-                    self._decode_s += time.monotonic() - came_at
+                    self._decode_s += time.monotonic() - came[-1]
                     if isinstance(part, SliceHeader):
-                        header_at, most = came_at, most_bytes(part.specs, self._codec)
+                        most = most_bytes(part.specs, self._codec)
                     if isinstance(part, SliceSummary):
-                        summary = part
-                        waited_s = header_at - self._traffic.sent_at
-                        self._link.slice_came(part.payload_bytes, waited_s, came_at - header_at, part.timings)
+                        summary, end = part, came[-1]
+                        waited_s = came[0] - self._traffic.sent_at
+                        self._link.slice_came(
+                            part.payload_bytes, waited_s, end - came[0], end - came[1], part.timings
+                        )
                     elif part is not None:
                         yield part
         except DeadlineExceeded:
-            if header_at:
-                self._link.slice_late(most, time.monotonic() - header_at)
+            if came:
+                self._link.slice_late(most, time.monotonic() - came[0])
             raise
         intake.end()
         if summary is not None:

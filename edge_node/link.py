@@ -68,24 +68,29 @@ class Link:
         """A small request and its reply took so long."""
         self._rtt.add(seconds)
 
-    def slice_came(self, size: int, header_s: float, rest_s: float, timings: Mapping[str, float]) -> None:
+    def slice_came(
+        self, size: int, header_s: float, rest_s: float, flow_s: float, timings: Mapping[str, float]
+    ) -> None:
         """A whole slice came.
 
         Args:
             size: payload bytes.
             header_s: seconds from the request to the header, which is sent when the cloud's queue is over.
             rest_s: seconds from the header to the end.
+            flow_s: of them, those from the first payload to the end: a long slice comes while the cloud still works.
             timings: the cloud's own, of the summary.
         """
         queue, worked = timings.get("queue", 0.0), timings.get("prefill", 0.0) + timings.get("encode", 0.0)
         self._rtt.add(header_s - queue)
         self._cloud.add(queue + worked)
         noise = _NOISE_S + _NOISE_SHARE * (self._rtt.value or 0.0)
+        if not size:
+            return
         moving = rest_s - worked
         if moving > noise:
-            self._bandwidth.add(size / moving)
-        elif size / noise > (self._bandwidth.value or 0.0):
-            self._bandwidth.add(size / noise)
+            self._bandwidth.add(size / max(moving, flow_s))
+        elif (least := size / max(noise, flow_s)) > (self._bandwidth.value or 0.0):
+            self._bandwidth.add(least)
         else:
             self._bandwidth.confirm()
 

@@ -101,12 +101,13 @@ class ProfileRun:
         try:
             self._profiled.read(progress, deadline)
             done = self._screen.done()
-            task = progress.add_task("screening plans", total=len(self.plans), completed=len(done))
-            for plan in self.plans:
-                if plan not in done:
-                    deadline.check()
-                    self._screen.append(self._profiled.screen(plan, self._config.screened))
-                    progress.advance(task)
+            todo = [plan for plan in self.plans if plan not in done]
+            task = progress.add_task("screening plans", total=len(self.plans))
+            progress.advance(task, len(self.plans) - len(todo))
+            for plan in todo:
+                deadline.check()
+                self._screen.append(self._profiled.screen(plan, self._config.screened))
+                progress.advance(task)
             for row in self._rows():
                 self._answer(row, progress, deadline)
         except OutOfTime:

@@ -106,7 +106,7 @@ def test_of_budget_and_deadline_the_answer_names_the_one_that_decided(make: Make
 def known(assistant: Assistant, rate: float) -> None:
     """Teach an assistant its link: this rate, 10 ms there and back, 0.1 s of work."""
     for _ in range(3):
-        assistant.client.link.slice_came(100_000, 0.01, 0.1 + 1e5 / rate, {"prefill": 0.1})
+        assistant.client.link.slice_came(100_000, 0.01, 0.1 + 1e5 / rate, 0.0, {"prefill": 0.1})
 
 
 @pytest.mark.parametrize(
