@@ -47,6 +47,7 @@ def calibrated(
     *,
     positions: int = 16_000,
     rates: Sequence[float] = RATES,
+    code_dims: Sequence[int] = (),
     seed: int = 1,
 ) -> Bundle:
     """The same heads with bases; those that the bundle had are replaced.
@@ -56,6 +57,7 @@ def calibrated(
             questions, where the bundle has a summary head.
         prompts: likewise.
         positions: that are read, of shared slices and of the codes of each head.
+        code_dims: leading numbers of ordered codes that plans will ask for, and so get a basis of their own.
         seed: which items are read first.
 
     Raises:
@@ -69,7 +71,8 @@ def calibrated(
             bases |= group
             shares = [shared_out(list(group.values()), rate) for rate in rates]
             bits |= {place: list(column) for place, *column in zip(group, *shares, strict=True)}
-        codes = _codes(bundle, cache, _shuffled(examples_of(documents, 1), generator), positions, progress)
+        asked = _shuffled(examples_of(documents, 1), generator)
+        codes = _codes(bundle, cache, asked, positions, code_dims, progress)
     bases |= codes
     bits |= {place: list(rates) for place in codes}
     kinds = sorted({kind for kind, _, _ in bases} - {SegmentKind.CODE})
@@ -115,7 +118,15 @@ def calibrated_for(
     count = sum(isinstance(item, Item) for item in sources.train)
     documents, prompts = cache.documents[:count], cache.prompts[: len(sources.train) - count]
     return calibrated(
-        bundle, cache, documents, prompts, progress, positions=positions, rates=rates, seed=config.seed
+        bundle,
+        cache,
+        documents,
+        prompts,
+        progress,
+        positions=positions,
+        rates=rates,
+        code_dims=config.dials.code_dims,
+        seed=config.seed,
     )
 
 
@@ -204,9 +215,14 @@ def _coders(bundle: Bundle, cache: FeatureCache) -> list[_Coder]:
 
 
 def _codes(
-    bundle: Bundle, cache: FeatureCache, examples: Sequence[Example], positions: int, progress: Progress
+    bundle: Bundle,
+    cache: FeatureCache,
+    examples: Sequence[Example],
+    positions: int,
+    code_dims: Sequence[int],
+    progress: Progress,
 ) -> dict[Place, Basis]:
-    """Of every width of code; of one whose numbers come in an order, of its leading halves too.
+    """Of every width of code; of one whose numbers come in an order, of its leading halves and `code_dims` too.
 
     Two heads of one width share a basis: a segment does not say whose it is.
     """
@@ -228,12 +244,11 @@ def _codes(
         jacobian = jacfwd(coder.expand)(mean).double().cpu()
         metrics[coder.width] = metrics.get(coder.width, 0) + jacobian.T @ jacobian
     for coder in coders:
-        width, metric = coder.width, metrics[coder.width]
-        while width == coder.width or (coder.ordered and width >= _NARROWEST):
-            place = (SegmentKind.CODE, -1, width)
-            if width == coder.width or width not in scatters:
-                bases[place] = scatters[coder.width].basis(width, metric[:width, :width])
-            width //= 2
+        halves = [coder.width >> by for by in range(1, 32) if coder.width >> by >= _NARROWEST]
+        leading = {*halves, *(dim for dim in code_dims if dim < coder.width)} - set(scatters)
+        for width in (coder.width, *(sorted(leading) if coder.ordered else ())):
+            cost = metrics[coder.width][:width, :width]
+            bases[SegmentKind.CODE, -1, width] = scatters[coder.width].basis(width, cost)
     return bases
 
 

@@ -39,6 +39,8 @@ class WithZstd:
 
 
 Rung = Codec | WithZstd
+_BITS = (0.25, 0.5, 1, 2, 4, 8, 16)
+_PERCENTS = (0.1, 0.3, 1, 3, 10, 30, 100)
 _T = TypeVar("_T")
 
 
@@ -198,12 +200,17 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         rows = [row for row in results["rows"] if row["group"] == name and row["error"] > 0]
         families: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
-            families.setdefault(str(row["rung"]).partition("-")[0].partition(" ")[0], []).append(row)
+            family = row["rung"] if "+" in row["rung"] else row["rung"].partition("-")[0]
+            families.setdefault(family, []).append(row)
         for family, members in families.items():
             points = sorted((row["bits"], 100 * row["error"]) for row in members)
             panel.plot(*zip(*points, strict=True), marker="o", label=family)
         panel.set(xscale="log", yscale="log", title=name, xlabel="bits a number")
+        for axis, ticks in ((panel.xaxis, _BITS), (panel.yaxis, _PERCENTS)):
+            axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.set_ticks([], minor=True)
+        panel.set_xlim(0.2, 20)
         panel.set_ylabel("error, % of the spread")
-        panel.grid(alpha=0.3, which="both")
+        panel.grid(alpha=0.3)
         panel.legend()
     figure.savefig(path, dpi=150)

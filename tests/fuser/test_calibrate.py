@@ -54,6 +54,7 @@ def calibrate(setting: Setting, bundle: Bundle, seed: int = 1, positions: int = 
             progress,
             positions=positions,
             rates=RATES,
+            code_dims=(5, 20),
             seed=seed,
         )
 
@@ -75,6 +76,8 @@ def specs_of(bundle: Bundle) -> Iterator[SegmentSpec]:
 
 
 def test_every_segment_that_may_be_asked_for_has_a_basis_at_every_rate(bundle: Bundle) -> None:
+    bases = bundle.config.codec_bases
+    assert bases is not None and bases.code_widths == (5, 20, 24)
     registry = CodecRegistry(bundle.codecs())
     assert registry.names()[-3:] == ("transform-6", "transform-3", "transform-1")
     specs = list(specs_of(bundle))
