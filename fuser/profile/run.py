@@ -86,6 +86,7 @@ class ProfileRun:
         self._sharer.require(pair.sharer, "the bundle's Sharer")
         self._receiver.require(pair.receiver, "the bundle's Receiver")
         self._profiled, drawn = self._draw()
+        self._read = False
         registry = registry_of(bundle)
         self.plans = grid(bundle, self._profiled.kind, registry.names(), config.dials)
         codecs = [[codec.name, codec.parameters_hash] for codec in registry.refs()]
@@ -100,6 +101,7 @@ class ProfileRun:
         deadline = Deadline(max_minutes)
         try:
             self._profiled.read(progress, deadline)
+            self._read = True
             done = self._screen.done()
             todo = [plan for plan in self.plans if plan not in done]
             task = progress.add_task("screening plans", total=len(self.plans))
@@ -121,8 +123,8 @@ class ProfileRun:
 
     @property
     def worth(self) -> list[PlanRow]:
-        """What each plan is worth that all questions are answered with."""
-        if not self._screened:
+        """What each plan is worth that all questions are answered with; none until `measure` has been called."""
+        if not (self._read and self._screened):
             return []
         answers, raw = self._answers, Row("plan", self.plans[0])
         needed = [raw, raw.control, Row("receiver")]
@@ -159,6 +161,7 @@ class ProfileRun:
         """All that is measured so far as plain JSON values; `command` is how it was called."""
         worth, answers = self.worth, self._answers
         rivals = self._profiled.rivals(self._chosen) if self._screened else []
+        screened = [one for one in self._screen.screened if one.plan in set(self.plans)]
         return {
             "complete": self.complete,
             "kind": self._profiled.kind.value,
@@ -167,7 +170,7 @@ class ProfileRun:
                 as_json(answers.rival(row)) for row in rivals if not row.mismatched and answers.complete(row)
             ],
             "table": [label(row.plan) for row in best(worth)],
-            "screen": [to_dict(one) | {"label": label(one.plan)} for one in self._screen.screened],
+            "screen": [to_dict(one) | {"label": label(one.plan)} for one in screened],
             "grid": len(self.plans),
             "bundle": {"path": str(self._config.bundle), "sha256": self._bundle.hash},
             "command": list(command),

@@ -103,6 +103,8 @@ def test_more_dials_add_to_what_is_measured(make: Make) -> None:
     more = make(dials=Dials(codecs=("int8",), positions=(12, 3, 1), code_dims=(24, 6)))
     assert len(more.report()["screen"]) == 5 and not more.complete
     assert more.measure(QUIET) and len(more.report()["screen"]) == 7
+    fewer = make(dials=Dials(codecs=("int8",), positions=(3,), code_dims=(6,)))
+    assert len(fewer.report()["screen"]) == fewer.report()["grid"] == 2
 
 
 def test_the_table_holds_what_nothing_beats_and_rows_of_other_kinds_stay(
