@@ -177,3 +177,22 @@ def test_one_codec_serves_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda spec: transform_of().encode(tensor_of(spec), spec), specs)) == alone
         assert list(pool.map(lambda spec: codec.encode(tensor_of(spec), spec), specs)) == alone
+
+
+def test_a_few_bytes_for_a_large_segment_are_refused_before_it_is_allocated() -> None:
+    import tracemalloc
+
+    place = (SegmentKind.CODE, -1, 128)
+    codec = Transform(1, {place: steep(128)}, {place: 1.0})
+    spec = replace(CODES, shape=(1 << 18, 128))
+    tracemalloc.start()
+    try:
+        for one, wrong in (
+            (codec, b"\x00\x38" + bytes(100)),
+            (Hadamard(2), b"\x00\x38" + bytes(1 << 17) + b"1"),
+        ):
+            with pytest.raises(BadPayload, match="numbers were due"):
+                one.decode(wrong, spec)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

@@ -15,7 +15,7 @@ import torch
 
 from kvwire.codec.base import hash_parameters
 from kvwire.codec.layout import DTYPES, check_tensor, narrowed
-from kvwire.codec.rice import LARGEST, Whole, count_bits, folded, pack, unfolded, unpack
+from kvwire.codec.rice import LARGEST, Whole, check_room, count_bits, folded, pack, unfolded, unpack
 from kvwire.codec.step import Reals, finest, levels, step_from_bytes, step_to_bytes
 from kvwire.errors import BadPayload
 from kvwire.segment import SegmentKind, SegmentSpec
@@ -84,6 +84,7 @@ class Hadamard:
         view, cut = memoryview(payload), 2 + -(-rows // 2)
         if len(payload) < cut:
             raise BadPayload(f"{len(payload)} bytes where at least {cut} were due")
+        check_room(view[cut:], rows * channels)
         step = step_from_bytes(view[:2])
         pairs = np.frombuffer(view[2:cut], np.uint8)
         halves = np.stack((pairs & 15, pairs >> 4), axis=1).ravel().astype(np.int32)

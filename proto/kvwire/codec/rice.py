@@ -57,6 +57,16 @@ def pack(numbers: Whole, widths: Whole) -> bytes:
     return np.packbits(np.concatenate((runs, *planes)).astype(np.uint8, copy=False)).tobytes()
 
 
+def check_room(payload: bytes | memoryview, numbers: int) -> None:
+    """Before anything is allocated for them: each number takes a bit at least.
+
+    Raises:
+        BadPayload: there are fewer bits than numbers.
+    """
+    if numbers > 8 * len(payload):
+        raise BadPayload(f"{len(payload)} bytes where {numbers} numbers were due")
+
+
 def unpack(payload: bytes | memoryview, widths: Whole) -> Whole:
     """The inverse of `pack`: as many numbers as there are widths, out of exactly this payload.
 

@@ -17,7 +17,7 @@ import torch
 
 from kvwire.codec.base import hash_parameters
 from kvwire.codec.layout import DTYPES, check_tensor, narrowed, to_bytes
-from kvwire.codec.rice import LARGEST, Whole, count_bits, folded, pack, unfolded, unpack
+from kvwire.codec.rice import LARGEST, Whole, check_room, count_bits, folded, pack, unfolded, unpack
 from kvwire.codec.step import Reals, finest, levels, step_from_bytes, step_to_bytes
 from kvwire.errors import BadPayload, Unsupported
 from kvwire.segment import SegmentKind, SegmentSpec
@@ -145,6 +145,7 @@ class Transform:
         basis, view = self._bases[self._place(spec)], memoryview(payload)
         step = step_from_bytes(view[:2])
         widths = basis.kept(step)
+        check_room(view[2:], len(widths) * spec.positions)
         found = unfolded(unpack(view[2:], np.tile(widths, spec.positions))).reshape(spec.positions, -1)
         n = spec.elements // spec.positions
         sums = found.astype(np.float64) @ basis.columns[:n, : len(widths)].T
