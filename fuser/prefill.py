@@ -128,7 +128,11 @@ class _Run:
         wanted = [work.hand_out(layer, keys[:, :, at], values[:, :, at]) for work, at in self.spans]
         if not any(wanted):
             raise _Done
-        self.between()
+        token = _running.set(None)  # what others run meanwhile is no part of this pass
+        try:
+            self.between()
+        finally:
+            _running.reset(token)
         return self.works[0].joined(layer, keys, values) if len(self.works) == 1 else (keys, values)
 
     def attend(

@@ -98,6 +98,18 @@ def test_another_prefill_may_run_between_two_layers(model: Any) -> None:
     assert torch.equal(outer.scores, expected[1][0].scores)
 
 
+def test_whatever_else_runs_between_two_layers_is_no_part_of_the_prefill(model: Any) -> None:
+    ids = torch.randint(3, 300, (1, 30), generator=torch.Generator().manual_seed(7))
+    (expected, _), (outer, _) = work(50, 6, query_rows=1), work(50, 6, query_rows=1)
+    prefill_together(model, [expected])
+    with torch.inference_mode():
+        alone = model(ids).logits
+        seen: list[torch.Tensor] = []
+        prefill_together(model, [outer], lambda: seen.append(model(ids).logits))
+    assert all(torch.equal(logits, alone) for logits in seen) and len(seen) == 4
+    assert torch.equal(outer.scores, expected.scores)
+
+
 def test_a_model_with_a_sliding_window_is_not_packed(model: Any) -> None:
     assert can_pack(model)
     config = model.get_decoder().config
