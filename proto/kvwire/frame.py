@@ -93,7 +93,6 @@ class SliceAssembler:
         header: checked already, by `kvwire.description.check_header`.
         codec: the one that was asked for, padded if that was.
         device: where decoded segments are put.
-
         max_bytes: the most payload bytes the slice may come to; 0 is no cap.
 
     Raises:

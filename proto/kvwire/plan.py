@@ -7,6 +7,8 @@ from typing import Final
 from kvwire.errors import InvalidRequest
 from kvwire.segment import MAX_LAYERS, SliceKind
 
+_LARGEST: Final = 2**32 - 1  # what a field of the wire holds
+
 
 class Parts(StrEnum):
     """Which halves of a shared slice are sent."""
@@ -33,7 +35,7 @@ class Plan:
         padded: every payload is filled up to the most its codec can need, so that its size tells nothing.
 
     Raises:
-        InvalidRequest: a number is negative or of no layer, or a layer stands there twice.
+        InvalidRequest: a number is negative, too large or of no layer, or a layer stands there twice.
     """
 
     codec: str
@@ -48,6 +50,8 @@ class Plan:
     def __post_init__(self) -> None:
         if min(self.positions, self.code_dim, self.last, *self.layers, 0) < 0:
             raise InvalidRequest("a plan has no negative numbers")
+        if max(self.positions, self.code_dim, self.last) > _LARGEST:
+            raise InvalidRequest(f"a plan has no numbers over {_LARGEST}")
         if list(self.layers) != sorted(set(self.layers)):
             raise InvalidRequest("a plan names layers in ascending order, each once")
         if self.layers and self.layers[-1] >= MAX_LAYERS:

@@ -38,10 +38,8 @@ class ShareRequest:
     protocol_version: int = PROTOCOL_VERSION
 
     def __post_init__(self) -> None:
-        _check(self.request_id, self.sections)
+        _check(self.request_id, self.sections, self.max_bytes)
         self.plan.check(self.kind)
-        if self.max_bytes < 0:
-            raise InvalidRequest("max_bytes is negative")
 
     def digest(self) -> bytes:
         """The first 16 bytes of SHA-256 over every field in one canonical order; the slice's header repeats it."""
@@ -82,11 +80,9 @@ class RelayRequest:
     protocol_version: int = PROTOCOL_VERSION
 
     def __post_init__(self) -> None:
-        _check(self.request_id, self.sections)
+        _check(self.request_id, self.sections, self.max_bytes)
         if self.max_new_tokens < 1:
             raise InvalidRequest("max_new_tokens is below 1")
-        if self.max_bytes < 0:
-            raise InvalidRequest("max_bytes is negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,9 @@ class RelayReply:
     timings: dict[str, float]
 
 
-def _check(request_id: bytes, sections: tuple[Section, ...]) -> None:
+def _check(request_id: bytes, sections: tuple[Section, ...], max_bytes: int) -> None:
+    if not 0 <= max_bytes < 2**64:  # what a field of the wire holds
+        raise InvalidRequest("max_bytes is negative or beyond 64 bits")
     if len(request_id) != REQUEST_ID_BYTES:
         raise InvalidRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(request_id)}")
     if not sections:

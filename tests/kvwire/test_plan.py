@@ -13,6 +13,13 @@ def test_a_plan_has_no_negative_numbers(field: str) -> None:
         Plan(codec="raw", **{field: -1})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("field", ["positions", "code_dim", "last"])
+def test_a_number_that_the_wire_cannot_hold_is_refused(field: str) -> None:
+    Plan(codec="raw", **{field: 2**32 - 1})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="numbers over"):
+        Plan(codec="raw", **{field: 2**32})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("layers", [(2, 1), (1, 1), (-1, 2), (0, 2**16)])
 def test_a_plan_names_layers_once_and_in_order(layers: tuple[int, ...]) -> None:
     with pytest.raises(InvalidRequest):

@@ -148,8 +148,11 @@ def test_the_relay_survives() -> None:
     question = Section(Role.QUESTION, Visibility.SHARED, text="?")
     about = {"request_id": REQUEST_ID, "sharer": SHARER, "max_new_tokens": 9, "sections": (question,)}
     request = RelayRequest(**about, max_bytes=900)  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequest, match="max_bytes"):
-        RelayRequest(**about, max_bytes=-1)  # type: ignore[arg-type]
+    for wrong in (-1, 2**64):
+        with pytest.raises(InvalidRequest, match="max_bytes"):
+            RelayRequest(**about, max_bytes=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="max_bytes"):
+            replace(request_of(SliceKind.SHARED), max_bytes=wrong)
     assert serde.relay_request_from_proto(serde.relay_request_to_proto(request), LIMITS) == request
     reply = RelayReply(REQUEST_ID, "text", 3, {"queue": 0.5, "prefill": 1.0, "encode": 0.0})
     assert serde.relay_reply_from_proto(serde.relay_reply_to_proto(reply)) == reply
