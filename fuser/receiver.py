@@ -227,8 +227,12 @@ class Draft:
     ) -> tuple[Tensor, Tensor]:
         """As `FuseHead.fuse_layer`, from source halves (1, positions, rank) by their kind."""
         head, fused = split_head(self._receiver.bundle), [keys, values]
+        gates = head.open_halves(layer)
         for kind, half in theirs.items():
             halves = HALVES[kind]
             ours = torch.stack(fused[halves.start : halves.stop])
-            fused[halves.start : halves.stop] = head.fuse_from_half(layer, halves, half[None], ours).unbind()
+            merged = head.fuse_from_half(layer, halves, half[None], ours)
+            for at, one in zip(halves, merged, strict=True):
+                if gates[at]:  # keys that nothing changed are not turned again: that would round them
+                    fused[at] = one
         return fused[0], fused[1]

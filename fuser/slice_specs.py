@@ -36,7 +36,8 @@ def slice_specs(
 
     Raises:
         Unsupported: the bundle makes no such slices, or its heads do not know what the plan asks for.
-        InvalidRequest: the plan is for another kind of slice, or for layers or numbers that there are not.
+        InvalidRequest: the plan is for another kind of slice, for layers or numbers that there are not, or leaves out
+            all that open gates read.
     """
     plan.check(kind)
     if kind is not SliceKind.SHARED:
@@ -58,6 +59,8 @@ def slice_specs(
         sharer = bundle.config.sharer_geometry
         shape = (sharer.kv_heads, positions, sharer.head_dim)
         shapes = [(kind, layer, shape, dtype) for kind, layer in head.needed() if _sent(plan, kind, layer)]
+    if not shapes and head.needed():
+        raise InvalidRequest("this plan leaves out all that open gates read")
     return tuple(SegmentSpec(number, *about) for number, about in enumerate(shapes))
 
 

@@ -67,7 +67,7 @@ def _shared(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Pla
     layers = layers_by_gate(head)
     some = {tuple(sorted(layers[: len(layers) // share])) for share in (2, 4)} - {()}
     turned = [whole, *(replace(whole, layers=few) for few in sorted(some))]
-    if not head.joint:
+    if len({kind for kind, _ in head.needed()}) == 2 and not head.joint:
         turned += [replace(whole, parts=part) for part in (Parts.KEYS, Parts.VALUES)]
     turned += [replace(whole, last=last) for last in dials.last]
     bottlenecks = (False, True) if isinstance(head, CompactFuse) else (False,)

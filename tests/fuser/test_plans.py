@@ -104,6 +104,16 @@ def test_source_halves_give_the_cache_that_keys_and_values_give(
         assert sum(map(len, changed(mine, before))) > 20
 
 
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_closed_gate_changes_no_bit_of_its_half(
+    member: Callable[[dict[str, Any]], Pair], bottleneck: bool
+) -> None:
+    made = member(MEMBERS["joint"])  # the last layer's keys have a closed gate, its values an open one
+    local, (keys, values) = answered(made, plan=Plan(codec="raw", bottleneck=bottleneck)), own(made)
+    assert not changed(local.keys, keys)[-1]
+    assert changed(local.values, values)[-1]
+
+
 def test_source_halves_of_some_layers_fuse_the_receiver_layers_that_these_feed(pair: Pair) -> None:
     plan = Plan(codec="raw", bottleneck=True, layers=(1,), parts=Parts.VALUES)
     local, (keys, values) = answered(pair, plan=plan), own(pair)

@@ -1,8 +1,10 @@
 """Which plans are tried."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from fuser.bundle import Bundle
 from fuser.profile.grid import Dials, grid
@@ -52,3 +54,13 @@ def test_of_a_shared_slice_one_dial_is_turned_at_a_time(bundle: Bundle) -> None:
     assert all(set(plan.layers) < needed for plan in plans)
     assert {plan.bottleneck for plan in plans[1:]} == {True, False}
     assert CodecRegistry().names()[:3] == NAMES
+
+
+def test_a_half_that_no_open_gate_reads_is_not_left_out(bundle: Bundle) -> None:
+    config = dataclasses.replace(bundle.config, translate=None, summary=None)
+    head = config.new_fuse()
+    assert head is not None
+    with torch.no_grad():
+        head.get_parameter("gate_logit").fill_(1.0)[:, 1] = -1.0
+    plans = grid(Bundle(config, head.eval()), SliceKind.SHARED, NAMES, Dials())
+    assert len(plans) > 1 and {plan.parts for plan in plans} == {Parts.BOTH}
