@@ -11,7 +11,7 @@ KV = list[tuple[Tensor, Tensor]]
 
 
 class PrefixCache:
-    """The last used prefixes of one model, within a bound of memory. Not thread-safe: it is used where the model is run.
+    """The last used prefixes of one model, within a bound of memory. Not thread-safe: used where the model is run.
 
     An entry is found by its owner and its very token ids, so a changed document is another one, and no owner can tell
     what another asked about. What a removed document left here stays until others push it out.
