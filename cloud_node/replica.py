@@ -201,9 +201,12 @@ class Replica:
         request = call.request
         sections, _ = self._resolve(call.tenant, request.sections)
         sharer = next(iter(self._sharers.values()))
+        positions = sharer.positions(sections)
+        self._check_prompt(positions)
         text: list[str] = []
 
         def steps() -> Steps:
+            yield None  # its prompt is read when its turn has come, not when it is looked at
             size = 0
             for piece in sharer.answer(sections, request.max_new_tokens):
                 size += len(piece.encode())
@@ -213,7 +216,7 @@ class Replica:
                 yield None
 
         with _Work(self._schedule, stop) as work:
-            ticket = work.enter(steps(), sum(len(section.text or "") for section in sections))
+            ticket = work.enter(steps(), positions)
             for _ in work.segments():
                 pass
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
@@ -242,10 +245,13 @@ class Replica:
 
     def _check(self, cut: Cut, header: SliceHeader) -> None:
         """Refuse what would not fit, before anything is computed."""
-        if len(cut.tokens.ids) > self._max_prompt_tokens:
+        self._check_prompt(len(cut.tokens.ids))
+        self._limits.check_slice(header)
+
+    def _check_prompt(self, positions: int) -> None:
+        if positions > self._max_prompt_tokens:
             # Not how many there are: an error should not tell a document's length.
             raise TooLarge("prompt tokens", self._max_prompt_tokens + 1, self._max_prompt_tokens)
-        self._limits.check_slice(header)
 
 
 class _Work:

@@ -118,6 +118,10 @@ class Sharer:
         else:
             emit(cut.specs[0], (yield from self._summary(call)).cpu())
 
+    def positions(self, sections: Sequence[Section]) -> int:
+        """How many positions the prompt of these sections has."""
+        return len(self._prompt(sections)[0].ids)
+
     def answer(self, sections: Sequence[Section], max_new_tokens: int) -> Iterator[str]:
         """The Sharer's own answer, in pieces of text (the Relay baseline)."""
         ids = self._prompt(sections)[0].ids.to(self.model.device)
