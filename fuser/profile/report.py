@@ -57,7 +57,7 @@ class Answers:
         (own, other, raw_own, raw_other, alone), groups = self._marks(
             row, row.control, raw, raw.control, ALONE
         )
-        sizes = torch.tensor([float(p.bytes) for p in self._found[row.name].values()])
+        sizes = [p.bytes for p in self._found[row.name].values()]
         kept = gap_closed(own, alone, raw_own, groups)
         gap = None
         if self._found.get(TEXT.name):
@@ -66,8 +66,8 @@ class Answers:
         return PlanRow(
             plan=plan,
             kind=self._profiled.kind,
-            mean_bytes=round(float(sizes.mean()), 1),
-            max_bytes=math.ceil(float(sizes.max())),
+            mean_bytes=round(sum(sizes) / len(sizes), 1),
+            max_bytes=max(sizes),
             cap_bytes=self._profiled.cap_bytes(plan),
             right=_share(own),
             transfer=difference(own, other, groups),

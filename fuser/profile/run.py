@@ -242,7 +242,8 @@ class ProfileRun:
         if choices:
             fits = unfit_choice(bundle, self._sharer, self._receiver, config.max_document_chars)
             items, _ = draw_choices(choices, config.questions, config.seed, fits)
-            shared = SharedProfile(bundle, self._sharer, self._receiver, items, self._work / "slices")
+            slices = self._work / ("slices" if config.dtype == "float32" else f"slices-{config.dtype}")
+            shared = SharedProfile(bundle, self._sharer, self._receiver, items, slices)
             return shared, digest([asdict(item) for item in items])
         if not documents:
             raise ValueError(f"{config.data} holds instructions: nothing there can be marked right or wrong")

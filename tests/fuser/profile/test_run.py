@@ -137,6 +137,13 @@ def test_shared_slices_are_sent_by_every_dial(make: Make, choices: str) -> None:
     assert all(row.max_bytes <= row.cap_bytes for row in rows.values())
 
 
+def test_slices_read_in_one_dtype_are_not_taken_for_another(make: Make, choices: str) -> None:
+    profiled: list[Any] = [
+        make(data=choices, questions=5, dtype=dtype)._profiled for dtype in ("float32", "bfloat16")
+    ]
+    assert profiled[0]._folder != profiled[1]._folder
+
+
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
