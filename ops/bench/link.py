@@ -35,8 +35,9 @@ def measure(
 ) -> dict[str, Any]:
     """Both nodes as processes, the edge's calls through the link. `check` is called often, and ends it by raising.
 
-    Every document is asked about once before anything is timed, so that the cloud's prefix cache is the same for all;
-    and each link carries one answer of each kind of call first, so that its connections are open.
+    The cloud caches no prefixes: a relay reads its document every time, and so does a slice then. Every document is
+    asked about once before anything is timed, and each link carries one answer of each kind of call first, so that its
+    connections are open.
 
     Args:
         folder: for certificates, configurations and logs of this run.
@@ -60,7 +61,15 @@ def measure(
 
         start = progress.add_task("starting both nodes", total=2)
         stage = stack.enter_context(
-            Stage(folder, bench.cast, samples, way=way, allow_relay=True, record=False)
+            Stage(
+                folder,
+                bench.cast,
+                samples,
+                way=way,
+                allow_relay=True,
+                record=False,
+                sharer={"prefix_cache_bytes": 0},
+            )
         )
         api = EdgeApi(stage.edge.address(EDGE_START_S, check))
         progress.advance(start)

@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.evaluate.interval import Interval
 from fuser.profile.table import BadTable, PlanRow, PlanTable
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
+from ops.bench import link
 from ops.bench.link import questions
 from ops.bench.link_report import crossover, markdown, plot, summarise
 from ops.bench.utilisation import markdown as utilisation_table
 from ops.bench.ways import ALONE, READ, RELAY, Way, chosen, ways_of
 from ops.bench.wide import LAYERS, save_wide_pair
+from ops.demo.stage import Cast
+from ops.link.shape import Shape
 
 RATES, RTTS = (1.0, 10.0, 100.0), (5.0, 40.0)
 
@@ -140,6 +144,22 @@ def test_questions_go_round_the_documents() -> None:
     assert asked[0][1] != asked[11][1]
     assert all(question in sample.questions for sample, question in asked)
     assert len(questions(10_000)) == 24
+
+
+def test_neither_relay_nor_slice_finds_its_document_read_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {}
+
+    def stage(*_: Any, **settings: Any) -> None:
+        given.update(settings)
+        raise InterruptedError
+
+    monkeypatch.setattr(link, "Stage", stage)
+    bench = link.LinkBench(Cast("s", "r", tmp_path, "raw"), (), (Shape(down_mbit=1, up_mbit=1),), 1)
+    with pytest.raises(InterruptedError):
+        link.measure(bench, tmp_path, Progress())
+    assert given["sharer"] == {"prefix_cache_bytes": 0}
 
 
 def test_a_wide_pair_sends_every_layer(tiny_sharer: Path, tmp_path: Path) -> None:
