@@ -32,14 +32,14 @@ def test_the_shipped_config_is_read() -> None:
     [
         ("ridge = 0.02", "rigde = 0.02", "unknown key rigde"),
         ("[answer]\nsteps", "[answer]\nstep", "unknown key answer.step"),
-        ("steps = 265", "steps = 0", "steps must be at least 1"),
+        ("steps = 1000", "steps = 0", "steps must be at least 1"),
         ("text_share = 0.06", "text_share = 1.5", "text_share"),
         ("[selection]", "[fuse]\nrnak = 3\n[selection]", "unknown key fuse.rnak"),
         ("[selection]", "[noise]\nbits = 1\n[selection]", "noise.bits"),
-        ("[selection]", "[dials]\nbits = [1]\n[selection]", "dials.bits"),
-        ("[selection]", "[dials]\ncode_dims = [0]\n[selection]", "dials.positions and dials.code_dims"),
-        ("[selection]", "[dials]\ncode_dims = [513]\n[selection]", "dials.code_dims goes beyond"),
-        ("[selection]", "[dials]\npositions = [8, 100]\n[selection]", "dials.positions goes beyond"),
+        ("bits = [0, 4, 4, 8]", "bits = [1]", "dials.bits"),
+        ("code_dims = [48, ", "code_dims = [0, ", "dials.positions and dials.code_dims"),
+        ("code_dims = [48, ", "code_dims = [513, ", "dials.code_dims goes beyond"),
+        ("positions = [8, ", "positions = [100, ", "dials.positions goes beyond"),
         ("[translate]\ncode_dim = 512\nprefix_positions = 56", "", "nothing to train"),
         ("seed = 1", "seed = 1\ngate_price = -1.0", "gate_price"),
         ("ridge = 0.02", "ridge = ", "run.toml"),
@@ -48,7 +48,7 @@ def test_the_shipped_config_is_read() -> None:
         ("learning_rate = 2e-4", "warmup = -5", "warmup must not be negative"),
         ("learning_rate = 2e-4", "gate_learning_rate = inf", "gate_learning_rate must be a number"),
         (
-            "regression_positions = 60000",
+            "regression_positions = 150000",
             "regression_positions = 0",
             "regression_positions must be at least 1",
         ),
@@ -64,7 +64,7 @@ def test_the_fuse_table_is_either_family_with_a_layer_map_by_name(tmp_path: Path
     compact = _load(tmp_path, "[selection]", '[fuse]\nrank = 8\nlayer_map = "nearest"\n[selection]')
     found = compact.fuse_config(6, 4)
     assert isinstance(found, CompactConfig)
-    assert (found.rank, found.anneal_steps) == (8, 265)  # as many as the run has steps
+    assert (found.rank, found.anneal_steps) == (8, 1000)  # as many as the run has steps
     assert found.layer_map.sources == (0, 1, 1, 2, 2, 3)
     public = _load(tmp_path, "[selection]", '[fuse]\nkind = "c2c"\nhidden_dim = 16\n[selection]')
     found = public.fuse_config(6, 4)
