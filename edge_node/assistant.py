@@ -145,8 +145,9 @@ class Assistant:
                 configured.
 
         Raises (here or at the first piece):
-            NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer: the caller's to mend. Whatever
-                else goes wrong between edge and cloud gives a receiver-only answer with the reason.
+            NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
+                of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud gives a
+                receiver-only answer with the reason.
         """
         prompt = _sections(question, document, sections, notes)
         self.client.limits.check_sections(prompt)

@@ -16,6 +16,7 @@ from kvwire.errors import (
     KvwireError,
     NotFound,
     TooLarge,
+    Unsupported,
     entry_of,
 )
 from kvwire.plan import Plan
@@ -26,6 +27,7 @@ _STATUS: Final[tuple[tuple[type[KvwireError], int], ...]] = (
     (NotFound, 404),
     (AccessDenied, 403),
     (InvalidRequest, 400),
+    (Unsupported, 400),
     (TooLarge, 413),
     (IncompatiblePeer, 409),
     (Busy, 503),

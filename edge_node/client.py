@@ -61,7 +61,7 @@ class AsyncClient:
 
     async def describe(self, deadline_s: float | None = None) -> Description:
         """What the cloud offers. Raises KvwireError."""
-        deadline = Deadline(deadline_s or self.config.share.deadline_s)
+        deadline = self._deadline(deadline_s)
         message = pb.DescribeRequest(protocol_version=PROTOCOL_VERSION).SerializeToString()
 
         async def once() -> Description:
@@ -94,7 +94,7 @@ class AsyncClient:
         Raises:
             RelayDisabled: the cloud does not. And the other errors of `kvwire.errors`.
         """
-        deadline = Deadline(self.config.share.deadline_s if deadline_s is None else deadline_s)
+        deadline = self._deadline(deadline_s)
         self.limits.check_sections(sections)
         sent = tuple(_as_sent(s) for s in sections if s.visibility is not Visibility.EDGE)
 
@@ -151,8 +151,15 @@ class AsyncClient:
             kind,
             plan or self.config.share.configured,
             max_bytes,
-            self.config.share.deadline_s if deadline_s is None else deadline_s,
+            self._deadline(deadline_s),
         )
+
+    def _deadline(self, after_s: float | None) -> Deadline:
+        """So many seconds from now; as configured for None. Raises InvalidRequest if it is none."""
+        after_s = self.config.share.deadline_s if after_s is None else after_s
+        if not 0 < after_s < float("inf"):
+            raise InvalidRequest(f"a deadline of {after_s} s")
+        return Deadline(after_s)
 
 
 class SliceStream:
@@ -170,18 +177,16 @@ class SliceStream:
         kind: SliceKind,
         plan: Plan,
         max_bytes: int,
-        deadline_s: float,
+        deadline: Deadline,
     ) -> None:
         from fuser.slice_specs import slice_specs
 
         if kind not in bundle.kinds:
             raise InvalidRequest(f"this bundle takes no {kind} slices in")
-        if not 0 < deadline_s < float("inf"):
-            raise InvalidRequest(f"a deadline of {deadline_s} s")
         least = slice_specs(bundle, kind, plan, 1, "bfloat16")  # refuses what the bundle cannot do
         self._channel, self._bundle, self._limits, self._link = channel, bundle, client.limits, client.link
         self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
-        self._deadline = Deadline(deadline_s)
+        self._deadline = deadline
         self._kind, self._plan, self._max_bytes = kind, plan, max_bytes
         self._places = [i for i, s in enumerate(sections) if s.visibility is not Visibility.EDGE]
         self._sections = tuple(_as_sent(sections[i]) for i in self._places)

@@ -532,6 +532,17 @@ async def test_a_relay_that_is_refused_says_why(
             await client.relay([DOCUMENT, QUESTION], bundle, max_new_tokens=4)
 
 
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+async def test_nothing_is_relayed_without_a_deadline(
+    config: EdgeConfig, bundle: Bundle, slice_service: SliceService, seconds: float
+) -> None:
+    slice_service.relays.clear()
+    async with AsyncClient(config) as client:
+        with pytest.raises(InvalidRequest, match="a deadline of"):
+            await client.relay([QUESTION], bundle, max_new_tokens=4, deadline_s=seconds)
+    assert not slice_service.relays
+
+
 async def test_an_answer_to_another_request_is_not_relayed(
     config: EdgeConfig, bundle: Bundle, slice_service: SliceService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
