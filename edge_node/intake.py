@@ -15,7 +15,7 @@ from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
 from kvwire.plan import Plan
 from kvwire.request import ShareRequest
-from kvwire.segment import Segment, SliceHeader, SliceSummary
+from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:
     """
     from fuser.slice_specs import slice_specs
 
+    if header.kind is SliceKind.EXCERPT and header.positions > bundle.config.selection.positions:
+        raise BadHeader("more positions than the bundle chooses")
     dtype = header.specs[0].dtype if header.specs else "float32"
     if header.specs != slice_specs(bundle, header.kind, plan, header.positions, dtype):
         raise BadHeader("other segments than were asked for")

@@ -16,7 +16,11 @@ def demo(
         Path | None,
         typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
     ] = None,
-    codec: Annotated[str, typer.Option(help="The codec on the wire.")] = "int8",
+    codec: Annotated[
+        str | None,
+        typer.Option(help="The codec on the wire. [default: transform-2 where the bundle has it, or int8]"),
+    ] = None,
+    positions: Annotated[int, typer.Option(min=1, help="Document positions in a slice, at most.")] = 16,
     every: Annotated[bool, typer.Option("--all", help="Ask every question, not one a document.")] = False,
     documents: Annotated[int | None, typer.Option(min=1, help="Only so many documents.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
@@ -40,7 +44,8 @@ def demo(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     samples = load_samples()[:documents]
     asked = [Asked(sample, q) for sample in samples for q in sample.questions[: None if every else 1]]
-    cast = Cast(_found(sharer or pair.SHARER), _found(receiver or pair.RECEIVER), directory, codec)
+    models = _found(sharer or pair.SHARER), _found(receiver or pair.RECEIVER)
+    cast = Cast(*models, directory, codec or pair.codec_of(directory), positions)
     with Interrupt() as interrupt:
         script = Demo(cast, samples, tuple(asked), max_new_tokens, keep)
         report = run_demo(script, progress_console, interrupt.check)

@@ -7,4 +7,12 @@ import fuser
 
 SHARER: Final = "qwen2.5-coder-0.5b-instruct"
 RECEIVER: Final = "smollm2-135m-instruct"
+_CALIBRATED: Final = "transform-2"
 BUNDLE: Final = Path(fuser.__path__[0]) / "bundles" / "qwen2.5-coder-0.5b--smollm2-135m"
+
+
+def codec_of(bundle: Path) -> str:
+    """The codec to show a bundle with: a calibrated one if it has any."""
+    from fuser.bundle import Bundle
+
+    return _CALIBRATED if _CALIBRATED in {codec.name for codec in Bundle.load(bundle).codecs()} else "int8"

@@ -21,12 +21,13 @@ EDGE_START_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who plays: models by name, id or directory, the bundle's directory, and the codec on the wire."""
+    """Who plays: models by name, id or directory, the bundle's directory, and how slices are asked for."""
 
     sharer: str
     receiver: str
     bundle: Path
     codec: str
+    positions: int = 16
 
 
 class Stage:
@@ -131,7 +132,11 @@ class Stage:
             "tls": _TLS,
             "cloud": {"address": self._found_at},
             "receiver": {"model": self._cast.receiver, "bundle": str(self._cast.bundle)},
-            "share": {"codec": self._cast.codec, "deadline_s": 90.0},
+            "share": {
+                "codec": self._cast.codec,
+                "max_positions": self._cast.positions,
+                "deadline_s": 90.0,
+            },
             "api": {"listen": "127.0.0.1:0"},
         }
         top = {"capture": self.capture.name} if self._record else {}
