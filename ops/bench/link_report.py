@@ -133,7 +133,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     for panel in axes[-1]:
         panel.set_xlabel("link, Mbit/s")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(rtts), len(labels)))
     figure.savefig(path, dpi=150)
 
 
