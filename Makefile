@@ -41,7 +41,8 @@ bench: $(STAMP)
 	$(BIN)/kvwire bench local --json build/bench/local.json --markdown build/bench/local.md
 
 table: $(STAMP)
-	$(BIN)/kvwire eval $(BUNDLE) --data records:heldout --limit 320 --json build/table.json --into README.md \
+	$(BIN)/kvwire eval $(BUNDLE) --data records:heldout --limit 320 --seed 7 --max-document-chars 700 \
+		--dtype bfloat16 --json build/table.json --into README.md \
 		--rows receiver,text,excerpt-text,own,fused,mismatched,sharer
 
 test: $(STAMP)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 _BEGIN, _END = "<!-- kvwire eval -->", "<!-- end of kvwire eval -->"
+_COMPARED = re.compile(r"(?<=[:(] )[^()]+?(?= - )|(?<=\()[^()]+?(?= - )|(?<= - )[^()]+")
+"""The rows that a difference is of, in its name: `transfer: ROW - ROW`, `(ROW - ROW) / (ROW - ROW)`"""
 _PLACE = re.compile(rf"^{_BEGIN}$.*?^{_END}$", re.MULTILINE | re.DOTALL)
 
 
@@ -27,8 +29,9 @@ def short_table(report: Mapping[str, Any]) -> str:
         cells += [f"{100 * row['metrics'][metric]['point']:.1f}" for metric in metrics[1:]]
         label = f"**{row['label']}**" if row["row"].split()[0] == "fused" else row["label"]
         lines.append(f"| {label} | {' | '.join(cells)} | {row['bytes_per_question']:,.0f} |")
+    shown = {row["row"] for row in rows}
     for name, value in report["differences"].get(metrics[0], {}).items():
-        if name.startswith(("transfer", "gap")):
+        if name.startswith(("transfer", "gap")) and shown >= set(_COMPARED.findall(name)):
             unit = "points" if name.startswith("transfer") else "%"
             lines += ["", f"{name[0].upper()}{name[1:]}: {_shown(value)} {unit} ({heads[0].split(' %')[0]})."]
     bundle, machine = report["bundle"], report["machine"]
