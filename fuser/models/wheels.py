@@ -6,6 +6,7 @@ archive. None is ever installed or imported.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -117,7 +118,7 @@ def _run(command: list[str], scratch: Path, title: str, progress: Progress) -> N
                     code = process.wait(_POLL_SECONDS)
                     break
                 except subprocess.TimeoutExpired:
-                    grown(max((path.stat().st_size for path in scratch.rglob("*.whl")), default=0))
+                    grown(_largest(scratch))
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -127,3 +128,14 @@ def _run(command: list[str], scratch: Path, title: str, progress: Progress) -> N
         reason = lines[-1][:200] if lines else f"exit status {code}"
         hint = "; run `python -m ensurepip`" if "No module named pip" in reason else ""
         raise FetchFailed(f"pip could not download {command[-1]} ({reason}){hint}")
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest wheel somewhere below, 0 for none. pip removes folders while this looks: they are 0."""
+    sizes = [0]
+    for found, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(FileNotFoundError):
+                    sizes.append(os.path.getsize(os.path.join(found, name)))
+    return max(sizes)
