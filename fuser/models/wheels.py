@@ -137,5 +137,5 @@ def _largest(folder: Path) -> int:
         for name in names:
             if name.endswith(".whl"):
                 with contextlib.suppress(FileNotFoundError):
-                    sizes.append(os.path.getsize(os.path.join(found, name)))
+                    sizes.append(Path(found, name).stat().st_size)
     return max(sizes)
