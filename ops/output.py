@@ -3,11 +3,15 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
@@ -18,6 +22,46 @@ progress_console = Console(stderr=True)
 def print_json(value: Any) -> None:
     """Print `value` as one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def counting_progress() -> "Progress":
+    """Bars that count what is done, with the time that is left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=progress_console)
+
+
+def write_report(
+    report: Mapping[str, Any], text: str, json_out: str | None, markdown_out: Path | None
+) -> None:
+    """Print a report's text, or with `json_out` "-" the report; write either to the files that are named."""
+    if json_out == "-":
+        print_json(report)
+    else:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if json_out is not None:
+            _write(Path(json_out), json.dumps(report, indent=2, ensure_ascii=False))
+    if markdown_out is not None:
+        _write(markdown_out, text)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:

@@ -24,10 +24,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages that numbers depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Python and the packages that numbers depend on, and `more` of them."""
     found = {"python": platform.python_version()}
-    for name in ("kvwire", "torch", "transformers", "tokenizers"):
+    for name in ("kvwire", "torch", "transformers", "tokenizers", *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+_SERVICE: Final = ("grpcio", "ray", "zstandard", "xxhash")  # packages that the nodes run on
 VERSION: Final = 1
 """Of the layout below; it grows when a key is renamed or removed."""
 
@@ -39,7 +39,7 @@ def measured(
         "settings": dict(settings),
         "seed": seed,
         "machine": machine() | {"load_before": load, "load_after": _load()},
-        "versions": versions() | _service_versions(),
+        "versions": versions(*_SERVICE),
         "results": results,
     }
 
@@ -47,14 +47,3 @@ def measured(
 def _load() -> float | None:
     """Processes that want to run, averaged over the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _service_versions() -> dict[str, str]:
-    """Of the packages that the nodes run on."""
-    found = {}
-    for name in ("grpcio", "ray", "zstandard", "xxhash"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

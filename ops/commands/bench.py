@@ -1,86 +1,29 @@
 """`kvwire bench`: one subcommand a benchmark of `ops/bench`."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kvwire.segment import SliceKind
-from ops.output import console, print_json, progress_console
+from ops.bench.benchmark import Bench
+from ops.commands.options import (
+    BundleOption,
+    JsonOut,
+    MarkdownOut,
+    PlotOut,
+    ReceiverOption,
+    SharerOption,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from fuser.bundle import Bundle
     from ops.demo.stage import Cast
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: every time beside its baseline of the same run.")
-
-_OUT = "Output"
-JsonOut = Annotated[
-    str | None,
-    typer.Option(
-        "--json", metavar="OUT", help="Write the whole report here; - prints.", rich_help_panel=_OUT
-    ),
-]
-MarkdownOut = Annotated[
-    Path | None, typer.Option("--markdown", help="Write the table here.", rich_help_panel=_OUT)
-]
-PlotOut = Annotated[
-    Path | None, typer.Option("--plot", help="Draw it here: .png, .svg or .pdf.", rich_help_panel=_OUT)
-]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """One benchmark as a command runs it.
-
-    Attributes:
-        name: of the subcommand.
-        settings: what was asked for, as the report repeats it.
-        measure: does it; returns plain JSON values.
-        markdown: the table of a report.
-        plot: draws a report, where there is a picture.
-        seed: None where nothing is drawn by chance.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-    measure: Callable[["Progress"], Mapping[str, Any]]
-    markdown: Callable[[Mapping[str, Any]], str]
-    plot: Callable[[Mapping[str, Any], Path], None] | None = None
-    seed: int | None = None
-
-    def run(
-        self, json_out: str | None = None, markdown_out: Path | None = None, plot_out: Path | None = None
-    ) -> None:
-        """Measure with a progress bar, then print and write what was asked for.
-
-        Raises:
-            RuntimeError, ValueError: the picture could not be drawn; said before anything is measured.
-        """
-        from ops.bench.envelope import measured
-
-        if plot_out is not None:
-            from fuser.evaluate.plot import check
-
-            check(plot_out)
-        with _progress() as progress:
-            report = measured(self.name, self.settings, self.seed, lambda: self.measure(progress))
-        text = self.markdown(report)
-        if json_out == "-":
-            print_json(report)
-        else:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-            if json_out is not None:
-                _write(Path(json_out), json.dumps(report, indent=2, ensure_ascii=False))
-        if markdown_out is not None:
-            _write(markdown_out, text)
-        if plot_out is not None and self.plot is not None:
-            plot_out.parent.mkdir(parents=True, exist_ok=True)
-            self.plot(report, plot_out)
 
 
 @app.command()
@@ -100,18 +43,14 @@ def link(
         ),
     ] = "10,50,100",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
-    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
-    receiver: Annotated[str | None, typer.Option(help="Another Receiver.")] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
-    ] = None,
+    sharer: SharerOption = None,
+    receiver: ReceiverOption = None,
+    bundle: BundleOption = None,
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
     plot_out: PlotOut = None,
 ) -> None:
     """Time to an answer over slow links: each plan, the text relay, and the Receiver alone; two nodes, real calls."""
-    from fuser.bundle import Bundle
     from ops.bench import link as bench
     from ops.bench import link_report
     from ops.bench import utilisation as used
@@ -124,9 +63,9 @@ def link(
     speeds, trips = _numbers("--rates", rates), _numbers("--rtt", rtt)
     long = _numbers("--utilisation", utilisation) if utilisation else ()
     links, streamed = shapes(speeds, trips), shapes(long, trips)
-    cast, _ = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, "raw")
+    cast, pairs = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, "raw")
     names = None if ways is None else [name.strip() for name in ways.split(";")]
-    taken = chosen(ways_of(cast.bundle, Bundle.load(cast.bundle)), names)
+    taken = chosen(ways_of(cast.bundle, pairs), names)
     plan = bench.LinkBench(cast, taken, tuple(links), limit, max_new_tokens)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
@@ -149,7 +88,7 @@ def link(
         "ways": [way.name for way in taken],
         "utilisation": long,
     }
-    Bench("link", settings | _named(cast), measure, link_report.markdown, link_report.plot).run(
+    Bench("link", settings | _named(pairs), measure, link_report.markdown, link_report.plot).run(
         json_out, markdown_out, plot_out
     )
 
@@ -162,11 +101,8 @@ def cloud(
         SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
     ] = None,
     codec: Annotated[str, typer.Option(help="On the wire.")] = "raw",
-    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
-    ] = None,
+    sharer: SharerOption = None,
+    bundle: BundleOption = None,
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
 ) -> None:
@@ -176,17 +112,17 @@ def cloud(
     from ops.demo import pair
     from ops.demo.interrupt import Interrupt
 
-    cast, found = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec)
+    cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec)
     callers = tuple(int(number) for number in _numbers("--streams", streams))
     if min(callers) < 1:
         raise ValueError("--streams start at 1")
-    plan = bench.CloudBench(cast, callers, limit, kind or found[0])
+    plan = bench.CloudBench(cast, callers, limit, kind or _first_kind(pairs))
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
         with Interrupt() as interrupt, working_folder() as folder:
             return bench.measure(plan, Path(folder), progress, interrupt.check)
 
-    settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec} | _named(cast)
+    settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec} | _named(pairs)
     Bench("cloud", settings, measure, bench.markdown).run(json_out, markdown_out)
 
 
@@ -198,12 +134,9 @@ def local(
     ] = None,
     codec: Annotated[str, typer.Option(help="On the wire.")] = "lossless",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
-    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
-    receiver: Annotated[str | None, typer.Option(help="Another Receiver.")] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
-    ] = None,
+    sharer: SharerOption = None,
+    receiver: ReceiverOption = None,
+    bundle: BundleOption = None,
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
 ) -> None:
@@ -213,15 +146,15 @@ def local(
     from ops.demo import pair
     from ops.demo.interrupt import Interrupt
 
-    cast, found = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, codec)
-    plan = bench.LocalBench(cast, kind or found[0], limit, max_new_tokens)
+    cast, pairs = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, codec)
+    plan = bench.LocalBench(cast, kind or _first_kind(pairs), limit, max_new_tokens)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
         with Interrupt() as interrupt, working_folder() as folder:
             return bench.measure(plan, Path(folder), progress, interrupt.check)
 
     settings = {"documents": limit, "kind": str(plan.kind), "codec": codec, "max_new_tokens": max_new_tokens}
-    Bench("local", settings | _named(cast), measure, bench.markdown).run(json_out, markdown_out)
+    Bench("local", settings | _named(pairs), measure, bench.markdown).run(json_out, markdown_out)
 
 
 @app.command()
@@ -236,7 +169,7 @@ def codecs(
     limit: Annotated[int, typer.Option(min=1, help="Documents.")] = 12,
     rounds: Annotated[int, typer.Option(min=1, help="Each rung's fastest counts.")] = 3,
     seed: Annotated[int, typer.Option(help="Which documents.")] = 1,
-    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
+    sharer: SharerOption = None,
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
     plot_out: PlotOut = None,
@@ -268,23 +201,23 @@ def codecs(
     Bench("codecs", settings, measure, bench.markdown, bench.plot, seed).run(json_out, markdown_out, plot_out)
 
 
-def _cast(sharer: str, receiver: str, bundle: Path, codec: str) -> tuple["Cast", list[SliceKind]]:
-    """Who plays, models brought onto this machine; and the kinds of slice that the bundle makes, excerpts first."""
+def _cast(sharer: str, receiver: str, directory: Path, codec: str) -> tuple["Cast", "Bundle"]:
+    """Who plays, models brought onto this machine; and the bundle."""
     from fuser.bundle import Bundle
     from fuser.models.load import resolve
     from ops.demo.stage import Cast
 
     paths = [str(resolve(model).resolve()) for model in (sharer, receiver)]
-    order = [SliceKind.EXCERPT, SliceKind.SUMMARY, SliceKind.SHARED]
-    kinds = sorted(Bundle.load(bundle).kinds, key=order.index)
-    return Cast(paths[0], paths[1], bundle.resolve(), codec), kinds
+    return Cast(paths[0], paths[1], directory.resolve(), codec), Bundle.load(directory)
 
 
-def _named(cast: "Cast") -> dict[str, str]:
+def _first_kind(bundle: "Bundle") -> SliceKind:
+    """Of slices that the bundle makes: excerpts before others."""
+    return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SUMMARY, SliceKind.SHARED].index)
+
+
+def _named(bundle: "Bundle") -> dict[str, str]:
     """What a report says of who played."""
-    from fuser.bundle import Bundle
-
-    bundle = Bundle.load(cast.bundle)
     return {
         "sharer": str(bundle.config.sharer),
         "receiver": str(bundle.config.receiver),
@@ -299,28 +232,3 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise ValueError(f"{option} {text!r}: numbers with commas between are needed") from error
     return found
-
-
-def _progress() -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=progress_console)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")

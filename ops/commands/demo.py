@@ -6,16 +6,14 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.options import BundleOption, ReceiverOption, SharerOption
 from ops.output import Json, console, print_json, progress_console
 
 
 def demo(
-    sharer: Annotated[str | None, typer.Option(help="Another Sharer: known name, id or directory.")] = None,
-    receiver: Annotated[str | None, typer.Option(help="Another Receiver.")] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="A bundle for the pair. [default: the one that ships]", file_okay=False),
-    ] = None,
+    sharer: SharerOption = None,
+    receiver: ReceiverOption = None,
+    bundle: BundleOption = None,
     codec: Annotated[
         str | None,
         typer.Option(help="The codec on the wire. [default: transform-2 where the bundle has it, or int8]"),

@@ -1,6 +1,5 @@
 """`kvwire eval`."""
 
-import json
 import math
 import re
 import sys
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ops.output import console, print_json, progress_console
+from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
     from fuser.evaluate.config import EvaluateConfig
@@ -228,26 +227,10 @@ def _plan(word: str) -> "Plan":
 
 
 def _run(config: "EvaluateConfig", max_minutes: float) -> dict[str, Any]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from fuser.evaluate.run import Run
 
     run = Run(config)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=progress_console) as progress:
+    with counting_progress() as progress:
         run.answer(progress, max_minutes)
     return run.report(sys.argv)
 
@@ -258,20 +241,6 @@ def _write(report: dict[str, Any], json_out: str | None, table: Path | None, pic
     from fuser.evaluate.report import markdown
 
     text = markdown(report) + curve_markdown(report)
-    if json_out == "-":
-        print_json(report)
-    else:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if json_out is not None and json_out != "-":
-        _file(Path(json_out)).write_text(
-            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    if table is not None:
-        _file(table).write_text(text + "\n", encoding="utf-8")
+    write_report(report, text, json_out, table)
     if picture is not None:
         plot(report, picture)
-
-
-def _file(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

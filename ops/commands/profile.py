@@ -1,6 +1,5 @@
 """`kvwire profile`."""
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ops.output import console, print_json, progress_console
+from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
     from fuser.profile.run import ProfileConfig
@@ -128,26 +127,10 @@ def profile(
 
 def _measured(config: "ProfileConfig", max_minutes: float, table: Path) -> dict[str, Any]:
     """The report; the table is written once all is measured."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from fuser.profile.run import ProfileRun
 
     run = ProfileRun(config)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=progress_console) as progress:
+    with counting_progress() as progress:
         done = run.measure(progress, max_minutes)
     if done:
         table.mkdir(parents=True, exist_ok=True)
@@ -167,16 +150,7 @@ def _write(
     from fuser.profile.report import markdown
 
     text = markdown(report)
-    if json_out == "-":
-        print_json(report)
-    else:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if json_out is not None and json_out != "-":
-        _file(Path(json_out)).write_text(
-            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    if markdown_out is not None:
-        _file(markdown_out).write_text(text + "\n", encoding="utf-8")
+    write_report(report, text, json_out, markdown_out)
     if plot_out is not None and report["plans"]:
         plot(report, plot_out)
 
@@ -186,8 +160,3 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
         return tuple(int(part) for part in (text or "").split(",") if part.strip())
     except ValueError as error:
         raise typer.BadParameter(f"{text!r}: whole numbers, comma between", param_hint=option) from error
-
-
-def _file(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
+from ops.bench.benchmark import Bench
 from ops.bench.envelope import measured
-from ops.commands.bench import Bench
 
 
 def bench(calls: list[str]) -> Bench:

@@ -1,0 +1,29 @@
+"""Options that several commands have alike: who plays, and where a report goes"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SharerOption = Annotated[
+    str | None, typer.Option("--sharer", help="Another Sharer: known name, id or directory.")
+]
+ReceiverOption = Annotated[str | None, typer.Option("--receiver", help="Another Receiver.")]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="A bundle for the pair. [default: the one that ships]", file_okay=False),
+]
+
+_OUT = "Output"
+JsonOut = Annotated[
+    str | None,
+    typer.Option(
+        "--json", metavar="OUT", help="Write the whole report here; - prints.", rich_help_panel=_OUT
+    ),
+]
+MarkdownOut = Annotated[
+    Path | None, typer.Option("--markdown", help="Write the table here.", rich_help_panel=_OUT)
+]
+PlotOut = Annotated[
+    Path | None, typer.Option("--plot", help="Draw it here: .png, .svg or .pdf.", rich_help_panel=_OUT)
+]
