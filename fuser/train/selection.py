@@ -34,7 +34,7 @@ _COUNTS = (8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class Pointed:
-    """One question: attention (heads, positions) on its document, and which positions read its answer."""
+    """One question: attention (layers, heads, positions) on its document, and which positions read its answer."""
 
     attention: Tensor
     wanted: Tensor
@@ -122,7 +122,7 @@ def _read(items: Sequence[Item], reading: SharerReading, progress: Progress) -> 
 
 
 def _fit(seen: Sequence[Pointed], seed: int, progress: Progress) -> Scorer:
-    attention = pad_sequence([each.attention.mT for each in seen], batch_first=True).mT
+    attention = pad_sequence([each.attention.flatten(0, 1).mT for each in seen], batch_first=True).mT
     wanted = pad_sequence([each.wanted for each in seen], batch_first=True)
     real = pad_sequence([torch.ones_like(each.wanted) for each in seen], batch_first=True)
     scorer = Scorer(attention.shape[1])
@@ -140,7 +140,9 @@ def _fit(seen: Sequence[Pointed], seed: int, progress: Progress) -> Scorer:
 def _covered(held: Sequence[Pointed], rule: str, scorer: Scorer, count: int) -> float:
     hits = 0
     for each in held:
-        scores = scorer(each.attention) if rule == "learnt" else each.attention.sum(0)
+        # "last" as the service does it: the loudest head of each layer, added up (`fuser.select.attention_row`)
+        by_last = each.attention.amax(1).sum(0)
+        scores = scorer(each.attention.flatten(0, 1)) if rule == "learnt" else by_last
         chosen = choose(scores, torch.arange(len(scores)), SelectionConfig(positions=count), count)
         hits += bool(each.wanted[chosen].sum() == each.wanted.sum())
     return hits / len(held)

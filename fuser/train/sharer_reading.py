@@ -91,8 +91,7 @@ class SharerReading:
         """What every attention head of the layers that count makes of a document, as the last tokens ask.
 
         Returns:
-            (layers read * heads, positions) float32 on the CPU, layer after layer; and the positions' characters,
-            (positions, 2).
+            (layers read, heads, positions) float32 on the CPU; and the positions' characters, (positions, 2).
         """
         prompt = self._prompt(document, question)
         ids = prompt.tokens.ids
@@ -106,7 +105,9 @@ class SharerReading:
             per_head=True,
         )
         assert scores is not None  # the last tokens ask
-        return scores[0][:, prompt.document].cpu(), prompt.tokens.offsets[prompt.document] - prompt.start
+        by_layer = scores[0].unflatten(0, (-1, self._model.config.num_attention_heads))
+        spans = prompt.tokens.offsets[prompt.document] - prompt.start
+        return by_layer[..., prompt.document].cpu(), spans
 
     def _read_prompt(self, item: Prompt) -> tuple[Tensor, CachedPrompt]:
         prompt = self._prompt(None, item.text)

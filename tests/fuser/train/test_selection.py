@@ -39,8 +39,8 @@ class Planted(SharerReading):
     def attention(self, document: str, question: str) -> tuple[torch.Tensor, torch.Tensor]:
         attention, spans = super().attention(document, question)
         at = answer_at(document, spans, self.answers[question + document])
-        attention[0] = torch.where(at, 0.3, 0.6 * attention[0])
-        attention[1, -40:] = 0.9  # a loud one that knows nothing
+        attention[0, 0] = torch.where(at, 0.3, 0.6 * attention[0, 0])
+        attention[0, 1, -40:] = 0.9  # a loud one that knows nothing
         return attention, spans
 
 
