@@ -114,10 +114,11 @@ def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:
     Raises:
         BadHeader: others, in another order, or of other shapes.
     """
-    from fuser.slice_specs import slice_specs
+    from fuser.slice_specs import most_positions, slice_specs
 
-    if header.kind is SliceKind.EXCERPT and header.positions > bundle.config.selection.positions:
-        raise BadHeader("more positions than the bundle chooses")
+    shared = header.kind is SliceKind.SHARED
+    if not shared and header.positions > most_positions(bundle, header.kind, plan):
+        raise BadHeader("more positions than this bundle makes")
     dtype = header.specs[0].dtype if header.specs else "float32"
     if header.specs != slice_specs(bundle, header.kind, plan, header.positions, dtype):
         raise BadHeader("other segments than were asked for")

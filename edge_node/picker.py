@@ -126,9 +126,9 @@ class Picker:
     def _positions(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
         """The most that may travel."""
         if kind is not SliceKind.SHARED:
-            config = self._bundle.config
-            most = config.selection.positions if kind is SliceKind.EXCERPT else _summaries(self._bundle)
-            return min(plan.positions or most, most)
+            from fuser.slice_specs import most_positions
+
+            return most_positions(self._bundle, kind, plan)
         from fuser.prompt import plain
 
         style = self._bundle.config.sharer_prompt
@@ -136,7 +136,3 @@ class Picker:
         texts = [plain(s.text) for s in sections if s.visibility is Visibility.SHARED and s.text is not None]
         most = sum(len(text.encode()) + 1 for text in texts) + after + len(style.tail.encode())
         return min(plan.last or most, most)
-
-
-def _summaries(bundle: Bundle) -> int:
-    return bundle.require_summary().config.positions

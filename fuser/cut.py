@@ -11,7 +11,7 @@ from torch import Tensor
 from fuser.bundle import Bundle
 from fuser.prompt import Tokens, positions_within
 from fuser.shared import shared_positions
-from fuser.slice_specs import slice_specs
+from fuser.slice_specs import most_positions, slice_specs
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -78,7 +78,7 @@ def cut_excerpt(
     selection = bundle.config.selection
     document = _document(sections, tokens, spans)
     question = _within(sections, tokens, spans, Role.QUESTION, Visibility.SHARED)
-    count = min(max_positions, plan.positions or max_positions, selection.positions, len(document))
+    count = min(max_positions, most_positions(bundle, SliceKind.EXCERPT, plan), len(document))
     asking = selection.asking(len(tokens.ids), document, question)
     specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
     prefix = min(_prefix(document, tokens), int(asking[0]))  # who asks comes after it
@@ -94,12 +94,11 @@ def cut_summary(
         Unsupported: the bundle has no summary head, or none for this plan.
         InvalidRequest: no section is a cloud document, or none is shared.
     """
-    config = bundle.require_summary().config
+    most = most_positions(bundle, SliceKind.SUMMARY, plan)
     document = _document(sections, tokens, spans)
     question = shared_positions(tokens.offsets, sections, spans).at
     question = question[~torch.isin(question, document)]  # a token over a section's edge is read once
-    count = min(max_positions, plan.positions or max_positions, config.positions)
-    specs = slice_specs(bundle, SliceKind.SUMMARY, plan, count, "float32")
+    specs = slice_specs(bundle, SliceKind.SUMMARY, plan, min(max_positions, most), "float32")
     return Cut(SliceKind.SUMMARY, specs, (), 0, tokens, document, question, _prefix(document, tokens))
 
 

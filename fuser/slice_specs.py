@@ -64,6 +64,19 @@ def slice_specs(
     return tuple(SegmentSpec(number, *about) for number, about in enumerate(shapes))
 
 
+def most_positions(bundle: Bundle, kind: SliceKind, plan: Plan) -> int:
+    """The most positions that an excerpt or a summary by this plan has, whatever the document.
+
+    Raises:
+        Unsupported: the bundle makes no summaries.
+    """
+    config = bundle.config
+    own = (
+        config.selection.positions if kind is SliceKind.EXCERPT else bundle.require_summary().config.positions
+    )
+    return min(plan.positions or own, own)
+
+
 def layers_by_gate(head: FuseHead) -> list[int]:
     """The Sharer layers that open gates read, those with the widest gates first: what a plan of fewer layers keeps."""
     weights = {layer: 0.0 for _, layer in head.needed()}

@@ -12,8 +12,9 @@ import torch
 from edge_node import AsyncClient, Client, EdgeConfig
 from edge_node.capture import Direction, read_capture
 from edge_node.config import CloudPeer, TlsConfig
+from edge_node.intake import check_specs
 from fuser.bundle import Bundle
-from fuser.slice_specs import slice_specs
+from fuser.slice_specs import most_positions, slice_specs
 from kvwire.errors import (
     AccessDenied,
     BadChecksum,
@@ -584,6 +585,20 @@ async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
     wider = dataclasses.replace(plan, **{dial: getattr(WHOLE, dial)})  # type: ignore[arg-type]
     server.service.serve = lambda request: dataclasses.replace(request, plan=wider)
     assert isinstance(await _failure(config, bundle, kind=kind, plan=plan), BadHeader | BadPayload)
+
+
+@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
+def test_more_positions_than_the_bundle_makes_are_refused_where_the_plan_names_none(
+    kind: SliceKind, bundle: Bundle
+) -> None:
+    most = most_positions(bundle, kind, WHOLE)
+
+    def header(positions: int) -> SliceHeader:
+        return SliceHeader(bytes(16), kind, slice_specs(bundle, kind, WHOLE, positions, "float32"), (), 0)
+
+    check_specs(header(most), bundle, WHOLE)
+    with pytest.raises(BadHeader, match="more positions"):
+        check_specs(header(most + 1), bundle, WHOLE)
 
 
 async def test_a_slice_that_is_not_padded_as_asked_is_refused(
