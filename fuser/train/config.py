@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fuser.c2c.head import C2CConfig
 from fuser.compact.head import CompactConfig
-from fuser.config import BadConfig, from_dict
+from fuser.config import LATER, BadConfig, from_dict
 from fuser.layer_map import LayerMap
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
@@ -37,6 +37,11 @@ class SourceConfig:
     max_document_chars: int = 1200
     validation: bool = False
     task: Literal["document", "shared"] = "document"
+    continuations: int = field(default=0, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        if self.continuations < 0 or (self.continuations and self.task != "document"):
+            raise ValueError("continuations must not be negative, and are asked of documents alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class AnswerConfig:
 
     batch: examples a step, all workers together.
     text_share: share of the document steps that read the document as text, which trains the prefix alone.
+    unanswerable_share: share of the document steps whose slices are of other documents, where `abstain` is the right
+        reply: the Receiver learns to say so when the slice does not hold the answer.
     evaluate_every, checkpoint_every: steps between. validation: examples of each task that are evaluated, at most.
     """
 
@@ -55,6 +62,8 @@ class AnswerConfig:
     gate_learning_rate: float = 1e-2
     warmup: int = 30
     text_share: float = 0.15
+    unanswerable_share: float = field(default=0.0, metadata=LATER)
+    abstain: str = field(default="not stated", metadata=LATER)
     evaluate_every: int = 50
     checkpoint_every: int = 25
     validation: int = 96
@@ -68,8 +77,13 @@ class AnswerConfig:
                 raise ValueError(f"{name} must be a number and not negative, got {rate}")
         if self.warmup < 0:
             raise ValueError(f"warmup must not be negative, got {self.warmup}")
-        if not 0 <= self.text_share < 1:
-            raise ValueError("text_share is a share in [0, 1)")
+        for name in ("text_share", "unanswerable_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share in [0, 1)")
+        if self.text_share + self.unanswerable_share >= 1:
+            raise ValueError("text_share and unanswerable_share leave no steps for answers")
+        if not self.abstain.strip():
+            raise ValueError("abstain is what the Receiver says where there is no answer; it cannot be empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +137,8 @@ class TrainConfig:
 
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
     work: directory of checkpoints and logs. output: directory of the bundle (or of the adapter, with `lora`).
+    init: bundle of the same pair whose heads the run starts from, in place of the closed form; a joint code may be
+        shorter than its, and heads that it lacks start as they would without it.
     scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt".
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
     fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
@@ -143,6 +159,7 @@ class TrainConfig:
     work: str
     output: str
     lead: str = ""
+    init: str = field(default="", metadata=LATER)
     scorer: str = ""
     cache: str = ""
     fuse: Mapping[str, Any] | None = None

@@ -41,15 +41,17 @@ class DocumentTask(QuestionTask):
         return {"translate": self._translate}
 
     def start(self, progress: Progress) -> Mapping[str, Any]:
-        """Closed-form regression on text alone, and the lead's KV as prefix.
+        """Closed-form regression on text alone, and the lead's KV as prefix, unless the head has started.
 
         Explained variance per layer goes to `regression.json`, `.md` and `.png` in the run's work directory.
         """
         setting, head = self.setting, self._translate
-        positions = start_translate(head, setting, progress)
-        with torch.no_grad():
-            if head.prefix_positions:
-                head.prefix.copy_((self.reading.prefix_kv() - head.output_mean) / head.output_scale)
+        positions = 0
+        if "translate" not in setting.started:
+            positions = start_translate(head, setting, progress)
+            with torch.no_grad():
+                if head.prefix_positions:
+                    head.prefix.copy_((self.reading.prefix_kv() - head.output_mean) / head.output_scale)
         held = setting.validation.documents[:_HELD_OUT]
         explained = explained_variance(head, setting.cache, held, self.reading)
         save_explained(Path(setting.config.work), explained, sum(d.count for d in held), positions)

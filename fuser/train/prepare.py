@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +102,7 @@ def prepare(config: TrainConfig) -> Setting:
     )
     torch.manual_seed(config.seed)
     heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}
+    started = start_from(Path(config.init), bundle, heads) if config.init else frozenset()
     if config.lora is not None:
         trained = sum(p.numel() for head in heads.values() for p in head.parameters())
         heads = {"lora": adapt(model, config.lora.parameters or trained, config.lora.targets)}
@@ -108,7 +111,7 @@ def prepare(config: TrainConfig) -> Setting:
     prompts = len(sources.train) - documents
     train = Split(tuple(cache.documents[:documents]), tuple(cache.prompts[:prompts]))
     held = Split(tuple(cache.documents[documents:]), tuple(cache.prompts[prompts:]))
-    return Setting(config, bundle, heads, reading, cache, train, held, device, end)
+    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started)
 
 
 def tasks_of(setting: Setting) -> list[Task[Any]]:
@@ -194,6 +197,33 @@ def fit_selection(config: TrainConfig, output: Path, questions: int, progress: P
     scorer, found = fit_scorer(items, reading, questions, config.seed, progress)
     save_scorer(scorer, output)
     return found | {"heads": int(model.config.num_attention_heads), "written": str(output)}
+
+
+def start_from(directory: Path, wanted: BundleConfig, heads: Mapping[str, nn.Module]) -> frozenset[str]:
+    """Give untrained heads the numbers that a bundle's have; returns the names of those it has.
+
+    Raises:
+        BadBundle: it is none.
+        ValueError: it is of another pair, or one of its heads has another shape.
+    """
+    config = (bundle := Bundle.load(directory)).config
+    pair = ("sharer", "receiver", "sharer_geometry", "receiver_geometry", "sharer_prompt", "receiver_prompt")
+    if odd := next((name for name in pair if getattr(config, name) != getattr(wanted, name)), None):
+        raise ValueError(f"init: {directory} has another {odd}")
+    found = [name for name in ("translate", "summary", "fuse") if getattr(bundle, name) is not None]
+    kept = [name for name in found if name in heads]
+    for name in kept:
+        theirs, ours = getattr(config, name), getattr(wanted, name)
+        state = getattr(bundle, name).state_dict()
+        if name == "translate" and theirs.maps == "joint" and not theirs.hidden:
+            dims = min(theirs.code_dim, ours.code_dim)  # the first numbers of a joint code are worth most
+            theirs = replace(theirs, code_dim=dims)
+            state["squeeze.weight"] = state["squeeze.weight"][:dims]
+            state["widen.weight"] = state["widen.weight"][:, :dims]
+        if theirs != ours:
+            raise ValueError(f"init: {directory} has a {name} head of another shape than [{name}]")
+        heads[name].load_state_dict(state)
+    return frozenset(kept)
 
 
 def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:

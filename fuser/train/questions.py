@@ -34,10 +34,11 @@ class QuestionTask(ABC):
     """
 
     name: str
-    controls: tuple[Control, ...] = ("true", "mismatched", "alone", "text")
 
     def __init__(self, setting: Setting, head: TranslateHead | SummaryHead, shortest: int) -> None:
         self.setting = setting
+        own: tuple[Control, ...] = ("true", "mismatched", "alone", "text")
+        self.controls = (*own, "unanswerable") if setting.config.answer.unanswerable_share else own
         self.reading = setting.reading
         self._head = head
         held = examples_of(setting.validation.documents, shortest)
@@ -80,10 +81,13 @@ class QuestionTask(ABC):
         return self._validation.sorted(batch)
 
     def control_at(self, step: int) -> Control:
-        """A fixed share of the steps reads the document as text, if there is a prefix that learns from it."""
-        share = self.setting.config.answer.text_share
-        due = int((step + 1) * share) > int(step * share)
-        return "text" if due and len(self._head.prefix_kv()) else "true"
+        """A fixed share of the steps is unanswerable; one reads the document as text, if a prefix learns from it."""
+        settings = self.setting.config.answer
+        text = settings.text_share if len(self._head.prefix_kv()) else 0.0
+        others = text + settings.unanswerable_share
+        if not _due(step, others):
+            return "true"
+        return "text" if _due(int(step * others), text / others) else "unanswerable"
 
     def loss(self, batch: ExampleBatch[Example], control: Control) -> Outcome:
         """As in `Task`."""
@@ -92,18 +96,24 @@ class QuestionTask(ABC):
                 f"the {self.name} task has no control {control}; it has {', '.join(self.controls)}"
             )
         flat = self.prefix(len(batch))
-        if control in ("true", "mismatched"):
+        if control not in ("alone", "text"):
             flat = torch.cat((flat, self.slice(batch.own if control == "true" else batch.other)), dim=1)
-        rows = [self._row(example, control == "text") for example in batch.own]
+        rows = [self._row(example, control) for example in batch.own]
         return behind(self.reading, flat, rows, self.setting.end)
 
-    def _row(self, example: Example, as_text: bool) -> Row:
+    def _row(self, example: Example, control: Control) -> Row:
         document, question = example
-        ids, first = self.reading.question(question.text, question.answers[0], self.setting.end)
-        if not as_text:
+        reply = self.setting.config.answer.abstain if control == "unanswerable" else question.answers[0]
+        ids, first = self.reading.question(question.text, reply, self.setting.end)
+        if control != "text":
             return ids, first
         text = tokenise(self.reading.tokenizer, document.text).ids
         return torch.cat((text, ids)), len(text) + first
 
     def _together(self, found: Sequence[Example], split: str) -> Examples[Example]:
         return Examples(found, self.length, lambda example: example[0].text, f"{self.name} task, {split}")
+
+
+def _due(step: int, share: float) -> bool:
+    """Whether a share of all steps has grown by one with this one."""
+    return int((step + 1) * share) > int(step * share)

@@ -25,7 +25,11 @@ WITHHELD = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="withheld")
 
 
 class Reading:
-    """The frozen Receiver, read for KV. `lead` is the text whose KV starts the learnt prefix."""
+    """The frozen Receiver, read for KV. `lead` is the text whose KV starts the learnt prefix.
+
+    Raises:
+        ValueError: neither the style's head nor the lead has a token.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, style: PromptStyle, lead: str) -> None:
         self.model = model
@@ -36,6 +40,10 @@ class Reading:
         self.rope = Rope(model)
         self.head = tokenise(tokenizer, style.head).ids
         self._lead_ids = tokenise(tokenizer, style.head + lead).ids
+        if not len(self._lead_ids):
+            raise ValueError(
+                "give receiver_prompt.head or lead: the Receiver reads at least one token before a slice"
+            )
         self._lead = self._prefill(self._lead_ids[None], [])
 
     @property

@@ -31,6 +31,7 @@ class Setting:
         `reading.model`. All on `device`, in single precision.
     device: where Receiver and heads are; the cache is read on the CPU.
     end: the Receiver's end-of-answer token.
+    started: heads that have their first values already.
     """
 
     config: TrainConfig
@@ -42,3 +43,4 @@ class Setting:
     validation: Split
     device: torch.device
     end: int
+    started: frozenset[str] = frozenset()

@@ -56,7 +56,7 @@ class SharedTask:
     @torch.no_grad()
     def start(self, progress: Progress) -> Mapping[str, Any]:
         """Standardise both sides of a compact head with the statistics of some training prompts."""
-        if not isinstance(self._head, CompactFuse):
+        if not isinstance(self._head, CompactFuse) or "fuse" in self._setting.started:
             return {}
         sums: list[Tensor] = []
         prompts = spread(self._train.items, _STATISTICS_PROMPTS)

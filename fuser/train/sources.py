@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fuser.data.choice import ChoiceItem, choice_answer, choice_prompt
+from fuser.data.continuation import with_continuations
 from fuser.data.document import Item
 from fuser.data.instruction import Instruction
 from fuser.data.load import load
@@ -71,7 +72,8 @@ def _once(items: list[AnyItem]) -> tuple[AnyItem, ...]:
 def _read(source: SourceConfig) -> list[AnyItem]:
     chars = source.max_document_chars
     if source.task == "document":
-        return list(load(source.source, "document", source.documents, source.seed, max_document_chars=chars))
+        items = load(source.source, "document", source.documents, source.seed, max_document_chars=chars)
+        return [with_continuations(item, source.continuations) for item in items]
     found = load(source.source, "auto", source.documents, source.seed, max_document_chars=chars)
     return [prompt for item in found if len((prompt := _prompt(source.source, item)).text) <= chars]
 

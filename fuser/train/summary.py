@@ -41,6 +41,8 @@ class SummaryTask(QuestionTask):
     def start(self, progress: Progress) -> Mapping[str, Any]:
         """Statistics and expansion of a translate head of the same code; of one made for this if there is none."""
         head, setting = self._summary, self.setting
+        if "summary" in setting.started:
+            return {}
         translate = setting.heads.get("translate")
         fits = isinstance(translate, TranslateHead) and (translate.layers, translate.code_dim) == (
             head.layers,

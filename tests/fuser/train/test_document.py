@@ -23,6 +23,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
 from tests.fuser.train.tiny_setting import tiny_setting
+from tests.fuser.train.toy_task import toy_config
 from tests.in_one_process import answer_in_one_process
 
 TASKS = [DocumentTask, SummaryTask]
@@ -192,6 +193,29 @@ def test_a_fixed_share_of_the_steps_reads_text(setting: Setting) -> None:
     task = DocumentTask(setting)
     share = sum(task.control_at(step) == "text" for step in range(200)) / 200
     assert share == pytest.approx(setting.config.answer.text_share, abs=0.01)
+
+
+def test_a_fixed_share_of_the_steps_wants_the_receiver_to_abstain(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    tables = HEADS | {"answer": {"unanswerable_share": 0.1, "text_share": 0.1, "abstain": "it is not said"}}
+    setting = with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables))
+    task = DocumentTask(setting)
+    asked = [task.control_at(step) for step in range(200)]
+    assert asked.count("unanswerable") >= 10
+    assert asked.count("text") == 20
+    assert "unanswerable" in task.controls
+    assert (
+        "unanswerable" not in DocumentTask(dataclasses.replace(setting, config=toy_config("none"))).controls
+    )
+    (batch,) = task.epoch(8, 0)[:1]
+    said = tuple((d, dataclasses.replace(q, answers=("it is not said",))) for d, q in batch.own)
+    with torch.no_grad():
+        got = task.loss(batch, "unanswerable").loss
+        wanted = task.loss(dataclasses.replace(batch, own=said), "mismatched").loss
+        other = task.loss(batch, "mismatched").loss
+    assert torch.equal(got, wanted)
+    assert not torch.equal(got, other)
 
 
 def test_a_control_that_is_none_is_refused(setting: Setting) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
@@ -26,6 +27,7 @@ from tests.in_one_process import answer_in_one_process
 from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
 EVALUATED = "Which NFL team represented the AFC at Super Bowl 50?"  # of SQuAD's dev split
+ALONE: dict[str, Any] = {"sources": [{"source": "records:train", "documents": 12}]}
 SECTIONS = (
     Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note"),
     Section(Role.QUESTION, Visibility.SHARED, text="Where is the ledger?"),
@@ -112,6 +114,55 @@ def test_a_lora_takes_the_place_of_the_heads_with_as_many_parameters(
     weight = before.model.layers[0].self_attn.q_proj.weight.clone()
     after = load_lora(load_model(tiny_receiver)[0], done["output"])
     assert not weight.equal(after.model.layers[0].self_attn.q_proj.weight)
+
+
+def test_a_run_may_start_from_a_bundle_and_give_it_a_head_it_lacks(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    shape = {"code_dim": 24, "prefix_positions": 6}
+    first = run_config(
+        tmp_path, tiny_sharer, tiny_receiver, translate=shape, fuse=None, summary=None, **ALONE
+    )
+    before = Bundle.load(cached_and_trained(first)["output"]).require_translate()
+    own = {"init": first.output, "work": str(tmp_path / "more"), "output": str(tmp_path / "both")}
+    config = run_config(tmp_path, tiny_sharer, tiny_receiver, translate=shape | {"code_dim": 8}, **own)
+    with Progress(disable=True) as progress:
+        fill_cache(config, progress)
+    setting = prepare(config)
+    assert setting.started == {"translate"}
+    head = setting.heads["translate"]
+    assert torch.equal(head.get_parameter("squeeze.weight"), before.get_parameter("squeeze.weight")[:8])
+    assert torch.equal(head.get_parameter("widen.weight"), before.get_parameter("widen.weight")[:, :8])
+    assert torch.equal(head.get_parameter("prefix"), before.get_parameter("prefix"))
+    assert Bundle.load(cached_and_trained(config)["output"]).kinds == set(SliceKind)
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ({"translate": {"code_dim": 25}}, "shape"),
+        ({"receiver_prompt": RECEIVER_PROMPT | {"tail": "!"}}, "prompt"),
+    ],
+)
+def test_a_run_does_not_start_from_a_bundle_of_something_else(
+    tables: dict[str, Any], named: str, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    shape = {"translate": {"code_dim": 24}, "lead": "", "fuse": None, "summary": None} | ALONE
+    first = run_config(tmp_path, tiny_sharer, tiny_receiver, **shape)
+    cached_and_trained(first)
+    with pytest.raises(ValueError, match=named):
+        prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **shape | tables, init=first.output))
+
+
+def test_a_receiver_that_reads_nothing_before_a_slice_is_refused(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    bare = {"lead": "", "translate": {"code_dim": 24}, "receiver_prompt": RECEIVER_PROMPT | {"head": ""}}
+    config = run_config(tmp_path, tiny_sharer, tiny_receiver, **bare)
+    with Progress(disable=True) as progress:
+        fill_cache(config, progress)
+    with pytest.raises(ValueError, match="at least one token"):
+        prepare(config)
 
 
 def test_one_model_may_be_both_sharer_and_receiver(tiny_receiver: Path, tmp_path: Path) -> None:
