@@ -85,12 +85,12 @@ def start_translate(head: TranslateHead, setting: Setting, progress: Progress) -
     with torch.no_grad():
         head.input_mean.copy_(of_layers(setting.cache.mean, head))
         head.input_scale.copy_(of_layers(setting.cache.scale, head))
-        moments = gather_moments(
+        (moments,) = gather_moments(
             head,
             setting.cache,
             setting.train.documents,
             setting.reading,
-            config.regression_positions,
+            [config.regression_positions],
             progress,
         )
         solving = progress.add_task("solving the regression", total=1)

@@ -7,12 +7,13 @@ it). Dense targets, no labels.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from fuser.geometry import Geometry
 from fuser.ridge import Moments
 from fuser.summary import SummaryHead
 from fuser.train.cache import FeatureCache
@@ -35,13 +36,14 @@ def gather_moments(
     cache: FeatureCache,
     documents: Sequence[Cached],
     reading: Reading,
-    positions: int,
+    counts: Sequence[int],
     progress: Progress,
-) -> Moments:
-    """Sum over documents, in an order of chance, until enough positions are read or none is left.
+) -> Iterator[Moments]:
+    """Sum over documents, in an order of chance; yields the same sums each time so many positions more are in them.
 
     Args:
         head: says which features are read and standardises them.
+        counts: positions, ascending. Where documents are fewer, the last sums are of all of them.
 
     Raises:
         ValueError: there is no document.
@@ -51,15 +53,19 @@ def gather_moments(
     with head.input_mean.device:
         moments = Moments.empty(len(head.input_mean), reading.geometry.width)
     available = sum(document.count for document in documents)
-    task = progress.add_task("reading for the regression", total=min(positions, available))
+    wanted = [min(count, available) for count in counts]
+    task = progress.add_task("reading for the regression", total=wanted[-1])
     for document in random.Random(0).sample(list(documents), len(documents)):
         raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
         targets = reading.document_kv(document.text, document.spans)
         moments.add(head.standardise(raw.to(head.input_mean.device)), targets)
         progress.advance(task, document.count)
-        if moments.count >= positions:
+        reached = [count for count in wanted if moments.count >= count]
+        if reached:
+            yield moments
+            wanted = wanted[len(reached) :]
+        if not wanted:
             break
-    return moments
 
 
 def explained_variance(
@@ -79,8 +85,12 @@ def explained_variance(
             raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
             guesses.append(head.expand(head.encode(raw.to(head.input_mean.device))).cpu())
             targets.append(reading.document_kv(document.text, document.spans).cpu())
-    wanted = torch.cat(targets)
-    error = (wanted - torch.cat(guesses)).square().sum(0)
-    total = (wanted - wanted.mean(0)).square().sum(0)
-    shape = (reading.geometry.layers, 2, reading.geometry.layer_width)
+    return share_explained(torch.cat(guesses), torch.cat(targets), reading.geometry)
+
+
+def share_explained(guesses: Tensor, targets: Tensor, receiver: Geometry) -> Tensor:
+    """Of Receiver KV (positions, width) each: the share of variance explained, (layers, 2) float32, K and V."""
+    error = (targets - guesses).square().sum(0)
+    total = (targets - targets.mean(0)).square().sum(0)
+    shape = (receiver.layers, 2, receiver.layer_width)
     return 1 - error.reshape(shape).sum(2) / total.reshape(shape).sum(2)

@@ -27,3 +27,11 @@ MarkdownOut = Annotated[
 PlotOut = Annotated[
     Path | None, typer.Option("--plot", help="Draw it here: .png, .svg or .pdf.", rich_help_panel=_OUT)
 ]
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """Whole numbers with commas between; none where the option is not given."""
+    try:
+        return tuple(int(part) for part in (text or "").split(",") if part.strip())
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: whole numbers, comma between", param_hint=option) from error

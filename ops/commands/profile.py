@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ops.commands.options import whole_numbers
 from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def profile(
         check(plot_out)
     dials = Dials(
         codecs=tuple(name.strip() for name in (codecs or "").split(",") if name.strip()),
-        positions=_numbers("--positions", positions),
-        code_dims=_numbers("--code-dims", code_dims),
-        last=_numbers("--last", last),
+        positions=whole_numbers("--positions", positions),
+        code_dims=whole_numbers("--code-dims", code_dims),
+        last=whole_numbers("--last", last),
         padded=padded,
     )
     config = ProfileConfig(
@@ -153,10 +154,3 @@ def _write(
     write_report(report, text, json_out, markdown_out)
     if plot_out is not None and report["plans"]:
         plot(report, plot_out)
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in (text or "").split(",") if part.strip())
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: whole numbers, comma between", param_hint=option) from error

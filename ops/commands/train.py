@@ -1,4 +1,4 @@
-"""`kvwire selection`, `kvwire cache` and `kvwire train`."""
+"""`kvwire selection`, `kvwire cache`, `kvwire probe` and `kvwire train`."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.output import Json, print_mapping, progress_console
+from ops.commands.options import JsonOut, MarkdownOut, PlotOut, whole_numbers
+from ops.output import Json, print_mapping, progress_console, write_report
 
 if TYPE_CHECKING:
     from fuser.train.config import TrainConfig
@@ -50,6 +51,36 @@ def selection(
     with Progress(console=progress_console) as progress:
         found = fit_selection(TrainConfig.load(config), output, questions, progress)
     print_mapping(found, as_json)
+
+
+def probe(
+    config: Config,
+    positions: Annotated[
+        str, typer.Option(help="Positions of text that the closed form is made from.")
+    ] = "20000,150000",
+    code_dims: Annotated[str, typer.Option(help="Lengths of joint codes.")] = "48,96,192,512",
+    reaches: Annotated[
+        str, typer.Option(help="Sharer layers that feed each Receiver layer's own code.")
+    ] = "1,4",
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+    plot_out: PlotOut = None,
+) -> None:
+    """How much of the Receiver's KV a closed form explains: by code, by text read, by Sharer layer; before a run."""
+    from rich.progress import Progress
+
+    from fuser.train.config import TrainConfig
+    from fuser.train.prepare import prepare
+    from fuser.train.probe import probe as probe_shapes
+    from fuser.train.probe_report import draw, markdown
+
+    counts, dims = whole_numbers("--positions", positions), whole_numbers("--code-dims", code_dims)
+    with Progress(console=progress_console) as progress:
+        setting = prepare(TrainConfig.load(config))
+        report = probe_shapes(setting, counts, dims, whole_numbers("--reaches", reaches), progress)
+    write_report(report, markdown(report), json_out, markdown_out)
+    if plot_out is not None:
+        draw(report, plot_out)
 
 
 def train(

@@ -1,0 +1,173 @@
+"""What a closed form can carry across: how much of the Receiver's KV is explained, by code, by text read, by layer.
+
+Nothing is trained, so many shapes of a translate head are compared in the time of one regression. On held-out text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from fuser.ridge import Moments
+from fuser.train.regress import gather_moments, of_layers, share_explained
+from fuser.train.setting import Setting
+from fuser.translate import TranslateConfig, TranslateHead
+
+_HELD_OUT = 96  # documents, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One shape of head.
+
+    positions: of text that the closed form is made from. maps, reach, code_dim: as in `TranslateConfig`.
+    sharer_layer: the one layer that is read, or None for all. numbers: in its maps.
+    key, value: share of variance explained, mean over Receiver layers. key_layers, value_layers: of each.
+    """
+
+    positions: int
+    maps: str
+    reach: int
+    code_dim: int
+    sharer_layer: int | None
+    numbers: int
+    key: float
+    value: float
+    key_layers: tuple[float, ...]
+    value_layers: tuple[float, ...]
+
+
+def probe(
+    setting: Setting,
+    positions: Sequence[int],
+    code_dims: Sequence[int],
+    reaches: Sequence[int],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Probe joint codes of every size, per-layer codes of every reach, and every Sharer layer by itself.
+
+    Single layers, and the per-layer codes, are read from the most positions alone.
+
+    Args:
+        positions: of text. code_dims: of joint codes; per-layer codes have the largest that parts into the layers.
+        reaches: of per-layer codes; more than the Sharer has layers are refused.
+
+    Returns:
+        `held_out_positions`, and `probes`: each a `Probe` as a dictionary.
+
+    Raises:
+        ValueError: no documents to read or to be judged on, or a number below 1.
+    """
+    if min((*positions, *code_dims, *reaches), default=0) < 1 or not positions or not code_dims:
+        raise ValueError("a probe needs positions and code_dims, and all of its numbers start at 1")
+    if not setting.validation.documents:
+        raise ValueError("a probe needs held-out documents; add a source with validation = true")
+    prober = _Prober(setting)
+    counts = sorted(set(positions))
+    found: list[Probe] = []
+    reading = gather_moments(
+        prober.new(), setting.cache, setting.train.documents, setting.reading, counts, progress
+    )
+    total = len(counts) + len(reaches) + setting.bundle.sharer_geometry.layers
+    task = progress.add_task("solving", total=total)
+    moments: Moments | None = None
+    for moments in reading:
+        found += prober.joint(moments, sorted(set(code_dims)))
+        progress.advance(task)
+    assert moments is not None  # there are documents
+    for one in prober.others(moments, max(code_dims), sorted(set(reaches))):
+        found.append(one)
+        progress.advance(task)
+    return {"held_out_positions": len(prober.targets), "probes": [asdict(one) for one in found]}
+
+
+class _Prober:
+    """Heads of the setting's pair, started from moments and judged on its held-out documents."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        cache, documents = setting.cache, setting.validation.documents[:_HELD_OUT]
+        self._features = torch.cat([cache.raw(d, torch.arange(d.count)) for d in documents])
+        with torch.no_grad():
+            read = [setting.reading.document_kv(d.text, d.spans).cpu() for d in documents]
+        self.targets = torch.cat(read)
+
+    def new(self, **shape: Any) -> TranslateHead:
+        """An untrained head on the CPU, standardised as the cache is."""
+        bundle = self._setting.bundle
+        config = TranslateConfig(**{"code_dim": 1} | shape)
+        head = TranslateHead(config, bundle.sharer_geometry, bundle.receiver_geometry)
+        with torch.no_grad():
+            head.input_mean.copy_(of_layers(self._setting.cache.mean, head))
+            head.input_scale.copy_(of_layers(self._setting.cache.scale, head))
+        return head
+
+    def joint(self, moments: Moments, code_dims: Sequence[int]) -> Iterator[Probe]:
+        """Joint codes of all layers: one solution for the longest, whose first numbers are the shorter ones."""
+        head = self._started(self.new(code_dim=code_dims[-1]), moments)
+        with torch.no_grad():
+            codes = head.encode(self._features)
+            for dims in code_dims:
+                kept = codes.clone()
+                kept[:, dims:] = 0
+                numbers = dims * (len(head.input_mean) + len(head.output_mean))
+                yield self._judged(moments, head.expand(kept), "joint", 1, dims, None, numbers)
+
+    def others(self, moments: Moments, code_dim: int, reaches: Sequence[int]) -> Iterator[Probe]:
+        """Codes of a part for each Receiver layer; and all that a single Sharer layer says."""
+        theirs, ours = self._setting.bundle.sharer_geometry, self._setting.bundle.receiver_geometry
+        parted = max(1, code_dim // ours.layers) * ours.layers
+        for reach in reaches:
+            head = self._started(self.new(code_dim=parted, maps="layer", reach=reach), moments)
+            yield self._of(head, moments, "layer", reach, None)
+        for layer in range(theirs.layers):
+            head = self.new(code_dim=2 * theirs.layer_width, sharer_layers=(layer,))
+            at = torch.arange(layer, layer + 1)[:, None] * 2 * theirs.layer_width + torch.arange(
+                2 * theirs.layer_width
+            )
+            head = self._started(head, _part(moments, at.flatten()))
+            yield self._of(head, moments, "joint", 1, layer)
+
+    def _started(self, head: TranslateHead, moments: Moments) -> TranslateHead:
+        head.start(moments, self._setting.bundle.receiver_geometry, self._setting.config.ridge)
+        return head
+
+    def _of(self, head: TranslateHead, moments: Moments, maps: str, reach: int, layer: int | None) -> Probe:
+        numbers = sum(p.numel() for p in head.parameters())
+        with torch.no_grad():
+            guesses = head.expand(head.encode(of_layers(self._features, head)))
+        return self._judged(moments, guesses, maps, reach, head.code_dim, layer, numbers)
+
+    def _judged(
+        self,
+        moments: Moments,
+        guesses: Tensor,
+        maps: str,
+        reach: int,
+        dims: int,
+        layer: int | None,
+        numbers: int,
+    ) -> Probe:
+        explained = share_explained(guesses, self.targets, self._setting.bundle.receiver_geometry)
+        key, value = explained.mean(0).tolist()
+        layers = tuple(tuple(round(x, 4) for x in half) for half in explained.T.tolist())
+        return Probe(
+            moments.count, maps, reach, dims, layer, numbers, round(key, 4), round(value, 4), *layers
+        )
+
+
+def _part(moments: Moments, at: Tensor) -> Moments:
+    """The sums as they would be of some of the features alone."""
+    return Moments(
+        moments.count,
+        moments.gram[at][:, at],
+        moments.cross[at],
+        moments.features[at],
+        moments.outputs,
+        moments.squares,
+    )
