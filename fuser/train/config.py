@@ -138,7 +138,7 @@ class TrainConfig:
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
     work: directory of checkpoints and logs. output: directory of the bundle (or of the adapter, with `lora`).
     init: bundle of the same pair whose heads the run starts from, in place of the closed form; a joint code may be
-        shorter than its, and heads that it lacks start as they would without it.
+        shorter than its, heads that it lacks start as without it, and one that has no sources stays as it is.
     scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt".
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
     fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and

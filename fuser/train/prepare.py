@@ -141,6 +141,8 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
         if head not in heads:
             continue
         if not found:
+            if head in setting.started:  # it stays as it is
+                continue
             raise ValueError(f'[{head}] has nothing to learn from: give a [[sources]] of task "{kind}"')
         tasks.append(task(setting))
     return tasks

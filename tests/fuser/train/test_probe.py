@@ -34,9 +34,7 @@ def test_a_probe_finds_what_a_run_of_that_shape_starts_with(plain: Setting) -> N
     assert same["numbers"] == sum(p.numel() for p in head.parameters())
 
 
-def test_a_probe_tells_of_every_code_and_every_layer(
-    plain: Setting, tmp_path: Path
-) -> None:
+def test_a_probe_tells_of_every_code_and_every_layer(plain: Setting, tmp_path: Path) -> None:
     theirs = plain.bundle.sharer_geometry
     with Progress(disable=True) as progress:
         report = probe(plain, [400], [2, 8, 24], [1, 4], progress)

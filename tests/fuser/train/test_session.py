@@ -137,6 +137,26 @@ def test_a_run_may_start_from_a_bundle_and_give_it_a_head_it_lacks(
     assert Bundle.load(cached_and_trained(config)["output"]).kinds == set(SliceKind)
 
 
+def test_a_head_of_the_bundle_that_has_no_sources_stays_as_it_is(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    shape = {"code_dim": 24, "prefix_positions": 6}
+    first = run_config(
+        tmp_path, tiny_sharer, tiny_receiver, translate=shape, fuse=None, summary=None, **ALONE
+    )
+    before = Bundle.load(cached_and_trained(first)["output"]).require_translate().state_dict()
+    shared = {"source": str(tmp_path / "instructions.jsonl"), "documents": 20, "task": "shared"}
+    own = {"init": first.output, "work": str(tmp_path / "more"), "output": str(tmp_path / "both")}
+    config = run_config(
+        tmp_path, tiny_sharer, tiny_receiver, translate=shape, summary=None, sources=[shared], **own
+    )
+    both = Bundle.load(cached_and_trained(config)["output"])
+    assert both.kinds == {SliceKind.SHARED, SliceKind.EXCERPT}
+    after = both.require_translate().state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert {row["task"] for row in read_log(Path(config.work)) if row["stage"] == "step"} == {"shared"}
+
+
 @pytest.mark.parametrize(
     ("tables", "named"),
     [
