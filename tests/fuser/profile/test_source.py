@@ -34,6 +34,8 @@ def test_training_data_is_taken(source: str) -> None:
         ("arc-validation.jsonl", "validation"),
         ("c_eval_val.jsonl", "eval"),
         ("mine.held_out.jsonl", "held_out"),
+        ("mine-held-out.jsonl", "held_out"),
+        ("devset.jsonl", "devset"),
         ("heldout.jsonl", "heldout"),
         ("hf:rajpurkar/squad:validation", "validation"),
         ("hf:allenai/ai2_arc/ARC-Easy:test", "test"),
