@@ -1,6 +1,8 @@
 """`kvwire selection`, `kvwire cache`, `kvwire probe` and `kvwire train`."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +77,7 @@ def probe(
     from fuser.train.probe_report import draw, markdown
 
     counts, dims = whole_numbers("--positions", positions), whole_numbers("--code-dims", code_dims)
-    with Progress(console=progress_console) as progress:
+    with _cached(config), Progress(console=progress_console) as progress:
         setting = prepare(TrainConfig.load(config))
         report = probe_shapes(setting, counts, dims, whole_numbers("--reaches", reaches), progress)
     write_report(report, markdown(report), json_out, markdown_out)
@@ -90,17 +92,25 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the heads on what `kvwire cache` has kept; ends in a bundle. A call goes on where the last one stopped."""
-    from fuser.train.cache import CacheIncomplete
     from fuser.train.config import TrainConfig
 
     settings = TrainConfig.load(config)
-    try:
+    with _cached(config):
         done = _train(settings, max_minutes, workers)
-    except CacheIncomplete as error:
-        raise RuntimeError(f"{error}; run `kvwire cache {config}` first") from error
     print_mapping(done, as_json)
     if not done["finished"]:
         progress_console.print(f"Not finished: run `kvwire train {config}` again to go on.", markup=False)
+
+
+@contextmanager
+def _cached(config: Path) -> Iterator[None]:
+    """Says what to do where the cache is not filled."""
+    from fuser.train.cache import CacheIncomplete
+
+    try:
+        yield
+    except CacheIncomplete as error:
+        raise RuntimeError(f"{error}; run `kvwire cache {config}` first") from error
 
 
 def _train(settings: "TrainConfig", max_minutes: float, workers: int) -> dict[str, Any]:
