@@ -15,8 +15,8 @@ _EDGES = " \"'.,;:!?()[]"
 def with_continuations(item: Item, count: int) -> Item:
     """The item with at most so many more questions after its own, always the same for the same document.
 
-    Each quotes four words of the document that stand there once, and the next three, which end no sentence but at
-    their last word, are the answer. A text of few words has fewer of them.
+    Each quotes four words of the document that stand there once, and the next three are the answer; of the seven
+    only the last may end in a full stop, "?" or "!". A text of few words has fewer of them.
     """
     words = [(m.group(), m.start(), m.end()) for m in re.finditer(r"\S+", item.document)]
     starts = list(range(len(words) - _CUE - _ANSWER + 1))

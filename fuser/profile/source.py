@@ -8,7 +8,7 @@ from pathlib import Path
 from fuser.data.hub import PREFIX, HubName
 from fuser.data.load import RECORDS
 
-_OTHER = re.compile(r"(dev|test|valid|val|eval)_?(set)?|validation|evaluation|held_?out")
+_OTHER = re.compile(r"(dev|test|valid|val|eval)(set)?|validation|evaluation|held_?out")
 """Words in a file's name, or its folder's, that mark it as no training data."""
 
 
@@ -26,7 +26,9 @@ def check_training(source: str) -> None:
         found = None if named is None or named.startswith("train") else named
     else:
         path = Path(source)
-        words = re.split(r"[^a-z_]+|_(?!out)", f"{path.parent.name}/{path.name}".lower().replace("-", "_"))
+        words = re.split(
+            r"[^a-z_]+|(?<!held)_|_(?!out)", f"{path.parent.name}/{path.name}".lower().replace("-", "_")
+        )
         found = next((word for word in words if _OTHER.fullmatch(word)), None)
     if found is not None:
         raise ValueError(

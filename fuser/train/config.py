@@ -29,6 +29,8 @@ class SourceConfig:
     documents: items at most: documents with their questions, or prompts of a shared source.
     task: `document` asks over cloud documents; `shared` asks what both sides hold (choices, instructions).
     validation: held out from training and evaluated while it runs.
+    continuations: questions added to each training document: which words follow a quotation from it
+        (`fuser.data.continuation`).
     """
 
     source: str
@@ -40,8 +42,10 @@ class SourceConfig:
     continuations: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
-        if self.continuations < 0 or (self.continuations and self.task != "document"):
-            raise ValueError("continuations must not be negative, and are asked of documents alone")
+        if self.continuations < 0:
+            raise ValueError(f"continuations must not be negative, got {self.continuations}")
+        if self.continuations and (self.validation or self.task != "document"):
+            raise ValueError("continuations are asked of training documents alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,8 @@ class AnswerConfig:
 
     batch: examples a step, all workers together.
     text_share: share of the document steps that read the document as text, which trains the prefix alone.
-    unanswerable_share: share of the document steps whose slices are of other documents, where `abstain` is the right
-        reply: the Receiver learns to say so when the slice does not hold the answer.
+    unanswerable_share: share of the document steps whose slices are of other documents, chosen by other questions,
+        where `abstain` is the right reply: the Receiver learns to say so when a slice is about something else.
     evaluate_every, checkpoint_every: steps between. validation: examples of each task that are evaluated, at most.
     """
 
@@ -137,9 +141,9 @@ class TrainConfig:
 
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
     work: directory of checkpoints and logs. output: directory of the bundle (or of the adapter, with `lora`).
-    init: bundle of the same pair whose heads the run starts from, in place of the closed form; a joint code may be
-        shorter than its, heads that it lacks start as without it, and one that has no sources stays as it is.
-    scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt".
+    init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a joint
+        code may be shorter than its, heads that it lacks start as without it, and one without sources stays as it is.
+    scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt"; else that of `init`.
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
     fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
         its gates' temperature falls over all steps unless it says otherwise.
@@ -183,6 +187,12 @@ class TrainConfig:
             raise ValueError("nothing to train: give [fuse], [translate] or [summary]")
         if not self.sources:
             raise ValueError("no data: give at least one [[sources]]")
+        if self.lora is not None and (self.init or self.answer.unanswerable_share):
+            raise ValueError(
+                "[lora] is trained in place of the heads: it has no init and no unanswerable_share"
+            )
+        if self.init and Path(self.init) == Path(self.output):
+            raise ValueError("init and output are one directory: the run would overwrite what it starts from")
         if self.scorer and self.selection.rule != "learnt":
             raise ValueError('scorer: belongs to selection.rule "learnt"')
         if max(self.dials.positions, default=0) > self.selection.positions:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +19,7 @@ from fuser.train.cache import FeatureCache, cache_folder
 from fuser.train.cache_writer import CacheSize, CacheWriter
 from fuser.train.config import TrainConfig
 from fuser.train.document import DocumentTask
+from fuser.train.initial import start_from
 from fuser.train.lora import adapt, save_lora
 from fuser.train.lora_task import LoraTask
 from fuser.train.reading import Reading
@@ -75,18 +74,13 @@ def prepare(config: TrainConfig) -> Setting:
 
     Raises:
         CacheIncomplete: not all items are cached.
-        ValueError: a prefix that is not as long as the lead.
+        BadBundle, ValueError: `init` is no bundle or does not fit; a prefix that is not as long as the lead.
     """
     cache, sources = open_cache(config)
     sharer, receiver = resolve(config.sharer), resolve(config.receiver)
     device = device_of(config)
     model, tokenizer = load_model(receiver, device=str(device), dtype=getattr(torch, config.dtype))
     reading = Reading(model, tokenizer, config.receiver_prompt, config.lead)
-    for name, head in (("translate", config.translate), ("summary", config.summary)):
-        if head is not None and head.prefix_positions not in (0, reading.prefix_positions):
-            raise ValueError(
-                f"{name}.prefix_positions must be 0 or {reading.prefix_positions}, the length of the lead in tokens"
-            )
     theirs = Geometry.of(load_config(sharer))
     bundle = BundleConfig(
         sharer=model_ref(sharer),
@@ -103,6 +97,13 @@ def prepare(config: TrainConfig) -> Setting:
     torch.manual_seed(config.seed)
     heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}
     started = start_from(Path(config.init), bundle, heads) if config.init else frozenset()
+    for name, table in (("translate", config.translate), ("summary", config.summary)):
+        if table is None or name in started:
+            continue
+        if table.prefix_positions not in (0, reading.prefix_positions):
+            raise ValueError(
+                f"{name}.prefix_positions must be 0 or {reading.prefix_positions}, the length of the lead in tokens"
+            )
     if config.lora is not None:
         trained = sum(p.numel() for head in heads.values() for p in head.parameters())
         heads = {"lora": adapt(model, config.lora.parameters or trained, config.lora.targets)}
@@ -168,13 +169,15 @@ def _folder(config: TrainConfig, sharer: ModelRef) -> Path:
 
 
 def scorer_of(config: TrainConfig) -> Scorer | None:
-    """The fitted selection that a run names.
+    """The fitted selection that a run names, or that the bundle it starts from has.
 
     Raises:
         ValueError: the rule is learnt, and no file or another one is named.
     """
     if config.selection.rule != "learnt":
         return None
+    if not config.scorer and config.init and (scorer := Bundle.load(config.init).scorer) is not None:
+        return scorer
     if not config.scorer:
         raise ValueError(
             'selection.rule is "learnt": fit one with `kvwire selection`, and name it with `scorer`'
@@ -199,33 +202,6 @@ def fit_selection(config: TrainConfig, output: Path, questions: int, progress: P
     scorer, found = fit_scorer(items, reading, questions, config.seed, progress)
     save_scorer(scorer, output)
     return found | {"heads": int(model.config.num_attention_heads), "written": str(output)}
-
-
-def start_from(directory: Path, wanted: BundleConfig, heads: Mapping[str, nn.Module]) -> frozenset[str]:
-    """Give untrained heads the numbers that a bundle's have; returns the names of those it has.
-
-    Raises:
-        BadBundle: it is none.
-        ValueError: it is of another pair, or one of its heads has another shape.
-    """
-    config = (bundle := Bundle.load(directory)).config
-    pair = ("sharer", "receiver", "sharer_geometry", "receiver_geometry", "sharer_prompt", "receiver_prompt")
-    if odd := next((name for name in pair if getattr(config, name) != getattr(wanted, name)), None):
-        raise ValueError(f"init: {directory} has another {odd}")
-    found = [name for name in ("translate", "summary", "fuse") if getattr(bundle, name) is not None]
-    kept = [name for name in found if name in heads]
-    for name in kept:
-        theirs, ours = getattr(config, name), getattr(wanted, name)
-        state = getattr(bundle, name).state_dict()
-        if name == "translate" and theirs.maps == "joint" and not theirs.hidden:
-            dims = min(theirs.code_dim, ours.code_dim)  # the first numbers of a joint code are worth most
-            theirs = replace(theirs, code_dim=dims)
-            state["squeeze.weight"] = state["squeeze.weight"][:dims]
-            state["widen.weight"] = state["widen.weight"][:, :dims]
-        if theirs != ours:
-            raise ValueError(f"init: {directory} has a {name} head of another shape than [{name}]")
-        heads[name].load_state_dict(state)
-    return frozenset(kept)
 
 
 def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:

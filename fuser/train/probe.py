@@ -55,16 +55,18 @@ def probe(
 
     Args:
         positions: of text. code_dims: of joint codes; per-layer codes have the largest that parts into the layers.
-        reaches: of per-layer codes; more than the Sharer has layers are refused.
+        reaches: of per-layer codes.
 
     Returns:
         `held_out_positions`, and `probes`: each a `Probe` as a dictionary.
 
     Raises:
-        ValueError: no documents to read or to be judged on, or a number below 1.
+        ValueError: no documents to read or to be judged on, or a number below 1 or above its bound.
     """
     if min((*positions, *code_dims, *reaches), default=0) < 1 or not positions or not code_dims:
         raise ValueError("a probe needs positions and code_dims, and all of its numbers start at 1")
+    if max(reaches, default=1) > setting.bundle.sharer_geometry.layers:
+        raise ValueError(f"reaches: the Sharer has {setting.bundle.sharer_geometry.layers} layers")
     if not setting.validation.documents:
         raise ValueError("a probe needs held-out documents; add a source with validation = true")
     prober = _Prober(setting)

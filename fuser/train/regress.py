@@ -57,7 +57,7 @@ def gather_moments(
     task = progress.add_task("reading for the regression", total=wanted[-1])
     for document in random.Random(0).sample(list(documents), len(documents)):
         raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
-        targets = reading.document_kv(document.text, document.spans)
+        targets = reading.document_kv(document.text, document.spans).to(head.input_mean.device)
         moments.add(head.standardise(raw.to(head.input_mean.device)), targets)
         progress.advance(task, document.count)
         reached = [count for count in wanted if moments.count >= count]

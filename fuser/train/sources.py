@@ -50,19 +50,27 @@ def read_sources(config: TrainConfig) -> Sources:
     """
     train: list[AnyItem] = []
     validation: list[AnyItem] = []
+    added: dict[AnyItem, int] = {}
     for source in config.sources:
-        (validation if source.validation else train).extend(_read(source))
+        items = _read(source)
+        (validation if source.validation else train).extend(items)
+        added |= dict.fromkeys(items, source.continuations)
     for kind in (Item, Prompt):
         own = [item for item in train if isinstance(item, kind)]
         if own and not any(isinstance(item, kind) for item in validation):
             validation += own[-min(_HELD_BACK, max(2, len(own) // 10)) :]
     held = {text_of(item) for item in validation}
-    return Sources(_once([item for item in train if text_of(item) not in held]), _once(validation))
+    left = [item for item in train if text_of(item) not in held]
+    return Sources(_once([_continued(item, added[item]) for item in left]), _once(validation))
 
 
 def text_of(item: AnyItem) -> str:
     """The text that the Sharer reads: a document, or a shared prompt."""
     return item.document if isinstance(item, Item) else item.text
+
+
+def _continued(item: AnyItem, count: int) -> AnyItem:
+    return with_continuations(item, count) if isinstance(item, Item) else item
 
 
 def _once(items: list[AnyItem]) -> tuple[AnyItem, ...]:
@@ -72,8 +80,7 @@ def _once(items: list[AnyItem]) -> tuple[AnyItem, ...]:
 def _read(source: SourceConfig) -> list[AnyItem]:
     chars = source.max_document_chars
     if source.task == "document":
-        items = load(source.source, "document", source.documents, source.seed, max_document_chars=chars)
-        return [with_continuations(item, source.continuations) for item in items]
+        return list(load(source.source, "document", source.documents, source.seed, max_document_chars=chars))
     found = load(source.source, "auto", source.documents, source.seed, max_document_chars=chars)
     return [prompt for item in found if len((prompt := _prompt(source.source, item)).text) <= chars]
 

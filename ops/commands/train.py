@@ -71,11 +71,14 @@ def probe(
     """How much of the Receiver's KV a closed form explains: by code, by text read, by Sharer layer; before a run."""
     from rich.progress import Progress
 
+    from fuser.evaluate.plot import check
     from fuser.train.config import TrainConfig
     from fuser.train.prepare import prepare
     from fuser.train.probe import probe as probe_shapes
     from fuser.train.probe_report import draw, markdown
 
+    if plot_out is not None:
+        check(plot_out)
     counts, dims = whole_numbers("--positions", positions), whole_numbers("--code-dims", code_dims)
     with _cached(config), Progress(console=progress_console) as progress:
         setting = prepare(TrainConfig.load(config))

@@ -36,6 +36,8 @@ def test_training_data_is_taken(source: str) -> None:
         ("mine.held_out.jsonl", "held_out"),
         ("mine-held-out.jsonl", "held_out"),
         ("devset.jsonl", "devset"),
+        ("squad-dev-out.jsonl", "dev"),
+        ("test_output.jsonl", "test"),
         ("heldout.jsonl", "heldout"),
         ("hf:rajpurkar/squad:validation", "validation"),
         ("hf:allenai/ai2_arc/ARC-Easy:test", "test"),

@@ -10,6 +10,7 @@ from fuser.config import BadConfig
 from fuser.train.config import TrainConfig
 
 SHIPPED = Path(__file__).parents[3] / "fuser" / "train" / "demo_pair.toml"
+MORE = SHIPPED.with_name("demo_pair_more.toml")
 
 
 def _load(tmp_path: Path, old: str, new: str) -> TrainConfig:
@@ -27,6 +28,15 @@ def test_the_shipped_config_is_read() -> None:
     assert [source.validation for source in config.sources] == [False, False, True, False]
 
 
+def test_the_second_run_starts_from_the_bundle_of_the_first_and_reads_as_it_does() -> None:
+    first, second = TrainConfig.load(SHIPPED), TrainConfig.load(MORE)
+    assert second.init == first.output
+    for name in ("sharer", "receiver", "translate", "selection", "scorer", "dtype", "lead", "dials"):
+        assert getattr(second, name) == getattr(first, name)
+    assert second.sharer_prompt == first.sharer_prompt
+    assert second.receiver_prompt == first.receiver_prompt
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -34,6 +44,12 @@ def test_the_shipped_config_is_read() -> None:
         ("[answer]\nsteps", "[answer]\nstep", "unknown key answer.step"),
         ("steps = 1000", "steps = 0", "steps must be at least 1"),
         ("text_share = 0.06", "text_share = 1.5", "text_share"),
+        ("text_share = 0.06", "text_share = 0.06\nunanswerable_share = 0.95", "leave no steps"),
+        ("text_share = 0.06", 'text_share = 0.06\nabstain = " "', "abstain"),
+        ("documents = 1200", "documents = 1200\ncontinuations = -1", "continuations"),
+        ("validation = true", "validation = true\ncontinuations = 1", "training documents alone"),
+        ("seed = 1\n", 'seed = 1\ninit = "runs/demo-pair/bundle"\n', "one directory"),
+        ("[translate]", 'init = "other"\n[lora]\n[translate]', "no init"),
         ("[selection]", "[fuse]\nrnak = 3\n[selection]", "unknown key fuse.rnak"),
         ("[selection]", "[noise]\nbits = 1\n[selection]", "noise.bits"),
         ("bits = [0, 4, 4, 8]", "bits = [1]", "dials.bits"),

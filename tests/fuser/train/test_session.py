@@ -16,6 +16,7 @@ from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from fuser.train.cached import Cached
 from fuser.train.config import TrainConfig
+from fuser.train.initial import start_from
 from fuser.train.log import read_log
 from fuser.train.lora import load_lora
 from fuser.train.prepare import fill_cache, prepare
@@ -162,6 +163,7 @@ def test_a_head_of_the_bundle_that_has_no_sources_stays_as_it_is(
     [
         ({"translate": {"code_dim": 25}}, "shape"),
         ({"receiver_prompt": RECEIVER_PROMPT | {"tail": "!"}}, "prompt"),
+        ({"selection": {"positions": 7}}, "selection"),
     ],
 )
 def test_a_run_does_not_start_from_a_bundle_of_something_else(
@@ -170,8 +172,24 @@ def test_a_run_does_not_start_from_a_bundle_of_something_else(
     shape = {"translate": {"code_dim": 24}, "lead": "", "fuse": None, "summary": None} | ALONE
     first = run_config(tmp_path, tiny_sharer, tiny_receiver, **shape)
     cached_and_trained(first)
+    own = {"init": first.output, "output": str(tmp_path / "other")}
     with pytest.raises(ValueError, match=named):
-        prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **shape | tables, init=first.output))
+        prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **shape | tables | own))
+    with pytest.raises(ValueError, match="would be lost"):
+        start_from(Path(first.output), Bundle.load(first.output).config, {})
+
+
+def test_a_fuse_head_is_gone_on_with_at_another_pace(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    first = run_config(tmp_path, tiny_sharer, tiny_receiver)
+    before = Bundle.load(cached_and_trained(first)["output"])
+    own = {"init": first.output, "work": str(tmp_path / "more"), "output": str(tmp_path / "other")}
+    answer = {"steps": 6, "batch": 2, "evaluate_every": 6, "validation": 4}
+    setting = prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, answer=answer, **own))
+    assert setting.started == {"translate", "summary", "fuse"}
+    state = before.require_fuse().state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in setting.heads["fuse"].state_dict().items())
 
 
 def test_a_receiver_that_reads_nothing_before_a_slice_is_refused(

@@ -60,3 +60,14 @@ def test_rows_of_another_task_are_refused_with_what_to_do(tmp_path: Path) -> Non
     source = _write(tmp_path / "documents.jsonl", [row])
     with pytest.raises(ValueError, match='give this source task = "document"'):
         read_sources(_config(SourceConfig(source, 1, task="shared")))
+
+
+def test_continuations_are_asked_in_training_alone() -> None:
+    found = read_sources(_config(SourceConfig("records:train", 30, continuations=2)))
+    plain = read_sources(_config(SourceConfig("records:train", 30)))
+    assert found.validation == plain.validation
+    assert len(found.train) == len(plain.train)
+    for more, item in zip(found.train, plain.train, strict=True):
+        assert isinstance(more, Item) and isinstance(item, Item)
+        assert more.questions[: len(item.questions)] == item.questions
+        assert len(more.questions) > len(item.questions)
