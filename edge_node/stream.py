@@ -219,6 +219,7 @@ class AnswerStream:
             text=text,
             tokens=tokens,
             source=source,
+            abstained=source == FUSED and text.strip() == self._receiver.bundle.config.abstain != "",
             reason=reason,
             document=ask.document,
             kind=None if ask.kind is None else str(ask.kind),

@@ -26,6 +26,7 @@ from kvwire.segment import SegmentKind
 class BundleConfig:
     """What a bundle was made for and how its heads are shaped.
 
+    `abstain` is what the Receiver was taught to say where a slice is about something else; empty if it was not taught.
     `sharer_prompt` and `receiver_prompt` say how each side writes its prompt. A head that is None is absent.
     `format` is that of the first bundles: what came later is written only where it is used.
     """
@@ -42,6 +43,7 @@ class BundleConfig:
     format: Literal[1] = 1
     summary: SummaryConfig | None = field(default=None, metadata=LATER)
     codec_bases: CodecBasesConfig | None = field(default=None, metadata=LATER)
+    abstain: str = field(default="", metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.selection.rule == "learnt" and self.translate is None:

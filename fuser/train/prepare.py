@@ -93,6 +93,7 @@ def prepare(config: TrainConfig) -> Setting:
         translate=config.translate,
         selection=config.selection,
         summary=config.summary,
+        abstain=_abstain(config),
     )
     torch.manual_seed(config.seed)
     heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}
@@ -223,6 +224,13 @@ def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:
         "scorer": scorer,
     }
     return {name: head for name, head in heads.items() if head is not None}
+
+
+def _abstain(config: TrainConfig) -> str:
+    """What the Receiver will have been taught to say, by this run or by the one whose bundle it starts from."""
+    if config.answer.unanswerable_share:
+        return config.answer.abstain
+    return Bundle.load(config.init).config.abstain if config.init else ""
 
 
 def load_config(path: Path) -> Any:

@@ -76,7 +76,8 @@ def ask(
     sys.stdout.write("\n")
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
     picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
-    account = f"{answer.source}, {came}{picked}, {answer.bytes_received:,} bytes received"
+    abstained = ", the Receiver abstains" if answer.abstained else ""
+    account = f"{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
     console.print(f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim")
 
 

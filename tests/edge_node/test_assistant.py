@@ -73,6 +73,19 @@ def test_an_excerpt_answers_as_in_one_process(
     assert answer.positions == (0 if document == "empty" else 8) and answer.share_arrived == 1.0
 
 
+def test_an_answer_says_that_the_receiver_abstained_where_its_bundle_taught_it_how(
+    assistant: Assistant, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.hash  # noqa: B018 (kept, so that both sides still speak of one bundle)
+    said = assistant.ask(QUESTION, document="note-1")
+    assert said.text.strip() and not said.abstained  # it was taught nothing
+    monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, abstain=said.text.strip()))
+    monkeypatch.setattr(assistant.receiver, "bundle", bundle)
+    assert assistant.ask(QUESTION, document="note-1").abstained
+    assert not assistant.ask("What is the boat called?", document="note-2").abstained
+    assert not assistant.ask(QUESTION, source="receiver-only").abstained
+
+
 def test_a_shared_slice_answers_as_in_one_process_with_notes_that_stay(
     assistant: Assistant, slice_service: SliceService, receiver: Receiver, server: RunningServer
 ) -> None:

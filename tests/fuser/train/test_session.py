@@ -185,9 +185,11 @@ def test_a_fuse_head_is_gone_on_with_at_another_pace(
     first = run_config(tmp_path, tiny_sharer, tiny_receiver)
     before = Bundle.load(cached_and_trained(first)["output"])
     own = {"init": first.output, "work": str(tmp_path / "more"), "output": str(tmp_path / "other")}
-    answer = {"steps": 6, "batch": 2, "evaluate_every": 6, "validation": 4}
+    answer = {"steps": 6, "batch": 2, "evaluate_every": 6, "validation": 4, "unanswerable_share": 0.2}
+    assert before.config.abstain == ""
     setting = prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, answer=answer, **own))
     assert setting.started == {"translate", "summary", "fuse"}
+    assert setting.bundle.abstain == "not stated"
     state = before.require_fuse().state_dict()
     assert all(torch.equal(value, state[name]) for name, value in setting.heads["fuse"].state_dict().items())
 
