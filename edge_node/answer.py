@@ -27,8 +27,8 @@ class Answer:
         text: what the Receiver generated; the Sharer, where it was relayed.
         tokens: how many tokens it has.
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
-        abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not hold
-            the answer.
+        abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not
+            hold the answer.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
             fused.
         document: the id asked about, if any.
