@@ -42,7 +42,7 @@ def test_the_five_lines_of_python_answer_a_question(
     answer = names["answer"]
     assert (answer.source, answer.reason) == ("fused", None)
     assert answer.positions > 0
-    assert capsys.readouterr().out.endswith(f" fused {answer.positions} {answer.bytes_received}\n")
+    assert capsys.readouterr().out.endswith(f" fused False {answer.positions} {answer.bytes_received}\n")
 
 
 def test_both_configurations_are_accepted_once_the_files_are_there(tmp_path: Path) -> None:
