@@ -94,6 +94,12 @@ class Expansion(nn.Module):
         flat: Tensor = self.widen(codes) * self.output_scale + self.output_mean
         return flat
 
+    def start_prefix(self, flat: Tensor) -> None:
+        """Write the learnt prefix, if there is one, from Receiver KV as `prefix_kv` gives it."""
+        if self.prefix_positions:
+            with torch.no_grad():
+                self.prefix.copy_((flat - self.output_mean) / self.output_scale)
+
     def prefix_kv(self) -> Tensor:
         """The learnt prefix as Receiver KV: (prefix_positions, receiver width), keys re-based."""
         if not self.prefix_positions:

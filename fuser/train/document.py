@@ -15,7 +15,7 @@ from fuser.train.excerpt import Example, Excerpts
 from fuser.train.explained import save_explained
 from fuser.train.noise import quantisation_noise
 from fuser.train.questions import QuestionTask
-from fuser.train.regress import explained_variance, gather_moments, of_layers
+from fuser.train.regress import explained_variance, gather_moments, standardise_as
 from fuser.train.setting import Setting
 from fuser.translate import TranslateHead
 
@@ -49,9 +49,7 @@ class DocumentTask(QuestionTask):
         positions = 0
         if "translate" not in setting.started:
             positions = start_translate(head, setting, progress)
-            with torch.no_grad():
-                if head.prefix_positions:
-                    head.prefix.copy_((self.reading.prefix_kv() - head.output_mean) / head.output_scale)
+            head.start_prefix(self.reading.prefix_kv())
         held = setting.validation.documents[:_HELD_OUT]
         explained = explained_variance(head, setting.cache, held, self.reading)
         save_explained(Path(setting.config.work), explained, sum(d.count for d in held), positions)
@@ -82,9 +80,8 @@ def _drawn(among: Sequence[int], otherwise: int) -> int:
 def start_translate(head: TranslateHead, setting: Setting, progress: Progress) -> int:
     """Standardise a head as the cache is and give it the closed form; returns the positions it was found from."""
     config = setting.config
+    standardise_as(setting.cache, head)
     with torch.no_grad():
-        head.input_mean.copy_(of_layers(setting.cache.mean, head))
-        head.input_scale.copy_(of_layers(setting.cache.scale, head))
         (moments,) = gather_moments(
             head,
             setting.cache,

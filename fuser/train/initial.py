@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
@@ -15,26 +14,22 @@ _PACE = ("anneal_steps", "initial_temperature", "final_temperature", "dropout")
 """Keys of a fuse head that say how it is trained and nothing of its shape."""
 
 
-def start_from(directory: Path, wanted: BundleConfig, heads: Mapping[str, nn.Module]) -> frozenset[str]:
+def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Module]) -> frozenset[str]:
     """Give untrained heads the numbers that a bundle's have; returns the names of those it has.
 
     A joint code may be shorter than the bundle's: its first numbers are worth most, and they are kept.
 
     Raises:
-        BadBundle: it is none.
         ValueError: it is of another pair or selection, or one of its heads has another shape or no table in the run.
     """
-    bundle = Bundle.load(directory)
     config = bundle.config
     same = [*_PAIR, "selection"] if config.translate is not None else _PAIR
     if odd := next((name for name in same if getattr(config, name) != getattr(wanted, name)), None):
-        raise ValueError(f"init: {directory} has another {odd}")
+        raise ValueError(f"init: the bundle has another {odd}")
     found = [name for name in ("translate", "summary", "fuse") if getattr(bundle, name) is not None]
     for name in found:
         if name not in heads:
-            raise ValueError(
-                f"init: {directory} has a {name} head; without a table [{name}] it would be lost"
-            )
+            raise ValueError(f"init: the bundle has a {name} head; without a table [{name}] it would be lost")
         theirs, ours = getattr(config, name), getattr(wanted, name)
         state = getattr(bundle, name).state_dict()
         if name == "translate" and theirs.maps == "joint" and not theirs.hidden:
@@ -45,6 +40,6 @@ def start_from(directory: Path, wanted: BundleConfig, heads: Mapping[str, nn.Mod
         if name == "fuse" and type(theirs) is type(ours):
             theirs = replace(theirs, **{key: getattr(ours, key) for key in _PACE if hasattr(ours, key)})
         if theirs != ours:
-            raise ValueError(f"init: {directory} has a {name} head of another shape than [{name}]")
+            raise ValueError(f"init: the bundle has a {name} head of another shape than [{name}]")
         heads[name].load_state_dict(state)
     return frozenset(found)

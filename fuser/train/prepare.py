@@ -82,6 +82,7 @@ def prepare(config: TrainConfig) -> Setting:
     model, tokenizer = load_model(receiver, device=str(device), dtype=getattr(torch, config.dtype))
     reading = Reading(model, tokenizer, config.receiver_prompt, config.lead)
     theirs = Geometry.of(load_config(sharer))
+    init, settings = Bundle.load(config.init) if config.init else None, config.answer
     bundle = BundleConfig(
         sharer=model_ref(sharer),
         receiver=model_ref(receiver),
@@ -93,11 +94,15 @@ def prepare(config: TrainConfig) -> Setting:
         translate=config.translate,
         selection=config.selection,
         summary=config.summary,
-        abstain=_abstain(config),
+        abstain=settings.abstain
+        if settings.unanswerable_share
+        else ""
+        if init is None
+        else init.config.abstain,
     )
     torch.manual_seed(config.seed)
     heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}
-    started = start_from(Path(config.init), bundle, heads) if config.init else frozenset()
+    started = frozenset() if init is None else start_from(init, bundle, heads)
     for name, table in (("translate", config.translate), ("summary", config.summary)):
         if table is None or name in started:
             continue
@@ -224,13 +229,6 @@ def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:
         "scorer": scorer,
     }
     return {name: head for name, head in heads.items() if head is not None}
-
-
-def _abstain(config: TrainConfig) -> str:
-    """What the Receiver will have been taught to say, by this run or by the one whose bundle it starts from."""
-    if config.answer.unanswerable_share:
-        return config.answer.abstain
-    return Bundle.load(config.init).config.abstain if config.init else ""
 
 
 def load_config(path: Path) -> Any:

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from fuser.ridge import Moments
-from fuser.train.regress import gather_moments, of_layers, share_explained
+from fuser.train.regress import gather_moments, of_layers, share_explained, standardise_as
 from fuser.train.setting import Setting
 from fuser.translate import TranslateConfig, TranslateHead
 
@@ -104,9 +104,7 @@ class _Prober:
         bundle = self._setting.bundle
         config = TranslateConfig(**{"code_dim": 1} | shape)
         head = TranslateHead(config, bundle.sharer_geometry, bundle.receiver_geometry)
-        with torch.no_grad():
-            head.input_mean.copy_(of_layers(self._setting.cache.mean, head))
-            head.input_scale.copy_(of_layers(self._setting.cache.scale, head))
+        standardise_as(self._setting.cache, head)
         return head
 
     def joint(self, moments: Moments, code_dims: Sequence[int]) -> Iterator[Probe]:
@@ -118,7 +116,7 @@ class _Prober:
                 kept = codes.clone()
                 kept[:, dims:] = 0
                 numbers = dims * (len(head.input_mean) + len(head.output_mean))
-                yield self._judged(moments, head.expand(kept), "joint", 1, dims, None, numbers)
+                yield self._judged(moments.count, head, head.expand(kept), dims, numbers)
 
     def others(self, moments: Moments, code_dim: int, reaches: Sequence[int]) -> Iterator[Probe]:
         """Codes of a part for each Receiver layer; and all that a single Sharer layer says."""
@@ -126,48 +124,42 @@ class _Prober:
         parted = max(1, code_dim // ours.layers) * ours.layers
         for reach in reaches:
             head = self._started(self.new(code_dim=parted, maps="layer", reach=reach), moments)
-            yield self._of(head, moments, "layer", reach, None)
+            yield self._whole(moments.count, head)
         for layer in range(theirs.layers):
             head = self.new(code_dim=2 * theirs.layer_width, sharer_layers=(layer,))
-            at = torch.arange(layer, layer + 1)[:, None] * 2 * theirs.layer_width + torch.arange(
-                2 * theirs.layer_width
-            )
-            head = self._started(head, _part(moments, at.flatten()))
-            yield self._of(head, moments, "joint", 1, layer)
+            at = slice(layer * head.code_dim, (layer + 1) * head.code_dim)  # its K and V among all features
+            yield self._whole(moments.count, self._started(head, _part(moments, at)), layer)
 
     def _started(self, head: TranslateHead, moments: Moments) -> TranslateHead:
         head.start(moments, self._setting.bundle.receiver_geometry, self._setting.config.ridge)
         return head
 
-    def _of(self, head: TranslateHead, moments: Moments, maps: str, reach: int, layer: int | None) -> Probe:
+    def _whole(self, positions: int, head: TranslateHead, layer: int | None = None) -> Probe:
         numbers = sum(p.numel() for p in head.parameters())
         with torch.no_grad():
             guesses = head.expand(head.encode(of_layers(self._features, head)))
-        return self._judged(moments, guesses, maps, reach, head.code_dim, layer, numbers)
+        return self._judged(positions, head, guesses, head.code_dim, numbers, layer)
 
     def _judged(
         self,
-        moments: Moments,
+        positions: int,
+        head: TranslateHead,
         guesses: Tensor,
-        maps: str,
-        reach: int,
         dims: int,
-        layer: int | None,
         numbers: int,
+        layer: int | None = None,
     ) -> Probe:
         explained = share_explained(guesses, self.targets, self._setting.bundle.receiver_geometry)
-        key, value = explained.mean(0).tolist()
-        layers = tuple(tuple(round(x, 4) for x in half) for half in explained.T.tolist())
-        return Probe(
-            moments.count, maps, reach, dims, layer, numbers, round(key, 4), round(value, 4), *layers
-        )
+        means = (round(x, 4) for x in explained.mean(0).tolist())
+        layers = (tuple(round(x, 4) for x in half) for half in explained.T.tolist())
+        return Probe(positions, head.config.maps, head.config.reach, dims, layer, numbers, *means, *layers)
 
 
-def _part(moments: Moments, at: Tensor) -> Moments:
+def _part(moments: Moments, at: slice) -> Moments:
     """The sums as they would be of some of the features alone."""
     return Moments(
         moments.count,
-        moments.gram[at][:, at],
+        moments.gram[at, at],
         moments.cross[at],
         moments.features[at],
         moments.outputs,

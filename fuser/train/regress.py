@@ -31,6 +31,13 @@ def of_layers(features: Tensor, head: TranslateHead | SummaryHead) -> Tensor:
     return parts[..., list(head.layers), :].flatten(-2)
 
 
+def standardise_as(cache: FeatureCache, head: TranslateHead) -> None:
+    """Give a head the statistics that the cache is standardised with."""
+    with torch.no_grad():
+        head.input_mean.copy_(of_layers(cache.mean, head))
+        head.input_scale.copy_(of_layers(cache.scale, head))
+
+
 def gather_moments(
     head: TranslateHead,
     cache: FeatureCache,

@@ -70,7 +70,7 @@ def text_of(item: AnyItem) -> str:
 
 
 def _continued(item: AnyItem, count: int) -> AnyItem:
-    return with_continuations(item, count) if isinstance(item, Item) else item
+    return with_continuations(item, count) if count and isinstance(item, Item) else item
 
 
 def _once(items: list[AnyItem]) -> tuple[AnyItem, ...]:

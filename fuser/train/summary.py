@@ -54,10 +54,8 @@ class SummaryTask(QuestionTask):
             translate = TranslateHead(config, *geometries).to(setting.device)
             start_translate(translate, setting, progress)
         head.start(translate)
-        own = head.expansion
-        if own is not None and own.prefix_positions:
-            with torch.no_grad():
-                own.prefix.copy_((self.reading.prefix_kv() - own.output_mean) / own.output_scale)
+        if head.expansion is not None:
+            head.expansion.start_prefix(self.reading.prefix_kv())
         return {}
 
     def length(self, example: Example) -> int:

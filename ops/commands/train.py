@@ -85,6 +85,7 @@ def probe(
         report = probe_shapes(setting, counts, dims, whole_numbers("--reaches", reaches), progress)
     write_report(report, markdown(report), json_out, markdown_out)
     if plot_out is not None:
+        plot_out.parent.mkdir(parents=True, exist_ok=True)
         draw(report, plot_out)
 
 

@@ -29,6 +29,7 @@ from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
 EVALUATED = "Which NFL team represented the AFC at Super Bowl 50?"  # of SQuAD's dev split
 ALONE: dict[str, Any] = {"sources": [{"source": "records:train", "documents": 12}]}
+EXCERPTS = {"code_dim": 24, "prefix_positions": 6}
 SECTIONS = (
     Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note"),
     Section(Role.QUESTION, Visibility.SHARED, text="Where is the ledger?"),
@@ -59,6 +60,16 @@ def run_config(folder: Path, sharer: Path, receiver: Path, **tables: Any) -> Tra
         "noise": {"bits": 8},
     }
     return from_dict(TrainConfig, raw | HEADS | tables)
+
+
+def excerpts_alone(folder: Path, sharer: Path, receiver: Path) -> TrainConfig:
+    """A run that makes a bundle of excerpts."""
+    return run_config(folder, sharer, receiver, translate=EXCERPTS, fuse=None, summary=None, **ALONE)
+
+
+def going_on(first: TrainConfig, folder: Path) -> dict[str, str]:
+    """Keys of a run that starts from the bundle of another."""
+    return {"init": first.output, "work": str(folder / "more"), "output": str(folder / "both")}
 
 
 def cached_and_trained(config: TrainConfig) -> dict[str, Any]:
@@ -120,13 +131,10 @@ def test_a_lora_takes_the_place_of_the_heads_with_as_many_parameters(
 def test_a_run_may_start_from_a_bundle_and_give_it_a_head_it_lacks(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
-    shape = {"code_dim": 24, "prefix_positions": 6}
-    first = run_config(
-        tmp_path, tiny_sharer, tiny_receiver, translate=shape, fuse=None, summary=None, **ALONE
-    )
+    first = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
     before = Bundle.load(cached_and_trained(first)["output"]).require_translate()
-    own = {"init": first.output, "work": str(tmp_path / "more"), "output": str(tmp_path / "both")}
-    config = run_config(tmp_path, tiny_sharer, tiny_receiver, translate=shape | {"code_dim": 8}, **own)
+    shorter = EXCERPTS | {"code_dim": 8}
+    config = run_config(tmp_path, tiny_sharer, tiny_receiver, translate=shorter, **going_on(first, tmp_path))
     with Progress(disable=True) as progress:
         fill_cache(config, progress)
     setting = prepare(config)
@@ -141,16 +149,11 @@ def test_a_run_may_start_from_a_bundle_and_give_it_a_head_it_lacks(
 def test_a_head_of_the_bundle_that_has_no_sources_stays_as_it_is(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
-    shape = {"code_dim": 24, "prefix_positions": 6}
-    first = run_config(
-        tmp_path, tiny_sharer, tiny_receiver, translate=shape, fuse=None, summary=None, **ALONE
-    )
+    first = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
     before = Bundle.load(cached_and_trained(first)["output"]).require_translate().state_dict()
     shared = {"source": str(tmp_path / "instructions.jsonl"), "documents": 20, "task": "shared"}
-    own = {"init": first.output, "work": str(tmp_path / "more"), "output": str(tmp_path / "both")}
-    config = run_config(
-        tmp_path, tiny_sharer, tiny_receiver, translate=shape, summary=None, sources=[shared], **own
-    )
+    tables = {"translate": EXCERPTS, "summary": None, "sources": [shared]}
+    config = run_config(tmp_path, tiny_sharer, tiny_receiver, **tables | going_on(first, tmp_path))
     both = Bundle.load(cached_and_trained(config)["output"])
     assert both.kinds == {SliceKind.SHARED, SliceKind.EXCERPT}
     after = both.require_translate().state_dict()
@@ -176,7 +179,7 @@ def test_a_run_does_not_start_from_a_bundle_of_something_else(
     with pytest.raises(ValueError, match=named):
         prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **shape | tables | own))
     with pytest.raises(ValueError, match="would be lost"):
-        start_from(Path(first.output), Bundle.load(first.output).config, {})
+        start_from(bundle := Bundle.load(first.output), bundle.config, {})
 
 
 def test_a_fuse_head_is_gone_on_with_at_another_pace(
@@ -184,7 +187,7 @@ def test_a_fuse_head_is_gone_on_with_at_another_pace(
 ) -> None:
     first = run_config(tmp_path, tiny_sharer, tiny_receiver)
     before = Bundle.load(cached_and_trained(first)["output"])
-    own = {"init": first.output, "work": str(tmp_path / "more"), "output": str(tmp_path / "other")}
+    own = going_on(first, tmp_path)
     answer = {"steps": 6, "batch": 2, "evaluate_every": 6, "validation": 4, "unanswerable_share": 0.2}
     assert before.config.abstain == ""
     setting = prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, answer=answer, **own))
