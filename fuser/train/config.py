@@ -56,6 +56,8 @@ class AnswerConfig:
     text_share: share of the document steps that read the document as text, which trains the prefix alone.
     unanswerable_share: share of the document steps whose slices are of other documents, chosen by other questions,
         where `abstain` is the right reply: the Receiver learns to say so when a slice is about something else.
+    recite_share: share of the document steps whose slice is a window of the document and the right reply the window's
+        text (`fuser.train.window`): every token of it is trained on, without labels. Translated excerpts alone.
     evaluate_every, checkpoint_every: steps between. validation: examples of each task that are evaluated, at most.
     """
 
@@ -68,6 +70,7 @@ class AnswerConfig:
     text_share: float = 0.15
     unanswerable_share: float = field(default=0.0, metadata=LATER)
     abstain: str = field(default="not stated", metadata=LATER)
+    recite_share: float = field(default=0.0, metadata=LATER)
     evaluate_every: int = 50
     checkpoint_every: int = 25
     validation: int = 96
@@ -81,11 +84,11 @@ class AnswerConfig:
                 raise ValueError(f"{name} must be a number and not negative, got {rate}")
         if self.warmup < 0:
             raise ValueError(f"warmup must not be negative, got {self.warmup}")
-        for name in ("text_share", "unanswerable_share"):
+        for name in ("text_share", "unanswerable_share", "recite_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share in [0, 1)")
-        if self.text_share + self.unanswerable_share >= 1:
-            raise ValueError("text_share and unanswerable_share leave no steps for answers")
+        if self.text_share + self.unanswerable_share + self.recite_share >= 1:
+            raise ValueError("text_share, unanswerable_share and recite_share leave no steps for answers")
         if not self.abstain.strip():
             raise ValueError("abstain is what the Receiver says where there is no answer; it cannot be empty")
 
@@ -187,10 +190,14 @@ class TrainConfig:
             raise ValueError("nothing to train: give [fuse], [translate] or [summary]")
         if not self.sources:
             raise ValueError("no data: give at least one [[sources]]")
-        if self.lora is not None and (self.init or self.answer.unanswerable_share):
+        if self.lora is not None and (
+            self.init or self.answer.unanswerable_share or self.answer.recite_share
+        ):
             raise ValueError(
-                "[lora] is trained in place of the heads: it has no init and no unanswerable_share"
+                "[lora] is trained in place of the heads: it has no init, unanswerable_share or recite_share"
             )
+        if self.answer.recite_share and self.translate is None:
+            raise ValueError("answer.recite_share trains a translate head: give [translate]")
         if self.init and Path(self.init) == Path(self.output):
             raise ValueError("init and output are one directory: the run would overwrite what it starts from")
         if self.scorer and self.selection.rule != "learnt":

@@ -11,12 +11,16 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fuser.train.answer import behind
+from fuser.train.batch import ExampleBatch
 from fuser.train.excerpt import Example, Excerpts
 from fuser.train.explained import save_explained
 from fuser.train.noise import quantisation_noise
 from fuser.train.questions import QuestionTask
 from fuser.train.regress import explained_variance, gather_moments, standardise_as
 from fuser.train.setting import Setting
+from fuser.train.task import Control, Outcome
+from fuser.train.window import RECITE, window_of
 from fuser.translate import TranslateHead
 
 _HELD_OUT = 48  # documents on which the regression is judged
@@ -57,15 +61,37 @@ class DocumentTask(QuestionTask):
         return found | {"questions": self.questions, "questions_left_out": self.left_out}
 
     def slice(self, examples: Sequence[Example]) -> Tensor:
-        """The excerpts, encoded and expanded; in training as one of the plans would send them.
+        """The excerpts, encoded and expanded; in training as one of the plans would send them."""
+        return self._translated(self._excerpts.features(examples, self._positions(examples)))
 
-        All of a batch have as many positions as the shortest of its documents allows.
-        """
-        training, dials, config = self._translate.training, self._dials, self.setting.config
-        most = _drawn(dials.positions, config.selection.positions) if training else config.selection.positions
-        most = min(most, min(document.count for document, _ in examples))
-        codes = self._translate.encode(self._excerpts.features(examples, most).to(self.setting.device))
-        if training:
+    def shares(self, prefixed: bool) -> dict[Control, float]:
+        """With the share of windows."""
+        return super().shares(prefixed) | {"recite": self.setting.config.answer.recite_share}
+
+    def loss(self, batch: ExampleBatch[Example], control: Control) -> Outcome:
+        """As in `Task`. Windows are where chance puts them in training, in the middle otherwise."""
+        if control != "recite":
+            return super().loss(batch, control)
+        most = self._positions(batch.own)
+        places = torch.rand(len(batch)) if self._translate.training else torch.full((len(batch),), 0.5)
+        documents = [document for document, _ in batch.own]
+        windows = [window_of(d, most, at) for d, at in zip(documents, places.tolist(), strict=True)]
+        features = self._excerpts.at([(d, w.positions) for d, w in zip(documents, windows, strict=True)])
+        flat = torch.cat((self.prefix(len(batch)), self._translated(features)), dim=1)
+        rows = [self.reading.question(RECITE, window.text, self.setting.end) for window in windows]
+        return behind(self.reading, flat, rows, self.setting.end)
+
+    def _positions(self, examples: Sequence[Example]) -> int:
+        """Positions in the slices of a batch: as a plan would have, as many as the shortest document allows."""
+        most = self.setting.config.selection.positions
+        drawn = _drawn(self._dials.positions, most) if self._translate.training else most
+        return min(drawn, min(document.count for document, _ in examples))
+
+    def _translated(self, features: Tensor) -> Tensor:
+        """Features encoded and expanded; in training as one of the plans would send them."""
+        codes = self._translate.encode(features.to(self.setting.device))
+        if self._translate.training:
+            dials, config = self._dials, self.setting.config
             kept = _drawn(dials.code_dims, codes.shape[-1])
             noisy = quantisation_noise(codes[..., :kept], _drawn(dials.bits, config.noise.bits), -1)
             codes = functional.pad(noisy, (0, codes.shape[-1] - kept))

@@ -46,5 +46,9 @@ class Excerpts:
 
     def features(self, examples: Sequence[Example], most: int | None = None) -> Tensor:
         """Features of excerpts, of the layers read, as the Sharer gave them: (batch, positions, numbers)."""
-        rows = [self._cache.raw(d, self.chosen(d, q, most)) for d, q in examples]
+        return self.at([(d, self.chosen(d, q, most)) for d, q in examples])
+
+    def at(self, places: Sequence[tuple[Cached, Tensor]]) -> Tensor:
+        """Features at positions of documents, as many of each, like those of excerpts."""
+        rows = [self._cache.raw(document, positions) for document, positions in places]
         return of_layers(torch.stack(rows), self._translate)

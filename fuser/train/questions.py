@@ -37,8 +37,9 @@ class QuestionTask(ABC):
 
     def __init__(self, setting: Setting, head: TranslateHead | SummaryHead, shortest: int) -> None:
         self.setting = setting
+        self._shares = self.shares(len(head.prefix_kv()) > 0)
         own: tuple[Control, ...] = ("true", "mismatched", "alone", "text")
-        self.controls = (*own, "unanswerable") if setting.config.answer.unanswerable_share else own
+        self.controls = (*own, *(name for name, share in self._shares.items() if share and name not in own))
         self.reading = setting.reading
         self._head = head
         held = examples_of(setting.validation.documents, shortest)
@@ -63,6 +64,15 @@ class QuestionTask(ABC):
     def slice(self, examples: Sequence[Example]) -> Tensor:
         """Receiver KV of the examples' slices, (batch, positions, width), keys re-based, on the setting's device."""
 
+    def shares(self, prefixed: bool) -> dict[Control, float]:
+        """Shares of the steps that train on something else than slices and their answers.
+
+        Args:
+            prefixed: whether there is a prefix, which alone can learn from text.
+        """
+        answer = self.setting.config.answer
+        return {"text": answer.text_share if prefixed else 0.0, "unanswerable": answer.unanswerable_share}
+
     def prefix(self, batch: int) -> Tensor:
         """The learnt prefix as Receiver KV, once per example: (batch, prefix positions, width), keys re-based."""
         return self._head.prefix_kv()[None].expand(batch, -1, -1)
@@ -81,13 +91,14 @@ class QuestionTask(ABC):
         return self._validation.sorted(batch)
 
     def control_at(self, step: int) -> Control:
-        """A fixed share of the steps is unanswerable; one reads the document as text, if a prefix learns from it."""
-        settings = self.setting.config.answer
-        text = settings.text_share if len(self._head.prefix_kv()) else 0.0
-        others = text + settings.unanswerable_share
-        if not _due(step, others):
-            return "true"
-        return "text" if _due(int(step * others), text / others) else "unanswerable"
+        """Every share of the steps as evenly spread as it goes; the rest is "true"."""
+        left = 1.0
+        for name, share in self._shares.items():
+            if _due(step, share / left):
+                return name
+            step -= int(step * share / left)  # its number among the steps that are not this one's
+            left -= share
+        return "true"
 
     def loss(self, batch: ExampleBatch[Example], control: Control) -> Outcome:
         """As in `Task`."""

@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 from rich.progress import Progress
 from torch import Tensor, nn
 
-Control = Literal["true", "mismatched", "alone", "text", "unanswerable"]
-"""What the Receiver has before it answers: the slice; another item's slice; none; the document as text; or another
-item's slice, where the right reply is that there is no answer."""
+Control = Literal["true", "mismatched", "alone", "text", "unanswerable", "recite"]
+"""What the Receiver has before it answers: the slice; another item's slice; none; the document as text; another item's
+slice, where the right reply is that there is no answer; or a window of the item, where the right reply is its text."""
 
 
 class Batch(Protocol):

@@ -45,6 +45,7 @@ def test_the_second_run_starts_from_the_bundle_of_the_first_and_reads_as_it_does
         ("steps = 1000", "steps = 0", "steps must be at least 1"),
         ("text_share = 0.06", "text_share = 1.5", "text_share"),
         ("text_share = 0.06", "text_share = 0.06\nunanswerable_share = 0.95", "leave no steps"),
+        ("text_share = 0.06", "text_share = 0.06\nrecite_share = 0.95", "leave no steps"),
         ("text_share = 0.06", 'text_share = 0.06\nabstain = " "', "abstain"),
         ("documents = 1200", "documents = 1200\ncontinuations = -1", "continuations"),
         ("validation = true", "validation = true\ncontinuations = 1", "training documents alone"),

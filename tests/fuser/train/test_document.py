@@ -19,6 +19,7 @@ from fuser.train.questions import QuestionTask
 from fuser.train.setting import Setting
 from fuser.train.sources import AnyItem
 from fuser.train.summary import SummaryTask
+from fuser.train.window import RECITE, window_of
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -216,6 +217,36 @@ def test_a_fixed_share_of_the_steps_wants_the_receiver_to_abstain(
         other = task.loss(batch, "mismatched").loss
     assert torch.equal(got, wanted)
     assert not torch.equal(got, other)
+
+
+def test_a_window_s_own_text_is_asked_of_its_slice(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    tables = HEADS | {"answer": {"recite_share": 0.25, "text_share": 0.1}}
+    setting = with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables))
+    task = DocumentTask(setting)
+    asked = [task.control_at(step) for step in range(200)]
+    assert (asked.count("recite"), asked.count("text")) == (50, 20)
+    (batch,) = task.epoch(8, 0)[:1]
+    most = min(setting.config.selection.positions, *(document.count for document, _ in batch.own))
+    examples = []
+    for document, question in batch.own:
+        window = window_of(document, most, 0.5)
+        scores = torch.zeros(document.count).index_fill(0, window.positions, 1.0)  # so the rule chooses it
+        told = dataclasses.replace(question, text=RECITE, answers=(window.text,), scores=scores)
+        examples.append((document, told))
+    with torch.no_grad():
+        got = task.loss(batch, "recite")
+        wanted = task.loss(dataclasses.replace(batch, own=tuple(examples)), "true")
+        other = task.loss(batch, "true")
+    assert torch.equal(got.loss, wanted.loss)
+    assert not torch.equal(got.loss, other.loss)
+    task.modules()["translate"].train()
+    torch.manual_seed(3)
+    first = task.loss(batch, "recite").loss
+    assert not torch.equal(first, task.loss(batch, "recite").loss)  # another window
+    torch.manual_seed(3)
+    assert torch.equal(first, task.loss(batch, "recite").loss)
 
 
 def test_a_control_that_is_none_is_refused(setting: Setting) -> None:
