@@ -65,6 +65,22 @@ def align(receiver_spans: Tensor, sharer_spans: Tensor) -> Tensor:
     return order[torch.where(same, twin, chosen)]
 
 
+def read_as(sharer_spans: Tensor, receiver_spans: Tensor, each: int) -> Tensor:
+    """Indices of the Receiver tokens that stand for each Sharer token, (Sharer tokens, each) int64.
+
+    Args:
+        sharer_spans, receiver_spans: (tokens, 2) characters, int64.
+        each: 1 takes the one that overlaps most; 2 those at the first and at the last character, which are one and the
+            same where the Receiver has no more.
+    """
+    if each == 1:
+        return align(sharer_spans, receiver_spans)[:, None]
+    starts, ends = sharer_spans.unbind(1)
+    ends = torch.maximum(ends, starts + 1)  # a token of no width reads the character behind it
+    edges = ((starts, starts + 1), (ends - 1, ends))
+    return torch.stack([align(torch.stack(edge, 1), receiver_spans) for edge in edges], 1)
+
+
 def align_tail(receiver_tail: int, sharer_tail: int, sharer_tokens: int) -> Tensor:
     """Align the template tokens after the last shared section from the end, (receiver_tail,) int64.
 

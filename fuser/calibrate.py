@@ -181,34 +181,34 @@ class _Coder:
 def _coders(bundle: Bundle, cache: FeatureCache) -> list[_Coder]:
     coders: list[_Coder] = []
     if (translate := bundle.translate) is not None:
-        excerpts, scale = Excerpts(cache, bundle.config.selection, translate), translate.output_scale
+        excerpts, device = Excerpts(cache, bundle.config.selection, translate), translate.output_scale.device
         ordered = translate.config.maps == "joint"
         coders.append(
             _Coder(
                 translate.code_dim,
                 ordered,
-                scale.device,
-                lambda example: translate.encode(excerpts.features([example]).to(scale.device))[0],
-                lambda code: translate.expand(code) / scale,
+                device,
+                lambda example: translate.encode(excerpts.features([example]).to(device))[0],
+                translate.in_units,
             )
         )
     if (summary := bundle.summary) is not None:
         expansion = summary.expansion or translate
         assert expansion is not None
-        units = expansion.output_scale
+        place = expansion.output_scale.device
 
         def features(part: Cached | Asked) -> Tensor:
             rows = torch.arange(part.start, part.start + part.count)
             raw = cache.take(rows) / cache.scale + cache.mean
-            return of_layers(raw[None], summary).to(units.device)
+            return of_layers(raw[None], summary).to(place)
 
         coders.append(
             _Coder(
                 summary.config.code_dim,
                 False,
-                units.device,
+                place,
                 lambda example: summary.encode(features(example[0]), features(example[1]))[0],
-                lambda code: summary.expand(code) / units,
+                expansion.in_units,
             )
         )
     return coders

@@ -45,9 +45,11 @@ class Expansion(nn.Module):
         hidden: width of the residual MLP that refines the code before it is expanded; 0 leaves it out.
         prefix_positions: learnt Receiver positions put before the slice.
         per_layer: one map per Receiver layer from its own part of the code, instead of one from all of it.
+        receiver_positions: that each code is expanded to, one after the other.
 
     Raises:
-        ValueError: `per_layer` with a code that does not part into as many equal pieces as there are layers.
+        ValueError: `per_layer` with a code that does not part into as many equal pieces as there are layers, or with
+            several Receiver positions.
     """
 
     output_mean: Tensor
@@ -61,14 +63,19 @@ class Expansion(nn.Module):
         hidden: int,
         prefix_positions: int,
         per_layer: bool = False,
+        receiver_positions: int = 1,
     ) -> None:
         super().__init__()
         self.code_dim = code_dim
         self.prefix_positions = prefix_positions
-        self.register_buffer("output_mean", torch.zeros(receiver.width))
-        self.register_buffer("output_scale", torch.ones(receiver.width))
+        self.receiver_positions = receiver_positions
+        self._width = receiver.width
+        self.register_buffer("output_mean", torch.zeros(receiver_positions * receiver.width))
+        self.register_buffer("output_scale", torch.ones(receiver_positions * receiver.width))
         self.widen: nn.Module
         if per_layer:
+            if receiver_positions > 1:
+                raise ValueError("a code per layer is expanded to one Receiver position, not several")
             if code_dim % receiver.layers:
                 raise ValueError(
                     f"code_dim {code_dim} does not part into the Receiver's {receiver.layers} layers"
@@ -76,7 +83,7 @@ class Expansion(nn.Module):
             part = code_dim // receiver.layers
             self.widen = PerLayerWiden(receiver.layers, part, 2 * receiver.layer_width)
         else:
-            self.widen = nn.Linear(code_dim, receiver.width, bias=False)
+            self.widen = nn.Linear(code_dim, receiver_positions * receiver.width, bias=False)
         self.refines = hidden > 0
         if self.refines:
             self.hidden_in = nn.Linear(code_dim, hidden)
@@ -87,21 +94,32 @@ class Expansion(nn.Module):
             self.prefix = nn.Parameter(torch.zeros(prefix_positions, receiver.width))
 
     def expand(self, codes: Tensor) -> Tensor:
-        """codes (..., positions, code_dim) -> Receiver KV (..., positions, receiver width), keys re-based."""
+        """codes (..., positions, code_dim) -> Receiver KV (..., positions * receiver_positions, receiver width).
+
+        Keys are re-based.
+        """
+        flat = self._standardised(codes) * self.output_scale + self.output_mean
+        return flat.unflatten(-1, (self.receiver_positions, self._width)).flatten(-3, -2)
+
+    def in_units(self, codes: Tensor) -> Tensor:
+        """What codes (..., code_dim) are expanded to, in units of its spread: (..., receiver_positions * width)."""
+        return self._standardised(codes) + self.output_mean / self.output_scale
+
+    def _standardised(self, codes: Tensor) -> Tensor:
         codes = codes.float()
         if self.refines:
             codes = codes + self.hidden_out(functional.gelu(self.hidden_in(codes)))
-        flat: Tensor = self.widen(codes) * self.output_scale + self.output_mean
+        flat: Tensor = self.widen(codes)
         return flat
 
     def start_prefix(self, flat: Tensor) -> None:
         """Write the learnt prefix, if there is one, from Receiver KV as `prefix_kv` gives it."""
         if self.prefix_positions:
             with torch.no_grad():
-                self.prefix.copy_((flat - self.output_mean) / self.output_scale)
+                self.prefix.copy_((flat - self.output_mean[: self._width]) / self.output_scale[: self._width])
 
     def prefix_kv(self) -> Tensor:
         """The learnt prefix as Receiver KV: (prefix_positions, receiver width), keys re-based."""
         if not self.prefix_positions:
-            return self.output_mean.new_zeros(0, self.output_mean.shape[0])
-        return self.prefix * self.output_scale + self.output_mean
+            return self.output_mean.new_zeros(0, self._width)
+        return self.prefix * self.output_scale[: self._width] + self.output_mean[: self._width]

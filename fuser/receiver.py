@@ -133,7 +133,8 @@ class Draft:
             self._waiting = self._awaited({(spec.kind, spec.layer) for spec in header.specs})
         else:
             self._head = self._receiver.bundle.code_head(header.kind)
-            self._check_window(self.cache.get_seq_length() - self._done + header.positions)
+            taken = header.positions * self._head.receiver_positions
+            self._check_window(self.cache.get_seq_length() - self._done + taken)
 
     def add(self, segment: Segment) -> None:
         """Take one decoded segment in; fuses every layer that has all it needs."""

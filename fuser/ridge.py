@@ -60,10 +60,10 @@ class Moments:
     def centred(self, receiver: Geometry) -> tuple[Tensor, Tensor, Tensor]:
         """Gram and cross moments around the means, targets in units of their spread; and that unit, (outputs,).
 
-        One unit for K and one for V of each Receiver layer: channels keep their proportions within a half.
+        One unit for K and one for V of each Receiver layer and position: channels keep their proportions within a half.
         """
         spread = (self.squares / self.count - self.output_mean.square()).clamp(min=0)
-        blocks = spread.unflatten(0, (receiver.layers * 2, receiver.layer_width)).mean(1)
+        blocks = spread.unflatten(0, (-1, receiver.layer_width)).mean(1)
         scale = blocks.sqrt().clamp(min=1e-6).repeat_interleave(receiver.layer_width)
         gram = self.gram - torch.outer(self.features, self.feature_mean)
         cross = (self.cross - torch.outer(self.features, self.output_mean)) / scale

@@ -153,8 +153,13 @@ class SummaryHead(nn.Module):
         codes: Tensor = self.squeeze(self.norm(latents).transpose(1, 2).flatten(2))
         return codes
 
+    @property
+    def receiver_positions(self) -> int:
+        """Receiver positions that one of its own becomes: one, or as many as with a borrowed expansion."""
+        return self._expansion.receiver_positions
+
     def expand(self, codes: Tensor) -> Tensor:
-        """codes (..., positions, code_dim) -> Receiver KV (..., positions, receiver width), keys re-based."""
+        """As `fuser.expansion.Expansion.expand`."""
         return self._expansion.expand(codes)
 
     def prefix_kv(self) -> Tensor:

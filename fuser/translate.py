@@ -32,6 +32,8 @@ class TranslateConfig:
     maps: "joint": one bottleneck from all layers read to all Receiver layers. "layer": each Receiver layer has its own
         part of the code, as large as any other's, read from the layers mapped to it.
     reach: with "layer", how many of the layers read feed each Receiver layer: the nearest in depth.
+    receiver_positions: with "joint", Receiver positions that a code becomes. 2 stand for the Receiver's tokens at the
+        first and at the last character of the Sharer's: one alone loses those between, where there are several.
     """
 
     code_dim: int
@@ -40,6 +42,7 @@ class TranslateConfig:
     sharer_layers: tuple[int, ...] = ()
     maps: Literal["joint", "layer"] = field(default="joint", metadata=LATER)
     reach: int = field(default=1, metadata=LATER)
+    receiver_positions: Literal[1, 2] = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.code_dim < 1 or self.hidden < 0 or self.prefix_positions < 0 or self.reach < 1:
@@ -48,6 +51,8 @@ class TranslateConfig:
             raise ValueError("translate.sharer_layers must be ascending without repeats")
         if self.maps == "joint" and self.reach != 1:
             raise ValueError('translate.reach is for maps = "layer": a joint code reads every layer')
+        if self.maps == "layer" and self.receiver_positions != 1:
+            raise ValueError('translate.receiver_positions is for maps = "joint"')
 
 
 class PerLayerSqueeze(GroupedLinear):
@@ -92,6 +97,7 @@ class TranslateHead(Expansion):
             hidden=config.hidden,
             prefix_positions=config.prefix_positions,
             per_layer=config.maps == "layer",
+            receiver_positions=config.receiver_positions,
         )
         self.config = config
         self.layers = layers_read(config.sharer_layers, sharer, "translate")

@@ -143,7 +143,8 @@ class DocumentEvaluation:
         slices: Slices | None = None
         if excerpts is not None:
             if row in ("own", "own-all"):
-                slices = ReceiversOwn(asker.reading, asker.prefix, excerpts)
+                each = bundle.require_translate().receiver_positions
+                slices = ReceiversOwn(asker.reading, asker.prefix, excerpts, each)
             elif row == "sharer-excerpt":
                 slices = SharersOwn(excerpts)
             else:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fuser.alignment import align
+from fuser.alignment import read_as
 from fuser.bundle import Bundle
 from fuser.evaluate.dial import registry_of
 from fuser.evaluate.excerpt import Excerpts
@@ -76,10 +76,12 @@ class ReceiversOwn:
 
     Args:
         prefix: (positions, width), the bundle's learnt prefix.
+        each: Receiver positions for each of the Sharer's, as many as the bundle's codes are expanded to.
     """
 
-    def __init__(self, reading: Reading, prefix: Tensor, excerpts: Excerpts) -> None:
+    def __init__(self, reading: Reading, prefix: Tensor, excerpts: Excerpts, each: int) -> None:
         self._reading = reading
+        self._each = each
         self._excerpts = excerpts
         with torch.inference_mode():
             before = reading.cache(prefix[None])
@@ -98,9 +100,9 @@ class ReceiversOwn:
     def _read(self, index: int) -> None:
         text, spans = self._excerpts.document(index)
         kv, offsets = self._fresh(text)
-        at = align(spans, offsets)
+        at = read_as(spans, offsets, self._each)
         for other in self._excerpts.alongside(index):
-            self._taken[other] = kv[at[self._excerpts.positions(other)]]
+            self._taken[other] = kv[at[self._excerpts.positions(other)].flatten()]
 
     def _fresh(self, text: str) -> tuple[Tensor, Tensor]:
         """The Receiver's KV of a text (tokens, width) float32, keys re-based; and the characters of its tokens."""

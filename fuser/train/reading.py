@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from fuser.alignment import align
+from fuser.alignment import read_as
 from fuser.geometry import Geometry
 from fuser.prefill import prefill
 from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, Tokens, render, tokenise
@@ -60,21 +60,22 @@ class Reading:
         """KV of the lead, (prefix_positions, width) float32, keys re-based: where the learnt prefix starts from."""
         return self._bare(self._lead, len(self.head), len(self._lead_ids))
 
-    def document_kv(self, text: str, spans: Tensor) -> Tensor:
+    def document_kv(self, text: str, spans: Tensor, each: int = 1) -> Tensor:
         """The Receiver's own KV at the Sharer's tokens of a document, keys re-based.
 
         Args:
             text: the document.
             spans: (positions, 2) characters of the Sharer's tokens.
+            each: Receiver tokens for each of them, as `fuser.alignment.read_as` chooses them.
 
         Returns:
-            (positions, width) float32: at each, KV of the Receiver token that overlaps it most (the later on a tie).
+            (positions, each * width) float32.
         """
         tokens = tokenise(self.tokenizer, text)  # spans and offsets stay on the CPU
         kept = self._prefill(tokens.ids[None], self._lead)
         start = len(self._lead_ids)
-        at = align(spans, tokens.offsets).to(self.device)
-        return self._bare(kept, 0, len(tokens.ids), start)[at]
+        at = read_as(spans, tokens.offsets, each).to(self.device)
+        return self._bare(kept, 0, len(tokens.ids), start)[at].flatten(1)
 
     def cache(self, flat: Tensor) -> DynamicCache:
         """A cache of the prompt's head and then given KV (batch, positions, width), keys re-based; differentiable."""

@@ -58,14 +58,14 @@ def gather_moments(
     if not documents:
         raise ValueError("the regression needs training documents; add a source of them")
     with head.input_mean.device:
-        moments = Moments.empty(len(head.input_mean), reading.geometry.width)
+        moments = Moments.empty(len(head.input_mean), len(head.output_mean))
     available = sum(document.count for document in documents)
     wanted = [min(count, available) for count in counts]
     task = progress.add_task("reading for the regression", total=wanted[-1])
     for document in random.Random(0).sample(list(documents), len(documents)):
         raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
-        targets = reading.document_kv(document.text, document.spans).to(head.input_mean.device)
-        moments.add(head.standardise(raw.to(head.input_mean.device)), targets)
+        targets = reading.document_kv(document.text, document.spans, head.receiver_positions)
+        moments.add(head.standardise(raw.to(head.input_mean.device)), targets.to(head.input_mean.device))
         progress.advance(task, document.count)
         reached = [count for count in wanted if moments.count >= count]
         if reached:
@@ -91,7 +91,8 @@ def explained_variance(
         for document in documents:
             raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
             guesses.append(head.expand(head.encode(raw.to(head.input_mean.device))).cpu())
-            targets.append(reading.document_kv(document.text, document.spans).cpu())
+            found = reading.document_kv(document.text, document.spans, head.receiver_positions)
+            targets.append(found.reshape(-1, reading.geometry.width).cpu())
     return share_explained(torch.cat(guesses), torch.cat(targets), reading.geometry)
 
 

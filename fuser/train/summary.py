@@ -44,9 +44,11 @@ class SummaryTask(QuestionTask):
         if "summary" in setting.started:
             return {}
         translate = setting.heads.get("translate")
-        fits = isinstance(translate, TranslateHead) and (translate.layers, translate.code_dim) == (
-            head.layers,
-            head.config.code_dim,
+        shape = (head.layers, head.config.code_dim, head.receiver_positions)
+        fits = isinstance(translate, TranslateHead) and shape == (
+            translate.layers,
+            translate.code_dim,
+            translate.receiver_positions,
         )
         if not fits or not isinstance(translate, TranslateHead):
             config = TranslateConfig(code_dim=head.config.code_dim, sharer_layers=head.layers)

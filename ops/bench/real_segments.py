@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fuser.bundle import Bundle
     from fuser.data.document import Item
+    from fuser.expansion import Expansion
     from fuser.train.sharer_reading import SharerReading
 
 CODES = "codes"
@@ -106,24 +107,17 @@ def _codes(bundle: Bundle, reading: SharerReading, item: Item) -> Iterator[Sampl
     features, cached = reading.read(item)
     assert isinstance(cached, Cached)
     asked, document = cached.questions[0], features[: cached.count]
-    made: list[tuple[Any, Tensor, Tensor]] = []
+    made: list[tuple[Expansion, Tensor]] = []
     if (translate := bundle.translate) is not None:
         selection = bundle.config.selection
         chosen = choose(asked.scores, torch.arange(cached.count), selection, selection.positions)
-        made.append(
-            (translate, translate.encode(of_layers(document[chosen], translate)), translate.output_scale)
-        )
+        made.append((translate, translate.encode(of_layers(document[chosen], translate))))
     if (summary := bundle.summary) is not None:
         question = features[asked.start : asked.start + asked.count]
         expansion = summary.expansion or translate
         assert expansion is not None
         parts = [of_layers(part[None], summary) for part in (document, question)]
-        made.append((summary, summary.encode(*parts)[0], expansion.output_scale))
-    for head, codes, scale in made:
+        made.append((expansion, summary.encode(*parts)[0]))
+    for expansion, codes in made:
         spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape), "float32")
-
-        def judge(sent: Tensor, head: Any = head, scale: Tensor = scale) -> Tensor:
-            expanded: Tensor = head.expand(sent) / scale
-            return expanded
-
-        yield Sample(CODES, spec, codes.contiguous(), judge)
+        yield Sample(CODES, spec, codes.contiguous(), expansion.in_units)

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fuser.alignment import align, align_positions, align_tail
+from fuser.alignment import align, align_positions, align_tail, read_as
 from tests.fuser.byte_level import ascii_tokenizer, bytes_tokenizer, trimming_tokenizer, unicode_tokenizer
 
 TOKENIZERS = {
@@ -176,3 +176,10 @@ def test_two_thousand_positions_need_no_loop() -> None:
     start = torch.arange(count)
     spans = torch.stack([start, start + 1], 1)
     assert torch.equal(align(spans, spans), start)
+
+
+def test_a_sharer_token_is_read_as_the_receiver_tokens_at_its_ends() -> None:
+    sharer = torch.tensor([[0, 2], [2, 9], [9, 9], [9, 12]])
+    receiver = torch.tensor([[0, 2], [2, 4], [4, 6], [6, 9], [9, 14]])
+    assert read_as(sharer, receiver, 1).tolist() == [[0], [3], [3], [4]]
+    assert read_as(sharer, receiver, 2).tolist() == [[0, 0], [1, 3], [4, 4], [4, 4]]

@@ -95,6 +95,34 @@ def test_the_hidden_path_starts_as_an_identity() -> None:
     assert torch.equal(head.expand(codes), head.widen(codes))
 
 
+def test_a_code_becomes_two_positions_of_which_each_has_its_own_targets() -> None:
+    head = TranslateHead(TranslateConfig(code_dim=10, receiver_positions=2), SHARER, RECEIVER)
+    moments = Moments.empty(SHARER.width, 2 * RECEIVER.width)
+    for seed in range(2, 40):
+        features, targets = rows(seed, 40, 0.0)
+        moments.add(features, torch.cat((targets, 1 - 2 * targets), dim=1))
+    head.start(moments, RECEIVER, ridge=1e-6)
+    features, targets = rows(1000, 6, 0.0)
+    with torch.no_grad():
+        one_by_one = head.expand(head.encode(features.view(2, 3, -1)))
+        assert one_by_one.shape == (2, 6, RECEIVER.width)
+        first, second = one_by_one.flatten(0, 1).unflatten(0, (6, 2)).unbind(1)
+    torch.testing.assert_close(first, targets, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(second, 1 - 2 * targets, atol=0.02, rtol=0.02)
+    with pytest.raises(ValueError, match=r"receiver_positions is for maps"):
+        TranslateConfig(code_dim=10, maps="layer", receiver_positions=2)
+
+
+def test_what_codes_are_expanded_to_has_its_spread_as_unit() -> None:
+    head = TranslateHead(TranslateConfig(code_dim=6, receiver_positions=2), SHARER, RECEIVER)
+    head.output_scale.uniform_(0.5, 2)
+    head.output_mean.uniform_(-1, 1)
+    codes = torch.randn(3, 6)
+    torch.testing.assert_close(
+        (head.in_units(codes) * head.output_scale).view(6, -1), head.expand(codes), atol=1e-6, rtol=1e-6
+    )
+
+
 def test_no_positions_is_a_slice_of_nothing() -> None:
     head = TranslateHead(TranslateConfig(code_dim=6), SHARER, RECEIVER)
     assert head.expand(head.encode(torch.zeros(0, SHARER.width))).shape == (0, RECEIVER.width)

@@ -44,6 +44,19 @@ SOME_LAYERS = HEADS | {
 }
 
 
+TWO_EACH = HEADS | {
+    "translate": {"code_dim": 24, "prefix_positions": 3, "receiver_positions": 2},
+    "summary": {
+        "positions": 3,
+        "code_dim": 24,
+        "width": 8,
+        "heads": 2,
+        "groups": 1,
+        "expand": "translate",
+    },
+}
+
+
 def with_noise(setting: Setting) -> Setting:
     """The setting with heads of noise, in evaluation mode."""
     generator = torch.Generator().manual_seed(7)
@@ -60,7 +73,9 @@ def noisy(setting: Setting) -> Setting:
     return with_noise(setting)
 
 
-@pytest.mark.parametrize("tables", [HEADS, SOME_LAYERS], ids=["all-layers", "some-layers"])
+@pytest.mark.parametrize(
+    "tables", [HEADS, SOME_LAYERS, TWO_EACH], ids=["all-layers", "some-layers", "two-each"]
+)
 @pytest.mark.parametrize(
     ("kind", "make"), [(SliceKind.EXCERPT, DocumentTask), (SliceKind.SUMMARY, SummaryTask)]
 )
