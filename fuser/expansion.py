@@ -99,7 +99,8 @@ class Expansion(nn.Module):
         Keys are re-based.
         """
         flat = self._standardised(codes) * self.output_scale + self.output_mean
-        return flat.unflatten(-1, (self.receiver_positions, self._width)).flatten(-3, -2)
+        each: Tensor = flat.unflatten(-1, (self.receiver_positions, self._width))
+        return each.flatten(-3, -2)
 
     def in_units(self, codes: Tensor) -> Tensor:
         """What codes (..., code_dim) are expanded to, in units of its spread: (..., receiver_positions * width)."""
