@@ -1,4 +1,4 @@
-"""Find, for every Receiver position, the Sharer position that read the same characters.
+"""Find, for every Receiver position, the Sharer position that read the same characters; or the other way.
 
 Both models read their own natural tokens of the same text; spans of characters say which tokens belong
 together (DESIGN.md section 4). All of it is vectorised and works for any spans: several byte-level tokens may
@@ -65,19 +65,23 @@ def align(receiver_spans: Tensor, sharer_spans: Tensor) -> Tensor:
     return order[torch.where(same, twin, chosen)]
 
 
-def read_as(sharer_spans: Tensor, receiver_spans: Tensor, each: int) -> Tensor:
-    """Indices of the Receiver tokens that stand for each Sharer token, (Sharer tokens, each) int64.
+def read_as(sharer_spans: Tensor, receiver_spans: Tensor, receiver_positions: int) -> Tensor:
+    """Indices of the Receiver tokens that stand for each Sharer token, (Sharer tokens, receiver_positions) int64.
 
     Args:
         sharer_spans, receiver_spans: (tokens, 2) characters, int64.
-        each: 1 takes the one that overlaps most; 2 those at the first and at the last character, which are one and the
-            same where the Receiver has no more.
+        receiver_positions: 1 takes the one that overlaps most; 2 those at the first and at the last character, which
+            are one and the same where the Receiver has no more.
+
+    Raises:
+        ValueError: another number of positions.
     """
-    if each == 1:
+    if receiver_positions not in (1, 2):
+        raise ValueError(f"one or two Receiver positions stand for a Sharer token, not {receiver_positions}")
+    if receiver_positions == 1:
         return align(sharer_spans, receiver_spans)[:, None]
     starts, ends = sharer_spans.unbind(1)
-    ends = torch.maximum(ends, starts + 1)  # a token of no width reads the character behind it
-    edges = ((starts, starts + 1), (ends - 1, ends))
+    edges = ((starts, torch.minimum(starts + 1, ends)), (torch.maximum(ends - 1, starts), ends))
     return torch.stack([align(torch.stack(edge, 1), receiver_spans) for edge in edges], 1)
 
 

@@ -45,11 +45,10 @@ class Expansion(nn.Module):
         hidden: width of the residual MLP that refines the code before it is expanded; 0 leaves it out.
         prefix_positions: learnt Receiver positions put before the slice.
         per_layer: one map per Receiver layer from its own part of the code, instead of one from all of it.
-        receiver_positions: that each code is expanded to, one after the other.
+        receiver_positions: that each code is expanded to, one after the other; 1 with `per_layer`.
 
     Raises:
-        ValueError: `per_layer` with a code that does not part into as many equal pieces as there are layers, or with
-            several Receiver positions.
+        ValueError: `per_layer` with a code that does not part into as many equal pieces as there are layers.
     """
 
     output_mean: Tensor
@@ -74,8 +73,6 @@ class Expansion(nn.Module):
         self.register_buffer("output_scale", torch.ones(receiver_positions * receiver.width))
         self.widen: nn.Module
         if per_layer:
-            if receiver_positions > 1:
-                raise ValueError("a code per layer is expanded to one Receiver position, not several")
             if code_dim % receiver.layers:
                 raise ValueError(
                     f"code_dim {code_dim} does not part into the Receiver's {receiver.layers} layers"

@@ -155,7 +155,7 @@ class SummaryHead(nn.Module):
 
     @property
     def receiver_positions(self) -> int:
-        """Receiver positions that one of its own becomes: one, or as many as with a borrowed expansion."""
+        """Receiver positions that each summary position is expanded to."""
         return self._expansion.receiver_positions
 
     def expand(self, codes: Tensor) -> Tensor:

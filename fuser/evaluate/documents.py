@@ -144,7 +144,7 @@ class DocumentEvaluation:
         if excerpts is not None:
             if row in ("own", "own-all"):
                 each = bundle.require_translate().receiver_positions
-                slices = ReceiversOwn(asker.reading, asker.prefix, excerpts, each)
+                slices = ReceiversOwn(asker.reading, asker.prefix, excerpts, receiver_positions=each)
             elif row == "sharer-excerpt":
                 slices = SharersOwn(excerpts)
             else:

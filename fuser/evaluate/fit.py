@@ -24,9 +24,10 @@ def unfit(
     """For a document and a question the reason to leave it out, or None.
 
     All rows answer the same questions, so what one row cannot read is left out of all: the Sharer reads document and
-    question, the Receiver too (in the row that is given the text), behind its learnt prefix.
+    question, the Receiver too (in the row that is given the text), behind its learnt prefix; in the rows of all
+    positions it has as many for each of the Sharer's as the bundle expands a code to.
     """
-    pair = bundle.config
+    pair, each = bundle.config, 1 if bundle.translate is None else bundle.translate.receiver_positions
     prefix = bundle.prefix_kv(None)
     behind = ANSWER_TOKENS + (0 if prefix is None else len(prefix))
     ample = _room(pair, sharer, receiver, behind)
@@ -34,13 +35,13 @@ def unfit(
     def reason(document: str, question: str) -> str | None:
         if len(document) > max_document_chars:
             return _too_long(max_document_chars)
-        if _at_most(document + question) <= ample:
+        if each * _at_most(document + question) <= ample:
             return None
         asked = sharer_prompt(sharer.tokenizer, pair.sharer_prompt, document, question)
         if len(asked) + ANSWER_TOKENS > sharer.window:
             return _SHARER
         told = receiver_prompt(receiver.tokenizer, pair.receiver_prompt, document, question)
-        return _RECEIVER if len(told) + behind > receiver.window else None
+        return _RECEIVER if max(len(told), each * len(asked)) + behind > receiver.window else None
 
     return reason
 

@@ -28,7 +28,7 @@ class Slices(Protocol):
     """KV before questions."""
 
     def count(self, index: int) -> int:
-        """Positions before a question."""
+        """Sharer positions that stand before a question; as many or a multiple of them are taken."""
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
@@ -76,12 +76,12 @@ class ReceiversOwn:
 
     Args:
         prefix: (positions, width), the bundle's learnt prefix.
-        each: Receiver positions for each of the Sharer's, as many as the bundle's codes are expanded to.
+        receiver_positions: for each of the Sharer's, as many as the bundle's codes are expanded to.
     """
 
-    def __init__(self, reading: Reading, prefix: Tensor, excerpts: Excerpts, each: int) -> None:
+    def __init__(self, reading: Reading, prefix: Tensor, excerpts: Excerpts, receiver_positions: int) -> None:
         self._reading = reading
-        self._each = each
+        self._each = receiver_positions
         self._excerpts = excerpts
         with torch.inference_mode():
             before = reading.cache(prefix[None])

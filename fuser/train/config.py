@@ -57,7 +57,7 @@ class AnswerConfig:
     unanswerable_share: share of the document steps whose slices are of other documents, chosen by other questions,
         where `abstain` is the right reply: the Receiver learns to say so when a slice is about something else.
     recite_share: share of the document steps whose slice is a window of the document and the right reply the window's
-        text (`fuser.train.window`): every token of it is trained on, without labels. Translated excerpts alone.
+        text (`fuser.train.window`): each of its tokens is trained on, without labels. Translated excerpts alone.
     evaluate_every, checkpoint_every: steps between. validation: examples of each task that are evaluated, at most.
     """
 

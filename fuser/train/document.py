@@ -70,7 +70,7 @@ class DocumentTask(QuestionTask):
 
     def loss(self, batch: ExampleBatch[Example], control: Control) -> Outcome:
         """As in `Task`. Windows are where chance puts them in training, in the middle otherwise."""
-        if control != "recite":
+        if control != "recite" or control not in self.controls:
             return super().loss(batch, control)
         most = self._positions(batch.own)
         places = torch.rand(len(batch)) if self._translate.training else torch.full((len(batch),), 0.5)

@@ -14,7 +14,7 @@ def save_explained(directory: Path, explained: Tensor, held_out: int, trained: i
     Args:
         directory: made if absent.
         explained: (layers, 2) float32, share of variance explained of K and V on held-out text.
-        held_out: positions it was measured on. trained: positions of the regression.
+        held_out: positions it was measured on. trained: positions of the regression; 0 where a bundle was the start.
     """
     directory.mkdir(parents=True, exist_ok=True)
     key, value = explained.mean(0).tolist()
@@ -30,7 +30,8 @@ def save_explained(directory: Path, explained: Tensor, held_out: int, trained: i
     }
     (directory / "regression.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     lines = [
-        f"Variance explained on {held_out} held-out positions, after {trained} positions of text.",
+        f"Variance explained on {held_out} held-out positions, "
+        + (f"after {trained} positions of text." if trained else "by the bundle that the run starts from."),
         "",
         "| Receiver layer | K | V |",
         "|---|---|---|",

@@ -89,7 +89,10 @@ def probe(
 
 
 class _Prober:
-    """Heads of the setting's pair, started from moments and judged on its held-out documents."""
+    """Heads of the setting's pair, started from moments and judged on its held-out documents.
+
+    They expand a code to one Receiver position, also where the run's head has two.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting

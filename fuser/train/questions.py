@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from fuser.prompt import tokenise
+from fuser.prompt import plain, tokenise
 from fuser.summary import SummaryHead
 from fuser.train.answer import Row, behind
 from fuser.train.batch import ExampleBatch, Examples, spread
@@ -96,7 +96,7 @@ class QuestionTask(ABC):
         for name, share in self._shares.items():
             if _due(step, share / left):
                 return name
-            step -= int(step * share / left)  # its number among the steps that are not this one's
+            step -= int(step * (share / left))  # its number among the steps that are not this one's
             left -= share
         return "true"
 
@@ -118,7 +118,7 @@ class QuestionTask(ABC):
         ids, first = self.reading.question(question.text, reply, self.setting.end)
         if control != "text":
             return ids, first
-        text = tokenise(self.reading.tokenizer, document.text).ids
+        text = tokenise(self.reading.tokenizer, plain(document.text)).ids
         return torch.cat((text, ids)), len(text) + first
 
     def _together(self, found: Sequence[Example], split: str) -> Examples[Example]:

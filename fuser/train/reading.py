@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from fuser.alignment import read_as
 from fuser.geometry import Geometry
 from fuser.prefill import prefill
-from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, Tokens, render, tokenise
+from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, Tokens, plain, render, tokenise
 from fuser.rope import Rope
 from fuser.shared import SharedPositions, shared_positions
 from fuser.translate import split_kv
@@ -60,21 +60,21 @@ class Reading:
         """KV of the lead, (prefix_positions, width) float32, keys re-based: where the learnt prefix starts from."""
         return self._bare(self._lead, len(self.head), len(self._lead_ids))
 
-    def document_kv(self, text: str, spans: Tensor, each: int = 1) -> Tensor:
+    def document_kv(self, text: str, spans: Tensor, receiver_positions: int = 1) -> Tensor:
         """The Receiver's own KV at the Sharer's tokens of a document, keys re-based.
 
         Args:
-            text: the document.
+            text: the document, in which control tokens may stand.
             spans: (positions, 2) characters of the Sharer's tokens.
-            each: Receiver tokens for each of them, as `fuser.alignment.read_as` chooses them.
+            receiver_positions: for each of them, as `fuser.alignment.read_as` chooses them.
 
         Returns:
-            (positions, each * width) float32.
+            (positions, receiver_positions * width) float32.
         """
-        tokens = tokenise(self.tokenizer, text)  # spans and offsets stay on the CPU
+        tokens = tokenise(self.tokenizer, plain(text))  # spans and offsets stay on the CPU
         kept = self._prefill(tokens.ids[None], self._lead)
         start = len(self._lead_ids)
-        at = read_as(spans, tokens.offsets, each).to(self.device)
+        at = read_as(spans, tokens.offsets, receiver_positions).to(self.device)
         return self._bare(kept, 0, len(tokens.ids), start)[at].flatten(1)
 
     def cache(self, flat: Tensor) -> DynamicCache:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fuser.prompt import plain
 from fuser.train.cached import Cached
 
 RECITE = "Which words are in the note?"
@@ -24,7 +25,7 @@ class Window:
 def window_of(document: Cached, positions: int, at: float) -> Window:
     """The window of so many positions that begins at a word, at that share of the document or just before it.
 
-    Its text ends with a whole word, unless the window holds no whole one.
+    Its text ends with a whole word (a run of letters and digits), unless the window holds no whole one.
 
     Args:
         at: in [0, 1].
@@ -34,7 +35,8 @@ def window_of(document: Cached, positions: int, at: float) -> Window:
     """
     if positions > document.count:
         raise ValueError(f"a window of {positions} positions does not fit a document of {document.count}")
-    text, begins = document.text, document.spans[:, 0].tolist()
+    text = plain(document.text)  # as it stands in the prompt, whose characters the spans count
+    begins = document.spans[:, 0].clamp(min=0).tolist()
     first = round(at * (document.count - positions))
     while first and _joined(text, begins[first]):
         first -= 1

@@ -182,4 +182,4 @@ def test_a_sharer_token_is_read_as_the_receiver_tokens_at_its_ends() -> None:
     sharer = torch.tensor([[0, 2], [2, 9], [9, 9], [9, 12]])
     receiver = torch.tensor([[0, 2], [2, 4], [4, 6], [6, 9], [9, 14]])
     assert read_as(sharer, receiver, 1).tolist() == [[0], [3], [3], [4]]
-    assert read_as(sharer, receiver, 2).tolist() == [[0, 0], [1, 3], [4, 4], [4, 4]]
+    assert read_as(sharer, receiver, 2).tolist() == [[0, 0], [1, 3], [3, 3], [4, 4]]

@@ -24,14 +24,14 @@ def _load(tmp_path: Path, old: str, new: str) -> TrainConfig:
 def test_the_shipped_config_is_read() -> None:
     config = TrainConfig.load(SHIPPED)
     assert config.translate is not None
-    assert config.translate.code_dim == 512
-    assert [source.validation for source in config.sources] == [False, False, True, False]
+    assert config.translate.code_dim == 384
+    assert [source.validation for source in config.sources] == [False] * 3 + [True] * 3
 
 
 def test_the_second_run_starts_from_the_bundle_of_the_first_and_reads_as_it_does() -> None:
     first, second = TrainConfig.load(SHIPPED), TrainConfig.load(MORE)
     assert second.init == first.output
-    for name in ("sharer", "receiver", "translate", "selection", "scorer", "dtype", "lead", "dials"):
+    for name in ("sharer", "receiver", "translate", "selection", "scorer", "dtype", "lead"):
         assert getattr(second, name) == getattr(first, name)
     assert second.sharer_prompt == first.sharer_prompt
     assert second.receiver_prompt == first.receiver_prompt
@@ -42,28 +42,37 @@ def test_the_second_run_starts_from_the_bundle_of_the_first_and_reads_as_it_does
     [
         ("ridge = 0.02", "rigde = 0.02", "unknown key rigde"),
         ("[answer]\nsteps", "[answer]\nstep", "unknown key answer.step"),
-        ("steps = 1000", "steps = 0", "steps must be at least 1"),
-        ("text_share = 0.06", "text_share = 1.5", "text_share"),
-        ("text_share = 0.06", "text_share = 0.06\nunanswerable_share = 0.95", "leave no steps"),
-        ("text_share = 0.06", "text_share = 0.06\nrecite_share = 0.95", "leave no steps"),
-        ("text_share = 0.06", 'text_share = 0.06\nabstain = " "', "abstain"),
-        ("documents = 1200", "documents = 1200\ncontinuations = -1", "continuations"),
+        ("steps = 1600", "steps = 0", "steps must be at least 1"),
+        ("text_share = 0.04", "text_share = 1.5", "text_share"),
+        ("unanswerable_share = 0.04", "unanswerable_share = 0.95", "leave no steps"),
+        ("recite_share = 0.35", "recite_share = 0.95", "leave no steps"),
+        ("text_share = 0.04", 'text_share = 0.04\nabstain = " "', "abstain"),
+        ("continuations = 2", "continuations = -1", "continuations"),
         ("validation = true", "validation = true\ncontinuations = 1", "training documents alone"),
         ("seed = 1\n", 'seed = 1\ninit = "runs/demo-pair/bundle"\n', "one directory"),
         ("[translate]", 'init = "other"\n[lora]\n[translate]', "no init"),
         ("[selection]", "[fuse]\nrnak = 3\n[selection]", "unknown key fuse.rnak"),
         ("[selection]", "[noise]\nbits = 1\n[selection]", "noise.bits"),
         ("bits = [0, 4, 4, 8]", "bits = [1]", "dials.bits"),
-        ("code_dims = [48, ", "code_dims = [0, ", "dials.positions and dials.code_dims"),
-        ("code_dims = [48, ", "code_dims = [513, ", "dials.code_dims goes beyond"),
+        ("code_dims = [96, ", "code_dims = [0, ", "dials.positions and dials.code_dims"),
+        ("code_dims = [96, ", "code_dims = [385, ", "dials.code_dims goes beyond"),
         ("positions = [8, ", "positions = [100, ", "dials.positions goes beyond"),
-        ("[translate]\ncode_dim = 512\nprefix_positions = 56", "", "nothing to train"),
+        (
+            "[translate]\ncode_dim = 384\nprefix_positions = 56\nreceiver_positions = 2",
+            "",
+            "nothing to train",
+        ),
+        (
+            "[translate]\ncode_dim = 384\nprefix_positions = 56\nreceiver_positions = 2",
+            "[fuse]",
+            "trains a translate head",
+        ),
         ("seed = 1", "seed = 1\ngate_price = -1.0", "gate_price"),
         ("ridge = 0.02", "ridge = ", "run.toml"),
         ("ridge = 0.02", "ridge = nan", "ridge must be a number"),
-        ("learning_rate = 2e-4", "learning_rate = nan", "learning_rate must be a number"),
-        ("learning_rate = 2e-4", "warmup = -5", "warmup must not be negative"),
-        ("learning_rate = 2e-4", "gate_learning_rate = inf", "gate_learning_rate must be a number"),
+        ("\nlearning_rate = 1.5e-4", "\nlearning_rate = nan", "learning_rate must be a number"),
+        ("\nlearning_rate = 1.5e-4", "\nwarmup = -5", "warmup must not be negative"),
+        ("\nlearning_rate = 1.5e-4", "\ngate_learning_rate = inf", "gate_learning_rate must be a number"),
         (
             "regression_positions = 150000",
             "regression_positions = 0",
@@ -81,7 +90,7 @@ def test_the_fuse_table_is_either_family_with_a_layer_map_by_name(tmp_path: Path
     compact = _load(tmp_path, "[selection]", '[fuse]\nrank = 8\nlayer_map = "nearest"\n[selection]')
     found = compact.fuse_config(6, 4)
     assert isinstance(found, CompactConfig)
-    assert (found.rank, found.anneal_steps) == (8, 1000)  # as many as the run has steps
+    assert (found.rank, found.anneal_steps) == (8, 1600)  # as many as the run has steps
     assert found.layer_map.sources == (0, 1, 1, 2, 2, 3)
     public = _load(tmp_path, "[selection]", '[fuse]\nkind = "c2c"\nhidden_dim = 16\n[selection]')
     found = public.fuse_config(6, 4)

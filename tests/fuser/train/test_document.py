@@ -20,6 +20,7 @@ from fuser.train.setting import Setting
 from fuser.train.sources import AnyItem
 from fuser.train.summary import SummaryTask
 from fuser.train.window import RECITE, window_of
+from kvwire.errors import TooLarge
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -45,7 +46,7 @@ SOME_LAYERS = HEADS | {
 
 
 TWO_EACH = HEADS | {
-    "translate": {"code_dim": 24, "prefix_positions": 3, "receiver_positions": 2},
+    "translate": {"code_dim": 24, "prefix_positions": 6, "receiver_positions": 2},
     "summary": {
         "positions": 3,
         "code_dim": 24,
@@ -107,6 +108,29 @@ def test_what_the_receiver_has_in_training_is_what_the_service_gives_it(
             for layer, (k, v) in enumerate(zip(local.keys, local.values, strict=True)):
                 torch.testing.assert_close(cache.layers[layer].keys[row], k[0], atol=1e-4, rtol=1e-4)
                 torch.testing.assert_close(cache.layers[layer].values[row], v[0], atol=1e-4, rtol=1e-4)
+
+
+def test_two_positions_a_code_count_twice_in_the_receiver_s_window(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    noisy = with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, TWO_EACH))
+    bundle = Bundle(noisy.bundle, **noisy.heads)  # type: ignore[arg-type]
+    sharer = Sharer(*load_model(tiny_sharer), bundle)
+    receiver = Receiver(noisy.reading.model, noisy.reading.tokenizer, bundle)
+    document = noisy.train.documents[0]
+    question = document.questions[0].text
+    sections = (
+        Section(Role.DOCUMENT, Visibility.CLOUD, document_id="it"),
+        Section(Role.QUESTION, Visibility.SHARED, text=question),
+    )
+    asked = (sharer, receiver, sections, {"it": document.text}, SliceKind.EXCERPT, 99, 1)
+    before = answer_in_one_process(*asked).keys[0].shape[2]
+    _, tokens = noisy.reading.question(question, "", noisy.end)
+    receiver.window = before + tokens + 1
+    answer_in_one_process(*asked)
+    receiver.window -= 1
+    with pytest.raises(TooLarge, match="Receiver prompt positions"):
+        answer_in_one_process(*asked)
 
 
 @pytest.mark.parametrize("make", TASKS)
@@ -203,6 +227,25 @@ def test_the_start_regresses_reports_and_takes_the_lead_as_prefix(setting: Setti
     head, translate = (setting.heads[name].state_dict() for name in ("summary", "translate"))
     assert torch.equal(head["input_mean"], translate["input_mean"])
     assert torch.equal(head["expansion.widen.weight"], translate["widen.weight"])
+
+
+def test_two_positions_of_a_code_start_as_the_receiver_s_own_two(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    """Of summaries with an expansion of their own each code is one position, found by a closed form of its own."""
+    summary = TWO_EACH["summary"] | {"expand": "own"}
+    setting = tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, TWO_EACH | {"summary": summary})
+    task, other = DocumentTask(setting), SummaryTask(setting)
+    with Progress(disable=True) as progress:
+        explained = task.start(progress)
+        other.start(progress)
+    assert min(explained["key"]) > 0.05  # of random models: as of one position
+    head = task.modules()["translate"]
+    assert head.get_parameter("widen.weight").shape[0] == 2 * setting.bundle.receiver_geometry.width
+    (batch,) = task.epoch(2, 0)[:1]
+    with torch.no_grad():
+        assert task.slice(batch.own).shape[1] == 2 * other.setting.config.selection.positions
+        assert other.slice(batch.own).shape[1] == summary["positions"]
 
 
 def test_a_fixed_share_of_the_steps_reads_text(setting: Setting) -> None:

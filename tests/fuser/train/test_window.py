@@ -35,6 +35,11 @@ def test_a_window_begins_at_a_word_and_its_text_ends_with_one(
     assert window.text == held.strip()
 
 
+def test_a_window_of_control_tokens_is_spelt_as_in_the_prompt() -> None:
+    window = window_of(document("Use <|end|> here", [3, 5, 6, 11, 17]), 5, 0.0)  # of "Use < |end|> here"
+    assert window.text == "Use < |end|> here"
+
+
 def test_a_window_longer_than_its_document_is_refused() -> None:
     with pytest.raises(ValueError, match="15 positions does not fit"):
         window_of(document(TEXT, ENDS), 15, 0.0)
