@@ -11,7 +11,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuser.train.answer import behind
+from fuser.train.answer import Row
 from fuser.train.batch import ExampleBatch
 from fuser.train.excerpt import Example, Excerpts
 from fuser.train.explained import save_explained
@@ -19,7 +19,7 @@ from fuser.train.noise import quantisation_noise
 from fuser.train.questions import QuestionTask
 from fuser.train.regress import explained_variance, gather_moments, standardise_as
 from fuser.train.setting import Setting
-from fuser.train.task import Control, Outcome
+from fuser.train.task import Control
 from fuser.train.window import RECITE, window_of
 from fuser.translate import TranslateHead
 
@@ -68,18 +68,17 @@ class DocumentTask(QuestionTask):
         """With the share of windows."""
         return super().shares(prefixed) | {"recite": self.setting.config.answer.recite_share}
 
-    def loss(self, batch: ExampleBatch[Example], control: Control) -> Outcome:
-        """As in `Task`. Windows are where chance puts them in training, in the middle otherwise."""
-        if control != "recite" or control not in self.controls:
-            return super().loss(batch, control)
+    def posed(self, batch: ExampleBatch[Example], control: Control) -> tuple[Tensor | None, list[Row]]:
+        """Of windows too: where chance puts them in training, in the middle otherwise."""
+        if control != "recite":
+            return super().posed(batch, control)
         most = self._positions(batch.own)
         places = torch.rand(len(batch)) if self._translate.training else torch.full((len(batch),), 0.5)
         documents = [document for document, _ in batch.own]
         windows = [window_of(d, most, at) for d, at in zip(documents, places.tolist(), strict=True)]
         features = self._excerpts.at([(d, w.positions) for d, w in zip(documents, windows, strict=True)])
-        flat = torch.cat((self.prefix(len(batch)), self._translated(features)), dim=1)
         rows = [self.reading.question(RECITE, window.text, self.setting.end) for window in windows]
-        return behind(self.reading, flat, rows, self.setting.end)
+        return self._translated(features), rows
 
     def _positions(self, examples: Sequence[Example]) -> int:
         """Positions in the slices of a batch: as a plan would have, as many as the shortest document allows."""

@@ -83,6 +83,7 @@ def prepare(config: TrainConfig) -> Setting:
     reading = Reading(model, tokenizer, config.receiver_prompt, config.lead)
     theirs = Geometry.of(load_config(sharer))
     init, settings = Bundle.load(config.init) if config.init else None, config.answer
+    taught = "" if init is None else init.config.abstain
     bundle = BundleConfig(
         sharer=model_ref(sharer),
         receiver=model_ref(receiver),
@@ -94,11 +95,7 @@ def prepare(config: TrainConfig) -> Setting:
         translate=config.translate,
         selection=config.selection,
         summary=config.summary,
-        abstain=settings.abstain
-        if settings.unanswerable_share
-        else ""
-        if init is None
-        else init.config.abstain,
+        abstain=settings.abstain if settings.unanswerable_share else taught,
     )
     torch.manual_seed(config.seed)
     heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}

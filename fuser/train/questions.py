@@ -106,11 +106,18 @@ class QuestionTask(ABC):
             raise ValueError(
                 f"the {self.name} task has no control {control}; it has {', '.join(self.controls)}"
             )
+        slices, rows = self.posed(batch, control)
         flat = self.prefix(len(batch))
-        if control not in ("alone", "text"):
-            flat = torch.cat((flat, self.slice(batch.own if control == "true" else batch.other)), dim=1)
-        rows = [self._row(example, control) for example in batch.own]
+        if slices is not None:
+            flat = torch.cat((flat, slices), dim=1)
         return behind(self.reading, flat, rows, self.setting.end)
+
+    def posed(self, batch: ExampleBatch[Example], control: Control) -> tuple[Tensor | None, list[Row]]:
+        """What stands behind the prefix, as `slice` gives it, or nothing; and what is then read, with its reply."""
+        slices = None
+        if control not in ("alone", "text"):
+            slices = self.slice(batch.own if control == "true" else batch.other)
+        return slices, [self._row(example, control) for example in batch.own]
 
     def _row(self, example: Example, control: Control) -> Row:
         document, question = example
