@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fuser.data.hub import PREFIX, HubName
 from fuser.data.load import RECORDS
+from fuser.data.records.generate import TRAINING
 
 _OTHER = re.compile(r"(dev|test|valid|val|eval)(set)?|validation|evaluation|held_?out")
 """Words in a file's name, or its folder's, that mark it as no training data."""
@@ -20,7 +21,7 @@ def check_training(source: str) -> None:
     """
     if source.startswith(RECORDS):
         split = source.removeprefix(RECORDS)
-        found = None if split == "train" else split
+        found = None if split in TRAINING else split
     elif source.startswith(PREFIX):
         named = HubName.parse(source).split
         found = None if named is None or named.startswith("train") else named

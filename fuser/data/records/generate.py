@@ -1,7 +1,9 @@
 """Records for training and evaluation: fictional documents, questions and short answers, generated from a seed.
 
-What could be learnt by heart is divided: about a fifth of all names and values, one statement and one question of every
-attribute, and 15 % of the attributes never occur in split `train`.
+What could be learnt by heart is divided: about a fifth of all names and values, one statement and one question of
+every attribute, and 15 % of the attributes never occur in split `train`. Splits `coined` and `heldout_coined` are like
+`train` and `heldout`, but most of their questions ask for names, and names are put together from syllables: hardly any
+occurs twice.
 """
 
 from collections.abc import Iterator
@@ -10,11 +12,15 @@ from random import Random
 
 from fuser.data.records.attributes import BY_DOMAIN, Attribute
 from fuser.data.records.text import Fact, document, question
-from fuser.data.records.values import MONTHS, Entity, entity, value
+from fuser.data.records.values import MONTHS, NAME_KINDS, Entity, entity, value
 from fuser.data.records.words import LISTS, SHARED_LISTS, Words
 from fuser.data.records.words_names import COMPANY_TAILS
 
-SPLITS = ("train", "heldout", "heldout_attributes")
+SPLITS = ("train", "heldout", "heldout_attributes", "coined", "heldout_coined")
+TRAINING = ("train", "coined")
+"""The splits to train on."""
+_LIKE = {"coined": "train", "heldout_coined": "heldout"}
+"""Splits of coined names: the split whose attributes and phrasings they have."""
 WORDS = (25, 110)
 """Fewest and most words of a document."""
 SENTENCES = 7
@@ -47,10 +53,10 @@ def generate(seed: int, count: int, split: str) -> Iterator[Record]:
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    words = Words(Random(f"{split}:{seed}"), heldout=split != "train")
+    words = Words(Random(f"{split}:{seed}"), heldout=split not in TRAINING, coined=split in _LIKE)
     seen: set[str] = set()
     while len(seen) < count:
-        record = _record(words, split)
+        record = _record(words, split, _LIKE.get(split, split))
         if record is not None and record.document not in seen:
             seen.add(record.document)
             yield record
@@ -85,10 +91,12 @@ _DOMAINS = {
 
 
 def _attribute(words: Words, who: Entity, taken: set[str], split: str) -> Attribute | None:
-    """An attribute that `who` does not have yet; in heldout_attributes mostly one to ask for."""
+    """An attribute that `who` does not have yet; mostly one held out, or of names, where questions ask for those."""
     free = [attribute for attribute in _USABLE[who.domain, split] if attribute.name not in taken]
     if split == "heldout_attributes" and words.random.random() < 0.75:
         free = [attribute for attribute in free if attribute.heldout] or free
+    if words.coined and words.random.random() < 0.75:
+        free = [attribute for attribute in free if attribute.kind in NAME_KINDS] or free
     return words.random.choice(free) if free else None
 
 
@@ -142,16 +150,16 @@ _COMMON = frozenset(
 """Words that two names or values may have in common."""
 
 
-def _record(words: Words, split: str) -> Record | None:
-    """One record, or None when the draw does not fit."""
-    facts = _facts(words, split)
+def _record(words: Words, split: str, like: str) -> Record | None:
+    """One record of `split`, with attributes as in split `like`, or None when the draw does not fit."""
+    facts = _facts(words, like)
     if len(facts) < 2 or not _distinct(facts):
         return None
     neutral = words.random.randint(0, min(3, SENTENCES - len(facts)))
     text = document(facts, neutral, words)
     if not WORDS[0] <= len(text.split()) <= WORDS[1] or any(text.count(fact.value) != 1 for fact in facts):
         return None
-    asked = [fact for fact in facts if _askable(fact.attribute, split)]
+    asked = [fact for fact in facts if _askable(fact.attribute, like)]
     if len(asked) < 2:
         return None
     chosen = words.random.sample(asked, min(len(asked), words.random.randint(2, 4)))

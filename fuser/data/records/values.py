@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fuser.data.records.words import LISTS, Words
+from fuser.data.records.words import COINED_LISTS, LISTS, Words
 
 _NAMES_OF_MONTHS = "January February March April May June July August September October November December"
 MONTHS = _NAMES_OF_MONTHS.split()
@@ -129,6 +129,8 @@ COMPOSED: dict[str, Callable[[Words], str]] = {
 }
 """Kinds made of words that are each held out."""
 
+NAME_KINDS = frozenset({*COINED_LISTS, "person", "doctor", "university", "street", "venue"})
+"""Kinds with a name in them that can be coined."""
 PERSON_KINDS = frozenset({"person", "doctor"})
 """After such a value, `she` or `he` could mean the wrong person."""
 THING_KINDS = frozenset({"company", "university", "hotel", "street", "venue", "server", "product", "cargo"})

@@ -1,6 +1,7 @@
 """`Words`: the draws of one split from the word lists, so that held-out words never reach training."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from functools import cache
 from random import Random
@@ -14,6 +15,9 @@ CLOSED = frozenset({"blood", "weekday"})
 """Kinds too small to hold anything out: attributes with them are asked in split `train` only."""
 SHARED_LISTS = frozenset(name for name in LISTS if name.endswith(" noun") and name != "title noun")
 """Common nouns inside a name: shared by all splits, the name around them is held out by its other part."""
+COINED_LISTS = ("woman", "man", "last", "place", "petname", "medicine")
+"""Lists of names that can be coined: every real document is full of names that no training has seen."""
+_SYLLABLE = re.compile(r"[^aeiouy]*[aeiouy]+(?:[^aeiouy]+$)?|[^aeiouy]+", re.IGNORECASE)
 
 
 @cache
@@ -29,15 +33,32 @@ def half(name: str, heldout: bool) -> list[str]:
     return [word for word in LISTS[name] if is_heldout(word) == heldout]
 
 
-class Words:
-    """Draws of one split. Words of lists come from that split's half; composed strings are drawn until they fit."""
+@cache
+def syllables(name: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The first, the inner and the last syllables (roughly) of the words of list `name`."""
+    parts = [_SYLLABLE.findall(word) for word in LISTS[name]]
+    inner = tuple(part for word in parts for part in word[1:-1])
+    return tuple(word[0] for word in parts), inner, tuple(word[-1].lower() for word in parts)
 
-    def __init__(self, random: Random, heldout: bool) -> None:
-        self.random, self.heldout = random, heldout
+
+class Words:
+    """Draws of one split. Words of lists come from that split's half; composed strings are drawn until they fit.
+
+    coined: the names of `COINED_LISTS` are put together from syllables of the list, and hardly ever one of it.
+    """
+
+    def __init__(self, random: Random, heldout: bool, coined: bool = False) -> None:
+        self.random, self.heldout, self.coined = random, heldout, coined
         self.lists = {name: half(name, heldout) for name in LISTS}
 
     def word(self, name: str) -> str:
+        if self.coined and name in COINED_LISTS:
+            return self.fitting(lambda: self._coin(*syllables(name)))
         return self.random.choice(self.lists[name])
+
+    def _coin(self, first: tuple[str, ...], inner: tuple[str, ...], last: tuple[str, ...]) -> str:
+        choice, between = self.random.choice, self.random.choice((0, 0, 1, 1, 2))
+        return "".join((choice(first), *(choice(inner) for _ in range(between)), choice(last)))
 
     def fitting(self, make: Callable[[], str]) -> str:
         """The first string of `make` on this split's side of the hash."""

@@ -9,9 +9,9 @@ import pytest
 
 from fuser.data.records.attributes import ATTRIBUTES, Attribute
 from fuser.data.records.fillers import FILLERS
-from fuser.data.records.generate import SPLITS, WORDS, Example, Record, generate
+from fuser.data.records.generate import SPLITS, TRAINING, WORDS, Example, Record, generate
 from fuser.data.records.values import COMPOSED, GENERATED
-from fuser.data.records.words import CLOSED, LISTS, SHARED_LISTS, half, is_heldout
+from fuser.data.records.words import CLOSED, COINED_LISTS, LISTS, SHARED_LISTS, half, is_heldout
 
 COUNT = 2000
 
@@ -107,11 +107,11 @@ def test_lists_are_long_without_repeats_and_a_fifth_is_held_out() -> None:
     assert 0.15 < sum(map(is_heldout, everything)) / len(everything) < 0.25
 
 
-@pytest.mark.parametrize("split", ["heldout", "heldout_attributes"])
-def test_no_answer_of_a_held_out_split_is_an_answer_in_train(
+@pytest.mark.parametrize("split", sorted({*SPLITS} - {*TRAINING}))
+def test_no_answer_of_a_held_out_split_is_an_answer_in_training(
     records: dict[str, list[Record]], split: str
 ) -> None:
-    train = {example.answer for example in examples(records["train"])}
+    train = {example.answer for name in TRAINING for example in examples(records[name])}
     assert train.isdisjoint(example.answer for example in examples(records[split]))
 
 
@@ -129,21 +129,33 @@ def test_names_of_people_and_places_are_divided(records: dict[str, list[Record]]
             assert used[split].isdisjoint(set(half(name, heldout=False)) - shared), name
 
 
+@pytest.mark.parametrize("split", ["coined", "heldout_coined"])
+def test_coined_names_are_most_answers_and_hardly_ever_occur_twice(
+    records: dict[str, list[Record]], split: str
+) -> None:
+    found = examples(records[split])
+    names = [example.answer for example in found if attribute_of(example).kind in ("person", *COINED_LISTS)]
+    assert len(names) > 0.4 * len(found)
+    assert len(set(names)) > 0.9 * len(names)
+    known = {word for name in COINED_LISTS for word in LISTS[name]}
+    assert sum(any(word in known for word in name.split()) for name in names) < 0.1 * len(names)
+
+
 def test_whole_attributes_are_held_out(records: dict[str, list[Record]]) -> None:
     for split in SPLITS:
         for example in examples(records[split]):
             attribute = attribute_of(example)
             assert attribute.heldout == (split == "heldout_attributes")
-            assert split == "train" or not attribute.closed
+            assert split in TRAINING or not attribute.closed
 
 
-def test_held_out_questions_never_occur_in_train(records: dict[str, list[Record]]) -> None:
+def test_held_out_questions_never_occur_in_training(records: dict[str, list[Record]]) -> None:
     for example in examples(records["train"]):
         for template in attribute_of(example).heldout_questions:
             assert not as_pattern(template).fullmatch(example.question)
 
 
-def test_held_out_statements_never_occur_in_train(records: dict[str, list[Record]]) -> None:
+def test_held_out_statements_never_occur_in_training(records: dict[str, list[Record]]) -> None:
     checked = 0
     for example in examples(records["train"]):
         attribute = attribute_of(example)
