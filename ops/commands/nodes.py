@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,18 +51,25 @@ def ask(
         int | None, typer.Option(min=0, help="Bytes of the slice at most; 0 is no cap.")
     ] = None,
     deadline: Annotated[float | None, typer.Option(min=0.05, help="Seconds that the slice may take.")] = None,
+    codec: Annotated[str | None, typer.Option(help="Codec of the slice, in place of a picked plan.")] = None,
+    positions: Annotated[
+        int | None, typer.Option(min=1, help="Positions at most, in place of a picked plan.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask one question from this machine, as an edge."""
     from edge_node import Assistant
 
     with Assistant.from_config(config) as assistant:
+        usual = assistant.config.share.configured
+        dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         stream = assistant.stream(
             question,
             document,
             notes=None if notes is None else notes.read_text(encoding="utf-8"),
             max_new_tokens=max_new_tokens,
             deadline_s=deadline,
+            plan=dialled if codec or positions else None,
             max_bytes=max_bytes,
             source="receiver-only" if alone else "auto",
         )

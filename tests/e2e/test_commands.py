@@ -41,6 +41,12 @@ def test_a_document_that_is_added_can_be_asked_about(
     assert spoken.exit_code == 0
     assert spoken.stdout.startswith(answer["text"])
     assert "5 positions" in spoken.stdout
+    dialled = runner.invoke(app, [*question, "--codec", "int8", "--positions", "3", "--json"])
+    answer = json.loads(dialled.stdout)
+    assert (answer["source"], answer["codec"], answer["positions"]) == ("fused", "int8", 3)
+    assert answer["plan_reason"] == "REQUESTED"
+    unknown = runner.invoke(app, [*question, "--codec", "zip"])
+    assert unknown.exit_code != 0 and "zip" in f"{unknown.stderr}{unknown.exception}"
     assert runner.invoke(app, ["documents", "remove", "boat", *cloud]).exit_code == 0
     gone = runner.invoke(app, question)
     assert gone.exit_code != 0
