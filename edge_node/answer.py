@@ -24,7 +24,7 @@ class Answer:
     """An answer and its account.
 
     Attributes:
-        text: what the Receiver generated; the Sharer, where it was relayed.
+        text: what the Receiver generated, less blanks before it; the Sharer, where it was relayed.
         tokens: how many tokens it has.
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not

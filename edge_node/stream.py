@@ -122,6 +122,9 @@ class AnswerStream:
                 piece = next(generated, None)
             if piece is None:
                 break
+            piece = piece if text else piece.lstrip()  # the blank that parts an answer from its prompt
+            if not piece:
+                continue
             first = self._since(self._started) if first is None else first
             text.append(piece)
             yield piece

@@ -184,7 +184,7 @@ def serving(service: SliceService, files: TlsFiles) -> Iterator[RunningServer]:
         server.close()
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Poll until the condition holds."""
     end = time.monotonic() + within_s
     while not condition():

@@ -67,7 +67,7 @@ def test_an_excerpt_answers_as_in_one_process(
 ) -> None:
     answer = assistant.ask(QUESTION, document=document)
     local = in_one_process(slice_service, receiver, sections_of(QUESTION, document), SliceKind.EXCERPT)
-    assert (answer.text, answer.tokens) == (local.text, len(local.draft.tokens))
+    assert (answer.text, answer.tokens) == (local.text.lstrip(), len(local.draft.tokens))
     assert (answer.source, answer.reason, answer.kind) == ("fused", None, "excerpt")
     assert answer.document == document and answer.codec == "raw"
     assert answer.positions == (0 if document == "empty" else 8) and answer.share_arrived == 1.0
@@ -92,7 +92,7 @@ def test_a_shared_slice_answers_as_in_one_process_with_notes_that_stay(
     notes = "The key hangs behind the clock. ✅"
     answer = assistant.ask(QUESTION, notes=notes)
     local = in_one_process(slice_service, receiver, sections_of(QUESTION, notes=notes), SliceKind.SHARED)
-    assert answer.text == local.text and answer.source == "fused" and answer.kind == "shared"
+    assert answer.text == local.text.lstrip() and answer.source == "fused" and answer.kind == "shared"
     assert all(section.text == QUESTION for section in server.service.requests[0].sections)
 
 
@@ -101,7 +101,7 @@ def test_a_shared_slice_beside_a_cloud_document(
 ) -> None:
     answer = assistant.ask(QUESTION, document="note-1", kind=SliceKind.SHARED)
     sections = sections_of(QUESTION, "note-1")
-    assert answer.text == in_one_process(slice_service, receiver, sections, SliceKind.SHARED).text
+    assert answer.text == in_one_process(slice_service, receiver, sections, SliceKind.SHARED).text.lstrip()
     assert answer.kind == "shared"
 
 
@@ -111,7 +111,7 @@ def test_a_summary_answers_as_in_one_process_whatever_the_document_holds(
     for document in ("note-1", "empty"):
         answer = assistant.ask(QUESTION, document=document, kind=SliceKind.SUMMARY)
         local = in_one_process(slice_service, receiver, sections_of(QUESTION, document), SliceKind.SUMMARY)
-        assert (answer.text, answer.source, answer.kind) == (local.text, "fused", "summary")
+        assert (answer.text, answer.source, answer.kind) == (local.text.lstrip(), "fused", "summary")
         assert (answer.positions, answer.payload_bytes) == (6, 6 * 20 * 4)
 
 
@@ -225,7 +225,7 @@ def test_without_a_cloud_the_receiver_answers_alone_and_says_why(
 ) -> None:
     answer = cut_off.ask(QUESTION, document="note-1")
     assert (answer.source, answer.reason) == ("receiver-only", "UNREACHABLE")
-    assert answer.text == receiver_alone(receiver, QUESTION, 8)
+    assert answer.text == receiver_alone(receiver, QUESTION, 8).lstrip()
     assert (answer.positions, answer.bytes_received, answer.share_arrived) == (0, 0, 0.0)
 
 
@@ -245,8 +245,8 @@ def test_the_receiver_alone_is_transformers_own_greedy_answer(
     generated = receiver.model.generate(
         input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], max_new_tokens=8, do_sample=False
     )[0, len(ids) :]
-    assert answer.text == receiver.tokenizer.decode(generated, skip_special_tokens=True)
-    assert answer.text == "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=8))
+    assert answer.text == receiver.tokenizer.decode(generated, skip_special_tokens=True).lstrip()
+    assert answer.text == "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=8)).lstrip()
     assert answer.reason == "REQUESTED" and not server.service.requests
 
 
@@ -287,7 +287,7 @@ def test_a_bad_or_late_slice_is_never_fused(
     server.service.tamper = tamper
     answer = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=2.0)
     assert (answer.source, answer.reason, answer.positions) == ("receiver-only", reason, 0)
-    assert answer.text == receiver_alone(receiver, QUESTION, 8)
+    assert answer.text == receiver_alone(receiver, QUESTION, 8).lstrip()
     server.service.tamper = lambda parts: parts
     assert assistant.ask(QUESTION, document="note-1", kind=kind).source == "fused"
 

@@ -179,7 +179,7 @@ def test_two_thousand_positions_need_no_loop() -> None:
 
 
 def test_a_sharer_token_is_read_as_the_receiver_tokens_at_its_ends() -> None:
-    sharer = torch.tensor([[0, 2], [2, 9], [9, 9], [9, 12]])
-    receiver = torch.tensor([[0, 2], [2, 4], [4, 6], [6, 9], [9, 14]])
-    assert read_as(sharer, receiver, 1).tolist() == [[0], [3], [3], [4]]
-    assert read_as(sharer, receiver, 2).tolist() == [[0, 0], [1, 3], [3, 3], [4, 4]]
+    sharer = torch.tensor([[0, 2], [2, 9], [9, 9], [9, 12], [14, 20]])
+    receiver = torch.tensor([[0, 2], [2, 4], [4, 6], [6, 9], [9, 14], [14, 18], [18, 20]])
+    assert read_as(sharer, receiver, 1).tolist() == [[0], [3], [3], [4], [5]]
+    assert read_as(sharer, receiver, 2).tolist() == [[0, 0], [1, 3], [3, 3], [4, 4], [5, 6]]

@@ -213,6 +213,54 @@ def test_codes_spend_their_bits_where_the_receiver_needs_them() -> None:
     assert cost(scatter.basis(16, widen.T @ widen)) < 0.6 * cost(scatter.basis(16))
 
 
+@pytest.fixture(scope="module")
+def two_each(setting: Setting) -> Bundle:
+    """Of excerpts alone: a third of a code is for the first of its two positions, a third for the second."""
+    assert setting.bundle.translate is not None
+    shape = replace(setting.bundle.translate, receiver_positions=2)
+    config = replace(setting.bundle, fuse=None, summary=None, translate=shape)
+    torch.manual_seed(6)
+    head = config.new_translate()
+    assert head is not None
+    head.eval().requires_grad_(False)
+    first, second = head.get_parameter("widen.weight").chunk(2)
+    first[:, 8:] = 0
+    second[:, :8] = second[:, 16:] = 0
+    return Bundle(config, translate=head)
+
+
+def test_a_bundle_of_two_positions_a_code_is_stored_and_loaded_with_its_bases(
+    setting: Setting, two_each: Bundle, tmp_path: Path
+) -> None:
+    found = calibrate(setting, two_each)
+    saved = found.save(tmp_path)
+    loaded = Bundle.load(tmp_path)
+    assert loaded.hash == saved == found.hash != two_each.hash
+    assert loaded.require_translate().receiver_positions == 2
+    assert loaded.config.codec_bases is not None and loaded.config.codec_bases.code_widths == (5, 20, 24)
+    hashes = [codec.parameters_hash for codec in found.codecs()]
+    assert [codec.parameters_hash for codec in loaded.codecs()] == hashes
+
+
+def test_codes_spend_their_bits_alike_on_what_either_of_two_positions_needs(
+    setting: Setting, two_each: Bundle
+) -> None:
+    found = calibrate(setting, two_each)
+    document = max(setting.train.documents, key=lambda document: document.count)
+    features = setting.cache.raw(document, torch.arange(document.count))
+    codes = found.require_translate().encode(features)
+    (spec,) = slice_specs(found, SliceKind.EXCERPT, Plan(codec="raw"), len(codes), "float32")
+    codec = found.codecs()[1]
+    wrong = codec.decode(codec.encode(codes, spec), spec) - codes
+
+    def thirds(numbers: torch.Tensor) -> torch.Tensor:
+        return numbers.square().view(-1, 3, 8).sum((0, 2))
+
+    first, second, neither = (thirds(wrong) / thirds(codes - codes.mean(0))).tolist()
+    assert max(first, second) < 0.02 and neither > 0.5
+    assert 0.5 < first / second < 2
+
+
 def test_bits_are_shared_out_so_that_every_segment_has_the_same_relative_error() -> None:
     def basis(spread: torch.Tensor) -> Basis:
         return Basis(torch.zeros(32), torch.eye(32).half(), spread)

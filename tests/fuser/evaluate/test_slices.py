@@ -5,19 +5,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.progress import Progress
+from torch import Tensor
 
+from fuser.alignment import read_as
 from fuser.bundle import Bundle
 from fuser.evaluate.batch import first_line
 from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.dial import Dial
 from fuser.evaluate.documents import DocumentEvaluation
+from fuser.evaluate.excerpt import Excerpts
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS
+from fuser.evaluate.sharer_cache import SharerCache
+from fuser.evaluate.slices import ReceiversOwn
+from fuser.models.load import load_model
+from fuser.prompt import tokenise
 from fuser.receiver import Receiver
+from fuser.rope import Rope
 from fuser.sharer import Sharer
+from fuser.train.reading import Reading
+from fuser.translate import features_of
 from kvwire.codec import CodecRegistry
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -27,6 +38,7 @@ from tests.in_one_process import answer_in_one_process
 
 SHORT = Plan(codec="raw", positions=4, code_dim=10)
 SMALL = Plan(codec="int8", code_dim=16, padded=True)
+LEAD = "Read what follows.\n"
 Answers = dict[str, dict[str, Prediction]]
 
 
@@ -145,3 +157,58 @@ def test_models_in_half_the_bits_answer_much_the_same(
     for row in rows:
         same = [a == b for a, b in zip(first[row], again[row], strict=True)]
         assert sum(same) >= len(same) // 2, row
+
+
+def read_plainly(receiver: Path, before: str, text: str) -> tuple[Tensor, Tensor]:
+    """KV of a text's tokens behind another text, from one pass over both, keys re-based; and the tokens' characters."""
+    network, tokenizer = load_model(receiver)
+    lead, tokens = tokenise(tokenizer, before).ids, tokenise(tokenizer, text)
+    ids = torch.cat((lead, tokens.ids))
+    with torch.inference_mode():
+        layers = network(ids[None], use_cache=True).past_key_values.layers
+    keys, values = (torch.stack([getattr(layer, half)[0] for layer in layers]) for half in ("keys", "values"))
+    keys = Rope(network).unrotate_all(keys, torch.arange(len(ids)))
+    return features_of(keys, values)[len(lead) :], tokens.offsets
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_chose(
+    each: int,
+    documents: list[DocumentQuestion],
+    tiny_bundle: Path,
+    tiny_sharer: Path,
+    tiny_receiver: Path,
+    tmp_path: Path,
+) -> None:
+    bundle, receiver = Bundle.load(tiny_bundle), Model(str(tiny_receiver))
+    cache, _ = SharerCache(documents, tmp_path).read(
+        bundle, Model(str(tiny_sharer)), Progress(disable=True), Deadline()
+    )
+    excerpts = Excerpts(bundle, cache, documents, bundle.config.selection)
+    style = bundle.config.receiver_prompt
+    reading = Reading(receiver.network, receiver.tokenizer, style, LEAD)
+    own = ReceiversOwn(reading, reading.prefix_kv(), excerpts, each)
+    longest = [i for i in range(len(documents)) if own.count(i) == bundle.config.selection.positions]
+    others = [i for i in range(len(documents)) if i not in longest]
+    assert len(longest) > 10 and len(others) > 1
+    apart: set[bool] = set()
+    for indices in (longest[:1], others, longest[:0:-1]):
+        taken, sent = own.take(indices)
+        assert sent == [0] * len(indices)
+        assert taken.shape == (len(indices), each * own.count(indices[0]), reading.geometry.width)
+        for index, rows in zip(indices, taken, strict=True):
+            kv, offsets = read_plainly(tiny_receiver, style.head + LEAD, documents[index].document)
+            spans = excerpts.document(index)[1][excerpts.positions(index)]
+            at = read_as(spans, offsets, each)
+            torch.testing.assert_close(rows, kv[at.flatten()], atol=1e-4, rtol=1e-4)
+            if each == 1:
+                shared = torch.minimum(spans[:, 1:], offsets[:, 1]) - torch.maximum(
+                    spans[:, :1], offsets[:, 0]
+                )
+                assert torch.equal(shared.gather(1, at)[:, 0], shared.amax(1))
+            else:
+                starts, ends = offsets[at].unbind(2)
+                first_and_last = torch.stack((spans[:, 0], spans[:, 1] - 1), 1)
+                assert bool(((starts <= first_and_last) & (first_and_last < ends)).all())
+                apart |= set((at[:, 0] != at[:, 1]).tolist())
+    assert each == 1 or apart == {False, True}, "tokens that the Receiver reads as one, and as several"
