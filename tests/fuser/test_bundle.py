@@ -25,7 +25,7 @@ from kvwire.errors import Unsupported
 from kvwire.identity import ModelRef
 from kvwire.segment import SliceKind
 
-SHIPPED = Path(fuser.bundle.__file__).parent / "bundles" / "qwen2.5-coder-0.5b--smollm2-135m"
+SHIPPED = Path(fuser.bundle.__file__).parent / "bundles"
 STYLE = PromptStyle("<s>", {"question": ("问 ", "\n")}, "A:")
 MAP = LayerMap.custom({1: 0, 3: 2}, 4, 3)
 CONFIG = BundleConfig(
@@ -235,11 +235,25 @@ def test_the_prefix_is_that_of_the_head_whose_slice_it_stands_before() -> None:
     assert randomised(dataclasses.replace(CONFIG, translate=None)).prefix_kv(None) is None
 
 
-def test_the_shipped_bundle_keeps_its_text_and_its_hash() -> None:
+@pytest.mark.parametrize(
+    ("pair", "digest"),
+    [
+        (
+            "qwen2.5-coder-0.5b--smollm2-135m",
+            "d3c06334ac47da5b2c30851ee38ae34c69a4ee0ab4e96a5262dbd88f66945daf",
+        ),
+        (
+            "qwen2.5-coder-1.5b--smollm2-135m",
+            "dee8bb4833ca9408bfa7599170ff3011eecbb38d2cca3bcd5cf320dd5a9f7a3d",
+        ),
+    ],
+)
+def test_a_shipped_bundle_keeps_its_text_and_its_hash(pair: str, digest: str) -> None:
     """Whoever holds it may be asked by one who has it from another release."""
-    shipped = Bundle.load(SHIPPED)
-    assert shipped.hash == "f28ed63a75edc50199c4ca830e8f85fbde9b38aea77a4306b813a19494264b9c"
-    assert shipped.config.to_json() == (SHIPPED / "config.json").read_text(encoding="utf-8")
+    directory = SHIPPED / pair
+    shipped = Bundle.load(directory)
+    assert shipped.hash == digest
+    assert shipped.config.to_json() == (directory / "config.json").read_text(encoding="utf-8")
 
 
 def test_a_learnt_selection_needs_what_its_scorer_reads() -> None:
