@@ -21,6 +21,7 @@ TRAINING = ("train", "coined")
 """The splits to train on."""
 _LIKE = {"coined": "train", "heldout_coined": "heldout"}
 """Splits of coined names: the split whose attributes and phrasings they have."""
+_PLAIN = [split for split in SPLITS if split not in _LIKE]
 WORDS = (25, 110)
 """Fewest and most words of a document."""
 SENTENCES = 7
@@ -77,7 +78,7 @@ def _askable(attribute: Attribute, split: str) -> bool:
     return attribute.heldout == (split == "heldout_attributes")
 
 
-_USABLE = {(domain, split): _usable(domain, split) for domain in BY_DOMAIN for split in SPLITS}
+_USABLE = {(domain, split): _usable(domain, split) for domain in BY_DOMAIN for split in _PLAIN}
 _DOMAINS = {
     split: [
         attribute.domain
@@ -85,7 +86,7 @@ _DOMAINS = {
         for attribute in _USABLE[domain, split]
         if _askable(attribute, split)
     ]
-    for split in SPLITS
+    for split in _PLAIN
 }
 """Domains, each as often as it has attributes to ask for."""
 

@@ -150,14 +150,14 @@ def test_whole_attributes_are_held_out(records: dict[str, list[Record]]) -> None
 
 
 def test_held_out_questions_never_occur_in_training(records: dict[str, list[Record]]) -> None:
-    for example in examples(records["train"]):
+    for example in (example for split in TRAINING for example in examples(records[split])):
         for template in attribute_of(example).heldout_questions:
             assert not as_pattern(template).fullmatch(example.question)
 
 
 def test_held_out_statements_never_occur_in_training(records: dict[str, list[Record]]) -> None:
     checked = 0
-    for example in examples(records["train"]):
+    for example in (example for split in TRAINING for example in examples(records[split])):
         attribute = attribute_of(example)
         for template in attribute.heldout_statements:
             pattern = as_pattern(template.removesuffix("."))

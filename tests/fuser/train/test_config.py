@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fuser.bundle import Bundle
 from fuser.c2c.head import C2CConfig
 from fuser.compact.config import CompactConfig
 from fuser.config import BadConfig
@@ -35,6 +36,17 @@ def test_the_second_run_starts_from_the_bundle_of_the_first_and_reads_as_it_does
         assert getattr(second, name) == getattr(first, name)
     assert second.sharer_prompt == first.sharer_prompt
     assert second.receiver_prompt == first.receiver_prompt
+
+
+def test_the_run_of_the_shared_bundle_reads_as_the_bundle_that_ships() -> None:
+    config = TrainConfig.load(SHIPPED.with_name("shared_pair.toml"))
+    pair = SHIPPED.parents[1] / "bundles" / "qwen2.5-coder-1.5b--smollm2-135m"
+    shipped = Bundle.load(pair).config
+    assert (config.sharer_prompt, config.receiver_prompt) == (shipped.sharer_prompt, shipped.receiver_prompt)
+    layers = shipped.receiver_geometry.layers, shipped.sharer_geometry.layers
+    ours, theirs = config.fuse_config(*layers), shipped.fuse
+    assert isinstance(ours, CompactConfig) and isinstance(theirs, CompactConfig)
+    assert (ours.layer_map, ours.rank, ours.joint) == (theirs.layer_map, theirs.rank, theirs.joint)
 
 
 @pytest.mark.parametrize(
