@@ -110,18 +110,22 @@ class DialsConfig:
 
     positions: in an excerpt; none given takes the selection's. code_dims: leading numbers of a code that are kept, so
     that the first carry most; none given keeps all. bits: of the codec whose noise the codes get, 0 for none; none
-    given takes `noise.bits`.
+    given takes `noise.bits`. codecs: in place of bits, names of codecs through which the codes go, `raw` for as they
+    are; `transform` ones are those of the bundle in `init`.
     """
 
     positions: tuple[int, ...] = ()
     code_dims: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
+    codecs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if min((1, *self.positions, *self.code_dims)) < 1:
             raise ValueError("dials.positions and dials.code_dims start at 1")
         if any(bits != 0 and not 2 <= bits <= 16 for bits in self.bits):
             raise ValueError("dials.bits are 0 (off) or 2 to 16")
+        if self.bits and self.codecs:
+            raise ValueError("dials.bits imitates a codec: give bits or codecs, not both")
 
 
 @dataclass(frozen=True, slots=True)

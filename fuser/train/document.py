@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.progress import Progress
@@ -15,7 +15,7 @@ from fuser.train.answer import Row
 from fuser.train.batch import ExampleBatch
 from fuser.train.excerpt import Example, Excerpts
 from fuser.train.explained import save_explained
-from fuser.train.noise import quantisation_noise
+from fuser.train.noise import quantisation_noise, through
 from fuser.train.questions import QuestionTask
 from fuser.train.regress import explained_variance, gather_moments, standardise_as
 from fuser.train.setting import Setting
@@ -23,6 +23,7 @@ from fuser.train.task import Control
 from fuser.train.window import RECITE, window_of
 from fuser.translate import TranslateHead
 
+_T = TypeVar("_T")
 _HELD_OUT = 48  # documents on which the regression is judged
 
 
@@ -38,6 +39,7 @@ class DocumentTask(QuestionTask):
         dials, most = setting.config.dials, setting.config.selection.positions
         super().__init__(setting, head, shortest=min(dials.positions, default=most))
         self._translate, self._dials = head, dials
+        self._codecs = [setting.codecs.get(name) for name in dials.codecs]
         self._excerpts = Excerpts(setting.cache, setting.config.selection, head)
 
     def modules(self) -> Mapping[str, nn.Module]:
@@ -92,12 +94,16 @@ class DocumentTask(QuestionTask):
         if self._translate.training:
             dials, config = self._dials, self.setting.config
             kept = _drawn(dials.code_dims, codes.shape[-1])
-            noisy = quantisation_noise(codes[..., :kept], _drawn(dials.bits, config.noise.bits), -1)
-            codes = functional.pad(noisy, (0, codes.shape[-1] - kept))
+            sent = codes[..., :kept]
+            if self._codecs:
+                arrived = through(_drawn(self._codecs, self._codecs[0]), sent)
+            else:
+                arrived = quantisation_noise(sent, _drawn(dials.bits, config.noise.bits), -1)
+            codes = functional.pad(arrived, (0, codes.shape[-1] - kept))
         return self._translate.expand(codes)
 
 
-def _drawn(among: Sequence[int], otherwise: int) -> int:
+def _drawn(among: Sequence[_T], otherwise: _T) -> _T:
     """One of them by torch's global generator, which the run seeds by its step."""
     return among[int(torch.randint(len(among), ()))] if among else otherwise
 

@@ -30,6 +30,7 @@ from fuser.train.sharer_reading import SharerReading
 from fuser.train.sources import Sources, read_sources
 from fuser.train.summary import SummaryTask
 from fuser.train.task import Task
+from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
 
 
@@ -115,7 +116,8 @@ def prepare(config: TrainConfig) -> Setting:
     prompts = len(sources.train) - documents
     train = Split(tuple(cache.documents[:documents]), tuple(cache.prompts[:prompts]))
     held = Split(tuple(cache.documents[documents:]), tuple(cache.prompts[prompts:]))
-    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started)
+    codecs = CodecRegistry(() if init is None else init.codecs())
+    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started, codecs)
 
 
 def tasks_of(setting: Setting) -> list[Task[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached, CachedPrompt
 from fuser.train.config import TrainConfig
 from fuser.train.reading import Reading
+from kvwire.codec import CodecRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Setting:
     device: where Receiver and heads are; the cache is read on the CPU.
     end: the Receiver's end-of-answer token.
     started: heads that have their first values already.
+    codecs: that codes may go through in training: the built-in ones and those of the bundle in `init`.
     """
 
     config: TrainConfig
@@ -44,3 +46,4 @@ class Setting:
     device: torch.device
     end: int
     started: frozenset[str] = frozenset()
+    codecs: CodecRegistry = field(default_factory=CodecRegistry)

@@ -20,7 +20,7 @@ from fuser.train.setting import Setting
 from fuser.train.sources import AnyItem
 from fuser.train.summary import SummaryTask
 from fuser.train.window import RECITE, window_of
-from kvwire.errors import TooLarge
+from kvwire.errors import TooLarge, Unsupported
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -191,6 +191,28 @@ def test_in_training_every_step_draws_a_plan_that_its_seed_repeats(
     same_length = [flat for flat in drawn if flat.shape[1] == 5]
     assert any(torch.equal(flat, whole) for flat in same_length)
     assert len({float(flat.sum()) for flat in same_length}) > 2  # cut codes, noisy codes
+
+
+def test_in_training_codes_go_through_the_codecs_that_are_named(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    tables = HEADS | {"dials": {"codecs": ["raw", "hadamard-2"]}}
+    task = DocumentTask(with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables)))
+    own = task.epoch(4, 0)[0].own
+    with torch.no_grad():
+        whole = task.slice(own)
+        task.modules()["translate"].train()
+        drawn = [task.slice(own) for _ in range(16)]
+    assert {bool(torch.equal(flat, whole)) for flat in drawn} == {True, False}
+    assert len({float(flat.sum()) for flat in drawn}) == 2
+
+
+def test_a_codec_that_no_bundle_brings_is_refused_by_name(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    tables = HEADS | {"dials": {"codecs": ["transform-2"]}}
+    with pytest.raises(Unsupported, match="'transform-2'; known are raw"):
+        DocumentTask(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables))
 
 
 def test_codes_are_zero_on_average_once_started(setting: Setting) -> None:
