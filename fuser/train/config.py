@@ -111,17 +111,18 @@ class DialsConfig:
     positions: in an excerpt; none given takes the selection's. code_dims: leading numbers of a code that are kept, so
     that the first carry most; none given keeps all. bits: of the codec whose noise the codes get, 0 for none; none
     given takes `noise.bits`. codecs: in place of bits, names of codecs through which the codes go, `raw` for as they
-    are; `transform` ones are those of the bundle in `init`.
+    are; `transform` ones are those of the bundle in `init`. summary_positions: of a summary, the first ones.
     """
 
     positions: tuple[int, ...] = ()
     code_dims: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
     codecs: tuple[str, ...] = ()
+    summary_positions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if min((1, *self.positions, *self.code_dims)) < 1:
-            raise ValueError("dials.positions and dials.code_dims start at 1")
+        if min((1, *self.positions, *self.code_dims, *self.summary_positions)) < 1:
+            raise ValueError("dials.positions, dials.code_dims and dials.summary_positions start at 1")
         if any(bits != 0 and not 2 <= bits <= 16 for bits in self.bits):
             raise ValueError("dials.bits are 0 (off) or 2 to 16")
         if self.bits and self.codecs:
@@ -208,6 +209,8 @@ class TrainConfig:
             raise ValueError('scorer: belongs to selection.rule "learnt"')
         if max(self.dials.positions, default=0) > self.selection.positions:
             raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
+        if max(self.dials.summary_positions, default=0) > (self.summary.positions if self.summary else 0):
+            raise ValueError("dials.summary_positions goes beyond summary.positions")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:
             raise ValueError(f"dials.code_dims goes beyond translate.code_dim, {self.translate.code_dim}")
         if self.dials.code_dims and self.translate is not None and self.translate.maps != "joint":

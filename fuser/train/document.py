@@ -85,25 +85,25 @@ class DocumentTask(QuestionTask):
     def _positions(self, examples: Sequence[Example]) -> int:
         """Positions in the slices of a batch: as a plan would have, as many as the shortest document allows."""
         most = self.setting.config.selection.positions
-        drawn = _drawn(self._dials.positions, most) if self._translate.training else most
-        return min(drawn, min(document.count for document, _ in examples))
+        wanted = drawn(self._dials.positions, most) if self._translate.training else most
+        return min(wanted, min(document.count for document, _ in examples))
 
     def _translated(self, features: Tensor) -> Tensor:
         """Features encoded and expanded; in training as one of the plans would send them."""
         codes = self._translate.encode(features.to(self.setting.device))
         if self._translate.training:
             dials, config = self._dials, self.setting.config
-            kept = _drawn(dials.code_dims, codes.shape[-1])
+            kept = drawn(dials.code_dims, codes.shape[-1])
             sent = codes[..., :kept]
             if self._codecs:
-                arrived = through(_drawn(self._codecs, self._codecs[0]), sent)
+                arrived = through(drawn(self._codecs, self._codecs[0]), sent)
             else:
-                arrived = quantisation_noise(sent, _drawn(dials.bits, config.noise.bits), -1)
+                arrived = quantisation_noise(sent, drawn(dials.bits, config.noise.bits), -1)
             codes = functional.pad(arrived, (0, codes.shape[-1] - kept))
         return self._translate.expand(codes)
 
 
-def _drawn(among: Sequence[_T], otherwise: _T) -> _T:
+def drawn(among: Sequence[_T], otherwise: _T) -> _T:
     """One of them by torch's global generator, which the run seeds by its step."""
     return among[int(torch.randint(len(among), ()))] if among else otherwise
 

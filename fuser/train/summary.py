@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fuser.summary import SummaryHead
-from fuser.train.document import start_translate
+from fuser.train.document import drawn, start_translate
 from fuser.train.excerpt import Example
 from fuser.train.noise import quantisation_noise
 from fuser.train.questions import QuestionTask
@@ -65,12 +65,14 @@ class SummaryTask(QuestionTask):
         return example[0].count
 
     def slice(self, examples: Sequence[Example]) -> Tensor:
-        """The summaries, encoded and expanded; in training with the noise of the codec between the two."""
+        """The summaries, encoded and expanded; in training cut and with the noise of the codec between the two."""
         documents, document_mask = self._padded([(d.start, d.count) for d, _ in examples])
         questions, question_mask = self._padded([(q.start, q.count) for _, q in examples])
         codes = self._summary.encode(documents, questions, document_mask, question_mask)
         if self._summary.training:
-            codes = quantisation_noise(codes, self.setting.config.noise.bits, -1)
+            config = self.setting.config
+            kept = drawn(config.dials.summary_positions, codes.shape[1])
+            codes = quantisation_noise(codes[:, :kept], config.noise.bits, -1)
         return self._summary.expand(codes)
 
     def _padded(self, places: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:

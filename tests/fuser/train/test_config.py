@@ -67,9 +67,10 @@ def test_the_run_of_the_shared_bundle_reads_as_the_bundle_that_ships() -> None:
         ("[selection]", "[noise]\nbits = 1\n[selection]", "noise.bits"),
         ("bits = [0, 4, 4, 8]", "bits = [1]", "dials.bits"),
         ("bits = [0, 4, 4, 8]", 'bits = [4]\ncodecs = ["raw"]', "bits or codecs"),
-        ("code_dims = [96, ", "code_dims = [0, ", "dials.positions and dials.code_dims"),
+        ("code_dims = [96, ", "code_dims = [0, ", "dials.positions, dials.code_dims"),
         ("code_dims = [96, ", "code_dims = [385, ", "dials.code_dims goes beyond"),
         ("positions = [8, ", "positions = [100, ", "dials.positions goes beyond"),
+        ("bits = [0, 4, 4, 8]", "summary_positions = [4]", "dials.summary_positions goes beyond"),
         (
             "[translate]\ncode_dim = 384\nprefix_positions = 56\nreceiver_positions = 2",
             "",

@@ -193,6 +193,21 @@ def test_in_training_every_step_draws_a_plan_that_its_seed_repeats(
     assert len({float(flat.sum()) for flat in same_length}) > 2  # cut codes, noisy codes
 
 
+def test_in_training_a_summary_is_cut_to_the_positions_of_a_plan(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    tables = SOME_LAYERS | {"dials": {"summary_positions": [1, 3]}}
+    task = SummaryTask(with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables)))
+    own = task.epoch(4, 0)[0].own
+    with torch.no_grad():
+        whole = task.slice(own)
+        task.modules()["summary"].train()
+        drawn = [task.slice(own) for _ in range(16)]
+    assert {flat.shape[1] for flat in drawn} == {1, 3}
+    for flat in drawn:
+        torch.testing.assert_close(flat, whole[:, : flat.shape[1]])
+
+
 def test_in_training_codes_go_through_the_codecs_that_are_named(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
 ) -> None:
