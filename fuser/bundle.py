@@ -147,6 +147,15 @@ class Bundle:
         bundle._dtypes = dict(self._dtypes)
         return bundle
 
+    def without_codec_bases(self) -> Bundle:
+        """The same heads, to be stored as they were, as before calibration."""
+        bare = Bundle(
+            replace(self.config, codec_bases=None), self.fuse, self.translate, self.summary, self.scorer
+        )
+        named = bare._named()
+        bare._dtypes = {name: dtype for name, dtype in self._dtypes.items() if name in named}
+        return bare
+
     def prefix_kv(self, kind: SliceKind | None) -> Tensor | None:
         """The learnt Receiver prefix put before a slice of this kind: (positions, receiver width), keys re-based.
 
@@ -173,8 +182,12 @@ class Bundle:
         Computed at the first reading and kept; two bundles with one hash compute the same numbers.
         """
         if self._hash is None:
-            self._hash = bundle_tensors.digest(self.config.to_json(), self._stored(None))
+            self._hash = self.hash_in(None)
         return self._hash
+
+    def hash_in(self, dtype: torch.dtype | None) -> str:
+        """The hash that `save` with this dtype would return."""
+        return bundle_tensors.digest(self.config.to_json(), self._stored(dtype))
 
     @property
     def parameter_count(self) -> int:

@@ -23,7 +23,8 @@ from fuser.train.cache import FeatureCache
 from fuser.train.cached import Asked, Cached, CachedPrompt
 from fuser.train.config import TrainConfig
 from fuser.train.excerpt import Example, Excerpts, examples_of
-from fuser.train.prepare import open_cache
+from fuser.train.initial import check_scorer
+from fuser.train.prepare import open_cache, scorer_of
 from fuser.train.regress import of_layers
 from fuser.translate import split_kv
 from kvwire.codec import Basis
@@ -110,6 +111,7 @@ def calibrated_for(
             raise ValueError(
                 f"{name}: the bundle has {wanted}, the run {found}; its cache is of something else"
             )
+    check_scorer(bundle, scorer_of(config), "the bundle")
     if bundle.summary is not None and config.summary is None:
         raise ValueError(
             "the bundle has a summary head, and the run caches no questions: give it a [summary]"

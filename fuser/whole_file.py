@@ -1,15 +1,48 @@
-"""Files that are there whole or not at all, whenever the process is killed."""
+"""Files that are there whole or not at all whenever a process is killed; directories that one process writes to."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends, and not when it raises."""
-    partial = path.with_name(f".{path.name}.partial")
-    yield partial
-    partial.replace(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # another process may write the same file
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that lines are added to, made with its folder if absent; one not ended is cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    raw = path.read_bytes()
+    size = raw.rfind(b"\n") + 1
+    if size < len(raw):
+        with path.open("r+b") as file:
+            file.truncate(size)
+    return raw[:size].splitlines()
+
+
+@contextmanager
+def alone_in(directory: Path, doing: str) -> Iterator[None]:
+    """Keeps other processes from doing the same in a directory, which is made if absent.
+
+    Raises:
+        RuntimeError: another one is at it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise RuntimeError(f"another process is {doing} {directory}; wait for it") from error

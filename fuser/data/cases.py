@@ -11,7 +11,8 @@ from random import Random
 from fuser.data.document import Item
 
 PLAIN, UNANSWERABLE, TWO, LONG = "plain", "unanswerable", "two", "long:"
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_NEARLY = 20  # of so many parts of a length all but one will do
+_LACKING = 4  # of so many not even one may be missing
 
 
 class Cases:
@@ -22,7 +23,7 @@ class Cases:
         plain         the document as it is
         unanswerable  another document, which holds no right answer and no name that the questions name
         two           the document and such another one, in both orders: two items
-        long:N        the document somewhere among others, the last cut at a sentence, of at most N tokens in all
+        long:N        the document somewhere among others, of at most N tokens in all and of nearly as many as fit
 
     and an item says in its `source` which case it is, and in its `origin` which document was its own.
 
@@ -58,6 +59,7 @@ class Cases:
         self._tokens = tokens
         self._max_chars = max_chars
         self._left_out = left_out
+        self._lengths: dict[str, int] = {}  # tokens of other documents, once counted
 
     def __call__(self, item: Item) -> Iterator[Item]:
         """The item in every case, in the order the cases were named."""
@@ -99,22 +101,23 @@ class Cases:
             self._skip(item, f"over documents of more than {tokens} tokens")
             return None
         pieces: list[str] = []
-        for other in self._others(item):
-            kept: list[str] = []
-            for sentence in _SENTENCE_END.split(other):
-                room -= self._tokens(f" {sentence}")
-                if room < 0:
-                    break
-                kept.append(sentence)
-            if kept:
-                pieces.append(" ".join(kept))
-            if room < 0:
+        for other in self._others(item):  # whole ones: what is cut could not be told from the question's own
+            needed = self._length(other)
+            if needed <= room:
+                pieces.append(other)
+                room -= needed
+            if room < tokens // _NEARLY:
                 break
-        else:
+        if room > tokens // _LACKING:
             self._skip(item, f"without enough other documents to make {tokens} tokens")
             return None
         pieces.insert(self._random(item).randint(0, len(pieces)), item.document)
         return "\n".join(pieces)
+
+    def _length(self, document: str) -> int:
+        if document not in self._lengths:
+            self._lengths[document] = self._tokens(f"\n{document}")
+        return self._lengths[document]
 
     def _random(self, item: Item) -> Random:
         return Random(f"{self._seed}:{item.document}")

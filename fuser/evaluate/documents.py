@@ -164,13 +164,14 @@ class DocumentEvaluation:
             yield said
 
     def _asker(self, row: str, bundle: Bundle) -> Asker:
-        """Who answers: the Receiver behind the learnt prefix; in one row the Sharer."""
+        """Who answers: the Receiver behind the learnt prefix, an adapted one without; in one row the Sharer."""
         if row == "sharer-excerpt":
             theirs = self._sharer
             return Asker(theirs.network, theirs.tokenizer, bundle.config.sharer_prompt, None, self._batch)
-        network = self._adapted if row == "lora" else self._receiver.network
-        style = bundle.config.receiver_prompt
-        return Asker(network, self._receiver.tokenizer, style, bundle.prefix_kv(None), self._batch)
+        tokenizer, style = self._receiver.tokenizer, bundle.config.receiver_prompt
+        if row == "lora":  # adapters are trained without the prefix
+            return Asker(self._adapted, tokenizer, style, None, self._batch)
+        return Asker(self._receiver.network, tokenizer, style, bundle.prefix_kv(None), self._batch)
 
     def _before(
         self,

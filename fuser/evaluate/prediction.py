@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fuser.whole_file import whole_lines
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -41,14 +43,7 @@ class PredictionLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.folder = path.parent
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        raw = path.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) < len(raw):
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-        self.predictions = [_parse(line, path, n) for n, line in enumerate(whole.splitlines(), 1)]
+        self.predictions = [_parse(line, path, n) for n, line in enumerate(whole_lines(path), 1)]
 
     def done(self, row: str) -> set[str]:
         """Items that the row has answered."""

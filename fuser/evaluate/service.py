@@ -20,13 +20,12 @@ from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS, sharer_sections
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from fuser.slice_specs import most_positions
 from fuser.train.reading import WITHHELD
 from kvwire.payload import payload_codec
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
-
-KINDS = {"shared": SliceKind.SHARED, "summary": SliceKind.SUMMARY}
 
 
 class ServiceRows:
@@ -46,9 +45,9 @@ class ServiceRows:
             First line of the answer, payload bytes of the slice, seconds of both sides.
         """
         began = time.perf_counter()
-        limit = self._bundle.config.selection.positions
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        cut = self._sharer.plan(sharer_sections(document, asked), kind, limit, plan)
+        most = 0 if kind is SliceKind.SHARED else most_positions(self._bundle, kind, plan)
+        cut = self._sharer.plan(sharer_sections(document, asked), kind, most, plan)
         header = SliceHeader(bytes(16), kind, cut.specs, cut.spans, cut.tail)
         draft = self._receiver.begin(
             (WITHHELD, Section(Role.QUESTION, Visibility.SHARED, text=question.question))

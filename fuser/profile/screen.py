@@ -9,6 +9,7 @@ from pathlib import Path
 from fuser.config import BadConfig, from_dict, to_dict
 from fuser.profile.front import nearest_front
 from fuser.profile.rows import Screened
+from fuser.whole_file import whole_lines
 from kvwire.plan import Plan
 
 
@@ -21,11 +22,7 @@ class ScreenLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        raw = path.read_bytes() if path.exists() else b""
-        whole = raw[: raw.rfind(b"\n") + 1]
-        path.write_bytes(whole)
-        self.screened = [_parse(line, path, number) for number, line in enumerate(whole.splitlines(), 1)]
+        self.screened = [_parse(line, path, number) for number, line in enumerate(whole_lines(path), 1)]
 
     def done(self) -> set[Plan]:
         """The plans that are screened."""

@@ -76,7 +76,7 @@ class FeatureCache:
     """A cache directory, opened for reading.
 
     Args:
-        items: the items wanted, in the order wanted; None takes all that are there.
+        items: the items wanted, in the order wanted.
         questions: whether their questions' own features are wanted.
 
     Attributes:
@@ -86,17 +86,14 @@ class FeatureCache:
         CacheIncomplete: the directory is not a filled cache, or some items are not in it.
     """
 
-    def __init__(
-        self, directory: Path, items: Sequence[AnyItem] | None = None, questions: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, items: Sequence[AnyItem], questions: bool = False) -> None:
         if not (directory / STATISTICS).exists():
             raise CacheIncomplete(f"the cache {directory} is empty")
         self.mean, self.scale = read_statistics(directory)
         index = read_index(directory, len(self.mean))
         shape = index.rows, len(self.mean)
         self._features = np.memmap(directory / FEATURES, np.float16, "r", shape=shape) if index.rows else None
-        found = index.items
-        kept = list(found.values()) if items is None else _picked(found, items, questions, directory)
+        kept = _picked(index.items, items, questions, directory)
         self.documents = [item for item in kept if isinstance(item, Cached)]
         self.prompts = [item for item in kept if isinstance(item, CachedPrompt)]
 
@@ -106,10 +103,6 @@ class FeatureCache:
             return torch.zeros(*rows.shape, len(self.mean))
         read: Tensor = torch.from_numpy(np.asarray(self._features[rows.numpy()], dtype=np.float32))
         return read
-
-    def rows(self, item: CachedItem) -> Tensor:
-        """Standardised features (positions, sharer numbers) float32 of an item."""
-        return self.take(torch.arange(item.start, item.start + item.count))
 
     def gather(self, item: CachedItem, positions: Tensor) -> Tensor:
         """Standardised features of some of an item's positions, float32."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,7 +24,7 @@ from fuser.train.cache import FEATURES, INDEX, ITEM_SIZE, STATISTICS, item_key, 
 from fuser.train.cached import moved, to_row
 from fuser.train.sharer_reading import SharerReading
 from fuser.train.sources import AnyItem
-from fuser.whole_file import whole_file
+from fuser.whole_file import alone_in, whole_file
 
 _FIT_ITEMS = 16  # items whose statistics standardise the cache
 
@@ -77,7 +75,10 @@ class CacheWriter:
             RuntimeError: another process fills this directory.
         """
         deadline = time.monotonic() + 60 * max_minutes
-        with self._lock():
+        items = list(items)
+        if not self._todo(items):  # whoever fills it meanwhile is nothing to us
+            return 0
+        with alone_in(self.directory, "filling the cache"):
             start = self._cut_torn_tail()
             todo = self._todo(items)
             self._check_space(self._size(todo, progress))
@@ -146,16 +147,6 @@ class CacheWriter:
             with whole_file(path) as partial:
                 save_file({"mean": sample.mean(0), "scale": scale}, partial)
         return read_statistics(self.directory)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        try:
-            with FileLock(self.directory / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise RuntimeError(
-                f"another process is filling the cache {self.directory}; wait for it"
-            ) from error
 
 
 def _first_question(item: AnyItem) -> AnyItem:

@@ -106,7 +106,9 @@ class NoiseConfig:
 
 @dataclass(frozen=True, slots=True)
 class DialsConfig:
-    """What plans may choose of an excerpt, each drawn anew at every step, so that one head serves all of them.
+    """What plans may choose of a slice, each drawn anew at every step, so that one head serves all of them.
+
+    All but the last are of excerpts; summaries and shared slices get the noise of `noise.bits`.
 
     positions: in an excerpt; none given takes the selection's. code_dims: leading numbers of a code that are kept, so
     that the first carry most; none given keeps all. bits: of the codec whose noise the codes get, 0 for none; none
@@ -117,8 +119,8 @@ class DialsConfig:
     positions: tuple[int, ...] = ()
     code_dims: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
-    codecs: tuple[str, ...] = ()
-    summary_positions: tuple[int, ...] = ()
+    codecs: tuple[str, ...] = field(default=(), metadata=LATER)
+    summary_positions: tuple[int, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         if min((1, *self.positions, *self.code_dims, *self.summary_positions)) < 1:
@@ -203,6 +205,15 @@ class TrainConfig:
             )
         if self.answer.recite_share and self.translate is None:
             raise ValueError("answer.recite_share trains a translate head: give [translate]")
+        if self.answer.unanswerable_share and self.translate is None and self.summary is None:
+            raise ValueError(
+                "answer.unanswerable_share is of questions over documents: give [translate] or [summary]"
+            )
+        dials = self.dials
+        if self.translate is None and (dials.positions or dials.code_dims or dials.bits or dials.codecs):
+            raise ValueError(
+                "dials.positions, code_dims, bits and codecs are those of a translate head: give [translate]"
+            )
         if self.init and Path(self.init) == Path(self.output):
             raise ValueError("init and output are one directory: the run would overwrite what it starts from")
         if self.scorer and self.selection.rule != "learnt":

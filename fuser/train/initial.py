@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from fuser.bundle import Bundle, BundleConfig
+from fuser.scorer import Scorer
 
 _PAIR = ("sharer", "receiver", "sharer_geometry", "receiver_geometry", "sharer_prompt", "receiver_prompt")
 _PACE = ("anneal_steps", "initial_temperature", "final_temperature", "dropout")
@@ -42,4 +44,22 @@ def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Modu
         if theirs != ours:
             raise ValueError(f"init: the bundle has a {name} head of another shape than [{name}]")
         heads[name].load_state_dict(state)
+    check_scorer(bundle, heads.get("scorer"), "init")
     return frozenset(found)
+
+
+def check_scorer(bundle: Bundle, scorer: nn.Module | None, named: str) -> None:
+    """That a run chooses excerpts as the bundle does, where both have a fitted selection.
+
+    Args:
+        named: what the error begins with.
+
+    Raises:
+        ValueError: they were fitted apart.
+    """
+    if bundle.scorer is None or not isinstance(scorer, Scorer):
+        return
+    if not torch.equal(bundle.scorer.weight, scorer.weight.to(bundle.scorer.weight)):
+        raise ValueError(
+            f"{named}: its fitted selection is another than the run's `scorer`; name the one it was trained with"
+        )

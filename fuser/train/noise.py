@@ -36,10 +36,10 @@ def through(codec: Codec, codes: Tensor) -> Tensor:
     """Codes as they arrive by a codec, each slice encoded for itself. The gradient is that of the codes as they left.
 
     Args:
-        codes: (batch, positions, numbers) float32; as many leading numbers of a code as the codec has a basis for.
+        codes: (batch, positions, numbers) float32, leading numbers of codes.
 
     Raises:
-        Unsupported: the codec has no basis for so many numbers.
+        Unsupported: the codec has no basis for so many numbers or more.
     """
     spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape[1:]), "float32")
     sent = codes.detach().contiguous()

@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.bundle import Bundle, BundleConfig
+from fuser.bundle import BadBundle, Bundle, BundleConfig
 from fuser.data.document import Item
 from fuser.geometry import Geometry
 from fuser.models.load import load_model, model_ref, resolve
@@ -157,6 +157,8 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
 def save(setting: Setting) -> dict[str, Any]:
     """Write what was trained, as it is now, to `output`: a bundle in half precision, or an adapter.
 
+    The very same bundle that was calibrated since is left as it is.
+
     Returns:
         `bundle`, its hash; or `parameters`, how many trained numbers the adapter has.
     """
@@ -165,7 +167,19 @@ def save(setting: Setting) -> dict[str, Any]:
         save_lora(setting.reading.model, output, str(setting.bundle.receiver))
         return {"parameters": sum(p.numel() for p in setting.heads["lora"].parameters())}
     bundle = Bundle(setting.bundle, **setting.heads)  # type: ignore[arg-type]
+    there = _calibrated(Path(output))
+    if there is not None and there.without_codec_bases().hash == bundle.hash_in(torch.float16):
+        return {"bundle": there.hash}
     return {"bundle": bundle.save(output, torch.float16)}
+
+
+def _calibrated(directory: Path) -> Bundle | None:
+    """The bundle in a directory, if there is one with codec bases."""
+    try:
+        there = Bundle.load(directory)
+    except BadBundle:
+        return None
+    return None if there.codec_bases is None else there
 
 
 def _folder(config: TrainConfig, sharer: ModelRef) -> Path:

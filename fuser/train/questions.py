@@ -50,6 +50,10 @@ class QuestionTask(ABC):
             raise ValueError(
                 f"the {self.name} task has no training document of {shortest} positions, as many as a slice has"
             )
+        if not held and any(d.questions for d in setting.validation.documents):
+            raise ValueError(
+                f"the {self.name} task has no validation document of {shortest} positions, as many as a slice has"
+            )
         self._validation = self._together(spread(held, setting.config.answer.validation), "validation")
 
     @abstractmethod

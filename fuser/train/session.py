@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
@@ -10,6 +12,8 @@ from rich.progress import Progress
 from fuser.train.config import TrainConfig
 from fuser.train.prepare import prepare, save, tasks_of
 from fuser.train.run import Run
+from fuser.train.world import World
+from fuser.whole_file import alone_in
 
 
 def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf) -> dict[str, Any]:
@@ -23,13 +27,16 @@ def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf
         CacheIncomplete: not all items are cached.
         ValueError: what the config asks for does not fit the data, the models or what `work` holds.
         FloatingPointError: the loss is not finite any more.
+        RuntimeError: another process trains in `work`.
     """
-    setting = prepare(config)
-    run = Run(config, tasks_of(setting), progress)
-    try:
-        finished = run.advance(max_minutes)
-    finally:
-        run.close()
+    first = World.current().rank == 0
+    with alone_in(Path(config.work), "training in") if first else nullcontext():
+        setting = prepare(config)
+        run = Run(config, tasks_of(setting), progress)
+        try:
+            finished = run.advance(max_minutes)
+        finally:
+            run.close()
+        written = save(setting) if first else {}
     done = {"finished": finished, "step": run.step, "steps": config.answer.steps}
-    written = save(setting) if run.world.rank == 0 else {}
     return done | written | {"output": config.output, "work": config.work}

@@ -15,7 +15,6 @@ from fuser.scatter import Scatter, shared_out
 from fuser.slice_specs import slice_specs
 from fuser.train.setting import Setting
 from kvwire.codec import Basis, CodecRegistry
-from kvwire.errors import IncompatiblePeer
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -132,8 +131,7 @@ def test_a_bundle_with_bases_is_stored_loaded_and_hashed_with_them(
     assert loaded.parameter_count == plain.parameter_count
     assert plain.codecs() == () and "codec_bases" not in plain.config.to_json()
     other = calibrate(setting, plain, seed=2, positions=100)
-    with pytest.raises(IncompatiblePeer):
-        CodecRegistry(other.codecs()).matching("transform-3", hashes[1])
+    assert other.codecs()[1].parameters_hash != hashes[1]
 
 
 def test_a_bundle_in_half_precision_stays_so_when_it_is_calibrated(

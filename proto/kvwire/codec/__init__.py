@@ -10,7 +10,7 @@ from kvwire.codec.lossless import Lossless
 from kvwire.codec.raw import Raw
 from kvwire.codec.transform import Basis, Transform
 from kvwire.description import CodecRef
-from kvwire.errors import IncompatiblePeer, Unsupported
+from kvwire.errors import Unsupported
 
 __all__ = [
     "Basis",
@@ -55,16 +55,4 @@ class CodecRegistry:
         codec = self._codecs.get(name)
         if codec is None:
             raise Unsupported(f"codec {name[:100]!r}; known are {', '.join(self._codecs)}")
-        return codec
-
-    def matching(self, name: str, cloud_hash: str) -> Codec:
-        """At the edge: the codec of this name, if the cloud's has the same parameters.
-
-        Raises:
-            Unsupported: there is none of this name.
-            IncompatiblePeer: it has other parameters.
-        """
-        codec = self.get(name)
-        if codec.parameters_hash != cloud_hash:
-            raise IncompatiblePeer(f"parameters of codec {name}", cloud_hash, codec.parameters_hash)
         return codec

@@ -62,6 +62,8 @@ def test_a_longer_document_holds_the_whole_of_its_own_and_has_nearly_the_tokens_
         (varied,) = vary(item)
         assert tokens - 40 <= words(varied.document) <= tokens
         assert item.document in varied.document
+        others = varied.document.replace(item.document, "").split("\n")
+        assert {line for line in others if line} <= {line for o in POOL for line in o.document.split("\n")}
         places.append(varied.document.index(item.document) / len(varied.document))
         for question in item.questions:
             assert varied.document.count(question.answers[0]) == item.document.count(question.answers[0])

@@ -294,6 +294,15 @@ def test_an_adapter_answers_for_itself_and_leaves_the_receiver_as_it_was(
     bare = texts(answers(evaluation("bare"), "receiver"))
     assert {at: text for at, text in found.items() if at[0] == "receiver"} == bare
     assert any(found["lora", q.id] != found["receiver", q.id] for q in documents)
+    other = evaluation().bundle
+    prefix = other.require_translate().prefix_kv()
+    other.require_translate().start_prefix(torch.randn(prefix.shape, generator=generator))
+    made = evaluation("other", bundle=other, lora=tmp_path / "adapter")
+    again = texts(answers(made, "lora", "receiver"))
+    assert any(again["receiver", q.id] != found["receiver", q.id] for q in documents)
+    assert all(again["lora", q.id] == found["lora", q.id] for q in documents), (
+        "it was trained without a prefix"
+    )
 
 
 def test_examples_are_left_out_where_the_window_is_short(

@@ -1,5 +1,6 @@
 """The config of a run: strict, and refused before anything is loaded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from fuser.bundle import Bundle
 from fuser.c2c.head import C2CConfig
 from fuser.compact.config import CompactConfig
-from fuser.config import BadConfig
-from fuser.train.config import TrainConfig
+from fuser.config import BadConfig, to_dict
+from fuser.train.config import DialsConfig, TrainConfig
 
 SHIPPED = Path(__file__).parents[3] / "fuser" / "train" / "demo_pair.toml"
 MORE = SHIPPED.with_name("demo_pair_more.toml")
@@ -131,3 +132,16 @@ def test_a_layer_map_that_is_none_is_refused(tmp_path: Path, given: str, message
     odd = _load(tmp_path, "[selection]", f"[fuse]\nlayer_map = {given}\n[selection]")
     with pytest.raises(BadConfig, match=message):
         odd.fuse_config(6, 4)
+
+
+def test_what_is_of_questions_over_documents_is_refused_without_their_heads() -> None:
+    shared = TrainConfig.load(SHIPPED.with_name("shared_pair.toml"))
+    with pytest.raises(ValueError, match=r"dials\.positions, code_dims, bits and codecs"):
+        replace(shared, dials=DialsConfig(codecs=("raw",)))
+    with pytest.raises(ValueError, match="unanswerable_share is of questions over documents"):
+        replace(shared, answer=replace(shared.answer, unanswerable_share=0.1))
+
+
+def test_a_run_that_was_begun_before_a_key_was_there_is_the_same_run_now() -> None:
+    kept = to_dict(TrainConfig.load(SHIPPED))
+    assert kept["dials"].keys() == {"positions", "code_dims", "bits"}

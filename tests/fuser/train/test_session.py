@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from rich.progress import Progress
+from safetensors.torch import save_file
 
 from fuser.bundle import Bundle
+from fuser.calibrate import calibrated_for
 from fuser.config import from_dict
 from fuser.data.overlap import digest, held_out
 from fuser.models.load import load_model
@@ -21,6 +23,7 @@ from fuser.train.log import read_log
 from fuser.train.lora import load_lora
 from fuser.train.prepare import fill_cache, prepare
 from fuser.train.session import train
+from fuser.whole_file import alone_in
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -180,6 +183,54 @@ def test_a_run_does_not_start_from_a_bundle_of_something_else(
         prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **shape | tables | own))
     with pytest.raises(ValueError, match="would be lost"):
         start_from(bundle := Bundle.load(first.output), bundle.config, {})
+
+
+def test_a_run_does_not_start_from_a_bundle_that_selects_otherwise(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    layers = load_model(tiny_sharer)[0].config
+    heads = layers.num_hidden_layers * layers.num_attention_heads
+    learnt = {"rule": "learnt", "positions": 8, "heads": layers.num_attention_heads, "first_layer": 0.0}
+    shape = {"translate": EXCERPTS, "fuse": None, "summary": None, "selection": learnt} | ALONE
+
+    def scorer(most: float) -> str:
+        path = tmp_path / f"scorer-{most}"
+        save_file({"weight": torch.linspace(0.1, most, heads)}, path)
+        return str(path)
+
+    first = run_config(tmp_path, tiny_sharer, tiny_receiver, scorer=scorer(1.0), **shape)
+    cached_and_trained(first)
+    more = shape | going_on(first, tmp_path)
+    prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **more))
+    other = run_config(tmp_path, tiny_sharer, tiny_receiver, scorer=scorer(2.0), **more)
+    with Progress(disable=True) as progress:
+        fill_cache(other, progress)
+        with pytest.raises(ValueError, match="init: its fitted selection is another"):
+            prepare(other)
+        with pytest.raises(ValueError, match="its fitted selection is another"):
+            calibrated_for(Bundle.load(first.output), other, progress)
+
+
+def test_the_same_line_again_leaves_a_calibrated_bundle_as_it_is(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    config = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
+    done = cached_and_trained(config)
+    with Progress(disable=True) as progress:
+        calibrated = calibrated_for(Bundle.load(config.output), config, progress, positions=200)
+        saved = calibrated.save(config.output)
+        again = train(config, progress)
+    assert again["bundle"] == saved == Bundle.load(config.output).hash != done["bundle"]
+    assert calibrated.without_codec_bases().hash == done["bundle"]
+
+
+def test_two_processes_do_not_train_in_one_place(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    config = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
+    busy = pytest.raises(RuntimeError, match="another process is training in")
+    with alone_in(Path(config.work), "training in"), Progress(disable=True) as progress, busy:
+        train(config, progress)
 
 
 def test_a_fuse_head_is_gone_on_with_at_another_pace(
