@@ -117,7 +117,15 @@ def prepare(config: TrainConfig) -> Setting:
     train = Split(tuple(cache.documents[:documents]), tuple(cache.prompts[:prompts]))
     held = Split(tuple(cache.documents[documents:]), tuple(cache.prompts[prompts:]))
     codecs = CodecRegistry(() if init is None else init.codecs())
-    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started, codecs)
+    reads = {} if init is None else {"init": init.hash}
+    if isinstance(scorer := heads.get("scorer"), Scorer):
+        reads["scorer"] = scorer.digest()
+    return Setting(
+        *(config, bundle, heads, reading, cache, train, held, device, end),
+        started=started,
+        reads=reads,
+        codecs=codecs,
+    )
 
 
 def tasks_of(setting: Setting) -> list[Task[Any]]:

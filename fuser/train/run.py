@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Run:
         config: of the run; `config.work` holds its checkpoint and logs.
         tasks: those that have examples.
         world: the workers; every one makes its own `Run` of equal tasks.
+        reads: what the config names by a path and must not change while the run lasts: key -> hash.
 
     Attributes:
         modules: what is trained, by the bundle's names. step: steps that are done.
@@ -52,9 +53,16 @@ class Run:
     """
 
     def __init__(
-        self, config: TrainConfig, tasks: Sequence[Task[Any]], progress: Progress, world: World | None = None
+        self,
+        config: TrainConfig,
+        tasks: Sequence[Task[Any]],
+        progress: Progress,
+        world: World | None = None,
+        reads: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
+        contents = {f"content of {key}": value for key, value in (reads or {}).items()}
+        self._kept = json.loads(json.dumps(to_dict(config))) | contents
         self.world = world or World.current()
         self._settings = config.answer
         self._work = Path(config.work)
@@ -116,10 +124,11 @@ class Run:
         for name in self._tasks:
             if not self._epoch(name, 0):
                 raise ValueError(f"the {name} task has fewer training examples than one batch of {batch}")
-        path = self._work / CONFIG
-        now = json.loads(json.dumps(to_dict(self.config)))
+        path, now = self._work / CONFIG, self._kept
         kept = path.exists() and (self._work / CHECKPOINT).exists()
         then = _read_config(path) if kept else now
+        if not any(key.startswith("content of") for key in then):  # older runs kept none
+            now = {key: value for key, value in now.items() if not key.startswith("content of")}
         odd = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k) and k not in _FREE_KEYS)
         if odd:
             raise ValueError(
@@ -133,7 +142,7 @@ class Run:
             torch.manual_seed(seed_of(self.config.seed, -1))
             for name, task in self._tasks.items():
                 self._write("start", {"task": name, **task.start(self._progress)})
-            (self._work / CONFIG).write_text(json.dumps(to_dict(self.config), indent=2), encoding="utf-8")
+            (self._work / CONFIG).write_text(json.dumps(self._kept, indent=2), encoding="utf-8")
         self.world.share(self.modules.values())
         self.step = 0
         self._keep()

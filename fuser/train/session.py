@@ -32,7 +32,7 @@ def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf
     first = World.current().rank == 0
     with alone_in(Path(config.work), "training in") if first else nullcontext():
         setting = prepare(config)
-        run = Run(config, tasks_of(setting), progress)
+        run = Run(config, tasks_of(setting), progress, reads=setting.reads)
         try:
             finished = run.advance(max_minutes)
         finally:

@@ -224,6 +224,24 @@ def test_the_same_line_again_leaves_a_calibrated_bundle_as_it_is(
     assert calibrated.without_codec_bases().hash == done["bundle"]
 
 
+def test_a_run_is_not_gone_on_with_from_another_bundle_of_the_same_name(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    first = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
+    cached_and_trained(first)
+    shape: dict[str, Any] = {"translate": EXCERPTS, "fuse": None, "summary": None}
+    more = run_config(tmp_path, tiny_sharer, tiny_receiver, **shape, **ALONE, **going_on(first, tmp_path))
+    with Progress(disable=True) as progress:
+        assert not train(more, progress, max_minutes=0)["finished"]
+        calibrated_for(Bundle.load(first.output), first, progress, positions=200).save(first.output)
+        with pytest.raises(ValueError, match=r"another config \(content of init differs\)"):
+            train(more, progress)
+        path = Path(more.work) / "run.json"
+        older = {k: v for k, v in json.loads(path.read_text()).items() if not k.startswith("content of")}
+        path.write_text(json.dumps(older))
+        assert train(more, progress)["finished"]
+
+
 def test_two_processes_do_not_train_in_one_place(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
