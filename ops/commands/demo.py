@@ -18,7 +18,7 @@ def demo(
         str | None,
         typer.Option(help="The codec on the wire. [default: transform-2 where the bundle has it, or int8]"),
     ] = None,
-    positions: Annotated[int, typer.Option(min=1, help="Document positions in a slice, at most.")] = 16,
+    positions: Annotated[int, typer.Option(min=1, help="Document positions in a slice, at most.")] = 8,
     every: Annotated[bool, typer.Option("--all", help="Ask every question, not one a document.")] = False,
     documents: Annotated[int | None, typer.Option(min=1, help="Only so many documents.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,

@@ -27,7 +27,7 @@ class Cast:
     receiver: str
     bundle: Path
     codec: str
-    positions: int = 16
+    positions: int = 8
 
 
 class Stage:

@@ -57,7 +57,7 @@ def test_every_question_is_answered_with_a_slice_and_no_document_crosses(
     assert len(report["rows"]) == 6
     for row in report["rows"]:
         assert row["fused_source"] == "fused"
-        assert row["positions"] == 12
+        assert row["positions"] == 8
         assert row["document_positions"] > row["positions"]
         assert row["bytes_on_wire"] > row["payload_bytes"] > 0
         assert row["time_to_first_token_s"] > 0
@@ -67,7 +67,7 @@ def test_every_question_is_answered_with_a_slice_and_no_document_crosses(
     assert wire["questions_seen"] == wire["questions"] == 6
     assert wire["segments"] >= 6
     totals = report["totals"]
-    assert totals["positions"] == 72
+    assert totals["positions"] == 48
     assert 0 < totals["bytes_per_position"] < report["bf16_bytes"]
     assert list((tmp_path / "demo").iterdir()) == []
 

@@ -240,7 +240,7 @@ def test_the_prefix_is_that_of_the_head_whose_slice_it_stands_before() -> None:
     [
         (
             "qwen2.5-coder-0.5b--smollm2-135m",
-            "d3c06334ac47da5b2c30851ee38ae34c69a4ee0ab4e96a5262dbd88f66945daf",
+            "ccd067bdcec10c898601b86860c9c2139963a629efe6b458557771fbfd0e503e",
         ),
         (
             "qwen2.5-coder-1.5b--smollm2-135m",
