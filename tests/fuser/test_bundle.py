@@ -244,7 +244,7 @@ def test_the_prefix_is_that_of_the_head_whose_slice_it_stands_before() -> None:
         ),
         (
             "qwen2.5-coder-1.5b--smollm2-135m",
-            "dee8bb4833ca9408bfa7599170ff3011eecbb38d2cca3bcd5cf320dd5a9f7a3d",
+            "58df698779fed2ec41693caf22a1910e5c8ea0cc3d550218a1a17988fd9633b3",
         ),
     ],
 )

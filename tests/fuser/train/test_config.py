@@ -13,6 +13,7 @@ from fuser.train.config import DialsConfig, TrainConfig
 
 SHIPPED = Path(__file__).parents[3] / "fuser" / "train" / "demo_pair.toml"
 MORE = SHIPPED.with_name("demo_pair_more.toml")
+BOTH = SHIPPED.with_name("two_tasks.toml")
 
 
 def _load(tmp_path: Path, old: str, new: str) -> TrainConfig:
@@ -39,11 +40,12 @@ def test_the_second_run_starts_from_the_bundle_of_the_first_and_reads_as_it_does
     assert second.receiver_prompt == first.receiver_prompt
 
 
-def test_the_run_of_the_shared_bundle_reads_as_the_bundle_that_ships() -> None:
-    config = TrainConfig.load(SHIPPED.with_name("shared_pair.toml"))
+def test_the_run_of_the_bundle_for_both_tasks_reads_as_the_bundle_that_ships() -> None:
+    config = TrainConfig.load(BOTH)
     pair = SHIPPED.parents[1] / "bundles" / "qwen2.5-coder-1.5b--smollm2-135m"
     shipped = Bundle.load(pair).config
-    assert (config.sharer_prompt, config.receiver_prompt) == (shipped.sharer_prompt, shipped.receiver_prompt)
+    for name in ("sharer_prompt", "receiver_prompt", "translate", "selection"):
+        assert getattr(config, name) == getattr(shipped, name)
     layers = shipped.receiver_geometry.layers, shipped.sharer_geometry.layers
     ours, theirs = config.fuse_config(*layers), shipped.fuse
     assert isinstance(ours, CompactConfig) and isinstance(theirs, CompactConfig)
@@ -135,7 +137,7 @@ def test_a_layer_map_that_is_none_is_refused(tmp_path: Path, given: str, message
 
 
 def test_what_is_of_questions_over_documents_is_refused_without_their_heads() -> None:
-    shared = TrainConfig.load(SHIPPED.with_name("shared_pair.toml"))
+    shared = replace(TrainConfig.load(BOTH), translate=None, dials=DialsConfig())
     with pytest.raises(ValueError, match=r"dials\.positions, code_dims, bits and codecs"):
         replace(shared, dials=DialsConfig(codecs=("raw",)))
     with pytest.raises(ValueError, match="unanswerable_share is of questions over documents"):
