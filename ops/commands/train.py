@@ -99,8 +99,16 @@ def train(
     from fuser.train.config import TrainConfig
 
     settings = TrainConfig.load(config)
-    with _cached(config):
-        done = _train(settings, max_minutes, workers)
+    try:
+        with _cached(config):
+            done = _train(settings, max_minutes, workers)
+    except KeyboardInterrupt:
+        progress_console.print(
+            f"Stopped: run `kvwire train {config}` again to go on from the last checkpoint, or with `--max-minutes 0` "
+            "to write the bundle as it was there.",
+            markup=False,
+        )
+        raise
     print_mapping(done, as_json)
     if not done["finished"]:
         progress_console.print(f"Not finished: run `kvwire train {config}` again to go on.", markup=False)

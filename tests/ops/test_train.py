@@ -143,18 +143,21 @@ def test_a_bundle_is_trained_in_slices_of_time(place: Place) -> None:
     assert list((place.folder / "run" / "tensorboard").iterdir())
 
 
-def test_a_process_that_was_killed_is_gone_on_with_bit_for_bit(place: Place) -> None:
+def test_a_process_that_was_stopped_or_killed_is_gone_on_with_bit_for_bit(place: Place) -> None:
     said("cache", place.config("straight", steps=14))
     said("train", place.config("straight", steps=14))
     config = place.config("killed", steps=14)
-    for wanted in (5, 9):
-        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "train", str(config)], env=os.environ)
+    line = [sys.executable, "-m", "ops.cli", "train", str(config)]
+    for wanted, by, code in ((5, signal.SIGKILL, -signal.SIGKILL), (9, signal.SIGINT, 130)):
+        process = subprocess.Popen(line, env=os.environ, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 120
         while len(place.steps("killed")) < wanted and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.send_signal(by)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == code, told
+    assert "--max-minutes 0" in told
     assert said("train", config)["finished"]
     for stage in ("start", "step", "validation"):
         assert place.steps("killed", stage) == place.steps("straight", stage)
