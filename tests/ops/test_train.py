@@ -167,7 +167,15 @@ def test_ctrl_c_says_how_to_go_on_and_how_to_have_the_bundle_as_it_is(place: Pla
     config = place.config("stopped", steps=20_000)
     said("cache", config)
     line = [sys.executable, "-m", "ops.cli", "train", str(config)]
-    process = subprocess.Popen(line, env=os.environ, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        line,
+        env=os.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # background jobs inherit that it is ignored
+    )
     deadline = time.monotonic() + 120
     while len(place.steps("stopped")) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
