@@ -139,22 +139,13 @@ class Bundle:
                 raise BadBundle(f"codec_bases: {error}") from error
         return self._codecs
 
-    def with_codec_bases(self, config: CodecBasesConfig) -> Bundle:
-        """The same heads, to be stored as they were, with bases of this shape that are still to be written."""
+    def with_codec_bases(self, config: CodecBasesConfig | None) -> Bundle:
+        """The same heads, to be stored as they were, with bases of this shape still to be written; None: without."""
         whole = replace(self.config, codec_bases=config)
         heads = self.fuse, self.translate, self.summary, self.scorer
         bundle = Bundle(whole, *heads, whole.new_codec_bases())
         bundle._dtypes = dict(self._dtypes)
         return bundle
-
-    def without_codec_bases(self) -> Bundle:
-        """The same heads, to be stored as they were, as before calibration."""
-        bare = Bundle(
-            replace(self.config, codec_bases=None), self.fuse, self.translate, self.summary, self.scorer
-        )
-        named = bare._named()
-        bare._dtypes = {name: dtype for name, dtype in self._dtypes.items() if name in named}
-        return bare
 
     def prefix_kv(self, kind: SliceKind | None) -> Tensor | None:
         """The learnt Receiver prefix put before a slice of this kind: (positions, receiver width), keys re-based.

@@ -209,8 +209,8 @@ class TrainConfig:
             raise ValueError(
                 "answer.unanswerable_share is of questions over documents: give [translate] or [summary]"
             )
-        dials = self.dials
-        if self.translate is None and (dials.positions or dials.code_dims or dials.bits or dials.codecs):
+        of_codes = self.dials.positions, self.dials.code_dims, self.dials.bits, self.dials.codecs
+        if self.translate is None and any(of_codes):
             raise ValueError(
                 "dials.positions, code_dims, bits and codecs are those of a translate head: give [translate]"
             )

@@ -120,12 +120,7 @@ def prepare(config: TrainConfig) -> Setting:
     reads = {} if init is None else {"init": init.hash}
     if isinstance(scorer := heads.get("scorer"), Scorer):
         reads["scorer"] = scorer.digest()
-    return Setting(
-        *(config, bundle, heads, reading, cache, train, held, device, end),
-        started=started,
-        reads=reads,
-        codecs=codecs,
-    )
+    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started, reads, codecs)
 
 
 def tasks_of(setting: Setting) -> list[Task[Any]]:
@@ -176,7 +171,7 @@ def save(setting: Setting) -> dict[str, Any]:
         return {"parameters": sum(p.numel() for p in setting.heads["lora"].parameters())}
     bundle = Bundle(setting.bundle, **setting.heads)  # type: ignore[arg-type]
     there = _calibrated(Path(output))
-    if there is not None and there.without_codec_bases().hash == bundle.hash_in(torch.float16):
+    if there is not None and there.with_codec_bases(None).hash == bundle.hash_in(torch.float16):
         return {"bundle": there.hash}
     return {"bundle": bundle.save(output, torch.float16)}
 

@@ -29,10 +29,11 @@ def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf
         FloatingPointError: the loss is not finite any more.
         RuntimeError: another process trains in `work`.
     """
-    first = World.current().rank == 0
+    world = World.current()
+    first = world.rank == 0
     with alone_in(Path(config.work), "training in") if first else nullcontext():
         setting = prepare(config)
-        run = Run(config, tasks_of(setting), progress, reads=setting.reads)
+        run = Run(config, tasks_of(setting), progress, world, setting.reads)
         try:
             finished = run.advance(max_minutes)
         finally:

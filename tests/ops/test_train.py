@@ -163,6 +163,11 @@ def test_a_process_that_was_killed_is_gone_on_with_bit_for_bit(place: Place) -> 
     assert bundles[0].hash == bundles[1].hash
 
 
+def _heed_ctrl_c() -> None:
+    """Of a child: what is started by a background job inherits that the signal is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_says_how_to_go_on_and_how_to_have_the_bundle_as_it_is(place: Place) -> None:
     config = place.config("stopped", steps=20_000)
     said("cache", config)
@@ -172,9 +177,7 @@ def test_ctrl_c_says_how_to_go_on_and_how_to_have_the_bundle_as_it_is(place: Pla
         env=os.environ,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # background jobs inherit that it is ignored
+        preexec_fn=_heed_ctrl_c,
     )
     deadline = time.monotonic() + 120
     while len(place.steps("stopped")) < 3 and process.poll() is None:

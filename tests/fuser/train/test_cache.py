@@ -89,6 +89,7 @@ def test_a_second_run_reuses_what_the_first_one_cached(sharer: Any, tmp_path: Pa
     assert _fill(tmp_path, sharer, ITEMS[1:]) == 1
     cache = FeatureCache(tmp_path, ITEMS[1:])
     assert [d.text for d in cache.documents] == [ITEMS[1].document, ITEMS[3].document]  # type: ignore[union-attr]
+    assert len(FeatureCache(tmp_path, ITEMS).documents) == 3
 
 
 def test_the_size_is_known_before_anything_is_computed(sharer: Any, tmp_path: Path) -> None:
@@ -148,11 +149,11 @@ def test_a_line_that_was_taken_out_leaves_the_others_in_their_place(sharer: Any,
     _fill(tmp_path, sharer, ITEMS)
     lines = (tmp_path / INDEX).read_bytes().splitlines(keepends=True)
     before = FeatureCache(tmp_path, ITEMS[3:])
-    last = before.raw(before.documents[0], torch.arange(5))
+    last = before.raw(before.documents[0], torch.arange(before.documents[0].count))
     (tmp_path / INDEX).write_bytes(b"".join((lines[0], *lines[2:])))
     assert _fill(tmp_path, sharer, ITEMS) == 1
     after = FeatureCache(tmp_path, ITEMS[3:])
-    assert torch.equal(after.raw(after.documents[0], torch.arange(5)), last)
+    assert torch.equal(after.raw(after.documents[0], torch.arange(after.documents[0].count)), last)
 
 
 def test_damaged_statistics_are_named(sharer: Any, tmp_path: Path) -> None:

@@ -193,16 +193,21 @@ def test_in_training_every_step_draws_a_plan_that_its_seed_repeats(
     assert len({float(flat.sum()) for flat in same_length}) > 2  # cut codes, noisy codes
 
 
+def _whole_and_drawn(task: QuestionTask, head: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The slices of the first batch as validation has them, and as 16 steps of training do."""
+    own = task.epoch(4, 0)[0].own
+    with torch.no_grad():
+        whole = task.slice(own)
+        task.modules()[head].train()
+        return whole, [task.slice(own) for _ in range(16)]
+
+
 def test_in_training_a_summary_is_cut_to_the_positions_of_a_plan(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
 ) -> None:
     tables = SOME_LAYERS | {"dials": {"summary_positions": [1, 3]}}
     task = SummaryTask(with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables)))
-    own = task.epoch(4, 0)[0].own
-    with torch.no_grad():
-        whole = task.slice(own)
-        task.modules()["summary"].train()
-        drawn = [task.slice(own) for _ in range(16)]
+    whole, drawn = _whole_and_drawn(task, "summary")
     assert {flat.shape[1] for flat in drawn} == {1, 3}
     for flat in drawn:
         torch.testing.assert_close(flat, whole[:, : flat.shape[1]])
@@ -213,11 +218,7 @@ def test_in_training_codes_go_through_the_codecs_that_are_named(
 ) -> None:
     tables = HEADS | {"dials": {"codecs": ["raw", "hadamard-2"]}}
     task = DocumentTask(with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables)))
-    own = task.epoch(4, 0)[0].own
-    with torch.no_grad():
-        whole = task.slice(own)
-        task.modules()["translate"].train()
-        drawn = [task.slice(own) for _ in range(16)]
+    whole, drawn = _whole_and_drawn(task, "translate")
     assert {bool(torch.equal(flat, whole)) for flat in drawn} == {True, False}
     assert len({float(flat.sum()) for flat in drawn}) == 2
 
