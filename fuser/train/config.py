@@ -16,6 +16,7 @@ from fuser.layer_map import LayerMap
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
 from fuser.summary import SummaryConfig
+from fuser.train.dials import DialsConfig
 from fuser.translate import TranslateConfig
 
 FuseConfig = CompactConfig | C2CConfig
@@ -102,33 +103,6 @@ class NoiseConfig:
     def __post_init__(self) -> None:
         if self.bits != 0 and not 2 <= self.bits <= 16:
             raise ValueError("noise.bits is 0 (off) or 2 to 16")
-
-
-@dataclass(frozen=True, slots=True)
-class DialsConfig:
-    """What plans may choose of a slice, each drawn anew at every step, so that one head serves all of them.
-
-    All but the last are of excerpts; summaries and shared slices get the noise of `noise.bits`.
-
-    positions: in an excerpt; none given takes the selection's. code_dims: leading numbers of a code that are kept, so
-    that the first carry most; none given keeps all. bits: of the codec whose noise the codes get, 0 for none; none
-    given takes `noise.bits`. codecs: in place of bits, names of codecs through which the codes go, `raw` for as they
-    are; `transform` ones are those of the bundle in `init`. summary_positions: of a summary, the first ones.
-    """
-
-    positions: tuple[int, ...] = ()
-    code_dims: tuple[int, ...] = ()
-    bits: tuple[int, ...] = ()
-    codecs: tuple[str, ...] = field(default=(), metadata=LATER)
-    summary_positions: tuple[int, ...] = field(default=(), metadata=LATER)
-
-    def __post_init__(self) -> None:
-        if min((1, *self.positions, *self.code_dims, *self.summary_positions)) < 1:
-            raise ValueError("dials.positions, dials.code_dims and dials.summary_positions start at 1")
-        if any(bits != 0 and not 2 <= bits <= 16 for bits in self.bits):
-            raise ValueError("dials.bits are 0 (off) or 2 to 16")
-        if self.bits and self.codecs:
-            raise ValueError("dials.bits imitates a codec: give bits or codecs, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +194,8 @@ class TrainConfig:
             raise ValueError('scorer: belongs to selection.rule "learnt"')
         if max(self.dials.positions, default=0) > self.selection.positions:
             raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
+        if self.dials.last and self.fuse is None:
+            raise ValueError("dials.last is of shared slices: give [fuse]")
         if max(self.dials.summary_positions, default=0) > (self.summary.positions if self.summary else 0):
             raise ValueError("dials.summary_positions goes beyond summary.positions")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:

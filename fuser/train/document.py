@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fuser.train.answer import Row
 from fuser.train.batch import ExampleBatch
+from fuser.train.dials import drawn
 from fuser.train.excerpt import Example, Excerpts
 from fuser.train.explained import save_explained
 from fuser.train.noise import quantisation_noise, through
@@ -23,7 +24,6 @@ from fuser.train.task import Control
 from fuser.train.window import RECITE, window_of
 from fuser.translate import TranslateHead
 
-_T = TypeVar("_T")
 _HELD_OUT = 48  # documents on which the regression is judged
 
 
@@ -101,11 +101,6 @@ class DocumentTask(QuestionTask):
                 arrived = quantisation_noise(sent, drawn(dials.bits, config.noise.bits), -1)
             codes = functional.pad(arrived, (0, codes.shape[-1] - kept))
         return self._translate.expand(codes)
-
-
-def drawn(among: Sequence[_T], otherwise: _T) -> _T:
-    """One of them by torch's global generator, which the run seeds by its step."""
-    return among[int(torch.randint(len(among), ()))] if among else otherwise
 
 
 def start_translate(head: TranslateHead, setting: Setting, progress: Progress) -> int:

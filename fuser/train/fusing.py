@@ -35,19 +35,26 @@ class Side:
     slice: CachedPrompt
     matched: bool
 
-    def pairs(self) -> tuple[Tensor, Tensor]:
+    def pairs(self, last: int = 0) -> tuple[Tensor, Tensor]:
         """Positions that are fused, and for each the position of the slice that feeds it, both int64.
 
         A slice of another text is laid along ours position by position, from its start again where it is shorter;
         template tokens meet from the end as ever.
+
+        Args:
+            last: of a matched slice, so many of the Sharer's last positions; 0 is all.
         """
         theirs, tail = self.slice.spans, self.slice.tail
+        kept = self.shared.at < len(self.ids) - 1
         if self.matched:
-            source = self.shared.sources(pad(theirs, (1, 0)), tail)  # of section 0, the only one
+            named = pad(theirs, (1, 0))  # of section 0, the only one
+            sent = SharedPositions(torch.arange(self.slice.count), named, tail).last(last)
+            source = sent.at[self.shared.sources(sent.spans, sent.tail)]
+            if last:
+                kept &= self.shared.reached(sent.spans, sent.tail)
         else:
             wrapped = torch.arange(len(self.shared.spans)) % max(1, len(theirs))
             source = torch.cat((wrapped, align_tail(self.shared.tail, tail, len(theirs))))
-        kept = self.shared.at < len(self.ids) - 1
         return self.shared.at[kept], source[kept]
 
 
@@ -96,10 +103,13 @@ class Fusing:
         """The Receiver's K (rotated) and V of all prompt positions but the last; right-padded, no gradient."""
         return self._reading.prefill(pad_sequence([side.ids[:-1] for side in sides], batch_first=True))
 
-    def fused(self, sides: Sequence[Side]) -> tuple[Tensor, Tensor]:
-        """The same with the slices fused in, differentiable in the head: (layers, batch, kv_heads, positions, dim)."""
+    def fused(self, sides: Sequence[Side], last: int = 0) -> tuple[Tensor, Tensor]:
+        """The same with the slices fused in, differentiable in the head: (layers, batch, kv_heads, positions, dim).
+
+        last: so many of the last positions of each slice; 0 is all.
+        """
         keys, values = self.own(sides)
-        pair = self.pair(sides, keys, values)
+        pair = self.pair(sides, keys, values, last)
         fused_keys, fused_values = self._head.fuse_layers(
             pair.sharer_keys, pair.sharer_values, pair.own_keys, pair.own_values
         )
@@ -108,12 +118,12 @@ class Fusing:
         where = pair.fused[None, :, None, :, None]
         return torch.where(where, fused_keys, keys), torch.where(where, fused_values, values)
 
-    def pair(self, sides: Sequence[Side], keys: Tensor, values: Tensor) -> Pair:
-        """Align the slices with the Receiver's own K (rotated) and V, as `own` gives them."""
+    def pair(self, sides: Sequence[Side], keys: Tensor, values: Tensor, last: int = 0) -> Pair:
+        """Align the slices, or so many of their last positions, with the Receiver's own K (rotated) and V of `own`."""
         shape = (len(sides), keys.shape[3])
         index, fused = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
         for row, side in enumerate(sides):
-            at, source = side.pairs()
+            at, source = side.pairs(last)
             index[row, at] = source
             fused[row, at] = True
         theirs = pad_sequence([self._slice(side.slice) for side in sides], batch_first=True)

@@ -22,6 +22,7 @@ from fuser.rope import Rope
 from fuser.train.answer import Row, on_top, padded
 from fuser.train.batch import ExampleBatch, Examples, spread
 from fuser.train.cached import CachedPrompt
+from fuser.train.dials import drawn
 from fuser.train.fusing import Fusing, Side
 from fuser.train.setting import Setting
 from fuser.train.task import Control, Outcome
@@ -43,8 +44,8 @@ class SharedTask:
         self._head = head
         self._reading = setting.reading
         rope = Rope.of_model(resolve(setting.config.sharer)) if head.rotated_keys else None
-        geometry, bits = setting.bundle.sharer_geometry, setting.config.noise.bits
-        self.fusing = Fusing(head, setting.reading, setting.cache, geometry, rope, bits)
+        sharer, config = setting.bundle.sharer_geometry, setting.config
+        self.fusing = Fusing(head, setting.reading, setting.cache, sharer, rope, config.noise.bits)
         held = spread(setting.validation.prompts, setting.config.answer.validation)
         self._train = _examples(setting.train.prompts, "training")
         self._validation = _examples(held, "validation")
@@ -95,13 +96,14 @@ class SharedTask:
         return "true"
 
     def loss(self, batch: ExampleBatch[CachedPrompt], control: Control) -> Outcome:
-        """As in `Task`; alone is with every gate closed."""
+        """As in `Task`; alone is with every gate closed. In training as one of the plans would send the slices."""
         if control not in self.controls:
             raise ValueError(f"the shared task has no control {control}; it has {', '.join(self.controls)}")
         slices = batch.other if control == "mismatched" else batch.own
         read = [self._side(prompt, given) for prompt, given in zip(batch.own, slices, strict=True)]
         sides = [side for side, _ in read]
-        keys, values = self.fusing.own(sides) if control == "alone" else self.fusing.fused(sides)
+        last = drawn(self._setting.config.dials.last, 0) if self._head.training else 0
+        keys, values = self.fusing.own(sides) if control == "alone" else self.fusing.fused(sides, last)
         cache = DynamicCache()
         for layer, (k, v) in enumerate(zip(keys, values, strict=True)):
             cache.update(k, v, layer)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fuser.summary import SummaryHead
-from fuser.train.document import drawn, start_translate
+from fuser.train.dials import drawn
+from fuser.train.document import start_translate
 from fuser.train.excerpt import Example
 from fuser.train.noise import quantisation_noise
 from fuser.train.questions import QuestionTask

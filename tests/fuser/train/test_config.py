@@ -9,7 +9,8 @@ from fuser.bundle import Bundle
 from fuser.c2c.head import C2CConfig
 from fuser.compact.config import CompactConfig
 from fuser.config import BadConfig, to_dict
-from fuser.train.config import DialsConfig, TrainConfig
+from fuser.train.config import TrainConfig
+from fuser.train.dials import DialsConfig
 
 SHIPPED = Path(__file__).parents[3] / "fuser" / "train" / "demo_pair.toml"
 MORE = SHIPPED.with_name("demo_pair_more.toml")
@@ -136,10 +137,14 @@ def test_a_layer_map_that_is_none_is_refused(tmp_path: Path, given: str, message
         odd.fuse_config(6, 4)
 
 
-def test_what_is_of_questions_over_documents_is_refused_without_their_heads() -> None:
+def test_what_is_of_one_head_is_refused_without_it() -> None:
     shared = replace(TrainConfig.load(BOTH), translate=None, dials=DialsConfig())
     with pytest.raises(ValueError, match=r"dials\.positions, code_dims, bits and codecs"):
         replace(shared, dials=DialsConfig(codecs=("raw",)))
+    with pytest.raises(ValueError, match=r"dials\.last is of shared slices"):
+        replace(TrainConfig.load(SHIPPED), dials=DialsConfig(last=(4,)))
+    with pytest.raises(ValueError, match=r"dials\.last are 0 \(all positions\) or more"):
+        DialsConfig(last=(-1,))
     with pytest.raises(ValueError, match="unanswerable_share is of questions over documents"):
         replace(shared, answer=replace(shared.answer, unanswerable_share=0.1))
 

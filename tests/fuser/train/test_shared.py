@@ -1,6 +1,7 @@
 """The shared task: the service's numbers in batches, and gradients where they belong."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from fuser.sharer import Sharer
 from fuser.train.batch import ExampleBatch
 from fuser.train.cached import CachedPrompt
 from fuser.train.config import NoiseConfig
+from fuser.train.fusing import Side
 from fuser.train.setting import Setting
 from fuser.train.shared import SharedTask
 from fuser.train.sources import AnyItem
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -51,9 +54,11 @@ def everything(task: SharedTask) -> ExampleBatch[CachedPrompt]:
     return batch
 
 
+@pytest.mark.parametrize("last", [0, 3, 7, 500])
 @pytest.mark.parametrize("member", MEMBERS, ids=["compact", "joint", "rotated", "public"])
 def test_the_fused_cache_in_training_is_that_of_the_service(
     member: dict[str, object],
+    last: int,
     tiny_sharer: Path,
     tiny_receiver: Path,
     tmp_path: Path,
@@ -68,18 +73,41 @@ def test_the_fused_cache_in_training_is_that_of_the_service(
     batch = everything(task)
     sides = [task._side(prompt, prompt)[0] for prompt in batch.own]
     with torch.no_grad():
-        keys, values = task.fusing.fused(sides)
+        keys, values = task.fusing.fused(sides, last)
         own_keys, own_values = task.fusing.own(sides)
     assert not torch.allclose(keys, own_keys, atol=1e-2)
     assert not torch.allclose(values, own_values, atol=1e-2)
     for row, prompt in enumerate(batch.own):
-        section = Section(Role.QUESTION, Visibility.SHARED, text=prompt.text)
-        local = answer_in_one_process(sharer, receiver, (section,), {}, SliceKind.SHARED, 0, 1)
+        asked = (Section(Role.QUESTION, Visibility.SHARED, text=prompt.text),), {}, SliceKind.SHARED, 0, 1
+        local = answer_in_one_process(sharer, receiver, *asked, Plan(codec="raw", last=last))
         for layer, (k, v) in enumerate(zip(local.keys, local.values, strict=True)):
             length = k.shape[2]
             assert length == len(sides[row].ids) - 1
             torch.testing.assert_close(keys[layer, row, :, :length], k[0], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(values[layer, row, :, :length], v[0], atol=1e-5, rtol=1e-5)
+
+
+def test_in_training_every_step_draws_how_many_of_the_last_positions_it_fuses(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    tables = {"fuse": {"rank": 8, "inner": 12}, "dials": {"last": [2, 0]}}
+    task = SharedTask(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables))
+    drawn: list[int] = []
+    fused = task.fusing.fused
+
+    def noted(sides: Sequence[Side], last: int) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn.append(last)
+        return fused(sides, last)
+
+    task.fusing.fused = noted  # type: ignore[method-assign]
+    head = noisy(task.modules()["fuse"])
+    with torch.no_grad():
+        for _ in range(12):
+            task.loss(everything(task), "true")
+        assert set(drawn) == {0, 2}
+        head.eval()
+        task.loss(everything(task), "true")
+        assert drawn[12:] == [0]
 
 
 @pytest.mark.parametrize("control", ["true", "mismatched", "alone"])
