@@ -97,6 +97,7 @@ class Assistant:
         source: Source = "auto",
         plan: Plan | None = None,
         max_bytes: int | None = None,
+        choices: Sequence[str] = (),
     ) -> Answer:
         """Answer a question. As `stream`, but all at once."""
         stream = self.stream(
@@ -110,6 +111,7 @@ class Assistant:
             source=source,
             plan=plan,
             max_bytes=max_bytes,
+            choices=choices,
         )
         for _ in stream:
             pass
@@ -127,6 +129,7 @@ class Assistant:
         source: Source = "auto",
         plan: Plan | None = None,
         max_bytes: int | None = None,
+        choices: Sequence[str] = (),
     ) -> AnswerStream:
         """Answer a question in pieces. Work begins at the first piece.
 
@@ -143,13 +146,15 @@ class Assistant:
             plan: what of the slice is sent, and how; by default as configured, or picked (`edge_node.picker`).
             max_bytes: cap on the slice's payload, or a relayed text, held by the cloud too; 0 is none. By default as
                 configured.
+            choices: 2 to 10 that the question is asked with, in the words that bundles for shared prompts are trained
+                on; the reply is then "The correct answer is A." or another letter.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
                 of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud gives a
                 receiver-only answer with the reason.
         """
-        prompt = _sections(question, document, sections, notes)
+        prompt = _sections(_asked(question, choices), document, sections, notes)
         self.client.limits.check_sections(prompt)
         share = self.config.share
         tokens = self.config.receiver.max_new_tokens if max_new_tokens is None else max_new_tokens
@@ -215,6 +220,19 @@ def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:
     if config.share.plan == "codec" and not (directory / PLANS_FILE).exists():
         return None
     return PlanTable.load(directory, bundle.hash)
+
+
+def _asked(question: str | None, choices: Sequence[str]) -> str | None:
+    if not choices:
+        return question
+    from fuser.data.choice import with_choices
+
+    if question is None:
+        raise InvalidRequest("choices belong to a question: give one")
+    try:
+        return with_choices(question, choices)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def _sections(

@@ -45,6 +45,7 @@ class AskBody:
     source: "receiver-only" asks the cloud nothing.
     plan: what of the slice is sent, and how; left out, as the edge is configured or picks.
     max_bytes: cap on the payload of the slice, 0 is none; left out, as the edge is configured.
+    choices: 2 to 10 to pick from; the answer names a letter.
     stream: JSON lines, one a piece, then the answer; otherwise one JSON object.
     """
 
@@ -58,6 +59,7 @@ class AskBody:
     deadline_s: float | None = None
     plan: Plan | None = None
     max_bytes: int | None = None
+    choices: tuple[str, ...] = ()
     stream: bool = False
 
     @classmethod
@@ -86,6 +88,7 @@ class AskBody:
             "source": self.source,
             "plan": self.plan,
             "max_bytes": self.max_bytes,
+            "choices": self.choices,
         }
 
 

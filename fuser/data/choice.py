@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LETTERS = "ABCDEFGHIJ"
@@ -24,8 +25,7 @@ class ChoiceItem:
     context: str = ""
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.choices) <= len(LETTERS):
-            raise ValueError(f"{len(self.choices)} choices; 2 to {len(LETTERS)} are allowed")
+        _check_number(self.choices)
         if not 0 <= self.answer < len(self.choices):
             raise ValueError(
                 f"answer {self.answer} is not one of {len(self.choices)} choices, counted from 0"
@@ -43,21 +43,30 @@ class ChoiceItem:
 
 
 def choice_prompt(item: ChoiceItem, *, options: bool = True) -> str:
-    """The text of the shared QUESTION section: the paper's zero-shot prompt in meaning (arXiv 2510.03215, appendix).
-
-    The form of the reply is told with an X: small models copy a spelt-out "A/B/C/D", or read it as A.
+    """The text of the shared QUESTION section that asks an item.
 
     Args:
         options: False gives the bare question, behind its context, as the first stage of the paper's text relay
             sees it.
     """
     asked = f"{item.context}\n\n{item.question}" if item.context else item.question
-    if not options:
-        return asked
-    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item.choices, strict=False))
-    letters = f"{', '.join(item.letters[:-1])} or {item.letters[-1]}"
+    return with_choices(asked, item.choices) if options else asked
+
+
+def with_choices(question: str, choices: Sequence[str]) -> str:
+    """A question with its choices: the paper's zero-shot prompt in meaning (arXiv 2510.03215, appendix).
+
+    The form of the reply is told with an X: small models copy a spelt-out "A/B/C/D", or read it as A.
+
+    Raises:
+        ValueError: too few or too many choices.
+    """
+    _check_number(choices)
+    names = LETTERS[: len(choices)]
+    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(names, choices, strict=True))
+    letters = f"{', '.join(names[:-1])} or {names[-1]}"
     return (
-        f"Answer this question accurately:\n\n{asked}\n\nChoices:\n{listed}\n\n"
+        f"Answer this question accurately:\n\n{question}\n\nChoices:\n{listed}\n\n"
         "Read the question and every choice, and pick the single choice that is right. Do not explain. "
         f"Reply in this form only: The correct answer is X, where X is {letters}.\n\n"
         "The correct answer is"
@@ -67,3 +76,8 @@ def choice_prompt(item: ChoiceItem, *, options: bool = True) -> str:
 def choice_answer(item: ChoiceItem) -> str:
     """The reply that is trained on and that the strict extraction accepts."""
     return f"The correct answer is {item.letter}."
+
+
+def _check_number(choices: Sequence[str]) -> None:
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise ValueError(f"{len(choices)} choices; 2 to {len(LETTERS)} are allowed")

@@ -45,6 +45,10 @@ def ask(
         Path | None,
         typer.Option(help="A text file for the Receiver alone; never sent.", exists=True, dir_okay=False),
     ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(help="One of 2 to 10 to pick from; give it once for each. The answer names a letter."),
+    ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Ask the cloud nothing.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at most.")] = None,
     max_bytes: Annotated[
@@ -72,6 +76,7 @@ def ask(
             plan=dialled if codec or positions else None,
             max_bytes=max_bytes,
             source="receiver-only" if alone else "auto",
+            choices=choice or (),
         )
         for piece in stream:
             if not as_json:

@@ -58,6 +58,23 @@ def test_an_answer_of_the_receiver_alone_says_so(edge_toml: str) -> None:
     assert (answer["source"], answer["reason"], answer["bytes_sent"]) == ("receiver-only", "REQUESTED", 0)
 
 
+def test_choices_are_given_one_by_one(edge_toml: str) -> None:
+    question = [
+        "ask",
+        "Which boat?",
+        "--choice",
+        "Petrel",
+        "--choice",
+        "Tern",
+        "--config",
+        edge_toml,
+        "--json",
+    ]
+    answer = json.loads(CliRunner().invoke(app, question).stdout)
+    plain = [*question[:2], *question[6:]]
+    assert answer["bytes_sent"] > json.loads(CliRunner().invoke(app, plain).stdout)["bytes_sent"] + 100
+
+
 def test_the_doctor_asks_the_cloud_who_it_is(edge_toml: str) -> None:
     done = CliRunner().invoke(app, ["doctor", "--config", edge_toml, "--json"])
     report = json.loads(done.stdout)

@@ -101,7 +101,10 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
                     yield share_response_to_proto(part)
         except KvwireError as error:
             await context.abort_with_status(to_grpc(error))
-        except asyncio.CancelledError:
+        except (
+            asyncio.CancelledError,
+            GeneratorExit,
+        ):  # the latter where it is cancelled while a part is written
             self.cancelled.set()
             raise
 

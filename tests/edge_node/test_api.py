@@ -69,6 +69,12 @@ def test_a_stream_is_json_lines_with_the_answer_last(api: Api) -> None:
     assert "".join(line["piece"] for line in pieces) == last["answer"]["text"]
 
 
+def test_a_question_may_have_choices(api: Api, assistant: Assistant) -> None:
+    _, answer, _ = api.call({"question": "Which key?", "choices": ["this one", "that one"]})
+    assert answer["source"] == "fused"
+    assert answer["text"] == assistant.ask("Which key?", choices=("this one", "that one")).text
+
+
 def test_a_context_that_the_caller_brings_is_read_here_and_sent_nowhere(
     api: Api, assistant: Assistant, server: RunningServer
 ) -> None:
@@ -97,6 +103,7 @@ def test_a_context_that_the_caller_brings_is_read_here_and_sent_nowhere(
         ({"question": QUESTION, "plan": {"codec": "morse"}}, 400, "UNSUPPORTED", "morse"),
         ({"question": QUESTION, "plan": {"codec": "raw", "last": 2**32}}, 400, "INVALID_REQUEST", "numbers"),
         ({"question": QUESTION, "max_bytes": 2**64}, 400, "INVALID_REQUEST", "max_bytes"),
+        ({"question": QUESTION, "choices": ["A"]}, 400, "INVALID_REQUEST", "1 choices"),
         ({"question": "x" * 9_000}, 413, "TOO_LARGE", "question"),
         ({"question": "x" * 30_000}, 413, "TOO_LARGE", "request"),
     ],

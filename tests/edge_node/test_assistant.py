@@ -14,6 +14,7 @@ from edge_node.capture import read_capture
 from edge_node.sync import Client
 from fuser.bundle import Bundle
 from fuser.config import BadConfig
+from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.generate import greedy
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Receiver
@@ -94,6 +95,15 @@ def test_a_shared_slice_answers_as_in_one_process_with_notes_that_stay(
     local = in_one_process(slice_service, receiver, sections_of(QUESTION, notes=notes), SliceKind.SHARED)
     assert answer.text == local.text.lstrip() and answer.source == "fused" and answer.kind == "shared"
     assert all(section.text == QUESTION for section in server.service.requests[0].sections)
+
+
+def test_a_question_with_choices_is_asked_in_the_words_that_bundles_are_trained_on(
+    assistant: Assistant, server: RunningServer
+) -> None:
+    item = ChoiceItem("one", "Who keeps the key?", ("Ilse", "the miller", "nobody"), 0)
+    answer = assistant.ask(item.question, choices=item.choices)
+    (section,) = server.service.requests[-1].sections
+    assert (section.text, answer.source, answer.kind) == (choice_prompt(item), "fused", "shared")
 
 
 def test_a_shared_slice_beside_a_cloud_document(
@@ -332,6 +342,8 @@ def test_a_wrong_call_is_refused_before_anything_is_sent(assistant: Assistant, s
         {"question": None},
         {"question": QUESTION, "document": ""},
         {"question": QUESTION, "max_new_tokens": 0},
+        {"question": QUESTION, "choices": ("one",)},
+        {"question": None, "sections": sections_of(QUESTION), "choices": ("one", "two")},
         {"question": "x" * 100_000},
     ):
         with pytest.raises((InvalidRequest, TooLarge)):
