@@ -10,7 +10,7 @@ from fuser.bundle import Bundle
 from fuser.select import SelectionConfig
 from fuser.slice_specs import slice_specs
 from kvwire.codec import CodecRegistry
-from kvwire.plan import WHOLE, Plan
+from kvwire.plan import WHOLE, Parts, Plan
 from kvwire.segment import SliceKind
 
 
@@ -48,9 +48,16 @@ class Dial:
 
 
 def plan_name(plan: Plan) -> str:
-    """How codes are sent, such as `int8:256` or `int8:256:padded`."""
-    dim, padded = f":{plan.code_dim}" if plan.code_dim else "", ":padded" if plan.padded else ""
-    return f"{plan.codec}{dim}{padded}"
+    """How a slice is sent, such as `int8:256:padded`, or `raw:last3:bottleneck` of shared ones."""
+    words = (
+        plan.codec,
+        str(plan.code_dim or ""),
+        f"last{plan.last}" if plan.last else "",
+        "" if plan.parts is Parts.BOTH else plan.parts.value,
+        "bottleneck" if plan.bottleneck else "",
+        "padded" if plan.padded else "",
+    )
+    return ":".join(word for word in words if word)
 
 
 def dials(bundle: Bundle, positions: Iterable[int], pool: int, plans: Iterable[Plan]) -> tuple[Dial, ...]:
@@ -68,6 +75,7 @@ def dials(bundle: Bundle, positions: Iterable[int], pool: int, plans: Iterable[P
     registry = registry_of(bundle)
     found: dict[Dial, None] = {}
     for count, plan in product(list(positions) or [0], list(plans) or [WHOLE]):
+        plan.check(SliceKind.EXCERPT)
         registry.get(plan.codec)
         if plan.code_dim:
             (spec,) = slice_specs(bundle, SliceKind.EXCERPT, plan, 1, "float32")

@@ -18,6 +18,7 @@ from fuser.data.document import Item
 from fuser.data.load import RECORDS, Items, load
 from fuser.data.overlap import normalise
 from fuser.evaluate.abstain import abstaining
+from fuser.evaluate.choice.needs import planned
 from fuser.evaluate.choice.table import ChoiceGiven, ChoiceTable
 from fuser.evaluate.config import EvaluateConfig
 from fuser.evaluate.curve import curve
@@ -81,7 +82,7 @@ class Run:
             self._receiver.require(self._identical.config.sharer, "the Sharer of --identical")
             self._receiver.require(self._identical.config.receiver, "the Receiver of --identical")
         self._work = config.work or cache_directory() / "evaluate"
-        self._dials = dials(self._bundle, config.positions, config.pool, config.plans)
+        self._dials: tuple[Dial, ...] = ()
         self._left_out: Counter[str] = Counter()
         choices, documents = self._load()
         self.task = "choice" if choices else "document"
@@ -148,6 +149,7 @@ class Run:
 
     def _documents(self, items: Sequence[Item]) -> Table:
         settings = self._config
+        self._dials = dials(self._bundle, settings.positions, settings.pool, settings.plans)
         most = _EVERY_LENGTH if settings.cases else settings.max_document_chars
         fits = unfit(self._bundle, self._sharer, self._receiver, most)
         cases = self._cases(items)
@@ -198,8 +200,9 @@ class Run:
 
     def _choices(self, items: Sequence[ChoiceItem]) -> Table:
         settings = self._config
-        if settings.cases or self._dials != (Dial(),):
-            raise ValueError("cases, positions, pool and plans are for questions over documents")
+        if settings.cases or settings.positions or settings.pool:
+            raise ValueError("cases, positions and pool are for questions over documents")
+        plans = planned(self._bundle, settings.plans)
         fits = unfit_choice(self._bundle, self._sharer, self._receiver, settings.max_document_chars)
         drawn, left_out = draw_choices(items, settings.limit, settings.seed, fits)
         self._left_out.update(left_out)
@@ -214,7 +217,8 @@ class Run:
                 raise ValueError(f"{settings.calibration} holds no question that is not evaluated too")
         examples = [asdict(item) for item in training]
         self._settle(digest([asdict(item) for item in drawn]), [{"seed": settings.seed}, *examples])
-        given = ChoiceGiven(drawn, training, self._identical, settings.lora, settings.batch, settings.seed)
+        others = self._identical, settings.lora, settings.batch, settings.seed, plans
+        given = ChoiceGiven(drawn, training, *others)
         return ChoiceTable(self._bundle, self._sharer, self._receiver, given, self._log, self._read)
 
     def _settle(self, questions: str, training: list[dict[str, Any]]) -> None:

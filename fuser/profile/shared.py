@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
 from rich.progress import Progress
-from torch import Tensor
 
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_answer, choice_prompt
 from fuser.evaluate.choice.batch import bucketed, strangers
 from fuser.evaluate.choice.extract import strict
 from fuser.evaluate.choice.prompts import sections
-from fuser.evaluate.choice.slices import TRAVELS_AS, Heard, SharerSlices
+from fuser.evaluate.choice.sent import SentSlices
+from fuser.evaluate.choice.slices import Heard, SharerSlices
 from fuser.evaluate.deadline import Deadline
-from fuser.evaluate.dial import registry_of
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction
 from fuser.evaluate.speaker import Side
-from fuser.fuse_shapes import KEYS
 from fuser.profile.rows import Row, Screened
 from fuser.receiver import Draft, Receiver
-from fuser.shared import SharedPositions
-from fuser.slice_specs import HALVES, slice_specs, source_of, split_head
 from fuser.train.answer import on_top, padded
 from fuser.train.reading import Reading
-from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
-from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind
+from kvwire.segment import SliceKind
 
 ANSWER_TOKENS = 16
-_DTYPE = str(TRAVELS_AS).removeprefix("torch.")
 _AT_ONCE = 8  # prompts that the Sharer reads together
 
 
@@ -56,7 +50,8 @@ class SharedProfile:
     def __init__(
         self, bundle: Bundle, sharer: Model, receiver: Model, items: Sequence[ChoiceItem], slices: Path
     ) -> None:
-        self._bundle, self._head = bundle, bundle.require_fuse()
+        bundle.require_fuse()
+        self._bundle = bundle
         self._models = sharer, receiver
         self._items, self._folder = tuple(items), slices
         lengths = [len(choice_prompt(item)) for item in items]
@@ -121,47 +116,11 @@ class SharedProfile:
 
     def cap_bytes(self, plan: Plan) -> int:
         """As in `Profiled`."""
-        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        counts = {len(self._cut(self._heard(index), plan).at) for index in range(len(self._items))}
-        return max(
-            most_bytes(slice_specs(self._bundle, self.kind, plan, count, _DTYPE), codec) for count in counts
-        )
+        return self._sent.most_bytes(map(self._heard, range(len(self._items))), plan)
 
     def _fused(self, index: int, plan: Plan, source: int) -> tuple[Draft, int]:
         """A draft of a question, prefilled and fused with the slice of `source`; and the slice's payload bytes."""
-        heard = self._heard(source)
-        cut = self._cut(heard, plan)
-        specs = slice_specs(self._bundle, self.kind, plan, len(cut.at), _DTYPE)
-        spans = tuple((section, low, high) for section, low, high in cut.spans.tolist())
-        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        draft = self._receiver.begin(sections(choice_prompt(self._items[index])))
-        draft.prefill(self.kind)
-        draft.receive(SliceHeader(bytes(16), self.kind, specs, spans, cut.tail), plan)
-        size = 0
-        for spec in specs:
-            payload = codec.encode(self._part(spec, heard.segments, cut), spec)
-            draft.add(Segment(spec, codec.decode(payload, spec)))
-            size += len(payload)
-        return draft, size
-
-    def _part(
-        self, spec: SegmentSpec, read: Mapping[tuple[SegmentKind, int], Tensor], cut: SharedPositions
-    ) -> Tensor:
-        """What a segment holds: K or V of a Sharer layer at the positions cut, or a source half made of them."""
-        if not spec.kind.is_code:
-            return read[spec.kind, spec.layer][:, cut.at]
-        halves, source = HALVES[spec.kind], source_of(self._head, spec.layer)
-        kinds = [SegmentKind.KEY if half == KEYS else SegmentKind.VALUE for half in halves]
-        both = torch.stack([read[kind, source][:, cut.at].float() for kind in kinds])[:, None]
-        with torch.inference_mode():
-            return split_head(self._bundle).source_half(spec.layer, halves, both)[0, 0]
-
-    @staticmethod
-    def _cut(heard: Heard, plan: Plan) -> SharedPositions:
-        """The positions of what was read that a plan sends: `at` counts them, not the Sharer's prompt."""
-        return SharedPositions(torch.arange(len(heard.spans) + heard.tail), heard.spans, heard.tail).last(
-            plan.last
-        )
+        return self._sent.draft(self._items[index], self._heard(source), plan)
 
     def _load(self, index: int) -> Heard:
         return self._slices.hear([sections(choice_prompt(self._items[index]))])[0]
@@ -175,6 +134,10 @@ class SharedProfile:
     def _receiver(self) -> Receiver:
         _, receiver = self._models
         return Receiver(receiver.network, receiver.tokenizer, self._bundle)
+
+    @cached_property
+    def _sent(self) -> SentSlices:
+        return SentSlices(self._bundle, self._receiver)
 
     @cached_property
     def _reading(self) -> Reading:

@@ -93,9 +93,9 @@ def evaluate(
     plan: Annotated[
         str | None,
         typer.Option(
-            help="How codes are sent, comma between: CODEC, or CODEC:N for the first N numbers of each; "
-            "either with :padded. [default: raw]",
-            rich_help_panel=_SLICES,
+            help="How slices are sent, comma between: a CODEC and what else the plan has, such as int8:256 (so many "
+            "numbers of a code), raw:last3, int8:values, int4:bottleneck (of shared slices), any with :padded. "
+            "[default: raw]",
         ),
     ] = None,
     dtype: Annotated[
@@ -218,12 +218,22 @@ def _number(option: str, word: str) -> int:
 
 
 def _plan(word: str) -> "Plan":
-    from kvwire.plan import Plan
+    from kvwire.plan import Parts, Plan
 
-    found = re.fullmatch(r"([^:]+)(?::([1-9]\d*))?(:padded)?", word)
+    form = r"([^:]+)(?::([1-9]\d*))?(?::last([1-9]\d*))?(?::(keys|values))?(:bottleneck)?(:padded)?"
+    found = re.fullmatch(form, word)
     if found is None:
-        raise ValueError(f"--plan {word}: expected CODEC or CODEC:NUMBERS, and :padded after either")
-    return Plan(codec=found[1], code_dim=int(found[2] or 0), padded=found[3] is not None)
+        raise ValueError(
+            f"--plan {word}: expected CODEC[:NUMBERS][:lastN][:keys|:values][:bottleneck][:padded]"
+        )
+    return Plan(
+        codec=found[1],
+        code_dim=int(found[2] or 0),
+        last=int(found[3] or 0),
+        parts=Parts(found[4] or "both"),
+        bottleneck=found[5] is not None,
+        padded=found[6] is not None,
+    )
 
 
 def _run(config: "EvaluateConfig", max_minutes: float) -> dict[str, Any]:

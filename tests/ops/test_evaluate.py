@@ -306,10 +306,21 @@ def test_half_precision_is_another_run(call: Any, tmp_path: Path) -> None:
     assert runs[0]["predictions"] != runs[1]["predictions"]
 
 
-def test_choices_have_no_dials_and_no_cases(call: Any, tmp_path: Path) -> None:
+def test_choices_have_plans_and_no_positions_or_cases(call: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "arc.jsonl", CHOICES)
-    for option in (("--positions", "4"), ("--case", "two"), ("--plan", "int8")):
+    for option in (("--positions", "4"), ("--case", "two")):
         assert "for questions over documents" in str(call(data, *option, fails=True).exception)
+    plans = "raw,int8:last9,int8:values:bottleneck:padded"
+    options = ("--limit", "4", "--rows", "fused,mismatched", "--plan", plans, "--json", "-")
+    report = json.loads(call(data, *options).stdout)
+    names = ("", " int8:last9", " int8:values:bottleneck:padded")
+    assert [row["row"] for row in report["rows"]] == [
+        f"{r}{name}" for name in names for r in ("fused", "mismatched")
+    ]
+    assert [name for name in report["differences"]["strict"] if "transfer" in name] == [
+        f"transfer: fused{name} - mismatched{name}" for name in names
+    ]
+    assert report["rows"][2]["label"] == "fused, int8:last9"
 
 
 @pytest.mark.parametrize(
@@ -319,6 +330,7 @@ def test_choices_have_no_dials_and_no_cases(call: Any, tmp_path: Path) -> None:
         (("--positions", "0"), "--positions 0"),
         (("--plan", "int8:x"), "--plan int8:x: expected CODEC"),
         (("--plan", "zip"), "codec 'zip'"),
+        (("--plan", "raw:last3"), "has no last"),
         (("--case", "magic"), "unknown case 'magic'"),
         (("--curve", "curve.png"), "--curve needs several"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from fuser.evaluate.choice.mark import mark
 from fuser.evaluate.choice.needs import Given, missing
 from fuser.evaluate.choice.prompts import Asker
 from fuser.evaluate.choice.rows import BatchRows, Pair
+from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import SharerSlices
 from fuser.evaluate.prediction import Prediction
 from fuser.evaluate.speaker import Side, Speaker
+from fuser.receiver import Receiver
+from kvwire.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class ChoiceEvaluation:
         work_dir: keeps what is computed once: slices, and answers to training questions.
         identical: a bundle whose Sharer is the Receiver. lora: the Receiver with its adapters.
         seed: which training questions are taken.
+        plans: of rows `fused` and `mismatched` that are sent otherwise than whole, by their names.
 
     Raises:
         ValueError: no items, or two with one id.
@@ -70,6 +74,7 @@ class ChoiceEvaluation:
         lora: Any | None = None,
         budget: Budget | None = None,
         seed: int = 1,
+        plans: Mapping[str, Plan] | None = None,
     ) -> None:
         if not items or len({item.id for item in items}) < len(items):
             raise ValueError("an evaluation needs questions, each with an id of its own")
@@ -81,7 +86,7 @@ class ChoiceEvaluation:
         work_dir.mkdir(parents=True, exist_ok=True)
         self._bundle, self._identical = bundle, identical
         style = bundle.config.receiver_prompt
-        self._pair = Pair(Asker(self._speaker(receiver), style))
+        self._pair = Pair(Asker(self._speaker(receiver), style), plans=plans or {})
         if sharer is not None:
             self._pair.sharer = Asker(self._speaker(sharer), bundle.config.sharer_prompt)
             self._pair.background = Speaker(Side(*sharer), self._budget.relay_tokens)
@@ -109,7 +114,11 @@ class ChoiceEvaluation:
         """
         self._refuse(rows)
         self._prepare(rows, progress, check)
-        others = self._strangers() if "mismatched" in rows else range(len(self._items))
+        others = (
+            self._strangers()
+            if any(row.split()[0] == "mismatched" for row in rows)
+            else range(len(self._items))
+        )
         answered = {row: frozenset(done(row)) for row in rows}
         tasks = {row: progress.add_task(row, total=len(self._items)) for row in rows}
         for picked in self._batches:
@@ -149,7 +158,7 @@ class ChoiceEvaluation:
 
     def _refuse(self, rows: Sequence[str]) -> None:
         for row in rows:
-            if reason := self.missing(row):
+            if reason := self.missing(row.split()[0]):
                 raise ValueError(f"row {row} {reason}")
         longest, window = max(self._lengths), self._pair.receiver.speaker.window
         if longest + self._budget.max_new_tokens > window:
@@ -163,6 +172,7 @@ class ChoiceEvaluation:
         if self._bundle.fuse is not None and pair.sharer is not None:
             slices = SharerSlices(self._bundle, pair.sharer.speaker.side, tokens, self._work / "slices")
             pair.transfer = Transfer(self._bundle, slices, receiver)
+            pair.sent = SentSlices(self._bundle, Receiver(*receiver.side, self._bundle))
         if self._identical is not None and "identical" in rows:
             slices = SharerSlices(self._identical, receiver.side, tokens, self._work / "slices")
             pair.own = Transfer(self._identical, slices, receiver)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fuser.bundle import Bundle
+from fuser.evaluate.dial import plan_name, registry_of
+from fuser.slice_specs import slice_specs
+from kvwire.plan import WHOLE, Plan
+from kvwire.segment import SliceKind
 
 CHOICE_ROWS = {
     "receiver": "Receiver",
@@ -35,6 +40,22 @@ class Given:
     identical: Bundle | None
     lora: bool
     questions: int
+
+
+def planned(bundle: Bundle, plans: Iterable[Plan]) -> dict[str, Plan]:
+    """The rows that a table has more of for plans, `fused int8:last3` say, each with its plan; none of the plain one.
+
+    Raises:
+        InvalidRequest, Unsupported: a plan that is none of shared slices, or that the bundle cannot serve.
+    """
+    found: dict[str, Plan] = {}
+    for plan in plans:
+        plan.check(SliceKind.SHARED)
+        registry_of(bundle).get(plan.codec)
+        slice_specs(bundle, SliceKind.SHARED, plan, 1, "bfloat16")
+        if plan != WHOLE:
+            found |= {f"{row} {plan_name(plan)}": plan for row in ("fused", "mismatched")}
+    return found
 
 
 def missing(row: str, given: Given) -> str | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from fuser.data.choice import ChoiceItem, choice_prompt
@@ -20,8 +21,11 @@ from fuser.evaluate.choice.batch import Reading, Transfer, letter_logits
 from fuser.evaluate.choice.fit import confidence, masked
 from fuser.evaluate.choice.mark import letter_said
 from fuser.evaluate.choice.prompts import Asker, background, with_answer, with_background, with_examples
+from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import Heard
+from fuser.evaluate.prefilled import Prefilled
 from fuser.evaluate.speaker import Said, Speaker
+from kvwire.plan import Plan
 
 T = TypeVar("T")
 
@@ -43,6 +47,7 @@ class Pair:
     background: the Sharer with the budget of the paper's relay. lora: the Receiver with adapters. transfer: slices of
     the Sharer; own: slices of the Receiver itself. examples: training questions for the few-shot prompt. bias and
     threshold: what was fitted. counts: questions by "asked" and "routed", and by "shots N", for the table's notes.
+    sent: slices by a plan; plans: of the rows that have one, by their names.
     """
 
     receiver: Asker
@@ -55,6 +60,8 @@ class Pair:
     bias: Tensor | None = None
     threshold: float | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    sent: SentSlices | None = None
+    plans: Mapping[str, Plan] = field(default_factory=dict)
 
 
 class BatchRows:
@@ -69,6 +76,8 @@ class BatchRows:
 
     def answers(self, row: str) -> list[Answer]:
         """One answer an item, in order."""
+        if row in self._pair.plans:
+            return self._sent(self._pair.plans[row], mismatched=row.startswith("mismatched"))
         rows: dict[str, Callable[[], list[Answer]]] = {
             "receiver": lambda: self._receiver,
             "calibrated": self._calibrated,
@@ -171,6 +180,20 @@ class BatchRows:
     def _mismatched(self) -> list[Answer]:
         transfer = _there(self._pair.transfer)
         return self._fused(transfer, self._reading, transfer.hear(self._others))
+
+    def _sent(self, plan: Plan, mismatched: bool) -> list[Answer]:
+        """Answers behind slices by a plan; seconds of encoding and decoding included."""
+        slices, speaker = _there(self._pair.sent), self._pair.receiver.speaker
+        heard = _there(self._pair.transfer).hear(self._others) if mismatched else self._heard
+        answers = []
+        for item, ids, one in zip(self._items, self._reading.ids, heard, strict=True):
+            started = time.perf_counter()
+            draft, size = slices.draft(item, one, plan)
+            kv = tuple((layer.keys, layer.values) for layer in draft.cache.layers)
+            seconds = time.perf_counter() - started + one.seconds
+            (said,) = speaker.say(Prefilled(kv, torch.zeros(1, dtype=torch.int64), ids[-1:]))
+            answers.append(Answer(said, seconds + said.seconds, size))
+        return answers
 
     def _identical(self) -> list[Answer]:
         own = _there(self._pair.own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import PredictionLog
 from fuser.whole_file import whole_file
+from kvwire.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceGiven:
-    """What a table is over, and what some rows need. training: questions that none of the evaluated ones is among."""
+    """What a table is over, and what some rows need. training: questions that none of the evaluated ones is among.
+    plans: rows that are made for a plan, by their names."""
 
     items: Sequence[ChoiceItem]
     training: Sequence[ChoiceItem] = ()
@@ -30,6 +32,7 @@ class ChoiceGiven:
     lora: Path | None = None
     batch: int = 16
     seed: int = 1
+    plans: Mapping[str, Plan] = field(default_factory=dict)
 
 
 class ChoiceTable:
@@ -58,7 +61,11 @@ class ChoiceTable:
     @property
     def labels(self) -> Mapping[str, str]:
         """Known rows and what a table calls them."""
-        return CHOICE_ROWS
+        found = dict(CHOICE_ROWS)
+        for name in self._given.plans:
+            row, sent = name.split()
+            found[name] = f"{CHOICE_ROWS[row]}, {sent}"
+        return found
 
     def missing(self, row: str) -> str | None:
         """Why a row cannot be run with what is given; None where it can. Raises ValueError for an unknown row."""
@@ -80,7 +87,7 @@ class ChoiceTable:
         if not rows:
             return
         deadline.check()
-        reads = not READ_SHARER.isdisjoint(rows)
+        reads = not READ_SHARER.isdisjoint(row.split()[0] for row in rows)
         adapted = None
         if given.lora is not None and "lora" in rows:
             adapted = self._receiver.adapted(given.lora)
@@ -95,6 +102,7 @@ class ChoiceTable:
             lora=adapted,
             budget=Budget(batch=given.batch),
             seed=given.seed,
+            plans=given.plans,
         )
         before = self.notes
         for count, prediction in enumerate(evaluation.run(rows, progress, self._log.done, deadline.check), 1):

@@ -18,7 +18,7 @@ from fuser.evaluate.choice import slices as choice_slices
 from fuser.evaluate.choice.batch import bucketed, strangers
 from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.evaluate.choice.fitted import Fitted
-from fuser.evaluate.choice.needs import CHOICE_ROWS
+from fuser.evaluate.choice.needs import CHOICE_ROWS, planned
 from fuser.evaluate.choice.prompts import (
     Asker,
     background,
@@ -33,6 +33,8 @@ from fuser.evaluate.speaker import Side, Speaker
 from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from kvwire.errors import InvalidRequest, Unsupported
+from kvwire.plan import WHOLE, Parts, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 from tests.fuser.evaluate.choices import make_choices
 from tests.tiny_bundle import save_tiny_bundle
@@ -106,26 +108,50 @@ def test_a_batch_of_sixteen_says_what_one_at_a_time_says_in_every_row(
     assert len(set(texts.values())) >= len(CHOICE_ROWS) - len(alike)
 
 
+@pytest.mark.parametrize("plan", [WHOLE, Plan(codec="raw", last=9), Plan(codec="raw", parts=Parts.VALUES)])
 def test_the_fused_row_says_what_the_service_says(
-    bundle: Bundle, receiver: Side, sharer: Side, tmp_path: Path
+    bundle: Bundle, receiver: Side, sharer: Side, tmp_path: Path, plan: Plan
 ) -> None:
     items = make_choices(6, seed=3)
+    plans = planned(bundle, [plan])
     evaluation = ChoiceEvaluation(
-        bundle, receiver, sharer, items, (), tmp_path, budget=Budget(max_new_tokens=8)
+        bundle, receiver, sharer, items, (), tmp_path, budget=Budget(max_new_tokens=8), plans=plans
     )
-    texts = {p.item: (p.text, p.bytes) for p in run(evaluation, ["fused"])}
+    texts = {p.item: (p.text, p.bytes) for p in run(evaluation, [next(iter(plans), "fused")])}
     cloud, edge = Sharer(*sharer, bundle), Receiver(*receiver, bundle)
     for item in items:
-        cut = cloud.plan(sections(choice_prompt(item)), SliceKind.SHARED, 0)
+        cut = cloud.plan(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
         draft = edge.begin(sections(choice_prompt(item)))
         draft.prefill(SliceKind.SHARED)
-        draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail))
+        draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail), plan)
         sent: list[Segment] = []
         cloud.run(cut, partial(_collect, sent))
         for segment in sent:
             draft.add(segment)
         assert texts[item.id][0] == "".join(draft.generate(8)).strip()
         assert texts[item.id][1] == sum(2 * segment.tensor.numel() for segment in sent)
+
+
+def test_a_plan_has_a_row_of_its_own_and_a_control_beside_it(
+    bundle: Bundle, receiver: Side, sharer: Side, tmp_path: Path
+) -> None:
+    items = make_choices(6, seed=3)
+    plans = planned(bundle, [WHOLE, Plan(codec="int8", last=9), Plan(codec="int4", bottleneck=True)])
+    assert list(plans) == [
+        f"{r} {p}" for p in ("int8:last9", "int4:bottleneck") for r in ("fused", "mismatched")
+    ]
+    evaluation = ChoiceEvaluation(bundle, receiver, sharer, items, (), tmp_path, plans=plans)
+    found = run(evaluation, ["fused", *plans])
+    size = {row: {p.item: p.bytes for p in found if p.row == row} for row in ("fused", *plans)}
+    for item in items:
+        assert size["fused int8:last9"][item.id] < size["fused"][item.id] / 2
+        assert size["fused int4:bottleneck"][item.id] < size["fused"][item.id]
+    texts = {row: [p.text for p in found if p.row == row] for row in plans}
+    assert texts["fused int4:bottleneck"] != texts["mismatched int4:bottleneck"]
+    with pytest.raises(Unsupported, match="zip"):
+        planned(bundle, [Plan(codec="zip")])
+    with pytest.raises(InvalidRequest, match="has no code_dim"):
+        planned(bundle, [Plan(codec="int8", code_dim=4)])
 
 
 def _collect(sent: list[Segment], spec: SegmentSpec, tensor: torch.Tensor) -> None:
