@@ -203,10 +203,11 @@ class Bundle:
             raise BadBundle(f"{directory} holds a {CONFIG_FILE} that is no bundle's; name another directory")
         directory.mkdir(parents=True, exist_ok=True)
         tensors, text = self._stored(dtype), self.config.to_json()
-        bundle_tensors.write(directory / TENSORS_FILE, tensors)
+        found = bundle_tensors.digest(text, tensors)
+        bundle_tensors.write(directory / TENSORS_FILE, tensors, found)
         with whole_file(directory / CONFIG_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
-        return bundle_tensors.digest(text, tensors)
+        return found
 
     @classmethod
     def load(cls, directory: Path | str) -> Bundle:
@@ -226,7 +227,7 @@ class Bundle:
                 expected = _untrained(config)._named()
         except (ValueError, IndexError, RuntimeError) as error:
             raise BadBundle(f"{directory / CONFIG_FILE}: {error}") from error
-        stored = bundle_tensors.read(directory / TENSORS_FILE, expected)
+        stored, found = bundle_tensors.read(directory / TENSORS_FILE, expected, config.to_json())
         with torch.random.fork_rng(devices=[]):
             bundle = _untrained(config)
         for name, head in bundle._heads().items():
@@ -235,7 +236,7 @@ class Bundle:
             head.load_state_dict(state, strict=True)  # copies, and widens to float32
             head.eval().requires_grad_(False)
         bundle._dtypes = {name: t.dtype for name, t in stored.items() if t.dtype != expected[name].dtype}
-        bundle._hash = bundle_tensors.digest(config.to_json(), stored)
+        bundle._hash = found
         bundle.codecs()  # now, and not in the first call, is the time to find that bases are none
         return bundle
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from fuser.whole_file import whole_file
 
 SMALL_DTYPES = (torch.float16, torch.bfloat16)
+_BUNDLE = "bundle"
 _LARGE_ELEMENTS = (
     1 << 14
 )  # below this a tensor stays in single precision: it saves nothing, and gates would underflow
@@ -67,23 +68,25 @@ def digest(config: str, tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file at once: it is there whole or not at all."""
+def write(path: Path, tensors: Mapping[str, Tensor], bundle: str) -> None:
+    """Write a safetensors file, which is there whole or not at all; its header tells `bundle`, the digest."""
     with whole_file(path) as partial:
-        partial.write_bytes(save(dict(tensors)))
+        partial.write_bytes(save(dict(tensors), {_BUNDLE: bundle}))
 
 
-def read(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read a safetensors file that must hold exactly the tensors of `expected` (meta device will do).
+def read(path: Path, expected: Mapping[str, Tensor], config: str) -> tuple[dict[str, Tensor], str]:
+    """Read a safetensors file that must hold exactly the tensors of `expected` (meta device will do), and their digest.
 
     A tensor may be stored in float16 or bfloat16 where float32 is expected. Shapes are compared in the file's
     header, before any tensor is read; the library checks that the header's sizes fill the file exactly.
 
     Raises:
-        BadBundle: naming the file and what is missing, unknown, of a wrong shape or dtype, or not finite.
+        BadBundle: naming the file and what is missing, unknown, of a wrong shape or dtype, or not finite; or it was
+            written with another config or other numbers than there are now (a header of an older release does not say).
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
+            told = (file.metadata() or {}).get(_BUNDLE)
             _check_names(path, set(file.keys()), set(expected))
             for name, wanted in sorted(expected.items()):
                 shape = tuple(file.get_slice(name).get_shape())
@@ -98,7 +101,9 @@ def read(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if tensor.dtype != wanted_dtype and not narrowed:
             raise BadBundle(f"{path}: {name} is {tensor.dtype}, expected {wanted_dtype}")
         _check_finite(name, tensor, f"{path}: ")
-    return tensors
+    if (found := digest(config, tensors)) != (told or found):
+        raise BadBundle(f"{path}: it and the config beside it are not of one bundle; write the bundle again")
+    return tensors, found
 
 
 def _check_names(path: Path, found: set[str], wanted: set[str]) -> None:

@@ -144,6 +144,29 @@ def test_saved_loaded_and_saved_again_it_has_the_same_hash(tmp_path: Path, dtype
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
+def test_files_of_two_bundles_are_told_apart(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    randomised().save(one)
+    written = Bundle.load(one)
+    weights = written.require_translate().squeeze.weight
+    weights.data.mul_(2.0)
+    written.save(other)
+    (one / "fuser.safetensors").write_bytes((other / "fuser.safetensors").read_bytes())
+    assert Bundle.load(one).hash == Bundle.load(other).hash  # one config for both
+    edit_config(one, lambda raw: raw["receiver_prompt"].update(tail="\nSay: "))
+    with pytest.raises(BadBundle, match="not of one bundle; write the bundle again"):
+        Bundle.load(one)
+
+
+def test_a_number_that_was_changed_on_disk_is_noticed(saved: Path) -> None:
+    path = saved / "fuser.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadBundle, match="not of one bundle"):
+        Bundle.load(saved)
+
+
 def test_half_precision_halves_the_weights_and_spares_what_is_small(tmp_path: Path) -> None:
     bundle = randomised()
     gates = bundle.require_fuse().get_parameter("gate_logit")
