@@ -59,7 +59,7 @@ def cut_shared(
         Unsupported: the bundle has no fuse head, or none for this plan.
         InvalidRequest: no section is shared, or the plan names layers that nothing reads.
     """
-    shared = shared_positions(tokens.offsets, sections, spans).last(plan.last)
+    shared = shared_positions(tokens.offsets, sections, spans).sent().last(plan.last)
     specs = slice_specs(bundle, SliceKind.SHARED, plan, len(shared.at), dtype)
     named = tuple((section, low, high) for section, low, high in shared.spans.tolist())
     prefix = _prefix(_within(sections, tokens, spans, Role.DOCUMENT, Visibility.CLOUD), tokens)

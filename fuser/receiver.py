@@ -175,14 +175,14 @@ class Draft:
 
     def _alignment(self, header: SliceHeader, plan: Plan) -> tuple[Tensor, Tensor]:
         """Receiver positions that are fused, and for each the exported position that feeds it (both int64)."""
-        shared = shared_positions(self._prompt.offsets, self._sections, self._spans)
+        prompt, device = self._prompt, self._receiver.model.device
+        shared = shared_positions(prompt.offsets, self._sections, self._spans).fused(len(prompt.ids))
         named = torch.tensor(header.spans, dtype=torch.int64).reshape(-1, 3)
         fused, source = shared.at, shared.sources(named, header.tail)
-        kept = fused < len(self._prompt.ids) - 1  # the last token is run on top of the fused cache
         if plan.last:
-            kept &= shared.reached(named, header.tail)
-        device = self._receiver.model.device
-        return fused[kept].to(device), source[kept].to(device)
+            kept = shared.reached(named, header.tail)
+            fused, source = fused[kept], source[kept]
+        return fused.to(device), source.to(device)
 
     def _awaited(self, announced: set[tuple[SegmentKind, int]]) -> dict[int, list[tuple[SegmentKind, int]]]:
         """For each Receiver layer that is to be fused, the announced segments that it reads."""

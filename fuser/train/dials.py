@@ -23,7 +23,7 @@ class DialsConfig:
     that the first carry most; none given keeps all. bits: of the codec whose noise the codes get, 0 for none; none
     given takes `noise.bits`. codecs: in place of bits, names of codecs through which the codes go, `raw` for as they
     are; `transform` ones are those of the bundle in `init`. summary_positions: of a summary, the first ones. last: of a
-    shared slice, the last positions that the Sharer read, 0 for all of them.
+    shared slice, the last positions that are exported, 0 for all of them.
     """
 
     positions: tuple[int, ...] = ()

@@ -26,8 +26,8 @@ from fuser.translate import features_of, split_kv
 class Side:
     """One prompt on the Receiver's side, and the slice it gets.
 
-    ids: (positions,) int64 of the whole prompt; its last token is run on top of the fused cache. shared: where the
-    shared part is. slice: whose Sharer features; `matched` where they are of this very text.
+    ids: (positions,) int64 of the whole prompt; its last token is run on top of the fused cache. shared: what is fused
+    of it. slice: whose Sharer features; `matched` where they are of this very text.
     """
 
     ids: Tensor
@@ -44,18 +44,17 @@ class Side:
         Args:
             last: of a matched slice, so many of the Sharer's last positions; 0 is all.
         """
-        theirs, tail = self.slice.spans, self.slice.tail
-        kept = self.shared.at < len(self.ids) - 1
-        if self.matched:
-            named = pad(theirs, (1, 0))  # of section 0, the only one
-            sent = SharedPositions(torch.arange(self.slice.count), named, tail).last(last)
-            source = sent.at[self.shared.sources(sent.spans, sent.tail)]
-            if last:
-                kept &= self.shared.reached(sent.spans, sent.tail)
-        else:
-            wrapped = torch.arange(len(self.shared.spans)) % max(1, len(theirs))
-            source = torch.cat((wrapped, align_tail(self.shared.tail, tail, len(theirs))))
-        return self.shared.at[kept], source[kept]
+        mine, named = self.shared, pad(self.slice.spans, (1, 0))  # of section 0, the only one
+        theirs = SharedPositions(torch.arange(self.slice.count), named, self.slice.tail).sent()
+        if not self.matched:
+            wrapped = torch.arange(len(mine.spans)) % max(1, len(named))
+            return mine.at, torch.cat((wrapped, align_tail(mine.tail, theirs.tail, len(named))))
+        theirs = theirs.last(last)
+        at, source = mine.at, theirs.at[mine.sources(theirs.spans, theirs.tail)]
+        if last:
+            kept = mine.reached(theirs.spans, theirs.tail)
+            at, source = at[kept], source[kept]
+        return at, source
 
 
 @dataclass(frozen=True, slots=True)

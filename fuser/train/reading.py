@@ -107,11 +107,15 @@ class Reading:
         return torch.cat((tokens.ids, self.reply(prompt, response, end))), len(tokens.ids)
 
     def shared(self, text: str) -> tuple[Rendered, Tokens, SharedPositions]:
-        """A prompt that both sides hold, whole, and where its shared part is."""
+        """A prompt that both sides hold, whole, and the positions of it that are fused."""
         section = Section(Role.QUESTION, Visibility.SHARED, text=text)
         prompt = self._render(section)
         tokens = tokenise(self.tokenizer, prompt.text)
-        return prompt, tokens, shared_positions(tokens.offsets, (section,), prompt.spans)
+        return (
+            prompt,
+            tokens,
+            shared_positions(tokens.offsets, (section,), prompt.spans).fused(len(tokens.ids)),
+        )
 
     def reply(self, prompt: Rendered, answer: str, end: int) -> Tensor:
         """Ids of the answer as it follows a prompt, a blank before it where the prompt ends in none; then the end.

@@ -120,7 +120,8 @@ class SliceHeader:
         specs: in sending order.
         spans: for each exported shared position (section index in the request, start, end), in characters of
             that section; SHARED only, empty otherwise.
-        tail: template positions exported after the last span; SHARED only, 0 otherwise.
+        tail: template positions exported after the last span, never the prompt's last one of two or more; SHARED only,
+            0 otherwise.
 
     Raises:
         BadHeader: the fields contradict each other.

@@ -1,5 +1,6 @@
 """The last positions of the shared part, and which of the other side's they reach."""
 
+import pytest
 import torch
 
 from fuser.shared import SharedPositions
@@ -36,3 +37,27 @@ def test_without_a_span_only_the_template_counts_from_the_end() -> None:
     none = torch.zeros(0, 3, dtype=torch.int64)
     assert WHOLE.reached(none, 2).tolist() == [False] * 5 + [True] * 2
     assert WHOLE.reached(none, 9).tolist() == [False] * 4 + [True] * 3
+
+
+@pytest.mark.parametrize("spanned", [0, 3])
+@pytest.mark.parametrize("mine", [0, 1, 2, 5])
+@pytest.mark.parametrize("theirs", [0, 1, 2, 3, 7])
+def test_what_is_left_out_is_never_read(spanned: int, mine: int, theirs: int) -> None:
+    spans = torch.tensor([[0, i, i + 1] for i in range(spanned)], dtype=torch.int64).reshape(-1, 3)
+    receiver = SharedPositions(torch.arange(spanned + mine), spans, mine)
+    sharer = SharedPositions(torch.arange(spanned + theirs), spans, theirs)
+    fused, sent = receiver.fused(spanned + mine), sharer.sent()
+    if not len(sharer.at) or not len(receiver.at):
+        assert not len(fused.at) or not len(sent.at)
+        return
+    assert fused.at.tolist() == list(range(spanned + mine - 1))
+    whole = receiver.sources(sharer.spans, sharer.tail)[:-1]
+    assert sent.at[fused.sources(sent.spans, sent.tail)].tolist() == sharer.at[whole].tolist()
+    if theirs > 1:  # only the prompt's last token would have read it
+        assert len(sent.at) == len(sharer.at) - 1
+        assert spanned + theirs - 1 not in sharer.at[whole].tolist()
+
+
+def test_a_prompt_that_ends_in_something_else_is_fused_to_its_end() -> None:
+    shared = SharedPositions(torch.arange(4), torch.tensor([[0, i, i + 1] for i in range(4)]), 0)
+    assert shared.fused(9) is shared

@@ -58,11 +58,11 @@ class Reading:
 
 
 def tokens_of(speaker: Speaker, style: PromptStyle, item: ChoiceItem) -> tuple[Tokens, SharedPositions]:
-    """A question's prompt as the Receiver tokenises it, and where the shared section lies in it."""
+    """A question's prompt as the Receiver tokenises it, and the positions of its shared section that are fused."""
     asked = sections(choice_prompt(item))
     rendered = render(asked, style, RECEIVER_HOLDS)
     tokens = tokenise(speaker.side.tokenizer, rendered.text)
-    return tokens, shared_positions(tokens.offsets, asked, rendered.spans)
+    return tokens, shared_positions(tokens.offsets, asked, rendered.spans).fused(len(tokens.ids))
 
 
 def bucketed(lengths: Sequence[int], batch: int, max_tokens: int = 16_384) -> list[list[int]]:

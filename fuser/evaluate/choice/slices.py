@@ -25,6 +25,8 @@ from fuser.whole_file import whole_file
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SliceKind
 
+_EXPORTED = 2
+"""Changes with what is exported of a prompt, so that slices kept by an older release are not taken for these."""
 TRAVELS_AS = torch.bfloat16
 """Slices are rounded to this before they are fused, kept or not: an answer never depends on what was on disk."""
 
@@ -74,6 +76,7 @@ class SharerSlices:
                 str(side.model.config.name_or_path),
                 config.sharer_prompt.to_dict(),
                 needed,
+                _EXPORTED,
                 self._head.rotated_keys,
                 max_new_tokens,
             ]
@@ -136,15 +139,11 @@ def fuse_batch(
 
     Args:
         rope: of the Receiver.
-        mine: each row's shared positions in the Receiver's prompt. The last token, which is run on top of the fused
-            cache, is left out.
+        mine: each row's positions in the Receiver's prompt that are fused.
     """
     device = prefilled.kv[0][0].device
-    lengths = prefilled.slots - prefilled.pads
     feeds = [positions.sources(one.spans, one.tail) for positions, one in zip(mine, heard, strict=True)]
-    kept = [positions.at < length for positions, length in zip(mine, lengths, strict=True)]
-    feeds = [feed[keep] for feed, keep in zip(feeds, kept, strict=True)]
-    at = torch.cat([positions.at[keep] for positions, keep in zip(mine, kept, strict=True)]).to(device)
+    at = torch.cat([positions.at for positions in mine]).to(device)
     rows = torch.repeat_interleave(torch.tensor([len(feed) for feed in feeds])).to(device)
     slots = prefilled.pads.to(device)[rows] + at
 
