@@ -38,7 +38,7 @@ from fuser.profile.source import check_training
 from fuser.profile.table import BadTable, PlanRow, PlanTable, label
 from kvwire.plan import Plan
 
-_FORMAT = 1  # of kept answers: raised when the same call would answer differently
+_FORMAT = 2  # of kept answers: raised when the same call would answer differently
 SEED = 7_001
 """Of the questions drawn: not the seed of any training run that ships."""
 
