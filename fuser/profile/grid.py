@@ -26,7 +26,7 @@ class Dials:
     codecs: tuple[str, ...] = ()
     positions: tuple[int, ...] = ()
     code_dims: tuple[int, ...] = ()
-    last: tuple[int, ...] = (32, 16, 8, 4)
+    last: tuple[int, ...] = (32, 8, 2, 1)
     padded: bool = False
 
 

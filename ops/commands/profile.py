@@ -42,7 +42,7 @@ def profile(
     ] = None,
     last: Annotated[
         str, typer.Option(help="Last positions of shared slices to try.", rich_help_panel=_PLANS)
-    ] = "32,16,8,4",
+    ] = "32,8,2,1",
     padded: Annotated[
         bool,
         typer.Option("--padded", help="Payloads filled up to one size a plan.", rich_help_panel=_PLANS),

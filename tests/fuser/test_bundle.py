@@ -267,7 +267,7 @@ def test_the_prefix_is_that_of_the_head_whose_slice_it_stands_before() -> None:
         ),
         (
             "qwen2.5-coder-1.5b--smollm2-135m",
-            "58df698779fed2ec41693caf22a1910e5c8ea0cc3d550218a1a17988fd9633b3",
+            "bc3989e3e2e5ebf349095ef2c50ae4bccb43b5eb48c8c1a1b1dd3f63b3c18c5f",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from fuser.train.dials import DialsConfig
 
 SHIPPED = Path(__file__).parents[3] / "fuser" / "train" / "demo_pair.toml"
 MORE = SHIPPED.with_name("demo_pair_more.toml")
-BOTH = SHIPPED.with_name("two_tasks.toml")
+PROMPTS = SHIPPED.with_name("two_tasks_prompts.toml")
 
 
 def _load(tmp_path: Path, old: str, new: str) -> TrainConfig:
@@ -41,8 +41,9 @@ def test_the_second_run_starts_from_the_bundle_of_the_first_and_reads_as_it_does
     assert second.receiver_prompt == first.receiver_prompt
 
 
-def test_the_run_of_the_bundle_for_both_tasks_reads_as_the_bundle_that_ships() -> None:
-    config = TrainConfig.load(BOTH)
+@pytest.mark.parametrize("run", ["two_tasks.toml", "two_tasks_prompts.toml"])
+def test_the_runs_of_the_bundle_for_both_tasks_read_as_the_bundle_that_ships(run: str) -> None:
+    config = TrainConfig.load(SHIPPED.with_name(run))
     pair = SHIPPED.parents[1] / "bundles" / "qwen2.5-coder-1.5b--smollm2-135m"
     shipped = Bundle.load(pair).config
     for name in ("sharer_prompt", "receiver_prompt", "translate", "selection"):
@@ -138,7 +139,7 @@ def test_a_layer_map_that_is_none_is_refused(tmp_path: Path, given: str, message
 
 
 def test_what_is_of_one_head_is_refused_without_it() -> None:
-    shared = replace(TrainConfig.load(BOTH), translate=None, dials=DialsConfig())
+    shared = replace(TrainConfig.load(PROMPTS), translate=None, dials=DialsConfig())
     with pytest.raises(ValueError, match=r"dials\.positions, code_dims, bits and codecs"):
         replace(shared, dials=DialsConfig(codecs=("raw",)))
     with pytest.raises(ValueError, match=r"dials\.last is of shared slices"):
