@@ -178,10 +178,7 @@ class Draft:
         prompt, device = self._prompt, self._receiver.model.device
         shared = shared_positions(prompt.offsets, self._sections, self._spans).fused(len(prompt.ids))
         named = torch.tensor(header.spans, dtype=torch.int64).reshape(-1, 3)
-        fused, source = shared.at, shared.sources(named, header.tail)
-        if plan.last:
-            kept = shared.reached(named, header.tail)
-            fused, source = fused[kept], source[kept]
+        fused, source = shared.fed(named, header.tail, plan.last > 0)
         return fused.to(device), source.to(device)
 
     def _awaited(self, announced: set[tuple[SegmentKind, int]]) -> dict[int, list[tuple[SegmentKind, int]]]:

@@ -62,6 +62,17 @@ class SharedPositions:
         within = (mine[:, 0] == section) & ((mine[:, 1] >= start) | (mine[:, 2] > start))
         return torch.cat(((mine[:, 0] > section) | within, end >= 0))
 
+    def fed(self, spans: Tensor, tail: int, partial: bool) -> tuple[Tensor, Tensor]:
+        """Our positions that a slice feeds, and for each the index among the slice's that feeds it, both int64.
+
+        partial: the slice has the last positions alone, so ours that did not read those are left out.
+        """
+        at, source = self.at, self.sources(spans, tail)
+        if partial:
+            kept = self.reached(spans, tail)
+            at, source = at[kept], source[kept]
+        return at, source
+
     def sources(self, spans: Tensor, tail: int) -> Tensor:
         """For each of our positions the index among the other side's that read the same, (spanned + tail,) int64.
 

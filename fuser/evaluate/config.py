@@ -20,9 +20,9 @@ class EvaluateConfig:
     reads are kept. sharer, receiver: names or folders, where the bundle's own names are not enough. dtype: what both
     models compute in.
 
-    Of documents alone: positions, pool, plans: how excerpts are chosen and sent, every number of positions with every
-    plan (`fuser.evaluate.dial`); none is the bundle's own way, with `raw` codes. cases: what the questions are asked
-    over (`fuser.data.cases`); none is `plain`.
+    plans: how slices are sent; none is `raw` and whole. Of documents alone: positions, pool: how excerpts are chosen,
+    every number of positions with every plan (`fuser.evaluate.dial`); none is the bundle's own way. cases: what the
+    questions are asked over (`fuser.data.cases`); none is `plain`.
     """
 
     bundle: Path

@@ -50,11 +50,8 @@ class Side:
             wrapped = torch.arange(len(mine.spans)) % max(1, len(named))
             return mine.at, torch.cat((wrapped, align_tail(mine.tail, theirs.tail, len(named))))
         theirs = theirs.last(last)
-        at, source = mine.at, theirs.at[mine.sources(theirs.spans, theirs.tail)]
-        if last:
-            kept = mine.reached(theirs.spans, theirs.tail)
-            at, source = at[kept], source[kept]
-        return at, source
+        at, source = mine.fed(theirs.spans, theirs.tail, last > 0)
+        return at, theirs.at[source]
 
 
 @dataclass(frozen=True, slots=True)

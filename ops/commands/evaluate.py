@@ -189,7 +189,7 @@ def evaluate(
     )
     if curve_out is not None and len(config.positions) < 2 and len(config.plans) < 2:
         raise ValueError("--curve needs several --positions or several --plan")
-    report = _run(config, max_minutes)
+    report = _run(config, max_minutes, curve_out is not None)
     _write(report, json_out, markdown_out, plot_out)
     if curve_out is not None:
         plot_curve(report, curve_out)
@@ -236,10 +236,12 @@ def _plan(word: str) -> "Plan":
     )
 
 
-def _run(config: "EvaluateConfig", max_minutes: float) -> dict[str, Any]:
+def _run(config: "EvaluateConfig", max_minutes: float, curve: bool) -> dict[str, Any]:
     from fuser.evaluate.run import Run
 
     run = Run(config)
+    if curve and run.task == "choice":
+        raise ValueError("--curve is for questions over documents")
     with counting_progress() as progress:
         run.answer(progress, max_minutes)
     return run.report(sys.argv)

@@ -311,6 +311,8 @@ def test_choices_have_plans_and_no_positions_or_cases(call: Any, tmp_path: Path)
     for option in (("--positions", "4"), ("--case", "two")):
         assert "for questions over documents" in str(call(data, *option, fails=True).exception)
     plans = "raw,int8:last9,int8:values:bottleneck:padded"
+    drawn = call(data, "--plan", plans, "--curve", str(tmp_path / "curve.png"), fails=True)
+    assert "--curve is for questions over documents" in str(drawn.exception)
     options = ("--limit", "4", "--rows", "fused,mismatched", "--plan", plans, "--json", "-")
     report = json.loads(call(data, *options).stdout)
     names = ("", " int8:last9", " int8:values:bottleneck:padded")

@@ -49,7 +49,6 @@ class Reading:
         self.prefilled = prefill_batch(speaker.side.model, [tokens.ids for tokens, _ in prompts])
         self.seconds = (time.perf_counter() - started) / len(items)
         self.shared = [shared for _, shared in prompts]
-        self.ids = [tokens.ids for tokens, _ in prompts]
 
     @cached_property
     def said(self) -> list[Said]:

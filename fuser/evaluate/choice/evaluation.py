@@ -172,7 +172,8 @@ class ChoiceEvaluation:
         if self._bundle.fuse is not None and pair.sharer is not None:
             slices = SharerSlices(self._bundle, pair.sharer.speaker.side, tokens, self._work / "slices")
             pair.transfer = Transfer(self._bundle, slices, receiver)
-            pair.sent = SentSlices(self._bundle, Receiver(*receiver.side, self._bundle))
+            if pair.plans:
+                pair.sent = SentSlices(self._bundle, Receiver(*receiver.side, self._bundle))
         if self._identical is not None and "identical" in rows:
             slices = SharerSlices(self._identical, receiver.side, tokens, self._work / "slices")
             pair.own = Transfer(self._identical, slices, receiver)

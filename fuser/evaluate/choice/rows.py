@@ -186,12 +186,12 @@ class BatchRows:
         slices, speaker = _there(self._pair.sent), self._pair.receiver.speaker
         heard = _there(self._pair.transfer).hear(self._others) if mismatched else self._heard
         answers = []
-        for item, ids, one in zip(self._items, self._reading.ids, heard, strict=True):
+        for item, last, one in zip(self._items, self._reading.prefilled.last.split(1), heard, strict=True):
             started = time.perf_counter()
             draft, size = slices.draft(item, one, plan)
             kv = tuple((layer.keys, layer.values) for layer in draft.cache.layers)
             seconds = time.perf_counter() - started + one.seconds
-            (said,) = speaker.say(Prefilled(kv, torch.zeros(1, dtype=torch.int64), ids[-1:]))
+            (said,) = speaker.say(Prefilled(kv, torch.zeros(1, dtype=torch.int64), last))
             answers.append(Answer(said, seconds + said.seconds, size))
         return answers
 
