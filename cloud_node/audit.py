@@ -25,8 +25,8 @@ class AuditRecord:
     method: "Describe", "Share" or "Relay".
     request_id: hex; empty where the call had none.
     documents: ids as asked for; "?" for what cannot be one.
-    kind, positions, segments: of the slice; segments counts those sent whole.
-    bytes: payload bytes handed to the transport.
+    kind, positions, segments: of the slice, as its header told them.
+    bytes: of its frames, handed to the transport: how much of it was sent.
     decision: "SERVED", or the reason from the error catalogue.
     seconds: from arrival to the end.
     """

@@ -34,10 +34,9 @@ class Ledger:
     def sent(self, part: Part) -> None:
         """Count a part that was handed to the transport."""
         if isinstance(part, SliceHeader):
-            self.positions = part.positions
+            self.positions, self.segments = part.positions, len(part.specs)
         elif isinstance(part, Frame):
             self.bytes += len(part.data)
-            self.segments += part.offset + len(part.data) == part.total
 
     def failed(self, error: KvwireError) -> None:
         """The call ends with this error."""

@@ -263,17 +263,18 @@ class SliceStream:
             async with contextlib.aclosing(replies):  # type: ignore[type-var]
                 async for reply in replies:
                     came.append(self._traffic.received_at)
-                    part = await asyncio.to_thread(intake.take, reply)
+                    parts = await asyncio.to_thread(intake.take, reply)
                     self._decode_s += time.monotonic() - came[-1]
-                    if isinstance(part, SliceHeader):
-                        most = most_bytes(part.specs, self._codec)
-                    if isinstance(part, SliceSummary):
-                        summary, end = part, came[-1]
-                        waited_s = came[0] - self._traffic.sent_at
-                        self._link.slice_came(
-                            part.payload_bytes, waited_s, end - came[0], end - came[1], part.timings
-                        )
-                    elif part is not None:
+                    for part in parts:
+                        if isinstance(part, SliceSummary):
+                            summary, end = part, came[-1]
+                            waited_s = came[0] - self._traffic.sent_at
+                            self._link.slice_came(
+                                part.payload_bytes, waited_s, end - came[0], end - came[1], part.timings
+                            )
+                            continue
+                        if isinstance(part, SliceHeader):
+                            most = most_bytes(part.specs, self._codec)
                         yield part
         except DeadlineExceeded:
             if came:

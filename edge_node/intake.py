@@ -53,8 +53,8 @@ class Intake:
         self._assembler: SliceAssembler | None = None
         self._finished = False
 
-    def take(self, message: bytes) -> Part | None:
-        """One serialised ShareResponse: the header, a segment that it completed, the summary, or None.
+    def take(self, message: bytes) -> Sequence[Part]:
+        """One serialised ShareResponse: the header, the segments that it completed, or the summary.
 
         Raises:
             WireError: the slice cannot be used.
@@ -86,7 +86,7 @@ class Intake:
         if not self._finished:
             raise BadPayload("the slice ended without a summary")
 
-    def _take(self, part: SliceHeader | Frame | SliceSummary) -> Part | None:
+    def _take(self, part: SliceHeader | Frame | SliceSummary) -> Sequence[Part]:
         if self._finished:
             raise BadPayload("a message after the summary")
         if isinstance(part, SliceHeader):
@@ -98,14 +98,14 @@ class Intake:
                 part, self._codec, self._limits, self._device, self._request.max_bytes
             )
             spans = tuple((self._places[section], start, end) for section, start, end in part.spans)
-            return dataclasses.replace(part, spans=spans)
+            return [dataclasses.replace(part, spans=spans)]
         if self._assembler is None:
             raise BadPayload("a slice without a header")
         if isinstance(part, Frame):
             return self._assembler.add(part)
         self._assembler.finish(part)
         self._finished = True
-        return part
+        return [part]
 
 
 def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:

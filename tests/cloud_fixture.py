@@ -177,7 +177,7 @@ def start_cloud(
     node = CloudNode(process, directory, _address(process, directory), certificates)
     with node.channel() as channel:
         stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
-        reply = stub.Describe(sharer_pb2.DescribeRequest(protocol_version=2), timeout=20)
+        reply = stub.Describe(sharer_pb2.DescribeRequest(protocol_version=3), timeout=20)
     node.description = description_from_proto(reply)
     return node
 

@@ -87,6 +87,7 @@ def _segments(sent: Sequence[bytes], received: Sequence[bytes], codecs: Sequence
     from kvwire.plan import Plan
     from kvwire.segment import SliceHeader
     from kvwire.serde import share_request_from_proto, share_response_from_proto
+    from kvwire.stream import PayloadStream
     from kvwire.v1 import sharer_pb2 as pb
 
     registry = CodecRegistry(codecs)
@@ -97,20 +98,17 @@ def _segments(sent: Sequence[bytes], received: Sequence[bytes], codecs: Sequence
         except (DecodeError, KvwireError):
             continue  # another kind of request
         plans[request.digest()] = request.plan
-    header: SliceHeader | None = None
-    parts: dict[int, bytes] = {}
+    stream: PayloadStream | None = None
     for message in received:
         try:
             part = share_response_from_proto(pb.ShareResponse.FromString(message), Limits())
         except (DecodeError, KvwireError):
             continue  # another kind of reply; as a message it was searched all the same
         if isinstance(part, SliceHeader):
-            header, parts = part, {}
-        elif isinstance(part, Frame) and header is not None:
-            payload = parts[part.segment_id] = parts.get(part.segment_id, b"") + part.data
-            if len(payload) == part.total:
+            plan = plans[part.request_digest]
+            codec = payload_codec(plan, registry.get(plan.codec))
+            stream, specs = PayloadStream([codec.max_bytes(spec) for spec in part.specs]), iter(part.specs)
+        elif isinstance(part, Frame) and stream is not None:
+            for payload in stream.add(part.data):
                 yield payload
-                spec = next(spec for spec in header.specs if spec.segment_id == part.segment_id)
-                plan = plans[header.request_digest]
-                codec = payload_codec(plan, registry.get(plan.codec))
-                yield to_bytes(codec.decode(payload, spec))
+                yield to_bytes(codec.decode(payload, next(specs)))

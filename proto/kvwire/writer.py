@@ -1,16 +1,20 @@
 """A slice on its way out: segments encoded and cut into frames, in the cloud."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from kvwire.frame import Frame, SliceDigest, frames_of
+from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes
 from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
+from kvwire.stream import prefixed
 
 if TYPE_CHECKING:
     import torch
 
     from kvwire.codec.base import Codec
+
+_WORTH_SENDING: Final = 4096
+"""Bytes that are worth a frame of their own, some 25 bytes of messages, before the slice ends."""
 
 
 class SliceWriter:
@@ -29,9 +33,10 @@ class SliceWriter:
         self._header, self._codec, self._limits = header, codec, limits
         self._digest = SliceDigest(header)
         self._segments = self._frames = self._payload_bytes = 0
+        self._waiting = bytearray()
 
     def write(self, spec: SegmentSpec, tensor: "torch.Tensor") -> list[Frame]:
-        """The frames of the next segment.
+        """Encode the next segment; the frames that are worth sending now, all that is left with the last segment.
 
         Raises:
             ValueError: it is not this segment's turn, the tensor is not what the spec says, or the codec gave more
@@ -43,13 +48,24 @@ class SliceWriter:
         payload = self._codec.encode(tensor, spec)
         if len(payload) > self._codec.max_bytes(spec):
             raise ValueError(f"codec {self._codec.name} gave {len(payload)} bytes, more than it said")
-        digest, size = self._header.request_digest, self._limits.max_frame_bytes
-        frames = list(frames_of(digest, spec, payload, self._frames, size))
+        self._waiting += prefixed(payload)
+        self._segments += 1
+        self._payload_bytes += len(payload)
+        return self._frames_of_waiting()
+
+    def _frames_of_waiting(self) -> list[Frame]:
+        last = self._segments == len(self._header.specs)
+        if len(self._waiting) < _WORTH_SENDING and not last:
+            return []
+        data, size = bytes(self._waiting), self._limits.max_frame_bytes
+        self._waiting = bytearray()
+        frames = [
+            Frame.of(self._header.request_digest, self._frames + i, data[start : start + size])
+            for i, start in enumerate(range(0, len(data), size))
+        ]
         for frame in frames:
             self._digest.add(frame)
-        self._segments += 1
         self._frames += len(frames)
-        self._payload_bytes += len(payload)
         return frames
 
     def summary(self, timings: dict[str, float]) -> SliceSummary:

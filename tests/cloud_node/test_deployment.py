@@ -11,8 +11,9 @@ import grpc
 import pytest
 
 from kvwire.errors import Busy, DeadlineExceeded
+from kvwire.limits import Limits
 from kvwire.segment import SliceKind
-from kvwire.serde import share_request_to_proto
+from kvwire.serde import share_request_to_proto, slice_header_from_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from tests.cloud_fixture import CloudNode
 
@@ -23,7 +24,7 @@ LISTEN = "0A"
 def test_slices_stream_and_repeat(cloud: CloudNode) -> None:
     first = cloud.share(cloud.request("note-2", QUESTION, kind=SliceKind.SHARED))
     second = cloud.share(cloud.request("note-2", QUESTION, kind=SliceKind.SHARED))
-    assert len(first) > 4
+    assert len(first) >= 3
     assert [frame.data for frame in first[1:-1]] == [frame.data for frame in second[1:-1]]
 
 
@@ -37,7 +38,7 @@ def test_a_cancelled_call_stops_the_prefill(cloud: CloudNode) -> None:
     *_, summary = cloud.share(cloud.request("note-1", QUESTION), timeout_s=30)
     line = cloud.audit_of(request.request_id)
     assert line["decision"] == "CANCELLED"
-    assert line["segments"] < len(header.segments)
+    assert line["bytes"] < slice_header_from_proto(header, Limits()).raw_bytes
     # It took four layers' time before; the model was free after about one.
     assert summary.timings["queue"] < 0.75 * whole_prefill_s(cloud)
 

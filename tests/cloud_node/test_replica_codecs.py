@@ -74,7 +74,7 @@ async def segments_of(replica: Replica, bundle: Bundle, kind: SliceKind, plan: P
     header, *frames, summary = parts
     codec = payload_codec(plan, inner)
     assembler = SliceAssembler(header, codec, Limits())  # type: ignore[arg-type]
-    segments = [segment for frame in frames if (segment := assembler.add(frame)) is not None]  # type: ignore[arg-type]
+    segments = [segment for frame in frames for segment in assembler.add(frame)]  # type: ignore[arg-type]
     assembler.finish(summary)  # type: ignore[arg-type]
     most = most_bytes(header.specs, codec)  # type: ignore[union-attr]
     assert assembler.payload_bytes <= most

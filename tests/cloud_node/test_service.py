@@ -211,7 +211,8 @@ async def test_the_audit_log_tells_every_call_and_no_text(start_local: Start) ->
         ("NOT_FOUND", ["foreign"]),
         ("NOT_FOUND", ["?"]),
     ]
-    assert (lines[0]["tenant"], lines[0]["positions"], lines[0]["bytes"]) == ("acme", 12, 12 * 24 * 4)
+    assert (lines[0]["tenant"], lines[0]["positions"], lines[0]["segments"]) == ("acme", 12, 1)
+    assert lines[0]["bytes"] == 12 * 24 * 4 + 2  # two bytes tell the length
     assert {line["decision"] for line in lines} <= REASONS
     assert CANARY not in text and "Ilse" not in text
     assert verify(cloud.audit) == 3

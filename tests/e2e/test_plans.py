@@ -13,10 +13,10 @@ from fuser.receiver import Receiver
 from kvwire.errors import TooLarge
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
-from kvwire.v1 import sharer_pb2 as pb
 from tests.e2e.conftest import CANARIES
 from tests.e2e.prompts import DOCUMENTS
 from tests.fuser.profile.rows import row
+from tests.kvwire.samples import payload_bytes_of
 
 QUESTION = "Who keeps the spare key of the boat house?"
 SMALL, LARGE = Plan(codec="int8", positions=3, code_dim=8), Plan(codec="lossless")
@@ -32,7 +32,7 @@ ROWS = (
 def arrived(capture: Path) -> int:
     """Payload bytes among all that was received."""
     messages = [c.message for c in read_capture(capture) if c.direction is Direction.RECEIVED]
-    return sum(len(pb.ShareResponse.FromString(message).frame.data) for message in messages)
+    return payload_bytes_of(messages)
 
 
 @pytest.mark.parametrize("kind", SliceKind)
@@ -65,5 +65,4 @@ def test_the_cloud_holds_the_cap_where_the_edge_does_not(
             assistant.ask(QUESTION, document="secret-1", plan=LARGE, max_bytes=100)
         assert assistant.ask(QUESTION, document="secret-1", plan=SMALL, max_bytes=100).source == "fused"
     messages = [c.message for c in read_capture(capture) if c.direction is Direction.RECEIVED]
-    frames = [m for m in messages[1:] if pb.ShareResponse.FromString(m).HasField("frame")]
-    assert 0 < sum(len(pb.ShareResponse.FromString(m).frame.data) for m in frames) <= 100
+    assert 0 < payload_bytes_of(messages) <= 100

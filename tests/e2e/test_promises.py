@@ -157,7 +157,9 @@ def test_no_field_of_a_share_reply_could_carry_text_or_token_ids() -> None:
                 found[f"{descriptor.name}.{field.name}"] = "list of numbers"
     assert found == {
         "SliceHeader.request_digest": "string or bytes",
-        "SegmentSpec.shape": "list of numbers",
+        "SegmentRun.kinds": "list of numbers",
+        "SegmentRun.layers": "list of numbers",
+        "SegmentRun.shape": "list of numbers",
         "Frame.data": "string or bytes",
         "SliceSummary.digest": "string or bytes",
     }
@@ -172,7 +174,7 @@ def test_no_more_positions_are_sent_than_the_export_policy_allows(
     ]
     assert len(run.headers) == len(CODECS) * len(CANARIES) * len(SliceKind)
     for header in run.headers:
-        assert len({spec.shape[-2] for spec in header.segments if spec.shape}) == 1
+        assert len({run.shape[-2] for run in header.segments}) == 1
         positions = header.segments[0].shape[-2]
         if header.kind in (pb.SLICE_KIND_EXCERPT, pb.SLICE_KIND_SUMMARY):
             assert positions <= 12 and not header.spans and not header.tail

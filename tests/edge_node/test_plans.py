@@ -28,10 +28,10 @@ from kvwire.errors import InvalidRequest, RelayDisabled
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from kvwire.v1 import sharer_pb2 as pb
 from tests.edge_node.sharer_server import RunningServer, SliceService
 from tests.edge_node.toml import write_toml
 from tests.fuser.profile.rows import row
+from tests.kvwire.samples import payload_bytes_of
 
 QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
 SMALL, MIDDLE, LARGE = (
@@ -73,7 +73,7 @@ def make(config: EdgeConfig, receiver: Receiver, tmp_path: Path) -> Iterator[Mak
 def payload_on_the_wire(capture: Path) -> int:
     """Bytes of segments among all that was received."""
     received = [c.message for c in read_capture(capture) if c.direction is Direction.RECEIVED]
-    return sum(len(pb.ShareResponse.FromString(message).frame.data) for message in received)
+    return payload_bytes_of(received)
 
 
 @pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SHARED])

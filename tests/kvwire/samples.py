@@ -1,5 +1,7 @@
 """Small valid objects that the tests of the wire start from."""
 
+from collections.abc import Iterable
+
 import torch
 
 from kvwire.codec import Basis, CodecRegistry, Transform
@@ -7,11 +9,13 @@ from kvwire.codec.layout import DTYPES
 from kvwire.description import BundleRef, Description
 from kvwire.frame import Frame
 from kvwire.identity import ModelRef
-from kvwire.limits import Limits
+from kvwire.limits import MIB, Limits
 from kvwire.plan import Parts, Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
+from kvwire.stream import PayloadStream
+from kvwire.v1 import sharer_pb2 as pb
 from kvwire.writer import SliceWriter
 
 SHARER = ModelRef("qwen", "a" * 64)
@@ -112,3 +116,15 @@ def written(
     writer = SliceWriter(header, CODECS.get(codec), limits)
     frames = [f for i, spec in enumerate(header.specs) for f in writer.write(spec, tensor_of(spec, i))]
     return frames, writer.summary({"queue": 0.0, "prefill": 1.5, "encode": 0.25})
+
+
+def payload_bytes_of(messages: Iterable[bytes]) -> int:
+    """Bytes of the whole payloads among serialised ShareResponses, of any number of slices."""
+    stream, total = PayloadStream(()), 0
+    for message in messages:
+        part = pb.ShareResponse.FromString(message)
+        if part.HasField("header"):
+            stream = PayloadStream([MIB] * sum(len(run.kinds) for run in part.header.segments))
+        elif part.HasField("frame"):
+            total += sum(map(len, stream.add(part.frame.data)))
+    return total

@@ -5,17 +5,16 @@ import pytest
 import torch
 
 from kvwire.errors import BadPayload, TooLarge
-from kvwire.frame import SliceAssembler, frames_of
-from kvwire.limits import Limits
+from kvwire.frame import SliceAssembler
+from kvwire.limits import MIB, Limits
 from kvwire.segment import Segment, SliceHeader
+from kvwire.stream import PayloadStream, prefixed
 from kvwire.writer import SliceWriter
 from tests.kvwire.samples import (
     CODECS,
-    REQUEST_ID,
     SMALL_FRAMES,
     excerpt_header,
     header_of,
-    spec_of,
     tensor_of,
     written,
 )
@@ -24,7 +23,7 @@ from tests.kvwire.samples import (
 def assemble(header: SliceHeader, codec: str = "raw") -> list[Segment]:
     frames, summary = written(header, codec)
     assembler = SliceAssembler(header, CODECS.get(codec), SMALL_FRAMES)
-    segments = [segment for frame in frames if (segment := assembler.add(frame)) is not None]
+    segments = [segment for frame in frames for segment in assembler.add(frame)]
     assembler.finish(summary)
     assert assembler.partial() == 1.0
     assert assembler.payload_bytes == summary.payload_bytes
@@ -47,25 +46,47 @@ def test_a_slice_without_segments_is_complete_at_once() -> None:
     assert assemble(replace(header_of(), specs=())) == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 128, 1000])
-def test_frames_cover_the_payload_in_order(size: int) -> None:
-    payload = random.Random(size).randbytes(size)
-    frames = list(frames_of(REQUEST_ID, spec_of(), payload, 5, 64))
-    assert b"".join(frame.data for frame in frames) == payload
-    assert [frame.sequence for frame in frames] == list(range(5, 5 + max(1, -(-size // 64))))
-    assert all(frame.total == size and len(frame.data) <= 64 for frame in frames)
-    assert all(frame.checksum == frame.computed_checksum(REQUEST_ID) for frame in frames)
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 1_000_000])
+def test_payloads_come_out_as_they_went_in_however_they_are_cut(size: int) -> None:
+    chance = random.Random(size)
+    sent = [chance.randbytes(n) for n in (size, 3, 0, size // 3, 0)]
+    run = b"".join(map(prefixed, sent))
+    assert len(run) - sum(map(len, sent)) <= 3 * len(sent)
+    for cut in (1, 7, len(run) // 2 + 1, len(run)) if size < 20_000 else (4096, len(run)):
+        stream = PayloadStream([len(payload) for payload in sent])
+        pieces = [run[i : i + cut] for i in range(0, len(run), cut)]
+        assert [payload for piece in pieces for payload in stream.add(piece)] == sent
+
+
+def test_frames_are_as_large_as_they_may_be_and_the_last_holds_the_rest() -> None:
+    frames, summary = written(header_of(), limits=SMALL_FRAMES)
+    assert [len(frame.data) for frame in frames] == [64] * 6 + [summary.payload_bytes + 4 - 6 * 64]
+    assert [frame.sequence for frame in frames] == list(range(7))
+    digest = header_of().request_digest
+    assert all(frame.checksum == frame.computed_checksum(digest) for frame in frames)
+
+
+def test_small_segments_share_a_frame_and_large_ones_leave_at_once() -> None:
+    frames, summary = written(header_of(layers=60), limits=Limits())
+    assert summary.payload_bytes == 120 * 96 and len(frames) == 3
+    header = header_of(positions=200)
+    writer = SliceWriter(header, CODECS.get("raw"), Limits())
+    for i, spec in enumerate(header.specs):
+        (frame,) = writer.write(spec, tensor_of(spec, i))
+        assert 6_400 < len(frame.data) < MIB
 
 
 def test_the_share_that_arrived_is_counted_by_whole_segments() -> None:
     header = header_of(layers=2)
     frames, summary = written(header)
     assembler = SliceAssembler(header, CODECS.get("raw"), SMALL_FRAMES)
-    shares = []
+    shares, payload = [], []
     for frame in frames:
         assembler.add(frame)
         shares.append(assembler.partial())
-    assert shares == [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1.0]
+        payload.append(assembler.payload_bytes)
+    assert shares == [0, 0.25, 0.25, 0.5, 0.75, 0.75, 1.0]
+    assert payload == [int(share * 384) for share in shares]
     assembler.finish(summary)
 
 

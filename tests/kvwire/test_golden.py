@@ -1,4 +1,4 @@
-"""Golden vectors: what version 2 puts on the wire, bit by bit. A change here is a change of the protocol."""
+"""Golden vectors: what version 3 puts on the wire, bit by bit. A change here is a change of the protocol."""
 
 import json
 from dataclasses import replace
@@ -11,16 +11,18 @@ import torch
 from kvwire import serde
 from kvwire.codec import CodecRegistry, Raw
 from kvwire.codec.layout import DTYPES
-from kvwire.frame import SliceDigest, frames_of
+from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
 from kvwire.payload import Padded
 from kvwire.segment import SegmentKind, SegmentSpec, SliceSummary
+from kvwire.stream import prefixed
 from kvwire.v1 import sharer_pb2 as pb
 from tests.kvwire.samples import CODECS, FULL_PLAN, header_of, request_of, spec_of, transform_of
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden.json").read_text())
 LADDER = CodecRegistry([transform_of()])
-FRAMES = list(frames_of(header_of().request_digest, spec_of(), bytes(range(256)) * 2, 5, 200))
+RUN = prefixed(bytes(range(256)) * 2)
+FRAMES = [Frame.of(header_of().request_digest, 5 + i, RUN[200 * i : 200 * (i + 1)]) for i in range(3)]
 
 
 def spec_in(vector: dict[str, Any]) -> SegmentSpec:

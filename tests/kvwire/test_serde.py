@@ -115,14 +115,21 @@ def test_segments_say_shape_and_element_type_where_they_change() -> None:
         replace(narrow, layer=8),
     ]
     specs = tuple(replace(spec, segment_id=place) for place, spec in enumerate(changing))
-    messages = serde.segment_specs_to_proto(specs)
-    assert serde.segment_specs_from_proto(messages) == specs
-    assert [bool(message.shape) for message in messages] == [True, False, True, False, True]
-    assert [bool(message.element_type) for message in messages] == [True, False, False, True, True]
-    assert (
-        max(message.ByteSize() for message in serde.segment_specs_to_proto(header_of(layers=60).specs)[1:])
-        == 4
-    )
+    messages = serde.segments_to_proto(specs)
+    assert serde.segments_from_proto(messages) == specs
+    assert [list(message.layers) for message in messages] == [[5, 5], [6], [7], [8]]
+    (alike,) = serde.segments_to_proto(header_of(layers=60).specs)
+    assert len(alike.layers) == 120 and alike.ByteSize() <= 2 * 120 + 20
+
+
+def test_what_a_small_shared_slice_costs_beside_its_payload_is_told_in_the_specification() -> None:
+    header = header_of(positions=1, layers=20)
+    frames, summary = written(header, "int8", Limits())
+    messages = [
+        serde.share_response_to_proto(part).SerializeToString() for part in (header, *frames, summary)
+    ]
+    assert len(frames) == 1
+    assert sum(map(len, messages)) - summary.payload_bytes <= 100 + 3 * len(header.specs)
 
 
 def test_a_description_survives() -> None:
@@ -251,11 +258,22 @@ def test_a_broken_request_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("element_type", 0), ("kind", 0), ("layer", -2), ("layer", 1 << 20), ("element_type", 9)],
+    [
+        ("element_type", 0),
+        ("element_type", 9),
+        ("kinds", 0),
+        ("kinds", 99),
+        ("layers", -2),
+        ("layers", 1 << 20),
+    ],
 )
 def test_a_broken_segment_spec_is_refused(field: str, value: int) -> None:
     message = serde.slice_header_to_proto(header_of())
-    setattr(message.segments[0], field, value)
+    run = message.segments[0]
+    if field == "element_type":
+        run.element_type = value  # type: ignore[assignment]
+    else:
+        getattr(run, field)[0] = value
     with pytest.raises(BadHeader):
         serde.slice_header_from_proto(message, LIMITS)
 
@@ -267,6 +285,27 @@ def test_a_broken_shape_is_refused(shape: tuple[int, ...]) -> None:
     message.segments[0].shape.extend(shape)
     with pytest.raises(BadHeader):
         serde.slice_header_from_proto(message, LIMITS)
+
+
+@pytest.mark.parametrize("field", ["kinds", "layers"])
+def test_a_run_of_segments_with_a_kind_or_a_layer_missing_is_refused(field: str) -> None:
+    message = serde.slice_header_to_proto(header_of())
+    getattr(message.segments[0], field).pop()
+    with pytest.raises(BadHeader, match="layers"):
+        serde.slice_header_from_proto(message, LIMITS)
+    message = serde.slice_header_to_proto(header_of())
+    message.segments.add(shape=(2, 3, 4), element_type=pb.ELEMENT_TYPE_FLOAT32)
+    with pytest.raises(BadHeader, match="0 kinds"):
+        serde.slice_header_from_proto(message, LIMITS)
+
+
+def test_more_segments_than_the_limits_allow_are_refused_before_they_are_made() -> None:
+    message = serde.slice_header_to_proto(header_of())
+    for runs in ([pb.SegmentRun(kinds=[1] * 1_025, layers=[0] * 1_025)], [pb.SegmentRun()] * 1_025):
+        del message.segments[:]
+        message.segments.extend(runs)
+        with pytest.raises(TooLarge, match="segments: 1025 is over"):
+            serde.slice_header_from_proto(message, LIMITS)
 
 
 def test_a_header_that_asks_for_too_much_memory_is_refused() -> None:

@@ -1,6 +1,7 @@
 """What a slice is made of: header, frames, summary."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from kvwire.errors import BadHeader
 from kvwire.frame import Frame
@@ -25,7 +26,7 @@ def slice_header_to_proto(header: SliceHeader) -> pb.SliceHeader:
     return pb.SliceHeader(
         request_digest=header.request_digest,
         kind=SLICE_KIND[header.kind],
-        segments=segment_specs_to_proto(header.specs),
+        segments=segments_to_proto(header.specs),
         spans=[pb.Span(section=section, start=start, end=end) for section, start, end in header.spans],
         tail=header.tail,
     )
@@ -33,12 +34,12 @@ def slice_header_to_proto(header: SliceHeader) -> pb.SliceHeader:
 
 def slice_header_from_proto(message: pb.SliceHeader, limits: Limits) -> SliceHeader:
     """Raises BadHeader or TooLarge. Compare with the request next (`check_header`)."""
-    at_most("segments", len(message.segments), limits.max_segments)
+    at_most("segments", sum(max(1, len(run.kinds)) for run in message.segments), limits.max_segments)
     at_most("positions", len(message.spans) + message.tail, limits.max_positions)
     header = SliceHeader(
         request_digest=exactly("request digest", message.request_digest, REQUEST_DIGEST_BYTES),
         kind=key_of("slice kind", SLICE_KIND, message.kind),
-        specs=segment_specs_from_proto(message.segments),
+        specs=segments_from_proto(message.segments),
         spans=tuple((span.section, span.start, span.end) for span in message.spans),
         tail=message.tail,
     )
@@ -46,50 +47,42 @@ def slice_header_from_proto(message: pb.SliceHeader, limits: Limits) -> SliceHea
     return header
 
 
-def segment_specs_to_proto(specs: Sequence[SegmentSpec]) -> list[pb.SegmentSpec]:
-    """Shape and element type are said where they change."""
-    messages = []
-    before: SegmentSpec | None = None
-    for spec in specs:
-        message = pb.SegmentSpec(kind=SEGMENT_KIND[spec.kind], layer=spec.layer)
-        if before is None or spec.shape != before.shape:
-            message.shape.extend(spec.shape)
-        if before is None or spec.dtype != before.dtype:
-            message.element_type = ELEMENT[spec.dtype]
-        messages.append(message)
-        before = spec
-    return messages
+def segments_to_proto(specs: Sequence[SegmentSpec]) -> list[pb.SegmentRun]:
+    """Runs of segments that have shape and element type in common."""
+    return [
+        pb.SegmentRun(
+            kinds=[SEGMENT_KIND[spec.kind] for spec in run],
+            layers=[spec.layer for spec in run],
+            shape=shape,
+            element_type=ELEMENT[dtype],
+        )
+        for (shape, dtype), group in groupby(specs, lambda spec: (spec.shape, spec.dtype))
+        for run in [list(group)]
+    ]
 
 
-def segment_specs_from_proto(messages: Sequence[pb.SegmentSpec]) -> tuple[SegmentSpec, ...]:
+def segments_from_proto(messages: Sequence[pb.SegmentRun]) -> tuple[SegmentSpec, ...]:
     """Raises BadHeader."""
     specs: list[SegmentSpec] = []
-    for place, message in enumerate(messages):
-        kind = key_of("segment kind", SEGMENT_KIND, message.kind)
-        shape = specs[-1].shape if specs and not message.shape else tuple(message.shape[:4])
-        repeats = specs and not message.element_type
-        dtype = specs[-1].dtype if repeats else key_of("element type", ELEMENT, message.element_type)
-        specs.append(SegmentSpec(place, kind, message.layer, shape, dtype))
+    for run in messages:
+        if not run.kinds or len(run.kinds) != len(run.layers):
+            raise BadHeader(f"{len(run.kinds)} kinds of segments and {len(run.layers)} layers")
+        shape, dtype = tuple(run.shape[:4]), key_of("element type", ELEMENT, run.element_type)
+        for kind, layer in zip(run.kinds, run.layers, strict=True):
+            specs.append(
+                SegmentSpec(len(specs), key_of("segment kind", SEGMENT_KIND, kind), layer, shape, dtype)
+            )
     return tuple(specs)
 
 
 def frame_to_proto(frame: Frame) -> pb.Frame:
-    return pb.Frame(
-        sequence=frame.sequence,
-        segment_id=frame.segment_id,
-        offset=frame.offset,
-        total=frame.total,
-        data=frame.data,
-        checksum=frame.checksum,
-    )
+    return pb.Frame(sequence=frame.sequence, data=frame.data, checksum=frame.checksum)
 
 
 def frame_from_proto(message: pb.Frame, limits: Limits) -> Frame:
     """Raises TooLarge. The checksum is the assembler's to check."""
     at_most("frame bytes", len(message.data), limits.max_frame_bytes)
-    return Frame(
-        message.sequence, message.segment_id, message.offset, message.total, message.data, message.checksum
-    )
+    return Frame(message.sequence, message.data, message.checksum)
 
 
 def slice_summary_to_proto(summary: SliceSummary) -> pb.SliceSummary:

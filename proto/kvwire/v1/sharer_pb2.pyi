@@ -156,23 +156,23 @@ class SliceHeader(_message.Message):
     TAIL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     kind: SliceKind
-    segments: _containers.RepeatedCompositeFieldContainer[SegmentSpec]
+    segments: _containers.RepeatedCompositeFieldContainer[SegmentRun]
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     tail: int
     request_digest: bytes
-    def __init__(self, kind: _Optional[_Union[SliceKind, str]] = ..., segments: _Optional[_Iterable[_Union[SegmentSpec, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., tail: _Optional[int] = ..., request_digest: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[SliceKind, str]] = ..., segments: _Optional[_Iterable[_Union[SegmentRun, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., tail: _Optional[int] = ..., request_digest: _Optional[bytes] = ...) -> None: ...
 
-class SegmentSpec(_message.Message):
-    __slots__ = ("kind", "layer", "shape", "element_type")
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    LAYER_FIELD_NUMBER: _ClassVar[int]
+class SegmentRun(_message.Message):
+    __slots__ = ("kinds", "layers", "shape", "element_type")
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
-    kind: SegmentKind
-    layer: int
+    kinds: _containers.RepeatedScalarFieldContainer[SegmentKind]
+    layers: _containers.RepeatedScalarFieldContainer[int]
     shape: _containers.RepeatedScalarFieldContainer[int]
     element_type: ElementType
-    def __init__(self, kind: _Optional[_Union[SegmentKind, str]] = ..., layer: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., element_type: _Optional[_Union[ElementType, str]] = ...) -> None: ...
+    def __init__(self, kinds: _Optional[_Iterable[_Union[SegmentKind, str]]] = ..., layers: _Optional[_Iterable[int]] = ..., shape: _Optional[_Iterable[int]] = ..., element_type: _Optional[_Union[ElementType, str]] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("section", "start", "end")
@@ -185,20 +185,14 @@ class Span(_message.Message):
     def __init__(self, section: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("sequence", "segment_id", "offset", "total", "data", "checksum")
+    __slots__ = ("sequence", "data", "checksum")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    TOTAL_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     sequence: int
-    segment_id: int
-    offset: int
-    total: int
     data: bytes
     checksum: int
-    def __init__(self, sequence: _Optional[int] = ..., segment_id: _Optional[int] = ..., offset: _Optional[int] = ..., total: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class SliceSummary(_message.Message):
     __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings")
