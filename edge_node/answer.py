@@ -29,6 +29,8 @@ class Answer:
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not
             hold the answer.
+        choice: of a question with choices, which one the text names, from 0; None where it names none in the form asked
+            for, or there were none.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
             fused.
         document: the id asked about, if any.
@@ -52,6 +54,7 @@ class Answer:
     tokens: int
     source: str
     abstained: bool = False
+    choice: int | None = None
     reason: str | None = None
     document: str | None = None
     kind: str | None = None

@@ -147,7 +147,7 @@ class Assistant:
             max_bytes: cap on the slice's payload, or a relayed text, held by the cloud too; 0 is none. By default as
                 configured.
             choices: 2 to 10 that the question is asked with, in the words that bundles for shared prompts are trained
-                on; the reply is then "The correct answer is A." or another letter.
+                on; the reply is then "The correct answer is A." or another letter, and `Answer.choice` its index.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
@@ -185,6 +185,7 @@ class Assistant:
             deadline_s=deadline_s,
             max_bytes=max_bytes,
             relay=share.relay and reason == NO_PLAN,
+            choices=len(choices),
         )
         return AnswerStream(self.receiver, self.client, self._turn, ask)
 

@@ -13,6 +13,7 @@ from edge_node.answer import FUSED, RECEIVER_ONLY, RELAYED, Answer
 from edge_node.channel import Traffic
 from edge_node.link import Estimate
 from edge_node.sync import Client, SharedSlice
+from fuser.data.choice import LETTERS, named
 from kvwire.errors import (
     AccessDenied,
     BadPayload,
@@ -41,7 +42,7 @@ class Ask:
 
     kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was
     picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own
-    answer, as there is no slice.
+    answer, as there is no slice. choices: how many there are to pick from.
     """
 
     sections: tuple[Section, ...]
@@ -55,6 +56,7 @@ class Ask:
     estimate: Estimate | None = None
     max_bytes: int = 0
     relay: bool = False
+    choices: int = 0
 
 
 class AnswerStream:
@@ -223,6 +225,7 @@ class AnswerStream:
             tokens=tokens,
             source=source,
             abstained=source == FUSED and text.strip() == self._receiver.bundle.config.abstain != "",
+            choice=_choice(text, ask.choices),
             reason=reason,
             document=ask.document,
             kind=None if ask.kind is None else str(ask.kind),
@@ -245,6 +248,11 @@ class AnswerStream:
     @staticmethod
     def _since(moment: float) -> float:
         return time.monotonic() - moment
+
+
+def _choice(text: str, choices: int) -> int | None:
+    letter = named(text, LETTERS[:choices])
+    return None if letter is None else LETTERS.index(letter)
 
 
 def first_document(sections: Sequence[Section]) -> str | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 LETTERS = "ABCDEFGHIJ"
 """Names of the choices, in order: an item has at most ten."""
+
+_NAMED = re.compile(r"(?:the correct answer is\s*:?\s*)?[\s\"'(\[*]*([A-J])[\s\"')\]*]*\.?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,18 @@ def with_choices(question: str, choices: Sequence[str]) -> str:
 
 
 def choice_answer(item: ChoiceItem) -> str:
-    """The reply that is trained on and that the strict extraction accepts."""
+    """The reply that is trained on and that `named` accepts."""
     return f"The correct answer is {item.letter}."
+
+
+def named(text: str, letters: str) -> str | None:
+    """The letter that a reply names in the form asked for, None for any other reply.
+
+    The form: a letter alone, or in "The correct answer is X"; quotes and a full stop are allowed.
+    """
+    found = _NAMED.fullmatch(text.strip())
+    letter = found[1].upper() if found else ""
+    return letter if letter and letter in letters else None
 
 
 def _check_number(choices: Sequence[str]) -> None:

@@ -10,9 +10,8 @@ import torch
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
-from fuser.data.choice import ChoiceItem, choice_answer, choice_prompt
+from fuser.data.choice import ChoiceItem, choice_answer, choice_prompt, named
 from fuser.evaluate.choice.batch import bucketed, strangers
-from fuser.evaluate.choice.extract import strict
 from fuser.evaluate.choice.prompts import sections
 from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import Heard, SharerSlices
@@ -111,7 +110,7 @@ class SharedProfile:
                     index, row.plan, self._strangers[index] if row.mismatched else index
                 )
             text = "".join(draft.generate(ANSWER_TOKENS)).strip()
-            right = {self.metric: float(strict(text, item.letters) == item.letter)}
+            right = {self.metric: float(named(text, item.letters) == item.letter)}
             yield [Prediction(row.name, item.id, text, right, bytes=size)]
 
     def cap_bytes(self, plan: Plan) -> int:

@@ -87,10 +87,11 @@ def ask(
         print_json(answer.to_dict())
         return
     sys.stdout.write("\n")
+    named = f"choice: {choice[answer.choice]}, " if choice and answer.choice is not None else ""
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
     picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
     abstained = ", the Receiver abstains" if answer.abstained else ""
-    account = f"{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
+    account = f"{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
     console.print(f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim")
 
 

@@ -51,7 +51,7 @@ DOCUMENTS = {
 
 class SliceService(SharerServiceServicer):  # type: ignore[misc]
     """Describe, Share and Relay. `requests` and `relays` keep what came in; `relay_id` answers another
-    request, `relay_most` keeps to another cap."""
+    request, `relay_most` keeps to another cap, `relay_text` is said in place of what the Sharer would."""
 
     def __init__(self, sharer: Path, bundle: Path, documents: Mapping[str, str]) -> None:
         self.bundle = Bundle.load(bundle)
@@ -65,6 +65,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.relays: list[RelayRequest] = []
         self.relay_id: bytes | None = None
         self.relay_most = 0
+        self.relay_text: str | None = None
         self.failures: list[KvwireError] = []
         self.cancelled = threading.Event()
         config = self.bundle.config
@@ -80,7 +81,9 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
                 raise self.failures.pop(0)
             wanted = relay_request_from_proto(request, self.limits)
             self.relays.append(wanted)
-            text = "".join(self.sharer.answer(self._resolved(wanted), wanted.max_new_tokens))
+            text = self.relay_text
+            if text is None:
+                text = "".join(self.sharer.answer(self._resolved(wanted), wanted.max_new_tokens))
             text = text.encode()[: self.relay_most or wanted.max_bytes or None].decode(errors="ignore")
             timings = {"queue": 0.0, "prefill": 0.25, "encode": 0.0}
             return relay_reply_to_proto(RelayReply(self.relay_id or wanted.request_id, text, 3, timings))

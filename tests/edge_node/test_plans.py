@@ -192,6 +192,31 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     assert (alone.source, alone.reason) == ("receiver-only", "NO_PLAN")
 
 
+@pytest.mark.parametrize(
+    ("said", "choices", "choice"),
+    [
+        ("The correct answer is B.", 3, 1),
+        ("C", 3, 2),
+        ("C", 2, None),
+        ("the miller", 3, None),
+        ("B", 0, None),
+    ],
+)
+def test_an_answer_tells_which_of_the_choices_it_names(
+    make: Make,
+    server: RunningServer,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    choices: int,
+    choice: int | None,
+) -> None:
+    monkeypatch.setattr(server.service, "relay_text", said)
+    useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
+    given = ("Ilse", "the miller", "nobody")[:choices]
+    answer = make(useless, plan="auto", relay=True).ask(QUESTION, document="note-1", choices=given)
+    assert (answer.source, answer.text, answer.choice) == ("relayed", said, choice)
+
+
 def test_a_relayed_text_keeps_to_the_byte_budget_too(make: Make, server: RunningServer) -> None:
     assistant = make(plan="auto", relay=True)
     answer = assistant.ask(QUESTION, document="note-1", max_bytes=15)

@@ -1,8 +1,7 @@
-"""Which letter an answer means: leniently, as the public evaluator of Cache-to-Cache reads it, and strictly.
+"""Which letter an answer most likely means, as the public evaluator of Cache-to-Cache reads it.
 
-The lenient reading (that of the code of arXiv 2510.03215, step by step, for the letters of any item) takes almost any
-letter for an answer, which rewards a letter bias; the strict one takes the reply that was asked for and nothing else.
-Tables report both.
+This reading (that of the code of arXiv 2510.03215, step by step, for the letters of any item) takes almost any letter
+for an answer, which rewards a letter bias. Tables report the strict one beside it (`fuser.data.choice.named`).
 """
 
 from __future__ import annotations
@@ -29,9 +28,6 @@ _CUES = tuple(
 )
 _MATHS = ("+", "-", "*", "/", "=", "^", "mod", "sqrt", "sin", "cos", "tan")
 _ANSWERING = ("jibu", "answer", "choice", "option", "response", "correct", "sahihi")
-_STRICT = re.compile(
-    r"(?:the correct answer is\s*:?\s*)?[\s\"'(\[*]*([A-J])[\s\"')\]*]*\.?\s*", re.IGNORECASE
-)
 
 
 def lenient(text: str, letters: str) -> str | None:
@@ -60,10 +56,3 @@ def lenient(text: str, letters: str) -> str | None:
 def _is_maths(text: str) -> bool:
     lowered = text.lower()
     return any(sign in text for sign in _MATHS) and not any(word in lowered for word in _ANSWERING)
-
-
-def strict(text: str, letters: str) -> str | None:
-    """The letter, if the whole answer is a letter or "The correct answer is X", quotes and a full stop allowed."""
-    found = _STRICT.fullmatch(text.strip())
-    letter = found[1].upper() if found else ""
-    return letter if letter and letter in letters else None

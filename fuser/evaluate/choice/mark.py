@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fuser.data.choice import LETTERS, ChoiceItem
-from fuser.evaluate.choice.extract import lenient, strict
+from fuser.data.choice import LETTERS, ChoiceItem, named
+from fuser.evaluate.choice.extract import lenient
 from fuser.evaluate.speaker import Said
 
 METRICS = ("lenient", "strict", "letter")
@@ -20,7 +20,7 @@ def best_letter(said: Said, item: ChoiceItem) -> str:
 def mark(said: Said, item: ChoiceItem) -> dict[str, float]:
     """1 or 0 for each metric; no letter is wrong."""
     letters = item.letters
-    read = (lenient(said.text, letters), strict(said.text, letters), best_letter(said, item))
+    read = (lenient(said.text, letters), named(said.text, letters), best_letter(said, item))
     return {name: float(letter == item.letter) for name, letter in zip(METRICS, read, strict=True)}
 
 
