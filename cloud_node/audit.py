@@ -25,8 +25,9 @@ class AuditRecord:
     method: "Describe", "Share" or "Relay".
     request_id: hex; empty where the call had none.
     documents: ids as asked for; "?" for what cannot be one.
-    kind, positions, segments: of the slice, as its header told them.
-    bytes: of its frames, handed to the transport: how much of it was sent.
+    kind, positions: of the slice, as its header told them.
+    segments: of a slice that was sent whole; 0 of any other.
+    bytes: in the frames handed to the transport: how much of a slice was sent.
     decision: "SERVED", or the reason from the error catalogue.
     seconds: from arrival to the end.
     """

@@ -30,13 +30,16 @@ class Ledger:
     bytes: int = 0
     decision: str = SERVED
     started: float = field(default_factory=time.monotonic)
+    _announced: int = 0
 
     def sent(self, part: Part) -> None:
         """Count a part that was handed to the transport."""
         if isinstance(part, SliceHeader):
-            self.positions, self.segments = part.positions, len(part.specs)
+            self.positions, self._announced = part.positions, len(part.specs)
         elif isinstance(part, Frame):
             self.bytes += len(part.data)
+        else:
+            self.segments = self._announced
 
     def failed(self, error: KvwireError) -> None:
         """The call ends with this error."""

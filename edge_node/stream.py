@@ -251,7 +251,7 @@ class AnswerStream:
 
 
 def _choice(text: str, choices: int) -> int | None:
-    letter = named(text, LETTERS[:choices])
+    letter = named(text, LETTERS[:choices]) if choices else None
     return None if letter is None else LETTERS.index(letter)
 
 

@@ -1,4 +1,4 @@
-"""Multiple-choice questions and the prompt that asks them."""
+"""Multiple-choice questions, the prompt that asks them, and the letter that a reply names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from dataclasses import dataclass
 LETTERS = "ABCDEFGHIJ"
 """Names of the choices, in order: an item has at most ten."""
 
-_NAMED = re.compile(r"(?:the correct answer is\s*:?\s*)?[\s\"'(\[*]*([A-J])[\s\"')\]*]*\.?\s*", re.IGNORECASE)
+# Possessive throughout: of a reply with blanks without end no part is read twice.
+_NAMED = re.compile(
+    r"(?:the correct answer is(?:\s*+:)?+)?+[\s\"'(\[*]*+([A-J])[\s\"')\]*]*+\.?+\s*+", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

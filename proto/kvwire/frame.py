@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import xxhash
 
-from kvwire.errors import BadChecksum, BadPayload, TooLarge, WireError
+from kvwire.errors import BadChecksum, BadPayload, TooLarge
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes
-from kvwire.segment import Segment, SliceHeader, SliceSummary
+from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceSummary
 from kvwire.stream import PayloadStream
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SEQUENCE: Final = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A run of bytes of a slice's payloads (`kvwire.stream`); it may hold several, or a part of one.
+    """A piece of the stream of a slice's payloads (`kvwire.stream`); it may hold several of them, or a part of one.
 
     Attributes:
         sequence: 0, 1, 2, ... over the whole slice.
@@ -107,12 +107,12 @@ class SliceAssembler:
         """
         if self._failed:
             raise BadPayload("the slice failed before")
-        try:
-            return self._add(frame)
-        except WireError:
-            self._failed = True
-            self._stream = PayloadStream(())
-            raise
+        self._failed = True  # until it is taken: whatever goes wrong, nothing may follow
+        segments = self._add(frame)
+        self._failed = False
+        self._segments += len(segments)
+        self._decoded_bytes += sum(segment.spec.raw_bytes for segment in segments)
+        return segments
 
     def finish(self, summary: SliceSummary) -> None:
         """Compare what arrived with what was sent.
@@ -138,7 +138,7 @@ class SliceAssembler:
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of the payloads that arrived whole."""
+        """Bytes of the payloads that arrived whole and decoded, without the lengths before them."""
         return self._payload_bytes
 
     def _add(self, frame: Frame) -> list[Segment]:
@@ -150,14 +150,14 @@ class SliceAssembler:
             raise BadPayload(f"frame {frame.sequence} is empty or not due")
         self._digest.add(frame)
         self._frames += 1
-        return [self._decoded(payload) for payload in self._stream.add(frame.data)]
+        payloads = self._stream.add(frame.data)
+        specs = self._header.specs[self._segments : self._segments + len(payloads)]
+        segments = [self._decoded(payload, spec) for payload, spec in zip(payloads, specs, strict=True)]
+        self._payload_bytes += sum(map(len, payloads))
+        return segments
 
-    def _decoded(self, payload: bytes) -> Segment:
-        spec = self._header.specs[self._segments]
+    def _decoded(self, payload: bytes, spec: SegmentSpec) -> Segment:
         tensor = self._codec.decode(payload, spec, self._device)
         if tuple(tensor.shape) != spec.shape or str(tensor.dtype) != f"torch.{spec.dtype}":
             raise BadPayload(f"codec {self._codec.name} gave {tuple(tensor.shape)} {tensor.dtype}")
-        self._segments += 1
-        self._payload_bytes += len(payload)
-        self._decoded_bytes += spec.raw_bytes
         return Segment(spec, tensor)

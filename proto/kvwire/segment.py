@@ -185,7 +185,7 @@ class SliceSummary:
     Attributes:
         digest: 16 bytes, `kvwire.frame.SliceDigest` over the header and all frames.
         frames: how many were sent.
-        payload_bytes: their data together.
+        payload_bytes: of all payloads, without the lengths before them.
         positions: as in the header.
         timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
     """

@@ -1,27 +1,27 @@
-"""Payloads one after another in one run of bytes, each behind its length, and told apart again."""
+"""Payloads one after another in one stream of bytes, each behind its length, and told apart again."""
 
 from collections.abc import Sequence
 from typing import Final
 
 from kvwire.errors import BadPayload, TooLarge
 
-_SEVEN: Final = 0x7F
+_LOW_BITS: Final = 0x7F
 _MORE: Final = 0x80
 _LENGTH_BYTES: Final = 5  # 35 bits: more than any payload may have
 
 
-def prefixed(payload: bytes) -> bytes:
-    """The payload behind its length: seven bits a byte, lowest first, the highest bit set in all but the last."""
+def length_of(payload: bytes) -> bytes:
+    """What stands before a payload: how many bytes it has, as unsigned LEB128 (a varint of protobuf)."""
     length, left = bytearray(), len(payload)
-    while left > _SEVEN:
-        length.append(left & _SEVEN | _MORE)
+    while left > _LOW_BITS:
+        length.append(left & _LOW_BITS | _MORE)
         left >>= 7
     length.append(left)
-    return bytes(length) + payload
+    return bytes(length)
 
 
 class PayloadStream:
-    """Takes the payloads of a slice out of the bytes of its frames, which may end anywhere.
+    """Takes the payloads of a slice out of the data of its frames, which may end anywhere.
 
     Args:
         most: the most bytes of each payload, in order.
@@ -69,7 +69,7 @@ class PayloadStream:
             return
         if byte == 0 and len(self._length) > 1:
             raise BadPayload("a length with bytes to spare")
-        size = sum((part & _SEVEN) << 7 * i for i, part in enumerate(self._length))
+        size = sum((part & _LOW_BITS) << 7 * i for i, part in enumerate(self._length))
         if size > self._most[self._payloads]:
             raise TooLarge("segment bytes", size, self._most[self._payloads])
         self._length, self._payload = None, bytearray(size)

@@ -6,7 +6,7 @@ from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes
 from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
-from kvwire.stream import prefixed
+from kvwire.stream import length_of
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class SliceWriter:
         self._waiting = bytearray()
 
     def write(self, spec: SegmentSpec, tensor: "torch.Tensor") -> list[Frame]:
-        """Encode the next segment; the frames that are worth sending now, all that is left with the last segment.
+        """Encode the next segment. Gives the frames to send now, maybe none; with the last segment all that is left.
 
         Raises:
             ValueError: it is not this segment's turn, the tensor is not what the spec says, or the codec gave more
@@ -48,7 +48,8 @@ class SliceWriter:
         payload = self._codec.encode(tensor, spec)
         if len(payload) > self._codec.max_bytes(spec):
             raise ValueError(f"codec {self._codec.name} gave {len(payload)} bytes, more than it said")
-        self._waiting += prefixed(payload)
+        self._waiting += length_of(payload)
+        self._waiting += payload
         self._segments += 1
         self._payload_bytes += len(payload)
         return self._frames_of_waiting()
@@ -57,12 +58,11 @@ class SliceWriter:
         last = self._segments == len(self._header.specs)
         if len(self._waiting) < _WORTH_SENDING and not last:
             return []
-        data, size = bytes(self._waiting), self._limits.max_frame_bytes
+        digest, size = self._header.request_digest, self._limits.max_frame_bytes
+        with memoryview(self._waiting) as waiting:
+            pieces = [bytes(waiting[start : start + size]) for start in range(0, len(waiting), size)]
         self._waiting = bytearray()
-        frames = [
-            Frame.of(self._header.request_digest, self._frames + i, data[start : start + size])
-            for i, start in enumerate(range(0, len(data), size))
-        ]
+        frames = [Frame.of(digest, self._frames + i, piece) for i, piece in enumerate(pieces)]
         for frame in frames:
             self._digest.add(frame)
         self._frames += len(frames)

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from kvwire.codec import Raw
 from kvwire.errors import BadChecksum, BadPayload, KvwireError, TooLarge, WireError
 from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
-from kvwire.segment import SliceHeader, SliceSummary
-from kvwire.stream import PayloadStream, prefixed
+from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
+from kvwire.stream import PayloadStream, length_of
 from tests.kvwire.samples import CODECS, SMALL_FRAMES, excerpt_header, header_of, written
 
 DIGEST = header_of().request_digest
@@ -18,6 +19,10 @@ DIGEST = header_of().request_digest
 
 def assembler_of(header: SliceHeader, codec: str = "raw") -> SliceAssembler:
     return SliceAssembler(header, CODECS.get(codec), SMALL_FRAMES)
+
+
+def with_length(payload: bytes) -> bytes:
+    return length_of(payload) + payload
 
 
 def receive(header: SliceHeader, frames: list[Frame], summary: SliceSummary) -> None:
@@ -148,7 +153,7 @@ def test_a_frame_over_the_limit_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("sequence", "data"),
-    [(0, b""), (1, b"\0"), (0, prefixed(b"")), (0, prefixed(bytes(8)))],
+    [(0, b""), (1, b"\0"), (0, with_length(b"")), (0, with_length(bytes(8)))],
     ids=["empty", "sequence", "empty segment", "short segment"],
 )
 def test_a_forged_frame_is_refused(sequence: int, data: bytes) -> None:
@@ -156,7 +161,7 @@ def test_a_forged_frame_is_refused(sequence: int, data: bytes) -> None:
         assembler_of(header_of()).add(Frame.of(DIGEST, sequence, data))
 
 
-@pytest.mark.parametrize("more", [b"\0", prefixed(bytes(96))])
+@pytest.mark.parametrize("more", [b"\0", with_length(bytes(96))])
 def test_bytes_after_the_last_segment_are_refused(more: bytes) -> None:
     header = header_of()
     frames, _ = written(header, limits=Limits())
@@ -191,6 +196,31 @@ def test_the_digest_binds_the_frames_to_their_header() -> None:
 
 def test_an_error_of_a_codec_is_of_the_tree() -> None:
     header = excerpt_header("lossless", positions=2)
-    garbage = Frame.of(header.request_digest, 0, prefixed(b"\xff" * 20))
+    garbage = Frame.of(header.request_digest, 0, with_length(b"\xff" * 20))
     with pytest.raises(KvwireError):
         assembler_of(header, "lossless").add(garbage)
+
+
+@pytest.mark.parametrize("error", [BadPayload("numbers"), RuntimeError("memory")])
+def test_where_one_segment_does_not_decode_nothing_of_its_frame_counts_and_nothing_follows(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = header_of()
+    frames, summary = written(header, limits=Limits())
+    assembler = SliceAssembler(header, CODECS.get("raw"), Limits())
+    decode = Raw.decode
+
+    def fails_once(codec: Raw, payload: bytes, spec: SegmentSpec, device: str = "cpu") -> object:
+        if spec.segment_id == 2:
+            raise error
+        return decode(codec, payload, spec, device)
+
+    monkeypatch.setattr(Raw, "decode", fails_once)
+    with pytest.raises(type(error)):
+        assembler.add(frames[0])
+    monkeypatch.undo()
+    assert (assembler.partial(), assembler.payload_bytes) == (0.0, 0)
+    with pytest.raises(BadPayload, match="before"):
+        assembler.add(frames[0])
+    with pytest.raises(BadPayload):
+        assembler.finish(summary)

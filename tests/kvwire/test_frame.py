@@ -7,14 +7,16 @@ import torch
 from kvwire.errors import BadPayload, TooLarge
 from kvwire.frame import SliceAssembler
 from kvwire.limits import MIB, Limits
-from kvwire.segment import Segment, SliceHeader
-from kvwire.stream import PayloadStream, prefixed
+from kvwire.payload import Padded
+from kvwire.segment import Segment, SegmentKind, SliceHeader
+from kvwire.stream import PayloadStream, length_of
 from kvwire.writer import SliceWriter
 from tests.kvwire.samples import (
     CODECS,
     SMALL_FRAMES,
     excerpt_header,
     header_of,
+    spec_of,
     tensor_of,
     written,
 )
@@ -28,6 +30,16 @@ def assemble(header: SliceHeader, codec: str = "raw") -> list[Segment]:
     assert assembler.partial() == 1.0
     assert assembler.payload_bytes == summary.payload_bytes
     return segments
+
+
+@pytest.mark.parametrize("most", [1, 5, 98])
+def test_frames_may_end_anywhere_within_a_length_too(most: int) -> None:
+    header = header_of(positions=20)  # lengths of two bytes
+    frames, summary = written(header, limits=Limits(max_frame_bytes=most))
+    assembler = SliceAssembler(header, CODECS.get("raw"), SMALL_FRAMES if most < 64 else Limits())
+    segments = [segment for frame in frames for segment in assembler.add(frame)]
+    assembler.finish(summary)
+    assert all(torch.equal(got.tensor, tensor_of(got.spec, i)) for i, got in enumerate(segments))
 
 
 @pytest.mark.parametrize("codec", CODECS.names())
@@ -50,7 +62,7 @@ def test_a_slice_without_segments_is_complete_at_once() -> None:
 def test_payloads_come_out_as_they_went_in_however_they_are_cut(size: int) -> None:
     chance = random.Random(size)
     sent = [chance.randbytes(n) for n in (size, 3, 0, size // 3, 0)]
-    run = b"".join(map(prefixed, sent))
+    run = b"".join(length_of(payload) + payload for payload in sent)
     assert len(run) - sum(map(len, sent)) <= 3 * len(sent)
     for cut in (1, 7, len(run) // 2 + 1, len(run)) if size < 20_000 else (4096, len(run)):
         stream = PayloadStream([len(payload) for payload in sent])
@@ -74,6 +86,26 @@ def test_small_segments_share_a_frame_and_large_ones_leave_at_once() -> None:
     for i, spec in enumerate(header.specs):
         (frame,) = writer.write(spec, tensor_of(spec, i))
         assert 6_400 < len(frame.data) < MIB
+
+
+@pytest.mark.parametrize(("positions", "first"), [(2046, 0), (2047, 1)])
+def test_a_frame_leaves_before_the_last_segment_once_it_has_4096_bytes(positions: int, first: int) -> None:
+    code = replace(spec_of(SegmentKind.CODE, positions, "float16"), shape=(positions, 1))
+    key = replace(spec_of(SegmentKind.KEY, positions), segment_id=1)
+    header = replace(excerpt_header(), specs=(code, key))
+    writer = SliceWriter(header, CODECS.get("raw"), Limits())
+    assert len(writer.write(code, tensor_of(code))) == first  # two bytes a position, and two tell the length
+    assert len(writer.write(key, tensor_of(key))) == 1
+
+
+def test_padded_slices_have_frames_of_the_same_sizes_whatever_their_numbers() -> None:
+    header = header_of(positions=40, layers=3)
+    sizes = set()
+    for scale in (0.0, 1.0, 1e30):
+        writer = SliceWriter(header, Padded(CODECS.get("lossless")), Limits())
+        frames = [f for s in header.specs for f in writer.write(s, scale * tensor_of(s))]
+        sizes.add(tuple(len(frame.data) for frame in frames))
+    assert len(sizes) == 1
 
 
 def test_the_share_that_arrived_is_counted_by_whole_segments() -> None:

@@ -85,16 +85,22 @@ def test_the_digest_of_a_request_covers_every_field() -> None:
     assert len(digests) == 1 + len(changed) and {len(digest) for digest in digests} == {16}
 
 
-@pytest.mark.parametrize("positions", [1, 16, 30])
-def test_beside_its_payload_an_excerpt_costs_100_bytes_at_most(positions: int) -> None:
-    code = SegmentSpec(0, SegmentKind.CODE, -1, (positions, 512), "float32")
+@pytest.mark.parametrize(
+    ("positions", "numbers"), [(1, 100), (1, 512), (16, 512), (30, 512), (127, 128), (130, 120)]
+)
+def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
+    positions: int, numbers: int
+) -> None:
+    code = SegmentSpec(0, SegmentKind.CODE, -1, (positions, numbers), "float32")
     header = replace(excerpt_header(), specs=(code,))
     writer = SliceWriter(header, CODECS.get("int8"), Limits())
-    frames = writer.write(code, tensor_of(code))
+    (frame,) = writer.write(code, tensor_of(code))
     summary = writer.summary({"queue": 0.25, "prefill": 1.5, "encode": 0.25})
-    parts = (header, *frames, summary)
-    messages = [serde.share_response_to_proto(part).SerializeToString() for part in parts]
-    assert sum(map(len, messages)) - summary.payload_bytes <= 100
+    first, framed, end = (serde.share_response_to_proto(part).ByteSize() for part in (header, frame, summary))
+    assert 36 <= first <= 38 and 43 <= end <= 45
+    assert 13 <= framed - len(frame.data) <= (15 if len(frame.data) < 16_000 else 17)
+    assert len(frame.data) - summary.payload_bytes <= 2 + (summary.payload_bytes > 16_383)
+    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 100
 
 
 @pytest.mark.parametrize("header", [header_of(), excerpt_header(), replace(header_of(), specs=())])
@@ -105,7 +111,7 @@ def test_every_part_of_a_slice_survives(header: object) -> None:
         assert serde.share_response_from_proto(pb.ShareResponse.FromString(data), LIMITS) == part
 
 
-def test_segments_say_shape_and_element_type_where_they_change() -> None:
+def test_segments_of_one_shape_and_element_type_share_a_run() -> None:
     narrow = spec_of(SegmentKind.KEY_CODE, 3)
     changing = [
         narrow,
@@ -122,14 +128,15 @@ def test_segments_say_shape_and_element_type_where_they_change() -> None:
     assert len(alike.layers) == 120 and alike.ByteSize() <= 2 * 120 + 20
 
 
-def test_what_a_small_shared_slice_costs_beside_its_payload_is_told_in_the_specification() -> None:
-    header = header_of(positions=1, layers=20)
-    frames, summary = written(header, "int8", Limits())
-    messages = [
-        serde.share_response_to_proto(part).SerializeToString() for part in (header, *frames, summary)
-    ]
-    assert len(frames) == 1
-    assert sum(map(len, messages)) - summary.payload_bytes <= 100 + 3 * len(header.specs)
+def test_beside_its_payload_a_small_shared_slice_costs_what_the_specification_says() -> None:
+    header = header_of(positions=3, layers=20)
+    (frame,), summary = written(header, "int8", Limits())
+    beside = serde.share_response_to_proto(frame).ByteSize() - len(frame.data)
+    assert 13 <= beside <= 19 and len(frame.data) - summary.payload_bytes == len(header.specs)
+    bare = serde.share_response_to_proto(replace(header, specs=())).ByteSize()
+    assert serde.share_response_to_proto(header).ByteSize() - bare <= 15 + 2 * len(header.specs)
+    spanless = replace(header, spans=(), specs=(), tail=1)
+    assert bare - serde.share_response_to_proto(spanless).ByteSize() <= 10 * len(header.spans)
 
 
 def test_a_description_survives() -> None:
