@@ -155,6 +155,7 @@ def start_cloud(
         settings: table -> key -> value of its configuration, besides those written here.
     """
     from cloud_node.documents import Documents
+    from kvwire import PROTOCOL_VERSION
     from kvwire.serde import description_from_proto
     from kvwire.v1 import sharer_pb2
     from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
@@ -175,10 +176,14 @@ def start_cloud(
             text=True,
         )
     node = CloudNode(process, directory, _address(process, directory), certificates)
-    with node.channel() as channel:
-        stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
-        reply = stub.Describe(sharer_pb2.DescribeRequest(protocol_version=3), timeout=20)
-    node.description = description_from_proto(reply)
+    try:
+        with node.channel() as channel:
+            stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
+            reply = stub.Describe(sharer_pb2.DescribeRequest(protocol_version=PROTOCOL_VERSION), timeout=20)
+        node.description = description_from_proto(reply)
+    except Exception:
+        node.stop()
+        raise
     return node
 
 

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from kvwire import PROTOCOL_VERSION
 from kvwire.errors import (
     AccessDenied,
     BadHeader,
@@ -111,7 +112,7 @@ def test_a_call_without_a_deadline_is_refused(cloud: CloudNode) -> None:
         stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
         for call in (
             lambda: list(stub.Share(share_request_to_proto(cloud.request("note-1", QUESTION)))),
-            lambda: stub.Describe(sharer_pb2.DescribeRequest(protocol_version=3)),
+            lambda: stub.Describe(sharer_pb2.DescribeRequest(protocol_version=PROTOCOL_VERSION)),
         ):
             with pytest.raises(grpc.RpcError) as error:
                 call()
@@ -124,7 +125,10 @@ def test_an_unknown_version_is_refused_by_describe(cloud: CloudNode) -> None:
         with pytest.raises(grpc.RpcError) as error:
             stub.Describe(sharer_pb2.DescribeRequest(protocol_version=9), timeout=5)
     refused = from_rpc_error(error.value)
-    assert isinstance(refused, IncompatiblePeer) and (refused.cloud, refused.edge) == ("3", "9")
+    assert isinstance(refused, IncompatiblePeer) and (refused.cloud, refused.edge) == (
+        str(PROTOCOL_VERSION),
+        "9",
+    )
 
 
 def test_bytes_that_are_no_request_are_refused(cloud: CloudNode) -> None:
@@ -190,6 +194,6 @@ def describe(channel: grpc.Channel) -> None:
     with channel:
         stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
-            stub.Describe(sharer_pb2.DescribeRequest(protocol_version=3), timeout=5)
+            stub.Describe(sharer_pb2.DescribeRequest(protocol_version=PROTOCOL_VERSION), timeout=5)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
