@@ -29,7 +29,7 @@ BYTE_BUDGET: Final = "BYTE_BUDGET"
 DEADLINE: Final = "DEADLINE"
 """A better plan would come too late over the link as it is estimated."""
 NO_ESTIMATE: Final = "NO_ESTIMATE"
-"""Nothing is known of the link yet, and no bytes are capped: the smallest plan of use, to measure the link by."""
+"""Nothing is known of the link yet, and no bytes are capped: the smallest plan that is not clearly worse than the best."""
 NOT_USEFUL: Final = "NOT_USEFUL"
 """No plan of the table has a transfer whose interval is clear of 0."""
 
@@ -66,7 +66,8 @@ def pick(
     if not small:
         return Pick(None, BYTE_BUDGET)
     if estimate.seconds(0) is None and not max_bytes:
-        return Pick(min(small, key=lambda row: row.mean_bytes).plan, NO_ESTIMATE)
+        good = [row for row in small if row.transfer.high >= small[0].transfer.point]
+        return Pick(min(good, key=lambda row: row.mean_bytes).plan, NO_ESTIMATE)
 
     def timely(row: PlanRow) -> bool:
         seconds = estimate.seconds(row.max_bytes)

@@ -124,10 +124,10 @@ def test_a_deadline_picks_by_the_estimate_of_the_link(
     assert answer.estimate is not None and answer.estimate["bandwidth_bytes_per_s"] == pytest.approx(rate)
 
 
-def test_the_first_slices_are_small_and_measure_the_link(make: Make) -> None:
+def test_the_first_slice_is_the_smallest_good_one_and_measures_the_link(make: Make) -> None:
     assistant = make(plan="auto")
     first = assistant.ask(QUESTION, document="note-1")
-    assert (first.plan, first.plan_reason) == (dataclasses.asdict(SMALL), NO_ESTIMATE)
+    assert (first.plan, first.plan_reason) == (dataclasses.asdict(MIDDLE), NO_ESTIMATE)
     assert first.estimate == {"bandwidth_bytes_per_s": None, "rtt_s": None, "cloud_s": None}
     second = assistant.ask(QUESTION, document="note-1")
     assert second.estimate is not None and all(second.estimate.values())

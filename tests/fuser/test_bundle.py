@@ -267,7 +267,7 @@ def test_the_prefix_is_that_of_the_head_whose_slice_it_stands_before() -> None:
         ),
         (
             "qwen2.5-coder-1.5b--smollm2-135m",
-            "bc3989e3e2e5ebf349095ef2c50ae4bccb43b5eb48c8c1a1b1dd3f63b3c18c5f",
+            "b596dffd6323c4ac7d7dda0eb75c63824acc804b9e55318ebc9f9b0da9af01ef",
         ),
     ],
 )
