@@ -29,7 +29,7 @@ BYTE_BUDGET: Final = "BYTE_BUDGET"
 DEADLINE: Final = "DEADLINE"
 """A better plan would come too late over the link as it is estimated."""
 NO_ESTIMATE: Final = "NO_ESTIMATE"
-"""Nothing is known of the link yet, and no bytes are capped: the smallest plan that is not clearly worse than the best."""
+"""Nothing is known of the link yet, and no bytes are capped: the smallest plan not clearly worse than the best."""
 NOT_USEFUL: Final = "NOT_USEFUL"
 """No plan of the table has a transfer whose interval is clear of 0."""
 
