@@ -1,7 +1,9 @@
 """The stage of the demo: a folder with certificates, two configurations, documents, and the two nodes."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -156,7 +158,12 @@ def _write_toml(path: Path, top: Mapping[str, Any], tables: Mapping[str, Mapping
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free, below those that systems hand out by themselves and above those of Ray's workers.
+
+    The node binds it many seconds later, and by then Ray has taken some hundred of the others.
+    """
+    for port in random.sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port between 20,000 and 32,767")
