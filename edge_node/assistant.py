@@ -14,6 +14,7 @@ from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Ask, first_document
 from edge_node.sync import Client
 from fuser.config import BadConfig
+from fuser.data.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -226,8 +227,6 @@ def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:
 def _asked(question: str | None, choices: Sequence[str]) -> str | None:
     if not choices:
         return question
-    from fuser.data.choice import with_choices
-
     if question is None:
         raise InvalidRequest("choices belong to a question: give one")
     try:

@@ -102,16 +102,13 @@ def _segments(sent: Sequence[bytes], received: Sequence[bytes], codecs: Sequence
     for message in received:
         try:
             part = share_response_from_proto(pb.ShareResponse.FromString(message), Limits())
-            if isinstance(part, SliceHeader):
-                plan = plans.get(part.request_digest)
-                stream, codec = None, registry.get(plan.codec if plan else "raw")
-                if plan:
-                    codec = payload_codec(plan, codec)
-                    stream = PayloadStream([codec.max_bytes(spec) for spec in part.specs])
-                    specs = iter(part.specs)
-            elif isinstance(part, Frame) and stream is not None:
-                for payload in stream.add(part.data):
-                    yield payload
-                    yield to_bytes(codec.decode(payload, next(specs)))
         except (DecodeError, KvwireError):
-            stream = None  # another kind of reply, or a broken one; as a message it was searched all the same
+            continue  # another kind of reply; as a message it was searched all the same
+        if isinstance(part, SliceHeader):
+            plan = plans[part.request_digest]
+            codec = payload_codec(plan, registry.get(plan.codec))
+            stream, specs = PayloadStream([codec.max_bytes(spec) for spec in part.specs]), iter(part.specs)
+        elif isinstance(part, Frame) and stream is not None:
+            for payload in stream.add(part.data):
+                yield payload
+                yield to_bytes(codec.decode(payload, next(specs)))

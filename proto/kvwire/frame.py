@@ -108,10 +108,21 @@ class SliceAssembler:
         if self._failed:
             raise BadPayload("the slice failed before")
         self._failed = True  # until it is taken: whatever goes wrong, nothing may follow
-        segments = self._add(frame)
-        self._failed = False
+        if frame.checksum != frame.computed_checksum(self._header.request_digest):
+            raise BadChecksum(f"frame {frame.sequence}")
+        if len(frame.data) > self._limits.max_frame_bytes:
+            raise TooLarge("frame bytes", len(frame.data), self._limits.max_frame_bytes)
+        if frame.sequence != self._frames or not frame.data:
+            raise BadPayload(f"frame {frame.sequence} is empty or not due")
+        payloads = self._stream.add(frame.data)
+        specs = self._header.specs[self._segments : self._segments + len(payloads)]
+        segments = [self._decoded(payload, spec) for payload, spec in zip(payloads, specs, strict=True)]
+        self._digest.add(frame)
+        self._frames += 1
         self._segments += len(segments)
-        self._decoded_bytes += sum(segment.spec.raw_bytes for segment in segments)
+        self._payload_bytes += sum(map(len, payloads))
+        self._decoded_bytes += sum(spec.raw_bytes for spec in specs)
+        self._failed = False
         return segments
 
     def finish(self, summary: SliceSummary) -> None:
@@ -140,21 +151,6 @@ class SliceAssembler:
     def payload_bytes(self) -> int:
         """Bytes of the payloads that arrived whole and decoded, without the lengths before them."""
         return self._payload_bytes
-
-    def _add(self, frame: Frame) -> list[Segment]:
-        if frame.checksum != frame.computed_checksum(self._header.request_digest):
-            raise BadChecksum(f"frame {frame.sequence}")
-        if len(frame.data) > self._limits.max_frame_bytes:
-            raise TooLarge("frame bytes", len(frame.data), self._limits.max_frame_bytes)
-        if frame.sequence != self._frames or not frame.data:
-            raise BadPayload(f"frame {frame.sequence} is empty or not due")
-        self._digest.add(frame)
-        self._frames += 1
-        payloads = self._stream.add(frame.data)
-        specs = self._header.specs[self._segments : self._segments + len(payloads)]
-        segments = [self._decoded(payload, spec) for payload, spec in zip(payloads, specs, strict=True)]
-        self._payload_bytes += sum(map(len, payloads))
-        return segments
 
     def _decoded(self, payload: bytes, spec: SegmentSpec) -> Segment:
         tensor = self._codec.decode(payload, spec, self._device)

@@ -10,13 +10,13 @@ _MORE: Final = 0x80
 _LENGTH_BYTES: Final = 5  # 35 bits: more than any payload may have
 
 
-def length_of(payload: bytes) -> bytes:
-    """What stands before a payload: how many bytes it has, as unsigned LEB128 (a varint of protobuf)."""
-    length, left = bytearray(), len(payload)
-    while left > _LOW_BITS:
-        length.append(left & _LOW_BITS | _MORE)
-        left >>= 7
-    length.append(left)
+def length_bytes(size: int) -> bytes:
+    """What stands before a payload of so many bytes: an unsigned LEB128, which is a varint of protobuf."""
+    length = bytearray()
+    while size > _LOW_BITS:
+        length.append(size & _LOW_BITS | _MORE)
+        size >>= 7
+    length.append(size)
     return bytes(length)
 
 
@@ -30,9 +30,8 @@ class PayloadStream:
     def __init__(self, most: Sequence[int]) -> None:
         self._most = most
         self._payloads = 0
-        self._length: bytearray | None = bytearray()  # of the payload that is due, while it is read
-        self._payload = bytearray()
-        self._filled = 0
+        self._size: int | None = None  # of the payload that is due; None while its length is read
+        self._buffer = bytearray()  # what has come of the length, then of the payload
 
     def add(self, data: bytes) -> list[bytes]:
         """The payloads that these bytes complete.
@@ -45,31 +44,32 @@ class PayloadStream:
         while at < len(data):
             if self._payloads == len(self._most):
                 raise BadPayload("bytes after the last segment")
-            if self._length is not None:
-                self._read_length(data[at])
+            if self._size is None:
+                self._buffer.append(data[at])
                 at += 1
-            else:
-                taken = data[at : at + len(self._payload) - self._filled]
-                self._payload[self._filled : self._filled + len(taken)] = taken
-                self._filled += len(taken)
-                at += len(taken)
-            if self._length is None and self._filled == len(self._payload):
-                complete.append(bytes(self._payload))
+                self._size = self._size_read()
+                if self._size is None:
+                    continue
+                self._buffer.clear()
+            taken = data[at : at + self._size - len(self._buffer)]
+            self._buffer += taken
+            at += len(taken)
+            if len(self._buffer) == self._size:
+                complete.append(bytes(self._buffer))
                 self._payloads += 1
-                self._length, self._payload, self._filled = bytearray(), bytearray(), 0
+                self._size, self._buffer = None, bytearray()
         return complete
 
-    def _read_length(self, byte: int) -> None:
-        """Take one byte of a length; at its last the payload's memory is taken."""
-        assert self._length is not None
-        self._length.append(byte)
-        if byte & _MORE:
-            if len(self._length) == _LENGTH_BYTES:
+    def _size_read(self) -> int | None:
+        """The payload's size, once its whole length is in the buffer."""
+        length, last = self._buffer, self._buffer[-1]
+        if last & _MORE:
+            if len(length) == _LENGTH_BYTES:
                 raise BadPayload("a length without end")
-            return
-        if byte == 0 and len(self._length) > 1:
+            return None
+        if last == 0 and len(length) > 1:
             raise BadPayload("a length with bytes to spare")
-        size = sum((part & _LOW_BITS) << 7 * i for i, part in enumerate(self._length))
+        size = sum((part & _LOW_BITS) << 7 * i for i, part in enumerate(length))
         if size > self._most[self._payloads]:
             raise TooLarge("segment bytes", size, self._most[self._payloads])
-        self._length, self._payload = None, bytearray(size)
+        return size

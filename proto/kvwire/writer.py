@@ -6,7 +6,7 @@ from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes
 from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
-from kvwire.stream import length_of
+from kvwire.stream import length_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class SliceWriter:
         payload = self._codec.encode(tensor, spec)
         if len(payload) > self._codec.max_bytes(spec):
             raise ValueError(f"codec {self._codec.name} gave {len(payload)} bytes, more than it said")
-        self._waiting += length_of(payload)
+        self._waiting += length_bytes(len(payload))
         self._waiting += payload
         self._segments += 1
         self._payload_bytes += len(payload)

@@ -11,18 +11,14 @@ from kvwire.errors import BadChecksum, BadPayload, KvwireError, TooLarge, WireEr
 from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
 from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
-from kvwire.stream import PayloadStream, length_of
-from tests.kvwire.samples import CODECS, SMALL_FRAMES, excerpt_header, header_of, written
+from kvwire.stream import PayloadStream, length_bytes
+from tests.kvwire.samples import CODECS, SMALL_FRAMES, excerpt_header, header_of, with_length, written
 
 DIGEST = header_of().request_digest
 
 
 def assembler_of(header: SliceHeader, codec: str = "raw") -> SliceAssembler:
     return SliceAssembler(header, CODECS.get(codec), SMALL_FRAMES)
-
-
-def with_length(payload: bytes) -> bytes:
-    return length_of(payload) + payload
 
 
 def receive(header: SliceHeader, frames: list[Frame], summary: SliceSummary) -> None:
@@ -118,12 +114,7 @@ def test_a_payload_that_is_announced_larger_than_the_codec_needs_is_refused_befo
     size: int,
 ) -> None:
     header = header_of()
-    length = bytearray()
-    while size > 127:
-        length.append(size & 127 | 128)
-        size >>= 7
-    length.append(size)
-    frame = Frame.of(DIGEST, 0, bytes(length))
+    frame = Frame.of(DIGEST, 0, length_bytes(size))
     assembler = assembler_of(header)
     tracemalloc.start()
     with pytest.raises(TooLarge, match="segment bytes"):

@@ -65,9 +65,8 @@ def test_of_both_bounds_the_one_that_decided_is_named() -> None:
 def test_with_no_estimate_a_budget_counts_alone_and_without_one_the_smallest_good_plan_goes_first(
     known: tuple[float | None, ...],
 ) -> None:
-    assert chosen(estimate=Estimate(*known)) == Pick(
-        MIDDLE, NO_ESTIMATE
-    )  # its interval reaches the best one's transfer
+    # The interval of MIDDLE reaches the transfer of LARGE; that of SMALL does not.
+    assert chosen(estimate=Estimate(*known)) == Pick(MIDDLE, NO_ESTIMATE)
     assert chosen(3_000, estimate=Estimate(*known)) == Pick(MIDDLE, BYTE_BUDGET)
     assert chosen(30_000, estimate=Estimate(*known)) == Pick(LARGE, BEST)
     assert chosen(349, estimate=Estimate(*known)) == Pick(None, BYTE_BUDGET)

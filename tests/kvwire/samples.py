@@ -14,7 +14,7 @@ from kvwire.plan import Parts, Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
-from kvwire.stream import PayloadStream
+from kvwire.stream import PayloadStream, length_bytes
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.writer import SliceWriter
 
@@ -116,6 +116,11 @@ def written(
     writer = SliceWriter(header, CODECS.get(codec), limits)
     frames = [f for i, spec in enumerate(header.specs) for f in writer.write(spec, tensor_of(spec, i))]
     return frames, writer.summary({"queue": 0.0, "prefill": 1.5, "encode": 0.25})
+
+
+def with_length(payload: bytes) -> bytes:
+    """A payload as it stands in a stream."""
+    return length_bytes(len(payload)) + payload
 
 
 def payload_bytes_of(messages: Iterable[bytes]) -> int:

@@ -9,7 +9,7 @@ from kvwire.frame import SliceAssembler
 from kvwire.limits import MIB, Limits
 from kvwire.payload import Padded
 from kvwire.segment import Segment, SegmentKind, SliceHeader
-from kvwire.stream import PayloadStream, length_of
+from kvwire.stream import PayloadStream
 from kvwire.writer import SliceWriter
 from tests.kvwire.samples import (
     CODECS,
@@ -18,6 +18,7 @@ from tests.kvwire.samples import (
     header_of,
     spec_of,
     tensor_of,
+    with_length,
     written,
 )
 
@@ -62,7 +63,7 @@ def test_a_slice_without_segments_is_complete_at_once() -> None:
 def test_payloads_come_out_as_they_went_in_however_they_are_cut(size: int) -> None:
     chance = random.Random(size)
     sent = [chance.randbytes(n) for n in (size, 3, 0, size // 3, 0)]
-    run = b"".join(length_of(payload) + payload for payload in sent)
+    run = b"".join(map(with_length, sent))
     assert len(run) - sum(map(len, sent)) <= 3 * len(sent)
     for cut in (1, 7, len(run) // 2 + 1, len(run)) if size < 20_000 else (4096, len(run)):
         stream = PayloadStream([len(payload) for payload in sent])

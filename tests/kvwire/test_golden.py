@@ -15,14 +15,12 @@ from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
 from kvwire.payload import Padded
 from kvwire.segment import SegmentKind, SegmentSpec, SliceSummary
-from kvwire.stream import length_of
 from kvwire.v1 import sharer_pb2 as pb
-from tests.kvwire.samples import CODECS, FULL_PLAN, header_of, request_of, spec_of, transform_of
+from tests.kvwire.samples import CODECS, FULL_PLAN, header_of, request_of, spec_of, transform_of, with_length
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden.json").read_text())
 LADDER = CodecRegistry([transform_of()])
-PAYLOAD = bytes(range(256)) * 2
-STREAM = length_of(PAYLOAD) + PAYLOAD
+STREAM = with_length(bytes(range(256)) * 2)
 FRAMES = [Frame.of(header_of().request_digest, 5 + i, STREAM[200 * i : 200 * (i + 1)]) for i in range(3)]
 
 

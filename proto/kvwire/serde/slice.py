@@ -49,16 +49,14 @@ def slice_header_from_proto(message: pb.SliceHeader, limits: Limits) -> SliceHea
 
 def segments_to_proto(specs: Sequence[SegmentSpec]) -> list[pb.SegmentRun]:
     """Runs of segments that have shape and element type in common."""
-    return [
-        pb.SegmentRun(
-            kinds=[SEGMENT_KIND[spec.kind] for spec in run],
-            layers=[spec.layer for spec in run],
-            shape=shape,
-            element_type=ELEMENT[dtype],
-        )
-        for (shape, dtype), group in groupby(specs, lambda spec: (spec.shape, spec.dtype))
-        for run in [list(group)]
-    ]
+    messages = []
+    for (shape, dtype), alike in groupby(specs, lambda spec: (spec.shape, spec.dtype)):
+        message = pb.SegmentRun(shape=shape, element_type=ELEMENT[dtype])
+        for spec in alike:
+            message.kinds.append(SEGMENT_KIND[spec.kind])
+            message.layers.append(spec.layer)
+        messages.append(message)
+    return messages
 
 
 def segments_from_proto(messages: Sequence[pb.SegmentRun]) -> tuple[SegmentSpec, ...]:
