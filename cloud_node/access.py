@@ -3,61 +3,107 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import grpc
+from cryptography import x509
 from google.protobuf.message import DecodeError
 
 from cloud_node.documents import DocumentInfo, Documents
-from kvwire.errors import AccessDenied, BadHeader
-from kvwire.identity import Identity, PeerRole, peer_identity
+from cloud_node.places import Places
+from kvwire.errors import AccessDenied, BadHeader, DeadlineExceeded, KvwireError
+from kvwire.identity import Identity, PeerRole
+from kvwire.limits import Limits
 from kvwire.status import to_grpc
+
+_MESSAGE_S: Final = 5.0
+"""How long a caller may take to send its one message once its stream is open."""
+_WATCH_S: Final = 600.0
+"""How long a probe may go on without a deadline of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which roles may call a method."""
+    """Which roles may call a method, and whether it is a probe: those need no deadline and have places of their own."""
 
     roles: frozenset[PeerRole]
+    probe: bool = False
 
 
 _EDGE: Final = Policy(frozenset({PeerRole.EDGE}))
-_ANY: Final = Policy(frozenset(PeerRole))
+_PROBE: Final = Policy(frozenset(PeerRole), probe=True)
 
 POLICIES: Final[Mapping[str, Policy]] = {
     "/kvwire.v1.SharerService/Describe": _EDGE,
     "/kvwire.v1.SharerService/Share": _EDGE,
     "/kvwire.v1.SharerService/Relay": _EDGE,
-    "/grpc.health.v1.Health/Check": _ANY,
-    "/grpc.health.v1.Health/List": _ANY,
-    "/grpc.health.v1.Health/Watch": _ANY,
+    "/grpc.health.v1.Health/Check": _PROBE,
+    "/grpc.health.v1.Health/List": _PROBE,
+    "/grpc.health.v1.Health/Watch": _PROBE,
 }
 """Every method that may be called at all; any other is refused, even where a servicer has it."""
 
 
 class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Refuses a call unless its method is listed and the caller's identity has one of the method's roles."""
+    """The door of every call, passed before its message is waited for.
+
+    The method must be listed, the caller's identity have one of its roles, the stream a deadline, and a place be free.
+    Every method is served as a stream of messages, because gRPC shows a unary one its caller only with the message.
+
+    Args:
+        refused: told of each call that came no further, once its caller is known: method, tenant, error.
+    """
+
+    def __init__(
+        self, limits: Limits, calls: Places, probes: Places, refused: Callable[[str, str, KvwireError], None]
+    ) -> None:
+        self._limits, self._calls, self._probes, self._refused = limits, calls, probes, refused
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
-        policy = POLICIES.get(handler_call_details.method)
+        method = handler_call_details.method
+        policy = POLICIES.get(method)
         handler = await continuation(handler_call_details) if policy is not None else None
-        if policy is None or handler is None:
-            return grpc.unary_unary_rpc_method_handler(_refuse)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(_refuse)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _admitted(policy, handler.request_deserializer, handler.unary_stream),
-                response_serializer=handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _admitted(policy, handler.request_deserializer, handler.unary_unary),
-            response_serializer=handler.response_serializer,
-        )
+        if policy is None or handler is None or handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(_refuse)
+
+        async def call(_: Any, context: Any) -> None:
+            await self._call(method, policy, handler, context)
+
+        return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
+
+    async def _call(self, method: str, policy: Policy, handler: Any, context: Any) -> None:
+        tenant = ""
+        async with contextlib.AsyncExitStack() as place:
+            try:
+                tenant = identify(context, policy).tenant
+                places = self._probes if policy.probe else self._calls
+                place.enter_context(places.held(tenant=tenant, host=context.peer().rpartition(":")[0]))
+                if not policy.probe:
+                    self._limits.checked_deadline(context.time_remaining())
+                request = handler.request_deserializer(await _message(context))
+            except DecodeError:
+                await self._refuse(method, tenant, BadHeader("no message of this method"), context)
+            except KvwireError as error:
+                await self._refuse(method, tenant, error, context)
+            if not policy.probe:
+                await _answer(handler, request, context)
+                return
+            try:
+                async with asyncio.timeout(_WATCH_S):
+                    await _answer(handler, request, context)
+            except TimeoutError:
+                await context.abort_with_status(to_grpc(DeadlineExceeded("a probe without an end")))
+
+    async def _refuse(self, method: str, tenant: str, error: KvwireError, context: Any) -> None:
+        if tenant and not POLICIES[method].probe:
+            self._refused(method.rpartition("/")[2], tenant, error)
+        await context.abort_with_status(to_grpc(error))
 
 
 def identify(context: Any, policy: Policy = _EDGE) -> Identity:
@@ -66,10 +112,28 @@ def identify(context: Any, policy: Policy = _EDGE) -> Identity:
     Raises:
         AccessDenied: the certificate names no identity of ours, or one without the role.
     """
-    identity = peer_identity(context.auth_context())
+    certificates = list(context.auth_context().get("x509_pem_cert", ()))
+    if len(certificates) != 1:
+        raise AccessDenied("the peer has no certificate")
+    identity = _identity_of(certificates[0])
     if identity.role not in policy.roles:
         raise AccessDenied(f"{identity.uri} is no {' or '.join(sorted(policy.roles))}")
     return identity
+
+
+@lru_cache(maxsize=1024)
+def _identity_of(pem: bytes) -> Identity:
+    """Read from the certificate itself: gRPC's own properties are C strings, which end at a NUL inside a name."""
+    try:
+        names = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise AccessDenied("a certificate without names that can be read") from error
+    if len(uris) != 1:
+        raise AccessDenied(f"the peer's certificate carries {len(uris)} URIs, one is needed")
+    return Identity.parse(uris[0])
 
 
 class Access:
@@ -91,26 +155,29 @@ class Access:
         return await asyncio.to_thread(self._documents.find, identity.tenant, document_ids)
 
 
-async def _refuse(request: Any, context: Any) -> Any:
+async def _refuse(_: Any, context: Any) -> None:
     await context.abort_with_status(to_grpc(AccessDenied("a method without a policy")))
 
 
-def _admitted(
-    policy: Policy, parse: Callable[[bytes], Any], method: Callable[..., Awaitable[Any]]
-) -> Callable[..., Awaitable[Any]]:
-    """The method behind its policy: the caller is identified before a byte of the request is parsed.
+async def _message(context: Any) -> bytes:
+    """The one message of a call.
 
-    A streaming method must be a coroutine that writes to its context.
+    Raises:
+        DeadlineExceeded: it did not come in time. BadHeader: none came.
     """
+    try:
+        async with asyncio.timeout(_MESSAGE_S):
+            message = await context.read()
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"no message within {_MESSAGE_S} s") from error
+    if message is grpc.aio.EOF:
+        raise BadHeader("a call without a message")
+    return bytes(message)
 
-    async def call(request: bytes, context: Any) -> Any:
-        try:
-            identify(context, policy)
-            parsed = parse(request)
-        except AccessDenied as error:
-            await context.abort_with_status(to_grpc(error))
-        except DecodeError:
-            await context.abort_with_status(to_grpc(BadHeader("bytes that are no message of this method")))
-        return await method(parsed, context)
 
-    return call
+async def _answer(handler: Any, request: Any, context: Any) -> None:
+    """Run the method; one that streams is a coroutine that writes to its context."""
+    if handler.response_streaming:
+        await handler.unary_stream(request, context)
+    else:
+        await context.write(await handler.unary_unary(request, context))

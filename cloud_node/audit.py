@@ -1,7 +1,13 @@
-"""The audit log: one JSON line a call, append-only and hash-chained: who got how much of what, never text."""
+"""The audit log: JSON lines, append-only and hash-chained: who got how much of what, never text.
+
+A slice has a line before its first byte leaves and one when its call has ended; every other call has one, when it has
+ended. What cannot be written is kept and written first when there is room again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,6 +20,16 @@ from typing import Any, Final
 GENESIS: Final = "0" * 64
 
 
+SENDING: Final = "SENDING"
+MENDED: Final = "MENDED"
+MOST_KEPT: Final = 1024
+_TAIL_BYTES: Final = 1 << 20  # more than the longest line
+
+
+class AuditInUse(OSError):
+    """Another process writes to the log."""
+
+
 class BrokenChain(ValueError):
     """A line was changed, removed or put in; the message names the first that does not fit."""
 
@@ -22,13 +38,14 @@ class BrokenChain(ValueError):
 class AuditRecord:
     """One call, as it ended.
 
-    method: "Describe", "Share" or "Relay".
+    method: "Describe", "Share" or "Relay"; "Audit" in a line that the log writes of itself.
     request_id: hex; empty where the call had none.
     documents: ids as asked for; "?" for what cannot be one.
     kind, positions: of the slice, as its header told them.
     segments: of a slice that was sent whole; 0 of any other.
     bytes: in the frames handed to the transport: how much of a slice was sent.
-    decision: "SERVED", or the reason from the error catalogue.
+    decision: "SENDING" before the first byte of a slice leaves; then "SERVED", or the reason from the error catalogue.
+        "MENDED": the log ended in the middle of a line, of which this many bytes were cut off.
     seconds: from arrival to the end.
     """
 
@@ -48,37 +65,82 @@ class AuditLog:
     """Appends records to a file. One writer a file: a second one is refused."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open the file (mode 0600 when made here) and take up its chain.
+        """Open the file (mode 0600 when made here) and take up its chain; a torn last line is mended.
 
         Raises:
-            BlockingIOError: another process writes to it.
-            BrokenChain: its last line is not a record.
-            OSError: it cannot be opened.
+            AuditInUse: another process writes to it.
+            BrokenChain: its last whole line is not a record.
+            OSError: it cannot be opened or written.
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        self._file = os.fdopen(descriptor, "a+b")
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._kept: list[AuditRecord] = []
+        self._open = True
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._last = _last_hash(self.path)
+            self._size = os.fstat(self._file).st_size
+            self._last, torn = _end_of(self.path)
+            if torn:
+                self._size -= torn
+                os.ftruncate(self._file, self._size)
+                self.append(AuditRecord(method="Audit", tenant="", bytes=torn, decision=MENDED))
+        except BlockingIOError:
+            os.close(self._file)
+            raise AuditInUse(f"{self.path}: another process writes to this audit log") from None
         except BaseException:
-            self._file.close()
+            os.close(self._file)
             raise
 
     def append(self, record: AuditRecord) -> None:
-        """Write one line and hand it to the operating system."""
-        line = {"time": round(time.time(), 3), **asdict(record), "previous": self._last}
-        line["seconds"] = round(record.seconds, 4)
-        self._last = line["hash"] = _hash(line)
-        self._file.write(_canonical(line) + b"\n")
-        self._file.flush()
+        """Write one line, after those that were kept, and hand it to the operating system.
+
+        Raises:
+            OSError: it could not be written whole. The file is as it was.
+        """
+        self._write_kept()
+        self._write(record)
+
+    def keep(self, record: AuditRecord) -> None:
+        """As `append`, but what cannot be written now is kept for later, up to `MOST_KEPT` records."""
+        try:
+            self.append(record)
+        except OSError:
+            if len(self._kept) < MOST_KEPT:
+                self._kept.append(record)
+
+    def writable(self) -> bool:
+        """Whether everything is written; tries again what is not."""
+        with contextlib.suppress(OSError):
+            self._write_kept()
+        return not self._kept
 
     def close(self) -> None:
         """Make the lines durable and give the file back."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
-            self._file.close()
+        if self._open:
+            self._open = False
+            with contextlib.suppress(OSError):
+                os.fsync(self._file)
+            os.close(self._file)
+
+    def _write_kept(self) -> None:
+        while self._kept:
+            self._write(self._kept[0])
+            del self._kept[0]
+
+    def _write(self, record: AuditRecord) -> None:
+        line = {"time": round(time.time(), 3), **asdict(record), "previous": self._last}
+        line["seconds"] = round(record.seconds, 4)
+        line["hash"] = _hash(line)
+        text = _canonical(line) + b"\n"
+        try:
+            if os.write(self._file, text) != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)  # no half line
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+        self._last, self._size = line["hash"], self._size + len(text)
 
 
 def verify(path: str | Path) -> int:
@@ -98,16 +160,26 @@ def verify(path: str | Path) -> int:
     return number
 
 
-def _last_hash(path: Path) -> str:
+def _end_of(path: Path) -> tuple[str, int]:
+    """The hash of the last whole line, and how many bytes of a line cut short come after it."""
     size = path.stat().st_size
-    if size == 0:
-        return GENESIS
+    if not path.is_file() or size == 0:
+        return GENESIS, 0
     with path.open("rb") as file:
-        file.seek(max(0, size - (1 << 16)))
-        lines = file.read().split(b"\n")
-    if lines[-1]:
-        raise BrokenChain("the last line is cut short")
-    return str(_parse(lines[-2], "last").get("hash"))
+        file.seek(max(0, size - _TAIL_BYTES))
+        *lines, torn = file.read().split(b"\n")
+    if not lines:
+        if size > _TAIL_BYTES:
+            raise BrokenChain(
+                f"{path}: the last line is no record: move the file away, and a new log is begun"
+            )
+        return GENESIS, len(torn)
+    try:
+        return str(_parse(lines[-1], "last")["hash"]), len(torn)
+    except (BrokenChain, KeyError):
+        raise BrokenChain(
+            f"{path}: the last line is no record: move the file away, and a new log is begun"
+        ) from None
 
 
 def _parse(raw: bytes, number: int | str) -> dict[str, Any]:

@@ -17,17 +17,21 @@ class ShareCall:
 
     tenant: who asks, from the verified certificate.
     request: as sent. It names documents by id; only the replica reads their text.
-    max_positions: excerpt or summary positions that the export policy allows.
+    allowed: positions of the slice that the export policy allows; None where it sets no bound.
     """
 
     tenant: str
     request: ShareRequest
-    max_positions: int
+    allowed: int | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RelayCall:
-    """A Relay request that the gateway let through."""
+    """A Relay request that the gateway let through.
+
+    allowed: tokens of text that the export policy allows; None where it sets no bound.
+    """
 
     tenant: str
     request: RelayRequest
+    allowed: int | None

@@ -98,17 +98,21 @@ class ExportPolicy:
     """What may leave this cloud.
 
     kinds: the kinds of slice.
-    max_positions: excerpt or summary positions in a slice at most; a document's own cap can only lower it.
+    max_positions: excerpt or summary positions in a slice at most, and tokens of a relayed text about documents; a
+        document's own cap can only lower it.
+    shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
+        read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
     """
 
     kinds: tuple[SliceKind, ...] = tuple(SliceKind)
     max_positions: int = 32
+    shared_over_documents: int = 0
     allow_relay: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_positions < 0:
-            raise ValueError("max_positions must not be negative")
+        if min(self.max_positions, self.shared_over_documents) < 0:
+            raise ValueError("max_positions and shared_over_documents must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +120,23 @@ class GatewayConfig:
     """How the gateway meets its callers.
 
     max_concurrent_calls: calls beyond it are refused before they are read.
+    max_calls_per_tenant, max_calls_per_host: of them, those of one tenant and those from one address. Below the
+        replicas' room (max_ongoing + max_queued), so that one tenant's calls leave room for another's.
     max_deadline_s: a call that asks for longer gets this.
     drain_s: after SIGTERM calls in flight have this long to finish.
     """
 
     max_concurrent_calls: int = 64
+    max_calls_per_tenant: int = 16
+    max_calls_per_host: int = 32
     max_deadline_s: float = 120.0
     drain_s: float = 20.0
     keepalive_s: float = 30.0
     keepalive_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.max_concurrent_calls < 1:
-            raise ValueError("max_concurrent_calls starts at 1")
+        if min(self.max_concurrent_calls, self.max_calls_per_tenant, self.max_calls_per_host) < 1:
+            raise ValueError("max_concurrent_calls, max_calls_per_tenant and max_calls_per_host start at 1")
         if min(self.max_deadline_s, self.keepalive_s, self.keepalive_timeout_s) <= 0 or self.drain_s < 0:
             raise ValueError(
                 "max_deadline_s, keepalive_s and keepalive_timeout_s must be above 0, drain_s not below"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from cloud_node.access import Gatekeeper
 from cloud_node.config import CloudConfig
 from cloud_node.health import Health
+from cloud_node.places import Places
 from cloud_node.service import SharerService
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.v1.sharer_pb2_grpc import add_SharerServiceServicer_to_server
@@ -24,6 +26,10 @@ logger = logging.getLogger(__name__)
 SERVICE: Final = "kvwire.v1.SharerService"
 _HEALTH_PERIOD_S: Final = 5.0
 _LAST_WORDS_S: Final = 0.5
+_HANDSHAKE_MS: Final = 5_000
+_IDLE_MS: Final = 600_000
+_PROBES: Final = 256
+_PROBES_PER_HOST: Final = 16
 
 
 class Gateway:
@@ -38,10 +44,8 @@ class Gateway:
         self._running = running
         self._health = Health(("", SERVICE))
         self._server = grpc.aio.server(
-            interceptors=[Gatekeeper()],
+            interceptors=[Gatekeeper(config.limits, *_places(config), service.refused)],
             options=_options(config),
-            # Our own limit answers with the catalogue's Busy; this one is behind it, for everything else.
-            maximum_concurrent_rpcs=2 * config.gateway.max_concurrent_calls + 16,
         )
         add_SharerServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         add_HealthServicer_to_server(self._health, self._server)
@@ -53,6 +57,7 @@ class Gateway:
             OSError, ValueError: a PEM file is missing or is none.
             RuntimeError: the address is taken.
         """
+        _raise_descriptors()
         tls = self._config.tls
         credentials = server_credentials(TlsFiles(Path(tls.certificate), Path(tls.key), Path(tls.authority)))
         host = self._config.listen.rpartition(":")[0]
@@ -90,11 +95,26 @@ class Gateway:
         while True:
             await asyncio.sleep(_HEALTH_PERIOD_S)
             try:
-                running = await self._running()
+                running = await self._running() and self._service.recording()
             except Exception as error:
                 logger.error("%s while asking for the replicas", type(error).__name__)
                 running = False
             await self._health.set(running)
+
+
+def _places(config: CloudConfig) -> tuple[Places, Places]:
+    """For calls and for probes."""
+    gateway, retry_s = config.gateway, config.sharer.retry_after_s
+    each = {"tenant": gateway.max_calls_per_tenant, "host": gateway.max_calls_per_host}
+    return Places(gateway.max_concurrent_calls, each, retry_s), Places(
+        _PROBES, {"host": _PROBES_PER_HOST}, retry_s
+    )
+
+
+def _raise_descriptors() -> None:
+    """As many connections as the system lets this process have: half-open ones must not keep callers out."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _options(config: CloudConfig) -> list[tuple[str, Any]]:
@@ -104,6 +124,8 @@ def _options(config: CloudConfig) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", 4 * limits.max_request_bytes),
         ("grpc.max_send_message_length", limits.max_message_bytes),
         ("grpc.max_concurrent_streams", 100),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", int(gateway.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(gateway.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cloud_node.audit import AuditRecord
+from cloud_node.audit import MENDED, SENDING, AuditRecord
 from cloud_node.call import Part
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.frame import Frame
-from kvwire.segment import SliceHeader
+from kvwire.segment import SliceHeader, SliceSummary
 
 SERVED = "SERVED"
-REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED}
+REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED}
 """Everything `decision` can be."""
 
 
@@ -32,13 +32,16 @@ class Ledger:
     started: float = field(default_factory=time.monotonic)
     _announced: int = 0
 
+    def sending(self, header: SliceHeader) -> AuditRecord:
+        """The line to write before a slice with this header leaves."""
+        self.positions, self._announced = header.positions, len(header.specs)
+        return replace(self.record(), decision=SENDING)
+
     def sent(self, part: Part) -> None:
         """Count a part that was handed to the transport."""
-        if isinstance(part, SliceHeader):
-            self.positions, self._announced = part.positions, len(part.specs)
-        elif isinstance(part, Frame):
+        if isinstance(part, Frame):
             self.bytes += len(part.data)
-        else:
+        elif isinstance(part, SliceSummary):
             self.segments = self._announced
 
     def failed(self, error: KvwireError) -> None:

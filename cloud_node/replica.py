@@ -21,8 +21,9 @@ from typing import Any, Final
 from torch import Tensor
 
 from cloud_node.call import Part, RelayCall, ShareCall
-from cloud_node.config import CloudConfig
+from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
+from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
@@ -61,6 +62,7 @@ class Replica:
         ref: ModelRef,
         documents: Documents,
         limits: Limits,
+        export: ExportPolicy,
         *,
         max_prompt_tokens: int,
         workers: int,
@@ -71,6 +73,7 @@ class Replica:
         self._ref = ref
         self._documents = documents
         self._limits = limits
+        self._export = export
         self._max_prompt_tokens = max_prompt_tokens
         self._codecs = {name: CodecRegistry(s.bundle.codecs()) for name, s in sharers.items()}
         model = next(iter(sharers.values())).model
@@ -117,6 +120,7 @@ class Replica:
             ref,
             Documents(config.documents),
             config.limits,
+            config.export,
             max_prompt_tokens=config.sharer.max_prompt_tokens or _window(model),
             workers=config.sharer.max_ongoing,
             max_batch=config.sharer.max_batch,
@@ -174,9 +178,14 @@ class Replica:
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: Stop) -> None:
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
+        allowed = _least(call.allowed, positions_allowed(self._export, request.kind, caps))
         sharer = self._sharer(request.bundle_hash)
-        cut = sharer.plan(sections, request.kind, min([call.max_positions, *caps]), request.plan)
+        stop.check()  # before it is tokenised
+        cut = sharer.plan(
+            sections, request.kind, allowed or 0, request.plan
+        )  # None: of a shared slice, not read
         header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+        check_leaving(header, request, allowed)
         self._check(cut, header)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
         writer = SliceWriter(header, codec, self._limits, request.max_bytes)
@@ -199,8 +208,11 @@ class Replica:
 
     def _relay(self, call: RelayCall, stop: Stop) -> RelayReply:
         request = call.request
-        sections, _ = self._resolve(call.tenant, request.sections)
+        sections, caps = self._resolve(call.tenant, request.sections)
+        most = _least(request.max_new_tokens, call.allowed, tokens_allowed(self._export, caps))
+        assert most is not None
         sharer = next(iter(self._sharers.values()))
+        stop.check()  # before it is tokenised
         positions = sharer.positions(sections)
         self._check_prompt(positions)
         text: list[str] = []
@@ -208,7 +220,7 @@ class Replica:
         def steps() -> Steps:
             yield None  # its prompt is read when its turn has come, not when it is looked at
             size = 0
-            for piece in sharer.answer(sections, request.max_new_tokens):
+            for piece in sharer.answer(sections, most):
                 size += len(piece.encode())
                 if 0 < request.max_bytes < size:
                     return
@@ -223,18 +235,18 @@ class Replica:
         tokens = len(sharer.tokenizer("".join(text), add_special_tokens=False)["input_ids"])
         return RelayReply(request.request_id, "".join(text), tokens, timings)
 
-    def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[int]]:
-        """Sections with their texts, and the documents' own caps on positions."""
+    def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[int | None]]:
+        """Sections with their texts, short enough to be tokenised, and each document's own cap on positions."""
         resolved: list[Section] = []
-        caps: list[int] = []
+        caps: list[int | None] = []
         for section in sections:
             if section.document_id is None:
                 resolved.append(section)
                 continue
             document = self._documents.get(tenant, section.document_id)
             resolved.append(dataclasses.replace(section, text=document.text, document_id=None))
-            if document.max_positions is not None:
-                caps.append(document.max_positions)
+            caps.append(document.max_positions)
+        self._limits.check_prompt(sum(len(section.text or "") for section in resolved))
         return resolved, caps
 
     def _sharer(self, bundle_hash: str) -> Sharer:
@@ -310,6 +322,10 @@ def _told(error: Exception, stop: Stop) -> KvwireError:
     line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
     logger.error("%s at %s", type(error).__name__, line)
     return InternalError(type(error).__name__)
+
+
+def _least(*bounds: int | None) -> int | None:
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def _window(model: Any) -> int:

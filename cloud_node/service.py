@@ -10,27 +10,28 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Protocol
 
 from cloud_node.access import Access, identify
-from cloud_node.audit import AuditLog
+from cloud_node.audit import SENDING, AuditLog, AuditRecord
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
-from cloud_node.documents import DOCUMENT_ID, DocumentInfo
+from cloud_node.documents import DOCUMENT_ID
+from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from cloud_node.ledger import Ledger
 from cloud_node.replay import RecentRequests
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.description import Description, check_request
 from kvwire.errors import (
-    Busy,
+    AuditUnavailable,
     Cancelled,
     DeadlineExceeded,
     Draining,
     IncompatiblePeer,
     InternalError,
     KvwireError,
-    RelayDisabled,
     TooLarge,
 )
 from kvwire.identity import Identity
 from kvwire.request import RelayReply, RelayRequest, ShareRequest
+from kvwire.segment import SliceHeader
 from kvwire.status import to_grpc
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer
@@ -82,14 +83,17 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         """One slice, written to the context part by part as the replica finishes them."""
         async with self._answering("Share", context) as (identity, ledger):
             timeout_s, wanted = self._checked_share(request, context, ledger)
-            documents = await self._documents(identity, wanted, ledger)
-            call = ShareCall(identity.tenant, wanted, self._allowed(documents))
+            caps = await self._caps(identity, wanted, ledger)
+            allowed = positions_allowed(self._config.export, wanted.kind, caps)
+            call = ShareCall(identity.tenant, wanted, allowed)
             self._recent.enter(identity.tenant, wanted.request_id)
             begun = False
             try:
                 async with asyncio.timeout(timeout_s):
                     async with contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts:  # type: ignore[type-var]
                         async for part in parts:
+                            if not begun:
+                                self._release(part, wanted, allowed, ledger)
                             begun = True
                             await context.write(serde.share_response_to_proto(part))
                             ledger.sent(part)
@@ -101,11 +105,23 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         """The Sharer's own answer as text, where the configuration allows it."""
         async with self._answering("Relay", context) as (identity, ledger):
             timeout_s, wanted = self._checked_relay(request, context, ledger)
-            await self._documents(identity, wanted, ledger)
+            caps = await self._caps(identity, wanted, ledger)
+            allowed = tokens_allowed(self._config.export, caps)
             async with asyncio.timeout(timeout_s):
-                reply = await self._replicas.relay(RelayCall(identity.tenant, wanted), timeout_s)
+                reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
             ledger.bytes = len(reply.text.encode())
+            self._write_ahead(dataclasses.replace(ledger.record(), decision=SENDING))
             return serde.relay_reply_to_proto(reply)
+
+    def refused(self, method: str, tenant: str, error: KvwireError) -> None:
+        """A call that came no further than the door."""
+        ledger = Ledger(method, tenant)
+        ledger.failed(error)
+        self._audit.keep(ledger.record())
+
+    def recording(self) -> bool:
+        """Whether calls can be recorded; if not, none is answered."""
+        return self._audit.writable()
 
     async def drain(self, grace_s: float) -> bool:
         """Refuse new calls and wait for those in flight; whether all of them finished in time."""
@@ -131,8 +147,6 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self, request: pb.RelayRequest, context: Any, ledger: Ledger
     ) -> tuple[float, RelayRequest]:
         ledger.request_id = request.request_id[:16]
-        if not self._config.export.allow_relay:
-            raise RelayDisabled
         self._check_size(request)
         _check_version(request.protocol_version)
         wanted = serde.relay_request_from_proto(request, self._limits)
@@ -143,32 +157,44 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         if request.ByteSize() > self._limits.max_request_bytes:
             raise TooLarge("request bytes", request.ByteSize(), self._limits.max_request_bytes)
 
-    async def _documents(
+    async def _caps(
         self, identity: Identity, wanted: ShareRequest | RelayRequest, ledger: Ledger
-    ) -> tuple[DocumentInfo, ...]:
+    ) -> list[int | None]:
+        """The cap of each document, once all are known to be the caller's and the prompt is not too long."""
         asked = [section.document_id for section in wanted.sections if section.document_id is not None]
         ledger.documents = tuple(name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
-        return await self._access.documents_of(identity, asked)
+        documents = await self._access.documents_of(identity, asked)
+        texts = sum(len(section.text or "") for section in wanted.sections)
+        self._limits.check_prompt(texts + sum(document.characters for document in documents))
+        return [document.max_positions for document in documents]
 
-    def _allowed(self, documents: tuple[DocumentInfo, ...]) -> int:
-        """Excerpt or summary positions that policy and documents allow."""
-        caps = [document.max_positions for document in documents if document.max_positions is not None]
-        return min([self._config.export.max_positions, *caps])
+    def _release(self, part: Part, wanted: ShareRequest, allowed: int | None, ledger: Ledger) -> None:
+        """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded."""
+        if not isinstance(part, SliceHeader):
+            raise InternalError("a slice without a header")
+        check_leaving(part, wanted, allowed)
+        self._write_ahead(ledger.sending(part))
+
+    def _write_ahead(self, record: AuditRecord) -> None:
+        try:
+            self._audit.append(record)
+        except OSError as error:
+            logger.error("%s", error)
+            raise AuditUnavailable from error
 
     @contextlib.asynccontextmanager
     async def _answering(self, method: str, context: Any) -> AsyncIterator[tuple[Identity, Ledger]]:
-        """Identity, admission and books of one call; whatever is raised becomes a status of the catalogue."""
+        """Identity and record of one call; whatever is raised becomes a status of the catalogue."""
         ledger = Ledger(method)
         self._in_flight += 1
         self._idle.clear()
         try:
             identity = identify(context)
             ledger.tenant = identity.tenant
-            retry_s = self._config.sharer.retry_after_s
             if self._draining:
-                raise Draining(retry_s)
-            if self._in_flight > self._config.gateway.max_concurrent_calls:
-                raise Busy(retry_s)
+                raise Draining(self._config.sharer.retry_after_s)
+            if not self.recording():
+                raise AuditUnavailable
             yield identity, ledger
         except asyncio.CancelledError:
             left_s = context.time_remaining()
@@ -179,10 +205,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             ledger.failed(told)
             await context.abort_with_status(to_grpc(told))
         finally:
-            self._audit.append(ledger.record())
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+            self._audit.keep(ledger.record())
 
 
 def offered(description: Description, config: CloudConfig) -> Description:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ops import models
-from ops.commands import bench, bundle, documents
+from ops.commands import audit_log, bench, bundle, documents
 from ops.commands.certs import certs
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor
@@ -47,6 +47,7 @@ app.command(rich_help_panel="Run")(edge)
 app.command(rich_help_panel="Run")(certs)
 app.command(rich_help_panel="Run")(link)
 app.add_typer(documents.app, name="documents", rich_help_panel="Run")
+app.add_typer(audit_log.app, name="audit-log", rich_help_panel="Run")
 app.add_typer(models.app, name="models", rich_help_panel="Models and bundles")
 app.add_typer(bundle.app, name="bundle", rich_help_panel="Models and bundles")
 app.command(rich_help_panel="Models and bundles")(selection)

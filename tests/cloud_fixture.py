@@ -101,7 +101,7 @@ class CloudNode:
         end = time.monotonic() + within_s
         while True:
             for line in self.audit():
-                if line["request_id"] == request_id.hex():
+                if line["request_id"] == request_id.hex() and line["decision"] != "SENDING":
                     return line
             assert time.monotonic() < end, "the call is not in the audit log"
             time.sleep(0.02)
@@ -224,6 +224,7 @@ def write_config(
             "max_queued": 4,
             "retry_after_s": 0.5,
         },
+        "export": {"shared_over_documents": 8_192},
     }
     for name, values in (settings or {}).items():
         tables[name] = tables.get(name, {}) | dict(values)

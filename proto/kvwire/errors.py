@@ -9,9 +9,12 @@
     |  `- BadPayload        bytes that do not decode to what the header says
     |- IncompatiblePeer     the handshake failed; both values are named
     |- NotFound             unknown document and someone else's document alike
-    |- AccessDenied         |- InvalidRequest   |- MissingDeadline   |- RelayDisabled
+    |- AccessDenied
+    |  `- ExportDenied     the export policy keeps it in
+    |- InvalidRequest       |- MissingDeadline  |- RelayDisabled
     |- Busy                 |- Draining         |- Unreachable
-    `- DeadlineExceeded     |- Cancelled        |- InternalError
+    |- DeadlineExceeded     |- Cancelled        |- InternalError
+    `- AuditUnavailable
 
 An error's `detail` stays where it was raised; a peer is told the catalogue's fixed text and `metadata()`.
 `kvwire.status` translates to and from gRPC.
@@ -111,6 +114,22 @@ class AccessDenied(KvwireError):
     """The caller's identity may not do this."""
 
 
+class ExportDenied(AccessDenied):
+    """The cloud's export policy, or a document's own cap, lets nothing of this leave.
+
+    Args:
+        what: what may not leave, in fixed words such as "shared slices over documents".
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the export policy of the cloud keeps in: {what}")
+        self.args = (what,)
+        self.what = what
+
+    def metadata(self) -> dict[str, str]:
+        return {"what": self.what}
+
+
 class InvalidRequest(KvwireError):
     """The request contradicts itself or the service's rules."""
 
@@ -161,6 +180,10 @@ class RelayDisabled(KvwireError):
     """The cloud's configuration does not let the Sharer's text out."""
 
 
+class AuditUnavailable(KvwireError):
+    """The cloud cannot write its audit log, and nothing leaves it unrecorded."""
+
+
 class InternalError(KvwireError):
     """Something failed that is not the caller's doing."""
 
@@ -195,6 +218,9 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     IncompatiblePeer: Entry("FAILED_PRECONDITION", "INCOMPATIBLE_PEER", "Cloud and edge do not match."),
     NotFound: Entry("NOT_FOUND", "NOT_FOUND", "There is no such document for this caller."),
     AccessDenied: Entry("PERMISSION_DENIED", "ACCESS_DENIED", "This identity may not make this call."),
+    ExportDenied: Entry(
+        "PERMISSION_DENIED", "EXPORT_DENIED", "The export policy does not let this leave the cloud."
+    ),
     InvalidRequest: Entry("INVALID_ARGUMENT", "INVALID_REQUEST", "The request is not valid."),
     MissingDeadline: Entry("INVALID_ARGUMENT", "MISSING_DEADLINE", "Every call must carry a deadline."),
     Busy: Entry("RESOURCE_EXHAUSTED", "BUSY", "The service is busy.", retryable=True),
@@ -203,6 +229,9 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     Cancelled: Entry("CANCELLED", "CANCELLED", "The call was cancelled."),
     Unreachable: Entry("UNAVAILABLE", "UNREACHABLE", "The cloud cannot be reached.", retryable=True),
     RelayDisabled: Entry("FAILED_PRECONDITION", "RELAY_DISABLED", "This cloud does not relay text."),
+    AuditUnavailable: Entry(
+        "UNAVAILABLE", "AUDIT_UNAVAILABLE", "The service cannot record calls, so it answers none."
+    ),
     InternalError: Entry("INTERNAL", "INTERNAL", "The service failed."),
 }
 

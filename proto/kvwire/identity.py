@@ -1,7 +1,6 @@
 """Who a model is, who a peer is, and the credentials that prove it."""
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -61,18 +60,6 @@ class Identity:
         if match is None:
             raise AccessDenied(f"not an identity of this service: {uri[:200]!r}")
         return cls(PeerRole(match[1]), match[2])
-
-
-def peer_identity(auth_context: Mapping[str, Iterable[bytes]]) -> Identity:
-    """The caller's identity from `context.auth_context()`, the only reliable source; metadata is not.
-
-    Raises:
-        AccessDenied: the certificate carries no SPIFFE id, more than one, or a foreign one.
-    """
-    uris = list(auth_context.get("peer_spiffe_id", ()))
-    if len(uris) != 1:
-        raise AccessDenied(f"the peer's certificate carries {len(uris)} SPIFFE ids, one is needed")
-    return Identity.parse(uris[0].decode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ class Limits:
     max_sections: int = 32
     max_section_chars: int = 65_536
     max_question_chars: int = 8_192
+    max_prompt_chars: int = 262_144
+    """Of all sections of a prompt together, documents included: known before any of them is read."""
     max_document_id_chars: int = 256
     max_positions: int = 8_192
     max_segments: int = 1_024
@@ -59,6 +61,14 @@ class Limits:
                 _check("question characters", len(section.text), self.max_question_chars)
             elif section.text is not None:
                 _check("section characters", len(section.text), self.max_section_chars)
+
+    def check_prompt(self, characters: int) -> None:
+        """Refuse a prompt by the characters of all its sections, before any is read or tokenised.
+
+        Raises:
+            TooLarge: there are too many. It does not tell how many: that would tell a document's length.
+        """
+        _check("prompt characters", min(characters, self.max_prompt_chars + 1), self.max_prompt_chars)
 
     def check_slice(self, header: SliceHeader) -> None:
         """Refuse a slice that would take too much memory, before any of it is allocated.

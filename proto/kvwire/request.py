@@ -108,6 +108,9 @@ def _check(request_id: bytes, sections: tuple[Section, ...], max_bytes: int) -> 
         raise InvalidRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(request_id)}")
     if not sections:
         raise InvalidRequest("a request has at least one section")
+    documents = [section.document_id for section in sections if section.document_id is not None]
+    if len(set(documents)) < len(documents):
+        raise InvalidRequest("a document stands in a request once")
     for section in sections:
         if section.visibility is Visibility.EDGE:
             raise InvalidRequest("a section for the edge alone is never sent")

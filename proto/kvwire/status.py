@@ -14,6 +14,7 @@ from kvwire.errors import (
     Cancelled,
     DeadlineExceeded,
     Draining,
+    ExportDenied,
     IncompatiblePeer,
     InternalError,
     InvalidRequest,
@@ -90,6 +91,8 @@ def from_rpc_error(error: Any) -> KvwireError:
             return IncompatiblePeer(metadata["field"][:100], metadata["cloud"], metadata["edge"])
         if kind is TooLarge:
             return TooLarge(metadata["what"][:100], int(metadata["size"][:20]), int(metadata["limit"][:20]))
+        if kind is ExportDenied:
+            return ExportDenied(metadata["what"][:100])
     except (KeyError, ValueError):
         return _from_code(code, details)
     if kind is Busy or kind is Draining:

@@ -28,7 +28,7 @@ def config(
     tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: "Certificates"
 ) -> "CloudConfig":
     """The configuration of a cloud node for the tiny pair, with `DOCUMENTS` stored."""
-    from cloud_node.config import CloudConfig, SharerConfig, TlsConfig
+    from cloud_node.config import CloudConfig, ExportPolicy, SharerConfig, TlsConfig
     from cloud_node.documents import Documents
 
     url = f"sqlite:///{tmp_path / 'documents.db'}"
@@ -50,6 +50,7 @@ def config(
         listen="127.0.0.1:0",
         documents=url,
         audit=str(tmp_path / "audit.jsonl"),
+        export=ExportPolicy(shared_over_documents=8_192),
     )
 
 
@@ -154,6 +155,7 @@ async def start_local(
         told = dataclasses.replace(config, **changes)
         audit = AuditLog(told.audit)
         description = offered(replica.describe(), told)
+        replica._export = told.export  # it serves many configurations: loading it takes long
         replicas = LocalReplicas(replica)
         service = SharerService(told, description, replicas, Access(Documents(told.documents)), audit)
         gateway = Gateway(told, service, _always)

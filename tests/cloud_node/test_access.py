@@ -1,7 +1,12 @@
+import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health_pb2
 
@@ -15,13 +20,20 @@ ACME = Identity(PeerRole.EDGE, "acme")
 
 
 class Context:
-    """As much of a gRPC context as an identity needs."""
+    """As much of a gRPC context as an identity needs: the certificate that TLS verified, with these URIs."""
 
-    def __init__(self, *uris: str) -> None:
-        self._uris = uris
+    def __init__(self, *uris: str, names: bool = True) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now)
+        if names:
+            alternatives = [x509.UniformResourceIdentifier(uri) for uri in uris]
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        self._pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def auth_context(self) -> dict[str, list[bytes]]:
-        return {"peer_spiffe_id": [uri.encode() for uri in self._uris]} if self._uris else {}
+        return {"x509_pem_cert": [self._pem], "peer_spiffe_id": [ACME.uri.encode()]}
 
 
 @pytest.mark.parametrize("file", [sharer_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR])
@@ -45,11 +57,28 @@ def test_only_an_edge_may_ask_the_sharer() -> None:
 
 @pytest.mark.parametrize(
     "uris",
-    [(), (ACME.uri, ACME.uri), ("spiffe://elsewhere/edge/acme",), ("spiffe://kvwire/edge/acme/x",), ("",)],
+    [
+        (),
+        (ACME.uri, ACME.uri),
+        ("spiffe://elsewhere/edge/acme",),
+        ("spiffe://kvwire/edge/acme/x",),
+        ("",),
+        *((f"{ACME.uri}{character}{rest}",) for character in "\0\n\r\t\x7f " for rest in ("", ".evil")),
+    ],
 )
 def test_anything_but_one_identity_of_ours_is_refused(uris: tuple[str, ...]) -> None:
     with pytest.raises(AccessDenied):
         identify(Context(*uris))
+
+
+def test_a_certificate_without_names_or_none_at_all_is_refused() -> None:
+    class Nobody:
+        def auth_context(self) -> dict[str, list[bytes]]:
+            return {}
+
+    for context in (Context(names=False), Nobody()):
+        with pytest.raises(AccessDenied):
+            identify(context)
 
 
 def test_a_policy_without_roles_lets_nobody_in() -> None:

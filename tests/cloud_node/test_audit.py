@@ -1,10 +1,13 @@
 import json
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cloud_node.audit import AuditLog, AuditRecord, BrokenChain, verify
+from cloud_node.audit import MOST_KEPT, AuditInUse, AuditLog, AuditRecord, BrokenChain, verify
 
 
 def write(path: Path, count: int) -> None:
@@ -51,18 +54,73 @@ def test_tampering_is_found(tmp_path: Path, tamper: str) -> None:
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "a")
-    with pytest.raises(BlockingIOError):
+    with pytest.raises(AuditInUse, match="another process writes"):
         AuditLog(tmp_path / "a")
     log.close()
     AuditLog(tmp_path / "a").close()
 
 
-def test_a_line_cut_short_is_not_written_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", [1, 2])
+def test_a_last_line_cut_short_is_cut_off_with_a_note_and_the_chain_goes_on(
+    tmp_path: Path, lines: int
+) -> None:
     path = tmp_path / "a"
-    write(path, 2)
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(BrokenChain):
-        AuditLog(path)
+    write(path, lines)
+    whole = path.read_bytes()
+    torn = len(whole.splitlines()[-1]) - 9
+    path.write_bytes(whole[:-10])
+    write(path, 1)
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["decision"] for line in kept] == ["SERVED"] * (lines - 1) + ["MENDED", "SERVED"]
+    assert kept[-2]["bytes"] == torn
+    assert verify(path) == lines + 1
+
+
+def test_a_last_line_that_is_no_record_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("hello\n")
+    with pytest.raises(BrokenChain, match=f"{tmp_path / 'a'}: .* move the file away"):
+        AuditLog(tmp_path / "a")
+
+
+@contextmanager
+def full_disk(path: Path, room: int = 0) -> Iterator[None]:
+    """No file of this process may grow beyond this one's size and `room` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_on_a_full_disk_nothing_is_half_written_and_the_chain_goes_on_after_it(
+    tmp_path: Path, room: int
+) -> None:
+    path = tmp_path / "a"
+    log = AuditLog(path)
+    log.append(AuditRecord(method="Share", tenant="acme", decision="1"))
+    with full_disk(path, room):
+        with pytest.raises(OSError, match=str(path)):
+            log.append(AuditRecord(method="Share", tenant="acme", decision="lost"))
+        assert log.writable(), "nothing waits"
+        log.keep(AuditRecord(method="Share", tenant="acme", decision="2"))
+        assert not log.writable()
+    log.append(AuditRecord(method="Share", tenant="acme", decision="3"))
+    assert log.writable()
+    log.close()
+    assert [json.loads(line)["decision"] for line in path.read_text().splitlines()] == ["1", "2", "3"]
+    assert verify(path) == 3
+
+
+def test_a_log_that_can_never_be_written_still_opens_and_says_so() -> None:
+    log = AuditLog("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        log.append(AuditRecord(method="Share", tenant="acme"))
+    for _ in range(2 * MOST_KEPT):
+        log.keep(AuditRecord(method="Share", tenant="acme"))
+    assert len(log._kept) == MOST_KEPT
+    log.close()
 
 
 def test_an_empty_log_is_whole(tmp_path: Path) -> None:

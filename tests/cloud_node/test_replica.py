@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cloud_node.call import RelayCall, ShareCall
-from cloud_node.config import CloudConfig
+from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.pipe import Stop
 from cloud_node.replica import Replica, _told
 from fuser.sharer import Sharer
@@ -47,7 +47,7 @@ async def share(replica: Replica, call: ShareCall, timeout_s: float = 30.0) -> l
 def call_for(
     replica: Replica, document_id: str | None, question: str = QUESTION, **changes: Any
 ) -> ShareCall:
-    return ShareCall("acme", request_for(replica.describe(), document_id, question, **changes), 32)
+    return ShareCall("acme", request_for(replica.describe(), document_id, question, **changes), None)
 
 
 @pytest.mark.parametrize("kind", SliceKind)
@@ -61,7 +61,7 @@ async def test_a_slice_holds_what_the_sharer_cuts_bit_for_bit(replica: Replica, 
     sections, _ = replica._resolve("acme", call.request.sections)
     sharer = replica._sharer(call.request.bundle_hash)
     local: list[tuple[Any, torch.Tensor]] = []
-    cut = sharer.plan(sections, kind, call.max_positions, call.request.plan)
+    cut = sharer.plan(sections, kind, 32, call.request.plan)
     sharer.run(cut, lambda spec, tensor: local.append((spec, tensor.clone())))
     assert [segment.spec for segment in arrived] == [spec for spec, _ in local]
     assert all(torch.equal(got.tensor, own) for got, (_, own) in zip(arrived, local, strict=True))
@@ -239,29 +239,31 @@ async def test_a_reader_who_is_slow_holds_nobody_up(replica: Replica) -> None:
 
 
 async def test_relay_answers_as_the_sharer_does(replica: Replica) -> None:
+    replica._export = ExportPolicy(allow_relay=True)
     request = request_for(replica.describe(), "note-1", QUESTION)
     relay = RelayRequest(
         request_id=request.request_id, sharer=request.sharer, max_new_tokens=5, sections=request.sections
     )
-    reply = await replica.relay(RelayCall("acme", relay), 30.0)
+    reply = await replica.relay(RelayCall("acme", relay, None), 30.0)
     assert isinstance(reply, RelayReply)
     sections, _ = replica._resolve("acme", request.sections)
     assert reply.text == "".join(replica._sharer(request.bundle_hash).answer(sections, 5))
-    assert isinstance(await replica.relay(RelayCall("other", relay), 30.0), NotFound)
+    assert isinstance(await replica.relay(RelayCall("other", relay, None), 30.0), NotFound)
     whole = reply.text.encode()
     for most in range(1, len(whole) + 2):
-        cut = await replica.relay(RelayCall("acme", dataclasses.replace(relay, max_bytes=most)), 30.0)
+        cut = await replica.relay(RelayCall("acme", dataclasses.replace(relay, max_bytes=most), None), 30.0)
         assert isinstance(cut, RelayReply)
         assert whole.startswith(cut.text.encode()) and len(cut.text.encode()) <= most
     assert cut.text == reply.text
     longest = request_for(replica.describe(), "too-long", QUESTION).sections
-    refused = await replica.relay(RelayCall("acme", dataclasses.replace(relay, sections=longest)), 30.0)
+    refused = await replica.relay(RelayCall("acme", dataclasses.replace(relay, sections=longest), None), 30.0)
     assert isinstance(refused, TooLarge)
 
 
 async def test_a_relay_reads_its_prompt_when_its_turn_has_come(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    replica._export = ExportPolicy(allow_relay=True)
     layers, before = count_layers(replica), list[int]()
 
     def answer(self: Sharer, *_: Any) -> Iterator[str]:
@@ -276,7 +278,7 @@ async def test_a_relay_reads_its_prompt_when_its_turn_has_come(
     free = threading.Event()
     replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, Stop(30), lambda: None)
     shared = asyncio.create_task(share(replica, call_for(replica, "note-1")))
-    relayed = asyncio.create_task(replica.relay(RelayCall("acme", relay), 30.0))
+    relayed = asyncio.create_task(replica.relay(RelayCall("acme", relay, None), 30.0))
     while len(replica._schedule._waiting) < 2:
         await asyncio.sleep(0.01)
     free.set()

@@ -3,7 +3,16 @@ import pickle
 import pytest
 
 from kvwire import errors
-from kvwire.errors import CATALOGUE, Busy, IncompatiblePeer, KvwireError, NotFound, TooLarge, entry_of
+from kvwire.errors import (
+    CATALOGUE,
+    Busy,
+    ExportDenied,
+    IncompatiblePeer,
+    KvwireError,
+    NotFound,
+    TooLarge,
+    entry_of,
+)
 
 
 def every_error() -> list[type[KvwireError]]:
@@ -15,7 +24,12 @@ def every_error() -> list[type[KvwireError]]:
 
 
 def sample(error: type[KvwireError]) -> KvwireError:
-    arguments = {IncompatiblePeer: ("codec", "raw", "int8"), TooLarge: ("sections", 40, 32), Busy: (2.5,)}
+    arguments = {
+        IncompatiblePeer: ("codec", "raw", "int8"),
+        TooLarge: ("sections", 40, 32),
+        Busy: (2.5,),
+        ExportDenied: ("relayed text",),
+    }
     return error(*arguments.get(error, ()))
 
 

@@ -1,0 +1,196 @@
+"""What may leave of documents: the policy as a function, and a sealed document behind a real gateway."""
+
+import dataclasses
+import os
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_node.config import CloudConfig, ExportPolicy
+from cloud_node.documents import Documents
+from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
+from kvwire.errors import AccessDenied, ExportDenied, InternalError, KvwireError, RelayDisabled
+from kvwire.plan import Parts, Plan
+from kvwire.request import RelayRequest
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+from kvwire.serde import relay_reply_from_proto, relay_request_to_proto, share_request_to_proto
+from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
+from tests.cloud_node.conftest import LocalCloud, Start
+
+QUESTION = "Who keeps the spare key?"
+SEALED = ("Ilse Brandvik keeps the key.", "图书馆在河边。" * 90)
+"""Two texts of one sealed document, of very different length."""
+
+policies = st.builds(
+    ExportPolicy,
+    kinds=st.sets(st.sampled_from(SliceKind)).map(tuple),
+    max_positions=st.integers(0, 64),
+    shared_over_documents=st.integers(0, 64),
+    allow_relay=st.booleans(),
+)
+caps = st.lists(st.none() | st.integers(0, 64), max_size=4)
+
+
+def of(function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except (ExportDenied, RelayDisabled) as error:
+        return type(error)
+
+
+@given(policies, st.sampled_from(SliceKind), caps)
+def test_no_more_leaves_than_policy_and_every_cap_allow(
+    policy: ExportPolicy, kind: SliceKind, caps: list[int | None]
+) -> None:
+    allowed = of(positions_allowed, policy, kind, caps)
+    if kind not in policy.kinds:
+        assert allowed is ExportDenied
+        return
+    if kind is SliceKind.SHARED and not caps:
+        assert allowed is None, "nothing of a document is in it"
+        return
+    most = policy.shared_over_documents if kind is SliceKind.SHARED else policy.max_positions
+    assert allowed == (min([most, *(cap for cap in caps if cap is not None)]) or ExportDenied)
+
+
+@given(policies, caps)
+def test_relayed_text_counts_as_positions_sent(policy: ExportPolicy, caps: list[int | None]) -> None:
+    allowed = of(tokens_allowed, policy, caps)
+    if not policy.allow_relay:
+        assert allowed is RelayDisabled
+    elif caps:
+        least = min([policy.max_positions, *(cap for cap in caps if cap is not None)])
+        assert allowed == (least or ExportDenied)
+    else:
+        assert allowed is None
+
+
+@given(policies, st.sampled_from(SliceKind), caps)
+def test_of_a_sealed_document_nothing_leaves_whatever_the_policy(
+    policy: ExportPolicy, kind: SliceKind, caps: list[int | None]
+) -> None:
+    assert of(positions_allowed, policy, kind, [*caps, 0]) is ExportDenied
+    assert of(tokens_allowed, policy, [*caps, 0]) in (ExportDenied, RelayDisabled)
+
+
+PLANS = {
+    SliceKind.SHARED: (
+        Plan(codec="raw"),
+        Plan(codec="int8", last=1),
+        Plan(codec="int8", last=1, padded=True),
+        Plan(codec="raw", layers=(0,), parts=Parts.VALUES),
+        Plan(codec="raw", bottleneck=True, padded=True),
+    ),
+    SliceKind.EXCERPT: (
+        Plan(codec="raw"),
+        Plan(codec="int8", positions=1),
+        Plan(codec="lossless", positions=4, code_dim=6, padded=True),
+    ),
+}
+
+
+async def reply_of(cloud: LocalCloud, request: Any) -> list[bytes]:
+    """Every byte that comes back of a call: messages, status, trailers."""
+    async with cloud.channel() as channel:
+        stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            if isinstance(request, RelayRequest):
+                return [(await stub.Relay(relay_request_to_proto(request), timeout=20)).SerializeToString()]
+            call = stub.Share(share_request_to_proto(request), timeout=20)
+            return [reply.SerializeToString() async for reply in call]
+        except grpc.RpcError as error:
+            return [f"{error.code()} {error.details()} {error.trailing_metadata()}".encode()]
+
+
+async def test_no_bit_of_any_reply_depends_on_the_text_of_a_sealed_document(
+    start_local: Start, config: CloudConfig
+) -> None:
+    generous = ExportPolicy(max_positions=64, shared_over_documents=8_192, allow_relay=True)
+    cloud = await start_local(export=generous)
+    documents = Documents(config.documents)
+    documents.add("acme", "open", "The library is by the river.")
+    replies: list[list[list[bytes]]] = []
+    ids = {}
+    for text in SEALED:
+        documents.add("acme", "sealed", text, max_positions=0, replace=True)
+        came = []
+        for kind, plans in PLANS.items():
+            for plan in plans:
+                for with_another in (False, True):
+                    case = (kind, plan, with_another)
+                    base = cloud.request("sealed", QUESTION, kind=kind, plan=plan)
+                    another = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="open")
+                    sections = (another, *base.sections) if with_another else base.sections
+                    codec = next(c for c in cloud.description.codecs if c.name == plan.codec)
+                    # The same request both times, id and all: a refused one may come again.
+                    request_id = ids.setdefault(case, os.urandom(16))
+                    request = dataclasses.replace(
+                        base, sections=sections, codec_hash=codec.parameters_hash, request_id=request_id
+                    )
+                    came.append(await reply_of(cloud, request))
+        relay = RelayRequest(
+            request_id=bytes(16), sharer=base.sharer, max_new_tokens=64, sections=base.sections
+        )
+        came.append(await reply_of(cloud, relay))
+        replies.append(came)
+    assert replies[0] == replies[1]
+    assert all(b"EXPORT_DENIED" in message for reply in replies[0] for message in reply)
+    assert not cloud.replicas.timeouts_s, "a replica was asked"
+
+
+async def test_shared_slices_over_documents_are_refused_unless_the_policy_names_them(
+    start_local: Start,
+) -> None:
+    cloud = await start_local(export=ExportPolicy())
+    with pytest.raises(ExportDenied, match="shared slices over documents"):
+        await cloud.share(cloud.request("note-1", QUESTION, kind=SliceKind.SHARED))
+    await cloud.share(cloud.request(None, QUESTION, kind=SliceKind.SHARED))
+    named = await start_local(export=ExportPolicy(shared_over_documents=4), audit=f"{cloud.audit}.2")
+    with pytest.raises(ExportDenied, match="more than 4 positions"):
+        await named.share(named.request("note-1", QUESTION, kind=SliceKind.SHARED))
+    few = named.request("note-1", QUESTION, kind=SliceKind.SHARED, plan=Plan(codec="raw", last=4))
+    header, *_ = await named.share(few)
+    assert header.positions <= 4
+
+
+async def test_relayed_text_has_no_more_tokens_than_the_documents_cap(start_local: Start) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    share = cloud.request("capped", QUESTION)  # cap 3
+    request = RelayRequest(
+        request_id=share.request_id, sharer=share.sharer, max_new_tokens=64, sections=share.sections
+    )
+    async with cloud.channel() as channel:
+        stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
+        reply = relay_reply_from_proto(await stub.Relay(relay_request_to_proto(request), timeout=20))
+    replica = cloud.replicas.replica
+    sections, _ = replica._resolve("acme", share.sections)
+    assert reply.text == "".join(replica._sharer(share.bundle_hash).answer(sections, 3))
+
+
+async def test_a_header_that_may_not_leave_is_stopped_whoever_made_it(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local()
+    wanted = cloud.request("note-1", QUESTION)
+    header, *_ = await cloud.share(wanted)
+    check_leaving(header, wanted, header.positions)
+    with pytest.raises(ExportDenied):
+        check_leaving(header, wanted, header.positions - 1)
+    other = cloud.request("note-1", QUESTION)
+    with pytest.raises(InternalError):
+        check_leaving(header, other, None)
+    monkeypatch.setattr("cloud_node.replica.check_leaving", lambda *_: None)
+    monkeypatch.setattr("cloud_node.replica.positions_allowed", lambda *_: 12)
+    monkeypatch.setattr("cloud_node.replica._least", lambda *_: 12)
+    with pytest.raises(KvwireError) as error:
+        await cloud.share(cloud.request("capped", QUESTION))
+    assert isinstance(error.value, ExportDenied)
+
+
+def test_a_refusal_is_an_access_that_is_denied_and_says_what() -> None:
+    assert issubclass(ExportDenied, AccessDenied)
+    assert ExportDenied("relayed text").metadata() == {"what": "relayed text"}
