@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _PIPE_PARTS: Final = 16  # at most 16 MiB of frames wait here for the reader
 _POLL_S: Final = 0.05
+_PART_CHARS: Final = 8_192
+_SEAM_TOKENS: Final = 8
 
 
 class Replica:
@@ -180,7 +182,7 @@ class Replica:
         sections, caps = self._resolve(call.tenant, request.sections)
         allowed = _least(call.allowed, positions_allowed(self._export, request.kind, caps))
         sharer = self._sharer(request.bundle_hash)
-        stop.check()  # before it is tokenised
+        self._check_length(sharer.tokenizer, sections, stop)
         cut = sharer.plan(
             sections, request.kind, allowed or 0, request.plan
         )  # None: of a shared slice, not read
@@ -212,7 +214,7 @@ class Replica:
         most = _least(request.max_new_tokens, call.allowed, tokens_allowed(self._export, caps))
         assert most is not None
         sharer = next(iter(self._sharers.values()))
-        stop.check()  # before it is tokenised
+        self._check_length(sharer.tokenizer, sections, stop)
         positions = sharer.positions(sections)
         self._check_prompt(positions)
         text: list[str] = []
@@ -259,6 +261,21 @@ class Replica:
         """Refuse what would not fit, before anything is computed."""
         self._check_prompt(len(cut.tokens.ids))
         self._limits.check_slice(header)
+
+    def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: Stop) -> None:
+        """Refuse what is far too long after as many tokens as there is room for, and not after all it has.
+
+        Tokenising a prompt whole can be neither stopped nor cut short: so texts are counted first, a part at a time.
+        A part may have a few tokens more for itself than within its text.
+        """
+        counted = 0
+        for section in sections:
+            text = section.text or ""
+            for start in range(0, len(text), _PART_CHARS):
+                stop.check()
+                part = tokenizer(text[start : start + _PART_CHARS], add_special_tokens=False)["input_ids"]
+                counted += max(0, len(part) - _SEAM_TOKENS)
+                self._check_prompt(counted)
 
     def _check_prompt(self, positions: int) -> None:
         if positions > self._max_prompt_tokens:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -320,3 +321,54 @@ async def test_a_disk_that_fills_while_a_slice_leaves_loses_no_line(
     lines = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
     assert [line["decision"] for line in lines] == ["SENDING", "SERVED"]
     assert verify(cloud.audit) == 2
+
+
+class Counting:
+    """The Sharer's tokenizer, and how many characters it was given."""
+
+    def __init__(self, genuine: Any) -> None:
+        self._genuine, self.characters = genuine, 0
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        self.characters += len(text)
+        return self._genuine(text, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._genuine, name)
+
+
+@pytest.mark.parametrize("letter", ["7", " ", "图", "a\n"])
+async def test_a_prompt_far_too_long_is_not_tokenised_whole(
+    start_local: Start, config: CloudConfig, letter: str
+) -> None:
+    cloud = await start_local()
+    replica = cloud.replicas.replica
+    replica._max_prompt_tokens = 2_000
+    (sharer,) = replica._sharers.values()
+    sharer.tokenizer = counting = Counting(sharer.tokenizer)
+    Documents(config.documents).add("acme", "endless", letter * (200_000 // len(letter)))
+    with pytest.raises(TooLarge) as error:
+        await cloud.share(cloud.request("endless", QUESTION))
+    assert (error.value.what, error.value.size) == ("prompt tokens", 2_001)
+    assert counting.characters < 100_000
+
+
+async def test_tokenising_stops_at_the_deadline(start_local: Start, config: CloudConfig) -> None:
+    cloud = await start_local()
+    (sharer,) = cloud.replicas.replica._sharers.values()
+    cloud.replicas.replica._max_prompt_tokens = 1_000_000
+
+    class Slow(Counting):
+        def __call__(self, text: str, **options: Any) -> Any:
+            time.sleep(0.1)
+            return super().__call__(text, **options)
+
+    sharer.tokenizer = slow = Slow(sharer.tokenizer)
+    Documents(config.documents).add("acme", "lengthy", "7" * 200_000)
+    with pytest.raises(DeadlineExceeded):
+        await cloud.share(cloud.request("lengthy", QUESTION), timeout_s=0.5)
+    await asyncio.sleep(0.3)
+    given = slow.characters
+    assert given < 100_000
+    await asyncio.sleep(0.5)
+    assert slow.characters == given, "it went on"

@@ -43,7 +43,8 @@ def test_sigterm_drains_and_exits_with_0(
             cloud.share(cloud.request("note-1", QUESTION))
     finally:
         cloud.stop()
-    assert [line["decision"] for line in cloud.audit() if line["method"] == "Share"] == ["DRAINING", "SERVED"]
+    decisions = [line["decision"] for line in cloud.audit() if line["method"] == "Share"]
+    assert decisions == ["SENDING", "DRAINING", "SERVED"]
     assert verify(cloud.directory / "audit.jsonl") == 3
     log = (cloud.directory / "cloud.log").read_text()
     assert "Traceback" not in log and "tide into the ledger" not in log
