@@ -188,8 +188,20 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     answer = assistant.ask(QUESTION, document="note-1")
     assert (answer.source, answer.reason) == ("receiver-only", "RELAY_DISABLED")
     assert answer.plan_reason == NOT_USEFUL
+    assert not answer.answered and not answer.text
     alone = make(useless, plan="auto").ask(QUESTION, document="note-1")
-    assert (alone.source, alone.reason) == ("receiver-only", "NO_PLAN")
+    assert (alone.answered, alone.source, alone.reason) == (False, "receiver-only", "NO_PLAN")
+    strict = assistant.ask(QUESTION, document="note-1", require_fused=True)
+    assert (strict.answered, strict.reason, strict.bytes_sent) == (False, "NO_PLAN", 0)
+
+
+def test_of_a_relayed_text_the_first_line_is_the_answer(
+    make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.service, "relay_text", "\n Behind the clock. \nIs there more?")
+    useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
+    stream = make(useless, plan="auto", relay=True).stream(QUESTION, document="note-1")
+    assert list(stream) == [stream.answer.text] == ["Behind the clock."]
 
 
 @pytest.mark.parametrize(
