@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,17 +25,14 @@ def serve(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> Non
     """Load the Receiver, listen, and return after a signal once requests in flight are answered."""
     host, port = split_address(config.api.listen)
     with Assistant.from_config(config) as assistant:
-        make_server(make_app(assistant, config.api), host, port, ready).run()
+        server = make_server(make_app(assistant, config.api), ready)
+        server.run(sockets=[socket.create_server((host, port))])
 
 
-def make_server(
-    app: ASGIApp, host: str, port: int, ready: Callable[[str], None] | None = None
-) -> uvicorn.Server:
-    """A server of `app`; `ready` is told its address when it listens."""
+def make_server(app: ASGIApp, ready: Callable[[str], None] | None = None) -> uvicorn.Server:
+    """A server of `app`, to be run with bound sockets; `ready` is told the first one's address when it listens."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=_Protocol,
         log_config=None,
         access_log=False,

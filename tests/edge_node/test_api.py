@@ -80,12 +80,12 @@ class Api:
 @contextmanager
 def serving_api(assistant: Assistant, body_s: float = 10.0) -> Iterator[Api]:
     app = make_app(assistant, ApiConfig(max_body_bytes=20_000, max_waiting=1), body_s)
-    server = make_server(app, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run)
+    server, listener = make_server(app), socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     wait_until(lambda: server.started)
     try:
-        yield Api(server.servers[0].sockets[0].getsockname()[1])
+        yield Api(listener.getsockname()[1])
     finally:
         server.should_exit = True
         thread.join(20)
