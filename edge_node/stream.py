@@ -7,6 +7,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -76,6 +77,7 @@ class AnswerStream:
         self._shared: SharedSlice | None = None
         self._summary: SliceSummary | None = None
         self._relay = Traffic()
+        self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
         self._started = time.monotonic()
         self._closed = threading.Event()
@@ -105,13 +107,15 @@ class AnswerStream:
         self.close()
 
     def close(self) -> None:
-        """Stop, from any thread: a slice on its way is cancelled, and no step of the Receiver begins any more.
+        """Stop, from any thread: what the cloud was asked for is cancelled, and no step of the Receiver begins.
 
         Where another thread waits for a piece, it gets `Cancelled` as soon as the step under way is over.
         """
         self._closed.set()
         if self._shared is not None:
             self._shared.close()
+        if self._relaying is not None:
+            self._relaying.cancel()
         with contextlib.suppress(ValueError):  # another thread runs it, and will see that it is closed
             self._pieces.close()
 
@@ -163,12 +167,20 @@ class AnswerStream:
                 max_bytes=ask.max_bytes,
                 deadline_s=ask.deadline_s,
                 traffic=self._relay,
+                begun=self._relay_begun,
             )
         except RAISED:
             raise
         except KvwireError as error:
+            if self._closed.is_set():
+                raise
             return None, entry_of(type(error)).reason
         return reply, ask.reason
+
+    def _relay_begun(self, call: Future[RelayReply]) -> None:
+        self._relaying = call
+        if self._closed.is_set():
+            call.cancel()
 
     def _draft(self, reason: str | None) -> tuple[Draft | None, str | None]:
         """A draft to generate from, and why it is the Receiver's alone: `reason` where no slice is asked for.
