@@ -78,8 +78,8 @@ class Api:
 
 
 @contextmanager
-def serving_api(assistant: Assistant, body_s: float = 10.0) -> Iterator[Api]:
-    app = make_app(assistant, ApiConfig(max_body_bytes=20_000, max_waiting=1), body_s)
+def serving_api(assistant: Assistant, body_s: float = 10.0, max_waiting: int = 1) -> Iterator[Api]:
+    app = make_app(assistant, ApiConfig(max_body_bytes=20_000, max_waiting=max_waiting), body_s)
     server, listener = make_server(app), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -315,16 +315,18 @@ def test_callers_that_leave_free_their_places_at_once(
         caller.close()
 
 
-def test_a_crowd_that_leaves_is_in_nobodys_way(api: Api, server: RunningServer) -> None:
-    def slow(parts: Iterable[Part]) -> Iterable[Part | float]:
-        return [*list(parts)[:1], 60.0]
-
-    server.service.tamper = slow
+def test_a_crowd_that_leaves_is_in_nobodys_way(assistant: Assistant, server: RunningServer) -> None:
+    server.service.tamper = lambda parts: [*list(parts)[:1], 60.0]
     body = {"question": QUESTION, "document": "note-1", "deadline_s": 50.0}
-    for caller in [api.begin(body) for _ in range(9)]:
-        caller.close()
-    server.service.tamper = lambda parts: parts
-    wait_until(lambda: api.call(body)[0] == 200, 10)
+    with serving_api(assistant, max_waiting=8) as api:
+        callers = [api.begin(body) for _ in range(9)]
+        wait_until(lambda: bool(server.service.requests))
+        wait_until(lambda: api.is_full(body))
+        server.service.tamper = lambda parts: parts
+        for caller in callers:
+            caller.close()
+        wait_until(lambda: api.call(body)[0] == 200, 10)
+    assert len(server.service.requests) == 2
 
 
 def test_a_caller_that_leaves_ends_the_generation_at_its_next_step(
