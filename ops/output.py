@@ -67,10 +67,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
-    """A table for a person; cells are printed as they are, without markup."""
+    """A table for a person; cells are printed as they are, whole and without markup."""
     made = Table(*columns, title=title, title_justify="left", header_style="bold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell), overflow="fold") for cell in row))
     return made
 
 
