@@ -24,9 +24,11 @@ class Answer:
     """An answer and its account.
 
     Attributes:
-        text: what the Receiver generated, less blanks before it; the Sharer, where it was relayed.
-        tokens: how many tokens it has.
+        text: the first line of what the Receiver generated, or the Sharer where it was relayed, less blanks around it.
+        tokens: how many tokens were generated.
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
+        answered: False where there is no answer, for `reason`: the Receiver knew nothing of the document asked about
+            and was not to guess, or a fused answer was required. Then `text` is empty.
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not
             hold the answer.
         choice: of a question with choices, which one the text names, from 0; None where it names none in the form asked
@@ -53,6 +55,7 @@ class Answer:
     text: str
     tokens: int
     source: str
+    answered: bool = True
     abstained: bool = False
     choice: int | None = None
     reason: str | None = None

@@ -1,11 +1,14 @@
 """The local HTTP API of an edge node.
 
     POST /v1/ask   `edge_node.body.AskBody` as JSON -> the answer as JSON, or JSON lines:
-                   {"piece": "..."} ... then {"answer": {...}} or {"error": {...}}
+                   {"piece": "..."} ... then {"answer": {...}} or {"error": {...}}.
+                   A question that got no answer: 503, 504 (too late) or 422 (asking again does not help), with
+                   {"error": {...}, "answer": {...}}
     GET  /healthz  what this node runs
 
-It listens on loopback and asks for no credentials, so it takes JSON only and answers to loopback names only:
-a web page in a browser can do neither without leave.
+Whatever else is asked gets {"error": {...}}. It listens on loopback and asks for no credentials, so it takes JSON only
+and answers to loopback names only: a web page in a browser can do neither without leave. A caller who goes away is
+forgotten at once: a place in the queue is free, a slice on its way is cancelled, and the Receiver stops.
 """
 
 from __future__ import annotations
@@ -13,39 +16,59 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
-from typing import Any
+import re
+from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_node.assistant import Assistant
-from edge_node.body import AskBody, error_object, status_of
+from edge_node.body import AskBody, error_object, status_of, unanswered
 from edge_node.config import ApiConfig
 from edge_node.stream import AnswerStream
 from edge_node.turns import Turns
-from kvwire.errors import Busy, Draining, InternalError, InvalidRequest, KvwireError, TooLarge
+from kvwire.errors import (
+    Busy,
+    DeadlineExceeded,
+    Draining,
+    InternalError,
+    InvalidRequest,
+    KvwireError,
+    NotFound,
+    TooLarge,
+)
 
 logger = logging.getLogger(__name__)
 
+_BODY_S: Final = 10.0
+_CLOSE: Final = {"Connection": "close"}
+"""Of refusals before the body is read: the rest of it is not waited for."""
+_LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 
-def make_app(assistant: Assistant, config: ApiConfig) -> Starlette:
-    """The application around one assistant."""
+
+def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -> Starlette:
+    """The application around one assistant. `body_s`: seconds that a caller has to send a body."""
     turns = Turns(config.max_waiting)
 
     async def ask(request: Request) -> Response:
         try:
-            body = AskBody.parse(await _body(request, config.max_body_bytes))
-            stream = assistant.stream(**body.arguments())
-            await turns.take()
+            async with asyncio.timeout(body_s):
+                sent = await _body(request, config.max_body_bytes)
+        except TimeoutError:
+            return _refusal(DeadlineExceeded(f"the body did not come within {body_s:g} s"), 408, _CLOSE)
         except KvwireError as error:
-            return _refusal(error)
-        return _Reply(stream, turns.give_back, lines=body.stream)
+            return _refusal(error, headers=_CLOSE)
+        try:
+            body = AskBody.parse(sent)
+            return _Reply(assistant, assistant.stream(**body.arguments()), turns, lines=body.stream)
+        except Exception as error:
+            return _refusal(_known(error))
 
     async def healthz(request: Request) -> Response:
         bundle = assistant.bundle
@@ -59,67 +82,111 @@ def make_app(assistant: Assistant, config: ApiConfig) -> Starlette:
             }
         )
 
-    return Starlette(
+    app = Starlette(
         routes=[Route("/v1/ask", ask, methods=["POST"]), Route("/healthz", healthz, methods=["GET"])],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+        middleware=[Middleware(_LoopbackOnly)],
+        exception_handlers={HTTPException: _no_such_call},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _LoopbackOnly:
+    """Refuses requests that name another host: a page of another origin may have had its name point here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _LOOPBACK.fullmatch(Headers(scope=scope).get("host", "")) is None:
+            await _refusal(InvalidRequest("the Host header names no loopback address"))(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _no_such_call(request: Request, error: Exception) -> Response:
+    """An unknown path, or a wrong method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _refusal(NotFound("there is no such path; there are POST /v1/ask and GET /healthz"))
+    allowed = (error.headers or {}).get("Allow", "another method")
+    return _refusal(
+        InvalidRequest(f"this path takes {allowed}"), error.status_code, dict(error.headers or {})
     )
 
 
 class _Reply(Response):
-    """Runs one stream and sends what comes of it; gives the turn back whatever happens."""
+    """Waits for a turn, runs one stream and sends what comes of it, as long as the caller is there."""
 
-    def __init__(self, stream: AnswerStream, give_back: Callable[[], None], lines: bool) -> None:
+    def __init__(self, assistant: Assistant, stream: AnswerStream, turns: Turns, lines: bool) -> None:
         super().__init__()
-        self._stream, self._give_back, self._lines = stream, give_back, lines
-        self._stopped = False
+        self._cloud = assistant.config.cloud.address
+        self._stream, self._turns, self._lines = stream, turns, lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.ensure_future(self._answer(Request(scope, receive), send))
+        answering = asyncio.ensure_future(self._answer(scope, receive, send))
+        leaving = asyncio.ensure_future(_left(receive))
         try:
-            await asyncio.shield(work)
-        finally:
-            self._stopped = True
-            if not work.done():  # cancelled: the Receiver is free only when its step is over
-                await asyncio.wait([work])
-            self._give_back()
-
-    async def _answer(self, request: Request, send: Send) -> None:
-        """Nothing is sent before the first piece, so that an error until then has a status of its own."""
-        scope, receive = request.scope, request.receive
-        begun = False
-        try:
-            piece = await asyncio.to_thread(next, self._stream, None)
-            if self._lines:
-                headers = [
-                    (b"content-type", b"application/jsonl; charset=utf-8"),
-                    (b"cache-control", b"no-store"),
-                ]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                begun = True
-            while piece is not None:
-                if self._stopped or await request.is_disconnected():
-                    return
-                if self._lines:
-                    await send(_line({"piece": piece}))
-                piece = await asyncio.to_thread(next, self._stream, None)
-            answer = self._stream.answer.to_dict()
-            if self._lines:
-                await send(_line({"answer": answer}, more=False))
-            else:
-                await JSONResponse(answer)(scope, receive, send)
-        except Exception as error:
-            known = _known(error)
-            if begun:
-                await send(_line(error_object(known), more=False))
-            else:
-                await _refusal(known)(scope, receive, send)
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stream.close()
+            answering.cancel()
+            leaving.cancel()
+            await asyncio.wait((answering, leaving))
+        if not answering.cancelled():
+            answering.result()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Nothing is sent before the first piece, so that an error until then has a status of its own."""
+        begun = False
+
+        async def line(value: dict[str, Any], more: bool = True) -> None:
+            nonlocal begun
+            if not begun:
+                await send({"type": "http.response.start", "status": 200, "headers": _LINES})
+                begun = True
+            body = (json.dumps(value, ensure_ascii=False) + "\n").encode()
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+        try:
+            async with self._turns.taken():
+                while (piece := await self._next()) is not None:
+                    if self._lines:
+                        await line({"piece": piece})
+            answer = self._stream.answer
+            if not answer.answered:
+                status, told = unanswered(answer, self._cloud)
+                await JSONResponse(told, status)(scope, receive, send)
+            elif self._lines:
+                await line({"answer": answer.to_dict()}, more=False)
+            else:
+                await JSONResponse(answer.to_dict())(scope, receive, send)
+        except Exception as error:
+            if begun:
+                await line(error_object(_known(error)), more=False)
+            else:
+                await _refusal(_known(error))(scope, receive, send)
+
+    async def _next(self) -> str | None:
+        """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
+        step = asyncio.ensure_future(asyncio.to_thread(next, self._stream, None))
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.gather(step, return_exceptions=True)
+            raise
 
 
-def _line(value: dict[str, Any], more: bool = True) -> dict[str, Any]:
-    body = (json.dumps(value, ensure_ascii=False) + "\n").encode()
-    return {"type": "http.response.body", "body": body, "more_body": more}
+_LINES: Final = [
+    (b"content-type", b"application/jsonl; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+]
+
+
+async def _left(receive: Receive) -> None:
+    """Ends when the caller has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _known(error: Exception) -> KvwireError:
@@ -150,8 +217,10 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _refusal(error: KvwireError) -> Response:
-    headers = {}
+def _refusal(
+    error: KvwireError, status: int | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    headers = dict(headers or {})
     if isinstance(error, Busy | Draining):
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-    return JSONResponse(error_object(error), status_of(error), headers)
+    return JSONResponse(error_object(error), status or status_of(error), headers)

@@ -99,6 +99,8 @@ class Assistant:
         plan: Plan | None = None,
         max_bytes: int | None = None,
         choices: Sequence[str] = (),
+        guess: bool = False,
+        require_fused: bool = False,
     ) -> Answer:
         """Answer a question. As `stream`, but all at once."""
         stream = self.stream(
@@ -113,6 +115,8 @@ class Assistant:
             plan=plan,
             max_bytes=max_bytes,
             choices=choices,
+            guess=guess,
+            require_fused=require_fused,
         )
         for _ in stream:
             pass
@@ -131,8 +135,13 @@ class Assistant:
         plan: Plan | None = None,
         max_bytes: int | None = None,
         choices: Sequence[str] = (),
+        guess: bool = False,
+        require_fused: bool = False,
     ) -> AnswerStream:
-        """Answer a question in pieces. Work begins at the first piece.
+        """Answer a question in pieces. Work begins at the first piece; the text ends with its first line.
+
+        A question about a document of the cloud that gets neither a slice nor a relayed text is not answered: no text
+        is generated, and `Answer.answered` is False.
 
         Args:
             question: what to answer; both sides read it. None where `sections` hold it.
@@ -149,12 +158,16 @@ class Assistant:
                 configured.
             choices: 2 to 10 that the question is asked with, in the words that bundles for shared prompts are trained
                 on; the reply is then "The correct answer is A." or another letter, and `Answer.choice` its index.
+            guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
+            require_fused: whatever is asked is answered from a whole slice or not at all.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
-                of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud gives a
-                receiver-only answer with the reason.
+                of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud stands as the
+                reason of a receiver-only answer, or of none.
         """
+        if require_fused and (guess or source == "receiver-only"):
+            raise InvalidRequest("a fused answer is required, so nothing else can be asked for")
         prompt = _sections(_asked(question, choices), document, sections, notes)
         self.client.limits.check_sections(prompt)
         share = self.config.share
@@ -185,8 +198,11 @@ class Assistant:
             max_new_tokens=tokens,
             deadline_s=deadline_s,
             max_bytes=max_bytes,
-            relay=share.relay and reason == NO_PLAN,
+            relay=share.relay and reason == NO_PLAN and not require_fused,
             choices=len(choices),
+            alone=source == "receiver-only"
+            or guess
+            or not (require_fused or any(s.visibility is Visibility.CLOUD for s in prompt)),
         )
         return AnswerStream(self.receiver, self.client, self._turn, ask)
 
@@ -225,6 +241,8 @@ def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:
 
 
 def _asked(question: str | None, choices: Sequence[str]) -> str | None:
+    if question is not None and not question.strip():
+        raise InvalidRequest("there is no question")
     if not choices:
         return question
     if question is None:
@@ -245,6 +263,16 @@ def _sections(
         prompt.append(Section(Role.DOCUMENT, Visibility.EDGE, text=notes))
     if question is not None:
         prompt.append(Section(Role.QUESTION, Visibility.SHARED, text=question))
-    if not any(section.role is Role.QUESTION for section in prompt):
+    if not any(section.role is Role.QUESTION and (section.text or "").strip() for section in prompt):
         raise InvalidRequest("there is no question")
+    for section in prompt:
+        _check_text(section.text or section.document_id or "", str(section.role))
     return tuple(prompt)
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse half a surrogate pair: neither JSON nor a command line keeps it out, and it is in no encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the {what} is not Unicode at character {error.start}") from error

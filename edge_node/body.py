@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, Answer
+from edge_node.unanswered import explained
 from fuser.config import BadConfig, from_dict
 from kvwire.errors import (
     AccessDenied,
@@ -33,6 +35,8 @@ _STATUS: Final[tuple[tuple[type[KvwireError], int], ...]] = (
     (Busy, 503),
     (Draining, 503),
 )
+_UNANSWERED: Final = {"DEADLINE_EXCEEDED": 504, NO_PLAN: 422, NOTHING_TO_SHARE: 422, "RELAY_DISABLED": 422}
+"""What time did not allow; what asking again does not mend. Anything else is a service that is not there: 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class AskBody:
     plan: what of the slice is sent, and how; left out, as the edge is configured or picks.
     max_bytes: cap on the payload of the slice, 0 is none; left out, as the edge is configured.
     choices: 2 to 10 to pick from; the answer names a letter.
+    guess: let the Receiver guess where there is no slice of the document.
+    require_fused: no answer but from a whole slice.
     stream: JSON lines, one a piece, then the answer; otherwise one JSON object.
     """
 
@@ -60,6 +66,8 @@ class AskBody:
     plan: Plan | None = None
     max_bytes: int | None = None
     choices: tuple[str, ...] = ()
+    guess: bool = False
+    require_fused: bool = False
     stream: bool = False
 
     @classmethod
@@ -67,10 +75,13 @@ class AskBody:
         """Read JSON strictly.
 
         Raises:
-            InvalidRequest: no JSON, or a key that is unknown, missing or of a wrong type; the key is named.
+            InvalidRequest: no JSON, a text that is not Unicode, or a key that is unknown, missing or of a wrong type;
+                the key is named.
         """
         try:
-            return from_dict(cls, json.loads(body))
+            value = json.loads(body)
+            json.dumps(value, ensure_ascii=False).encode()  # JSON can spell half a surrogate pair
+            return from_dict(cls, value)
         except (BadConfig, ValueError, RecursionError) as error:
             raise InvalidRequest(f"the body: {error}"[:500]) from error
 
@@ -89,6 +100,8 @@ class AskBody:
             "plan": self.plan,
             "max_bytes": self.max_bytes,
             "choices": self.choices,
+            "guess": self.guess,
+            "require_fused": self.require_fused,
         }
 
 
@@ -101,3 +114,12 @@ def error_object(error: KvwireError) -> dict[str, Any]:
     """An error as JSON: the catalogue's reason, what happened, and names and numbers about it."""
     entry = entry_of(type(error))
     return {"error": {"reason": entry.reason, "message": str(error), "metadata": error.metadata()}}
+
+
+def unanswered(answer: Answer, cloud: str) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and the JSON of a question that got no answer; the whole account stands beside the error.
+
+    `cloud`: its address, to be named.
+    """
+    error: dict[str, Any] = {"reason": answer.reason, "message": explained(answer, cloud), "metadata": {}}
+    return _UNANSWERED.get(answer.reason or "", 503), {"error": error, "answer": answer.to_dict()}

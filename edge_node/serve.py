@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_node.api import make_app
 from edge_node.assistant import Assistant
 from edge_node.config import EdgeConfig, split_address
 
 _GRACE_S = 20
+_HEAD_S = 10.0
 
 
 def serve(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
     """Load the Receiver, listen, and return after a signal once requests in flight are answered."""
     host, port = split_address(config.api.listen)
     with Assistant.from_config(config) as assistant:
-        app = make_app(assistant, config.api)
-        _Server(
-            uvicorn.Config(
-                app,
-                host=host,
-                port=port,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_S,
-            ),
-            ready,
-        ).run()
+        server = make_server(make_app(assistant, config.api), ready)
+        server.run(sockets=[socket.create_server((host, port))])
+
+
+def make_server(app: ASGIApp, ready: Callable[[str], None] | None = None) -> uvicorn.Server:
+    """A server of `app`, to be run with bound sockets; `ready` is told the first one's address when it listens."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    return _Server(config, ready)
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 with a head of at most 64 KiB that comes in time; uvicorn has no time limit for a connection's first."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(_HEAD_S, self._check_head)
+
+    def _check_head(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):

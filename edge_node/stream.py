@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from edge_node.answer import FUSED, RECEIVER_ONLY, RELAYED, Answer
 from edge_node.channel import Traffic
+from edge_node.line import FirstLine
 from edge_node.link import Estimate
 from edge_node.sync import Client, SharedSlice
 from fuser.data.choice import LETTERS, named
 from kvwire.errors import (
     AccessDenied,
     BadPayload,
+    Cancelled,
     IncompatiblePeer,
     InvalidRequest,
     KvwireError,
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from fuser.receiver import Draft, Receiver
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
-"""Errors that the caller can mend; any other leads to a receiver-only answer that says so."""
+"""Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,8 @@ class Ask:
 
     kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was
     picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own
-    answer, as there is no slice. choices: how many there are to pick from.
+    answer, as there is no slice. choices: how many there are to pick from. alone: without a slice the Receiver may
+    answer by itself; else nothing is generated.
     """
 
     sections: tuple[Section, ...]
@@ -57,6 +62,7 @@ class Ask:
     max_bytes: int = 0
     relay: bool = False
     choices: int = 0
+    alone: bool = True
 
 
 class AnswerStream:
@@ -71,8 +77,10 @@ class AnswerStream:
         self._shared: SharedSlice | None = None
         self._summary: SliceSummary | None = None
         self._relay = Traffic()
+        self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
         self._started = time.monotonic()
+        self._closed = threading.Event()
         self._pieces = self._run()
 
     @property
@@ -99,8 +107,17 @@ class AnswerStream:
         self.close()
 
     def close(self) -> None:
-        """Stop: nothing more is generated, and a slice on its way is cancelled."""
-        self._pieces.close()
+        """Stop, from any thread: what the cloud was asked for is cancelled, and no step of the Receiver begins.
+
+        Where another thread waits for a piece, it gets `Cancelled` as soon as the step under way is over.
+        """
+        self._closed.set()
+        if self._shared is not None:
+            self._shared.close()
+        if self._relaying is not None:
+            self._relaying.cancel()
+        with contextlib.suppress(ValueError):  # another thread runs it, and will see that it is closed
+            self._pieces.close()
 
     def _run(self) -> Generator[str, None, None]:
         self._started = time.monotonic()
@@ -108,32 +125,36 @@ class AnswerStream:
         if self._ask.relay:
             reply, reason = self._relayed()
             if reply is not None:
+                text = FirstLine().add(reply.text)
                 first_s = self._since(self._started)
-                yield reply.text
+                if text:
+                    yield text
                 self._timings |= {f"cloud_{name}": seconds for name, seconds in reply.timings.items()}
                 self._timings["total"] = self._since(self._started)
-                self._answer = self._account(reply.text, reply.tokens, reason, first_s, RELAYED)
+                self._answer = self._account(text, reply.tokens, reason, first_s, RELAYED)
                 return
         draft, reason = self._draft(reason)
         begun = time.monotonic()
         first: float | None = None
-        text: list[str] = []
-        generated = draft.generate(self._ask.max_new_tokens)
-        while True:
-            with self._turn:
-                piece = next(generated, None)
-            if piece is None:
-                break
-            piece = piece if text else piece.lstrip()  # the blank that parts an answer from its prompt
-            if not piece:
-                continue
-            first = self._since(self._started) if first is None else first
-            text.append(piece)
-            yield piece
-        self._timings |= {"generate": self._since(begun), "total": self._since(self._started)}
+        text = ""
+        tokens = 0
+        if draft is not None:
+            line, generated = FirstLine(), draft.generate(self._ask.max_new_tokens)
+            while not line.ended:
+                with self._step():
+                    piece = next(generated, None)
+                if piece is None:
+                    break
+                if said := line.add(piece):
+                    first = self._since(self._started) if first is None else first
+                    text += said
+                    yield said
+            tokens = len(draft.tokens)
+            self._timings["generate"] = self._since(begun)
+        self._timings["total"] = self._since(self._started)
         first = self._timings["total"] if first is None else first
         source = FUSED if self._summary is not None else RECEIVER_ONLY
-        self._answer = self._account("".join(text), len(draft.tokens), reason, first, source)
+        self._answer = self._account(text, tokens, reason, first, source, answered=draft is not None)
 
     def _relayed(self) -> tuple[RelayReply | None, str | None]:
         """The Sharer's own answer, and why there is no slice; none where the relay failed, and why."""
@@ -146,19 +167,30 @@ class AnswerStream:
                 max_bytes=ask.max_bytes,
                 deadline_s=ask.deadline_s,
                 traffic=self._relay,
+                begun=self._relay_begun,
             )
         except RAISED:
             raise
         except KvwireError as error:
+            if self._closed.is_set():
+                raise
             return None, entry_of(type(error)).reason
         return reply, ask.reason
 
-    def _draft(self, reason: str | None) -> tuple[Draft, str | None]:
-        """A draft to generate from, and why it is the Receiver's alone: `reason` where no slice is asked for."""
+    def _relay_begun(self, call: Future[RelayReply]) -> None:
+        self._relaying = call
+        if self._closed.is_set():
+            call.cancel()
+
+    def _draft(self, reason: str | None) -> tuple[Draft | None, str | None]:
+        """A draft to generate from, and why it is the Receiver's alone: `reason` where no slice is asked for.
+
+        None where there is no slice and the Receiver may not answer alone.
+        """
         ask = self._ask
         draft = self._begun()  # a prompt that cannot fit is refused before anything is asked for
         if ask.kind is None:
-            return self._prefilled(draft, None), reason
+            return self._prefilled(draft, None) if ask.alone else None, reason
         self._shared = shared = self._client.share(
             ask.sections,
             self._receiver.bundle,
@@ -175,18 +207,29 @@ class AnswerStream:
         except RAISED:
             raise
         except KvwireError as error:
+            if self._closed.is_set():
+                raise
             self._timings["slice"] = self._since(self._started)
-            return self._prefilled(self._begun(), None), entry_of(type(error)).reason
+            reason = entry_of(type(error)).reason
+            return self._prefilled(self._begun(), None) if ask.alone else None, reason
         finally:
             shared.close()
 
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[None]:
+        """One step of the Receiver. Raises Cancelled where the stream was closed meanwhile."""
+        with self._turn:
+            if self._closed.is_set():
+                raise Cancelled("the stream was closed")
+            yield
+
     def _begun(self) -> Draft:
         """A new draft: one that has taken a part of a slice in is never used without the rest."""
-        with self._turn:
+        with self._step():
             return self._receiver.begin(self._ask.sections)
 
     def _prefilled(self, draft: Draft, kind: SliceKind | None) -> Draft:
-        with self._turn:
+        with self._step():
             began = time.monotonic()
             draft.prefill(kind)
         self._spend("receiver_prefill", began)
@@ -203,7 +246,7 @@ class AnswerStream:
             if isinstance(part, SliceSummary):
                 return part
             try:
-                with self._turn:
+                with self._step():
                     taken = time.monotonic()
                     if isinstance(part, SliceHeader):
                         draft.receive(part, self._ask.plan)
@@ -213,7 +256,15 @@ class AnswerStream:
             except ValueError as error:
                 raise BadPayload("the slice does not fit the Receiver's prompt") from error
 
-    def _account(self, text: str, tokens: int, reason: str | None, first_s: float, source: str) -> Answer:
+    def _account(
+        self,
+        text: str,
+        tokens: int,
+        reason: str | None,
+        first_s: float,
+        source: str,
+        answered: bool = True,
+    ) -> Answer:
         ask, summary = self._ask, self._summary
         stream = self._shared.stream if self._shared else None
         if summary is not None:
@@ -224,7 +275,8 @@ class AnswerStream:
             text=text,
             tokens=tokens,
             source=source,
-            abstained=source == FUSED and text.strip() == self._receiver.bundle.config.abstain != "",
+            answered=answered,
+            abstained=source == FUSED and text == self._receiver.bundle.config.abstain != "",
             choice=_choice(text, ask.choices),
             reason=reason,
             document=ask.document,

@@ -6,7 +6,9 @@ import asyncio
 import atexit
 import queue
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edge_node.channel import Traffic
@@ -72,8 +74,9 @@ class Client:
         max_bytes: int = 0,
         deadline_s: float | None = None,
         traffic: Traffic | None = None,
+        begun: Callable[[Future[RelayReply]], None] | None = None,
     ) -> RelayReply:
-        """As `AsyncClient.relay`."""
+        """As `AsyncClient.relay`. `begun` is given the call, which any thread may cancel: raises Cancelled."""
         return self._run(
             self._client.relay(
                 sections,
@@ -82,7 +85,8 @@ class Client:
                 max_bytes=max_bytes,
                 deadline_s=deadline_s,
                 traffic=traffic,
-            )
+            ),
+            begun,
         )
 
     @property
@@ -113,8 +117,14 @@ class Client:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _run(self, work: Coroutine[Any, Any, T], begun: Callable[[Future[T]], None] | None = None) -> T:
+        call = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if begun is not None:
+            begun(call)
+        try:
+            return call.result()
+        except FutureCancelled as error:
+            raise Cancelled("the call was cancelled") from error
 
 
 class SharedSlice:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from kvwire.errors import Busy
 
@@ -16,8 +18,9 @@ class Turns:
         self._here = 0
         self._lock = asyncio.Lock()
 
-    async def take(self) -> None:
-        """Wait for a turn; every turn taken must be given back.
+    @contextlib.asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """Wait for a turn and hold it. Whoever is cancelled meanwhile leaves the queue.
 
         Raises:
             Busy: too many wait already.
@@ -26,12 +29,7 @@ class Turns:
             raise Busy(self._retry_after_s)
         self._here += 1
         try:
-            await self._lock.acquire()
-        except BaseException:
+            async with self._lock:
+                yield
+        finally:
             self._here -= 1
-            raise
-
-    def give_back(self) -> None:
-        """Let the next one go on."""
-        self._here -= 1
-        self._lock.release()

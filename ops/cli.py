@@ -1,6 +1,7 @@
 """The command line `kvwire`: the one place that turns errors into exit codes.
 
-Exit codes: 0 done; 1 it did not work (the reason is on standard error); 2 wrong use; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 it did not work (the reason is on standard error); 2 wrong use; 3 a question that got
+no answer (`kvwire ask`); 130 stopped by Ctrl-C.
 """
 
 import logging

@@ -6,9 +6,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+
+from kvwire.identity import PeerRole
+from ops.finding import Finding, State, looked
+from ops.node_check import node_findings, role_of
 
 GIB = 1 << 30
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "grpcio", "protobuf", "zstandard", "xxhash")
@@ -19,56 +21,57 @@ _EXTRAS = {
 }
 
 
-class State(StrEnum):
-    """How good a finding is; BAD makes the command fail."""
+def examine(config: Path | None = None) -> list[Finding]:
+    """Look at everything; a look that fails is itself a finding, never an exception.
 
-    GOOD = "ok"
-    NOTE = "note"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    state: State
-    what: str
-    found: str
-
-    def to_dict(self) -> dict[str, str]:
-        """As plain JSON."""
-        return {"state": str(self.state), "what": self.what, "found": self.found}
-
-
-def examine(edge_config: Path | None = None) -> list[Finding]:
-    """Look at everything; a look that fails is itself a finding, never an exception."""
-    looks: list[Callable[[], Iterator[Finding]]] = [_python, _packages, _device, _models, _bundle, _room]
-    if edge_config is not None:
-        looks.append(lambda: _cloud(edge_config))
+    `config`: a cloud.toml or an edge.toml; what it names is looked at too, and its node's packages must be there.
+    """
     findings: list[Finding] = []
-    for look in looks:
+    role: PeerRole | None = None
+    if config is not None:
         try:
-            findings.extend(look())
-        except Exception as error:  # whatever is broken here is what the person wants to know
-            findings.append(Finding(State.BAD, look.__name__.strip("_"), f"{type(error).__name__}: {error}"))
+            role = role_of(config)
+        except (ValueError, OSError) as error:
+            findings.append(Finding(State.BAD, "config", str(error), "name a cloud.toml or an edge.toml"))
+    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "python": _python,
+        "packages": lambda: _packages(role),
+        "device": _device,
+        "models": _models,
+        "demo bundle": _bundle,
+        "room": _room,
+    }
+    for what, look in looks.items():
+        findings.extend(looked(what, look))
+    if config is not None and role is not None:
+        findings.extend(node_findings(config, role))
     return findings
 
 
 def _python() -> Iterator[Finding]:
     state = State.GOOD if sys.version_info >= (3, 11) else State.BAD
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    yield Finding(state, "python", found)
+    yield Finding(state, "python", found, "" if state is State.GOOD else "install Python 3.11 or later")
 
 
-def _packages() -> Iterator[Finding]:
+def _packages(role: PeerRole | None) -> Iterator[Finding]:
     for name in ("kvwire", *_NEEDED):
-        version = _version(name)
-        yield Finding(State.GOOD if version else State.BAD, name, version or "not installed")
+        yield _package(name, State.BAD, "pip install kvwire")
     for extra, names in _EXTRAS.items():
+        needed = role is not None and extra == str(role)
+        use = (
+            "the demo and its certificates"
+            if extra == "demo"
+            else f"this machine if it is to be a {extra} node"
+        )
         for name in names:
-            version = _version(name)
-            hint = f"not installed; pip install 'kvwire[{extra}]' if this machine is to be a {extra} node"
-            yield Finding(State.GOOD if version else State.NOTE, name, version or hint)
+            then = f"pip install 'kvwire[{extra}]'" + ("" if needed else f", for {use}")
+            yield _package(name, State.BAD if needed else State.NOTE, then)
+
+
+def _package(name: str, missing: State, then: str) -> Finding:
+    version = _version(name)
+    return Finding(State.GOOD, name, version) if version else Finding(missing, name, "not installed", then)
 
 
 def _version(name: str) -> str | None:
@@ -95,8 +98,12 @@ def _models() -> Iterator[Finding]:
 
     for name, model in KNOWN_MODELS.items():
         ready = is_converted(model_directory(name), model)
-        found = "in the cache" if ready else f"not in the cache; kvwire models fetch {name}"
-        yield Finding(State.GOOD if ready else State.NOTE, name, found)
+        if ready:
+            yield Finding(State.GOOD, name, "in the cache")
+        else:
+            yield Finding(
+                State.NOTE, name, "not in the cache", f"kvwire models fetch {name}, where it is wanted"
+            )
 
 
 def _bundle() -> Iterator[Finding]:
@@ -104,7 +111,9 @@ def _bundle() -> Iterator[Finding]:
     from ops.demo.pair import BUNDLE
 
     if not BUNDLE.is_dir():
-        yield Finding(State.NOTE, "demo bundle", "not shipped with this installation")
+        yield Finding(
+            State.NOTE, "demo bundle", "not shipped with this installation", "train one: docs/training.md"
+        )
         return
     bundle = Bundle.load(BUNDLE)
     slices = ", ".join(sorted(bundle.kinds))
@@ -118,29 +127,18 @@ def _room() -> Iterator[Finding]:
 
     memory = _free_memory_bytes()
     if memory is not None:
-        state = State.GOOD if memory >= 6 * GIB else State.NOTE
-        yield Finding(state, "free memory", f"{memory / GIB:.1f} GiB (the demo takes about 6)")
+        found = f"{memory / GIB:.1f} GiB (the demo takes about 6)"
+        yield _enough("free memory", memory >= 6 * GIB, found, "end other programs")
     place = cache_directory()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    state = State.GOOD if free >= 4 * GIB else State.NOTE
-    yield Finding(state, "free disk", f"{free / GIB:.1f} GiB under {place} (the demo pair takes about 3.5)")
+    found = f"{free / GIB:.1f} GiB under {place} (the demo pair takes about 3.5)"
+    yield _enough("free disk", free >= 4 * GIB, found, "make room, or set KVWIRE_CACHE to another place")
 
 
-def _cloud(edge_config: Path) -> Iterator[Finding]:
-    from edge_node import Client, EdgeConfig
-    from fuser.bundle import Bundle
-
-    config = EdgeConfig.load(edge_config)
-    with Client(config) as client:
-        offer = client.describe(deadline_s=10.0)
-    what = f"cloud {config.cloud.address}"
-    yield Finding(State.GOOD, what, f"answers; Sharer {offer.sharer.name}")
-    mine = Bundle.load(config.receiver.bundle).hash
-    known = mine in {bundle.bundle_hash for bundle in offer.bundles}
-    found = f"{mine[:12]} is known there" if known else f"{mine[:12]} is not among the cloud's bundles"
-    yield Finding(State.GOOD if known else State.BAD, "edge bundle", found)
+def _enough(what: str, enough: bool, found: str, then: str) -> Finding:
+    return Finding(State.GOOD, what, found) if enough else Finding(State.NOTE, what, found, then)
 
 
 def _free_memory_bytes() -> int | None:

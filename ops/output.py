@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
-console = Console()
-progress_console = Console(stderr=True)
+console = Console(markup=False, emoji=False)
+"""Prints text as it is: questions, documents' names and paths may look like markup."""
+progress_console = Console(stderr=True, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
@@ -52,7 +54,7 @@ def write_report(
     if json_out == "-":
         print_json(report)
     else:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, highlight=False, soft_wrap=True)
         if json_out is not None:
             _write(Path(json_out), json.dumps(report, indent=2, ensure_ascii=False))
     if markdown_out is not None:
@@ -65,10 +67,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
-    """A table for a person; cells are printed as they are, without markup."""
+    """A table for a person; cells are printed as they are, whole and without markup."""
     made = Table(*columns, title=title, title_justify="left", header_style="bold")
     for row in rows:
-        made.add_row(*(_escape(str(cell)) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell), overflow="fold") for cell in row))
     return made
 
 
@@ -79,10 +81,4 @@ def print_mapping(values: Mapping[str, object], as_json: bool) -> None:
         return
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
-        console.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+        console.print(f"{name:<{width}}  {value}", highlight=False, soft_wrap=True)

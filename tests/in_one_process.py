@@ -28,6 +28,11 @@ class LocalAnswer:
     text: str
 
 
+def first_line(text: str) -> str:
+    """What of a generated text is the answer, said again without the code that cuts it."""
+    return text.strip().partition("\n")[0].rstrip()
+
+
 def cache_of(draft: "Draft") -> tuple[list["Tensor"], list["Tensor"]]:
     """A copy of the draft's keys and values, layer by layer; empty where nothing is prefilled yet."""
     layers = draft.cache.layers

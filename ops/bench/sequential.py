@@ -1,7 +1,8 @@
 """Both models in one process, one after the other, as Cache-to-Cache is run (arXiv 2510.03215): a baseline in time.
 
 The Sharer's whole forward pass with the logits of every position, the cut, the Receiver's whole forward pass with
-logits, the fusing, then tokens. What is cut and how it is taken in is the service's own code, without codec and wire.
+logits, the fusing, then tokens up to the end of the first line. What is cut and how it is taken in is the service's own
+code, without codec and wire.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_node.line import FirstLine
 from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 
@@ -96,11 +98,14 @@ class Sequential:
         draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail))
         for segment in segments:
             draft.add(segment)
-        pieces = draft.generate(max_new_tokens)
-        text = next(pieces, "")
-        first_s = time.monotonic() - began
-        text += "".join(pieces)
-        return Timed(text, first_s, time.monotonic() - began)
+        line, text, first_s = FirstLine(), "", 0.0
+        for piece in draft.generate(max_new_tokens):
+            text += line.add(piece)
+            first_s = first_s or (time.monotonic() - began if text else 0.0)
+            if line.ended:
+                break
+        total_s = time.monotonic() - began
+        return Timed(text, first_s or total_s, total_s)
 
 
 def _withheld(section: Section) -> Section:

@@ -50,6 +50,13 @@ def ask(
         typer.Option(help="One of 2 to 10 to pick from; give it once for each. The answer names a letter."),
     ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Ask the cloud nothing.")] = False,
+    guess: Annotated[
+        bool,
+        typer.Option("--guess", help="Without a slice of the document, show what the Receiver guesses."),
+    ] = False,
+    require_fused: Annotated[
+        bool, typer.Option("--require-fused", help="No answer but from a whole slice, whatever is asked.")
+    ] = False,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at most.")] = None,
     max_bytes: Annotated[
         int | None, typer.Option(min=0, help="Bytes of the slice at most; 0 is no cap.")
@@ -61,8 +68,14 @@ def ask(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask one question from this machine, as an edge."""
+    """Ask one question from this machine, as an edge. The answer is one line.
+
+    Exits with 3 where there is no answer: a document was asked about and no slice of it could be had. Standard
+    output is then empty (with --json it has the whole account), and standard error says why and what to do.
+    """
     from edge_node import Assistant
+    from edge_node.answer import RECEIVER_ONLY
+    from edge_node.unanswered import explained
 
     with Assistant.from_config(config) as assistant:
         usual = assistant.config.share.configured
@@ -77,22 +90,38 @@ def ask(
             max_bytes=max_bytes,
             source="receiver-only" if alone else "auto",
             choices=choice or (),
+            guess=guess,
+            require_fused=require_fused,
         )
+        may_guess = guess and document is not None and not alone
+        at_once = not (
+            as_json or may_guess
+        )  # what may be a guess is shown once it is known whether it is one
         for piece in stream:
-            if not as_json:
+            if at_once:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
         answer = stream.answer
+        cloud = assistant.config.cloud.address
     if as_json:
         print_json(answer.to_dict())
+    if not answer.answered:
+        other = "" if require_fused else "; --guess shows what the Receiver guesses"
+        sys.stderr.write(f"kvwire: no answer ({answer.reason}): {explained(answer, cloud)}{other}\n")
+        raise typer.Exit(3)
+    if as_json:
         return
-    sys.stdout.write("\n")
+    if may_guess and answer.source == RECEIVER_ONLY:
+        sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
+    sys.stdout.write("\n" if at_once else f"{answer.text}\n")
     named = f"choice: {choice[answer.choice]}, " if choice and answer.choice is not None else ""
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
     picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
     abstained = ", the Receiver abstains" if answer.abstained else ""
     account = f"{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
-    console.print(f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim")
+    console.print(
+        f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim", soft_wrap=True
+    )
 
 
 def _say_listening(address: str, as_json: bool) -> None:

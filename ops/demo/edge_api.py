@@ -1,5 +1,6 @@
 """Asks an edge node's local HTTP API, with the standard library alone."""
 
+import contextlib
 import json
 import urllib.error
 import urllib.request
@@ -22,6 +23,8 @@ class EdgeApi:
     def ask(self, question: str, **more: Any) -> dict[str, Any]:
         """The answer as `edge_node.Answer.to_dict` gives it; `more` is the rest of `edge_node.body.AskBody`.
 
+        A question that got no answer gives the account of it: `answered` is false.
+
         Raises:
             AskFailed: an error of the service.
             OSError: no connection.
@@ -34,5 +37,7 @@ class EdgeApi:
         except urllib.error.HTTPError as error:
             with error:
                 text = error.read().decode("utf-8", "replace")
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                return dict(json.loads(text)["answer"])
             raise AskFailed(f"the edge answered {error.code}: {text[:500]}") from error
         return answer

@@ -11,24 +11,24 @@ from ops.demo.wire_check import WireCheck
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One answer: its first line, and whether it is right."""
+    """One answer, and whether it is right."""
 
     text: str
     right: bool
 
     @classmethod
     def of(cls, text: str, accepted: Iterable[str]) -> "Said":
-        """Judge what a Receiver generated. Only the first line counts: what follows is not the answer."""
-        line = text.strip().partition("\n")[0].strip()
-        return cls(line, is_right(line, accepted))
+        """Judge the text of an answer."""
+        return cls(text, is_right(text, accepted))
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One question.
 
-    fused_source: "fused", or "receiver-only" with `reason`. bytes_on_wire: messages both ways. payload_bytes:
-    of segments. positions: document positions that travelled, of `document_positions`.
+    fused: empty where there was no answer. fused_source: "fused", or "receiver-only" with `reason`.
+    bytes_on_wire: messages both ways. payload_bytes: of segments. positions: document positions that travelled, of
+    `document_positions`.
     """
 
     question: str

@@ -1,8 +1,8 @@
 """The demo's table and the lines below it, for a person."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ops.demo.report import Report, Row, Said
 
@@ -13,28 +13,34 @@ def show(report: Report, console: Console) -> None:
     """Print the table and what sums it up."""
     console.print(_table(report))
     count, right = len(report.rows), report.right
-    console.print(
-        f"[bold]right[/] of {count}: Receiver alone {right['alone']}, fused {right['fused']}, "
-        f"Receiver given the text {right['given_text']}"
-    )
     ratio = report.bf16_bytes / report.bytes_per_position if report.bytes_per_position else 0.0
-    console.print(
-        f"[bold]wire[/]: {report.bytes_on_wire:,} bytes both ways, "
-        f"{report.bytes_on_wire / max(count, 1):,.0f} a question, codec {report.codec}"
-    )
-    console.print(
-        f"[bold]bytes per shared token[/]: {report.bytes_per_position:,.0f}, against {report.bf16_bytes:,} "
-        f"for the Sharer's own KV in bf16 ({ratio:.1f} times fewer)"
-    )
-    console.print(
-        f"[bold]positions sent[/]: {report.positions:,} of {report.document_positions:,} document positions; "
-        "count each as if its token had been quoted"
-    )
-    console.print(f"[bold]first token[/]: {report.median_first_token_s:.2f} s (median of the fused answers)")
+    for name, told in (
+        (
+            "right",
+            f" of {count}: Receiver alone {right['alone']}, fused {right['fused']}, "
+            f"Receiver given the text {right['given_text']}",
+        ),
+        (
+            "wire",
+            f": {report.bytes_on_wire:,} bytes both ways, "
+            f"{report.bytes_on_wire / max(count, 1):,.0f} a question, codec {report.codec}",
+        ),
+        (
+            "bytes per shared token",
+            f": {report.bytes_per_position:,.0f}, against {report.bf16_bytes:,} "
+            f"for the Sharer's own KV in bf16 ({ratio:.1f} times fewer)",
+        ),
+        (
+            "positions sent",
+            f": {report.positions:,} of {report.document_positions:,} document positions; "
+            "count each as if its token had been quoted",
+        ),
+        ("first token", f": {report.median_first_token_s:.2f} s (median of the fused answers)"),
+    ):
+        console.print(Text.assemble((name, "bold"), told))
     console.print(_checked(report))
-    console.print(
-        f"[dim]{report.sharer} -> {report.receiver}, bundle {report.bundle[:12]}, {report.seconds:.0f} s[/]"
-    )
+    pair = f"{report.sharer} -> {report.receiver}, bundle {report.bundle[:12]}, {report.seconds:.0f} s"
+    console.print(Text(pair, style="dim"))
 
 
 def _table(report: Report) -> Table:
@@ -48,40 +54,43 @@ def _table(report: Report) -> Table:
     table.add_column("first\ntoken", justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(
-            escape(row.question),
+            Text(row.question),
             _said(row.alone),
             _fused(row),
             _said(row.given_text),
-            escape(row.right_answer),
+            Text(row.right_answer),
             f"{row.bytes_on_wire:,}",
             f"{row.time_to_first_token_s:.2f} s",
         )
     return table
 
 
-def _fused(row: Row) -> str:
+def _fused(row: Row) -> Text:
+    """What a slice gave; where there was none, why, and no text that could pass for an answer."""
     if row.fused_source == "fused":
         return _said(row.fused)
-    return f"{_said(row.fused)}\n[yellow]receiver-only: {escape(row.reason or '')}[/]"
+    return Text(f"no answer: {row.reason}", style="yellow")
 
 
-def _said(said: Said) -> str:
+def _said(said: Said) -> Text:
     text = said.text if len(said.text) <= _CELL_CHARS else said.text[: _CELL_CHARS - 3] + "..."
-    return f"[green]✓[/] {escape(text)}" if said.right else f"[red]✗[/] {escape(text)}"
+    return Text.assemble(("✓", "green") if said.right else ("✗", "red"), f" {text}")
 
 
-def _checked(report: Report) -> str:
+def _checked(report: Report) -> Text:
     wire = report.wire
     scope = f"{wire.messages} messages ({wire.bytes:,} bytes, before encryption) and {wire.segments} segments"
     if wire.passed:
-        return (
-            f"[bold green]checked[/]: no canary, no answer, no run of four words or four token ids of any of "
+        return Text.assemble(
+            ("checked", "bold green"),
+            f": no canary, no answer, no run of four words or four token ids of any of "
             f"{wire.documents} documents in {scope}; {wire.needles:,} byte strings looked for, and the same "
-            f"search found {wire.questions_seen} of {wire.questions} questions"
+            f"search found {wire.questions_seen} of {wire.questions} questions",
         )
-    if wire.found:
-        return f"[bold red]check FAILED[/]: in {scope} there is {escape('; '.join(wire.found))}"
-    return (
-        f"[bold red]check FAILED[/]: the search found {wire.questions_seen} of {wire.questions} questions that "
-        f"were sent, so it proves nothing ({scope})"
+    found = (
+        f"in {scope} there is {'; '.join(wire.found)}"
+        if wire.found
+        else f"the search found {wire.questions_seen} of {wire.questions} questions that were sent, "
+        f"so it proves nothing ({scope})"
     )
+    return Text.assemble(("check FAILED", "bold red"), f": {found}")

@@ -41,7 +41,7 @@ QUESTIONS: tuple[str, ...] = (
     "Where is the ledger, who wrote it, when was it written, and why does the bell ring twice? " * 6,
     "<|im_start|> what <|im_end|>",
     "e\u0301\u0301\u0301 n\u0303?",
-    " ",
+    " ! ",
     "مرحبا بالعالم؟",
 )
 

@@ -12,7 +12,7 @@ from kvwire.plan import WHOLE, Parts, Plan
 from kvwire.section import Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
 from tests.e2e.prompts import DOCUMENTS, PROMPTS, Prompt
-from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of
+from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of, first_line
 
 TOKENS = 12
 CASES = [
@@ -107,7 +107,8 @@ def test_every_bit_and_token_is_the_same(
     answer = assistant.ask(
         prompt.question, document=prompt.document, notes=prompt.notes, kind=kind, max_new_tokens=TOKENS
     )
-    assert (answer.source, answer.text, answer.tokens) == ("fused", text.lstrip(), len(draft.tokens))
+    assert (answer.source, answer.text) == ("fused", first_line(text))
+    assert answer.tokens <= len(draft.tokens) and (answer.tokens == len(draft.tokens) or "\n" in text.strip())
     assert answer.positions == local.cut.positions
 
 

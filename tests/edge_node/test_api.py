@@ -1,19 +1,36 @@
 """The local API over real HTTP: answers, JSON lines, errors with a reason and a fitting status, one at a time."""
 
+import asyncio
 import http.client
 import json
+import select
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
 from edge_node import Assistant
 from edge_node.api import make_app
 from edge_node.config import ApiConfig
+from edge_node.serve import make_server
+from edge_node.stream import AnswerStream
 from edge_node.turns import Turns
-from kvwire.errors import AccessDenied, Busy, IncompatiblePeer
+from fuser.receiver import Draft
+from kvwire.errors import (
+    AccessDenied,
+    Busy,
+    DeadlineExceeded,
+    Draining,
+    IncompatiblePeer,
+    InternalError,
+    KvwireError,
+    entry_of,
+)
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
 
 QUESTION = "Who keeps the spare key?"
@@ -41,19 +58,43 @@ class Api:
         is_json = "json" in found.get("content-type", "")
         return response.status, json.loads(text) if is_json else text, found
 
+    def begin(self, body: object, length: int | None = None) -> socket.socket:
+        """A question is sent over a socket of its own, and nobody reads yet. `length` is what is said of the body."""
+        sent = json.dumps(body).encode()
+        caller = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        head = (
+            f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {length or len(sent)}\r\n"
+        )
+        caller.sendall(b"POST /v1/ask HTTP/1.1\r\n" + head.encode() + b"\r\n" + sent)
+        return caller
+
+    def is_full(self, body: object) -> bool:
+        """Whether a question is turned away; one that has to wait leaves again."""
+        caller = self.begin(body)
+        answered, _, _ = select.select([caller], [], [], 0.5)
+        full = bool(answered) and caller.recv(100).startswith(b"HTTP/1.1 503 ")
+        caller.close()
+        return full
+
+
+@contextmanager
+def serving_api(assistant: Assistant, body_s: float = 10.0, max_waiting: int = 1) -> Iterator[Api]:
+    app = make_app(assistant, ApiConfig(max_body_bytes=20_000, max_waiting=max_waiting), body_s)
+    server, listener = make_server(app), socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    wait_until(lambda: server.started)
+    try:
+        yield Api(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
 
 @pytest.fixture
 def api(assistant: Assistant) -> Iterator[Api]:
-    app = make_app(assistant, ApiConfig(max_body_bytes=20_000, max_waiting=1))
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", access_log=False)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started)
-    yield Api(server.servers[0].sockets[0].getsockname()[1])
-    server.should_exit = True
-    thread.join(20)
+    with serving_api(assistant) as made:
+        yield made
 
 
 def test_a_question_gets_the_assistants_answer(api: Api, assistant: Assistant) -> None:
@@ -97,6 +138,11 @@ def test_a_context_that_the_caller_brings_is_read_here_and_sent_nowhere(
         ([], 400, "INVALID_REQUEST", ""),
         (b"{", 400, "INVALID_REQUEST", ""),
         (b"\xff", 400, "INVALID_REQUEST", ""),
+        (b'{"question": "a \\ud800 b"}', 400, "INVALID_REQUEST", "surrogates"),
+        (b'{"question": "Who?", "plan": {"codec": "\\udfff"}}', 400, "INVALID_REQUEST", "surrogates"),
+        (b'{"question": "Who?", "deadline_s": Infinity}', 400, "INVALID_REQUEST", "deadline"),
+        ({"question": ""}, 400, "INVALID_REQUEST", "there is no question"),
+        ({"question": "\n\u3000"}, 400, "INVALID_REQUEST", "there is no question"),
         (b"[" * 15_000, 400, "INVALID_REQUEST", ""),
         ({"question": QUESTION, "source": "cloud"}, 400, "INVALID_REQUEST", "source"),
         ({"question": QUESTION, "max_new_tokens": 0}, 400, "INVALID_REQUEST", "max_new_tokens"),
@@ -132,13 +178,76 @@ def test_the_clouds_refusals_have_a_status_of_their_own_also_for_a_stream(
 def test_a_page_in_a_browser_can_do_nothing(api: Api) -> None:
     body = {"question": QUESTION, "source": "receiver-only"}
     assert api.call(body, **{"Content-Type": "text/plain"})[0] == 400
-    assert api.call(body, Host="evil.example")[0] == 400
+    for host in ("evil.example", "localhost.evil.example", "127.0.0.1@evil.example:80", "[::1].evil.example"):
+        status, told, _ = api.call(body, Host=host)
+        assert (status, told["error"]["reason"]) == (400, "INVALID_REQUEST"), host
+    for host in ("localhost", "LOCALHOST:80", "127.0.0.1:7480", "[::1]:7480"):
+        assert api.call(body, Host=host)[0] == 200, host
 
 
 def test_health_says_what_runs_here(api: Api, assistant: Assistant) -> None:
     status, found, _ = api.call(b"", "GET", "/healthz")
     assert status == 200 and found["bundle"] == assistant.bundle.hash and found["status"] == "ok"
-    assert api.call(b"", "GET", "/v1/ask")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/v1/models", 404, "NOT_FOUND"),
+        ("POST", "/v1/ask/", 404, "NOT_FOUND"),
+        ("GET", "/", 404, "NOT_FOUND"),
+        ("GET", "/v1/ask", 405, "INVALID_REQUEST"),
+        ("DELETE", "/healthz", 405, "INVALID_REQUEST"),
+    ],
+)
+def test_a_call_that_is_not_there_is_refused_in_the_words_of_the_others(
+    api: Api, method: str, path: str, status: int, reason: str
+) -> None:
+    found, told, headers = api.call(b"", method, path)
+    assert (found, told["error"]["reason"]) == (status, reason)
+    assert set(told["error"]) == {"reason", "message", "metadata"}
+    assert ("allow" in headers) is (status == 405)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "status", "said"),
+    [
+        (Busy(60.0), 503, "no room now"),
+        (Draining(60.0), 503, "is shutting down"),
+        (InternalError(), 503, "its log says why"),
+        (DeadlineExceeded(), 504, "did not come in time"),
+    ],
+)
+def test_a_question_without_an_answer_has_a_status_of_its_own_and_the_whole_account(
+    api: Api, server: RunningServer, failure: KvwireError, status: int, said: str, stream: bool
+) -> None:
+    server.service.failures.append(failure)
+    body = {"question": QUESTION, "document": "note-1", "stream": stream}
+    found, told, _ = api.call(body)
+    assert found == status and set(told) == {"error", "answer"}
+    reason = entry_of(type(failure)).reason
+    assert told["error"]["reason"] == told["answer"]["reason"] == reason
+    assert said in told["error"]["message"]
+    assert (told["answer"]["answered"], told["answer"]["text"]) == (False, "")
+    server.service.failures.append(failure)
+    found, told, _ = api.call(body | {"guess": True, "stream": False})
+    assert (found, told["source"], told["reason"]) == (200, "receiver-only", reason) and told["text"]
+
+
+def test_a_cloud_that_is_not_there_is_named_and_what_to_do(cut_off: Assistant) -> None:
+    with serving_api(cut_off) as api:
+        status, told, _ = api.call({"question": QUESTION, "document": "note-1"})
+        assert (status, told["error"]["reason"]) == (503, "UNREACHABLE")
+        assert "127.0.0.1:1" in told["error"]["message"] and "kvwire doctor" in told["error"]["message"]
+        assert api.call({"question": QUESTION})[0] == 200  # the Receiver holds all of this one
+        assert api.call({"question": QUESTION, "require_fused": True})[0] == 503
+
+
+def test_what_asking_again_does_not_mend_has_another_status(api: Api) -> None:
+    status, told, _ = api.call({"question": QUESTION, "document": "note-1", "max_bytes": 1})
+    assert (status, told["error"]["reason"]) == (422, "NO_PLAN")
+    assert "BYTE_BUDGET" in told["error"]["message"]
 
 
 def test_more_requests_than_may_wait_are_told_to_come_again(api: Api, server: RunningServer) -> None:
@@ -178,21 +287,128 @@ def test_a_caller_who_goes_away_leaves_the_receiver_free(api: Api, server: Runni
     assert api.call({"question": QUESTION, "source": "receiver-only"})[0] == 200
 
 
-async def test_turns_are_given_out_in_order_and_bounded() -> None:
-    turns = Turns(max_waiting=1)
-    await turns.take()
-    import asyncio
+@pytest.mark.parametrize("leave", ["close", "half-close", "reset"])
+def test_callers_that_leave_free_their_places_at_once(
+    api: Api, server: RunningServer, leave: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has the turn and waits for its slice, one waits for the turn; there is room for no other."""
+    server.service.tamper = lambda parts: [*list(parts)[:1], 60.0]
+    body = {"question": QUESTION, "document": "note-1", "deadline_s": 50.0}
+    callers = [api.begin(body), api.begin(body)]
+    wait_until(lambda: bool(server.service.requests))
+    wait_until(lambda: api.is_full(body))
+    server.service.tamper = lambda parts: parts
+    for caller in callers:
+        if leave == "half-close":
+            caller.shutdown(socket.SHUT_WR)
+        elif leave == "reset":
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.close()
+        else:
+            caller.close()
+    wait_until(server.service.cancelled.is_set, 5)
+    began = time.monotonic()
+    wait_until(lambda: api.call(body)[0] == 200, 10)
+    assert time.monotonic() - began < 10
+    assert len(server.service.requests) == 2  # the one that waited never asked the cloud
+    for caller in callers:
+        caller.close()
 
-    waiting = asyncio.create_task(turns.take())
-    await asyncio.sleep(0)
+
+def test_a_crowd_that_leaves_is_in_nobodys_way(assistant: Assistant, server: RunningServer) -> None:
+    server.service.tamper = lambda parts: [*list(parts)[:1], 60.0]
+    body = {"question": QUESTION, "document": "note-1", "deadline_s": 50.0}
+    with serving_api(assistant, max_waiting=8) as api:
+        callers = [api.begin(body) for _ in range(9)]
+        wait_until(lambda: bool(server.service.requests))
+        wait_until(lambda: api.is_full(body))
+        server.service.tamper = lambda parts: parts
+        for caller in callers:
+            caller.close()
+        wait_until(lambda: api.call(body)[0] == 200, 10)
+    assert len(server.service.requests) == 2
+
+
+def test_a_caller_that_leaves_ends_the_generation_at_its_next_step(
+    api: Api, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, go_on = [], threading.Event()
+
+    def generate(draft: Draft, max_new_tokens: int) -> Iterator[str]:
+        while True:
+            steps.append(len(steps))
+            if len(steps) > 3:
+                assert go_on.wait(20)
+            yield "word "
+
+    monkeypatch.setattr(Draft, "generate", generate)
+    caller = api.begin({"question": QUESTION, "source": "receiver-only", "stream": True})
+    wait_until(lambda: len(steps) > 3)
+    closed, left = AnswerStream.close, threading.Event()
+    monkeypatch.setattr(AnswerStream, "close", lambda stream: (closed(stream), left.set()))
+    caller.close()
+    assert left.wait(5)
+    monkeypatch.undo()
+    go_on.set()
+    assert api.call({"question": QUESTION, "source": "receiver-only"})[0] == 200
+    assert len(steps) == 4
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(assistant: Assistant) -> None:
+    with serving_api(assistant, body_s=0.2) as api:
+        callers = [api.begin({"question": QUESTION}, length=500) for _ in range(5)]
+        for caller in callers:
+            told = b""
+            while received := caller.recv(65_536):  # up to the end: the connection is closed
+                told += received
+            assert told.startswith(b"HTTP/1.1 408 ")
+            assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["reason"] == "DEADLINE_EXCEEDED"
+            caller.close()
+        half = api.begin({"question": QUESTION}, length=500)
+        half.shutdown(socket.SHUT_WR)
+        half.close()
+        assert api.call({"question": QUESTION, "source": "receiver-only"})[0] == 200
+
+
+def test_a_head_without_end_is_refused(api: Api) -> None:
+    caller = socket.create_connection(("127.0.0.1", api.port), timeout=20)
+    caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000)
+    assert caller.recv(100).startswith(b"HTTP/1.1 400 ")
+    caller.close()
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_node.serve._HEAD_S", 0.2)
+    with serving_api(assistant) as api:
+        caller = socket.create_connection(("127.0.0.1", api.port), timeout=20)
+        caller.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert caller.recv(100) == b""
+        caller.close()
+
+
+async def test_turns_are_given_out_in_order_and_bounded() -> None:
+    turns, had, go_on = Turns(max_waiting=1), [], asyncio.Event()
+
+    async def take(name: str) -> None:
+        async with turns.taken():
+            had.append(name)
+            await go_on.wait()
+
+    async def tried(name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(take(name))
+        await asyncio.sleep(0)
+        return task
+
+    first, second = await tried("first"), await tried("second")
     with pytest.raises(Busy):
-        await turns.take()
-    turns.give_back()
-    await waiting
-    abandoned = asyncio.create_task(turns.take())
-    await asyncio.sleep(0)
-    abandoned.cancel()
+        await take("third")
+    second.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await abandoned
-    turns.give_back()
-    await turns.take()
+        await second
+    fourth = await tried("fourth")
+    assert had == ["first"]
+    go_on.set()
+    await asyncio.gather(first, fourth)
+    assert had == ["first", "fourth"]

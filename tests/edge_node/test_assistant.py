@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,12 @@ from fuser.config import BadConfig
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.generate import greedy
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
-from fuser.receiver import Receiver
+from fuser.receiver import Draft, Receiver
 from kvwire.errors import (
     AccessDenied,
     BadHeader,
     Busy,
+    Cancelled,
     Draining,
     IncompatiblePeer,
     InternalError,
@@ -35,7 +36,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
 from tests.edge_node.sharer_server import DOCUMENTS, Part, RunningServer, SliceService, wait_until
 from tests.edge_node.toml import write_toml
-from tests.in_one_process import LocalAnswer, answer_in_one_process
+from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line
 
 QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
 
@@ -68,7 +69,8 @@ def test_an_excerpt_answers_as_in_one_process(
 ) -> None:
     answer = assistant.ask(QUESTION, document=document)
     local = in_one_process(slice_service, receiver, sections_of(QUESTION, document), SliceKind.EXCERPT)
-    assert (answer.text, answer.tokens) == (local.text.lstrip(), len(local.draft.tokens))
+    assert answer.text == first_line(local.text) != ""
+    assert answer.tokens <= len(local.draft.tokens)
     assert (answer.source, answer.reason, answer.kind) == ("fused", None, "excerpt")
     assert answer.document == document and answer.codec == "raw"
     assert answer.positions == (0 if document == "empty" else 8) and answer.share_arrived == 1.0
@@ -93,7 +95,7 @@ def test_a_shared_slice_answers_as_in_one_process_with_notes_that_stay(
     notes = "The key hangs behind the clock. ✅"
     answer = assistant.ask(QUESTION, notes=notes)
     local = in_one_process(slice_service, receiver, sections_of(QUESTION, notes=notes), SliceKind.SHARED)
-    assert answer.text == local.text.lstrip() and answer.source == "fused" and answer.kind == "shared"
+    assert answer.text == first_line(local.text) and answer.source == "fused" and answer.kind == "shared"
     assert all(section.text == QUESTION for section in server.service.requests[0].sections)
 
 
@@ -111,7 +113,7 @@ def test_a_shared_slice_beside_a_cloud_document(
 ) -> None:
     answer = assistant.ask(QUESTION, document="note-1", kind=SliceKind.SHARED)
     sections = sections_of(QUESTION, "note-1")
-    assert answer.text == in_one_process(slice_service, receiver, sections, SliceKind.SHARED).text.lstrip()
+    assert answer.text == first_line(in_one_process(slice_service, receiver, sections, SliceKind.SHARED).text)
     assert answer.kind == "shared"
 
 
@@ -121,7 +123,7 @@ def test_a_summary_answers_as_in_one_process_whatever_the_document_holds(
     for document in ("note-1", "empty"):
         answer = assistant.ask(QUESTION, document=document, kind=SliceKind.SUMMARY)
         local = in_one_process(slice_service, receiver, sections_of(QUESTION, document), SliceKind.SUMMARY)
-        assert (answer.text, answer.source, answer.kind) == (local.text.lstrip(), "fused", "summary")
+        assert (answer.text, answer.source, answer.kind) == (first_line(local.text), "fused", "summary")
         assert (answer.positions, answer.payload_bytes) == (6, 6 * 20 * 4)
 
 
@@ -230,13 +232,82 @@ def test_the_receiver_prefills_while_the_slice_is_on_its_way(
     assert prefilled.is_set()
 
 
-def test_without_a_cloud_the_receiver_answers_alone_and_says_why(
-    cut_off: Assistant, receiver: Receiver
+def test_without_a_cloud_a_question_about_a_document_is_not_answered_and_nothing_is_generated(
+    cut_off: Assistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Draft, "generate", lambda *_: pytest.fail("the Receiver generates a guess"))
     answer = cut_off.ask(QUESTION, document="note-1")
+    assert (answer.answered, answer.text, answer.tokens) == (False, "", 0)
     assert (answer.source, answer.reason) == ("receiver-only", "UNREACHABLE")
-    assert answer.text == receiver_alone(receiver, QUESTION, 8).lstrip()
     assert (answer.positions, answer.bytes_received, answer.share_arrived) == (0, 0, 0.0)
+    assert json.loads(answer.to_json())["answered"] is False
+    named = cut_off.ask(None, sections=sections_of(QUESTION, "note-1"))
+    assert (named.answered, named.text) == (False, "")
+
+
+def test_a_guess_is_made_only_where_it_is_asked_for(cut_off: Assistant, receiver: Receiver) -> None:
+    guess = cut_off.ask(QUESTION, document="note-1", guess=True)
+    assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "UNREACHABLE")
+    assert guess.text == first_line(receiver_alone(receiver, QUESTION, 8)) != ""
+    wanted = cut_off.ask(QUESTION, document="note-1", source="receiver-only")
+    assert (wanted.answered, wanted.text, wanted.reason) == (True, guess.text, "REQUESTED")
+    shared = cut_off.ask(QUESTION)  # the Receiver holds all of this prompt
+    assert (shared.answered, shared.text, shared.reason) == (True, guess.text, "UNREACHABLE")
+
+
+def test_where_a_fused_answer_is_required_there_is_no_other(assistant: Assistant, cut_off: Assistant) -> None:
+    for document in (None, "note-1"):
+        assert assistant.ask(QUESTION, document=document, require_fused=True).source == "fused"
+        answer = cut_off.ask(QUESTION, document=document, require_fused=True)
+        assert (answer.answered, answer.text, answer.reason) == (False, "", "UNREACHABLE")
+    for other in ({"guess": True}, {"source": "receiver-only"}):
+        with pytest.raises(InvalidRequest, match="a fused answer is required"):
+            assistant.ask(QUESTION, require_fused=True, **other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("question", ["", " ", "\n\u3000\t"])
+def test_a_blank_question_is_none(assistant: Assistant, server: RunningServer, question: str) -> None:
+    blank = Section(Role.QUESTION, Visibility.SHARED, text=question)
+    for wrong in (
+        {"question": question},
+        {"question": question, "document": "note-1"},
+        {"question": question, "choices": ("one", "two")},
+        {"question": None, "sections": (blank,)},
+        {"question": question, "sections": sections_of(QUESTION)},
+    ):
+        with pytest.raises(InvalidRequest, match="there is no question"):
+            assistant.stream(**wrong)  # type: ignore[arg-type]
+    assert not server.service.requests
+
+
+@pytest.mark.parametrize("what", ["question", "notes", "document"])
+def test_half_a_surrogate_pair_is_refused(assistant: Assistant, what: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"is not Unicode at character 2"):
+        assistant.stream(**{"question": QUESTION, what: "ab\ud800c"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "pieces", [[" \n", " 90 ", " ", "km", " \n", "\n## License"], ["\n90  km\n"], ["90  km"]]
+)
+@pytest.mark.parametrize("document", [None, "note-1"])
+def test_an_answer_ends_with_its_first_line(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch, pieces: list[str], document: str | None
+) -> None:
+    said: list[str] = []
+
+    def generate(draft: Draft, max_new_tokens: int) -> Iterator[str]:
+        for piece in pieces:
+            said.append(piece)
+            yield piece
+
+    monkeypatch.setattr(Draft, "generate", generate)
+    stream = assistant.stream(QUESTION, document=document)
+    given = list(stream)
+    assert "".join(given) == stream.answer.text == "90  km"
+    assert all(piece == piece.rstrip() for piece in given)
+    assert "\n## License" not in said  # nothing is generated in vain
+    alone = assistant.ask(QUESTION, source="receiver-only")
+    assert alone.text == "90  km"
 
 
 def test_the_receiver_alone_is_transformers_own_greedy_answer(
@@ -255,8 +326,9 @@ def test_the_receiver_alone_is_transformers_own_greedy_answer(
     generated = receiver.model.generate(
         input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], max_new_tokens=8, do_sample=False
     )[0, len(ids) :]
-    assert answer.text == receiver.tokenizer.decode(generated, skip_special_tokens=True).lstrip()
-    assert answer.text == "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=8)).lstrip()
+    assert answer.text == first_line(receiver.tokenizer.decode(generated, skip_special_tokens=True)) != ""
+    raw = "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=8))
+    assert answer.text == first_line(raw)
     assert answer.reason == "REQUESTED" and not server.service.requests
 
 
@@ -297,7 +369,9 @@ def test_a_bad_or_late_slice_is_never_fused(
     server.service.tamper = tamper
     answer = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=2.0)
     assert (answer.source, answer.reason, answer.positions) == ("receiver-only", reason, 0)
-    assert answer.text == receiver_alone(receiver, QUESTION, 8).lstrip()
+    assert (answer.answered, answer.text) == (False, "")
+    guess = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=2.0, guess=True)
+    assert guess.reason == reason and guess.text == first_line(receiver_alone(receiver, QUESTION, 8))
     server.service.tamper = lambda parts: parts
     assert assistant.ask(QUESTION, document="note-1", kind=kind).source == "fused"
 
@@ -311,12 +385,12 @@ def test_a_bad_or_late_slice_is_never_fused(
         (BadHeader(), "BAD_HEADER"),
     ],
 )
-def test_a_cloud_that_cannot_serve_gives_a_receiver_only_answer_with_its_reason(
+def test_a_cloud_that_cannot_serve_leaves_a_question_unanswered_for_its_reason(
     assistant: Assistant, server: RunningServer, failure: KvwireError, reason: str
 ) -> None:
     server.service.failures.append(failure)
     answer = assistant.ask(QUESTION, document="note-1")
-    assert (answer.source, answer.reason) == ("receiver-only", reason)
+    assert (answer.answered, answer.source, answer.reason) == (False, "receiver-only", reason)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +435,45 @@ def test_closing_a_stream_cancels_the_slice(assistant: Assistant, server: Runnin
     thread.join(20)
     assert not thread.is_alive()
     wait_until(server.service.cancelled.is_set)
+
+
+@pytest.mark.parametrize("where", ["it waits for the slice", "the Receiver prefills"])
+def test_a_stream_may_be_closed_from_another_thread_whatever_it_does(
+    assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    prefilling, go_on = threading.Event(), threading.Event()
+    prefill = Draft.prefill
+
+    def slow(draft: Draft, kind: SliceKind | None) -> None:
+        prefilling.set()
+        assert go_on.wait(20)
+        prefill(draft, kind)
+
+    if where == "the Receiver prefills":
+        monkeypatch.setattr(Draft, "prefill", slow)
+    monkeypatch.setattr(Draft, "generate", lambda *_: pytest.fail("it goes on"))
+    server.service.tamper = lambda parts: [*list(parts)[:2], 30.0]
+    stream = assistant.stream(QUESTION, document="note-1", guess=True)
+    raised: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            next(stream)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    wait_until(lambda: bool(server.service.requests))
+    if where == "the Receiver prefills":
+        assert prefilling.wait(20)
+    stream.close()
+    wait_until(server.service.cancelled.is_set, 5)  # while the Receiver is still at it
+    go_on.set()
+    thread.join(20)
+    assert [type(error) for error in raised] == [Cancelled]
+    stream.close()
+    assert next(stream, None) is None
 
 
 def test_notes_are_in_no_message(config: EdgeConfig, receiver: Receiver, tmp_path: Path) -> None:

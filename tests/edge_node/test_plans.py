@@ -1,7 +1,9 @@
 """Plans at the edge: a byte budget is never exceeded on the wire, a deadline is kept, and the answer says why."""
 
+import asyncio
 import dataclasses
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from edge_node.sync import Client
 from fuser.bundle import Bundle
 from fuser.profile.table import BadTable, PlanRow, PlanTable
 from fuser.receiver import Receiver
-from kvwire.errors import InvalidRequest, RelayDisabled
+from kvwire.errors import Cancelled, InvalidRequest, RelayDisabled
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -188,8 +190,58 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     answer = assistant.ask(QUESTION, document="note-1")
     assert (answer.source, answer.reason) == ("receiver-only", "RELAY_DISABLED")
     assert answer.plan_reason == NOT_USEFUL
+    assert not answer.answered and not answer.text
     alone = make(useless, plan="auto").ask(QUESTION, document="note-1")
-    assert (alone.source, alone.reason) == ("receiver-only", "NO_PLAN")
+    assert (alone.answered, alone.source, alone.reason) == (False, "receiver-only", "NO_PLAN")
+    strict = assistant.ask(QUESTION, document="note-1", require_fused=True)
+    assert (strict.answered, strict.reason, strict.bytes_sent) == (False, "NO_PLAN", 0)
+
+
+def test_a_stream_that_waits_for_the_relay_may_be_closed_from_another_thread(
+    make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, cancelled = threading.Event(), threading.Event()
+
+    async def never(service: SliceService, request: Any, context: Any) -> Any:
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    monkeypatch.setattr(SliceService, "Relay", never)
+    server.stop()
+    server.start(server.port)  # with the method as it is now
+    useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
+    stream = make(useless, plan="auto", relay=True).stream(QUESTION, document="note-1", guess=True)
+    raised: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            next(stream)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert asked.wait(20)
+    stream.close()
+    assert cancelled.wait(5)
+    thread.join(20)
+    assert [type(error) for error in raised] == [Cancelled]
+    monkeypatch.undo()
+    server.stop()
+    server.start(server.port)
+
+
+def test_of_a_relayed_text_the_first_line_is_the_answer(
+    make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.service, "relay_text", "\n Behind the clock. \nIs there more?")
+    useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
+    stream = make(useless, plan="auto", relay=True).stream(QUESTION, document="note-1")
+    assert list(stream) == [stream.answer.text] == ["Behind the clock."]
 
 
 @pytest.mark.parametrize(

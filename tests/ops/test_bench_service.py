@@ -14,7 +14,7 @@ from ops.bench import local as local_bench
 from ops.bench.sequential import Sequential
 from ops.demo.samples import Question, Sample
 from tests.cloud_fixture import DOCUMENTS, CloudNode
-from tests.in_one_process import answer_in_one_process
+from tests.in_one_process import answer_in_one_process, first_line
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
@@ -33,7 +33,7 @@ def test_one_process_gives_the_answer_of_the_services_own_code(sequential: Seque
     local = answer_in_one_process(
         sequential.sharer, sequential.receiver, [QUESTION], {}, SliceKind.SHARED, 0, 8
     )
-    assert timed.text == local.text
+    assert timed.text == first_line(local.text)
     assert 0 < timed.first_s <= timed.total_s
 
 

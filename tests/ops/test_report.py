@@ -17,7 +17,7 @@ ROW = Row(
     document="note",
     right_answer="flowerpot",
     alone=Said.of("At home.", ["flowerpot"]),
-    fused=Said.of(" Under the flowerpot.\nIt is blue.", ["flowerpot"]),
+    fused=Said.of("Under the flowerpot. :key:", ["flowerpot"]),
     fused_source="fused",
     reason=None,
     given_text=Said.of("flowerpot", ["flowerpot"]),
@@ -45,25 +45,26 @@ def test_totals_add_up() -> None:
     assert REPORT.to_dict()["passed"]
 
 
-def test_the_first_line_of_an_answer_is_judged() -> None:
-    assert Said.of("\n Halvik\nDorne", ["Halvik"]) == Said("Halvik", True)
-    assert Said.of("Dorne\nHalvik", ["Halvik"]) == Said("Dorne", False)
+def test_an_answer_is_judged() -> None:
+    assert Said.of("It is Halvik.", ["Halvik"]) == Said("It is Halvik.", True)
+    assert Said.of("Dorne", ["Halvik"]) == Said("Dorne", False)
     assert Said.of("", ["Halvik"]) == Said("", False)
 
 
 def test_the_table_says_that_text_left_the_cloud_and_what_was_checked() -> None:
     text = printed(REPORT)
     assert "text left the cloud" in text
-    assert "Where is the [key]?" in text
+    assert "Where is the [key]?" in text and "Under the flowerpot. :key:" in text
     assert "no canary" in text
     assert "20 of 80 document positions" in text
     assert "12,288" in text
 
 
-def test_a_receiver_only_answer_in_the_fused_column_is_marked_and_fails_the_demo() -> None:
-    row = dataclasses.replace(ROW, fused_source="receiver-only", reason="UNREACHABLE")
+def test_a_question_without_a_slice_has_no_answer_in_the_fused_column_and_fails_the_demo() -> None:
+    guess = Said.of("Dana Whitlock", ["flowerpot"])
+    row = dataclasses.replace(ROW, fused=guess, fused_source="receiver-only", reason="UNREACHABLE")
     report = dataclasses.replace(REPORT, rows=(ROW, row))
-    assert "receiver-only: UNREACHABLE" in printed(report)
+    assert "no answer: UNREACHABLE" in printed(report) and "Dana Whitlock" not in printed(report)
     assert not report.passed
 
 

@@ -1,0 +1,238 @@
+"""What `kvwire doctor --config` looks at: everything that the configuration of a cloud or an edge names"""
+
+import dataclasses
+import errno
+import os
+import socket
+import tomllib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvwire.identity import TRUST_DOMAIN, ModelRef, PeerRole
+from ops.finding import Finding, State, looked
+from ops.tls_check import tls_findings
+
+if TYPE_CHECKING:
+    from cloud_node import CloudConfig
+    from edge_node import EdgeConfig
+    from fuser.bundle import Bundle
+
+DESCRIBE_S = 10.0
+
+
+def role_of(path: Path) -> PeerRole:
+    """Whose configuration a file is, by its tables.
+
+    Raises:
+        ValueError: it is neither's, or no TOML.
+        OSError: it cannot be read.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise ValueError(f"{path}: {error}") from error
+    found = [role for role, table in _TABLE.items() if table in tables]
+    if len(found) != 1:
+        raise ValueError(f"{path} needs either [sharer], as a cloud.toml, or [receiver], as an edge.toml")
+    return found[0]
+
+
+_TABLE = {PeerRole.CLOUD: "sharer", PeerRole.EDGE: "receiver"}
+
+
+def node_findings(path: Path, role: PeerRole) -> Iterator[Finding]:
+    """About the node that `path` configures. A configuration that is refused is the only finding."""
+    yield from looked("config", lambda: _node(path, role), "see the README's configurations")
+
+
+def _node(path: Path, role: PeerRole) -> Iterator[Finding]:
+    if role is PeerRole.CLOUD:
+        from cloud_node import CloudConfig
+
+        cloud = CloudConfig.load(path)
+        yield Finding(State.GOOD, "config", f"{path}: a cloud")
+        yield from _cloud(cloud)
+    else:
+        from edge_node import EdgeConfig
+
+        edge = EdgeConfig.load(path)
+        yield Finding(State.GOOD, "config", f"{path}: an edge")
+        yield from _edge(edge)
+
+
+def _edge(config: "EdgeConfig") -> Iterator[Finding]:
+    yield from _tls(config.tls, PeerRole.EDGE)
+    model = yield from _model("receiver.model", config.receiver.model)
+    bundle = yield from _bundle("receiver.bundle", config.receiver.bundle, model, PeerRole.EDGE)
+    if bundle is not None:
+        known = bundle  # for the closure
+        yield from looked("share", lambda: _share(config, known), "change [share]")
+    yield from looked("api.listen", lambda: _api(config), "change listen to a loopback address")
+    then = (
+        f"is `kvwire cloud` running at {config.cloud.address}? Look at [cloud] and [tls] here, and at its log"
+    )
+    yield from looked("cloud", lambda: _offer(config, bundle), then)
+
+
+def _cloud(config: "CloudConfig") -> Iterator[Finding]:
+    yield from _tls(config.tls, PeerRole.CLOUD)
+    model = yield from _model("sharer.model", config.sharer.model)
+    for directory in config.sharer.bundles:
+        yield from _bundle("sharer.bundles", directory, model, PeerRole.CLOUD)
+    yield from looked("listen", lambda: _listen(config), "change listen to an address of this machine")
+    yield from looked("audit", lambda: _audit(config), "keep the file, and name another one")
+    yield from looked("documents", lambda: _documents(config), "mend the URL, or start the database")
+    if config.ray.token is not None and not Path(config.ray.token).is_file():
+        yield Finding(
+            State.BAD, "ray.token", f"{config.ray.token}: no such file", "name the cluster's token file"
+        )
+
+
+def _tls(tls: object, role: PeerRole) -> Iterator[Finding]:
+    assert dataclasses.is_dataclass(tls) and not isinstance(tls, type)
+    files = dataclasses.asdict(tls)
+    yield from looked("tls", lambda: tls_findings(files, f"spiffe://{TRUST_DOMAIN}/{role}/"))
+
+
+def _model(key: str, name: str) -> Generator[Finding, None, ModelRef | None]:
+    """The model that `key` names, if it is on this machine."""
+    from fuser.models.errors import FetchFailed, ModelError
+    from fuser.models.load import find
+    from fuser.models.reference import model_ref
+
+    try:
+        found = find(name)
+        ref = model_ref(found)
+    except FetchFailed:
+        then = f"kvwire models fetch {name}; else the node fetches it when it starts"
+        yield Finding(State.NOTE, key, f"{name} is not on this machine", then)
+    except (ModelError, OSError, ValueError) as error:
+        yield Finding(
+            State.BAD, key, str(error), "give a known name (`kvwire models list`) or a model's directory"
+        )
+    else:
+        yield Finding(State.GOOD, key, f"{name}: {found}")
+        return ref
+    return None
+
+
+def _bundle(
+    key: str, directory: str, model: ModelRef | None, role: PeerRole
+) -> "Generator[Finding, None, Bundle | None]":
+    """The bundle in a directory that `key` names, where it can be read and is for the model."""
+    from fuser.bundle import BadBundle, Bundle
+
+    try:
+        bundle = Bundle.load(directory)
+    except (BadBundle, OSError) as error:
+        then = "name the directory of a bundle, counted from the configuration's own folder"
+        yield Finding(State.BAD, key, str(error), then)
+        return None
+    config = bundle.config
+    wanted = config.sharer if role is PeerRole.CLOUD else config.receiver
+    if model is not None and model != wanted:
+        found = f"{directory} is for {wanted}, not for {model}"
+        yield Finding(
+            State.BAD, key, found, "name the model that this bundle is for, or a bundle for this model"
+        )
+        return None
+    slices = ", ".join(sorted(bundle.kinds))
+    yield Finding(State.GOOD, key, f"{directory}: {bundle.hash[:12]}, {slices}, for {wanted.name}")
+    return bundle
+
+
+def _share(config: "EdgeConfig", bundle: "Bundle") -> Iterator[Finding]:
+    """Whether a slice can be asked for as configured."""
+    from fuser.profile.table import PlanTable
+    from kvwire.codec import CodecRegistry
+
+    CodecRegistry(bundle.codecs()).get(config.share.codec)
+    if config.share.plan == "auto":
+        PlanTable.load(Path(config.receiver.bundle), bundle.hash)
+    yield Finding(State.GOOD, "share", f"plan {config.share.plan}, codec {config.share.codec}")
+
+
+def _offer(config: "EdgeConfig", bundle: "Bundle | None") -> Iterator[Finding]:
+    """Who answers where the cloud should be, and whether it knows this edge's bundle."""
+    from edge_node import Client
+
+    with Client(config) as client:
+        offer = client.describe(deadline_s=DESCRIBE_S)
+    yield Finding(State.GOOD, "cloud", f"{config.cloud.address} answers; Sharer {offer.sharer.name}")
+    if bundle is None:
+        return
+    known = bundle.hash in {one.bundle_hash for one in offer.bundles}
+    state, said = (State.GOOD, "is known there") if known else (State.BAD, "is not among the cloud's bundles")
+    then = (
+        ""
+        if known
+        else "use one bundle on both sides: copy the cloud's here, or name this one in its cloud.toml"
+    )
+    yield Finding(state, "cloud bundle", f"{bundle.hash[:12]} {said}", then)
+
+
+def _api(config: "EdgeConfig") -> Iterator[Finding]:
+    if _free(config.api.listen):
+        yield Finding(State.GOOD, "api.listen", f"{config.api.listen} is free")
+    else:
+        then = "nothing, where that is an edge node of yours; else change listen"
+        yield Finding(State.NOTE, "api.listen", f"{config.api.listen} is taken", then)
+
+
+def _listen(config: "CloudConfig") -> Iterator[Finding]:
+    if _free(config.listen):
+        yield Finding(State.GOOD, "listen", f"{config.listen} is free")
+    else:
+        then = "a cloud node runs there already, or something else: end it, or change listen"
+        yield Finding(State.BAD, "listen", f"{config.listen} is taken", then)
+
+
+def _free(address: str) -> bool:
+    """Whether "host:port" can be listened on. Raises OSError for one that is not this machine's."""
+    from edge_node.config import split_address
+
+    host, port = split_address(address)
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return True
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+
+
+def _audit(config: "CloudConfig") -> Iterator[Finding]:
+    from cloud_node.audit import verify
+
+    path = Path(config.audit)
+    if not path.exists():
+        yield _to_be_made("audit", path)
+        return
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(f"{path} cannot be written by this user")
+    yield Finding(State.GOOD, "audit", f"{path}: {verify(path):,} records, the chain holds")
+
+
+def _documents(config: "CloudConfig") -> Iterator[Finding]:
+    from sqlalchemy.engine import make_url
+
+    from cloud_node.documents import Documents
+
+    url = make_url(config.documents)
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+        yield _to_be_made("documents", Path(url.database))
+        return
+    Documents(config.documents).close()
+    yield Finding(State.GOOD, "documents", f"{shown} can be opened")
+
+
+def _to_be_made(key: str, path: Path) -> Finding:
+    """A file that the node makes when it starts, if it may."""
+    place = path.parent
+    while not place.exists():
+        place = place.parent
+    if os.access(place, os.W_OK):
+        return Finding(State.GOOD, key, f"{path} is made at the first start")
+    return Finding(State.BAD, key, f"{path} cannot be made in {place}", f"let this user write in {place}")

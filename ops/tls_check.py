@@ -1,0 +1,95 @@
+"""The three PEM files of a node: there, readable, fitting together, and valid for how long"""
+
+import datetime
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ops.finding import Finding, State
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+SOON: Final = datetime.timedelta(days=14)
+_MAKE: Final = "`kvwire certs` makes one, or take it from your own authority"
+
+
+def tls_findings(files: Mapping[str, str], uri_start: str) -> Iterator[Finding]:
+    """About `files`: the paths of `certificate`, `key` and `authority`. `uri_start`: of the identity to prove."""
+    broken = False
+    for key, path in files.items():
+        if (wrong := _unreadable(Path(path))) is not None:
+            broken = True
+            yield Finding(State.BAD, f"tls.{key}", f"{path}: {wrong}", _MAKE)
+    if broken:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(files["authority"])
+    except ssl.SSLError as error:
+        yield Finding(State.BAD, "tls.authority", f"{files['authority']}: {error.reason}", _MAKE)
+        return
+    try:
+        context.load_cert_chain(files["certificate"], files["key"], password="")  # a prompt helps nobody here
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        found = f"{files['key']} is not the key of {files['certificate']}: {why}"
+        yield Finding(State.BAD, "tls.key", found, "name the key that was made with this certificate")
+        return
+    try:
+        yield from _dated(files, uri_start)
+    except ModuleNotFoundError:
+        found = "certificate, key and authority can be read and fit; who and how long is not looked at here"
+        yield Finding(State.NOTE, "tls", found, "pip install cryptography")
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        return None if b"-----BEGIN " in path.read_bytes() else "not a PEM file"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _dated(files: Mapping[str, str], uri_start: str) -> Iterator[Finding]:
+    from cryptography import x509
+
+    roots = x509.load_pem_x509_certificates(Path(files["authority"]).read_bytes())
+    own = x509.load_pem_x509_certificates(Path(files["certificate"]).read_bytes())[0]
+    try:
+        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except x509.ExtensionNotFound:
+        uris = []
+    who = ", ".join(uris) or "nobody"
+    if not (len(uris) == 1 and uris[0].startswith(uri_start)):
+        then = f"take a certificate whose one URI begins with {uri_start}; {_MAKE}"
+        yield Finding(State.BAD, "tls.certificate", f"{files['certificate']} is for {who}", then)
+    else:
+        yield _until("tls.certificate", own, f"{files['certificate']} is for {who}")
+    for root in roots:
+        yield _until("tls.authority", root, files["authority"])
+    if not any(_issued(own, root) for root in roots):
+        found = f"{files['authority']} did not issue {files['certificate']}"
+        then = "right only where the other side has another authority; else name the same one on both"
+        yield Finding(State.NOTE, "tls.authority", found, then)
+
+
+def _issued(own: "Certificate", root: "Certificate") -> bool:
+    try:
+        own.verify_directly_issued_by(root)
+    except Exception:  # what it raises depends on the kind of key
+        return False
+    return True
+
+
+def _until(what: str, certificate: "Certificate", found: str) -> Finding:
+    now = datetime.datetime.now(datetime.UTC)
+    ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if begins > now:
+        then = "look at this machine's clock, or wait"
+        return Finding(State.BAD, what, f"{found}, valid from {begins:%Y-%m-%d %H:%M} UTC", then)
+    if ends <= now:
+        return Finding(State.BAD, what, f"{found}, expired on {ends:%Y-%m-%d}", f"renew it: {_MAKE}")
+    state, then = (State.NOTE, f"renew it soon: {_MAKE}") if ends - now < SOON else (State.GOOD, "")
+    return Finding(state, what, f"{found}, until {ends:%Y-%m-%d} ({(ends - now).days} days)", then)

@@ -1,0 +1,113 @@
+"""`kvwire ask` at an edge: an answer on standard output, or none and why on standard error."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edge_node import EdgeConfig
+from edge_node.config import CloudPeer
+from kvwire.errors import Busy, DeadlineExceeded
+from ops.cli import app
+from tests.edge_node.sharer_server import RunningServer
+from tests.edge_node.toml import write_toml
+
+QUESTION = "Who keeps the spare key?"
+DOCUMENT = ("--document", "note-1")
+
+
+@pytest.fixture
+def edge(config: EdgeConfig, tmp_path: Path) -> str:
+    return str(write_toml(config, tmp_path / "edge.toml"))
+
+
+@pytest.fixture
+def cut_off_edge(config: EdgeConfig, tmp_path: Path) -> str:
+    config = dataclasses.replace(config, cloud=CloudPeer(address="127.0.0.1:1"))
+    return str(write_toml(config, tmp_path / "cut-off.toml"))
+
+
+def ask(config: str, *arguments: str, question: str = QUESTION) -> Result:
+    return CliRunner().invoke(app, ["ask", question, "--config", config, *arguments])
+
+
+def account(config: str, *arguments: str) -> tuple[int, Any]:
+    done = ask(config, *arguments, "--json")
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_an_answer_is_one_line_and_status_0(edge: str) -> None:
+    done = ask(edge, *DOCUMENT)
+    status, answer = account(edge, *DOCUMENT)
+    assert (done.exit_code, status) == (0, 0) and done.stdout.startswith(
+        f"{answer['text']}\n(fused, 8 positions"
+    )
+    assert answer["source"] == "fused" and not done.stderr
+
+
+def test_without_a_slice_nothing_is_said_but_why_and_what_to_do(cut_off_edge: str) -> None:
+    done = ask(cut_off_edge, *DOCUMENT)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert done.stderr.startswith(
+        "kvwire: no answer (UNREACHABLE): the cloud at 127.0.0.1:1 cannot be reached"
+    )
+    assert done.stderr.count("\n") == 1
+    for hint in ("`kvwire cloud`", "`kvwire doctor", "--guess"):
+        assert hint in done.stderr
+    status, answer = account(cut_off_edge, *DOCUMENT)
+    assert status == 3 and (answer["answered"], answer["text"], answer["reason"]) == (
+        False,
+        "",
+        "UNREACHABLE",
+    )
+
+
+@pytest.mark.parametrize(("failure", "said"), [(Busy(60.0), "no room"), (DeadlineExceeded(), "in time")])
+def test_each_reason_has_its_words(edge: str, server: RunningServer, failure: Any, said: str) -> None:
+    server.service.failures.append(failure)
+    done = ask(edge, *DOCUMENT)
+    assert (done.exit_code, done.stdout) == (3, "") and said in done.stderr
+
+
+def test_a_guess_is_shown_when_asked_for_and_marked_before_it(cut_off_edge: str) -> None:
+    done = ask(cut_off_edge, *DOCUMENT, "--guess")
+    assert done.exit_code == 0 and "receiver-only" in done.stdout
+    assert done.stderr.startswith("kvwire: a guess, not an answer (UNREACHABLE)")
+    status, answer = account(cut_off_edge, *DOCUMENT, "--guess")
+    assert status == 0 and answer["answered"] and done.stdout.startswith(f"{answer['text']}\n")
+
+
+def test_what_the_receiver_knows_by_itself_is_an_answer_unless_a_fused_one_is_required(
+    cut_off_edge: str, edge: str
+) -> None:
+    for arguments in ([], ["--alone", *DOCUMENT]):
+        assert ask(cut_off_edge, *arguments).exit_code == 0
+    assert ask(edge, "--require-fused").exit_code == 0
+    done = ask(cut_off_edge, "--require-fused")
+    assert (done.exit_code, done.stdout) == (3, "") and "--guess" not in done.stderr
+    status, answer = account(cut_off_edge, "--require-fused")
+    assert status == 3 and (answer["answered"], answer["text"]) == (False, "")
+
+
+def test_choices_that_look_like_markup_are_printed_as_they_are(
+    edge: str, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fuser.receiver import Draft
+
+    for letter, choice in (("A", "list[int]"), ("B", "[/b]"), ("C", ":key:")):
+        monkeypatch.setattr(
+            Draft, "generate", lambda *_, letter=letter: iter([f"The correct answer is {letter}."])
+        )
+        done = ask(edge, "--choice", "list[int]", "--choice", "[/b]", "--choice", ":key:")
+        assert done.exit_code == 0, done.exception
+        assert f"choice: {choice}, fused" in done.stdout
+
+
+@pytest.mark.parametrize("question", ["", " ", "\n\u3000", "\udcff"])
+def test_a_blank_question_is_refused(edge: str, server: RunningServer, question: str) -> None:
+    done = ask(edge, question=question)
+    assert done.exit_code == 1 and not done.stdout and not server.service.requests
+    assert ("there is no question" in str(done.exception)) is (not question.strip())

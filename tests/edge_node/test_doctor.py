@@ -1,0 +1,239 @@
+"""`kvwire doctor --config`: each thing that a configuration names is looked at, by its key, with what to do next."""
+
+import dataclasses
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edge_node import EdgeConfig
+from edge_node.config import ApiConfig, CloudPeer, ShareConfig
+from ops.certs import make_certificates
+from ops.cli import app
+from tests.edge_node.toml import write_toml
+
+if TYPE_CHECKING:
+    from ops.certs import Certificates
+
+Found = dict[str, dict[str, str]]
+
+
+def doctor(config: Path) -> tuple[int, Found]:
+    """Exit status and the findings, the worst of each name; the report says the same as the status."""
+    done = CliRunner().invoke(app, ["doctor", "--config", str(config), "--json"])
+    report = json.loads(done.stdout)
+    order = ("ok", "note", "bad")
+    findings = sorted(report["findings"], key=lambda finding: order.index(finding["state"]))
+    assert report["ok"] == (done.exit_code == 0) == all(finding["state"] != "bad" for finding in findings)
+    assert all(finding["then"] for finding in findings if finding["state"] != "ok")
+    return done.exit_code, {finding["what"]: finding for finding in findings}
+
+
+@pytest.fixture
+def edge(config: EdgeConfig, tmp_path: Path) -> Callable[..., Path]:
+    """An edge.toml; keywords replace tables, and files of `[tls]` are copies that a test may spoil."""
+
+    def made(**changes: Any) -> Path:
+        copies = {}
+        for key, path in dataclasses.asdict(config.tls).items():
+            copies[key] = str(shutil.copy(path, tmp_path / f"{key}.pem"))
+        tls = dataclasses.replace(config.tls, **copies)
+        api = ApiConfig(listen="127.0.0.1:0")
+        return write_toml(
+            dataclasses.replace(config, **{"tls": tls, "api": api} | changes), tmp_path / "edge.toml"
+        )
+
+    return made
+
+
+@pytest.fixture
+def cloud(
+    certificates: "Certificates", tiny_sharer: Path, tiny_bundle: Path, tmp_path: Path
+) -> Callable[..., Path]:
+    """A cloud.toml; keywords replace values."""
+
+    def made(**changes: Any) -> Path:
+        values = {
+            "listen": "127.0.0.1:0",
+            "documents": "sqlite:///documents.db",
+            "audit": "audit.jsonl",
+            "certificate": str(certificates.cloud.certificate),
+            "key": str(certificates.cloud.key),
+            "authority": str(certificates.ca.certificate),
+            "model": str(tiny_sharer),
+            "bundles": [str(tiny_bundle)],
+        } | changes
+        lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+        path = tmp_path / "cloud.toml"
+        path.write_text(
+            "\n".join([*lines[:3], "[tls]", *lines[3:6], "[sharer]", *lines[6:]]), encoding="utf-8"
+        )
+        return path
+
+    return made
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_an_edge_that_has_all_it_needs_is_well(edge: Callable[..., Path]) -> None:
+    status, found = doctor(edge())
+    for what in (
+        "config",
+        "tls.certificate",
+        "receiver.model",
+        "receiver.bundle",
+        "share",
+        "cloud",
+        "cloud bundle",
+    ):
+        assert found[what]["state"] == "ok", found[what]
+    assert "spiffe://kvwire/edge/acme, until 20" in found["tls.certificate"]["found"]
+    assert status == 0
+
+
+def test_a_cloud_that_has_all_it_needs_is_well(cloud: Callable[..., Path]) -> None:
+    path = cloud()
+    before = sorted(path.parent.iterdir())
+    for _ in range(2):
+        status, found = doctor(path)
+        for what in (
+            "config",
+            "tls.certificate",
+            "sharer.model",
+            "sharer.bundles",
+            "listen",
+            "audit",
+            "documents",
+        ):
+            assert found[what]["state"] == "ok", found[what]
+        assert status == 0 and "spiffe://kvwire/cloud/main" in found["tls.certificate"]["found"]
+        assert sorted(path.parent.iterdir()) == before  # nothing was made by looking
+
+
+def test_a_cloud_that_does_not_answer_is_named(edge: Callable[..., Path]) -> None:
+    status, found = doctor(edge(cloud=CloudPeer(address="127.0.0.1:1")))
+    assert status == 1 and "Unreachable" in found["cloud"]["found"]
+    assert "kvwire cloud" in found["cloud"]["then"] and "127.0.0.1:1" in found["cloud"]["then"]
+
+
+def test_a_receiver_that_is_not_there_is_named_by_its_key(
+    edge: Callable[..., Path], config: EdgeConfig
+) -> None:
+    for key, name in (("model", "smollm2-135m-instrukt"), ("bundle", "no-such-bundle")):
+        status, found = doctor(edge(receiver=dataclasses.replace(config.receiver, **{key: name})))
+        finding = found[f"receiver.{key}"]
+        assert (status, finding["state"]) == (1, "bad") and name in finding["found"]
+    known = dataclasses.replace(config.receiver, model="smollm2-360m-instruct")
+    assert "smollm2-360m-instruct" in doctor(edge(receiver=known))[1]["receiver.model"]["found"]
+
+
+def test_a_bundle_of_another_model_is_bad(
+    edge: Callable[..., Path],
+    cloud: Callable[..., Path],
+    config: EdgeConfig,
+    tiny_sharer: Path,
+    tiny_receiver: Path,
+) -> None:
+    status, found = doctor(edge(receiver=dataclasses.replace(config.receiver, model=str(tiny_sharer))))
+    assert status == 1 and "not for tiny-sharer" in found["receiver.bundle"]["found"]
+    status, found = doctor(cloud(model=str(tiny_receiver)))
+    assert status == 1 and "not for tiny-receiver" in found["sharer.bundles"]["found"]
+
+
+def test_a_slice_that_cannot_be_asked_for_is_bad(edge: Callable[..., Path]) -> None:
+    for share, said in ((ShareConfig(codec="morse"), "morse"), (ShareConfig(plan="auto"), "plans")):
+        status, found = doctor(edge(share=share))
+        assert status == 1 and said in found["share"]["found"]
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "authority"])
+def test_each_file_of_tls_is_named_by_its_key(edge: Callable[..., Path], tmp_path: Path, key: str) -> None:
+    path = edge()
+    (tmp_path / f"{key}.pem").write_text("nothing", encoding="utf-8")
+    status, found = doctor(path)
+    assert status == 1 and "not a PEM file" in found[f"tls.{key}"]["found"]
+    (tmp_path / f"{key}.pem").unlink()
+    status, found = doctor(path)
+    assert status == 1 and "No such file" in found[f"tls.{key}"]["found"]
+
+
+def test_a_key_of_another_certificate_is_bad(
+    edge: Callable[..., Path], tmp_path: Path, certificates: "Certificates"
+) -> None:
+    path = edge()
+    shutil.copy(certificates.edges["other"].key, tmp_path / "key.pem")
+    status, found = doctor(path)
+    assert status == 1 and "is not the key of" in found["tls.key"]["found"]
+
+
+def test_a_certificate_of_the_other_side_or_an_old_one_is_bad(
+    cloud: Callable[..., Path], certificates: "Certificates", tmp_path: Path
+) -> None:
+    edge = certificates.edges["acme"]
+    status, found = doctor(cloud(certificate=str(edge.certificate), key=str(edge.key)))
+    assert status == 1 and "is for spiffe://kvwire/edge/acme" in found["tls.certificate"]["found"]
+    for days, state, said in ((0, "bad", "expired on"), (3, "note", "renew it soon")):
+        old = make_certificates(tmp_path / f"old{days}", [], days=days)
+        status, found = doctor(cloud(certificate=str(old.cloud.certificate), key=str(old.cloud.key)))
+        finding = found["tls.certificate"]
+        assert finding["state"] == state and said in f"{finding['found']} {finding['then']}"
+        assert "did not issue" in found["tls.authority"]["found"]
+
+
+def test_a_taken_port_is_bad_for_a_cloud_and_a_note_for_an_edge(
+    cloud: Callable[..., Path], edge: Callable[..., Path], taken: str
+) -> None:
+    status, found = doctor(cloud(listen=taken))
+    assert status == 1 and f"{taken} is taken" in found["listen"]["found"]
+    status, found = doctor(edge(api=ApiConfig(listen=taken)))
+    assert status == 0 and found["api.listen"]["state"] == "note"
+
+
+def test_files_of_a_cloud_that_cannot_be_opened_are_named(cloud: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "torn.jsonl").write_text('{"time": 1', encoding="utf-8")
+    (tmp_path / "text.db").write_text(
+        "not a database, but long enough to be read as one " * 40, encoding="utf-8"
+    )
+    status, found = doctor(cloud(audit="torn.jsonl", documents="sqlite:///text.db", bundles=["gone"]))
+    assert status == 1
+    assert {what for what, finding in found.items() if finding["state"] == "bad"} == {
+        "audit",
+        "documents",
+        "sharer.bundles",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("colour = 1", "needs either [sharer]"),
+        ("[receiver]\n[sharer]", "needs either [sharer]"),
+        ("[receiver", "node.toml: Expected"),
+        ("[tls]\ncertificate = 'a'\nkey = 'b'\nauthority = 'c'\n[receiver]\ncolour = 1", "colour"),
+        ("[sharer]\nmodel = 'x'\nbundles = ['y']\n[tls]\ncolour = 1", "colour"),
+    ],
+)
+def test_a_configuration_that_is_refused_says_why(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "node.toml").write_text(text, encoding="utf-8")
+    status, found = doctor(tmp_path / "node.toml")
+    assert status == 1 and said in found["config"]["found"]
+
+
+def test_a_person_is_told_what_to_do_next(edge: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = edge(cloud=CloudPeer(address="127.0.0.1:1"))
+    done = CliRunner().invoke(app, ["doctor", "--config", str(path)])
+    assert (
+        done.exit_code == 1
+        and "next" in done.stdout
+        and "is `kvwire cloud` running at 127.0.0.1:1?" in done.stdout
+    )
