@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """A client of one cloud for any thread. Close it, or use it as a context manager."""
+    """A client of one cloud for any thread of the process that made it. Close it, or use it as a context manager."""
 
     def __init__(self, config: EdgeConfig, limits: Limits | None = None) -> None:
         self._loop = asyncio.new_event_loop()
@@ -50,9 +50,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and stop the thread; calls in flight are cancelled."""
+        """Close the connection and stop the thread; calls in flight are cancelled.
+
+        In a forked child there is neither, so it does nothing there.
+        """
         atexit.unregister(self.close)
-        if self._loop.is_closed():
+        if self._loop.is_closed() or not self._client.home.here:
             return
         self._run(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -114,6 +117,9 @@ class Client:
         await asyncio.gather(*others, return_exceptions=True)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if not self._client.home.here:
+            work.close()
+            self._client.home.check()
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
@@ -127,8 +133,9 @@ class SharedSlice:
         self._pump = asyncio.run_coroutine_threadsafe(self._read(), loop)
 
     def __iter__(self) -> Iterator[Part]:
-        """Parts in order; raises the KvwireError that ended the slice."""
+        """Parts in order; raises the KvwireError that ended the slice, RuntimeError in a forked child."""
         while True:
+            self.stream.home.check()
             part = self._parts.get()
             if part is None:
                 return
@@ -137,7 +144,9 @@ class SharedSlice:
             yield part
 
     def close(self) -> None:
-        """Cancel the call if it is still going on."""
+        """Cancel the call if it is still going on. In a forked child there is none."""
+        if not self.stream.home.here:
+            return
         self._pump.cancel()
         self._parts.put(Cancelled("the slice was closed"))  # where the reader never began
 
