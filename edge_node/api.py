@@ -61,7 +61,7 @@ def make_app(assistant: Assistant, config: ApiConfig) -> Starlette:
 
     return Starlette(
         routes=[Route("/v1/ask", ask, methods=["POST"]), Route("/healthz", healthz, methods=["GET"])],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])],
     )
 
 

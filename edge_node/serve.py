@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,8 +27,6 @@ def serve(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> Non
         _Server(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -34,7 +34,30 @@ def serve(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> Non
                 timeout_graceful_shutdown=_GRACE_S,
             ),
             ready,
-        ).run()
+        ).run(sockets=_listening(host, port))
+
+
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """Bound sockets: `localhost` is both loopback addresses at one port, as far as this machine has them.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    if host != "localhost":
+        return [_bound(host, port)]
+    first = _bound("127.0.0.1", port)
+    try:
+        return [first, _bound("::1", first.getsockname()[1])]
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            first.close()
+            raise
+        return [first]  # no IPv6 here
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
 
 
 class _Server(uvicorn.Server):
@@ -48,7 +71,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and self._ready is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._ready(f"{host}:{port}")
+            self._ready(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
