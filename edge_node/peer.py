@@ -63,8 +63,8 @@ async def pin_cloud(config: EdgeConfig) -> Pinned:
                 f"{address} does not accept this edge's certificate: {error.reason}"
             ) from error
         raise Unreachable(f"TLS with {address} broke: {error.reason}") from error
-    except OSError as error:
-        raise Unreachable(f"{address}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # the latter of a name that no resolver takes
+        raise Unreachable(f"{address}: {str(error) or 'hung up'}") from error
     check_identity(named, config.cloud.identity)
     if not greeted:
         if fault := _own_fault(config.tls):
@@ -126,15 +126,16 @@ def _own_fault(tls: TlsConfig) -> str | None:
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_mode, server.verify_mode = ssl.CERT_NONE, ssl.CERT_REQUIRED
-    server.load_verify_locations(tls.authority)
-    for context in (client, server):
-        context.load_cert_chain(tls.certificate, tls.key)
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)
     try:
-        for end in ends * 2:
+        server.load_verify_locations(tls.authority)
+        for context in (client, server):
+            context.load_cert_chain(tls.certificate, tls.key)
+        for end in (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)) * 2:
             with contextlib.suppress(ssl.SSLWantReadError):
                 end.do_handshake()
     except ssl.SSLCertVerificationError as error:
         return error.verify_message
+    except OSError:  # a file that changed meanwhile: the next attempt reads it
+        return None
     return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import queue
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edge_node.channel import Traffic
@@ -26,16 +27,19 @@ if TYPE_CHECKING:
     from fuser.bundle import Bundle
 
 T = TypeVar("T")
+Begin = Callable[[Coroutine[Any, Any, None]], concurrent.futures.Future[None]]
+"""Starts work on the thread of a client."""
 
 
 class Client:
     """A client of one cloud for any thread of the process that made it. Close it, or use it as a context manager."""
 
     def __init__(self, config: EdgeConfig, limits: Limits | None = None) -> None:
+        self._client = AsyncClient(config, limits)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kvwire-client", daemon=True)
         self._thread.start()
-        self._client = AsyncClient(config, limits)
+        self._closed, self._door = False, threading.Lock()
         atexit.register(self.close)
 
     @property
@@ -55,9 +59,13 @@ class Client:
         In a forked child there is neither, so it does nothing there.
         """
         atexit.unregister(self.close)
-        if self._loop.is_closed() or not self._client.home.here:
+        if not self._client.home.here:
             return
-        self._run(self._finish())
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -107,7 +115,7 @@ class Client:
         stream = self._client.share(
             sections, bundle, kind=kind, plan=plan, max_bytes=max_bytes, deadline_s=deadline_s
         )
-        return SharedSlice(stream, self._loop)
+        return SharedSlice(stream, self._begun)
 
     async def _finish(self) -> None:
         await self._client.close()
@@ -117,20 +125,36 @@ class Client:
         await asyncio.gather(*others, return_exceptions=True)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if not self._client.home.here:
-            work.close()
+        try:
+            return self._begun(work).result()
+        except concurrent.futures.CancelledError as error:
+            raise Cancelled("the client was closed") from error
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """On the client's thread; what was begun there before `close` is ended by it, so nobody waits for ever.
+
+        Raises:
+            Cancelled: the client is closed. RuntimeError: this is a forked child.
+        """
+        try:
             self._client.home.check()
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            with self._door:
+                if self._closed:
+                    raise Cancelled("the client is closed")
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except BaseException:
+            work.close()
+            raise
 
 
 class SharedSlice:
     """The parts of one slice: a header, segments, a summary. Close it or read it to its end."""
 
-    def __init__(self, stream: SliceStream, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, stream: SliceStream, begin: Begin) -> None:
         self.stream = stream
         """Its counters: bytes_sent, bytes_received, payload_bytes, share_arrived."""
         self._parts: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
-        self._pump = asyncio.run_coroutine_threadsafe(self._read(), loop)
+        self._pump = begin(self._read())
 
     def __iter__(self) -> Iterator[Part]:
         """Parts in order; raises the KvwireError that ended the slice, RuntimeError in a forked child."""

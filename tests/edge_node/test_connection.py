@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,31 @@ async def test_a_closed_client_says_so_to_calls_that_wait_for_a_connection(black
     await client.close()
     assert isinstance((await waiting)[0], Cancelled)
     assert isinstance((await _ask(client, 20.0))[0], Cancelled)
+
+
+def test_a_client_closed_by_another_thread_ends_every_call(black_hole: EdgeConfig, bundle: Bundle) -> None:
+    client = Client(black_hole)
+    question = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the key?")
+    shared = client.share([question], bundle, kind=SliceKind.SHARED)
+    with ThreadPoolExecutor(2) as callers:
+        calls = callers.submit(client.describe, 20.0), callers.submit(list, shared)
+        time.sleep(0.2)
+        began = time.monotonic()
+        client.close()
+        for call in calls:
+            with pytest.raises(Cancelled):
+                call.result(5.0)
+    assert time.monotonic() - began < 2.0
+    with pytest.raises(Cancelled):
+        client.describe()
+    with pytest.raises(Cancelled):
+        client.share([question], bundle, kind=SliceKind.SHARED)
+
+
+async def test_a_name_that_no_resolver_takes_is_unreachable(config: EdgeConfig) -> None:
+    async with AsyncClient(_towards(config, f"{'a' * 70}.example:7443")) as client:
+        error, _ = await _ask(client, 5.0)
+    assert isinstance(error, Unreachable)
 
 
 POINTS = (0, 1, 7, 90, 200, 600, -1)
