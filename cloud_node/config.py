@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fuser.config import BadConfig, from_dict
 from fuser.models.dtype import DtypeName
-from kvwire.limits import Limits
+from kvwire.limits import PING_S, Limits
 from kvwire.segment import SliceKind
 
 _MIB = 1 << 20
@@ -124,6 +124,8 @@ class GatewayConfig:
         replicas' room (max_ongoing + max_queued), so that one tenant's calls leave room for another's.
     max_deadline_s: a call that asks for longer gets this.
     drain_s: after SIGTERM calls in flight have this long to finish.
+    keepalive_s, keepalive_timeout_s: a connection that is silent so long is pinged, and closed if nothing comes back.
+    min_ping_interval_s: an edge that pings an idle connection oftener is cut off; edges ping every 30 s.
     """
 
     max_concurrent_calls: int = 64
@@ -133,6 +135,7 @@ class GatewayConfig:
     drain_s: float = 20.0
     keepalive_s: float = 30.0
     keepalive_timeout_s: float = 10.0
+    min_ping_interval_s: float = 10.0
 
     def __post_init__(self) -> None:
         if min(self.max_concurrent_calls, self.max_calls_per_tenant, self.max_calls_per_host) < 1:
@@ -140,6 +143,10 @@ class GatewayConfig:
         if min(self.max_deadline_s, self.keepalive_s, self.keepalive_timeout_s) <= 0 or self.drain_s < 0:
             raise ValueError(
                 "max_deadline_s, keepalive_s and keepalive_timeout_s must be above 0, drain_s not below"
+            )
+        if not 0 < self.min_ping_interval_s <= PING_S:
+            raise ValueError(
+                f"min_ping_interval_s is above 0 and at most {PING_S:g}: so often every edge pings"
             )
 
 
@@ -165,7 +172,10 @@ class CloudConfig:
     @property
     def limits(self) -> Limits:
         """The caps of the wire that this node holds to."""
-        return Limits(max_deadline_s=self.gateway.max_deadline_s)
+        return Limits(
+            max_deadline_s=self.gateway.max_deadline_s,
+            min_ping_interval_s=self.gateway.min_ping_interval_s,
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> CloudConfig:

@@ -129,6 +129,6 @@ def _options(config: CloudConfig) -> list[tuple[str, Any]]:
         ("grpc.keepalive_time_ms", int(gateway.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(gateway.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(gateway.keepalive_s * 500)),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(gateway.min_ping_interval_s * 1000)),
         ("grpc.so_reuseport", 0),
     ]

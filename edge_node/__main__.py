@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = EdgeConfig.load(arguments.config)
+        config.check_files()
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

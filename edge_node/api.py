@@ -98,7 +98,8 @@ class _LoopbackOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _LOOPBACK.fullmatch(Headers(scope=scope).get("host", "")) is None:
+        named = scope["type"] == "lifespan" or _LOOPBACK.fullmatch(Headers(scope=scope).get("host", ""))
+        if not named:
             await _refusal(InvalidRequest("the Host header names no loopback address"))(scope, receive, send)
         else:
             await self._app(scope, receive, send)

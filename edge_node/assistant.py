@@ -49,7 +49,8 @@ class Assistant:
         """Load the Receiver and its bundle; nothing is sent yet.
 
         Raises:
-            BadConfig: the configuration is not valid, or the bundle is for another Receiver.
+            BadConfig: the configuration is not valid, a file of `[tls]` cannot be used, or the bundle is for another
+                Receiver.
             fuser.bundle.BadBundle, fuser.profile.table.BadTable and the errors of fuser.models.
         """
         import torch
@@ -60,6 +61,7 @@ class Assistant:
         from fuser.receiver import Receiver
 
         config = config if isinstance(config, EdgeConfig) else EdgeConfig.load(config)
+        config.check_files()
         if config.receiver.threads:
             torch.set_num_threads(config.receiver.threads)
         bundle = Bundle.load(config.receiver.bundle)

@@ -1,11 +1,10 @@
-"""The connection to the cloud: opened on first use, pinned to the cloud's identity, renewed when it fails.
+"""Calls to the cloud, over a channel that is pinned to its identity.
 
 Messages are bytes here, so what is counted and captured is exactly what crosses the wire.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -17,15 +16,14 @@ import grpc.aio
 
 from edge_node.capture import Capture, Direction
 from edge_node.config import EdgeConfig
+from edge_node.connection import Connection, Unanswered
 from edge_node.peer import pin_cloud
 from edge_node.retry import Deadline
-from kvwire.errors import KvwireError, Unreachable
-from kvwire.limits import Limits
+from kvwire.errors import DeadlineExceeded
+from kvwire.limits import PING_S, Limits
 from kvwire.status import from_rpc_error
 
 SERVICE: Final = "/kvwire.v1.SharerService"
-_CONNECT_S: Final = 5.0
-_KEEPALIVE_MS: Final = 30_000
 _KEEPALIVE_TIMEOUT_MS: Final = 10_000
 
 
@@ -39,27 +37,21 @@ class Traffic:
     received_at: float = 0.0
 
 
-@dataclass(eq=False, slots=True)
-class _Open:
-    channel: Any
-    calls: int = 0
-
-
 class CloudChannel:
-    """One gRPC channel at a time. Used within one event loop."""
+    """Calls over one shared connection. Used within one event loop."""
 
     def __init__(self, config: EdgeConfig, limits: Limits) -> None:
         self._config = config
         self._limits = limits
         self._capture = Capture(config.capture) if config.capture else None
-        self._open: _Open | None = None
-        self._opening = asyncio.Lock()
+        self._connection = Connection(self._open, config.cloud.address)
 
     async def unary(self, method: str, message: bytes, deadline: Deadline, traffic: Traffic) -> bytes:
         """One message for one message. Raises KvwireError."""
-        async with self._leased(deadline) as channel, self._translated(traffic):
+        async with self._connection.lease(deadline) as channel, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
-            reply: bytes = await channel.unary_unary(f"{SERVICE}/{method}")(message, timeout=deadline.check())
+            call: Any = channel.unary_unary(f"{SERVICE}/{method}")
+            reply: bytes = await call(message, timeout=deadline.left_s)
             self._count(traffic, Direction.RECEIVED, reply)
             return reply
 
@@ -67,9 +59,10 @@ class CloudChannel:
         self, method: str, message: bytes, deadline: Deadline, traffic: Traffic
     ) -> AsyncIterator[bytes]:
         """One message for a stream of them. Closing the iterator cancels the call. Raises KvwireError."""
-        async with self._leased(deadline) as channel, self._translated(traffic):
+        async with self._connection.lease(deadline) as channel, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
-            call = channel.unary_stream(f"{SERVICE}/{method}")(message, timeout=deadline.check())
+            begin: Any = channel.unary_stream(f"{SERVICE}/{method}")
+            call = begin(message, timeout=deadline.left_s)
             try:
                 async for reply in call:
                     self._count(traffic, Direction.RECEIVED, reply)
@@ -79,33 +72,12 @@ class CloudChannel:
 
     async def close(self) -> None:
         """Close the connection and the capture. Calls in flight are cancelled."""
-        if self._open is not None:
-            await self._open.channel.close()
-            self._open = None
+        await self._connection.close()
         if self._capture is not None:
             self._capture.close()
 
-    @contextlib.asynccontextmanager
-    async def _leased(self, deadline: Deadline) -> AsyncIterator[Any]:
-        """A channel for one call. One that failed is given to no other, and closed after its last call."""
-        async with self._opening:
-            if self._open is None:
-                self._open = _Open(await self._connect(deadline))
-            leased = self._open
-            leased.calls += 1
-        try:
-            yield leased.channel
-        except Unreachable:
-            if self._open is leased:
-                self._open = None
-            raise
-        finally:
-            leased.calls -= 1
-            if leased is not self._open and leased.calls == 0:
-                await leased.channel.close()
-
-    async def _connect(self, deadline: Deadline) -> Any:
-        pinned = await pin_cloud(self._config, min(_CONNECT_S, deadline.check()))
+    async def _open(self) -> grpc.aio.Channel:
+        pinned = await pin_cloud(self._config)
         options = [
             ("grpc.ssl_target_name_override", pinned.name),
             ("grpc.use_local_subchannel_pool", 1),
@@ -114,7 +86,7 @@ class CloudChannel:
             ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.max_send_message_length", self._limits.max_request_bytes),
             ("grpc.max_receive_message_length", self._limits.max_message_bytes),
-            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            ("grpc.keepalive_time_ms", round(PING_S * 1_000)),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.keepalive_permit_without_calls", 1),
         ]
@@ -122,13 +94,16 @@ class CloudChannel:
 
     @contextlib.asynccontextmanager
     async def _translated(self, traffic: Traffic) -> AsyncIterator[None]:
+        received = traffic.received
         try:
             yield
         except grpc.aio.AioRpcError as error:
             for key, value in error.trailing_metadata() or ():
                 if key == "grpc-status-details-bin" and isinstance(value, bytes):
                     self._count(traffic, Direction.RECEIVED, value)
-            known: KvwireError = from_rpc_error(error)
+            known = from_rpc_error(error)
+            if isinstance(known, DeadlineExceeded) and traffic.received == received:
+                known = Unanswered(known.detail)
             raise known from error
 
     def _count(self, traffic: Traffic, direction: Direction, message: bytes) -> None:

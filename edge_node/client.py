@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -15,11 +16,12 @@ from edge_node.channel import CloudChannel, Traffic
 from edge_node.config import EdgeConfig
 from edge_node.intake import Intake, Part
 from edge_node.link import Link
-from edge_node.retry import Deadline, wait_s
+from edge_node.process import Home
+from edge_node.retry import Deadline, retried
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.codec import CodecRegistry
 from kvwire.description import Description
-from kvwire.errors import BadHeader, BadPayload, DeadlineExceeded, InvalidRequest, KvwireError, TooLarge
+from kvwire.errors import BadHeader, BadPayload, DeadlineExceeded, InvalidRequest, TooLarge
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes, most_bytes, payload_codec
 from kvwire.plan import Plan
@@ -35,7 +37,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A client of one cloud. Use it within one event loop, as a context manager or with `close`.
+    """A client of one cloud. Use it within one process and event loop, as a context manager or with `close`.
 
     async with AsyncClient(config) as client:
         async for part in client.share(sections, bundle, kind=SliceKind.EXCERPT):
@@ -47,6 +49,8 @@ class AsyncClient:
         self.limits = limits or Limits()
         self.link = Link()
         """The running estimate of the link, from the calls of this client."""
+        self.home = Home("a client of the cloud")
+        """The process that it may be used in."""
         self._channel = CloudChannel(config, self.limits)
 
     async def __aenter__(self) -> Self:
@@ -56,8 +60,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls in flight are cancelled."""
-        await self._channel.close()
+        """Close the connection; calls in flight are cancelled. In a forked child there is none to close."""
+        if self.home.here:
+            await self._channel.close()
 
     async def describe(self, deadline_s: float | None = None) -> Description:
         """What the cloud offers. Raises KvwireError."""
@@ -155,11 +160,16 @@ class AsyncClient:
         )
 
     def _deadline(self, after_s: float | None) -> Deadline:
-        """So many seconds from now; as configured for None. Raises InvalidRequest if it is none."""
+        """So many seconds from now, cut to `max_deadline_s`; as configured for None.
+
+        Raises:
+            InvalidRequest: it is no time from now on. RuntimeError: this is a forked child.
+        """
+        self.home.check()
         after_s = self.config.share.deadline_s if after_s is None else after_s
-        if not 0 < after_s < float("inf"):
+        if not 0 < after_s < math.inf:
             raise InvalidRequest(f"a deadline of {after_s} s")
-        return Deadline(after_s)
+        return Deadline(min(after_s, self.limits.max_deadline_s), self.limits.min_deadline_s)
 
 
 class SliceStream:
@@ -184,6 +194,7 @@ class SliceStream:
         if kind not in bundle.kinds:
             raise InvalidRequest(f"this bundle takes no {kind} slices in")
         least = slice_specs(bundle, kind, plan, 1, "bfloat16")  # refuses what the bundle cannot do
+        self.home = client.home
         self._channel, self._bundle, self._limits, self._link = channel, bundle, client.limits, client.link
         self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
         self._deadline = deadline
@@ -195,7 +206,7 @@ class SliceStream:
         self._limits.check_sections(self._sections)
         self._request()
         check_bytes(least, self._codec, max_bytes)
-        self._parts = self._all()
+        self._parts = retried(self._once, deadline)
 
     @property
     def bytes_sent(self) -> int:
@@ -231,23 +242,6 @@ class SliceStream:
     async def aclose(self) -> None:
         """Cancel the call if it is still going on."""
         await self._parts.aclose()
-
-    async def _all(self) -> AsyncGenerator[Part, None]:
-        attempt = 0
-        while True:
-            attempt += 1
-            begun = False
-            try:
-                async with contextlib.aclosing(self._once()) as parts:
-                    async for part in parts:
-                        begun = True
-                        yield part
-                return
-            except KvwireError as error:
-                wait = None if begun else wait_s(error, attempt, self._deadline.left_s)
-                if wait is None:
-                    raise
-            await asyncio.sleep(wait)
 
     async def _once(self) -> AsyncGenerator[Part, None]:
         request = self._request()
@@ -307,13 +301,8 @@ def _as_sent(section: Section) -> Section:
 
 
 async def _retried(once: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return await once()
-        except KvwireError as error:
-            wait = wait_s(error, attempt, deadline.left_s)
-            if wait is None:
-                raise
-        await asyncio.sleep(wait)
+    async def only() -> AsyncGenerator[T, None]:
+        yield await once()
+
+    async with contextlib.aclosing(retried(only, deadline)) as answers:
+        return await anext(answers)

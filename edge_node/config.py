@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal
 from fuser.config import BadConfig, from_dict
 from fuser.models.dtype import DtypeName
 from kvwire.errors import AccessDenied
-from kvwire.identity import Identity, PeerRole, TlsFiles
+from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
 
 
@@ -23,9 +24,34 @@ class TlsConfig:
     key: str
     authority: str
 
-    def files(self) -> TlsFiles:
-        """The same three as paths."""
-        return TlsFiles(Path(self.certificate), Path(self.key), Path(self.authority))
+    def load(self) -> tuple[ssl.SSLContext, bytes, bytes]:
+        """A context that shows the certificate and trusts the authority alone; certificate chain and key as PEM.
+
+        Raises:
+            BadConfig: a file is missing or cannot be used; names the key.
+        """
+        contents = {}
+        for key, path in dataclasses.asdict(self).items():
+            try:
+                contents[key] = Path(path).read_bytes()
+            except OSError as error:
+                raise BadConfig(f"tls.{key}: {path}: {error.strerror}") from error
+            if b"-----BEGIN " not in contents[key]:
+                raise BadConfig(f"tls.{key}: {path}: not a PEM file")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False  # the SPIFFE id is checked instead
+        context.set_alpn_protocols(["h2"])
+        try:
+            context.load_verify_locations(self.authority)
+        except OSError as error:
+            raise BadConfig(f"tls.authority: {self.authority}: no certificate that can be read") from error
+        try:
+            context.load_cert_chain(self.certificate, self.key, password="")  # never asked for on a terminal
+        except OSError as error:
+            why = getattr(error, "reason", None) or error.strerror
+            raise BadConfig(f"tls.certificate: {self.certificate} with the key {self.key}: {why}") from error
+        return context, contents["certificate"], contents["key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +106,8 @@ class ShareConfig:
         (docs/plans.md), which must be there.
     codec: a codec's name; both sides must know it.
     max_positions: document positions wanted at most; the cloud's export policy may allow fewer.
-    deadline_s: the time the cloud has for a whole slice, retries included; then the Receiver answers alone.
+    deadline_s: the time the cloud has for a whole slice, connecting and retries included; then the Receiver answers
+        alone. It is cut to `Limits.max_deadline_s`.
     max_bytes: cap on the payload of a slice; 0 is none. Under a cap a plan is picked from the table, if there is one.
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
@@ -115,7 +142,7 @@ class ApiConfig:
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.listen)
-        if host not in ("127.0.0.1", "localhost"):
+        if host not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError(f"listen {self.listen!r} is not on loopback; the API asks for no credentials")
         if self.max_body_bytes < 1 or self.max_waiting < 0:
             raise ValueError("max_body_bytes starts at 1, max_waiting at 0")
@@ -150,6 +177,14 @@ class EdgeConfig:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadConfig(f"{path}: {error}") from error
         return from_dict(cls, raw).relative_to(path.resolve().parent)
+
+    def check_files(self) -> None:
+        """Refuse what the cloud could not be asked with, where a node starts.
+
+        Raises:
+            BadConfig: a file of `[tls]` is missing or cannot be used; names the key.
+        """
+        self.tls.load()
 
     def relative_to(self, directory: Path) -> EdgeConfig:
         """The same configuration with relative paths taken from `directory`."""

@@ -8,15 +8,27 @@ there. Gateways behind one address share a certificate, or else the client looks
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
-from edge_node.config import EdgeConfig, split_address
+from edge_node.config import EdgeConfig, TlsConfig, split_address
+from fuser.config import BadConfig
 from kvwire.errors import AccessDenied, Unreachable
+
+_REFUSALS: Final = frozenset(
+    f"{version}_ALERT_{what}"
+    for version in ("SSLV3", "TLSV1", "TLSV13")
+    for what in (
+        *("BAD_CERTIFICATE", "CERTIFICATE_EXPIRED", "CERTIFICATE_REQUIRED", "CERTIFICATE_REVOKED"),
+        *("CERTIFICATE_UNKNOWN", "UNSUPPORTED_CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "NO_CERTIFICATE"),
+    )
+)
+"""Alerts by which a cloud says that it does not accept our certificate, as `ssl` names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,31 +39,37 @@ class Pinned:
     name: str
 
 
-async def pin_cloud(config: EdgeConfig, timeout_s: float) -> Pinned:
-    """Connect once, check who is there, and pin it.
+async def pin_cloud(config: EdgeConfig) -> Pinned:
+    """Connect once, check who is there, and pin it. The caller's timeout ends it.
+
+    Only a certificate that was read and is wrong is a decision; whatever else goes wrong is the link's.
 
     Raises:
-        Unreachable: nobody answers, or not within `timeout_s` seconds.
+        Unreachable: nobody answers, the connection breaks, or one of our own PEM files cannot be used.
         AccessDenied: the certificate is not the expected cloud's, or the cloud does not accept ours.
-        OSError, ValueError: one of our own PEM files cannot be read.
     """
-    certificate, key, _ = config.tls.files().read()
-    context = _context(config)
-    host, port = split_address(config.cloud.address)
+    address = config.cloud.address
     try:
-        async with asyncio.timeout(timeout_s):
-            named, der = await _greet(context, host, port)
-    except TimeoutError as error:
-        raise Unreachable(f"no answer from {config.cloud.address} within {timeout_s:.1f} s") from error
+        context, certificate, key = config.tls.load()
+    except BadConfig as error:
+        raise Unreachable(str(error)) from error
+    try:
+        named, der, greeted = await _greet(context, *split_address(address))
     except ssl.SSLCertVerificationError as error:
-        raise AccessDenied(f"the certificate at {config.cloud.address}: {error.verify_message}") from error
-    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-        raise Unreachable(f"{config.cloud.address} hung up") from error
+        raise AccessDenied(f"the certificate at {address}: {error.verify_message}") from error
     except ssl.SSLError as error:
-        raise AccessDenied(f"TLS with {config.cloud.address} failed: {error.reason}") from error
-    except OSError as error:
-        raise Unreachable(f"{config.cloud.address}: {error.strerror or error}") from error
+        if error.reason in _REFUSALS:
+            raise AccessDenied(
+                f"{address} does not accept this edge's certificate: {error.reason}"
+            ) from error
+        raise Unreachable(f"TLS with {address} broke: {error.reason}") from error
+    except (OSError, UnicodeError) as error:  # the latter of a name that no resolver takes
+        raise Unreachable(f"{address}: {str(error) or 'hung up'}") from error
     check_identity(named, config.cloud.identity)
+    if not greeted:
+        if fault := _own_fault(config.tls):
+            raise AccessDenied(f"{address} does not accept this edge's certificate: {fault}")
+        raise Unreachable(f"{address} hung up after the handshake: cut off, or this edge is not accepted")
     credentials = grpc.ssl_channel_credentials(
         ssl.DER_cert_to_PEM_cert(der).encode(), private_key=key, certificate_chain=certificate
     )
@@ -84,31 +102,40 @@ def answers_to(named: Mapping[str, Any]) -> str:
     return "pinned"
 
 
-def _context(config: EdgeConfig) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False  # the SPIFFE id is checked instead
-    context.set_alpn_protocols(["h2"])
-    context.load_verify_locations(config.tls.authority)
-    try:
-        context.load_cert_chain(config.tls.certificate, config.tls.key)
-    except ssl.SSLError as error:
-        raise ValueError(
-            f"{config.tls.certificate} and {config.tls.key} do not fit: {error.reason}"
-        ) from error
-    return context
+async def _greet(context: ssl.SSLContext, host: str, port: int) -> tuple[Mapping[str, Any], bytes, bool]:
+    """The certificate, decoded and as DER; and whether a byte came after it.
 
-
-async def _greet(context: ssl.SSLContext, host: str, port: int) -> tuple[Mapping[str, Any], bytes]:
-    """The certificate, decoded and as DER. With TLS 1.3 a server refuses ours only after the handshake."""
+    With TLS 1.3 a server refuses ours only after the handshake.
+    """
     reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname="")
     try:
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
         named, der = tls.getpeercert(), tls.getpeercert(binary_form=True)
-        if not named or not der:
-            raise AccessDenied(f"no certificate at {host}:{port}")
-        if not await reader.read(1):  # an HTTP/2 server speaks first
-            raise AccessDenied(f"{host}:{port} does not accept this edge's certificate")
-        return named, der
+        greeted = bool(await reader.read(1))  # an HTTP/2 server speaks first
+        return named or {}, der or b"", greeted
     finally:
         writer.transport.abort()
+
+
+def _own_fault(tls: TlsConfig) -> str | None:
+    """What a cloud of the same authority finds wrong with our certificate; None where it would take it.
+
+    gRPC refuses a client's certificate by closing, without an alert, as a link that is cut does. So this edge
+    looks for itself: it shows the certificate to a server of its own, in memory.
+    """
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode, server.verify_mode = ssl.CERT_NONE, ssl.CERT_REQUIRED
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        server.load_verify_locations(tls.authority)
+        for context in (client, server):
+            context.load_cert_chain(tls.certificate, tls.key)
+        for end in (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)) * 2:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError:  # a file that changed meanwhile: the next attempt reads it
+        return None
+    return None

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import time
-from typing import Final
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, TypeVar
 
 from kvwire.errors import Busy, DeadlineExceeded, Draining, KvwireError
 
+T = TypeVar("T")
 MAX_ATTEMPTS: Final = 4
 _FIRST_S: Final = 0.1
 _MOST_S: Final = 2.0
 
 
 class Deadline:
-    """A moment in the future, in seconds from now."""
+    """A moment in the future, in seconds from now; `least_s` seconds are needed to begin anything."""
 
-    def __init__(self, after_s: float) -> None:
+    def __init__(self, after_s: float, least_s: float = 0.0) -> None:
         self._end = time.monotonic() + after_s
+        self._least_s = least_s
 
     @property
     def left_s(self) -> float:
@@ -28,11 +33,35 @@ class Deadline:
         """Seconds until then.
 
         Raises:
-            DeadlineExceeded: it is over.
+            DeadlineExceeded: it is over, or too near to begin anything.
         """
-        if (left := self.left_s) == 0.0:
-            raise DeadlineExceeded("the deadline passed at the edge")
+        if (left := self.left_s) <= self._least_s:
+            raise DeadlineExceeded(f"{left:.3f} s to the deadline at the edge")
         return left
+
+
+async def retried(once: Callable[[], AsyncGenerator[T, None]], deadline: Deadline) -> AsyncGenerator[T, None]:
+    """What one attempt gives. Until it has given something, one that failed may be followed by another.
+
+    Raises:
+        DeadlineExceeded: there is no time for an attempt. KvwireError: as the last attempt.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        begun = False
+        deadline.check()
+        try:
+            async with contextlib.aclosing(once()) as parts:
+                async for part in parts:
+                    begun = True
+                    yield part
+            return
+        except KvwireError as error:
+            wait = None if begun else wait_s(error, attempt, deadline.left_s)
+            if wait is None:
+                raise
+        await asyncio.sleep(wait)
 
 
 def wait_s(error: KvwireError, attempt: int, left_s: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import socket
 import threading
@@ -26,7 +27,7 @@ def serve(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> Non
     host, port = split_address(config.api.listen)
     with Assistant.from_config(config) as assistant:
         server = make_server(make_app(assistant, config.api), ready)
-        server.run(sockets=[socket.create_server((host, port))])
+        server.run(sockets=_listening(host, port))
 
 
 def make_server(app: ASGIApp, ready: Callable[[str], None] | None = None) -> uvicorn.Server:
@@ -55,6 +56,29 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
 
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """Bound sockets: `localhost` is both loopback addresses at one port, as far as this machine has them.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    if host != "localhost":
+        return [_bound(host, port)]
+    first = _bound("127.0.0.1", port)
+    try:
+        return [first, _bound("::1", first.getsockname()[1])]
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            first.close()
+            raise
+        return [first]  # no IPv6 here
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
 class _Server(uvicorn.Server):
     """A server that says when it listens, and that leaves a signal's process to end by itself."""
 
@@ -66,7 +90,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and self._ready is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._ready(f"{host}:{port}")
+            self._ready(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,13 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from kvwire.errors import InvalidRequest, MissingDeadline, TooLarge
+from kvwire.errors import DeadlineExceeded, InvalidRequest, MissingDeadline, TooLarge
 from kvwire.section import Role, Section
 from kvwire.segment import SliceHeader
 
 MIB = 1 << 20
-_NO_DEADLINE_S = 365 * 86_400.0
-"""gRPC reports a call without a deadline as None or as a date far away."""
+PING_S = 30.0
+"""How often an edge pings an idle connection: no cloud may ask for less often."""
+_NO_DEADLINE_S = 100_000_000 * 3_600.0
+"""A deadline on the wire has at most eight digits of hours; gRPC reports a call without one as None or as later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class Limits:
     max_new_tokens: int = 512
     min_deadline_s: float = 0.05
     max_deadline_s: float = 120.0
+    min_ping_interval_s: float = 10.0
+    """Of HTTP/2 pings over an idle connection; who pings oftener is cut off."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -46,6 +50,8 @@ class Limits:
             raise ValueError("max_message_bytes must leave room for a frame and its fields")
         if self.min_deadline_s > self.max_deadline_s:
             raise ValueError("min_deadline_s is over max_deadline_s")
+        if self.min_ping_interval_s > PING_S:
+            raise ValueError(f"min_ping_interval_s is at most {PING_S:g}, as often as every edge pings")
 
     def check_sections(self, sections: Sequence[Section]) -> None:
         """Refuse too many or too long sections.
@@ -85,12 +91,15 @@ class Limits:
 
         Raises:
             MissingDeadline: the call has none.
-            InvalidRequest: there is too little time to begin.
+            DeadlineExceeded: there is too little time to begin.
+            InvalidRequest: it is no number.
         """
         if remaining_s is None or remaining_s > _NO_DEADLINE_S:
             raise MissingDeadline
-        if not remaining_s >= self.min_deadline_s:
-            raise InvalidRequest(f"{remaining_s:.3f} s to the deadline, {self.min_deadline_s} s are needed")
+        if math.isnan(remaining_s):
+            raise InvalidRequest("a deadline that is no number")
+        if remaining_s < self.min_deadline_s:
+            raise DeadlineExceeded(f"{remaining_s:.3f} s to the deadline, {self.min_deadline_s} s are needed")
         return min(remaining_s, self.max_deadline_s)
 
 

@@ -37,6 +37,7 @@ def server(running: "RunningServer") -> Iterator["RunningServer"]:
     """The server, honest again after each test."""
     service = running.service
     service.requests.clear()
+    service.remaining_s.clear()
     service.relays.clear()
     service.cancelled.clear()
     yield running

@@ -50,7 +50,7 @@ DOCUMENTS = {
 
 
 class SliceService(SharerServiceServicer):  # type: ignore[misc]
-    """Describe, Share and Relay. `requests` and `relays` keep what came in; `relay_id` answers another
+    """Describe, Share and Relay. `requests`, `remaining_s` and `relays` keep what came in; `relay_id` answers another
     request, `relay_most` keeps to another cap, `relay_text` is said in place of what the Sharer would."""
 
     def __init__(self, sharer: Path, bundle: Path, documents: Mapping[str, str]) -> None:
@@ -63,6 +63,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.serve: Callable[[ShareRequest], ShareRequest] = lambda request: request
         self.requests: list[ShareRequest] = []
         self.relays: list[RelayRequest] = []
+        self.remaining_s: list[float | None] = []
         self.relay_id: bytes | None = None
         self.relay_most = 0
         self.relay_text: str | None = None
@@ -96,6 +97,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
                 raise self.failures.pop(0)
             wanted = share_request_from_proto(request, self.limits)
             self.requests.append(wanted)
+            self.remaining_s.append(context.time_remaining())
             check_request(wanted, self.description)
             for part in self.tamper(await asyncio.to_thread(self.slice_of, wanted)):
                 if isinstance(part, float):

@@ -1,7 +1,11 @@
 """The client against a real server: what arrives, what is refused, what is tried again, what never hangs."""
 
 import asyncio
+import contextlib
 import dataclasses
+import shutil
+import socket
+import ssl
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -542,6 +546,73 @@ async def test_nothing_is_relayed_without_a_deadline(
         with pytest.raises(InvalidRequest, match="a deadline of"):
             await client.relay([QUESTION], bundle, max_new_tokens=4, deadline_s=seconds)
     assert not slice_service.relays
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.03, 0.05])
+async def test_a_deadline_too_short_to_begin_has_passed(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer, seconds: float
+) -> None:
+    async with AsyncClient(config) as client:
+        stream = client.share([DOCUMENT, QUESTION], bundle, kind=SliceKind.EXCERPT, deadline_s=seconds)
+        with pytest.raises(DeadlineExceeded):
+            await anext(stream)
+        with pytest.raises(DeadlineExceeded):
+            await client.describe(seconds)
+    assert not server.service.requests
+
+
+@pytest.mark.parametrize("seconds", [4e7, 1e9, 1e12])
+async def test_a_deadline_beyond_the_limit_is_cut_to_it(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer, seconds: float
+) -> None:
+    async with AsyncClient(config) as client:
+        assert len(await _parts(client, bundle, DOCUMENT, QUESTION, deadline_s=seconds)) == 3
+    (remaining,) = server.service.remaining_s
+    assert remaining is not None and 100 < remaining <= 120
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "authority"])
+async def test_a_file_that_is_gone_while_running_makes_the_cloud_unreachable_by_its_key(
+    config: EdgeConfig, bundle: Bundle, key: str
+) -> None:
+    tls = dataclasses.replace(config.tls, **{key: "/gone.pem"})
+    error = await _failure(dataclasses.replace(config, tls=tls), bundle)
+    assert isinstance(error, Unreachable) and f"tls.{key}: /gone.pem" in str(error)
+
+
+async def test_a_certificate_of_ours_that_is_over_is_told_so(
+    config: EdgeConfig, bundle: Bundle, certificates: Certificates, tmp_path: Path
+) -> None:
+    shutil.copytree(certificates.ca.certificate.parent, tmp_path / "tls")
+    pair = make_certificates(tmp_path / "tls", ["late"], days=0).edges["late"]
+    await asyncio.sleep(1.1)  # a certificate counts in seconds
+    tls = dataclasses.replace(config.tls, certificate=str(pair.certificate), key=str(pair.key))
+    error = await _failure(dataclasses.replace(config, tls=tls), bundle)
+    assert isinstance(error, AccessDenied) and "expired" in str(error)
+
+
+async def test_a_server_that_refuses_our_certificate_by_an_alert_is_believed(
+    config: EdgeConfig, bundle: Bundle, certificates: Certificates, tmp_path: Path
+) -> None:
+    other = make_certificates(tmp_path / "other", [])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cloud.certificate, certificates.cloud.key)
+    context.load_verify_locations(other.ca.certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse() -> None:  # asyncio's server would close without the alert, as gRPC's does
+        near, _ = listener.accept()
+        near.settimeout(10)
+        with near, contextlib.suppress(OSError), context.wrap_socket(near, server_side=True) as tls:
+            tls.read()
+
+    refusing = asyncio.create_task(asyncio.to_thread(refuse))
+    towards = dataclasses.replace(config, cloud=CloudPeer(address=f"127.0.0.1:{listener.getsockname()[1]}"))
+    error = await _failure(towards, bundle)
+    assert isinstance(error, AccessDenied) and "UNKNOWN_CA" in str(error)
+    await refusing
+    listener.close()
 
 
 async def test_an_answer_to_another_request_is_not_relayed(

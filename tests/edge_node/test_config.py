@@ -1,11 +1,20 @@
 """The configuration is read strictly."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from edge_node import EdgeConfig
+from edge_node.config import ReceiverConfig, TlsConfig
 from fuser.config import BadConfig
+from ops.certs import Certificates
 
 TEXT = """
 [tls]
@@ -51,6 +60,7 @@ def test_a_models_name_stays_a_name(tmp_path: Path) -> None:
         ('[cloud]\nidentity = "spiffe://kvwire/edge/acme"\n', "not a cloud's"),
         ('[cloud]\nidentity = "cloud"\n', "not an identity"),
         ('[api]\nlisten = "0.0.0.0:80"\n', "loopback"),
+        ('[api]\nlisten = "[::]:80"\n', "loopback"),
         ("[api\n", "edge.toml"),
     ],
 )
@@ -59,6 +69,53 @@ def test_what_is_wrong_is_refused_by_name(tmp_path: Path, extra: str, named: str
     text = lines + extra if extra.startswith("[") else extra + lines
     with pytest.raises(BadConfig, match=named):
         _load(tmp_path, text)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:7480", "localhost:7480", "[::1]:7480"])
+def test_every_loopback_address_can_be_listened_on(tmp_path: Path, listen: str) -> None:
+    text = TEXT.format(model="m") + f'[api]\nlisten = "{listen}"\n'
+    assert _load(tmp_path, text).api.listen == listen
+
+
+@pytest.fixture
+def tls(certificates: Certificates) -> TlsConfig:
+    """The files of an edge, as they should be."""
+    edge = certificates.edges["acme"]
+    return TlsConfig(str(edge.certificate), str(edge.key), str(certificates.ca.certificate))
+
+
+def test_files_that_can_be_used_are_taken(tls: TlsConfig) -> None:
+    EdgeConfig(tls, ReceiverConfig("m", "b")).check_files()
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "authority"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
+)
+def test_a_file_that_cannot_be_used_is_refused_by_its_key(
+    tls: TlsConfig, tmp_path: Path, key: str, content: bytes | None
+) -> None:
+    path = tmp_path / "broken.pem"
+    if content is not None:
+        path.write_bytes(content)
+    broken = dataclasses.replace(tls, **{key: str(path)})
+    with pytest.raises(BadConfig, match=rf"tls\.(certificate|{key}): .*broken\.pem"):
+        EdgeConfig(broken, ReceiverConfig("m", "b")).check_files()
+
+
+def test_a_key_of_another_certificate_or_behind_a_password_is_refused(
+    tls: TlsConfig, certificates: Certificates, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(tls, key=str(certificates.edges["other"].key))
+    key = load_pem_private_key(Path(tls.key).read_bytes(), None)
+    path = tmp_path / "locked.key"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"not told"))
+    )
+    for broken in (other, dataclasses.replace(tls, key=str(path))):
+        with pytest.raises(BadConfig, match=r"tls\.certificate: .* with the key "):
+            EdgeConfig(broken, ReceiverConfig("m", "b")).check_files()
 
 
 def test_a_missing_key_is_refused_by_name(tmp_path: Path) -> None:

@@ -9,8 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edge_node import EdgeConfig
+import pytest
+from starlette.testclient import TestClient
+
+from edge_node import Assistant, EdgeConfig
+from edge_node.api import make_app
 from edge_node.config import ApiConfig
+from edge_node.serve import _listening
+from fuser.config import BadConfig
 from tests.edge_node.toml import write_toml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -42,6 +48,45 @@ def test_a_process_serves_until_it_is_told_to_end(config: EdgeConfig, tmp_path: 
     finally:
         process.kill()
         process.wait()
+
+
+def test_the_loopback_addresses_that_are_listened_on() -> None:
+    (four,) = _listening("127.0.0.1", 0)
+    both = _listening("localhost", 0)
+    assert len({end.getsockname()[1] for end in both}) == 1
+    try:
+        (six,) = _listening("::1", 0)
+    except OSError:
+        assert len(both) == 1  # no IPv6 on this machine
+        six = four
+    else:
+        assert [end.getsockname()[0] for end in both] == ["127.0.0.1", "::1"]
+    with pytest.raises(OSError):
+        _listening("localhost", both[0].getsockname()[1])
+    for end in (four, six, *both):
+        end.close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_every_loopback_name_is_answered_to(assistant: Assistant, host: str) -> None:
+    with TestClient(make_app(assistant, ApiConfig()), base_url=f"http://{host}:7480") as client:
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_file_of_tls_that_is_missing_is_refused_at_start_by_its_key(
+    config: EdgeConfig, tmp_path: Path
+) -> None:
+    broken = dataclasses.replace(config, tls=dataclasses.replace(config.tls, certificate="/gone.pem"))
+    with pytest.raises(BadConfig, match=r"tls\.certificate: /gone\.pem"):
+        Assistant.from_config(broken)
+    run = subprocess.run(
+        [sys.executable, "-m", "edge_node", "--config", str(write_toml(broken, tmp_path / "edge.toml"))],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert run.returncode == 2 and "tls.certificate: /gone.pem" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_the_five_lines_of_the_readme_work_as_a_program(config: EdgeConfig, tmp_path: Path) -> None:

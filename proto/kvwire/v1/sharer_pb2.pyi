@@ -261,7 +261,7 @@ class CodecRef(_message.Message):
     def __init__(self, name: _Optional[str] = ..., parameters_hash: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_frame_bytes", "max_message_bytes", "max_request_bytes", "max_sections", "max_section_chars", "max_question_chars", "max_document_id_chars", "max_positions", "max_segments", "max_slice_bytes", "max_new_tokens", "min_deadline_s", "max_deadline_s", "max_prompt_chars")
+    __slots__ = ("max_frame_bytes", "max_message_bytes", "max_request_bytes", "max_sections", "max_section_chars", "max_question_chars", "max_document_id_chars", "max_positions", "max_segments", "max_slice_bytes", "max_new_tokens", "min_deadline_s", "max_deadline_s", "max_prompt_chars", "min_ping_interval_s")
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +276,7 @@ class Limits(_message.Message):
     MIN_DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     MAX_DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     MAX_PROMPT_CHARS_FIELD_NUMBER: _ClassVar[int]
+    MIN_PING_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     max_frame_bytes: int
     max_message_bytes: int
     max_request_bytes: int
@@ -290,7 +291,8 @@ class Limits(_message.Message):
     min_deadline_s: float
     max_deadline_s: float
     max_prompt_chars: int
-    def __init__(self, max_frame_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_sections: _Optional[int] = ..., max_section_chars: _Optional[int] = ..., max_question_chars: _Optional[int] = ..., max_document_id_chars: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_segments: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., min_deadline_s: _Optional[float] = ..., max_deadline_s: _Optional[float] = ..., max_prompt_chars: _Optional[int] = ...) -> None: ...
+    min_ping_interval_s: float
+    def __init__(self, max_frame_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_sections: _Optional[int] = ..., max_section_chars: _Optional[int] = ..., max_question_chars: _Optional[int] = ..., max_document_id_chars: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_segments: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., min_deadline_s: _Optional[float] = ..., max_deadline_s: _Optional[float] = ..., max_prompt_chars: _Optional[int] = ..., min_ping_interval_s: _Optional[float] = ...) -> None: ...
 
 class RelayRequest(_message.Message):
     __slots__ = ("protocol_version", "request_id", "sharer", "max_new_tokens", "sections", "max_bytes")

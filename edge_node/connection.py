@@ -1,0 +1,244 @@
+"""Connection: one channel that all calls share, renewed when it fails, and a circuit that opens when that is slow.
+
+Four states, and none: `Connecting`, `Connected`, `Away`, `Closed`. Every caller waits for one attempt, each no longer
+than its own deadline. An attempt that fails at once may be made again; one that was slow to fail opens the circuit:
+calls then fail at once, until a task in the background has found the cloud. A call that met its deadline without a
+byte back leaves a suspicion: the next one begins only after the cloud has answered something small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from edge_node.retry import Deadline
+from kvwire.errors import Cancelled, DeadlineExceeded, Unreachable
+
+CONNECT_S: Final = 5.0
+"""The longest that an attempt to connect may take."""
+_QUICK_S: Final = 1.0
+_ANSWER_S: Final = 2.0
+_FIRST_PROBE_S: Final = 0.5
+_MOST_PROBE_S: Final = 10.0
+_HEALTH: Final = "/grpc.health.v1.Health/Check"
+_SILENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+class CloudAway(Unreachable):
+    """The circuit is open: whether to try again is for the probe to find out, not for the call."""
+
+    @property
+    def retryable(self) -> bool:
+        """Never: the wait would be for nothing."""
+        return False
+
+
+class Unanswered(DeadlineExceeded):
+    """The deadline passed without a byte back: the cloud may be slow, or the connection dead."""
+
+
+@dataclass(eq=False, slots=True)
+class Connecting:
+    """An attempt is under way. It sets the next state itself."""
+
+    attempt: asyncio.Task[None]
+
+
+@dataclass(eq=False, slots=True)
+class Connected:
+    """A channel to give out. The last user of one that was given up closes it."""
+
+    channel: grpc.aio.Channel
+    users: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Away:
+    """The circuit is open; `probe` looks for the cloud."""
+
+    why: str
+    probe: asyncio.Task[None]
+
+
+@dataclass(eq=False, slots=True)
+class Closed:
+    """For good."""
+
+
+class Connection:
+    """Used within one event loop.
+
+    Args:
+        open_channel: makes a channel; what it raises is told to every call that waits for it.
+        address: for messages.
+    """
+
+    def __init__(self, open_channel: Callable[[], Awaitable[grpc.aio.Channel]], address: str) -> None:
+        self._open_channel, self._address = open_channel, address
+        self._state: Connecting | Connected | Away | Closed | None = None
+        self._in_use: set[Connected] = set()
+
+    @contextlib.asynccontextmanager
+    async def lease(self, deadline: Deadline) -> AsyncIterator[grpc.aio.Channel]:
+        """The channel for one call. An `Unreachable` or `Unanswered` that the call ends with is heeded.
+
+        Raises:
+            Unreachable, AccessDenied: there is none. DeadlineExceeded: not in time. Cancelled: closed meanwhile.
+        """
+        held = await self._connected(deadline)
+        deadline.check()
+        self._take(held)
+        try:
+            yield held.channel
+        except Unreachable:
+            self._give_up(held)
+            raise
+        except Unanswered:
+            if self._state is held:
+                self._begin(suspect=held)
+            raise
+        finally:
+            await self._release(held)
+
+    async def close(self) -> None:
+        """End the attempt or the probe, and close the channel: calls in flight are cancelled."""
+        state, self._state = self._state, Closed()
+        if isinstance(state, Connecting | Away):
+            task = state.attempt if isinstance(state, Connecting) else state.probe
+            task.cancel()
+            await asyncio.wait({task})
+        for held in self._in_use | ({state} if isinstance(state, Connected) else set()):
+            await held.channel.close()
+
+    async def _connected(self, deadline: Deadline) -> Connected:
+        while True:
+            state = self._state
+            if isinstance(state, Closed):
+                raise Cancelled("the client is closed")
+            if isinstance(state, Away):
+                raise CloudAway(state.why)
+            if isinstance(state, Connected):
+                if state.channel.get_state() is grpc.ChannelConnectivity.READY:
+                    return state
+                self._give_up(state)  # gRPC would connect again, for as long as the call may take
+                if state.users == 0:
+                    await state.channel.close()
+            elif state is None:
+                self._begin(suspect=None)
+            else:
+                await asyncio.wait({state.attempt}, timeout=deadline.check())
+                if not state.attempt.done():
+                    raise DeadlineExceeded(f"no connection to {self._address} before the deadline")
+                if not state.attempt.cancelled():
+                    state.attempt.result()
+
+    def _begin(self, suspect: Connected | None) -> None:
+        if suspect is not None:
+            self._take(suspect)
+        attempt = asyncio.create_task(self._attempt(suspect))
+        attempt.add_done_callback(_seen)
+        self._state = Connecting(attempt)
+
+    async def _attempt(self, suspect: Connected | None) -> None:
+        """From `Connecting` to another state. Raises what the calls that wait are told."""
+        began = time.monotonic()
+        try:
+            if suspect is not None and await _answers(suspect.channel):
+                self._become(suspect)
+                return
+            self._become(Connected(await self._opened(ask=suspect is not None)))
+        except Unreachable as error:
+            if time.monotonic() - began < _QUICK_S or isinstance(self._state, Closed):
+                self._become(None)
+                raise
+            self._become(Away(str(error), asyncio.create_task(self._probe())))
+            raise CloudAway(str(error)) from error
+        except BaseException:
+            self._become(None)
+            raise
+        finally:
+            if suspect is not None:
+                await self._release(suspect)
+
+    async def _probe(self) -> None:
+        """From `Away` to another state, as soon as the cloud answers. What is wrong with it is for a call to say."""
+        wait_s = _FIRST_PROBE_S
+        while True:
+            await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
+            wait_s = min(2 * wait_s, _MOST_PROBE_S)
+            try:
+                found: Connected | None = Connected(await self._opened(ask=True))
+            except Unreachable:
+                continue
+            except Exception:
+                found = None
+            self._become(found)
+            return
+
+    async def _opened(self, ask: bool) -> grpc.aio.Channel:
+        """A channel that is connected and, where `ask`, over which the cloud has answered. Raises KvwireError."""
+        channel: grpc.aio.Channel | None = None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                channel = await self._open_channel()
+                await _ready(channel)
+                if ask and not await _answers(channel):
+                    raise Unreachable(f"{self._address} takes connections and answers no call")
+                return channel
+        except BaseException as error:
+            if channel is not None:
+                await channel.close()
+            if isinstance(error, TimeoutError):
+                raise Unreachable(f"no answer from {self._address} within {CONNECT_S:.1f} s") from error
+            raise
+
+    def _become(self, state: Connected | Away | None) -> None:
+        if not isinstance(self._state, Closed):
+            self._state = state
+
+    def _give_up(self, held: Connected) -> None:
+        if self._state is held:
+            self._state = None
+
+    def _take(self, held: Connected) -> None:
+        held.users += 1
+        self._in_use.add(held)
+
+    async def _release(self, held: Connected) -> None:
+        held.users -= 1
+        if held.users == 0:
+            self._in_use.discard(held)
+            if held is not self._state:
+                await held.channel.close()
+
+
+async def _ready(channel: grpc.aio.Channel) -> None:
+    """Until it is connected. Raises Unreachable where it cannot be, at the first failure."""
+    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            raise Unreachable("the connection broke after the first handshake")
+        await channel.wait_for_state_change(state)
+
+
+async def _answers(channel: grpc.aio.Channel) -> bool:
+    """Whether anything comes back, a refusal as well."""
+    check: Any = channel.unary_unary(_HEALTH)
+    try:
+        await check(b"", timeout=_ANSWER_S)
+    except grpc.aio.AioRpcError as error:
+        return error.code() not in _SILENT
+    return True
+
+
+def _seen(attempt: asyncio.Task[None]) -> None:
+    """Its error is told to those who wait; nobody may."""
+    if not attempt.cancelled():
+        attempt.exception()

@@ -1,0 +1,259 @@
+"""The connection: shared, inside each call's deadline, and not waited for again and again where nobody answers."""
+
+import asyncio
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from edge_node import Assistant, AsyncClient, Client, EdgeConfig, connection, retry
+from edge_node.config import CloudPeer
+from fuser.bundle import Bundle
+from fuser.receiver import Receiver
+from kvwire.errors import Cancelled, DeadlineExceeded, KvwireError, Unreachable
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+from tests.edge_node.broken_link import BrokenLink, Fault, How, Way, broken_link
+from tests.edge_node.sharer_server import RunningServer
+from tests.edge_node.toml import write_toml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def _towards(config: EdgeConfig, address: str) -> EdgeConfig:
+    return dataclasses.replace(config, cloud=CloudPeer(address=address))
+
+
+@pytest.fixture
+def black_hole(config: EdgeConfig) -> Iterator[EdgeConfig]:
+    """A configuration whose cloud takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as deaf:
+        yield _towards(config, f"127.0.0.1:{deaf.getsockname()[1]}")
+
+
+@pytest.fixture
+def link(server: RunningServer) -> Iterator[BrokenLink]:
+    with broken_link(server.port) as made:
+        yield made
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All waits shorter, in proportion."""
+    monkeypatch.setattr(connection, "CONNECT_S", 1.0)
+    monkeypatch.setattr(connection, "_QUICK_S", 0.5)
+    monkeypatch.setattr(connection, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(connection, "_FIRST_PROBE_S", 0.1)
+    monkeypatch.setattr(connection, "_MOST_PROBE_S", 0.2)
+    monkeypatch.setattr(retry, "_FIRST_S", 0.01)
+
+
+async def _ask(client: AsyncClient, deadline_s: float) -> tuple[KvwireError | None, float]:
+    """How it ended, and after how many seconds."""
+    began = time.monotonic()
+    try:
+        await client.describe(deadline_s)
+    except KvwireError as error:
+        return error, time.monotonic() - began
+    return None, time.monotonic() - began
+
+
+async def _until_answered(client: AsyncClient) -> None:
+    end = time.monotonic() + 20
+    while (await _ask(client, 5.0))[0] is not None:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+async def test_each_call_waits_for_a_connection_no_longer_than_its_own_deadline(
+    black_hole: EdgeConfig,
+) -> None:
+    async with AsyncClient(black_hole) as client:
+        ends = await asyncio.gather(*(_ask(client, s) for s in (20.0, 20.0, 1.0, 20.0, 1.0, 20.0, 1.0)))
+    short, long = [ends[i] for i in (2, 4, 6)], [ends[i] for i in (0, 1, 3, 5)]
+    assert all(isinstance(error, DeadlineExceeded) and 0.9 < took < 3.0 for error, took in short)
+    assert all(isinstance(error, Unreachable) and 4.5 < took < 8.0 for error, took in long)
+
+
+async def test_a_cloud_that_never_answers_costs_one_connect_timeout_once(black_hole: EdgeConfig) -> None:
+    async with AsyncClient(black_hole) as client:
+        first, took = await _ask(client, 20.0)
+        assert isinstance(first, Unreachable) and 4.5 < took < 8.0
+        for _ in range(3):
+            again, took = await _ask(client, 20.0)
+            assert isinstance(again, Unreachable) and took < 0.5
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_cloud_that_answers_again_is_found_by_the_probe(
+    config: EdgeConfig, link: BrokenLink, hasty: None
+) -> None:
+    link.silence(True)
+    async with AsyncClient(_towards(config, link.address)) as client:
+        error, _ = await _ask(client, 5.0)
+        assert isinstance(error, Unreachable)
+        link.silence(False)
+        await _until_answered(client)
+
+
+async def test_a_connection_that_falls_silent_costs_one_deadline_and_is_then_away(
+    config: EdgeConfig, link: BrokenLink, hasty: None
+) -> None:
+    async with AsyncClient(_towards(config, link.address)) as client:
+        assert (await _ask(client, 5.0))[0] is None
+        link.silence(True)
+        error, took = await _ask(client, 1.0)
+        assert isinstance(error, DeadlineExceeded) and took < 2.0
+        error, took = await _ask(client, 10.0)
+        assert isinstance(error, Unreachable) and took < 3.0
+        error, took = await _ask(client, 10.0)
+        assert isinstance(error, Unreachable) and took < 0.3
+        link.silence(False)
+        await _until_answered(client)
+
+
+async def test_a_slow_answer_is_no_reason_to_connect_anew(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BrokenLink
+) -> None:
+    question = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the key?")
+    async with AsyncClient(_towards(config, link.address)) as client:
+        server.service.tamper = lambda parts: [30.0]
+        with pytest.raises(DeadlineExceeded):
+            async for _ in client.share([question], bundle, kind=SliceKind.SHARED, deadline_s=1.0):
+                pass
+        connections = len(link.carried)
+        server.service.tamper = lambda parts: parts
+        assert (await _ask(client, 5.0))[0] is None
+    assert len(link.carried) == connections == 2  # the one that looks who is there, and the channel
+
+
+async def test_a_closed_client_says_so_to_calls_that_wait_for_a_connection(black_hole: EdgeConfig) -> None:
+    client = AsyncClient(black_hole)
+    waiting = asyncio.create_task(_ask(client, 20.0))
+    await asyncio.sleep(0.2)
+    await client.close()
+    assert isinstance((await waiting)[0], Cancelled)
+    assert isinstance((await _ask(client, 20.0))[0], Cancelled)
+
+
+def test_a_client_closed_by_another_thread_ends_every_call(black_hole: EdgeConfig, bundle: Bundle) -> None:
+    client = Client(black_hole)
+    question = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the key?")
+    shared = client.share([question], bundle, kind=SliceKind.SHARED)
+    with ThreadPoolExecutor(2) as callers:
+        calls = callers.submit(client.describe, 20.0), callers.submit(list, shared)
+        time.sleep(0.2)
+        began = time.monotonic()
+        client.close()
+        for call in calls:
+            with pytest.raises(Cancelled):
+                call.result(5.0)
+    assert time.monotonic() - began < 2.0
+    with pytest.raises(Cancelled):
+        client.describe()
+    with pytest.raises(Cancelled):
+        client.share([question], bundle, kind=SliceKind.SHARED)
+
+
+async def test_a_name_that_no_resolver_takes_is_unreachable(config: EdgeConfig) -> None:
+    async with AsyncClient(_towards(config, f"{'a' * 70}.example:7443")) as client:
+        error, _ = await _ask(client, 5.0)
+    assert isinstance(error, Unreachable)
+
+
+POINTS = (0, 1, 7, 90, 200, 600, -1)
+"""Bytes of the first connection, before a fault; -1 is its last one."""
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "damage"])
+@pytest.mark.parametrize("way", ["down", "up"])
+async def test_a_connection_that_breaks_anywhere_is_a_fault_of_the_link(
+    config: EdgeConfig, link: BrokenLink, hasty: None, way: Way, how: How
+) -> None:
+    towards = _towards(config, link.address)
+    async with AsyncClient(towards) as client:
+        assert (await _ask(client, 5.0))[0] is None
+    whole = link.carried[0][way]
+    assert whole > 600
+    for point in POINTS:
+        fault = Fault(way, point % whole, how)
+        link.break_all(fault)
+        async with AsyncClient(towards) as client:
+            error, _ = await _ask(client, 5.0)
+        assert isinstance(error, Unreachable), (fault, error)
+        link.break_next(fault)
+        async with AsyncClient(towards) as client:
+            error, _ = await _ask(client, 5.0)
+            assert error is None or isinstance(error, Unreachable), (fault, error)
+            await _until_answered(client)
+
+
+def test_a_link_that_cuts_every_connection_leads_to_the_receivers_own_answer(
+    config: EdgeConfig, receiver: Receiver, link: BrokenLink
+) -> None:
+    link.break_all(Fault("down", 1_500, "close"))
+    config = _towards(config, link.address)
+    with Assistant(config, receiver, Client(config)) as assistant:
+        answer = assistant.ask("Who keeps the key?", document="note-1")
+    assert (answer.source, answer.reason) == ("receiver-only", "UNREACHABLE")
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.03, 0.052])
+def test_a_deadline_too_short_for_a_slice_leads_to_the_receivers_own_answer(
+    assistant: Assistant, seconds: float
+) -> None:
+    answer = assistant.ask("Who keeps the key?", document="note-1", deadline_s=seconds)
+    assert (answer.source, answer.reason) == ("receiver-only", "DEADLINE_EXCEEDED")
+
+
+def test_a_file_that_is_gone_while_running_leads_to_the_receivers_own_answer(
+    config: EdgeConfig, receiver: Receiver
+) -> None:
+    config = dataclasses.replace(config, tls=dataclasses.replace(config.tls, certificate="/gone.pem"))
+    with Assistant(config, receiver, Client(config)) as assistant:
+        answer = assistant.ask("Who keeps the key?", document="note-1")
+    assert (answer.source, answer.reason) == ("receiver-only", "UNREACHABLE")
+
+
+FORKED = """
+import os, sys
+from edge_node import Client, EdgeConfig
+
+def main():
+    client = Client(EdgeConfig.load("edge.toml"))
+    print("parent", client.describe().sharer.name, flush=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            client.describe(5.0)
+        except RuntimeError as error:
+            print("child", error, flush=True)
+        sys.exit(7)  # runs the handlers of atexit
+    print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    print("parent", client.describe().sharer.name, flush=True)
+    client.close()
+
+main()
+"""
+
+
+def test_a_client_in_a_forked_child_says_so_and_the_child_ends(config: EdgeConfig, tmp_path: Path) -> None:
+    write_toml(config, tmp_path / "edge.toml")
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
+    )
+    first, told, status, again = ended.stdout.splitlines()
+    assert "forked" in told and status == "status 7" and first == again
+    assert ended.returncode == 0, ended.stderr
