@@ -129,7 +129,7 @@ class Sharer:
 
     def _prompt(self, sections: Sequence[Section]) -> tuple[Tokens, Spans]:
         rendered = render(sections, self.bundle.config.sharer_prompt, SHARER_HOLDS)
-        return tokenise(self.tokenizer, rendered.text), rendered.spans
+        return tokenise(self.tokenizer, rendered), rendered.spans
 
     def _shared(self, call: _Call, emit: Emit) -> Steps[None]:
         head, at = self.bundle.require_fuse(), call.cut.exported.to(self.model.device)

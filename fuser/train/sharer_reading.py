@@ -168,7 +168,7 @@ class SharerReading:
         held = () if document is None else (Section(Role.DOCUMENT, Visibility.CLOUD, text=document),)
         sections = (*held, Section(Role.QUESTION, Visibility.SHARED, text=question))
         rendered = render(sections, self._style, SHARER_HOLDS)
-        tokens = tokenise(self._tokenizer, rendered.text)
+        tokens = tokenise(self._tokenizer, rendered)
         span = rendered.spans[0] if held else (0, 0)
         assert span is not None
         within = positions_within(tokens.offsets, span)
