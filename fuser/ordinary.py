@@ -79,16 +79,21 @@ class _Known:
 
     def ordinary(self, text: str, start: int) -> Encoded:
         """A part of a prompt, from character `start` of it, with no added tokens."""
-        encoded = (self._within if start else self._at_start).encode(text, add_special_tokens=False)
+        encoded = self._copies[start > 0].encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 
     @cached_property
-    def _at_start(self) -> Tokenizer:
-        return _without_added(self._backend)
-
-    @cached_property
-    def _within(self) -> Tokenizer:
-        return _without_added(self._backend, blank_first=False)
+    def _copies(self) -> tuple[Tokenizer, Tokenizer]:
+        """For the start of a prompt, and for what comes later; made when first needed, which takes a second or two."""
+        raw = _without_added(self._backend)
+        first = Tokenizer.from_str(json.dumps(raw))
+        step = raw["pre_tokenizer"] or {}
+        at_start = [s for s in (step, *step.get("pretokenizers", ())) if s.get("prepend_scheme") == "first"]
+        if not at_start:
+            return first, first
+        for step in at_start:  # a blank before the first word of a prompt alone
+            step["prepend_scheme"] = "never"
+        return first, Tokenizer.from_str(json.dumps(raw))
 
 
 _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
@@ -121,24 +126,16 @@ def _meet(one: Span, other: Span) -> bool:
     return one[0] < other[1] and max(one[1], one[0] + 1) > other[0]
 
 
-def _without_added(backend: Tokenizer, blank_first: bool = True) -> Tokenizer:
-    """A copy without added tokens, whose model cannot make them of text either.
+def _without_added(backend: Tokenizer) -> dict[str, Any]:
+    """A tokenizer, serialised, without added tokens; its model cannot make them of text either.
 
     Tokens of blanks alone stay in the model: there they are words like others.
-
-    Args:
-        blank_first: put a blank before a text where the tokenizer does so at the start of a prompt alone.
     """
-    raw = json.loads(backend.to_str())
+    raw: dict[str, Any] = json.loads(backend.to_str())
     contents = {token["content"] for token in raw["added_tokens"]}
     raw |= {"added_tokens": [], "truncation": None, "padding": None}
     _forget(raw["model"], {content for content in contents if content.replace("▁", " ").strip()})
-    if not blank_first:
-        first = raw["pre_tokenizer"] or {}
-        for step in (first, *first.get("pretokenizers", ())):
-            if step.get("prepend_scheme") == "first":
-                step["prepend_scheme"] = "never"
-    return Tokenizer.from_str(json.dumps(raw))
+    return raw
 
 
 def _forget(model: dict[str, Any], contents: set[str]) -> None:
