@@ -3,7 +3,8 @@
 A cache that keeps nothing hands each layer's K and V out as soon as they exist; an attention function that is otherwise
 `sdpa` reads the query row for the excerpt. Both are reached through public interfaces of transformers, so every model
 with a standard cache works. Several prompts run together as one row without padding: all but attention sees tokens one
-by one, and attention is computed for each prompt apart, on top of its own past.
+by one, and attention is computed for each prompt apart, on top of its own past, under the mask that transformers makes
+for it.
 """
 
 from __future__ import annotations
@@ -156,6 +157,8 @@ class _Run:
     ) -> tuple[Tensor, Tensor | None]:
         layer, scaling = module.layer_idx, kwargs.get("scaling") or query.shape[-1] ** -0.5
         if not isinstance(attention_mask, _Masks):
+            if len(self.works) > 1:
+                raise TypeError("the model makes a mask of its own, which knows one prompt alone")
             if not self.works[0].attend(layer, query, keys, scaling, attention_mask):
                 raise _Done
             return _sdpa(module, query, keys, values, attention_mask, **kwargs)
