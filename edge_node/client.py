@@ -101,7 +101,7 @@ class AsyncClient:
         """
         deadline = self._deadline(deadline_s)
         self.limits.check_sections(sections)
-        sent = tuple(_as_sent(s) for s in sections if s.visibility is not Visibility.EDGE)
+        sent = tuple(s for s in sections if s.visibility is not Visibility.EDGE)
 
         async def once() -> RelayReply:
             request = RelayRequest(
@@ -200,7 +200,7 @@ class SliceStream:
         self._deadline = deadline
         self._kind, self._plan, self._max_bytes = kind, plan, max_bytes
         self._places = [i for i, s in enumerate(sections) if s.visibility is not Visibility.EDGE]
-        self._sections = tuple(_as_sent(sections[i]) for i in self._places)
+        self._sections = tuple(sections[i] for i in self._places)
         self._intake: Intake | None = None
         self._traffic, self._decode_s = Traffic(), 0.0
         self._limits.check_sections(self._sections)
@@ -289,15 +289,6 @@ class SliceStream:
             sections=self._sections,
             max_bytes=self._max_bytes,
         )
-
-
-def _as_sent(section: Section) -> Section:
-    """A shared section as both prompts write it, so that the header's characters count the same text."""
-    from fuser.prompt import plain
-
-    if section.text is None:
-        return section
-    return Section(section.role, section.visibility, text=plain(section.text))
 
 
 async def _retried(once: Callable[[], Awaitable[T]], deadline: Deadline) -> T:

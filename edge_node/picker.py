@@ -130,10 +130,8 @@ class Picker:
             from fuser.slice_specs import most_positions
 
             return most_positions(self._bundle, kind, plan)
-        from fuser.prompt import plain
-
         style = self._bundle.config.sharer_prompt
         after = max((len(wrap[1].encode()) for wrap in style.wraps.values()), default=0)
-        texts = [plain(s.text) for s in sections if s.visibility is Visibility.SHARED and s.text is not None]
+        texts = [s.text for s in sections if s.visibility is Visibility.SHARED and s.text is not None]
         most = sum(len(text.encode()) + 1 for text in texts) + after + len(style.tail.encode())
         return min(plan.last or most, most)

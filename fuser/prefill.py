@@ -3,7 +3,8 @@
 A cache that keeps nothing hands each layer's K and V out as soon as they exist; an attention function that is otherwise
 `sdpa` reads the query row for the excerpt. Both are reached through public interfaces of transformers, so every model
 with a standard cache works. Several prompts run together as one row without padding: all but attention sees tokens one
-by one, and attention is computed for each prompt apart, on top of its own past.
+by one, and attention is computed for each prompt apart, on top of its own past, under the mask that transformers makes
+for it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from fuser.geometry import Geometry
 from fuser.select import attention_row
-from kvwire.errors import Cancelled
+from kvwire.errors import Cancelled, Unsupported
 
 ATTENTION = "kvwire_sdpa"
 
@@ -80,12 +82,12 @@ class Prefill:
                 self.failure = error
         return self.failure is None and (layer < self.last_layer or (self._asks and layer == self.last_layer))
 
-    def attend(self, layer: int, query: Tensor, keys: Tensor, scaling: float) -> bool:
+    def attend(self, layer: int, query: Tensor, keys: Tensor, scaling: float, mask: Tensor | None) -> bool:
         """Read the query rows of one layer; whether its attention is needed."""
         if self.failure is not None or layer > self.last_layer:
             return False
         if self._asks and layer >= self.first_query_layer:
-            row = attention_row(query, keys, scaling, self.query_rows, self.per_head)
+            row = attention_row(query, keys, scaling, self.query_rows, self.per_head, mask)
             if self.scores is None:
                 self.scores = row
             else:
@@ -135,26 +137,47 @@ class _Run:
             _running.reset(token)
         return self.works[0].joined(layer, keys, values) if len(self.works) == 1 else (keys, values)
 
+    def masks(self, **what: Any) -> _Masks:
+        """The masks that transformers makes for each prefill alone, of the kind that a layer asks for."""
+        return _Masks(
+            sdpa_mask(
+                **what | {"q_length": w.positions, "kv_length": w.start + w.positions, "q_offset": w.start}
+            )
+            for w in self.works
+        )
+
     def attend(
-        self, module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **kwargs: Any
+        self,
+        module: Any,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        attention_mask: Tensor | _Masks | None,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         layer, scaling = module.layer_idx, kwargs.get("scaling") or query.shape[-1] ** -0.5
-        if len(self.works) == 1:
-            if not self.works[0].attend(layer, query, keys, scaling):
+        if not isinstance(attention_mask, _Masks):
+            if len(self.works) > 1:
+                raise TypeError("the model makes a mask of its own, which knows one prompt alone")
+            if not self.works[0].attend(layer, query, keys, scaling, attention_mask):
                 raise _Done
-            return _sdpa(module, query, keys, values, mask, **kwargs)
+            return _sdpa(module, query, keys, values, attention_mask, **kwargs)
         outputs, needed = [], False
-        for work, at in self.spans:
+        for (work, at), mask in zip(self.spans, attention_mask, strict=True):
             asked = query[:, :, at]
             seen, held = work.joined(layer, keys[:, :, at], values[:, :, at])
-            if work.attend(layer, asked, seen, scaling):
+            if work.attend(layer, asked, seen, scaling, mask):
                 needed = True
-                outputs.append(_sdpa(module, asked, seen, held, _mask(work), **kwargs)[0])
+                outputs.append(_sdpa(module, asked, seen, held, mask, **kwargs)[0])
             else:
                 outputs.append(torch.zeros_like(asked.transpose(1, 2)))
         if not needed:
             raise _Done
         return torch.cat(outputs, dim=1), None
+
+
+class _Masks(list[Tensor | None]):
+    """A mask for each prompt of one row; None leaves it to the kernel. The model hands it from us to us."""
 
 
 _running: ContextVar[_Run | None] = ContextVar("kvwire_prefill", default=None)
@@ -170,18 +193,16 @@ def _sdpa(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     return output
 
 
-def _mask(work: Prefill) -> Tensor | None:
-    """The mask that transformers makes for this prefill alone; None leaves it to the kernel."""
-    if not work.past or work.positions == 1:
-        return None
-    total = work.start + work.positions
-    return torch.ones(work.positions, total, dtype=torch.bool, device=work.ids.device).tril(work.start)[
-        None, None
-    ]
+def _mask(**what: Any) -> Tensor | _Masks | None:
+    run = _running.get()
+    if run is not None and len(run.works) > 1:
+        return run.masks(**what)
+    mask: Tensor | None = sdpa_mask(**what)
+    return mask
 
 
 AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+AttentionMaskInterface.register(ATTENTION, _mask)
 
 
 class _HandingCache(DynamicCache):
@@ -230,10 +251,67 @@ def prefill_together(
         _running.reset(token)
 
 
+def adopt(model: Any) -> None:
+    """Have a causal LM's attention computed here, once a short prompt has shown that this works.
+
+    Raises:
+        Unsupported: it does not; the model keeps some other state, or computes attention itself.
+    """
+    refused = f"models of type {model.config.model_type} cannot be prefilled here: "
+    geometry = Geometry.of(model.config)
+    found: list[tuple[Tensor, Tensor]] = []
+    try:
+        model.set_attn_implementation(ATTENTION)
+        scores = prefill(model, _some(model, EXACT_FROM), **_all(model, found), query_rows=1)
+    except Exception as error:  # whatever stops a model that is not of the standard form
+        raise Unsupported(f"{refused}{type(error).__name__}: {error}") from error
+    shape = (1, geometry.kv_heads, EXACT_FROM, geometry.head_dim)
+    if len(found) != geometry.layers or any(half.shape != shape for layer in found for half in layer):
+        raise Unsupported(f"{refused}not every layer has keys and values of one shape")
+    if scores is None:
+        raise Unsupported(f"{refused}they compute attention themselves")
+
+
 def can_pack(model: Any) -> bool:
-    """Whether prompts of this model may run together: every layer attends to all that came before."""
-    config = model.get_decoder().config
-    return set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    """Whether prompts of this model may run together, tried with short ones.
+
+    Any mask that transformers makes for the model is kept to; a model that makes its own, or that computes attention
+    itself, gives other numbers beside another prompt.
+    """
+    ids = _some(model, 2 * EXACT_FROM)
+    whole: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor]] = []
+    prefill(model, ids, **_all(model, whole))
+    past, expected = (
+        [(k[:, :, at], v[:, :, at]) for k, v in whole] for at in (slice(EXACT_FROM), slice(EXACT_FROM, None))
+    )
+    rest = Prefill(ids[:, EXACT_FROM:], **_all(model, found), past=past)
+    try:
+        prefill_together(model, [Prefill(ids.flip(1), **_all(model, [])), rest])
+    except Exception:  # it does not take masks that are no tensor
+        return False
+    pairs = zip(found, expected, strict=True)
+    return all(_near(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def _some(model: Any, count: int) -> Tensor:
+    """Any ids, (1, count) int64."""
+    vocabulary: int = model.get_input_embeddings().num_embeddings
+    return torch.arange(count, device=model.device)[None] % vocabulary
+
+
+def _all(model: Any, found: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """What has a `Prefill` collect K and V of every layer."""
+    return {
+        "last_layer": Geometry.of(model.config).layers - 1,
+        "on_layer": lambda _, keys, values: found.append((keys, values)),
+    }
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Whether tensors differ by no more than rounding does."""
+    difference, size = (float(tensor.float().norm()) for tensor in (one - other, other))
+    return difference <= 0.05 * size
 
 
 def prefill(model: Any, ids: Tensor, **what: Any) -> Tensor | None:

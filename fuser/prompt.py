@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fuser.ordinary import encode
 from kvwire.section import Role, Section, Visibility
 
 
@@ -80,30 +81,28 @@ def render(sections: Sequence[Section], style: PromptStyle, holds: frozenset[Vis
         if section.text is None:
             raise ValueError(f"section {len(spans)} ({section.role}) has no text; resolve its document first")
         before, after = style.wraps.get(str(section.role), ("", "\n"))
-        body = plain(section.text)
         start = length + len(before)
-        spans.append((start, start + len(body)))
-        parts += [before, body, after]
-        length = start + len(body) + len(after)
+        end = start + len(section.text)
+        spans.append((start, end))
+        parts += [before, section.text, after]
+        length = end + len(after)
     parts.append(style.tail)
     text = "".join(parts)
     return Rendered(text, tuple(spans), len(style.head) if insertion is None else insertion)
 
 
-def plain(text: str) -> str:
-    """Break the spelling of control tokens (`<|...|>`) in a section's text, the same way on both sides.
+def tokenise(tokenizer: Any, prompt: Rendered | str) -> Tokens:
+    """Tokenise a rendered prompt whole, or a text that people or models wrote.
 
-    Template text may use control tokens; what a user or a document says must not become one.
+    What the template writes between the sections may be control tokens; no text of a section becomes one, however it is
+    spelt, nor does any part of a bare `str`.
     """
-    return text.replace("<|", "< |")
-
-
-def tokenise(tokenizer: Any, text: str) -> Tokens:
-    """Tokenise a rendered prompt once; control tokens of the template are recognised."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = torch.tensor(encoded["input_ids"], dtype=torch.int64)
-    offsets = torch.tensor(encoded["offset_mapping"], dtype=torch.int64).reshape(-1, 2)
-    return Tokens(ids, offsets)
+    if isinstance(prompt, str):
+        ids, spans = encode(tokenizer, prompt, [(0, len(prompt))])
+    else:
+        ids, spans = encode(tokenizer, prompt.text, [span for span in prompt.spans if span is not None])
+    offsets = torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
+    return Tokens(torch.tensor(ids, dtype=torch.int64), offsets)
 
 
 def common_prefix(prompts: Sequence[Tensor]) -> int:

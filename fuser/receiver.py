@@ -77,7 +77,7 @@ class Draft:
         self._sections = tuple(sections)
         rendered = render(sections, receiver.bundle.config.receiver_prompt, RECEIVER_HOLDS)
         self._spans = rendered.spans
-        self._prompt = tokenise(receiver.tokenizer, rendered.text)
+        self._prompt = tokenise(receiver.tokenizer, rendered)
         self._insertion = int((self._prompt.offsets[:, 0] < rendered.insertion).sum())
         self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
         self._waiting: dict[int, list[tuple[SegmentKind, int]]] = {}

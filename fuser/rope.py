@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
+
+from fuser.models.load import load_config
 
 
 class Rope:
@@ -29,9 +31,9 @@ class Rope:
     @classmethod
     def of_model(cls, directory: Path) -> Rope:
         """The rotations of the model in a directory, from its config alone: no weights are read."""
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        config = load_config(directory)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         decoder = model.get_decoder()
         decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
         return cls(model)

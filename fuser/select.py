@@ -84,7 +84,12 @@ class SelectionConfig:
 
 
 def attention_row(
-    query: Tensor, keys: Tensor, scaling: float, rows: Tensor | int, per_head: bool = False
+    query: Tensor,
+    keys: Tensor,
+    scaling: float,
+    rows: Tensor | int,
+    per_head: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Attention of some tokens, max over heads and mean over those tokens.
 
@@ -95,6 +100,7 @@ def attention_row(
         scaling: the model's softmax scale.
         rows: which of the new positions ask, (rows,) int64; or how many of the last ones.
         per_head: keep the heads apart.
+        mask: what each new position may see, (1, 1, new positions, positions) bool; None is all that came before it.
 
     Returns:
         (batch, positions), or (batch, heads, positions) with `per_head`; float32, in [0, 1].
@@ -107,19 +113,23 @@ def attention_row(
     total = query.new_zeros(query.shape[0], kept, keys.shape[2], dtype=torch.float32)
     transposed = keys.float().transpose(2, 3)
     for some in rows.split(_ROWS_AT_ONCE):
-        weights = _weights(query[:, :, some].float(), transposed, scaling, some + keys.shape[2] - new)
+        if mask is None:
+            at = torch.arange(keys.shape[2], device=query.device)
+            seen = at <= (some + keys.shape[2] - new)[:, None]
+        else:
+            seen = mask[0, 0, some]
+        weights = _weights(query[:, :, some].float(), transposed, scaling, seen)
         total += (weights if per_head else weights.amax(1, keepdim=True)).sum(2)
     total /= len(rows)
     return total if per_head else total[:, 0]
 
 
-def _weights(asked: Tensor, keys: Tensor, scaling: float, at: Tensor) -> Tensor:
-    """Attention of tokens (batch, heads, rows, head_dim) standing at `at` (rows,): (batch, heads, rows, positions)."""
+def _weights(asked: Tensor, keys: Tensor, scaling: float, seen: Tensor) -> Tensor:
+    """Attention of tokens (batch, heads, rows, head_dim) to what they have `seen`: (batch, heads, rows, positions)."""
     batch, heads, rows, dim = asked.shape
     shared = heads // keys.shape[1]
     scores = asked.reshape(batch, keys.shape[1], shared * rows, dim) @ keys * scaling
-    future = torch.arange(keys.shape[3], device=keys.device)[None] > at.repeat(shared)[:, None]
-    weights = scores.masked_fill(future, float("-inf")).softmax(-1)
+    weights = scores.masked_fill(~seen.repeat(shared, 1), float("-inf")).softmax(-1)
     return weights.reshape(batch, heads, rows, -1)
 
 

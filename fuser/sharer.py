@@ -17,7 +17,7 @@ from fuser.bundle import Bundle
 from fuser.cut import Cut, Spans, cut_excerpt, cut_shared, cut_summary
 from fuser.generate import greedy
 from fuser.geometry import Geometry
-from fuser.prefill import ATTENTION, Prefill, prefill_together
+from fuser.prefill import Prefill, adopt, prefill_together
 from fuser.prefixes import KV, PrefixCache
 from fuser.prompt import SHARER_HOLDS, Tokens, render, tokenise
 from fuser.rope import Rope
@@ -56,7 +56,7 @@ class Sharer:
             raise Unsupported(
                 f"bundle wants a Sharer of {bundle.config.sharer_geometry}, this model is {geometry}"
             )
-        model.set_attn_implementation(ATTENTION)
+        adopt(model)
         self.model = model
         self.tokenizer = tokenizer
         self.bundle = bundle.to(model.device)
@@ -129,7 +129,7 @@ class Sharer:
 
     def _prompt(self, sections: Sequence[Section]) -> tuple[Tokens, Spans]:
         rendered = render(sections, self.bundle.config.sharer_prompt, SHARER_HOLDS)
-        return tokenise(self.tokenizer, rendered.text), rendered.spans
+        return tokenise(self.tokenizer, rendered), rendered.spans
 
     def _shared(self, call: _Call, emit: Emit) -> Steps[None]:
         head, at = self.bundle.require_fuse(), call.cut.exported.to(self.model.device)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from fuser.bundle import Bundle
 from fuser.bundle_config import BundleConfig
@@ -15,7 +14,7 @@ from fuser.c2c.checkpoint import import_public
 from fuser.c2c.describe import alignment_of
 from fuser.c2c.head import TokenAlignment
 from fuser.geometry import Geometry
-from fuser.models.load import has_tokenizer, load_tokenizer, model_ref
+from fuser.models.load import has_tokenizer, load_config, load_tokenizer, model_ref
 from fuser.prompt import PromptStyle
 
 _QUESTION = "What stands here?"
@@ -39,7 +38,7 @@ def bundle_of_public(
     Raises:
         BadBundle: naming the file and the key or tensor that is wrong.
     """
-    ours, theirs = (Geometry.of(AutoConfig.from_pretrained(path)) for path in (receiver, sharer))
+    ours, theirs = (Geometry.of(load_config(path)) for path in (receiver, sharer))
     aligned = alignment or alignment_of(directory)
     head = import_public(directory, theirs, ours, aligned)
     prompt = chat_style(receiver)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fuser.bundle import Bundle
 from fuser.evaluate.questions import DocumentQuestion
-from fuser.prompt import plain
 from fuser.select import SelectionConfig
 from fuser.train.cache import FeatureCache
 from fuser.train.excerpt import Example
@@ -55,7 +54,7 @@ class Excerpts:
     def document(self, index: int) -> tuple[str, Tensor]:
         """A question's document as it stands in prompts, and the characters of the Sharer's tokens, (positions, 2)."""
         document, _ = self._examples[index]
-        return plain(document.text), document.spans
+        return document.text, document.spans
 
     def alongside(self, index: int) -> list[int]:
         """The questions over a question's document, itself among them."""

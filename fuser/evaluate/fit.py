@@ -58,7 +58,7 @@ def unfit_choice(
     ample = _room(pair, sharer, receiver, behind)
 
     def tokens(side: Model, style: PromptStyle, text: str) -> int:
-        return len(tokenise(side.tokenizer, render(sections(text), style, RECEIVER_HOLDS).text).ids)
+        return len(tokenise(side.tokenizer, render(sections(text), style, RECEIVER_HOLDS)).ids)
 
     def reason(item: ChoiceItem) -> str | None:
         if len(item.context) > max_document_chars:

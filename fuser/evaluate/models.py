@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 
 from fuser.geometry import window
-from fuser.models.load import load_model, load_tokenizer, model_ref, resolve
-from fuser.prefill import ATTENTION
+from fuser.models.load import load_config, load_model, load_tokenizer, model_ref, resolve
+from fuser.prefill import adopt
 from fuser.train.lora import load_lora
 from kvwire.identity import ModelRef
 
@@ -47,7 +47,7 @@ class Model:
     def network(self) -> Any:
         """The model, frozen, with the attention that the excerpt's choice is read from."""
         model, _ = load_model(self.path, dtype=getattr(torch, self.dtype))
-        model.set_attn_implementation(ATTENTION)
+        adopt(model)
         return model
 
     def adapted(self, adapter: Path) -> Any:
@@ -57,6 +57,4 @@ class Model:
     @cached_property
     def window(self) -> int:
         """Positions that the model was made for."""
-        from transformers import AutoConfig
-
-        return window(AutoConfig.from_pretrained(self.path))
+        return window(load_config(self.path))

@@ -109,7 +109,7 @@ def receiver_prompt(tokenizer: Any, style: PromptStyle, text: str, question: str
     """Ids of a question's prompt, tokenised whole, with `text` where a document stands; an empty one is withheld."""
     document = Section(Role.DOCUMENT, Visibility.SHARED, text=text) if text else WITHHELD
     sections = (document, Section(Role.QUESTION, Visibility.SHARED, text=question))
-    return tokenise(tokenizer, render(sections, style, RECEIVER_HOLDS).text).ids
+    return tokenise(tokenizer, render(sections, style, RECEIVER_HOLDS)).ids
 
 
 def _runs(order: Sequence[int], counts: Sequence[int], batch: int) -> Iterator[list[int]]:

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from fuser.evaluate.batch import first_line, generate_batch, line_ended
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.generate import stop_tokens
-from fuser.prompt import SHARER_HOLDS, PromptStyle, common_prefix, plain, render, tokenise
+from fuser.prompt import SHARER_HOLDS, PromptStyle, Rendered, common_prefix, render, tokenise
 from kvwire.section import Role, Section, Visibility
 
 ANSWER_TOKENS = 16
@@ -75,14 +75,15 @@ class SharerTexts:
         ended = {"ended": line_ended(self._tokenizer)} if line else {}
         return [found.ids for found in generate_batch(self._model, cache, rest, self._stops, limit, **ended)]
 
-    def _chat(self, question: DocumentQuestion) -> str:
+    def _chat(self, question: DocumentQuestion) -> Rendered:
         content = (
-            f"{plain(question.document)}\n\nIn one clear sentence, give the background knowledge that matters most "
-            f"for answering this question: {plain(question.question)}"
-        )
+            f"{question.document}\n\nIn one clear sentence, give the background knowledge that matters most "
+            f"for answering this question: {question.question}"
+        ).strip()  # as templates do themselves
         chat = [{"role": "user", "content": content}]
         text: str = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return text
+        start = text.index(content)
+        return Rendered(text, ((start, start + len(content)),), start)
 
 
 def sharer_sections(document: str, question: str) -> tuple[Section, ...]:
@@ -95,7 +96,7 @@ def sharer_sections(document: str, question: str) -> tuple[Section, ...]:
 
 def sharer_prompt(tokenizer: Any, style: PromptStyle, document: str, question: str) -> Tensor:
     """Ids of the prompt that a slice is cut from."""
-    return tokenise(tokenizer, render(sharer_sections(document, question), style, SHARER_HOLDS).text).ids
+    return tokenise(tokenizer, render(sharer_sections(document, question), style, SHARER_HOLDS)).ids
 
 
 def _batches(questions: Sequence[DocumentQuestion], batch: int) -> Iterator[list[DocumentQuestion]]:

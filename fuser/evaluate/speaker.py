@@ -14,7 +14,7 @@ from fuser.data.choice import LETTERS
 from fuser.evaluate.prefilled import Prefilled, generate_batch, prefill_batch
 from fuser.generate import stop_tokens
 from fuser.geometry import window
-from fuser.prompt import tokenise
+from fuser.prompt import Rendered, tokenise
 
 
 class Side(NamedTuple):
@@ -46,15 +46,15 @@ class Speaker:
         self.window = window(side.model.get_decoder().config)
         self._letters = letter_tokens(side.tokenizer)
 
-    def fits(self, prompt: str) -> bool:
+    def fits(self, prompt: Rendered) -> bool:
         """Whether a prompt and its answer fit the model's window."""
         return len(self.tokens(prompt)) + self.max_new_tokens <= self.window
 
-    def tokens(self, prompt: str) -> Tensor:
+    def tokens(self, prompt: Rendered) -> Tensor:
         """(tokens,) int64 of a rendered prompt."""
         return tokenise(self.side.tokenizer, prompt).ids
 
-    def answer(self, prompts: Sequence[str]) -> list[Said]:
+    def answer(self, prompts: Sequence[Rendered]) -> list[Said]:
         """Answer rendered prompts in one batch; the seconds include reading them."""
         started = time.perf_counter()
         prefilled = prefill_batch(self.side.model, [self.tokens(prompt) for prompt in prompts])

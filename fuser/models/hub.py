@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from fuser.models.errors import FetchFailed
+from fuser.models.folder import missing_parts
 from fuser.models.progress import Progress
 from fuser.models.registry import HubFile, KnownModel
 
@@ -69,15 +70,20 @@ def snapshot(name: str, progress: Progress) -> Path:
 
 
 def local_snapshot(name: str) -> Path | None:
-    """Directory of the Hub model `name` in the local Hugging Face cache, or None."""
+    """Directory of the Hub model `name` in the local Hugging Face cache, if all that is wanted of it is there."""
     from huggingface_hub import snapshot_download
 
     repository, revision = _split(name)
     try:
-        local = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        local = Path(
+            snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=_WANTED)
+        )
     except (OSError, ValueError):
         return None
-    return local if any(local.glob("*.safetensors")) else None
+    whole = (
+        (local / "config.json").is_file() and any(local.glob("*.safetensors")) and not missing_parts(local)
+    )
+    return local if whole else None
 
 
 def _split(name: str) -> tuple[str, str | None]:

@@ -17,12 +17,22 @@ from fuser.models.cache import model_directory
 from fuser.models.convert import is_converted
 from fuser.models.errors import BadModelDirectory, FetchFailed, UnknownModel
 from fuser.models.fetch import fetch
+from fuser.models.folder import checked, without_code
 from fuser.models.hub import HUB_ID, local_snapshot, snapshot
 from fuser.models.progress import Progress
 from fuser.models.reference import model_ref
 from fuser.models.registry import KNOWN_MODELS
 
-__all__ = ["find", "has_tokenizer", "load_model", "load_tokenizer", "load_weights", "model_ref", "resolve"]
+__all__ = [
+    "find",
+    "has_tokenizer",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "load_weights",
+    "model_ref",
+    "resolve",
+]
 
 if TYPE_CHECKING:
     import torch
@@ -39,9 +49,9 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> Path:
         return fetch(KNOWN_MODELS[name], Progress(progress))
     path = Path(name).expanduser()
     if path.is_dir():
-        return _checked(path)
+        return checked(path)
     if HUB_ID.fullmatch(name):
-        return _checked(snapshot(name, Progress(progress)))
+        return checked(snapshot(name, Progress(progress)))
     raise UnknownModel(name, tuple(KNOWN_MODELS))
 
 
@@ -56,7 +66,7 @@ def find(name_or_path: str | Path) -> Path:
     if not Path(name).expanduser().is_dir() and HUB_ID.fullmatch(name):
         if (local := local_snapshot(name)) is None:
             raise FetchFailed(f"{name} is not on this machine; run `kvwire models fetch {name}`")
-        return local
+        return checked(local)
     return resolve(name, progress=False)
 
 
@@ -74,15 +84,33 @@ def load_weights(
     import torch
     from transformers import AutoModelForCausalLM
 
+    directory = checked(Path(path))
+    config = load_config(directory)
     with _no_bars():
         model = AutoModelForCausalLM.from_pretrained(
-            _checked(Path(path)),
+            directory,
+            config=config,
             dtype=dtype or torch.float32,
             attn_implementation=attention,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
         )
     return model.to(device).eval().requires_grad_(False)
+
+
+def load_config(path: str | Path) -> Any:
+    """The Hugging Face config of the directory `path`, which may lack weights. Raises `BadModelDirectory`."""
+    from transformers import AutoConfig
+
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise BadModelDirectory(f"{path} has no config.json: it is not a model in the Hugging Face format")
+    without_code(Path(path))
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except ValueError as error:
+        raise BadModelDirectory(f"{file}: {error}") from error
 
 
 def has_tokenizer(path: str | Path) -> bool:
@@ -95,9 +123,9 @@ def load_tokenizer(path: str | Path) -> Any:
     """The tokenizer of the directory `path`, always a fast one (it gives offsets)."""
     from transformers import AutoTokenizer
 
-    if not has_tokenizer(_checked(Path(path))):  # or the library would make an empty one up
+    if not has_tokenizer(checked(Path(path))):  # or the library would make an empty one up
         raise BadModelDirectory(f"{path} has no tokenizer.json")
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise BadModelDirectory(f"{path} has a tokenizer without offsets; a tokenizer.json is needed")
     return tokenizer
@@ -115,13 +143,3 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _checked(path: Path) -> Path:
-    if not (path / "config.json").is_file():
-        raise BadModelDirectory(f"{path} has no config.json: it is not a model in the Hugging Face format")
-    if not any(path.glob("*.safetensors")):
-        raise BadModelDirectory(
-            f"{path} has no *.safetensors; convert the weights first (pickled weights are refused)"
-        )
-    return path

@@ -81,7 +81,7 @@ def _through_transformers(file: GgufFile) -> Tokenizer:
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(
-        str(file.path.parent), gguf_file=file.path.name, local_files_only=True
+        str(file.path.parent), gguf_file=file.path.name, local_files_only=True, trust_remote_code=False
     )
     tokenizer: Tokenizer = loaded.backend_tokenizer
     return tokenizer

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch import nn
 from transformers import DynamicCache
 
-from fuser.prompt import plain, tokenise
+from fuser.prompt import tokenise
 from fuser.train.answer import Row, on_top, padded
 from fuser.train.batch import ExampleBatch, Examples, spread
 from fuser.train.cached import CachedPrompt
@@ -74,7 +74,7 @@ class LoraTask:
         lora = self._setting.config.lora
         parts = [reading.head]
         if lora is not None and lora.text:
-            parts.append(tokenise(reading.tokenizer, plain(document.text)).ids)
+            parts.append(tokenise(reading.tokenizer, document.text).ids)
         return torch.cat((*parts, ids)), sum(len(part) for part in parts) + first
 
     def _found(self, split: Split) -> Sequence[Example | CachedPrompt]:

@@ -13,7 +13,7 @@ from torch import nn
 from fuser.bundle import BadBundle, Bundle, BundleConfig
 from fuser.data.document import Item
 from fuser.geometry import Geometry
-from fuser.models.load import load_model, model_ref, resolve
+from fuser.models.load import load_config, load_model, model_ref, resolve
 from fuser.scorer import Scorer
 from fuser.train.cache import FeatureCache, cache_folder
 from fuser.train.cache_writer import CacheSize, CacheWriter
@@ -245,10 +245,3 @@ def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:
         "scorer": scorer,
     }
     return {name: head for name, head in heads.items() if head is not None}
-
-
-def load_config(path: Path) -> Any:
-    """The Hugging Face config of a local model directory."""
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(path)

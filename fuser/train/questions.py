@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from fuser.prompt import plain, tokenise
+from fuser.prompt import tokenise
 from fuser.summary import SummaryHead
 from fuser.train.answer import Row, behind
 from fuser.train.batch import ExampleBatch, Examples, spread
@@ -129,7 +129,7 @@ class QuestionTask(ABC):
         ids, first = self.reading.question(question.text, reply, self.setting.end)
         if control != "text":
             return ids, first
-        text = tokenise(self.reading.tokenizer, plain(document.text)).ids
+        text = tokenise(self.reading.tokenizer, document.text).ids
         return torch.cat((text, ids)), len(text) + first
 
     def _together(self, found: Sequence[Example], split: str) -> Examples[Example]:

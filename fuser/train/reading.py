@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from fuser.alignment import read_as
 from fuser.geometry import Geometry
 from fuser.prefill import prefill
-from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, Tokens, plain, render, tokenise
+from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, Tokens, render, tokenise
 from fuser.rope import Rope
 from fuser.shared import SharedPositions, shared_positions
 from fuser.translate import split_kv
@@ -38,8 +38,8 @@ class Reading:
         self.style = style
         self.geometry = Geometry.of(model.config)
         self.rope = Rope(model)
-        self.head = tokenise(tokenizer, style.head).ids
-        self._lead_ids = tokenise(tokenizer, style.head + lead).ids
+        self.head = tokenise(tokenizer, Rendered(style.head, (), 0)).ids
+        self._lead_ids = tokenise(tokenizer, Rendered(style.head + lead, (), 0)).ids
         if not len(self._lead_ids):
             raise ValueError(
                 "give receiver_prompt.head or lead: the Receiver reads at least one token before a slice"
@@ -64,14 +64,14 @@ class Reading:
         """The Receiver's own KV at the Sharer's tokens of a document, keys re-based.
 
         Args:
-            text: the document, in which control tokens may stand.
+            text: the document.
             spans: (positions, 2) characters of the Sharer's tokens.
             receiver_positions: for each of them, as `fuser.alignment.read_as` chooses them.
 
         Returns:
             (positions, receiver_positions * width) float32.
         """
-        tokens = tokenise(self.tokenizer, plain(text))  # spans and offsets stay on the CPU
+        tokens = tokenise(self.tokenizer, text)  # spans and offsets stay on the CPU
         kept = self._prefill(tokens.ids[None], self._lead)
         start = len(self._lead_ids)
         at = read_as(spans, tokens.offsets, receiver_positions).to(self.device)
@@ -98,7 +98,7 @@ class Reading:
         The prompt is tokenised whole, as the service does.
         """
         prompt = self._render(WITHHELD, Section(Role.QUESTION, Visibility.SHARED, text=text))
-        asked = tokenise(self.tokenizer, prompt.text).ids[len(self.head) :]
+        asked = tokenise(self.tokenizer, prompt).ids[len(self.head) :]
         return torch.cat((asked, self.reply(prompt, answer, end))), len(asked)
 
     def response(self, text: str, response: str, end: int) -> tuple[Tensor, int]:
@@ -110,7 +110,7 @@ class Reading:
         """A prompt that both sides hold, whole, and the positions of it that are fused."""
         section = Section(Role.QUESTION, Visibility.SHARED, text=text)
         prompt = self._render(section)
-        tokens = tokenise(self.tokenizer, prompt.text)
+        tokens = tokenise(self.tokenizer, prompt)
         return (
             prompt,
             tokens,

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fuser.data.document import Item
-from fuser.prompt import plain
 from fuser.scorer import Scorer
 from fuser.select import SelectionConfig, choose
 from fuser.train.batch import spread
@@ -116,7 +115,7 @@ def _read(items: Sequence[Item], reading: SharerReading, progress: Progress) -> 
     for item in progress.track(items, description="reading attention heads"):
         question = item.questions[0]
         attention, spans = reading.attention(item.document, question.text)
-        wanted = answer_at(plain(item.document), spans, [plain(answer) for answer in question.answers])
+        wanted = answer_at(item.document, spans, question.answers)
         if bool(wanted.any()):
             seen.append(Pointed(attention, wanted))
     return seen

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuser.data.document import Item
 from fuser.geometry import Geometry
-from fuser.prefill import ATTENTION, prefill
+from fuser.prefill import adopt, prefill
 from fuser.prompt import (
     SHARER_HOLDS,
     PromptStyle,
@@ -60,7 +60,7 @@ class SharerReading:
         questions: bool = False,
         scorer: Scorer | None = None,
     ) -> None:
-        model.set_attn_implementation(ATTENTION)
+        adopt(model)
         self._model = model
         self._tokenizer = tokenizer
         self._style = style
@@ -168,7 +168,7 @@ class SharerReading:
         held = () if document is None else (Section(Role.DOCUMENT, Visibility.CLOUD, text=document),)
         sections = (*held, Section(Role.QUESTION, Visibility.SHARED, text=question))
         rendered = render(sections, self._style, SHARER_HOLDS)
-        tokens = tokenise(self._tokenizer, rendered.text)
+        tokens = tokenise(self._tokenizer, rendered)
         span = rendered.spans[0] if held else (0, 0)
         assert span is not None
         within = positions_within(tokens.offsets, span)

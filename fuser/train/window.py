@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fuser.prompt import plain
 from fuser.train.cached import Cached
 
 RECITE = "Which words are in the note?"
@@ -35,7 +34,7 @@ def window_of(document: Cached, positions: int, at: float) -> Window:
     """
     if positions > document.count:
         raise ValueError(f"a window of {positions} positions does not fit a document of {document.count}")
-    text = plain(document.text)  # as it stands in the prompt, whose characters the spans count
+    text = document.text
     begins = document.spans[:, 0].clamp(min=0).tolist()
     first = round(at * (document.count - positions))
     while first and _joined(text, begins[first]):

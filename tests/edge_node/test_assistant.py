@@ -321,7 +321,7 @@ def test_the_receiver_alone_is_transformers_own_greedy_answer(
     )
     alone = Assistant(assistant.config, bare, assistant.client)
     answer = alone.ask(QUESTION, source="receiver-only")
-    prompt = render(sections_of(QUESTION), bundle.config.receiver_prompt, RECEIVER_HOLDS).text
+    prompt = render(sections_of(QUESTION), bundle.config.receiver_prompt, RECEIVER_HOLDS)
     ids = tokenise(receiver.tokenizer, prompt).ids
     generated = receiver.model.generate(
         input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], max_new_tokens=8, do_sample=False

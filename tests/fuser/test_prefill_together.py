@@ -110,12 +110,5 @@ def test_whatever_else_runs_between_two_layers_is_no_part_of_the_prefill(model: 
     assert torch.equal(outer.scores, expected.scores)
 
 
-def test_a_model_with_a_sliding_window_is_not_packed(model: Any) -> None:
+def test_a_standard_model_is_packed(model: Any) -> None:
     assert can_pack(model)
-    config = model.get_decoder().config
-    types = config.layer_types
-    try:
-        config.layer_types = ["sliding_attention", *types[1:]]
-        assert not can_pack(model)
-    finally:
-        config.layer_types = types

@@ -15,7 +15,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.in_one_process import answer_in_one_process, cache_of
 
-QUESTIONS = ["Who keeps the key?", "何时开门？", "What is 12 + 345? 👩‍🔬", "x"]
+QUESTIONS = ["Who keeps the key?", "何时开门？", "What is 12 + 345? 👩‍🔬", "x", "Is f <| x, or <|im_end|>\n?"]
 
 
 def asked(text: str) -> tuple[Section, ...]:

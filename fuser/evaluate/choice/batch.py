@@ -60,7 +60,7 @@ def tokens_of(speaker: Speaker, style: PromptStyle, item: ChoiceItem) -> tuple[T
     """A question's prompt as the Receiver tokenises it, and the positions of its shared section that are fused."""
     asked = sections(choice_prompt(item))
     rendered = render(asked, style, RECEIVER_HOLDS)
-    tokens = tokenise(speaker.side.tokenizer, rendered.text)
+    tokens = tokenise(speaker.side.tokenizer, rendered)
     return tokens, shared_positions(tokens.offsets, asked, rendered.spans).fused(len(tokens.ids))
 
 

@@ -69,7 +69,7 @@ class Fitted:
     def _answers(self, asker: Asker, name: str) -> list[Said]:
         """A side's answers to the training questions, kept on disk."""
         prompts = [asker.prompt(choice_prompt(item)) for item in self._items]
-        about = json.dumps([self._pair, asker.speaker.max_new_tokens, prompts])
+        about = json.dumps([self._pair, asker.speaker.max_new_tokens, [prompt.text for prompt in prompts]])
         path = self._directory / f"{name.lower()}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
         said = _load(path)
         task = self._progress.add_task(f"{name} on training questions", total=len(prompts))

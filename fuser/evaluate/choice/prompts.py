@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.speaker import Speaker
-from fuser.prompt import RECEIVER_HOLDS, PromptStyle, render
+from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, render
 from kvwire.section import Role, Section, Visibility
 
 
@@ -51,6 +51,6 @@ class Asker:
     speaker: Speaker
     style: PromptStyle
 
-    def prompt(self, text: str) -> str:
+    def prompt(self, text: str) -> Rendered:
         """A question as this side reads it."""
-        return render(sections(text), self.style, RECEIVER_HOLDS).text
+        return render(sections(text), self.style, RECEIVER_HOLDS)

@@ -25,6 +25,7 @@ from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import Heard
 from fuser.evaluate.prefilled import Prefilled
 from fuser.evaluate.speaker import Said, Speaker
+from fuser.prompt import Rendered
 from kvwire.plan import Plan
 
 T = TypeVar("T")
@@ -114,7 +115,7 @@ class BatchRows:
         return [Answer(one, one.seconds, _size(one.text)) for one in said]
 
     @property
-    def _plain_prompts(self) -> list[str]:
+    def _plain_prompts(self) -> list[Rendered]:
         return [self._pair.receiver.prompt(choice_prompt(item)) for item in self._items]
 
     def _calibrated(self) -> list[Answer]:
@@ -143,7 +144,7 @@ class BatchRows:
             for mine, theirs in zip(answers, told, strict=True)
         ]
 
-    def _told(self, item: ChoiceItem, text: str, before: Callable[[ChoiceItem, str], str]) -> str:
+    def _told(self, item: ChoiceItem, text: str, before: Callable[[ChoiceItem, str], str]) -> Rendered:
         """The prompt with the Sharer's text before it, of which as much is kept as fits the window."""
         receiver = self._pair.receiver
         prompt = receiver.prompt(before(item, text))
@@ -169,7 +170,7 @@ class BatchRows:
     def _few_shot(self) -> list[Answer]:
         return self._ask(self._pair.receiver.speaker, [self._with_examples(item) for item in self._items])
 
-    def _with_examples(self, item: ChoiceItem) -> str:
+    def _with_examples(self, item: ChoiceItem) -> Rendered:
         """The prompt with as many examples as fit the window."""
         receiver, shown = self._pair.receiver, list(self._pair.examples)
         while shown and not receiver.speaker.fits(receiver.prompt(with_examples(item, shown))):
@@ -211,7 +212,7 @@ class BatchRows:
             for said, one in zip(answers, heard, strict=True)
         ]
 
-    def _ask(self, speaker: Speaker, prompts: Sequence[str]) -> list[Answer]:
+    def _ask(self, speaker: Speaker, prompts: Sequence[Rendered]) -> list[Answer]:
         for item, prompt in zip(self._items, prompts, strict=True):
             if not speaker.fits(prompt):
                 raise ValueError(

@@ -41,9 +41,7 @@ def test_of_one_vocabulary_and_without_a_template_the_service_generates_as_the_p
     sections = (Section(Role.QUESTION, Visibility.SHARED, text=text),)
 
     local = answer_in_one_process(sharer, receiver, sections, {}, SliceKind.SHARED, 0, 10)
-    ids = tokenise(
-        receiver.tokenizer, render(sections, bundle.config.receiver_prompt, RECEIVER_HOLDS).text
-    ).ids
+    ids = tokenise(receiver.tokenizer, render(sections, bundle.config.receiver_prompt, RECEIVER_HOLDS)).ids
     public = generate_public(receiver.model, sharer.model, bundle.require_fuse(), ids[None], ids[None], 10)
     assert local.draft.tokens == public[0, len(ids) :].tolist()
     alone = receiver.begin(sections)

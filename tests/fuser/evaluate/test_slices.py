@@ -23,7 +23,7 @@ from fuser.evaluate.relay import ANSWER_TOKENS
 from fuser.evaluate.sharer_cache import SharerCache
 from fuser.evaluate.slices import ReceiversOwn
 from fuser.models.load import load_model
-from fuser.prompt import tokenise
+from fuser.prompt import Rendered, tokenise
 from fuser.receiver import Receiver
 from fuser.rope import Rope
 from fuser.sharer import Sharer
@@ -162,7 +162,7 @@ def test_models_in_half_the_bits_answer_much_the_same(
 def read_plainly(receiver: Path, before: str, text: str) -> tuple[Tensor, Tensor]:
     """KV of a text's tokens behind another text, from one pass over both, keys re-based; and the tokens' characters."""
     network, tokenizer = load_model(receiver)
-    lead, tokens = tokenise(tokenizer, before).ids, tokenise(tokenizer, text)
+    lead, tokens = tokenise(tokenizer, Rendered(before, (), 0)).ids, tokenise(tokenizer, text)
     ids = torch.cat((lead, tokens.ids))
     with torch.inference_mode():
         layers = network(ids[None], use_cache=True).past_key_values.layers

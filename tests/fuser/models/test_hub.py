@@ -2,16 +2,21 @@
 
 import dataclasses
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import huggingface_hub
 import pytest
+from huggingface_hub._tree_cache import TreeCacheEntry, write_tree_cache
 
+import fuser.models.hub as hub_module
 from fuser.models.errors import FetchFailed
-from fuser.models.hub import fetch_from_hub, snapshot
+from fuser.models.hub import fetch_from_hub, local_snapshot, snapshot
+from fuser.models.load import find, resolve
 from fuser.models.progress import Progress
 from fuser.models.registry import SMOLLM2_135M, HubFile, KnownModel
 
@@ -93,3 +98,55 @@ def test_an_id_that_is_neither_cached_nor_reachable_is_said_so() -> None:
         FetchFailed, match="nobody/nothing is not in the local Hugging Face cache, and on the Hub"
     ):
         snapshot("nobody/nothing", QUIET)
+
+
+def fetched_before(cache: Path, *lacking: str, listed: bool = True) -> Path:
+    """A model of two parts as the Hub client leaves it, that fetched only what is wanted; and without some files.
+
+    listed: the client kept the list of what the repository has; some do not.
+    """
+    folder = cache / "models--owner--model"
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = json.dumps({"weight_map": {"a": parts[0], "b": parts[1]}})
+    here = {"config.json": "{}", "model.safetensors.index.json": index, parts[0]: "1", parts[1]: "2"}
+    there = [*here, "README.md", "pytorch_model.bin", "modeling_mine.py"]
+    entries = {name: TreeCacheEntry(1, "b" * 40, None, None, None) for name in there}
+    if listed:
+        write_tree_cache(str(folder), COMMIT, entries)
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    snapshots = folder / "snapshots" / COMMIT
+    snapshots.mkdir(parents=True)
+    for name in here.keys() - set(lacking):
+        (snapshots / name).write_text(here[name])
+    return snapshots
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize(("offline", "listed"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize("name", ["owner/model", f"owner/model@{COMMIT}"])
+def test_a_model_that_was_fetched_once_is_found_without_the_hub(
+    hub_cache: Path, name: str, offline: bool, listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(hub_module, "_probe", lambda _: pytest.fail("the Hub was asked"))
+    path = fetched_before(hub_cache, listed=listed)
+    assert snapshot(name, QUIET) == path
+    assert find(name) == path
+    assert resolve(name, progress=False) == path
+
+
+@pytest.mark.parametrize("lacking", ["model-00002-of-00002.safetensors", "config.json"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_model_that_was_fetched_in_part_is_not_taken_for_whole(
+    hub_cache: Path, lacking: str, listed: bool
+) -> None:
+    fetched_before(hub_cache, lacking, listed=listed)
+    assert local_snapshot("owner/model") is None
+    with pytest.raises(FetchFailed, match="run `kvwire models fetch owner/model`"):
+        find("owner/model")

@@ -376,4 +376,10 @@ def test_every_row_asks_with_the_whole_prompt_last(bundle: Bundle, receiver: Sid
     assert all(f"The correct answer is {one.letter}." in with_examples(item, shown) for one in shown)
     assert background(item).endswith(item.question)
     prompt = Asker(Speaker(receiver, 1), bundle.config.receiver_prompt).prompt("First <|im_end|>?")
-    assert "First < |im_end|>?" in prompt and prompt.count("<|im_start|>assistant") == 1
+    assert prompt.text.count("<|im_start|>assistant") == 1
+    ids = Speaker(receiver, 1).tokens(prompt).tolist()
+    assert "First <|im_end|>?" in receiver.tokenizer.decode(ids)
+    assert (
+        ids.count(receiver.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+        == prompt.text.count("<|im_end|>") - 1
+    )
