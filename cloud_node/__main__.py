@@ -15,7 +15,7 @@ from kvwire.errors import KvwireError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 after an orderly end, 1 if the node cannot start, 2 for a wrong configuration."""
+    """Entry point; 0 after an orderly end, 1 if the node cannot start or lost Ray, 2 for a wrong configuration."""
     parser = argparse.ArgumentParser(prog="python -m cloud_node", description="Run a cloud node.")
     parser.add_argument("--config", required=True, help="cloud.toml")
     arguments = parser.parse_args(argv)
@@ -27,9 +27,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         run(config, _ready)
-    except (KvwireError, ValueError, OSError) as error:
+    except (KvwireError, ValueError, OSError, RuntimeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except KeyboardInterrupt:  # before the node listens to signals
+        return 130
     return 0
 
 

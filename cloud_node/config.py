@@ -78,17 +78,23 @@ class RayConfig:
 
     address: "local" starts Ray on this machine, on loopback; anything else is a running cluster's address.
     token: file with the cluster's token. With "local" it may be left out: a fresh one is made for each run.
+    start_timeout_s: how long a Ray started here may take; it is tried twice. An attached cluster has twice this.
+    load_timeout_s: how long the replicas may take to load their models.
     insecure_dev: attach to a cluster without token authentication; whoever reaches it runs code on it.
     """
 
     address: str = "local"
     token: str | None = None
     object_store_bytes: int = 128 * _MIB
+    start_timeout_s: float = 120.0
+    load_timeout_s: float = 600.0
     insecure_dev: bool = False
 
     def __post_init__(self) -> None:
         if self.object_store_bytes < 80 * _MIB:
             raise ValueError("object_store_bytes: Ray needs at least 80 MiB")
+        if min(self.start_timeout_s, self.load_timeout_s) <= 0:
+            raise ValueError("start_timeout_s and load_timeout_s must be above 0")
         if self.address != "local" and self.token is None and not self.insecure_dev:
             raise ValueError("token: attaching to a cluster needs its token file (or insecure_dev = true)")
 

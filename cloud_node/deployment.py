@@ -6,20 +6,21 @@ reach the replicas through a deployment handle of the gateway's process.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
-import shutil
-import tempfile
-from collections.abc import AsyncIterator
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 from cloud_node.call import Part, RelayCall, ShareCall
-from cloud_node.config import CloudConfig, RayConfig
+from cloud_node.config import CloudConfig
+from cloud_node.control import ReplicasLost
+from cloud_node.ray_folder import RayFolder
 from kvwire.description import Description
 from kvwire.errors import Busy, InternalError, KvwireError
 from kvwire.request import RelayReply
@@ -27,8 +28,14 @@ from kvwire.request import RelayReply
 logger = logging.getLogger(__name__)
 
 APPLICATION: Final = "kvwire"
+_DEPLOYMENT: Final = "sharer"
 _SHUTDOWN_GRACE_S: Final = 2.0
+_HEALTH_PERIOD_S: Final = 1.0  # a killed replica is noticed after it, not after Serve's ten seconds
+_HEALTH_TIMEOUT_S: Final = 5.0  # three in a row, and a replica that hangs is replaced
+_POLL_S: Final = 0.2
 _NICENESS: Final = "RAY_worker_niceness"  # 15 by itself: whatever else runs here would starve the replicas
+_GCS_WAIT: Final = "RAY_gcs_server_port_wait_time_s"
+_AUTO_CONNECT: Final = "RAY_ENABLE_AUTO_CONNECT"  # "0": Serve's threads start no Ray anew while one ends
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": listen on loopback only, on Linux too
 
 
@@ -57,148 +64,173 @@ class SharerDeployment:
         return await self._replica.relay(call, timeout_s)
 
 
-class RayReplicas:
-    """The replicas of one cloud node, behind a streaming handle. Made by `start`."""
+class Ray:
+    """One cloud node's dealings with Ray. All of them but `prepare` may wait, some for ever: see `Control`."""
 
-    def __init__(self, handle: Any, retry_after_s: float, private: Path | None) -> None:
-        self._handle = handle
-        self._retry_after_s = retry_after_s
-        self._private = private  # folder of the Ray started here; None when attached to a cluster
+    def __init__(self, config: CloudConfig) -> None:
+        self._config = config
+        self._folder: RayFolder | None = None  # of the Ray started here; None when attached to a cluster
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}  # without which that Ray does nothing more
+        self.stopping = False
+        """Set by who does not want it started again."""
 
-    @classmethod
-    def start(cls, config: CloudConfig) -> RayReplicas:
-        """Start Ray or attach to a cluster, deploy, and wait until every replica has loaded its model.
+    def prepare(self) -> None:
+        """Set what Ray reads from the environment when imported; for a local Ray, make a folder of its own.
 
         Raises:
-            RuntimeError: a replica could not start; the reason is in Ray's log of that replica.
             OSError: the token file cannot be read.
         """
-        private = _environment(config.ray)
-        try:
-            import ray
-            from ray import serve
-            from ray.serve.schema import LoggingConfig
+        config = self._config.ray
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+        os.environ[_AUTO_CONNECT] = "0"
+        token = None if config.token is None else Path(config.token)
+        if token is not None:
+            token.read_bytes()
+        if config.address == "local":
+            os.umask(0o077)  # Ray's processes inherit it
+            os.environ[_CLUSTERS] = "0"
+            os.environ.setdefault(_NICENESS, "0")
+            os.environ.setdefault(_GCS_WAIT, str(math.ceil(config.start_timeout_s)))
+            self._folder = RayFolder.make()
+            if token is None:
+                token = self._folder.path / "token"
+                token.write_text(secrets.token_hex(32))
+        if token is not None:
+            os.environ["RAY_AUTH_MODE"] = "token"
+            os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
 
-            logging.getLogger("ray.serve").setLevel(logging.ERROR)
-            _connect(ray, config, private)
-            quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
-            serve.start(proxy_location="Disabled", logging_config=quiet)
-            deployment = serve.deployment(SharerDeployment, name="sharer").options(
-                num_replicas=config.sharer.replicas,
-                max_ongoing_requests=config.sharer.max_ongoing,
-                max_queued_requests=config.sharer.max_queued,
-                ray_actor_options={"num_cpus": config.sharer.cpus, "num_gpus": config.sharer.gpus},
-                graceful_shutdown_timeout_s=_SHUTDOWN_GRACE_S,
-                graceful_shutdown_wait_loop_s=0.1,
-            )
-            handle = serve.run(
-                deployment.bind(config), name=APPLICATION, route_prefix=None, logging_config=quiet
-            )
-        except BaseException:
-            _stop(private)
-            raise
-        return cls(handle, config.sharer.retry_after_s, private)
+    def check_processes(self) -> None:
+        """Does not wait. Raises ReplicasLost: a process of the Ray started here is gone."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise ReplicasLost(f"Ray's {name} has ended (status {process.returncode})")
 
-    async def describe(self) -> Description:
-        """What the replicas can do."""
-        description: Description = await self._handle.describe.remote()
-        return description
+    def connect(self) -> None:
+        """Start Ray, once more if it fails, or attach to a cluster. Raises RuntimeError."""
+        import ray
 
-    async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[Part]:
-        """The parts of one slice. Closing the iterator, or cancelling its task, stops the replica.
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+        if self._folder is None:
+            ray.init(address=self._config.ray.address, **quiet)
+            return
+        sharer = self._config.sharer
+        for last in (False, True):
+            try:
+                with _patience(self._config.ray.start_timeout_s):
+                    ray.init(
+                        address="local",
+                        num_cpus=max(1, -int(-sharer.cpus * sharer.replicas // 1)),
+                        num_gpus=-int(-sharer.gpus * sharer.replicas // 1),
+                        object_store_memory=self._config.ray.object_store_bytes,
+                        # Frames that slow callers leave waiting: ours to delete, as all that Ray writes.
+                        object_spilling_directory=str(self._folder.path),
+                        include_dashboard=False,
+                        _temp_dir=str(self._folder.ray),
+                        **quiet,
+                    )
+                break
+            except Exception as error:
+                if last or self.stopping:
+                    raise RuntimeError(f"Ray did not start: {first_line(error)}") from None
+                logger.warning("Ray did not start, once more: %s", first_line(error))
+                self._folder.end_users()
+        node = ray._private.worker._global_node
+        self._processes = {name: node.all_processes[name][0].process for name in ("gcs_server", "raylet")}
 
-        Raises:
-            KvwireError: Busy when the queue is full or a replica is gone; else what the replica told.
-        """
-        response = self._handle.options(stream=True).share.remote(call, timeout_s)
-        ended = False
-        try:
-            async for batch in response:
-                for part in batch:
-                    if isinstance(part, KvwireError):
-                        raise part
-                    yield part
-            ended = True
-        except Exception as error:
-            ended = True
-            raise self._told(error) from None
-        finally:
-            if not ended:
-                _cancel(response)
+    def deploy(self) -> Any:
+        """Have Serve start the replicas. Returns their handle."""
+        from ray import serve
+        from ray.serve.schema import LoggingConfig
 
-    async def relay(self, call: RelayCall, timeout_s: float) -> RelayReply:
-        """The Sharer's own answer. Raises KvwireError as `share` does."""
-        response = self._handle.relay.remote(call, timeout_s)
-        try:
-            reply: RelayReply | KvwireError = await response
-        except asyncio.CancelledError:
-            _cancel(response)
-            raise
-        except Exception as error:
-            raise self._told(error) from None
-        if isinstance(reply, KvwireError):
-            raise reply
-        return reply
+        sharer = self._config.sharer
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+        deployment = serve.deployment(SharerDeployment, name=_DEPLOYMENT).options(
+            num_replicas=sharer.replicas,
+            max_ongoing_requests=sharer.max_ongoing,
+            max_queued_requests=sharer.max_queued,
+            ray_actor_options={"num_cpus": sharer.cpus, "num_gpus": sharer.gpus},
+            health_check_period_s=_HEALTH_PERIOD_S,
+            health_check_timeout_s=_HEALTH_TIMEOUT_S,
+            graceful_shutdown_timeout_s=_SHUTDOWN_GRACE_S,
+            graceful_shutdown_wait_loop_s=0.1,
+        )
+        target = serve.RunTarget(
+            deployment.bind(self._config), name=APPLICATION, route_prefix=None, logging_config=quiet
+        )
+        return serve.run_many([target], wait_for_applications_running=False)[0]
 
-    async def running(self) -> bool:
-        """Whether Serve says that the replicas can take calls."""
+    def up(self) -> int:
+        """How many replicas Serve says are up. Raises RuntimeError when it gave up starting them, or knows none."""
         from ray import serve
 
-        status = await asyncio.to_thread(serve.status)
-        application = status.applications.get(APPLICATION)
-        return application is not None and str(application.status.value) in ("RUNNING", "DEPLOYING")
+        application = serve.status().applications.get(APPLICATION)
+        if application is None:
+            raise RuntimeError("Ray Serve does not know the replicas")
+        if application.status.value == "DEPLOY_FAILED":
+            raise RuntimeError(f"the replicas could not start: {_last_line(application.message)}")
+        deployment = application.deployments.get(_DEPLOYMENT)
+        return 0 if deployment is None else int(deployment.replica_states.get("RUNNING", 0))
 
-    def stop(self) -> None:
-        """Stop the replicas, and Ray where `start` started it."""
-        if self._private is None:
+    def shut_down(self) -> None:
+        """End the replicas, and the Ray started here."""
+        import ray
+
+        if self._folder is None and ray.is_initialized():  # else the replicas end with their Ray
             from ray import serve
 
             serve.delete(APPLICATION)
-        _stop(self._private)
+        ray.shutdown()
 
-    def _told(self, error: Exception) -> KvwireError:
-        from ray.exceptions import RayActorError
-        from ray.serve import exceptions
-
-        if isinstance(error, KvwireError):
-            return error
-        if isinstance(error, exceptions.BackPressureError):
-            return Busy(self._retry_after_s)
-        gone = (RayActorError, exceptions.DeploymentUnavailableError, exceptions.ReplicaUnavailableError)
-        if isinstance(error, gone):
-            logger.error("%s: a replica is gone", type(error).__name__)
-            return Busy(self._retry_after_s)
-        logger.error("%s from a replica", type(error).__name__)
-        return InternalError(type(error).__name__)
+    def clean_up(self, *, spare_children: bool) -> None:
+        """Remove what is left of the Ray started here, as `RayFolder.remove` does."""
+        if self._folder is not None:
+            self._folder.remove(spare_children=spare_children)
 
 
-def _cancel(response: Any) -> None:
-    """Cancel a call; one that failed in the meantime would raise its failure here."""
-    with contextlib.suppress(Exception):
-        response.cancel()
+def told(error: Exception, retry_after_s: float) -> KvwireError:
+    """What a caller may know of a call that failed."""
+    from ray.exceptions import RayError, RayTaskError
+    from ray.serve import exceptions
+
+    if isinstance(error, KvwireError):
+        return error
+    busy = Busy(retry_after_s)
+    if isinstance(error, exceptions.BackPressureError):
+        return busy
+    gone = (RayError, exceptions.DeploymentUnavailableError, exceptions.ReplicaUnavailableError)
+    if isinstance(error, gone) and not isinstance(error, RayTaskError):  # which the replica's code raised
+        logger.error("%s: a replica is gone", type(error).__name__)
+        return busy
+    logger.error("%s from a replica", type(error).__name__)
+    return InternalError(type(error).__name__)
 
 
-def _environment(config: RayConfig) -> Path | None:
-    """Set what Ray reads from the environment when imported; for a local Ray, make a folder of its own."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
-    private = None
-    if config.address == "local":
-        os.environ[_CLUSTERS] = "0"
-        os.environ.setdefault(_NICENESS, "0")
-        private = Path(tempfile.mkdtemp(prefix="kvwire-ray-"))  # mode 0700
-    if config.token is not None:
-        token = Path(config.token)
-        token.read_bytes()
-    elif private is not None:
-        token = private / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
-    else:
-        return None
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
-    return private
+@contextlib.contextmanager
+def _patience(timeout_s: float) -> Iterator[None]:
+    """Wait so long for Ray's own node, which it gives 30 s; no setting for it (2.60), hence the hand into it."""
+    from ray._private import services
+
+    ask = services.get_node
+
+    def get_node(*asked: Any) -> Any:
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                return ask(*asked)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_POLL_S)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 def _stay_on_loopback() -> None:
@@ -215,28 +247,10 @@ def _stay_on_loopback() -> None:
         )
 
 
-def _connect(ray: ModuleType, config: CloudConfig, private: Path | None) -> None:
-    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
-    if private is None:
-        ray.init(address=config.ray.address, **quiet)
-        return
-    ray.init(
-        address="local",
-        num_cpus=max(1, -int(-config.sharer.cpus * config.sharer.replicas // 1)),
-        num_gpus=-int(-config.sharer.gpus * config.sharer.replicas // 1),
-        object_store_memory=config.ray.object_store_bytes,
-        object_spilling_directory=str(private),  # frames that slow callers leave waiting: ours to delete
-        include_dashboard=False,
-        **quiet,
-    )
+def first_line(error: Exception) -> str:
+    """Of its message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _stop(private: Path | None) -> None:
-    import ray
-    from ray import serve
-
-    if private is not None and ray.is_initialized():  # without a Ray, Serve would start one to stop it
-        serve.shutdown()
-    ray.shutdown()
-    if private is not None:
-        shutil.rmtree(private, ignore_errors=True)
+def _last_line(message: str) -> str:
+    return (message.strip() or "no reason given").splitlines()[-1]

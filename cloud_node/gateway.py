@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +23,7 @@ from kvwire.v1.sharer_pb2_grpc import add_SharerServiceServicer_to_server
 logger = logging.getLogger(__name__)
 
 SERVICE: Final = "kvwire.v1.SharerService"
-_HEALTH_PERIOD_S: Final = 5.0
+_HEALTH_PERIOD_S: Final = 1.0
 _LAST_WORDS_S: Final = 0.5
 _HANDSHAKE_MS: Final = 5_000
 _IDLE_MS: Final = 600_000
@@ -66,20 +65,26 @@ class Gateway:
         await self._server.start()
         return f"{host}:{port}"
 
-    async def serve(self, ready: Callable[[str], None] | None = None) -> None:
-        """Start, call `ready` with the address, serve until SIGTERM or SIGINT, drain and stop."""
+    async def serve(self, ended: asyncio.Event, ready: Callable[[str], None] | None = None) -> None:
+        """Start, call `ready` with the address, serve until `ended` is set, drain and stop.
+
+        Raises:
+            ReplicasLost: no replica will take a call again; what could end in order did.
+            and what `start` raises.
+        """
         address = await self.start()
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, ended.set)
         watch = asyncio.create_task(self._watch_replicas())
+        told = asyncio.create_task(ended.wait())
         logger.info("listening on %s", address)
         if ready is not None:
             ready(address)
-        await ended.wait()
-        watch.cancel()
+        await asyncio.wait({watch, told}, return_when=asyncio.FIRST_COMPLETED)
+        if not watch.cancel():
+            logger.error("%s", watch.exception())
+        told.cancel()
         await self.drain()
+        if not watch.cancelled():
+            await watch
 
     async def drain(self) -> None:
         """Say NOT_SERVING, refuse new calls, let those in flight finish within the grace, and stop."""
@@ -92,14 +97,10 @@ class Gateway:
         logger.info("stopped")
 
     async def _watch_replicas(self) -> None:
+        """Repeat to the health service whether a replica can take calls; raises ReplicasLost when none ever will."""
         while True:
             await asyncio.sleep(_HEALTH_PERIOD_S)
-            try:
-                running = await self._running() and self._service.recording()
-            except Exception as error:
-                logger.error("%s while asking for the replicas", type(error).__name__)
-                running = False
-            await self._health.set(running)
+            await self._health.set(await self._running() and self._service.recording())
 
 
 def _places(config: CloudConfig) -> tuple[Places, Places]:

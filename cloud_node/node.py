@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
-import logging
-from collections.abc import Callable
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cloud_node.access import Access
 from cloud_node.audit import AuditLog
 from cloud_node.config import CloudConfig
 from cloud_node.documents import Documents
+from cloud_node.gateway import Gateway
+from cloud_node.service import SharerService, offered
 from kvwire.errors import IncompatiblePeer
 from kvwire.identity import ModelRef
 
 if TYPE_CHECKING:
-    from cloud_node.deployment import RayReplicas
+    from cloud_node.ray_replicas import RayReplicas
+    from kvwire.description import Description
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None:
@@ -29,20 +35,15 @@ def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None
     Raises:
         IncompatiblePeer: a bundle was trained for another Sharer, or another revision of it.
         BlockingIOError: another node writes to this audit log.
+        ReplicasLost: Ray is dead; the node has ended in order.
         and what `fuser.models`, `Documents`, `AuditLog`, `RayReplicas.start` and `Gateway.start` raise.
     """
-    from cloud_node.deployment import RayReplicas
-
     audit = AuditLog(config.audit)
     documents = Documents(config.documents)
     try:
         if config.ray.address == "local":
             _check_pair(config)
-        replicas = RayReplicas.start(config)
-        try:
-            asyncio.run(_serve(config, replicas, documents, audit, ready))
-        finally:
-            replicas.stop()
+        asyncio.run(_run(config, documents, audit, ready))
     finally:
         documents.close()
         audit.close()
@@ -60,16 +61,59 @@ def _check_pair(config: CloudConfig) -> None:
             raise IncompatiblePeer(f"Sharer of bundle {directory}", sharer, ModelRef(**written["sharer"]))
 
 
-async def _serve(
-    config: CloudConfig,
-    replicas: RayReplicas,
-    documents: Documents,
-    audit: AuditLog,
-    ready: Callable[[str], None] | None,
+async def _run(
+    config: CloudConfig, documents: Documents, audit: AuditLog, ready: Callable[[str], None] | None
 ) -> None:
-    from cloud_node.gateway import Gateway
-    from cloud_node.service import SharerService, offered
+    from cloud_node.ray_replicas import RayReplicas
 
-    description = offered(await replicas.describe(), config)
-    service = SharerService(config, description, replicas, Access(documents), audit)
-    await Gateway(config, service, replicas.running).serve(ready)
+    ended = asyncio.Event()
+    _listen(ended)
+    replicas = RayReplicas(config)
+    status = 1
+    try:
+        description = await _unless(ended, _described(replicas))
+        if description is not None:
+            _listen(ended)  # over Ray's handler, which writes a stack
+            service = SharerService(config, offered(description, config), replicas, Access(documents), audit)
+            await Gateway(config, service, replicas.running).serve(ended, ready)
+        status = 0
+    finally:
+        await replicas.stop()
+        if replicas.abandoned:
+            # A Ray that hangs would keep this process from ending: its own exit handler waits for it.
+            atexit.register(_leave, status)
+
+
+def _listen(ended: asyncio.Event) -> None:
+    """Set `ended` at SIGTERM and SIGINT."""
+
+    def end() -> None:
+        signal.alarm(
+            0
+        )  # Ray's own handler of SIGTERM, where it came before ours, sets one that aborts the process
+        ended.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, end)
+
+
+async def _described(replicas: RayReplicas) -> Description:
+    await replicas.start()
+    return await replicas.describe()
+
+
+async def _unless(ended: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """What comes of the work; None, and the work is cancelled, when `ended` is set before."""
+    working, told = asyncio.ensure_future(work), asyncio.ensure_future(ended.wait())
+    try:
+        await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        told.cancel()
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

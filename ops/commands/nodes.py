@@ -20,7 +20,11 @@ def cloud(
     """Run a cloud node (Ray Serve and gateway) until SIGTERM or Ctrl-C."""
     from cloud_node import CloudConfig, run
 
-    settings = CloudConfig.load(config)
+    try:
+        settings = CloudConfig.load(config)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"kvwire: {error}\n")
+        raise typer.Exit(2) from None
     logging.getLogger("cloud_node").setLevel(logging.INFO)
     run(settings, lambda address: _say_listening(address, as_json))
 

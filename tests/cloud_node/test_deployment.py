@@ -10,7 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from kvwire.errors import Busy, DeadlineExceeded
+from cloud_node.config import CloudConfig
+from cloud_node.deployment import Ray, told
+from cloud_node.ray_folder import RayFolder
+from kvwire.errors import Busy, DeadlineExceeded, InternalError
 from kvwire.limits import Limits
 from kvwire.segment import SliceKind
 from kvwire.serde import share_request_to_proto, slice_header_from_proto
@@ -91,6 +94,42 @@ def test_a_replica_has_the_priority_of_its_node(cloud: CloudNode) -> None:
     assert replicas
     own = os.getpriority(os.PRIO_PROCESS, cloud.process.pid)
     assert all(os.getpriority(os.PRIO_PROCESS, pid) == own for pid in replicas)
+
+
+def test_a_ray_that_fails_is_started_once_more_and_then_named(
+    config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    started: list[dict[str, Any]] = []
+
+    def init(**settings: Any) -> None:
+        started.append(settings)
+        raise Exception("The current node timed out during startup.\nMany lines more.")
+
+    monkeypatch.setattr(ray, "init", init)
+    dealings = Ray(config)
+    dealings._folder = RayFolder.make()
+    try:
+        with pytest.raises(
+            RuntimeError, match=r"^Ray did not start: The current node timed out during startup.$"
+        ):
+            dealings.connect()
+    finally:
+        dealings.clean_up(spare_children=False)
+    assert len(started) == 2
+
+
+def test_a_call_that_lost_its_replica_is_told_when_to_come_again() -> None:
+    from ray import exceptions
+
+    lost = [
+        exceptions.ActorDiedError(),
+        exceptions.NodeDiedError("the node is gone"),
+        exceptions.RaySystemError("no raylet"),
+    ]
+    assert [type(told(error, 0.5)) for error in lost] == [Busy, Busy, Busy]
+    assert isinstance(told(ValueError("a replica's own"), 0.5), InternalError)
 
 
 def whole_prefill_s(cloud: CloudNode) -> float:

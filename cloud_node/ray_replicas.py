@@ -1,0 +1,194 @@
+"""The replicas of a cloud node behind one handle: how long Ray is waited for, and what is told when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from cloud_node.call import Part, RelayCall, ShareCall
+from cloud_node.config import CloudConfig
+from cloud_node.control import Control, ReplicasLost
+from cloud_node.deployment import Ray, first_line, told
+from kvwire.description import Description
+from kvwire.errors import Busy, KvwireError
+from kvwire.request import RelayReply
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_DESCRIBE_S: Final = 30.0
+_STATUS_S: Final = 5.0
+_SILENT_S: Final = 30.0  # Ray itself ends a process after 60 s without its GCS, in no order at all
+_STOP_S: Final = 5.0
+_LOADING_POLL_S: Final = 0.1
+_POLL_S: Final = 0.2
+
+
+class RayReplicas:
+    """The replicas of one cloud node, behind a streaming handle. No wait on Ray is without a time limit."""
+
+    def __init__(self, config: CloudConfig) -> None:
+        self._config = config
+        self._control = Control()
+        self._ray = Ray(config)
+        self._handle: Any = None
+        self._down = asyncio.Event()  # no replica is up
+        self._answered_s = 0.0
+        self.abandoned = False
+        """Whether Ray did not end by itself and was left hanging in this process."""
+
+    async def start(self) -> None:
+        """Start Ray or attach to a cluster, deploy, and wait until every replica has loaded its model.
+
+        Raises:
+            RuntimeError: Ray or a replica could not start in time, or ended meanwhile.
+            OSError: the token file cannot be read.
+        """
+        limits = self._config.ray
+        self._ray.prepare()
+        waiting = f"Ray did not start in {limits.start_timeout_s:g} s, twice (ray.start_timeout_s)"
+        try:
+            await self._control.call(self._ray.connect, 2 * limits.start_timeout_s)
+            waiting = f"the replicas were not ready in {limits.load_timeout_s:g} s (ray.load_timeout_s)"
+            async with asyncio.timeout(limits.load_timeout_s):
+                self._handle = await self._call(self._ray.deploy, limits.load_timeout_s)
+                while await self._call(self._ray.up, limits.load_timeout_s) < self._config.sharer.replicas:
+                    await asyncio.sleep(_LOADING_POLL_S)
+        except TimeoutError:
+            raise RuntimeError(waiting) from None
+        except RuntimeError:
+            raise
+        except Exception as error:  # Ray's own, of many kinds and lines
+            raise RuntimeError(f"Ray: {first_line(error)}") from None
+        self._answered_s = time.monotonic()
+
+    async def describe(self) -> Description:
+        """What the replicas can do. Raises KvwireError as `share` does."""
+        try:
+            async with asyncio.timeout(_DESCRIBE_S):
+                description: Description = await self._handle.describe.remote()
+        except Exception as error:
+            raise self._told(error) from None
+        return description
+
+    async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[Part]:
+        """The parts of one slice. Closing the iterator, or cancelling its task, stops the replica.
+
+        Raises:
+            KvwireError: Busy when the queue is full or a replica is gone; else what the replica told.
+        """
+        response = self._handle.options(stream=True).share.remote(call, timeout_s)
+        ended = False
+        try:
+            batch = await self._first(anext(response, None))
+            while batch is not None:
+                for part in batch:
+                    if isinstance(part, KvwireError):
+                        raise part
+                    yield part
+                batch = await anext(response, None)
+            ended = True
+        except Exception as error:
+            raise self._told(error) from None
+        finally:
+            if not ended:
+                _cancel(response)
+
+    async def relay(self, call: RelayCall, timeout_s: float) -> RelayReply:
+        """The Sharer's own answer. Raises KvwireError as `share` does."""
+        response = self._handle.relay.remote(call, timeout_s)
+        try:
+            reply: RelayReply | KvwireError = await self._first(response)
+        except Exception as error:
+            _cancel(response)
+            raise self._told(error) from None
+        except asyncio.CancelledError:
+            _cancel(response)
+            raise
+        if isinstance(reply, KvwireError):
+            raise reply
+        return reply
+
+    async def running(self) -> bool:
+        """Whether a replica can take calls, as far as Serve knows; calls that wait for none are ended with Busy.
+
+        Raises:
+            ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
+        """
+        try:
+            running = await self._call(self._ray.up, _STATUS_S)
+        except ReplicasLost:
+            self._down.set()
+            raise
+        except Exception as error:
+            silent_s = time.monotonic() - self._answered_s
+            logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
+            if silent_s > _SILENT_S:
+                self._down.set()
+                told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
+                raise ReplicasLost(f"{told}: {first_line(error)}") from None
+            return False
+        self._answered_s = time.monotonic()
+        if running and self._down.is_set():
+            logger.warning("a replica is up again")
+            self._down.clear()
+        elif not running and not self._down.is_set():
+            logger.error("no replica is up")
+            self._down.set()
+        return running > 0
+
+    async def stop(self) -> None:
+        """Stop the replicas, and Ray where `start` started it: in order where Ray still answers, else by force."""
+        self._ray.stopping = True
+        try:
+            self._ray.check_processes()
+            await self._control.call(self._ray.shut_down, _STOP_S)
+        except Exception as error:
+            self.abandoned = True
+            logger.error("%s while stopping Ray: it is killed", type(error).__name__)
+        finally:
+            self._ray.clean_up(spare_children=self.abandoned)
+
+    async def _call(self, function: Callable[[], T], timeout_s: float) -> T:
+        """A call to Ray, which nobody waits for any longer when a process of the Ray started here is gone."""
+        call = asyncio.ensure_future(self._control.call(function, timeout_s))
+        try:
+            while not call.done():
+                self._ray.check_processes()
+                await asyncio.wait({call}, timeout=_POLL_S)
+            return call.result()
+        finally:
+            call.cancel()
+
+    async def _first(self, answer: Awaitable[T]) -> T:
+        """The first that a replica says; Busy as soon as none is up that could."""
+        waiting, down = asyncio.ensure_future(answer), asyncio.ensure_future(self._down.wait())
+        waiting.add_done_callback(_heed)
+        try:
+            await asyncio.wait({waiting, down}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Busy(self._config.sharer.retry_after_s)
+            return waiting.result()
+        finally:
+            waiting.cancel()
+            down.cancel()
+
+    def _told(self, error: Exception) -> KvwireError:
+        return told(error, self._config.sharer.retry_after_s)
+
+
+def _heed(answer: asyncio.Future[Any]) -> None:
+    """Take note of a failure that came when nobody waited any more, or asyncio would write it to the log."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _cancel(response: Any) -> None:
+    """Cancel a call; one that failed in the meantime would raise its failure here."""
+    with contextlib.suppress(Exception):
+        response.cancel()

@@ -1,0 +1,34 @@
+"""Control: calls that hang hold up nobody past the limit."""
+
+import asyncio
+import threading
+
+import pytest
+
+from cloud_node.control import Control
+
+
+def test_what_a_call_returns_or_raises_comes_back() -> None:
+    async def ask() -> int:
+        control = Control()
+        with pytest.raises(ZeroDivisionError):
+            await control.call(lambda: 1 // 0, 5.0)
+        return await control.call(lambda: 7, 5.0)
+
+    assert asyncio.run(ask()) == 7
+
+
+def test_calls_that_hang_end_at_their_limit_and_do_not_pile_up() -> None:
+    free = threading.Event()
+
+    async def ask() -> int:
+        control = Control()
+        before = threading.active_count()
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await control.call(free.wait, 0.02)
+        assert threading.active_count() == before
+        free.set()
+        return await control.call(lambda: 7, 5.0)
+
+    assert asyncio.run(ask()) == 7
