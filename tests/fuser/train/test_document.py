@@ -1,7 +1,6 @@
 """The document task: excerpts as the service cuts them, behind the learnt prefix."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -246,18 +245,12 @@ def test_codes_are_zero_on_average_once_started(setting: Setting) -> None:
     assert float(codes.mean(0).abs().max()) < 1e-3 * float(codes.std())
 
 
-def test_the_start_regresses_reports_and_takes_the_lead_as_prefix(setting: Setting) -> None:
+def test_the_start_regresses_and_takes_the_lead_as_prefix(setting: Setting) -> None:
     task = DocumentTask(setting)
     with Progress(disable=True) as progress:
-        explained = task.start(progress)
-    work = Path(setting.config.work)
-    report = json.loads((work / "regression.json").read_text(encoding="utf-8"))
-    assert len(report["layers"]) == 6
-    assert report["mean"]["key"] == pytest.approx(sum(explained["key"]) / 6, abs=1e-3)
-    assert report["held_out_positions"] == sum(d.count for d in setting.validation.documents)
-    assert report["mean"]["value"] > 0.1  # of random models: far from all, and far from nothing
-    assert (work / "regression.png").stat().st_size > 1000
-    assert f"| mean | {report['mean']['key']:.3f} |" in (work / "regression.md").read_text(encoding="utf-8")
+        found = task.start(progress)
+    assert 0.1 < found["explained_value"] < 1  # of random models: far from all, and far from nothing
+    assert 0.1 < found["explained_key"] < 1
     torch.testing.assert_close(task.prefix(1)[0], setting.reading.prefix_kv(), atol=1e-4, rtol=1e-4)
     summary = SummaryTask(setting)
     with Progress(disable=True) as progress:
@@ -275,9 +268,9 @@ def test_two_positions_of_a_code_start_as_the_receiver_s_own_two(
     setting = tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, TWO_EACH | {"summary": summary})
     task, other = DocumentTask(setting), SummaryTask(setting)
     with Progress(disable=True) as progress:
-        explained = task.start(progress)
+        found = task.start(progress)
         other.start(progress)
-    assert min(explained["key"]) > 0.05  # of random models: as of one position
+    assert found["explained_key"] > 0.05  # of random models: as of one position
     head = task.modules()["translate"]
     assert head.get_parameter("widen.weight").shape[0] == 2 * setting.bundle.receiver_geometry.width
     (batch,) = task.epoch(2, 0)[:1]
