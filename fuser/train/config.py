@@ -106,25 +106,11 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class LoraConfig:
-    """The LoRA baseline on the Receiver, trained in place of the heads on the same items and steps.
-
-    parameters: as many as these, as nearly as a rank allows; 0 takes the parameters of the heads configured beside it.
-    targets: names of the linear layers that are adapted.
-    text: documents are read as text instead of being withheld.
-    """
-
-    parameters: int = 0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    text: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """A run: which pair, which heads, which data, how long.
 
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
-    work: directory of checkpoints and logs. output: directory of the bundle (or of the adapter, with `lora`).
+    work: directory of checkpoints and logs. output: directory of the bundle.
     init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a joint
         code may be shorter than its, heads that it lacks start as without it, and one without sources stays as it is.
     scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt"; else that of `init`.
@@ -154,7 +140,6 @@ class TrainConfig:
     translate: TranslateConfig | None = None
     summary: SummaryConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
-    lora: LoraConfig | None = None
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     mix: Mapping[str, float] = field(default_factory=dict)
     gate_price: float = 0.0
@@ -171,12 +156,6 @@ class TrainConfig:
             raise ValueError("nothing to train: give [fuse], [translate] or [summary]")
         if not self.sources:
             raise ValueError("no data: give at least one [[sources]]")
-        if self.lora is not None and (
-            self.init or self.answer.unanswerable_share or self.answer.recite_share
-        ):
-            raise ValueError(
-                "[lora] is trained in place of the heads: it has no init, unanswerable_share or recite_share"
-            )
         if self.answer.recite_share and self.translate is None:
             raise ValueError("answer.recite_share trains a translate head: give [translate]")
         if self.answer.unanswerable_share and self.translate is None and self.summary is None:

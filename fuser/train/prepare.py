@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -20,8 +20,6 @@ from fuser.train.cache_writer import CacheSize, CacheWriter
 from fuser.train.config import TrainConfig
 from fuser.train.document import DocumentTask
 from fuser.train.initial import start_from
-from fuser.train.lora import adapt, save_lora
-from fuser.train.lora_task import LoraTask
 from fuser.train.reading import Reading
 from fuser.train.selection import fit_scorer, load_scorer, save_scorer
 from fuser.train.setting import Setting, Split
@@ -108,9 +106,6 @@ def prepare(config: TrainConfig) -> Setting:
             raise ValueError(
                 f"{name}.prefix_positions must be 0 or {reading.prefix_positions}, the length of the lead in tokens"
             )
-    if config.lora is not None:
-        trained = sum(p.numel() for head in heads.values() for p in head.parameters())
-        heads = {"lora": adapt(model, config.lora.parameters or trained, config.lora.targets)}
     end = int(tokenizer.eos_token_id)
     documents = sum(isinstance(item, Item) for item in sources.train)
     prompts = len(sources.train) - documents
@@ -131,12 +126,6 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
     """
     documents, prompts = bool(setting.train.documents), bool(setting.train.prompts)
     heads = setting.heads
-    if "lora" in heads:
-        names: list[tuple[Literal["document", "shared"], bool]] = [
-            ("document", documents),
-            ("shared", prompts),
-        ]
-        return [LoraTask(setting, name) for name, found in names if found]
     if documents and not heads.keys() & {"translate", "summary"}:
         raise ValueError("there are documents and no head for them: give [translate] or [summary]")
     if prompts and "fuse" not in heads:
@@ -157,23 +146,17 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
     return tasks
 
 
-def save(setting: Setting) -> dict[str, Any]:
-    """Write what was trained, as it is now, to `output`: a bundle in half precision, or an adapter.
+def save(setting: Setting) -> str:
+    """Write what was trained, as it is now, to `output` as a bundle in half precision; returns its hash.
 
     The very same bundle that was calibrated since is left as it is.
-
-    Returns:
-        `bundle`, its hash; or `parameters`, how many trained numbers the adapter has.
     """
     output = setting.config.output
-    if "lora" in setting.heads:
-        save_lora(setting.reading.model, output, str(setting.bundle.receiver))
-        return {"parameters": sum(p.numel() for p in setting.heads["lora"].parameters())}
     bundle = Bundle(setting.bundle, **setting.heads)  # type: ignore[arg-type]
     there = _calibrated(Path(output))
     if there is not None and there.with_codec_bases(None).hash == bundle.hash_in(torch.float16):
-        return {"bundle": there.hash}
-    return {"bundle": bundle.save(output, torch.float16)}
+        return there.hash
+    return bundle.save(output, torch.float16)
 
 
 def _calibrated(directory: Path) -> Bundle | None:

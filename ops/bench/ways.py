@@ -46,7 +46,7 @@ def ways_of(directory: Path, bundle: Bundle) -> tuple[Way, ...]:
         BadTable: the bundle's table cannot be read.
         ValueError: the bundle makes no slices of documents.
     """
-    from fuser.profile.table import PLANS_FILE, PlanTable, label
+    from fuser.profile.table import PLANS_FILE, PlanTable
 
     kinds = [kind for kind in (SliceKind.EXCERPT, SliceKind.SUMMARY) if kind in bundle.kinds]
     if not kinds:
@@ -56,7 +56,7 @@ def ways_of(directory: Path, bundle: Bundle) -> tuple[Way, ...]:
     ways = [Way(ALONE), Way(RELAY), Way(READ), *(Way(codec, Plan(codec=codec), kinds[0]) for codec in _USUAL)]
     if (directory / PLANS_FILE).exists():
         rows = [row for row in PlanTable.load(directory, bundle.hash).rows if row.kind in kinds]
-        ways += [Way(f"{row.kind}: {label(row.plan)}", row.plan, row.kind) for row in rows]
+        ways += [Way(f"{row.kind}: {row.plan}", row.plan, row.kind) for row in rows]
     return tuple(ways)
 
 

@@ -1,13 +1,18 @@
 """A plan: what of a slice is sent, and how. An edge asks for one; a profile says what each one is worth."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Self
 
 from kvwire.errors import InvalidRequest
 from kvwire.segment import MAX_LAYERS, SliceKind
 
 _LARGEST: Final = 2**32 - 1  # what a field of the wire holds
+_WORD: Final = re.compile(
+    r"m(?P<positions>[1-9][0-9]{0,9})|(?P<code_dim>[1-9][0-9]{0,9})|last(?P<last>[1-9][0-9]{0,9})"
+    r"|layers(?P<layers>[0-9]{1,5}(?:\+[0-9]{1,5})*)|(?P<parts>keys|values)|(?P<bottleneck>bottleneck)|(?P<padded>padded)"
+)
 
 
 class Parts(StrEnum):
@@ -56,6 +61,49 @@ class Plan:
             raise InvalidRequest("a plan names layers in ascending order, each once")
         if self.layers and self.layers[-1] >= MAX_LAYERS:
             raise InvalidRequest(f"a plan names layer {self.layers[-1]}; there are fewer than {MAX_LAYERS}")
+
+    def __str__(self) -> str:
+        """In one word, such as `int8:m8:256`, or `raw:last3:bottleneck` of a shared slice; `parse` reads it."""
+        words = (
+            self.codec,
+            f"m{self.positions}" if self.positions else "",
+            str(self.code_dim or ""),
+            f"layers{'+'.join(map(str, self.layers))}" if self.layers else "",
+            "" if self.parts is Parts.BOTH else self.parts.value,
+            f"last{self.last}" if self.last else "",
+            "bottleneck" if self.bottleneck else "",
+            "padded" if self.padded else "",
+        )
+        return ":".join(word for word in words if word)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a plan as `str` writes it; what follows the codec may come in any order.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        codec, *words = text.split(":")
+        given: dict[str, Any] = {}
+        for word in words:
+            found = _WORD.fullmatch(word)
+            kind = found and found.lastgroup
+            if not found or not kind or kind in given:
+                raise InvalidRequest(
+                    f"{text}: expected CODEC[:mPOSITIONS][:NUMBERS][:layersA+B][:keys|:values][:lastN][:bottleneck]"
+                    "[:padded]"
+                )
+            value = found[kind]
+            given[kind] = (
+                tuple(map(int, value.split("+")))
+                if kind == "layers"
+                else Parts(value)
+                if kind == "parts"
+                else int(value)
+                if value.isdecimal()
+                else True
+            )
+        return cls(codec=codec, **given)
 
     def check(self, kind: SliceKind) -> None:
         """Refuse what slices of this kind do not have; `positions` of a shared slice are ignored.

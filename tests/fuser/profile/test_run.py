@@ -11,7 +11,7 @@ from rich.progress import Progress
 from fuser.bundle import Bundle
 from fuser.profile.grid import Dials
 from fuser.profile.run import ProfileConfig, ProfileRun
-from fuser.profile.table import PlanTable, label
+from fuser.profile.table import PlanTable
 from kvwire.plan import Parts, Plan
 from kvwire.segment import SliceKind
 
@@ -65,7 +65,7 @@ def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(mak
     for plan, row in rows.items():
         wanted = (plan.positions or 12) * (plan.code_dim or 24)
         size = 4 * wanted if plan.codec == "raw" else wanted + 2 * (plan.positions or 12)
-        assert row.max_bytes == row.cap_bytes == size and row.mean_bytes == size, label(plan)
+        assert row.max_bytes == row.cap_bytes == size and row.mean_bytes == size, str(plan)
         assert row.questions == 8 and row.kind is SliceKind.EXCERPT
     raw = rows[Plan(codec="raw")]
     assert (raw.against_raw.point, raw.against_raw.low, raw.against_raw.high) == (0.0, 0.0, 0.0)

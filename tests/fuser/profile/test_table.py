@@ -8,7 +8,7 @@ import pytest
 
 from fuser.bundle import Bundle
 from fuser.evaluate.interval import Interval
-from fuser.profile.table import PLANS_FILE, BadTable, PlanTable, label
+from fuser.profile.table import PLANS_FILE, BadTable, PlanTable
 from kvwire.plan import Parts, Plan
 from kvwire.segment import SliceKind
 from tests.fuser.profile.rows import row
@@ -96,21 +96,3 @@ def test_a_plan_is_useful_where_its_interval_is_clear_of_nought() -> None:
     assert not row(Plan(codec="raw"), 10, 0.2, low=0.0).useful
     with pytest.raises(ValueError, match="outside its interval"):
         dataclasses.replace(TABLE.rows[0], transfer=Interval(0.5, 0.6, 0.7))
-
-
-def test_different_plans_have_different_labels() -> None:
-    plans = [
-        Plan(codec="int8"),
-        Plan(codec="int4"),
-        Plan(codec="int8", positions=4),
-        Plan(codec="int8", code_dim=4),
-        Plan(codec="int8", last=4),
-        Plan(codec="int8", layers=(4,)),
-        Plan(codec="int8", layers=(1, 4)),
-        Plan(codec="int8", parts=Parts.KEYS),
-        Plan(codec="int8", parts=Parts.VALUES),
-        Plan(codec="int8", bottleneck=True),
-        Plan(codec="int8", padded=True),
-    ]
-    assert len({label(plan) for plan in plans}) == len(plans)
-    assert label(Plan(codec="int8", positions=4, code_dim=64)) == "int8, 4 positions, 64 numbers"

@@ -67,7 +67,6 @@ def test_the_runs_of_the_bundle_for_both_tasks_read_as_the_bundle_that_ships(run
         ("continuations = 2", "continuations = -1", "continuations"),
         ("validation = true", "validation = true\ncontinuations = 1", "training documents alone"),
         ("seed = 1\n", 'seed = 1\ninit = "runs/demo-pair/bundle"\n', "one directory"),
-        ("[translate]", 'init = "other"\n[lora]\n[translate]', "no init"),
         ("[selection]", "[fuse]\nrnak = 3\n[selection]", "unknown key fuse.rnak"),
         ("[selection]", "[noise]\nbits = 1\n[selection]", "noise.bits"),
         ("bits = [0, 4, 4, 8]", "bits = [1]", "dials.bits"),

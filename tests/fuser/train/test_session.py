@@ -1,4 +1,4 @@
-"""Whole runs on the tiny pair, from a config to what is written: every head, a LoRA, and one model on both sides."""
+"""Whole runs on the tiny pair, from a config to what is written: every head, and one model on both sides."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,6 @@ from fuser.train.cached import Cached
 from fuser.train.config import TrainConfig
 from fuser.train.initial import start_from
 from fuser.train.log import read_log
-from fuser.train.lora import load_lora
 from fuser.train.prepare import fill_cache, prepare
 from fuser.train.session import train
 from fuser.whole_file import alone_in
@@ -113,23 +112,6 @@ def test_no_evaluation_question_is_in_a_training_cache(
     assert not [text for text in asked if digest(text) in held_out()]
     (index,) = Path(config.cache).glob("*/index.jsonl")
     assert EVALUATED not in index.read_text(encoding="utf-8")
-
-
-def test_a_lora_takes_the_place_of_the_heads_with_as_many_parameters(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("peft")
-    config = run_config(tmp_path, tiny_sharer, tiny_receiver, lora={})
-    done = cached_and_trained(config)
-    heads = prepare(run_config(tmp_path, tiny_sharer, tiny_receiver)).heads.values()
-    trained = sum(p.numel() for head in heads for p in head.parameters())
-    assert done["parameters"] == pytest.approx(trained, abs=72)  # half a rank of the widest layer
-    losses = [row["loss"] for row in read_log(Path(config.work)) if row["stage"] == "step"]
-    assert len(losses) == 4
-    before, _ = load_model(tiny_receiver)
-    weight = before.model.layers[0].self_attn.q_proj.weight.clone()
-    after = load_lora(load_model(tiny_receiver)[0], done["output"])
-    assert not weight.equal(after.model.layers[0].self_attn.q_proj.weight)
 
 
 def test_a_run_may_start_from_a_bundle_and_give_it_a_head_it_lacks(
