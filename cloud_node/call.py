@@ -17,7 +17,7 @@ class ShareCall:
 
     tenant: who asks, from the verified certificate.
     request: as sent. It names documents by id; only the replica reads their text.
-    max_positions: excerpt or summary positions that the export policy allows.
+    max_positions: excerpt positions that the export policy allows.
     """
 
     tenant: str

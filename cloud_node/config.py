@@ -98,7 +98,7 @@ class ExportPolicy:
     """What may leave this cloud.
 
     kinds: the kinds of slice.
-    max_positions: excerpt or summary positions in a slice at most; a document's own cap can only lower it.
+    max_positions: excerpt positions in a slice at most; a document's own cap can only lower it.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
     """
 

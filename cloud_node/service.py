@@ -151,7 +151,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         return await self._access.documents_of(identity, asked)
 
     def _allowed(self, documents: tuple[DocumentInfo, ...]) -> int:
-        """Excerpt or summary positions that policy and documents allow."""
+        """Excerpt positions that policy and documents allow."""
         caps = [document.max_positions for document in documents if document.max_positions is not None]
         return min([self._config.export.max_positions, *caps])
 

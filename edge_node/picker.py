@@ -129,7 +129,7 @@ class Picker:
         if kind is not SliceKind.SHARED:
             from fuser.slice_specs import most_positions
 
-            return most_positions(self._bundle, kind, plan)
+            return most_positions(self._bundle, plan)
         from fuser.prompt import plain
 
         style = self._bundle.config.sharer_prompt

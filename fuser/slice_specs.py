@@ -41,7 +41,7 @@ def slice_specs(
     """
     plan.check(kind)
     if kind is not SliceKind.SHARED:
-        code_dim = _code_dim(bundle, kind, plan)
+        code_dim = _code_dim(bundle, plan)
         return (SegmentSpec(0, SegmentKind.CODE, -1, (positions, code_dim), "float32"),) if positions else ()
     head = bundle.require_fuse()
     if head.joint and plan.parts is not Parts.BOTH:
@@ -64,16 +64,9 @@ def slice_specs(
     return tuple(SegmentSpec(number, *about) for number, about in enumerate(shapes))
 
 
-def most_positions(bundle: Bundle, kind: SliceKind, plan: Plan) -> int:
-    """The most positions that an excerpt or a summary by this plan has, whatever the document.
-
-    Raises:
-        Unsupported: the bundle makes no summaries.
-    """
-    config = bundle.config
-    own = (
-        config.selection.positions if kind is SliceKind.EXCERPT else bundle.require_summary().config.positions
-    )
+def most_positions(bundle: Bundle, plan: Plan) -> int:
+    """The most positions that an excerpt by this plan has, whatever the document."""
+    own = bundle.config.selection.positions
     return min(plan.positions or own, own)
 
 
@@ -106,13 +99,13 @@ def source_of(head: FuseHead, layer: int) -> int:
     return source
 
 
-def _code_dim(bundle: Bundle, kind: SliceKind, plan: Plan) -> int:
+def _code_dim(bundle: Bundle, plan: Plan) -> int:
     """Numbers of a code that travel."""
-    config = bundle.code_head(kind).config
+    config = bundle.require_translate().config
     if not plan.code_dim or plan.code_dim == config.code_dim:
         return config.code_dim
-    if kind is not SliceKind.EXCERPT or bundle.require_translate().config.maps != "joint":
-        raise Unsupported(f"the codes of this bundle's {kind} have no order: they are sent whole")
+    if config.maps != "joint":
+        raise Unsupported("the codes of this bundle have no order: they are sent whole")
     if plan.code_dim > config.code_dim:
         raise InvalidRequest(f"code_dim {plan.code_dim}: this bundle's codes have {config.code_dim} numbers")
     return plan.code_dim

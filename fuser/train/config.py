@@ -15,7 +15,6 @@ from fuser.config import LATER, BadConfig, from_dict
 from fuser.layer_map import LayerMap
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
-from fuser.summary import SummaryConfig
 from fuser.train.dials import DialsConfig
 from fuser.translate import TranslateConfig
 
@@ -138,7 +137,6 @@ class TrainConfig:
     cache: str = ""
     fuse: Mapping[str, Any] | None = None
     translate: TranslateConfig | None = None
-    summary: SummaryConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     mix: Mapping[str, float] = field(default_factory=dict)
@@ -152,16 +150,14 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.fuse is None and self.translate is None and self.summary is None:
-            raise ValueError("nothing to train: give [fuse], [translate] or [summary]")
+        if self.fuse is None and self.translate is None:
+            raise ValueError("nothing to train: give [fuse] or [translate]")
         if not self.sources:
             raise ValueError("no data: give at least one [[sources]]")
         if self.answer.recite_share and self.translate is None:
             raise ValueError("answer.recite_share trains a translate head: give [translate]")
-        if self.answer.unanswerable_share and self.translate is None and self.summary is None:
-            raise ValueError(
-                "answer.unanswerable_share is of questions over documents: give [translate] or [summary]"
-            )
+        if self.answer.unanswerable_share and self.translate is None:
+            raise ValueError("answer.unanswerable_share is of questions over documents: give [translate]")
         of_codes = self.dials.positions, self.dials.code_dims, self.dials.bits, self.dials.codecs
         if self.translate is None and any(of_codes):
             raise ValueError(
@@ -175,8 +171,6 @@ class TrainConfig:
             raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
         if self.dials.last and self.fuse is None:
             raise ValueError("dials.last is of shared slices: give [fuse]")
-        if max(self.dials.summary_positions, default=0) > (self.summary.positions if self.summary else 0):
-            raise ValueError("dials.summary_positions goes beyond summary.positions")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:
             raise ValueError(f"dials.code_dims goes beyond translate.code_dim, {self.translate.code_dim}")
         if self.dials.code_dims and self.translate is not None and self.translate.maps != "joint":

@@ -28,7 +28,7 @@ def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Modu
     same = [*_PAIR, "selection"] if config.translate is not None else _PAIR
     if odd := next((name for name in same if getattr(config, name) != getattr(wanted, name)), None):
         raise ValueError(f"init: the bundle has another {odd}")
-    found = [name for name in ("translate", "summary", "fuse") if getattr(bundle, name) is not None]
+    found = [name for name in ("translate", "fuse") if getattr(bundle, name) is not None]
     for name in found:
         if name not in heads:
             raise ValueError(f"init: the bundle has a {name} head; without a table [{name}] it would be lost")

@@ -14,14 +14,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from fuser.ridge import Moments
-from fuser.summary import SummaryHead
 from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached
 from fuser.train.reading import Reading
 from fuser.translate import TranslateHead
 
 
-def of_layers(features: Tensor, head: TranslateHead | SummaryHead) -> Tensor:
+def of_layers(features: Tensor, head: TranslateHead) -> Tensor:
     """Of features (..., numbers of all Sharer layers), those that a head reads."""
     per_layer = len(head.input_mean) // len(head.layers)
     if len(head.input_mean) == features.shape[-1]:

@@ -29,7 +29,7 @@ class Plan:
 
     Attributes:
         codec: name of the codec of every segment.
-        positions: excerpt or summary positions at most; 0 takes as many as bundle and policy allow.
+        positions: excerpt positions at most; 0 takes as many as bundle and policy allow.
         code_dim: leading numbers of each code that are sent; 0 sends all. A bundle's codes are ordered: the first
             numbers matter most.
         layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.

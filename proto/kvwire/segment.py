@@ -26,12 +26,11 @@ class SliceKind(StrEnum):
 
     SHARED = "shared"
     EXCERPT = "excerpt"
-    SUMMARY = "summary"
 
 
 class SegmentKind(StrEnum):
-    """What the numbers of a segment are: K or V of a Sharer layer, codes of a translate or summary head, or the source
-    half of a fuse head for one Receiver layer: of its K, of its V, or of both together."""
+    """What the numbers of a segment are: K or V of a Sharer layer, codes of a translate head, or the source half of
+    a fuse head for one Receiver layer: of its K, of its V, or of both together."""
 
     KEY = "key"
     VALUE = "value"

@@ -36,7 +36,6 @@ PLANS: list[tuple[SliceKind, Plan]] = [
     ),
     (SliceKind.EXCERPT, Plan(codec="raw", positions=5, code_dim=9)),
     (SliceKind.EXCERPT, Plan(codec="lossless", padded=True)),
-    (SliceKind.SUMMARY, Plan(codec="raw", positions=2, padded=True)),
 ]
 PLANNED = [prompt for prompt in PROMPTS if prompt.document is not None][::6]
 

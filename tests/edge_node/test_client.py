@@ -183,12 +183,12 @@ async def test_a_request_that_cannot_be_answered_is_not_sent(
     config: EdgeConfig, bundle: Bundle, server: RunningServer
 ) -> None:
     long = Section(Role.QUESTION, Visibility.SHARED, text="x" * 10_000)
-    only_shared = Bundle(dataclasses.replace(bundle.config, translate=None, summary=None), bundle.fuse)
+    only_shared = Bundle(dataclasses.replace(bundle.config, translate=None), bundle.fuse)
     async with AsyncClient(config) as client:
         with pytest.raises(TooLarge):
             client.share([long], bundle, kind=SliceKind.SHARED)
         with pytest.raises(InvalidRequest):
-            client.share([DOCUMENT, QUESTION], only_shared, kind=SliceKind.SUMMARY)
+            client.share([DOCUMENT, QUESTION], only_shared, kind=SliceKind.EXCERPT)
         with pytest.raises(InvalidRequest):
             client.share([SECRET], bundle, kind=SliceKind.SHARED)
         with pytest.raises(InvalidRequest):
@@ -587,11 +587,9 @@ async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
     assert isinstance(await _failure(config, bundle, kind=kind, plan=plan), BadHeader | BadPayload)
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
-def test_more_positions_than_the_bundle_makes_are_refused_where_the_plan_names_none(
-    kind: SliceKind, bundle: Bundle
-) -> None:
-    most = most_positions(bundle, kind, WHOLE)
+def test_more_positions_than_the_bundle_makes_are_refused_where_the_plan_names_none(bundle: Bundle) -> None:
+    kind = SliceKind.EXCERPT
+    most = most_positions(bundle, WHOLE)
 
     def header(positions: int) -> SliceHeader:
         return SliceHeader(bytes(16), kind, slice_specs(bundle, kind, WHOLE, positions, "float32"), (), 0)
@@ -634,7 +632,6 @@ async def test_a_plan_that_the_bundle_cannot_do_is_not_sent(
             (SliceKind.SHARED, Plan(codec="raw", code_dim=3), InvalidRequest),
             (SliceKind.EXCERPT, Plan(codec="raw", code_dim=99), InvalidRequest),
             (SliceKind.EXCERPT, Plan(codec="raw", bottleneck=True), InvalidRequest),
-            (SliceKind.SUMMARY, Plan(codec="raw", code_dim=4), Unsupported),
         ):
             with pytest.raises(error):
                 client.share([DOCUMENT, QUESTION], bundle, kind=kind, plan=plan)

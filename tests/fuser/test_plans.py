@@ -50,7 +50,7 @@ def member(pair: Pair) -> Callable[[dict[str, Any]], Pair]:
         sharer, receiver = pair
         shape = CompactConfig(sharer.bundle.require_fuse().layer_map, rank=8, inner=12)
         config = dataclasses.replace(
-            sharer.bundle.config, fuse=dataclasses.replace(shape, **changes), translate=None, summary=None
+            sharer.bundle.config, fuse=dataclasses.replace(shape, **changes), translate=None
         )
         head = config.new_fuse()
         assert head is not None
@@ -186,13 +186,15 @@ def test_numbers_of_a_code_that_are_not_sent_count_as_zero(pair: Pair, numbers: 
     assert all(torch.equal(a, b) for a, b in zip(keys + values, local.keys + local.values, strict=True))
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
 @pytest.mark.parametrize(("asked", "allowed", "sent"), [(0, 4, 4), (3, 12, 3), (6, 2, 2), (5, 0, 0)])
 def test_the_plan_and_the_policy_each_lower_the_positions(
-    pair: Pair, kind: SliceKind, asked: int, allowed: int, sent: int
+    pair: Pair, asked: int, allowed: int, sent: int
 ) -> None:
     sections = [dataclasses.replace(SECTIONS[0], document_id=None, text=DOCUMENTS["note"]), SECTIONS[1]]
-    assert pair[0].plan(sections, kind, allowed, Plan(codec="raw", positions=asked)).positions == sent
+    assert (
+        pair[0].plan(sections, SliceKind.EXCERPT, allowed, Plan(codec="raw", positions=asked)).positions
+        == sent
+    )
     assert pair[0].plan(sections, SliceKind.SHARED, allowed, Plan(codec="raw", positions=asked)).positions > 6
 
 

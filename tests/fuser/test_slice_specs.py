@@ -31,7 +31,7 @@ def fused(bundle: Bundle) -> Fused:
     """A bundle with another fuse head, gates open from the last fed layer to the first by ever less."""
 
     def make(config: CompactConfig | C2CConfig) -> Bundle:
-        made = replace(bundle.config, fuse=config, translate=None, summary=None)
+        made = replace(bundle.config, fuse=config, translate=None)
         head = made.new_fuse()
         assert head is not None
         if isinstance(config, CompactConfig):
@@ -120,9 +120,8 @@ def test_layers_by_gate_begin_with_the_most_open(bundle: Bundle, fused: Fused) -
     assert sorted(layers_by_gate(bundle.require_fuse())) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
-def test_codes_are_one_segment_or_none(bundle: Bundle, kind: SliceKind) -> None:
-    code_dim = bundle.code_head(kind).config.code_dim
+def test_codes_are_one_segment_or_none(bundle: Bundle) -> None:
+    kind, code_dim = SliceKind.EXCERPT, bundle.require_translate().code_dim
     for asked in (0, code_dim):
         (spec,) = slice_specs(bundle, kind, Plan(codec="raw", code_dim=asked), 5, "float32")
         assert (spec.kind, spec.shape) == (SegmentKind.CODE, (5, code_dim))
@@ -134,11 +133,7 @@ def test_codes_are_cut_where_their_numbers_have_an_order(bundle: Bundle) -> None
     assert spec.shape == (5, 7)
     with pytest.raises(InvalidRequest, match="25"):
         slice_specs(bundle, SliceKind.EXCERPT, Plan(codec="raw", code_dim=25), 5, "float32")
-    with pytest.raises(Unsupported, match="no order"):
-        slice_specs(bundle, SliceKind.SUMMARY, Plan(codec="raw", code_dim=7), 5, "float32")
-    by_layer = replace(
-        bundle.config, translate=TranslateConfig(code_dim=24, maps="layer"), fuse=None, summary=None
-    )
+    by_layer = replace(bundle.config, translate=TranslateConfig(code_dim=24, maps="layer"), fuse=None)
     with pytest.raises(Unsupported, match="no order"):
         slice_specs(
             Bundle(by_layer, None, by_layer.new_translate()),
@@ -153,8 +148,10 @@ def test_codes_are_cut_where_their_numbers_have_an_order(bundle: Bundle) -> None
     ("kind", "field", "value"),
     [
         (SliceKind.SHARED, "code_dim", 4),
-        *((SliceKind.EXCERPT, name, value) for name, value in [("layers", (0,)), ("parts", Parts.KEYS)]),
-        *((SliceKind.SUMMARY, name, value) for name, value in [("last", 2), ("bottleneck", True)]),
+        (SliceKind.EXCERPT, "layers", (0,)),
+        (SliceKind.EXCERPT, "parts", Parts.KEYS),
+        (SliceKind.EXCERPT, "last", 2),
+        (SliceKind.EXCERPT, "bottleneck", True),
     ],
 )
 def test_a_field_that_the_kind_does_not_have_is_named(

@@ -40,7 +40,7 @@ def test_a_request_survives(kind: SliceKind) -> None:
     [
         (SliceKind.SHARED, FULL_PLAN),
         (SliceKind.EXCERPT, Plan(codec="int8", positions=8, code_dim=64, padded=True)),
-        (SliceKind.SUMMARY, Plan(codec="x" * 256, positions=2**32 - 1)),
+        (SliceKind.EXCERPT, Plan(codec="x" * 256, positions=2**32 - 1)),
     ],
 )
 def test_a_plan_and_a_cap_survive(kind: SliceKind, plan: Plan) -> None:
@@ -66,7 +66,6 @@ def test_the_digest_of_a_request_covers_every_field() -> None:
         replace(request, sections=(replace(question, role=Role.SYSTEM), document)),
         replace(request, sections=(question, replace(document, document_id="note-2"))),
         replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw")),
-        replace(request, kind=SliceKind.SUMMARY, plan=Plan(codec="raw")),
         replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw", code_dim=1)),
         *(
             replace(request, plan=replace(FULL_PLAN, **change))

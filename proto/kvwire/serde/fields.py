@@ -27,7 +27,6 @@ VISIBILITY: Mapping[Visibility, pb.Visibility] = {
 SLICE_KIND: Mapping[SliceKind, pb.SliceKind] = {
     SliceKind.SHARED: pb.SLICE_KIND_SHARED,
     SliceKind.EXCERPT: pb.SLICE_KIND_EXCERPT,
-    SliceKind.SUMMARY: pb.SLICE_KIND_SUMMARY,
 }
 SEGMENT_KIND: Mapping[SegmentKind, pb.SegmentKind] = {
     SegmentKind.KEY: pb.SEGMENT_KIND_KEY,

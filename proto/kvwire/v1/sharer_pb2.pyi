@@ -24,7 +24,6 @@ class SliceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SLICE_KIND_UNSPECIFIED: _ClassVar[SliceKind]
     SLICE_KIND_SHARED: _ClassVar[SliceKind]
     SLICE_KIND_EXCERPT: _ClassVar[SliceKind]
-    SLICE_KIND_SUMMARY: _ClassVar[SliceKind]
 
 class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,7 +58,6 @@ VISIBILITY_CLOUD: Visibility
 SLICE_KIND_UNSPECIFIED: SliceKind
 SLICE_KIND_SHARED: SliceKind
 SLICE_KIND_EXCERPT: SliceKind
-SLICE_KIND_SUMMARY: SliceKind
 SEGMENT_KIND_UNSPECIFIED: SegmentKind
 SEGMENT_KIND_KEY: SegmentKind
 SEGMENT_KIND_VALUE: SegmentKind

@@ -197,7 +197,6 @@ def test_rows_that_cannot_be_run_say_what_they_need(
                 **{f: getattr(config, f) for f in config.__slots__},
                 "fuse": None,
                 "translate": None,
-                "summary": None,
             }
         )
     )

@@ -57,7 +57,7 @@ def test_of_a_shared_slice_one_dial_is_turned_at_a_time(bundle: Bundle) -> None:
 
 
 def test_a_half_that_no_open_gate_reads_is_not_left_out(bundle: Bundle) -> None:
-    config = dataclasses.replace(bundle.config, translate=None, summary=None)
+    config = dataclasses.replace(bundle.config, translate=None)
     head = config.new_fuse()
     assert head is not None
     with torch.no_grad():

@@ -74,7 +74,6 @@ def test_the_runs_of_the_bundle_for_both_tasks_read_as_the_bundle_that_ships(run
         ("code_dims = [96, ", "code_dims = [0, ", "dials.positions, dials.code_dims"),
         ("code_dims = [96, ", "code_dims = [385, ", "dials.code_dims goes beyond"),
         ("positions = [8, ", "positions = [100, ", "dials.positions goes beyond"),
-        ("bits = [0, 4, 4, 8]", "summary_positions = [4]", "dials.summary_positions goes beyond"),
         (
             "[translate]\ncode_dim = 384\nprefix_positions = 56\nreceiver_positions = 2",
             "",
