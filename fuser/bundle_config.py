@@ -87,10 +87,10 @@ class BundleConfig:
         """Of a position in a segment of this kind and layer."""
         if not kind.is_code:
             return self.sharer_geometry.layer_width
-        fed = [] if not isinstance(self.fuse, CompactConfig) else [at for at, _ in self.fuse.layer_map.mapped]
-        if not isinstance(self.fuse, CompactConfig) or layer not in fed:
+        fuse = self.fuse
+        if not isinstance(fuse, CompactConfig) or layer not in (at for at, _ in fuse.layer_map.mapped):
             raise ValueError(f"codec_bases: no source half of kind {kind} for layer {layer}")
-        return self.fuse.widths[fed.index(layer)]
+        return fuse.rank
 
     def to_json(self) -> str:
         """The canonical text: sorted keys, two spaces, non-ASCII kept, a newline at the end."""

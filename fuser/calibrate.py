@@ -170,7 +170,7 @@ def _codes(
     code_dims: Sequence[int],
     progress: Progress,
 ) -> dict[Place, Basis]:
-    """Of whole codes, and where their numbers come in an order, of their leading halves and `code_dims` too."""
+    """Of whole codes, of their leading halves, and of `code_dims`."""
     head = bundle.translate
     if head is None:
         return {}
@@ -185,10 +185,9 @@ def _codes(
     _until(positions, examples, read, progress, "codes")
     jacobian = jacfwd(head.in_units)(scatter.mean.float().to(device)).double().cpu()
     metric = jacobian.T @ jacobian
-    widths = {head.code_dim}
-    if head.config.maps == "joint":
-        widths |= {head.code_dim >> by for by in range(1, 32) if head.code_dim >> by >= _NARROWEST}
-        widths |= {dim for dim in code_dims if dim < head.code_dim}
+    halves = (head.code_dim >> by for by in range(1, 32))
+    widths = {head.code_dim, *(dim for dim in halves if dim >= _NARROWEST)}
+    widths |= {dim for dim in code_dims if dim < head.code_dim}
     return {
         (SegmentKind.CODE, -1, width): scatter.basis(width, metric[:width, :width])
         for width in sorted(widths)

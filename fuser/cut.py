@@ -27,9 +27,9 @@ class Cut:
 
     specs: segments in sending order. spans: (section, character start, character end) of each shared position, start
     and end within the section's text. tail: template positions after the last shared section. exported: positions that
-    are cut (shared), or may be chosen (excerpt: the document's). asking: of an excerpt, the positions that ask. prefix:
-    how many positions, up to the last document's end, are prefilled for themselves: what they hold does not depend on
-    what comes after, so it serves the next question too. 0 where there is no document.
+    are cut (shared), or may be chosen (excerpt: the document's). prefix: how many positions, up to the last document's
+    end, are prefilled for themselves: what they hold does not depend on what comes after, so it serves the next
+    question too. 0 where there is no document.
     """
 
     kind: SliceKind
@@ -38,7 +38,6 @@ class Cut:
     tail: int
     tokens: Tokens
     exported: Tensor
-    asking: Tensor
     prefix: int = 0
 
     @property
@@ -62,7 +61,7 @@ def cut_shared(
     specs = slice_specs(bundle, SliceKind.SHARED, plan, len(shared.at), dtype)
     named = tuple((section, low, high) for section, low, high in shared.spans.tolist())
     prefix = _prefix(_within(sections, tokens, spans, Role.DOCUMENT, Visibility.CLOUD), tokens)
-    return Cut(SliceKind.SHARED, specs, named, shared.tail, tokens, shared.at, shared.at[:0], prefix)
+    return Cut(SliceKind.SHARED, specs, named, shared.tail, tokens, shared.at, prefix)
 
 
 def cut_excerpt(
@@ -74,19 +73,16 @@ def cut_excerpt(
         Unsupported: the bundle has no translate head, or none for this plan.
         InvalidRequest: no section is a cloud document, or the plan asks for numbers that there are not.
     """
-    selection = bundle.config.selection
     if not any(s.visibility is Visibility.CLOUD and s.role is Role.DOCUMENT for s in sections):
         raise InvalidRequest("an excerpt needs a cloud document")
     document = _within(sections, tokens, spans, Role.DOCUMENT, Visibility.CLOUD)
-    question = _within(sections, tokens, spans, Role.QUESTION, Visibility.SHARED)
     count = min(max_positions, most_positions(bundle, plan), len(document))
-    asking = selection.asking(len(tokens.ids), document, question)
     specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
-    prefix = min(_prefix(document, tokens), int(asking[0]))  # who asks comes after it
-    return Cut(SliceKind.EXCERPT, specs, (), 0, tokens, document, asking, prefix)
+    return Cut(SliceKind.EXCERPT, specs, (), 0, tokens, document, _prefix(document, tokens))
 
 
 def _prefix(document: Tensor, tokens: Tokens) -> int:
+    """At least the last token comes after it: it chooses the excerpt."""
     return min(int(document[-1]) + 1, len(tokens.ids) - 1) if len(document) else 0
 
 

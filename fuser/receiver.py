@@ -185,7 +185,7 @@ class Draft:
         """For each Receiver layer that is to be fused, the announced segments that it reads."""
         head = self._receiver.bundle.require_fuse()
         awaited: dict[int, list[tuple[SegmentKind, int]]] = {}
-        for layer, reads in enumerate(head.read_layers()):
+        for layer, reads in enumerate(head.open_layers()):
             if any(reads):
                 source = source_of(head, layer)
                 kinds = (SegmentKind.KEY, SegmentKind.VALUE)

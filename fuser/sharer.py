@@ -162,7 +162,7 @@ class Sharer:
         cut, selection = call.cut, self.bundle.config.selection
         head, scorer = self.bundle.require_translate(), self.bundle.scorer
         kept = _Kept(cut.exported.to(self.model.device), head.layers)
-        scores = yield from self._prefill(call, self.geometry.layers - 1, kept.take, cut.asking)
+        scores = yield from self._prefill(call, self.geometry.layers - 1, kept.take, choosing=True)
         assert scores is not None
         with torch.inference_mode():
             if scorer is not None:
@@ -177,7 +177,7 @@ class Sharer:
         call: _Call,
         last_layer: int,
         on_layer: Callable[[int, Tensor, Tensor], None],
-        asking: Tensor | None = None,
+        choosing: bool = False,
     ) -> Steps[Tensor | None]:
         """Prefill the prefix, unless it was before, and then the rest on top of it; `on_layer` gets both together.
 
@@ -197,7 +197,7 @@ class Sharer:
             last_layer,
             joined,
             call.cancelled,
-            query_rows=0 if asking is None else asking - prefix,
+            query_rows=int(choosing),
             first_query_layer=self.bundle.config.selection.first_query_layer(self.geometry.layers),
             per_head=self.bundle.scorer is not None,
             past=past,

@@ -13,7 +13,6 @@ from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 HALVES = {
     SegmentKind.KEY_CODE: range(KEYS, KEYS + 1),
     SegmentKind.VALUE_CODE: range(VALUES, VALUES + 1),
-    SegmentKind.JOINT_CODE: range(2),
 }
 """Halves of a fuse head that the source half in a segment is of."""
 _NOT_SENT = {
@@ -44,14 +43,12 @@ def slice_specs(
         code_dim = _code_dim(bundle, plan)
         return (SegmentSpec(0, SegmentKind.CODE, -1, (positions, code_dim), "float32"),) if positions else ()
     head = bundle.require_fuse()
-    if head.joint and plan.parts is not Parts.BOTH:
-        raise Unsupported(f"this fuse head reads K and V together: it cannot use {plan.parts} alone")
     _check_layers(head, plan)
     shapes: list[tuple[SegmentKind, int, tuple[int, ...], str]]
     if plan.bottleneck:
         split = split_head(bundle)
         shapes = [
-            (kind, layer, (positions, split.config.widths[split.row[layer]]), "float32")
+            (kind, layer, (positions, split.config.rank), "float32")
             for kind, layer in _source_halves(split)
             if _sent(plan, kind, source_of(split, layer))
         ]
@@ -104,8 +101,6 @@ def _code_dim(bundle: Bundle, plan: Plan) -> int:
     config = bundle.require_translate().config
     if not plan.code_dim or plan.code_dim == config.code_dim:
         return config.code_dim
-    if config.maps != "joint":
-        raise Unsupported("the codes of this bundle have no order: they are sent whole")
     if plan.code_dim > config.code_dim:
         raise InvalidRequest(f"code_dim {plan.code_dim}: this bundle's codes have {config.code_dim} numbers")
     return plan.code_dim
@@ -126,11 +121,8 @@ def _source_halves(head: CompactFuse) -> list[tuple[SegmentKind, int]]:
     """(kind, Receiver layer) of every source half that an open gate reads."""
     found = []
     for layer, gates in enumerate(head.open_layers()):
-        if head.joint and any(gates):
-            found.append((SegmentKind.JOINT_CODE, layer))
-        elif not head.joint:
-            kinds = (SegmentKind.KEY_CODE, SegmentKind.VALUE_CODE)
-            found += [(kind, layer) for kind, is_open in zip(kinds, gates, strict=True) if is_open]
+        kinds = (SegmentKind.KEY_CODE, SegmentKind.VALUE_CODE)
+        found += [(kind, layer) for kind, is_open in zip(kinds, gates, strict=True) if is_open]
 
     def order(half: tuple[SegmentKind, int]) -> tuple[int, float]:
         kind, layer = half

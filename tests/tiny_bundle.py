@@ -37,7 +37,7 @@ def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
         sharer_prompt=PromptStyle.from_dict(SHARER_PROMPT),
         receiver_prompt=PromptStyle.from_dict(RECEIVER_PROMPT),
         fuse=CompactConfig(LayerMap.terminal(ours.layers, theirs.layers), rank=8, inner=12),
-        translate=TranslateConfig(code_dim=24, hidden=8, prefix_positions=2),
+        translate=TranslateConfig(code_dim=24, prefix_positions=2),
         selection=SelectionConfig(positions=12),
     )
     generator = torch.Generator().manual_seed(22)

@@ -33,7 +33,6 @@ INDEX = "index.jsonl"
 FEATURES = "features.f16"
 STATISTICS = "statistics.safetensors"
 ITEM_SIZE = 2  # bytes of a float16
-_FORMAT = 1
 
 
 class CacheIncomplete(RuntimeError):
@@ -49,8 +48,7 @@ def cache_folder(
     scorer: Scorer | None = None,
 ) -> Path:
     """The cache directory for what this Sharer reads so; `root` is beside the fetched models unless given."""
-    asking = selection.rule if selection.rule == "question" else selection.rows
-    read: list[object] = [_FORMAT, str(sharer), style.to_dict(), selection.first_layer, asking]
+    read: list[object] = [str(sharer), style.to_dict(), selection.first_layer]
     if dtype != "float32":  # what the Sharer computed in
         read.append(dtype)
     if scorer is not None:

@@ -110,7 +110,7 @@ class TrainConfig:
 
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
     work: directory of checkpoints and logs. output: directory of the bundle.
-    init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a joint
+    init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a
         code may be shorter than its, heads that it lacks start as without it, and one without sources stays as it is.
     scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt"; else that of `init`.
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
@@ -173,10 +173,6 @@ class TrainConfig:
             raise ValueError("dials.last is of shared slices: give [fuse]")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:
             raise ValueError(f"dials.code_dims goes beyond translate.code_dim, {self.translate.code_dim}")
-        if self.dials.code_dims and self.translate is not None and self.translate.maps != "joint":
-            raise ValueError(
-                'dials.code_dims needs translate.maps = "joint": only its numbers come in an order'
-            )
         for name in ("gate_price", "ridge"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} must be a number and not negative, got {value}")

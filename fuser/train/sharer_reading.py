@@ -82,7 +82,7 @@ class SharerReading:
         return self._read_prompt(item) if isinstance(item, Prompt) else self._read_document(item)
 
     def attention(self, document: str, question: str) -> tuple[Tensor, Tensor]:
-        """What every attention head of the layers that count makes of a document, as the last tokens ask.
+        """What every attention head of the layers that count makes of a document, as the last token asks.
 
         Returns:
             (layers read, heads, positions) float32 on the CPU; and the positions' characters, (positions, 2).
@@ -94,11 +94,11 @@ class SharerReading:
             ids[None].to(self._model.device),
             last_layer=self._layers - 1,
             on_layer=lambda *_: None,
-            query_rows=self._selection.rows,
+            query_rows=1,
             first_query_layer=self._selection.first_query_layer(self._layers),
             per_head=True,
         )
-        assert scores is not None  # the last tokens ask
+        assert scores is not None
         by_layer = scores[0].unflatten(0, (-1, self._model.config.num_attention_heads))
         spans = prompt.tokens.offsets[prompt.document] - prompt.start
         return by_layer[..., prompt.document].cpu(), spans
@@ -118,25 +118,24 @@ class SharerReading:
         kept: _KV = []
         asked: list[Asked] = []
         for question, prompt in zip(item.questions, prompts, strict=True):
-            ids, shared = prompt.tokens.ids, prompt.shared
-            asking = self._selection.asking(len(ids), prompt.document, shared.at[: len(shared.spans)])
-            known = min(common_prefix((first.tokens.ids, ids)), int(asking[0])) if kept else 0
+            ids = prompt.tokens.ids
+            known = min(common_prefix((first.tokens.ids, ids)), len(ids) - 1) if kept else 0
             past = [(k[:, :, :known], v[:, :, :known]) for k, v in kept]
             fresh: _KV = []
-            scores = self._prefill(ids[known:], fresh, past, asking - known)
+            scores = self._prefill(ids[known:], fresh, past, choosing=True)
             kept = kept or fresh
             asked.append(Asked(question.text, question.answers, scores[prompt.document]))
         spans = first.tokens.offsets[first.document] - first.start
         features = self._features(kept, first.document)
         return features, Cached(item.source, item.document, 0, len(first.document), spans, tuple(asked))
 
-    def _prefill(self, ids: Tensor, kept: _KV, past: _KV, asking: Tensor | None = None) -> Tensor:
+    def _prefill(self, ids: Tensor, kept: _KV, past: _KV, choosing: bool = False) -> Tensor:
         scores = prefill(
             self._model,
             ids[None].to(self._model.device),
             last_layer=self._layers - 1,
             on_layer=lambda _, keys, values: kept.append((keys, values)),
-            query_rows=0 if asking is None else asking,
+            query_rows=int(choosing),
             first_query_layer=self._selection.first_query_layer(self._layers),
             per_head=self._scorer is not None,
             past=past,

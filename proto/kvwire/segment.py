@@ -30,14 +30,13 @@ class SliceKind(StrEnum):
 
 class SegmentKind(StrEnum):
     """What the numbers of a segment are: K or V of a Sharer layer, codes of a translate head, or the source half of
-    a fuse head for one Receiver layer: of its K, of its V, or of both together."""
+    a fuse head for one Receiver layer: of its K or of its V."""
 
     KEY = "key"
     VALUE = "value"
     CODE = "code"
     KEY_CODE = "key_code"
     VALUE_CODE = "value_code"
-    JOINT_CODE = "joint_code"
 
     @property
     def is_code(self) -> bool:

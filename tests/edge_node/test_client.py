@@ -201,7 +201,7 @@ async def test_a_request_that_cannot_be_answered_is_not_sent(
 async def test_another_bundle_is_refused_with_both_hashes(
     config: EdgeConfig, bundle: Bundle, server: RunningServer
 ) -> None:
-    other = Bundle(bundle.config, bundle.fuse, bundle.translate, bundle.summary)
+    other = Bundle(bundle.config, bundle.fuse, bundle.translate)
     other._hash = "ab" * 32
     async with AsyncClient(config) as client:
         with pytest.raises(IncompatiblePeer) as caught:

@@ -35,7 +35,7 @@ CONFIG = BundleConfig(
     sharer_prompt=STYLE,
     receiver_prompt=STYLE,
     fuse=CompactConfig(MAP, rank=80, inner=48),
-    translate=TranslateConfig(code_dim=80, hidden=8, prefix_positions=2, sharer_layers=(0, 2)),
+    translate=TranslateConfig(code_dim=80, prefix_positions=2, sharer_layers=(0, 2)),
     selection=SelectionConfig(positions=5),
 )
 
@@ -299,7 +299,6 @@ def test_the_public_architecture_is_a_head_like_any_other(tmp_path: Path) -> Non
         (lambda raw: raw["selection"].update(rule="loudest"), r"selection\.rule: expected one of"),
         (lambda raw: raw["selection"].update(rule="learnt", heads=2), r"missing tensor scorer\."),
         (lambda raw: raw["selection"].update(rule="learnt"), r"selection\.heads"),
-        (lambda raw: raw["translate"].update(maps="layer", code_dim=81), "code_dim 81 does not part"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_by_name(

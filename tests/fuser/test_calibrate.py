@@ -35,7 +35,6 @@ def setting(tiny_sharer: Path, tiny_receiver: Path, tmp_path_factory: pytest.Tem
 def plain(setting: Setting) -> Bundle:
     heads = {name: head.eval().requires_grad_(False) for name, head in setting.heads.items()}
     with torch.no_grad():
-        heads["translate"].get_parameter("hidden_out.weight").normal_()  # so that codes are refined
         heads["fuse"].get_parameter("gate_logit").fill_(1.0)
         heads["fuse"].get_parameter("gate_logit")[0, 0] = -1.0
     return Bundle(setting.bundle, **heads)  # type: ignore[arg-type]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fuser.bundle import Bundle
 from fuser.models.load import load_model
-from fuser.prefill import prefill
 from fuser.scorer import Scorer
 from fuser.select import SelectionConfig, choose
 from fuser.sharer import Sharer
@@ -49,45 +48,23 @@ def cut(sharer: Sharer, kind: SliceKind, *sections: Section, most: int = 32) -> 
     return codes
 
 
-def chosen(sharer: Sharer, asking: Tensor, selection: SelectionConfig) -> Tensor:
-    """The excerpt's positions by full attention: the rows of `asking`, max over heads, mean, summed over layers."""
+def chosen(sharer: Sharer, selection: SelectionConfig) -> Tensor:
+    """The excerpt's positions by full attention: the last row, max over heads, summed over layers."""
     plan = sharer.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
     sharer.model.set_attn_implementation("eager")
     with torch.inference_mode():
         layers = sharer.model(input_ids=plan.tokens.ids[None], output_attentions=True).attentions
     sharer.model.set_attn_implementation("kvwire_sdpa")
     upper = layers[selection.first_query_layer(len(layers)) :]
-    scores = torch.stack([layer[0].amax(0)[asking].mean(0) for layer in upper]).sum(0)
+    scores = torch.stack([layer[0].amax(0)[-1] for layer in upper]).sum(0)
     return choose(scores, plan.exported, selection, 32)
 
 
-@pytest.mark.parametrize(
-    "selection",
-    [
-        SelectionConfig(positions=6),
-        SelectionConfig(positions=6, rows=4),
-        SelectionConfig(positions=6, rule="question"),
-        SelectionConfig(positions=6, rule="pooled", rows=8, pool=5),
-    ],
-)
-def test_an_excerpt_is_the_code_of_the_positions_that_its_rule_chooses(
-    sharer: Sharer, selection: SelectionConfig
-) -> None:
+def test_an_excerpt_is_the_code_of_the_positions_that_the_last_token_attends_to(sharer: Sharer) -> None:
+    selection = SelectionConfig(positions=6)
     with_rule = choosing(sharer, selection)
     plan = with_rule.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
-    read = plan.tokens.offsets[plan.asking]
-    if selection.rule == "question":
-        prompt = sharer.bundle.config.sharer_prompt
-        start = (
-            len(prompt.head)
-            + len(TEXT)
-            + sum(map(len, prompt.wraps["document"]))
-            + len(prompt.wraps["question"][0])
-        )
-        assert (int(read[0, 0]), int(read[-1, 1])) == (start, start + len(QUESTION.text or ""))
-    else:
-        assert plan.asking.tolist() == list(range(len(plan.tokens.ids)))[-selection.rows :]
-    expected = chosen(sharer, plan.asking, selection)
+    expected = chosen(sharer, selection)
     whole = choosing(sharer, SelectionConfig(positions=1000))
     every = cut(whole, SliceKind.EXCERPT, DOCUMENT, QUESTION, most=1000)
     assert len(every) == len(plan.exported)
@@ -131,22 +108,3 @@ def test_a_kind_without_a_head_is_refused(sharer: Sharer) -> None:
     poor = Sharer(sharer.model, sharer.tokenizer, Bundle(config, sharer.bundle.fuse))
     with pytest.raises(Unsupported):
         poor.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 8)
-
-
-def test_asking_rows_may_be_read_on_top_of_a_prefix(sharer: Sharer) -> None:
-    """What training does for a second question over the same document."""
-    plan = choosing(sharer, SelectionConfig(rule="question")).plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 8)
-    ids, known = plan.tokens.ids[None], int(plan.asking[0]) - 3
-    past: list[tuple[Tensor, Tensor]] = []
-    rest: dict[str, Any] = {"last_layer": 3, "first_query_layer": 1}
-
-    def ignored(*_: Any) -> None:
-        pass
-
-    whole = prefill(sharer.model, ids, on_layer=ignored, query_rows=plan.asking, **rest)
-    prefill(sharer.model, ids[:, :known], on_layer=lambda _, k, v: past.append((k, v)), last_layer=3)
-    later = prefill(
-        sharer.model, ids[:, known:], on_layer=ignored, query_rows=plan.asking - known, past=past, **rest
-    )
-    assert whole is not None and later is not None
-    assert torch.allclose(whole, later, atol=1e-5)

@@ -51,8 +51,8 @@ def basis_of(width: int, seed: int = 0) -> Basis:
 def transform_of(rate: float = 2.0) -> Transform:
     """A codec with a basis for every segment of `spec_of`, and for the first half of a code."""
     layers = [(kind, -1 if kind is SegmentKind.CODE else 5, 8) for kind in SegmentKind]
-    places = [*layers, (SegmentKind.CODE, -1, 4)]
-    bases = {place: basis_of(place[2], seed) for seed, place in enumerate(places)}
+    bases = {place: basis_of(place[2], seed) for seed, place in enumerate(layers)}
+    bases[SegmentKind.CODE, -1, 4] = basis_of(4, 6)
     return Transform(rate, bases, dict.fromkeys(bases, rate))
 
 

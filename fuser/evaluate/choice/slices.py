@@ -154,7 +154,7 @@ def fuse_batch(
     fused = []
     for layer, (keys, values) in enumerate(prefilled.kv):
         source = head.layer_map.sources[layer]
-        reads_keys, reads_values = head.read_layers()[layer]
+        reads_keys, reads_values = head.open_layers()[layer]
         if source is not None and (reads_keys or reads_values):
             own_keys, own_values = (half[rows, :, slots].transpose(0, 1)[None] for half in (keys, values))
             bare = own_keys if head.rotated_keys else rope.unrotate(own_keys, at, layer)

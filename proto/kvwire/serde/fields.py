@@ -34,7 +34,6 @@ SEGMENT_KIND: Mapping[SegmentKind, pb.SegmentKind] = {
     SegmentKind.CODE: pb.SEGMENT_KIND_CODE,
     SegmentKind.KEY_CODE: pb.SEGMENT_KIND_KEY_CODE,
     SegmentKind.VALUE_CODE: pb.SEGMENT_KIND_VALUE_CODE,
-    SegmentKind.JOINT_CODE: pb.SEGMENT_KIND_JOINT_CODE,
 }
 PARTS: Mapping[Parts, pb.Parts] = {
     Parts.BOTH: pb.PARTS_BOTH,

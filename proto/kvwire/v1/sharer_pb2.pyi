@@ -33,7 +33,6 @@ class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEGMENT_KIND_CODE: _ClassVar[SegmentKind]
     SEGMENT_KIND_KEY_CODE: _ClassVar[SegmentKind]
     SEGMENT_KIND_VALUE_CODE: _ClassVar[SegmentKind]
-    SEGMENT_KIND_JOINT_CODE: _ClassVar[SegmentKind]
 
 class Parts(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -64,7 +63,6 @@ SEGMENT_KIND_VALUE: SegmentKind
 SEGMENT_KIND_CODE: SegmentKind
 SEGMENT_KIND_KEY_CODE: SegmentKind
 SEGMENT_KIND_VALUE_CODE: SegmentKind
-SEGMENT_KIND_JOINT_CODE: SegmentKind
 PARTS_UNSPECIFIED: Parts
 PARTS_BOTH: Parts
 PARTS_KEYS: Parts

@@ -11,7 +11,7 @@ from tests.fuser.train.tiny_setting import PROMPTS, tiny_setting
 
 HEADS = {
     "lead": "Read.\n",
-    "translate": {"code_dim": 24, "hidden": 8, "prefix_positions": 6},
+    "translate": {"code_dim": 24, "prefix_positions": 6},
     "fuse": {"rank": 8, "inner": 12},
 }
 

@@ -62,13 +62,12 @@ def test_features_are_kept_as_the_sharer_gave_them(sharer: Any, tmp_path: Path) 
 
 
 def test_a_question_read_on_a_known_prefix_is_read_as_if_alone(sharer: Any) -> None:
-    for selection in (SELECTION, SelectionConfig(rule="question"), SelectionConfig(rows=3)):
-        reading = SharerReading(*sharer, STYLE, selection)
-        both, alone = _document(5), _document(5)
-        alone = Item(alone.source, alone.document, alone.questions[1:])
-        _, together = reading.read(both)
-        _, single = reading.read(alone)
-        assert torch.allclose(together.questions[1].scores, single.questions[0].scores, atol=1e-5)  # type: ignore[union-attr]
+    reading = SharerReading(*sharer, STYLE, SELECTION)
+    both, alone = _document(5), _document(5)
+    alone = Item(alone.source, alone.document, alone.questions[1:])
+    _, together = reading.read(both)
+    _, single = reading.read(alone)
+    assert torch.allclose(together.questions[1].scores, single.questions[0].scores, atol=1e-5)  # type: ignore[union-attr]
 
 
 def test_a_second_run_reuses_what_the_first_one_cached(sharer: Any, tmp_path: Path) -> None:
@@ -182,11 +181,11 @@ def test_two_processes_do_not_fill_one_cache(sharer: Any, tmp_path: Path) -> Non
 def test_one_folder_serves_all_runs_that_read_alike(tmp_path: Path) -> None:
     sharer = ModelRef("tiny", "0" * 64)
     first = cache_folder(sharer, STYLE, SELECTION, str(tmp_path))
-    assert first == cache_folder(sharer, STYLE, SelectionConfig(positions=9, pool=3), str(tmp_path))
+    assert first == cache_folder(sharer, STYLE, SelectionConfig(positions=9), str(tmp_path))
     others = [
         cache_folder(ModelRef("tiny", "1" * 64), STYLE, SELECTION, str(tmp_path)),
         cache_folder(sharer, PromptStyle("", {}, ""), SELECTION, str(tmp_path)),
         cache_folder(sharer, STYLE, SelectionConfig(first_layer=0.5), str(tmp_path)),
-        cache_folder(sharer, STYLE, SelectionConfig(rule="question"), str(tmp_path)),
+        cache_folder(sharer, STYLE, SELECTION, str(tmp_path), "bfloat16"),
     ]
     assert len({first, *others}) == 5

@@ -26,8 +26,8 @@ from tests.fuser.train.toy_task import toy_config
 from tests.in_one_process import answer_in_one_process
 
 SOME_LAYERS = HEADS | {
-    "translate": {"code_dim": 24, "sharer_layers": [1, 3], "maps": "layer", "reach": 2},
-    "selection": {"positions": 5, "rule": "question"},
+    "translate": {"code_dim": 24, "sharer_layers": [1, 3]},
+    "selection": {"positions": 5},
 }
 
 
