@@ -36,7 +36,6 @@ from fuser.models.cache import cache_directory
 from fuser.prompt import tokenise
 from kvwire.plan import Plan
 
-_FORMAT = 3  # of kept answers: raised when the same call would answer differently
 _EVERY_LENGTH = 1 << 40  # the loader drops no document: the draw does, and counts
 
 
@@ -214,7 +213,6 @@ class Run:
         """Name the folder after what decides the answers, and open the log in it."""
         config = self._config
         key = [
-            _FORMAT,
             self._bundle.hash,
             questions,
             digest(training),

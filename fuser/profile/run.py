@@ -38,7 +38,6 @@ from fuser.profile.source import check_training
 from fuser.profile.table import BadTable, PlanRow, PlanTable
 from kvwire.plan import Plan
 
-_FORMAT = 2  # of kept answers: raised when the same call would answer differently
 SEED = 7_001
 """Of the questions drawn: not the seed of any training run that ships."""
 
@@ -90,7 +89,7 @@ class ProfileRun:
         registry = registry_of(bundle)
         self.plans = grid(bundle, self._profiled.kind, registry.names(), config.dials)
         codecs = [[codec.name, codec.parameters_hash] for codec in registry.refs()]
-        key = [_FORMAT, bundle.hash, drawn, codecs, config.dtype, config.screened]
+        key = [bundle.hash, drawn, codecs, config.dtype, config.screened]
         self._questions_digest = drawn
         folder = self._work / digest(key)[:16]
         self._screen = ScreenLog(folder / "screen.jsonl")

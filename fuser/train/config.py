@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fuser.c2c.head import C2CConfig
 from fuser.compact.head import CompactConfig
-from fuser.config import LATER, BadConfig, from_dict
+from fuser.config import BadConfig, from_dict
 from fuser.layer_map import LayerMap
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
@@ -39,7 +39,7 @@ class SourceConfig:
     max_document_chars: int = 1200
     validation: bool = False
     task: Literal["document", "shared"] = "document"
-    continuations: int = field(default=0, metadata=LATER)
+    continuations: int = 0
 
     def __post_init__(self) -> None:
         if self.continuations < 0:
@@ -68,9 +68,9 @@ class AnswerConfig:
     gate_learning_rate: float = 1e-2
     warmup: int = 30
     text_share: float = 0.15
-    unanswerable_share: float = field(default=0.0, metadata=LATER)
-    abstain: str = field(default="not stated", metadata=LATER)
-    recite_share: float = field(default=0.0, metadata=LATER)
+    unanswerable_share: float = 0.0
+    abstain: str = "not stated"
+    recite_share: float = 0.0
     evaluate_every: int = 50
     checkpoint_every: int = 25
     validation: int = 96
@@ -132,7 +132,7 @@ class TrainConfig:
     work: str
     output: str
     lead: str = ""
-    init: str = field(default="", metadata=LATER)
+    init: str = ""
     scorer: str = ""
     cache: str = ""
     fuse: Mapping[str, Any] | None = None

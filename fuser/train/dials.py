@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-
-from fuser.config import LATER
 
 _T = TypeVar("_T")
 
@@ -29,8 +27,8 @@ class DialsConfig:
     positions: tuple[int, ...] = ()
     code_dims: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
-    codecs: tuple[str, ...] = field(default=(), metadata=LATER)
-    last: tuple[int, ...] = field(default=(), metadata=LATER)
+    codecs: tuple[str, ...] = ()
+    last: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if min((1, *self.positions, *self.code_dims)) < 1:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from fuser import bundle_tensors
 from fuser.bundle import BadBundle, Bundle
 from fuser.calibrate import calibrated
 from fuser.scatter import Scatter, shared_out
@@ -148,7 +149,7 @@ def test_a_bundle_in_half_precision_stays_so_when_it_is_calibrated(
 
 @pytest.mark.parametrize("name", ["spread", "mean", "synthesis"])
 def test_bases_that_no_calibration_gives_are_not_loaded(bundle: Bundle, tmp_path: Path, name: str) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     bundle.save(tmp_path)
     tensors = load_file(tmp_path / "fuser.safetensors")
@@ -156,7 +157,8 @@ def test_bases_that_no_calibration_gives_are_not_loaded(bundle: Bundle, tmp_path
     tensors[key] = tensors[key].flip(0) - 1 if name == "spread" else tensors[key] * 0 + 60_000
     if name == "mean":
         tensors["codec_bases.bits"] = tensors["codec_bases.bits"] * 0
-    save_file(tensors, tmp_path / "fuser.safetensors")
+    whole = bundle_tensors.digest(bundle.config.to_json(), tensors)
+    bundle_tensors.write(tmp_path / "fuser.safetensors", tensors, whole)
     with pytest.raises(BadBundle, match="codec_bases"):
         Bundle.load(tmp_path)
 

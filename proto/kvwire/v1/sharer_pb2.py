@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvwire/v1/sharer.proto\x12\tkvwire.v1\"*\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\x82\x01\n\x07Section\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.kvwire.v1.Role\x12)\n\nvisibility\x18\x02 \x01(\x0e\x32\x15.kvwire.v1.Visibility\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x42\x06\n\x04\x62ody\"\xac\x02\n\x0cShareRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x13\n\x0b\x62undle_hash\x18\x04 \x01(\t\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x12\n\ncodec_hash\x18\x06 \x01(\t\x12\"\n\x04kind\x18\x07 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12$\n\x08sections\x18\t \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x1d\n\x04plan\x18\n \x01(\x0b\x32\x0f.kvwire.v1.Plan\x12\x11\n\tmax_bytes\x18\x0b \x01(\x04\"{\n\x04Plan\x12\x10\n\x08\x63ode_dim\x18\x01 \x01(\r\x12\x0e\n\x06layers\x18\x02 \x03(\r\x12\x1f\n\x05parts\x18\x03 \x01(\x0e\x32\x10.kvwire.v1.Parts\x12\x0c\n\x04last\x18\x04 \x01(\r\x12\x12\n\nbottleneck\x18\x05 \x01(\x08\x12\x0e\n\x06padded\x18\x06 \x01(\x08\"\x90\x01\n\rShareResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.kvwire.v1.SliceHeaderH\x00\x12!\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x10.kvwire.v1.FrameH\x00\x12*\n\x07summary\x18\x03 \x01(\x0b\x32\x17.kvwire.v1.SliceSummaryH\x00\x42\x06\n\x04part\"\xac\x01\n\x0bSliceHeader\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\'\n\x08segments\x18\x0b \x03(\x0b\x32\x15.kvwire.v1.SegmentRun\x12\x1e\n\x05spans\x18\x08 \x03(\x0b\x32\x0f.kvwire.v1.Span\x12\x0c\n\x04tail\x18\t \x01(\r\x12\x16\n\x0erequest_digest\x18\n \x01(\x0cJ\x04\x08\x01\x10\x02J\x04\x08\x03\x10\x08\"\x80\x01\n\nSegmentRun\x12%\n\x05kinds\x18\x01 \x03(\x0e\x32\x16.kvwire.v1.SegmentKind\x12\x0e\n\x06layers\x18\x02 \x03(\x11\x12\r\n\x05shape\x18\x03 \x03(\r\x12,\n\x0c\x65lement_type\x18\x04 \x01(\x0e\x32\x16.kvwire.v1.ElementType\"3\n\x04Span\x12\x0f\n\x07section\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"?\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x06 \x01(\x06J\x04\x08\x02\x10\x05\"}\n\x0cSliceSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66rames\x18\x02 \x01(\r\x12\x15\n\rpayload_bytes\x18\x03 \x01(\x04\x12\x11\n\tpositions\x18\x04 \x01(\r\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.kvwire.v1.Timings\"E\n\x07Timings\x12\x0f\n\x07queue_s\x18\x04 \x01(\x02\x12\x11\n\tprefill_s\x18\x05 \x01(\x02\x12\x10\n\x08\x65ncode_s\x18\x06 \x01(\x02J\x04\x08\x01\x10\x04\"+\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\xd8\x01\n\x10\x44\x65scribeResponse\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12#\n\x06sharer\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12%\n\x07\x62undles\x18\x03 \x03(\x0b\x32\x14.kvwire.v1.BundleRef\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\x12!\n\x06limits\x18\x05 \x01(\x0b\x32\x11.kvwire.v1.Limits\x12\x15\n\rrelay_allowed\x18\x06 \x01(\x08\"\x91\x01\n\tBundleRef\x12\x13\n\x0b\x62undle_hash\x18\x01 \x01(\t\x12%\n\x08receiver\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12#\n\x05kinds\x18\x03 \x03(\x0e\x32\x14.kvwire.v1.SliceKind\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\"1\n\x08\x43odecRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fparameters_hash\x18\x02 \x01(\t\"\xd1\x02\n\x06Limits\x12\x17\n\x0fmax_frame_bytes\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\r\x12\x14\n\x0cmax_sections\x18\x04 \x01(\r\x12\x19\n\x11max_section_chars\x18\x05 \x01(\r\x12\x1a\n\x12max_question_chars\x18\x06 \x01(\r\x12\x1d\n\x15max_document_id_chars\x18\x07 \x01(\r\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12\x14\n\x0cmax_segments\x18\t \x01(\r\x12\x17\n\x0fmax_slice_bytes\x18\n \x01(\x04\x12\x16\n\x0emax_new_tokens\x18\x0b \x01(\r\x12\x16\n\x0emin_deadline_s\x18\x0c \x01(\x01\x12\x16\n\x0emax_deadline_s\x18\r \x01(\x01\"\xb2\x01\n\x0cRelayRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12$\n\x08sections\x18\x05 \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x11\n\tmax_bytes\x18\x06 \x01(\x04\"f\n\rRelayResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.kvwire.v1.Timings*S\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x11\n\rROLE_DOCUMENT\x10\x02\x12\x11\n\rROLE_QUESTION\x10\x03*U\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VISIBILITY_SHARED\x10\x01\x12\x14\n\x10VISIBILITY_CLOUD\x10\x02*\\\n\tSliceKind\x12\x1a\n\x16SLICE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SLICE_KIND_SHARED\x10\x01\x12\x16\n\x12SLICE_KIND_EXCERPT\x10\x02\"\x04\x08\x03\x10\x03*\xa8\x01\n\x0bSegmentKind\x12\x1c\n\x18SEGMENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SEGMENT_KIND_KEY\x10\x01\x12\x16\n\x12SEGMENT_KIND_VALUE\x10\x02\x12\x15\n\x11SEGMENT_KIND_CODE\x10\x03\x12\x19\n\x15SEGMENT_KIND_KEY_CODE\x10\x04\x12\x1b\n\x17SEGMENT_KIND_VALUE_CODE\x10\x05*P\n\x05Parts\x12\x15\n\x11PARTS_UNSPECIFIED\x10\x00\x12\x0e\n\nPARTS_BOTH\x10\x01\x12\x0e\n\nPARTS_KEYS\x10\x02\x12\x10\n\x0cPARTS_VALUES\x10\x03*z\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x02\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x03\x32\xce\x01\n\rSharerService\x12\x43\n\x08\x44\x65scribe\x12\x1a.kvwire.v1.DescribeRequest\x1a\x1b.kvwire.v1.DescribeResponse\x12<\n\x05Share\x12\x17.kvwire.v1.ShareRequest\x1a\x18.kvwire.v1.ShareResponse0\x01\x12:\n\x05Relay\x12\x17.kvwire.v1.RelayRequest\x1a\x18.kvwire.v1.RelayResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvwire/v1/sharer.proto\x12\tkvwire.v1\"*\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\x82\x01\n\x07Section\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.kvwire.v1.Role\x12)\n\nvisibility\x18\x02 \x01(\x0e\x32\x15.kvwire.v1.Visibility\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x42\x06\n\x04\x62ody\"\xac\x02\n\x0cShareRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x13\n\x0b\x62undle_hash\x18\x04 \x01(\t\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x12\n\ncodec_hash\x18\x06 \x01(\t\x12\"\n\x04kind\x18\x07 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12$\n\x08sections\x18\t \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x1d\n\x04plan\x18\n \x01(\x0b\x32\x0f.kvwire.v1.Plan\x12\x11\n\tmax_bytes\x18\x0b \x01(\x04\"{\n\x04Plan\x12\x10\n\x08\x63ode_dim\x18\x01 \x01(\r\x12\x0e\n\x06layers\x18\x02 \x03(\r\x12\x1f\n\x05parts\x18\x03 \x01(\x0e\x32\x10.kvwire.v1.Parts\x12\x0c\n\x04last\x18\x04 \x01(\r\x12\x12\n\nbottleneck\x18\x05 \x01(\x08\x12\x0e\n\x06padded\x18\x06 \x01(\x08\"\x90\x01\n\rShareResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.kvwire.v1.SliceHeaderH\x00\x12!\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x10.kvwire.v1.FrameH\x00\x12*\n\x07summary\x18\x03 \x01(\x0b\x32\x17.kvwire.v1.SliceSummaryH\x00\x42\x06\n\x04part\"\xa0\x01\n\x0bSliceHeader\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\'\n\x08segments\x18\x02 \x03(\x0b\x32\x15.kvwire.v1.SegmentRun\x12\x1e\n\x05spans\x18\x03 \x03(\x0b\x32\x0f.kvwire.v1.Span\x12\x0c\n\x04tail\x18\x04 \x01(\r\x12\x16\n\x0erequest_digest\x18\x05 \x01(\x0c\"\x80\x01\n\nSegmentRun\x12%\n\x05kinds\x18\x01 \x03(\x0e\x32\x16.kvwire.v1.SegmentKind\x12\x0e\n\x06layers\x18\x02 \x03(\x11\x12\r\n\x05shape\x18\x03 \x03(\r\x12,\n\x0c\x65lement_type\x18\x04 \x01(\x0e\x32\x16.kvwire.v1.ElementType\"3\n\x04Span\x12\x0f\n\x07section\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"9\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x06\"}\n\x0cSliceSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66rames\x18\x02 \x01(\r\x12\x15\n\rpayload_bytes\x18\x03 \x01(\x04\x12\x11\n\tpositions\x18\x04 \x01(\r\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.kvwire.v1.Timings\"?\n\x07Timings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x02\x12\x11\n\tprefill_s\x18\x02 \x01(\x02\x12\x10\n\x08\x65ncode_s\x18\x03 \x01(\x02\"+\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\xd8\x01\n\x10\x44\x65scribeResponse\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12#\n\x06sharer\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12%\n\x07\x62undles\x18\x03 \x03(\x0b\x32\x14.kvwire.v1.BundleRef\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\x12!\n\x06limits\x18\x05 \x01(\x0b\x32\x11.kvwire.v1.Limits\x12\x15\n\rrelay_allowed\x18\x06 \x01(\x08\"\x91\x01\n\tBundleRef\x12\x13\n\x0b\x62undle_hash\x18\x01 \x01(\t\x12%\n\x08receiver\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12#\n\x05kinds\x18\x03 \x03(\x0e\x32\x14.kvwire.v1.SliceKind\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\"1\n\x08\x43odecRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fparameters_hash\x18\x02 \x01(\t\"\xd1\x02\n\x06Limits\x12\x17\n\x0fmax_frame_bytes\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\r\x12\x14\n\x0cmax_sections\x18\x04 \x01(\r\x12\x19\n\x11max_section_chars\x18\x05 \x01(\r\x12\x1a\n\x12max_question_chars\x18\x06 \x01(\r\x12\x1d\n\x15max_document_id_chars\x18\x07 \x01(\r\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12\x14\n\x0cmax_segments\x18\t \x01(\r\x12\x17\n\x0fmax_slice_bytes\x18\n \x01(\x04\x12\x16\n\x0emax_new_tokens\x18\x0b \x01(\r\x12\x16\n\x0emin_deadline_s\x18\x0c \x01(\x01\x12\x16\n\x0emax_deadline_s\x18\r \x01(\x01\"\xb2\x01\n\x0cRelayRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12$\n\x08sections\x18\x05 \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x11\n\tmax_bytes\x18\x06 \x01(\x04\"f\n\rRelayResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.kvwire.v1.Timings*S\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x11\n\rROLE_DOCUMENT\x10\x02\x12\x11\n\rROLE_QUESTION\x10\x03*U\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VISIBILITY_SHARED\x10\x01\x12\x14\n\x10VISIBILITY_CLOUD\x10\x02*\\\n\tSliceKind\x12\x1a\n\x16SLICE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SLICE_KIND_SHARED\x10\x01\x12\x16\n\x12SLICE_KIND_EXCERPT\x10\x02\"\x04\x08\x03\x10\x03*\xa8\x01\n\x0bSegmentKind\x12\x1c\n\x18SEGMENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SEGMENT_KIND_KEY\x10\x01\x12\x16\n\x12SEGMENT_KIND_VALUE\x10\x02\x12\x15\n\x11SEGMENT_KIND_CODE\x10\x03\x12\x19\n\x15SEGMENT_KIND_KEY_CODE\x10\x04\x12\x1b\n\x17SEGMENT_KIND_VALUE_CODE\x10\x05*P\n\x05Parts\x12\x15\n\x11PARTS_UNSPECIFIED\x10\x00\x12\x0e\n\nPARTS_BOTH\x10\x01\x12\x0e\n\nPARTS_KEYS\x10\x02\x12\x10\n\x0cPARTS_VALUES\x10\x03*z\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x02\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x03\x32\xce\x01\n\rSharerService\x12\x43\n\x08\x44\x65scribe\x12\x1a.kvwire.v1.DescribeRequest\x1a\x1b.kvwire.v1.DescribeResponse\x12<\n\x05Share\x12\x17.kvwire.v1.ShareRequest\x1a\x18.kvwire.v1.ShareResponse0\x01\x12:\n\x05Relay\x12\x17.kvwire.v1.RelayRequest\x1a\x18.kvwire.v1.RelayResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvwire.v1.sharer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=2499
-  _globals['_ROLE']._serialized_end=2582
-  _globals['_VISIBILITY']._serialized_start=2584
-  _globals['_VISIBILITY']._serialized_end=2669
-  _globals['_SLICEKIND']._serialized_start=2671
-  _globals['_SLICEKIND']._serialized_end=2763
-  _globals['_SEGMENTKIND']._serialized_start=2766
-  _globals['_SEGMENTKIND']._serialized_end=2934
-  _globals['_PARTS']._serialized_start=2936
-  _globals['_PARTS']._serialized_end=3016
-  _globals['_ELEMENTTYPE']._serialized_start=3018
-  _globals['_ELEMENTTYPE']._serialized_end=3140
+  _globals['_ROLE']._serialized_start=2475
+  _globals['_ROLE']._serialized_end=2558
+  _globals['_VISIBILITY']._serialized_start=2560
+  _globals['_VISIBILITY']._serialized_end=2645
+  _globals['_SLICEKIND']._serialized_start=2647
+  _globals['_SLICEKIND']._serialized_end=2739
+  _globals['_SEGMENTKIND']._serialized_start=2742
+  _globals['_SEGMENTKIND']._serialized_end=2910
+  _globals['_PARTS']._serialized_start=2912
+  _globals['_PARTS']._serialized_end=2992
+  _globals['_ELEMENTTYPE']._serialized_start=2994
+  _globals['_ELEMENTTYPE']._serialized_end=3116
   _globals['_MODELREF']._serialized_start=37
   _globals['_MODELREF']._serialized_end=79
   _globals['_SECTION']._serialized_start=82
@@ -54,31 +54,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARERESPONSE']._serialized_start=643
   _globals['_SHARERESPONSE']._serialized_end=787
   _globals['_SLICEHEADER']._serialized_start=790
-  _globals['_SLICEHEADER']._serialized_end=962
-  _globals['_SEGMENTRUN']._serialized_start=965
-  _globals['_SEGMENTRUN']._serialized_end=1093
-  _globals['_SPAN']._serialized_start=1095
-  _globals['_SPAN']._serialized_end=1146
-  _globals['_FRAME']._serialized_start=1148
-  _globals['_FRAME']._serialized_end=1211
-  _globals['_SLICESUMMARY']._serialized_start=1213
-  _globals['_SLICESUMMARY']._serialized_end=1338
-  _globals['_TIMINGS']._serialized_start=1340
-  _globals['_TIMINGS']._serialized_end=1409
-  _globals['_DESCRIBEREQUEST']._serialized_start=1411
-  _globals['_DESCRIBEREQUEST']._serialized_end=1454
-  _globals['_DESCRIBERESPONSE']._serialized_start=1457
-  _globals['_DESCRIBERESPONSE']._serialized_end=1673
-  _globals['_BUNDLEREF']._serialized_start=1676
-  _globals['_BUNDLEREF']._serialized_end=1821
-  _globals['_CODECREF']._serialized_start=1823
-  _globals['_CODECREF']._serialized_end=1872
-  _globals['_LIMITS']._serialized_start=1875
-  _globals['_LIMITS']._serialized_end=2212
-  _globals['_RELAYREQUEST']._serialized_start=2215
-  _globals['_RELAYREQUEST']._serialized_end=2393
-  _globals['_RELAYRESPONSE']._serialized_start=2395
-  _globals['_RELAYRESPONSE']._serialized_end=2497
-  _globals['_SHARERSERVICE']._serialized_start=3143
-  _globals['_SHARERSERVICE']._serialized_end=3349
+  _globals['_SLICEHEADER']._serialized_end=950
+  _globals['_SEGMENTRUN']._serialized_start=953
+  _globals['_SEGMENTRUN']._serialized_end=1081
+  _globals['_SPAN']._serialized_start=1083
+  _globals['_SPAN']._serialized_end=1134
+  _globals['_FRAME']._serialized_start=1136
+  _globals['_FRAME']._serialized_end=1193
+  _globals['_SLICESUMMARY']._serialized_start=1195
+  _globals['_SLICESUMMARY']._serialized_end=1320
+  _globals['_TIMINGS']._serialized_start=1322
+  _globals['_TIMINGS']._serialized_end=1385
+  _globals['_DESCRIBEREQUEST']._serialized_start=1387
+  _globals['_DESCRIBEREQUEST']._serialized_end=1430
+  _globals['_DESCRIBERESPONSE']._serialized_start=1433
+  _globals['_DESCRIBERESPONSE']._serialized_end=1649
+  _globals['_BUNDLEREF']._serialized_start=1652
+  _globals['_BUNDLEREF']._serialized_end=1797
+  _globals['_CODECREF']._serialized_start=1799
+  _globals['_CODECREF']._serialized_end=1848
+  _globals['_LIMITS']._serialized_start=1851
+  _globals['_LIMITS']._serialized_end=2188
+  _globals['_RELAYREQUEST']._serialized_start=2191
+  _globals['_RELAYREQUEST']._serialized_end=2369
+  _globals['_RELAYRESPONSE']._serialized_start=2371
+  _globals['_RELAYRESPONSE']._serialized_end=2473
+  _globals['_SHARERSERVICE']._serialized_start=3119
+  _globals['_SHARERSERVICE']._serialized_end=3325
 # @@protoc_insertion_point(module_scope)

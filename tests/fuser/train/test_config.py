@@ -8,7 +8,7 @@ import pytest
 from fuser.bundle import Bundle
 from fuser.c2c.head import C2CConfig
 from fuser.compact.config import CompactConfig
-from fuser.config import BadConfig, to_dict
+from fuser.config import BadConfig
 from fuser.train.config import TrainConfig
 from fuser.train.dials import DialsConfig
 
@@ -146,8 +146,3 @@ def test_what_is_of_one_head_is_refused_without_it() -> None:
         DialsConfig(last=(-1,))
     with pytest.raises(ValueError, match="unanswerable_share is of questions over documents"):
         replace(shared, answer=replace(shared.answer, unanswerable_share=0.1))
-
-
-def test_a_run_that_was_begun_before_a_key_was_there_is_the_same_run_now() -> None:
-    kept = to_dict(TrainConfig.load(SHIPPED))
-    assert kept["dials"].keys() == {"positions", "code_dims", "bits"}
