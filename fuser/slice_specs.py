@@ -7,7 +7,7 @@ from fuser.compact.head import CompactFuse
 from fuser.fuse import FuseHead
 from fuser.fuse_shapes import KEYS, VALUES
 from kvwire.errors import InvalidRequest, Unsupported
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 
 HALVES = {
@@ -15,11 +15,6 @@ HALVES = {
     SegmentKind.VALUE_CODE: range(VALUES, VALUES + 1),
 }
 """Halves of a fuse head that the source half in a segment is of."""
-_NOT_SENT = {
-    Parts.BOTH: (),
-    Parts.KEYS: (SegmentKind.VALUE, SegmentKind.VALUE_CODE),
-    Parts.VALUES: (SegmentKind.KEY, SegmentKind.KEY_CODE),
-}
 
 
 def slice_specs(
@@ -35,8 +30,7 @@ def slice_specs(
 
     Raises:
         Unsupported: the bundle makes no such slices, or its heads do not know what the plan asks for.
-        InvalidRequest: the plan is for another kind of slice, for layers or numbers that there are not, or leaves out
-            all that open gates read.
+        InvalidRequest: the plan is for another kind of slice, or for layers or numbers that there are not.
     """
     plan.check(kind)
     if kind is not SliceKind.SHARED:
@@ -50,14 +44,12 @@ def slice_specs(
         shapes = [
             (kind, layer, (positions, split.config.rank), "float32")
             for kind, layer in _source_halves(split)
-            if _sent(plan, kind, source_of(split, layer))
+            if _sent(plan, source_of(split, layer))
         ]
     else:
         sharer = bundle.config.sharer_geometry
         shape = (sharer.kv_heads, positions, sharer.head_dim)
-        shapes = [(kind, layer, shape, dtype) for kind, layer in head.needed() if _sent(plan, kind, layer)]
-    if not shapes and head.needed():
-        raise InvalidRequest("this plan leaves out all that open gates read")
+        shapes = [(kind, layer, shape, dtype) for kind, layer in head.needed() if _sent(plan, layer)]
     return tuple(SegmentSpec(number, *about) for number, about in enumerate(shapes))
 
 
@@ -113,8 +105,8 @@ def _check_layers(head: FuseHead, plan: Plan) -> None:
         raise InvalidRequest(f"no open gate reads Sharer layers {unknown}; read are {sorted(read)}")
 
 
-def _sent(plan: Plan, kind: SegmentKind, sharer_layer: int) -> bool:
-    return kind not in _NOT_SENT[plan.parts] and (not plan.layers or sharer_layer in plan.layers)
+def _sent(plan: Plan, sharer_layer: int) -> bool:
+    return not plan.layers or sharer_layer in plan.layers
 
 
 def _source_halves(head: CompactFuse) -> list[tuple[SegmentKind, int]]:

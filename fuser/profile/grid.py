@@ -9,7 +9,7 @@ from itertools import product
 from fuser.bundle import Bundle
 from fuser.compact.head import CompactFuse
 from fuser.slice_specs import layers_by_gate
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 RAW = "raw"
@@ -64,8 +64,6 @@ def _shared(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Pla
     layers = layers_by_gate(head)
     some = {tuple(sorted(layers[: len(layers) // share])) for share in (2, 4)} - {()}
     turned = [whole, *(replace(whole, layers=few) for few in sorted(some))]
-    if len({kind for kind, _ in head.needed()}) == 2:
-        turned += [replace(whole, parts=part) for part in (Parts.KEYS, Parts.VALUES)]
     turned += [replace(whole, last=last) for last in dials.last]
     bottlenecks = (False, True) if isinstance(head, CompactFuse) else (False,)
     return [

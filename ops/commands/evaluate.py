@@ -83,7 +83,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="How slices are sent, comma between: a CODEC and what else the plan has, such as int8:m8:256 (8 "
-            "positions, 256 numbers of a code), raw:last3, int8:values, int4:bottleneck (of shared slices), any with "
+            "positions, 256 numbers of a code), raw:last3, int4:bottleneck (of shared slices), any with "
             ":padded. [default: raw]",
         ),
     ] = None,

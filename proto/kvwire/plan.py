@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final, Self
 
 from kvwire.errors import InvalidRequest
@@ -11,16 +10,8 @@ from kvwire.segment import MAX_LAYERS, SliceKind
 _LARGEST: Final = 2**32 - 1  # what a field of the wire holds
 _WORD: Final = re.compile(
     r"m(?P<positions>[1-9][0-9]{0,9})|(?P<code_dim>[1-9][0-9]{0,9})|last(?P<last>[1-9][0-9]{0,9})"
-    r"|layers(?P<layers>[0-9]{1,5}(?:\+[0-9]{1,5})*)|(?P<parts>keys|values)|(?P<bottleneck>bottleneck)|(?P<padded>padded)"
+    r"|layers(?P<layers>[0-9]{1,5}(?:\+[0-9]{1,5})*)|(?P<bottleneck>bottleneck)|(?P<padded>padded)"
 )
-
-
-class Parts(StrEnum):
-    """Which halves of a shared slice are sent."""
-
-    BOTH = "both"
-    KEYS = "keys"
-    VALUES = "values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +24,6 @@ class Plan:
         code_dim: leading numbers of each code that are sent; 0 sends all. A bundle's codes are ordered: the first
             numbers matter most.
         layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.
-        parts: halves of a shared slice.
         last: only so many of the last positions of a shared slice; 0 sends all.
         bottleneck: a shared slice holds the source halves of the Fuser's input map, computed in the cloud, in place of
             K and V.
@@ -47,7 +37,6 @@ class Plan:
     positions: int = 0
     code_dim: int = 0
     layers: tuple[int, ...] = ()
-    parts: Parts = Parts.BOTH
     last: int = 0
     bottleneck: bool = False
     padded: bool = False
@@ -69,7 +58,6 @@ class Plan:
             f"m{self.positions}" if self.positions else "",
             str(self.code_dim or ""),
             f"layers{'+'.join(map(str, self.layers))}" if self.layers else "",
-            "" if self.parts is Parts.BOTH else self.parts.value,
             f"last{self.last}" if self.last else "",
             "bottleneck" if self.bottleneck else "",
             "padded" if self.padded else "",
@@ -90,19 +78,13 @@ class Plan:
             kind = found and found.lastgroup
             if not found or not kind or kind in given:
                 raise InvalidRequest(
-                    f"{text}: expected CODEC[:mPOSITIONS][:NUMBERS][:layersA+B][:keys|:values][:lastN][:bottleneck]"
-                    "[:padded]"
+                    f"{text}: expected CODEC[:mPOSITIONS][:NUMBERS][:layersA+B][:lastN][:bottleneck][:padded]"
                 )
             value = found[kind]
-            given[kind] = (
-                tuple(map(int, value.split("+")))
-                if kind == "layers"
-                else Parts(value)
-                if kind == "parts"
-                else int(value)
-                if value.isdecimal()
-                else True
-            )
+            if kind == "layers":
+                given[kind] = tuple(map(int, value.split("+")))
+            else:
+                given[kind] = int(value) if value.isdecimal() else True
         return cls(codec=codec, **given)
 
     def check(self, kind: SliceKind) -> None:
@@ -113,7 +95,6 @@ class Plan:
         """
         shared = {
             "layers": self.layers,
-            "parts": self.parts is not Parts.BOTH,
             "last": self.last,
             "bottleneck": self.bottleneck,
         }

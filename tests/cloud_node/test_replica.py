@@ -30,7 +30,7 @@ from kvwire.errors import (
 from kvwire.frame import SliceAssembler
 from kvwire.limits import Limits
 from kvwire.payload import most_bytes, payload_codec
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -298,7 +298,7 @@ def count_layers(replica: Replica) -> list[int]:
 @pytest.mark.parametrize(
     ("kind", "plan"),
     [
-        (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), parts=Parts.VALUES, last=6)),
+        (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), last=6)),
         (SliceKind.SHARED, Plan(codec="raw", bottleneck=True, padded=True)),
         (SliceKind.EXCERPT, Plan(codec="raw", positions=4, code_dim=6, padded=True)),
     ],

@@ -34,7 +34,7 @@ from kvwire.errors import (
 )
 from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceSummary
 from ops.certs import Certificates, make_certificates
@@ -554,7 +554,7 @@ async def test_an_answer_to_another_request_is_not_relayed(
 
 
 PLANS: list[tuple[SliceKind, Plan]] = [
-    (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), parts=Parts.VALUES, last=6)),
+    (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), last=6)),
     (SliceKind.SHARED, Plan(codec="int8", bottleneck=True, padded=True)),
     (SliceKind.EXCERPT, Plan(codec="raw", positions=4, code_dim=6, padded=True)),
 ]
@@ -576,7 +576,7 @@ async def test_a_slice_partial_by_plan_arrives_whole(
 
 @pytest.mark.parametrize(
     ("number", "dial"),
-    [(0, "layers"), (0, "parts"), (0, "last"), (1, "bottleneck"), (2, "positions"), (2, "code_dim")],
+    [(0, "layers"), (0, "last"), (1, "bottleneck"), (2, "positions"), (2, "code_dim")],
 )
 async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
     config: EdgeConfig, bundle: Bundle, server: RunningServer, number: int, dial: str

@@ -15,7 +15,7 @@ from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from fuser.slice_specs import slice_specs
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind
 from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of
@@ -111,22 +111,10 @@ def test_a_closed_gate_changes_no_bit_of_its_half(
 
 
 def test_source_halves_of_some_layers_fuse_the_receiver_layers_that_these_feed(pair: Pair) -> None:
-    plan = Plan(codec="raw", bottleneck=True, layers=(1,), parts=Parts.VALUES)
+    plan = Plan(codec="raw", bottleneck=True, layers=(1,))
     local, (keys, values) = answered(pair, plan=plan), own(pair)
-    assert [layer for layer, at in enumerate(changed(local.values, values)) if at] == [3]
-    assert not any(changed(local.keys, keys))
-
-
-@pytest.mark.parametrize("parts", [Parts.KEYS, Parts.VALUES])
-def test_one_half_alone_leaves_the_other_as_it_was(pair: Pair, parts: Parts) -> None:
-    whole, local, (keys, values) = (
-        answered(pair),
-        answered(pair, plan=Plan(codec="raw", parts=parts)),
-        own(pair),
-    )
-    expected = (whole.keys, values) if parts is Parts.KEYS else (keys, whole.values)
-    for mine, theirs in zip((local.keys, local.values), expected, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    for mine, ours in ((local.keys, keys), (local.values, values)):
+        assert [layer for layer, at in enumerate(changed(mine, ours)) if at] == [3]
 
 
 def test_layers_left_out_leave_the_receiver_layers_that_they_feed(pair: Pair) -> None:

@@ -12,7 +12,7 @@ from fuser.c2c.head import C2CConfig
 from fuser.compact.head import CompactConfig
 from fuser.slice_specs import layers_by_gate, slice_specs
 from kvwire.errors import InvalidRequest, Unsupported
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 
 KEY, VALUE = SegmentKind.KEY, SegmentKind.VALUE
@@ -54,12 +54,8 @@ def test_all_that_open_gates_read_is_sent_layer_after_layer(bundle: Bundle) -> N
     assert {(spec.shape, spec.dtype) for spec in specs} == {((2, 4, 16), "bfloat16")}
 
 
-def test_halves_and_layers_are_left_out(bundle: Bundle) -> None:
-    assert {spec.kind for spec in specs_of(bundle, parts=Parts.KEYS)} == {KEY}
-    assert {spec.kind for spec in specs_of(bundle, parts=Parts.VALUES)} == {VALUE}
+def test_layers_are_left_out(bundle: Bundle) -> None:
     assert [(s.kind, s.layer) for s in specs_of(bundle, layers=(0, 2))] == [(KEY, 0), (VALUE, 0), (VALUE, 2)]
-    with pytest.raises(InvalidRequest, match="leaves out all"):
-        specs_of(bundle, layers=(2,), parts=Parts.KEYS)  # no open gate reads the keys of layer 2
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
@@ -86,7 +82,6 @@ def test_source_halves_come_as_their_layer_is_computed_and_the_widest_gate_first
         (KEY_CODE, 3, (4, 5)),
     ]
     assert {spec.dtype for spec in specs} == {"float32"}
-    assert {spec.kind for spec in specs_of(made, bottleneck=True, parts=Parts.KEYS)} == {KEY_CODE}
 
 
 def test_closed_gates_have_no_source_half(bundle: Bundle) -> None:
@@ -128,7 +123,6 @@ def test_codes_are_cut_where_their_numbers_have_an_order(bundle: Bundle) -> None
     [
         (SliceKind.SHARED, "code_dim", 4),
         (SliceKind.EXCERPT, "layers", (0,)),
-        (SliceKind.EXCERPT, "parts", Parts.KEYS),
         (SliceKind.EXCERPT, "last", 2),
         (SliceKind.EXCERPT, "bottleneck", True),
     ],

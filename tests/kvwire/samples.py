@@ -10,7 +10,7 @@ from kvwire.description import BundleRef, Description
 from kvwire.frame import Frame
 from kvwire.identity import ModelRef
 from kvwire.limits import MIB, Limits
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
@@ -97,9 +97,7 @@ def request_of(kind: SliceKind = SliceKind.SHARED, codec: str = "raw") -> ShareR
     )
 
 
-FULL_PLAN = Plan(
-    codec="raw", layers=(0, 5), parts=Parts.VALUES, last=9, bottleneck=True, padded=True, positions=300
-)
+FULL_PLAN = Plan(codec="raw", layers=(0, 5), last=9, bottleneck=True, padded=True, positions=300)
 """Every dial of a shared slice turned."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kvwire.errors import InvalidRequest
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 
 
@@ -34,9 +34,7 @@ def test_codec_positions_and_padding_are_of_every_kind(kind: SliceKind) -> None:
     WHOLE.check(kind)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("layers", (0,)), ("parts", Parts.VALUES), ("last", 1), ("bottleneck", True)]
-)
+@pytest.mark.parametrize(("field", "value"), [("layers", (0,)), ("last", 1), ("bottleneck", True)])
 def test_the_dials_of_a_shared_slice_are_refused_for_others(field: str, value: object) -> None:
     plan = Plan(codec="raw", **{field: value})  # type: ignore[arg-type]
     plan.check(SliceKind.SHARED)
@@ -55,8 +53,8 @@ def test_a_shared_slice_has_no_code_to_cut() -> None:
         "raw",
         "int8:m8:256",
         "transform-2:m16:padded",
-        "int4:layers0+3+17:keys:last3:bottleneck",
-        "hadamard-3:values:padded",
+        "int4:layers0+3+17:last3:bottleneck",
+        "hadamard-3:bottleneck:padded",
     ],
 )
 def test_a_plan_is_written_in_one_word_and_read_again(text: str) -> None:
@@ -72,8 +70,6 @@ def test_different_plans_are_written_differently() -> None:
         {"last": 4},
         {"layers": (4,)},
         {"layers": (1, 4)},
-        {"parts": Parts.KEYS},
-        {"parts": Parts.VALUES},
         {"bottleneck": True},
         {"padded": True},
     ]

@@ -305,12 +305,12 @@ def test_choices_have_plans_and_no_positions_or_cases(call: Any, tmp_path: Path)
     data = write(tmp_path / "arc.jsonl", CHOICES)
     for option in (("--positions", "4"), ("--case", "two")):
         assert "for questions over documents" in str(call(data, *option, fails=True).exception)
-    plans = "raw,int8:last9,int8:values:bottleneck:padded"
+    plans = "raw,int8:last9,int8:bottleneck:padded"
     drawn = call(data, "--plan", plans, "--curve", str(tmp_path / "curve.png"), fails=True)
     assert "--curve is for questions over documents" in str(drawn.exception)
     options = ("--limit", "4", "--rows", "fused,mismatched", "--plan", plans, "--json", "-")
     report = json.loads(call(data, *options).stdout)
-    names = ("", " int8:last9", " int8:values:bottleneck:padded")
+    names = ("", " int8:last9", " int8:bottleneck:padded")
     assert [row["row"] for row in report["rows"]] == [
         f"{r}{name}" for r in ("fused", "mismatched") for name in names
     ]

@@ -36,7 +36,7 @@ from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.errors import InvalidRequest, Unsupported
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 from tests.fuser.evaluate.choices import make_choices
 from tests.tiny_bundle import save_tiny_bundle
@@ -99,7 +99,7 @@ def test_a_batch_of_sixteen_says_what_one_at_a_time_says_in_every_row(
     assert len(set(texts.values())) >= len(CHOICE_ROWS) - len(alike)
 
 
-@pytest.mark.parametrize("plan", [WHOLE, Plan(codec="raw", last=9), Plan(codec="raw", parts=Parts.VALUES)])
+@pytest.mark.parametrize("plan", [WHOLE, Plan(codec="raw", last=9), Plan(codec="raw", layers=(0, 1))])
 def test_the_fused_row_says_what_the_service_says(
     bundle: Bundle, receiver: Side, sharer: Side, tmp_path: Path, plan: Plan
 ) -> None:
