@@ -104,7 +104,7 @@ class ExportPolicy:
     """What may leave this cloud.
 
     kinds: the kinds of slice.
-    max_positions: excerpt or summary positions in a slice at most, and tokens of a relayed text about documents; a
+    max_positions: excerpt positions in a slice at most, and tokens of a relayed text about documents; a
         document's own cap can only lower it.
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.

@@ -150,8 +150,7 @@ class Assistant:
             document: id of a document that the cloud holds.
             sections: further sections, put first.
             notes: text for the Receiver alone; it is never sent.
-            kind: of the slice; by default an excerpt where a document is named (a summary where the bundle makes no
-                excerpts), else a shared slice.
+            kind: of the slice; by default an excerpt where a document is named, else a shared slice.
             max_new_tokens: tokens generated at most.
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
@@ -219,10 +218,8 @@ class Assistant:
             if wanted not in kinds:
                 raise InvalidRequest(f"this bundle takes no {wanted} slices in")
             return wanted, None
-        if any(s.visibility is Visibility.CLOUD for s in prompt):
-            for kind in (SliceKind.EXCERPT, SliceKind.SUMMARY):
-                if kind in kinds:
-                    return kind, None
+        if SliceKind.EXCERPT in kinds and any(s.visibility is Visibility.CLOUD for s in prompt):
+            return SliceKind.EXCERPT, None
         if SliceKind.SHARED in kinds and any(s.visibility is Visibility.SHARED for s in prompt):
             return SliceKind.SHARED, None
         return None, NOTHING_TO_SHARE

@@ -14,7 +14,6 @@ from fuser.bundle_tensors import BadBundle
 from fuser.codec_bases import CodecBases, CodecBasesConfig
 from fuser.fuse import FuseHead
 from fuser.scorer import Scorer
-from fuser.summary import SummaryHead
 from fuser.translate import TranslateHead
 from fuser.whole_file import whole_file
 from kvwire.codec import Codec
@@ -38,7 +37,6 @@ class Bundle:
         config: which models and what shapes; a head is present exactly where its config is.
         fuse: the fuse head, or None.
         translate: the translate head, or None.
-        summary: the summary head, or None; one that expands with the translate head was made with it.
         scorer: of the learnt selection rule, or None.
         codec_bases: of the codecs that the bundle brings, or None.
 
@@ -51,14 +49,12 @@ class Bundle:
         config: BundleConfig,
         fuse: FuseHead | None = None,
         translate: TranslateHead | None = None,
-        summary: SummaryHead | None = None,
         scorer: Scorer | None = None,
         codec_bases: CodecBases | None = None,
     ) -> None:
         for name, wanted, head in (
             ("fuse", config.fuse is not None, fuse),
             ("translate", config.translate is not None, translate),
-            ("summary", config.summary is not None, summary),
             ("scorer", config.selection.rule == "learnt", scorer),
             ("codec_bases", config.codec_bases is not None, codec_bases),
         ):
@@ -67,7 +63,6 @@ class Bundle:
         self.config = config
         self.fuse = fuse
         self.translate = translate
-        self.summary = summary
         self.scorer = scorer
         self.codec_bases = codec_bases
         self._codecs: tuple[Codec, ...] | None = None
@@ -77,11 +72,7 @@ class Bundle:
     @property
     def kinds(self) -> frozenset[SliceKind]:
         """The kinds of slice this bundle can make and take in."""
-        heads = (
-            (SliceKind.SHARED, self.fuse),
-            (SliceKind.EXCERPT, self.translate),
-            (SliceKind.SUMMARY, self.summary),
-        )
+        heads = ((SliceKind.SHARED, self.fuse), (SliceKind.EXCERPT, self.translate))
         return frozenset(kind for kind, head in heads if head is not None)
 
     def require_fuse(self) -> FuseHead:
@@ -104,28 +95,6 @@ class Bundle:
             raise Unsupported("this bundle has no translate head: it makes no excerpts")
         return self.translate
 
-    def require_summary(self) -> SummaryHead:
-        """The summary head.
-
-        Raises:
-            Unsupported: the bundle has none, so it makes no summaries.
-        """
-        if self.summary is None:
-            raise Unsupported("this bundle has no summary head: it makes no summaries")
-        return self.summary
-
-    def code_head(self, kind: SliceKind) -> TranslateHead | SummaryHead:
-        """The head whose codes a slice of this kind carries, and which expands them.
-
-        Raises:
-            Unsupported: the bundle has none, or slices of this kind carry no codes.
-        """
-        if kind is SliceKind.EXCERPT:
-            return self.require_translate()
-        if kind is SliceKind.SUMMARY:
-            return self.require_summary()
-        raise Unsupported(f"slices of kind {kind} carry no codes")
-
     def codecs(self) -> tuple[Codec, ...]:
         """The codecs that this bundle brings, beside those that every bundle can use; made once.
 
@@ -142,7 +111,7 @@ class Bundle:
     def with_codec_bases(self, config: CodecBasesConfig | None) -> Bundle:
         """The same heads, to be stored as they were, with bases of this shape still to be written; None: without."""
         whole = replace(self.config, codec_bases=config)
-        heads = self.fuse, self.translate, self.summary, self.scorer
+        heads = self.fuse, self.translate, self.scorer
         bundle = Bundle(whole, *heads, whole.new_codec_bases())
         bundle._dtypes = dict(self._dtypes)
         return bundle
@@ -150,15 +119,11 @@ class Bundle:
     def prefix_kv(self, kind: SliceKind | None) -> Tensor | None:
         """The learnt Receiver prefix put before a slice of this kind: (positions, receiver width), keys re-based.
 
-        None for a shared slice, and where the bundle has none. A receiver-only answer (kind None) has that of
-        excerpts, where there are both.
+        None for a shared slice, and where the bundle has none. A receiver-only answer (kind None) has that of excerpts.
         """
-        if kind is SliceKind.SHARED:
+        if kind is SliceKind.SHARED or self.translate is None:
             return None
-        head: TranslateHead | SummaryHead | None = self.translate or self.summary
-        if kind is SliceKind.SUMMARY:
-            head = self.require_summary()
-        return None if head is None else head.prefix_kv()
+        return self.translate.prefix_kv()
 
     def to(self, device: torch.device | str) -> Bundle:
         """Move the heads to a device; returns this bundle."""
@@ -244,7 +209,6 @@ class Bundle:
         heads: dict[str, nn.Module | None] = {
             "fuse": self.fuse,
             "translate": self.translate,
-            "summary": self.summary,
             "scorer": self.scorer,
             "codec_bases": self.codec_bases,
         }
@@ -265,9 +229,8 @@ class Bundle:
 
 
 def _untrained(config: BundleConfig) -> Bundle:
-    translate = config.new_translate()
-    summary, scorer = config.new_summary(translate), config.new_scorer()
-    return Bundle(config, config.new_fuse(), translate, summary, scorer, config.new_codec_bases())
+    translate, scorer = config.new_translate(), config.new_scorer()
+    return Bundle(config, config.new_fuse(), translate, scorer, config.new_codec_bases())
 
 
 def _read_config(path: Path) -> str:

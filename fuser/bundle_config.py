@@ -16,7 +16,6 @@ from fuser.geometry import Geometry
 from fuser.prompt import PromptStyle
 from fuser.scorer import Scorer
 from fuser.select import SelectionConfig
-from fuser.summary import SummaryConfig, SummaryHead
 from fuser.translate import TranslateConfig, TranslateHead
 from kvwire.identity import ModelRef
 from kvwire.segment import SegmentKind
@@ -41,7 +40,6 @@ class BundleConfig:
     translate: TranslateConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     format: Literal[1] = 1
-    summary: SummaryConfig | None = field(default=None, metadata=LATER)
     codec_bases: CodecBasesConfig | None = field(default=None, metadata=LATER)
     abstain: str = field(default="", metadata=LATER)
 
@@ -61,16 +59,6 @@ class BundleConfig:
         if self.translate is None:
             return None
         return TranslateHead(self.translate, self.sharer_geometry, self.receiver_geometry)
-
-    def new_summary(self, translate: TranslateHead | None) -> SummaryHead | None:
-        """An untrained summary head of the configured shape, which may expand with the given translate head.
-
-        Raises:
-            ValueError: it should, and the translate head is missing or of another code.
-        """
-        if self.summary is None:
-            return None
-        return SummaryHead(self.summary, self.sharer_geometry, self.receiver_geometry, translate)
 
     def new_scorer(self) -> Scorer | None:
         """An untrained scorer, where the selection rule is learnt."""
@@ -99,10 +87,10 @@ class BundleConfig:
         """Of a position in a segment of this kind and layer."""
         if not kind.is_code:
             return self.sharer_geometry.layer_width
-        fed = [] if not isinstance(self.fuse, CompactConfig) else [at for at, _ in self.fuse.layer_map.mapped]
-        if not isinstance(self.fuse, CompactConfig) or layer not in fed:
+        fuse = self.fuse
+        if not isinstance(fuse, CompactConfig) or layer not in (at for at, _ in fuse.layer_map.mapped):
             raise ValueError(f"codec_bases: no source half of kind {kind} for layer {layer}")
-        return self.fuse.widths[fed.index(layer)]
+        return fuse.rank
 
     def to_json(self) -> str:
         """The canonical text: sorted keys, two spaces, non-ASCII kept, a newline at the end."""

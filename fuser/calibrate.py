@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -20,12 +19,11 @@ from fuser.models.load import model_ref, resolve
 from fuser.scatter import Scatter, shared_out
 from fuser.slice_specs import HALVES, slice_specs, source_of
 from fuser.train.cache import FeatureCache
-from fuser.train.cached import Asked, Cached, CachedPrompt
+from fuser.train.cached import Cached, CachedPrompt
 from fuser.train.config import TrainConfig
 from fuser.train.excerpt import Example, Excerpts, examples_of
 from fuser.train.initial import check_scorer
 from fuser.train.prepare import open_cache, scorer_of
-from fuser.train.regress import of_layers
 from fuser.translate import split_kv
 from kvwire.codec import Basis
 from kvwire.codec.transform import Place
@@ -54,10 +52,9 @@ def calibrated(
     """The same heads with bases; those that the bundle had are replaced.
 
     Args:
-        documents: of the training split: what calibration has seen must not be measured on. With the rows of their
-            questions, where the bundle has a summary head.
+        documents: of the training split: what calibration has seen must not be measured on.
         prompts: likewise.
-        positions: that are read, of shared slices and of the codes of each head.
+        positions: that are read, of shared slices and of codes.
         code_dims: leading numbers of ordered codes that plans will ask for, and so get a basis of their own.
         seed: which items are read first.
 
@@ -112,10 +109,6 @@ def calibrated_for(
                 f"{name}: the bundle has {wanted}, the run {found}; its cache is of something else"
             )
     check_scorer(bundle, scorer_of(config), "the bundle")
-    if bundle.summary is not None and config.summary is None:
-        raise ValueError(
-            "the bundle has a summary head, and the run caches no questions: give it a [summary]"
-        )
     cache, sources = open_cache(config)
     count = sum(isinstance(item, Item) for item in sources.train)
     documents, prompts = cache.documents[:count], cache.prompts[: len(sources.train) - count]
@@ -169,53 +162,6 @@ def segment_numbers(head: FuseHead, kind: SegmentKind, layer: int, kv: Tensor) -
     return head.source_half(layer, halves, read[:, None])[0, 0]
 
 
-@dataclass(frozen=True)
-class _Coder:
-    """A head that makes codes: of an example, (positions, width); and what one code is expanded to, standardised."""
-
-    width: int
-    ordered: bool
-    device: torch.device
-    encode: Callable[[Example], Tensor]
-    expand: Callable[[Tensor], Tensor]
-
-
-def _coders(bundle: Bundle, cache: FeatureCache) -> list[_Coder]:
-    coders: list[_Coder] = []
-    if (translate := bundle.translate) is not None:
-        excerpts, device = Excerpts(cache, bundle.config.selection, translate), translate.output_scale.device
-        ordered = translate.config.maps == "joint"
-        coders.append(
-            _Coder(
-                translate.code_dim,
-                ordered,
-                device,
-                lambda example: translate.encode(excerpts.features([example]).to(device))[0],
-                translate.in_units,
-            )
-        )
-    if (summary := bundle.summary) is not None:
-        expansion = summary.expansion or translate
-        assert expansion is not None
-        place = expansion.output_scale.device
-
-        def features(part: Cached | Asked) -> Tensor:
-            rows = torch.arange(part.start, part.start + part.count)
-            raw = cache.take(rows) / cache.scale + cache.mean
-            return of_layers(raw[None], summary).to(place)
-
-        coders.append(
-            _Coder(
-                summary.config.code_dim,
-                False,
-                place,
-                lambda example: summary.encode(features(example[0]), features(example[1]))[0],
-                expansion.in_units,
-            )
-        )
-    return coders
-
-
 def _codes(
     bundle: Bundle,
     cache: FeatureCache,
@@ -224,34 +170,28 @@ def _codes(
     code_dims: Sequence[int],
     progress: Progress,
 ) -> dict[Place, Basis]:
-    """Of every width of code; of one whose numbers come in an order, of its leading halves and `code_dims` too.
+    """Of whole codes, of their leading halves, and of `code_dims`."""
+    head = bundle.translate
+    if head is None:
+        return {}
+    excerpts, device = Excerpts(cache, bundle.config.selection, head), head.output_scale.device
+    scatter = Scatter.empty(head.code_dim)
 
-    Two heads of one width share a basis: a segment does not say whose it is.
-    """
-    scatters: dict[int, Scatter] = {}
-    metrics: dict[int, Tensor] = {}
-    bases: dict[Place, Basis] = {}
-    coders = _coders(bundle, cache)
-    for coder in coders:
-        scatter = scatters.setdefault(coder.width, Scatter.empty(coder.width))
+    def read(example: Example) -> int:
+        codes = head.encode(excerpts.features([example]).to(device))[0]
+        scatter.add(codes)
+        return len(codes)
 
-        def read(example: Example, coder: _Coder = coder, scatter: Scatter = scatter) -> int:
-            codes = coder.encode(example)
-            scatter.add(codes)
-            return len(codes)
-
-        _until(positions, examples, read, progress, "codes")
-    for coder in coders:
-        mean = scatters[coder.width].mean.float().to(coder.device)
-        jacobian = jacfwd(coder.expand)(mean).double().cpu()
-        metrics[coder.width] = metrics.get(coder.width, 0) + jacobian.T @ jacobian
-    for coder in coders:
-        halves = [coder.width >> by for by in range(1, 32) if coder.width >> by >= _NARROWEST]
-        leading = {*halves, *(dim for dim in code_dims if dim < coder.width)} - set(scatters)
-        for width in (coder.width, *(sorted(leading) if coder.ordered else ())):
-            cost = metrics[coder.width][:width, :width]
-            bases[SegmentKind.CODE, -1, width] = scatters[coder.width].basis(width, cost)
-    return bases
+    _until(positions, examples, read, progress, "codes")
+    jacobian = jacfwd(head.in_units)(scatter.mean.float().to(device)).double().cpu()
+    metric = jacobian.T @ jacobian
+    halves = (head.code_dim >> by for by in range(1, 32))
+    widths = {head.code_dim, *(dim for dim in halves if dim >= _NARROWEST)}
+    widths |= {dim for dim in code_dims if dim < head.code_dim}
+    return {
+        (SegmentKind.CODE, -1, width): scatter.basis(width, metric[:width, :width])
+        for width in sorted(widths)
+    }
 
 
 def _until(

@@ -27,10 +27,9 @@ class Cut:
 
     specs: segments in sending order. spans: (section, character start, character end) of each shared position, start
     and end within the section's text. tail: template positions after the last shared section. exported: positions that
-    are cut (shared), may be chosen (excerpt), or are read (summary): in the latter two the document's. asking: excerpt:
-    the positions that ask; summary: what is read besides the document, the shared sections and the template after
-    them. prefix: how many positions, up to the last document's end, are prefilled for themselves: what they hold does
-    not depend on what comes after, so it serves the next question too. 0 where there is no document.
+    are cut (shared), or may be chosen (excerpt: the document's). prefix: how many positions, up to the last document's
+    end, are prefilled for themselves: what they hold does not depend on what comes after, so it serves the next
+    question too. 0 where there is no document.
     """
 
     kind: SliceKind
@@ -39,7 +38,6 @@ class Cut:
     tail: int
     tokens: Tokens
     exported: Tensor
-    asking: Tensor
     prefix: int = 0
 
     @property
@@ -63,7 +61,7 @@ def cut_shared(
     specs = slice_specs(bundle, SliceKind.SHARED, plan, len(shared.at), dtype)
     named = tuple((section, low, high) for section, low, high in shared.spans.tolist())
     prefix = _prefix(_within(sections, tokens, spans, Role.DOCUMENT, Visibility.CLOUD), tokens)
-    return Cut(SliceKind.SHARED, specs, named, shared.tail, tokens, shared.at, shared.at[:0], prefix)
+    return Cut(SliceKind.SHARED, specs, named, shared.tail, tokens, shared.at, prefix)
 
 
 def cut_excerpt(
@@ -75,41 +73,17 @@ def cut_excerpt(
         Unsupported: the bundle has no translate head, or none for this plan.
         InvalidRequest: no section is a cloud document, or the plan asks for numbers that there are not.
     """
-    selection = bundle.config.selection
-    document = _document(sections, tokens, spans)
-    question = _within(sections, tokens, spans, Role.QUESTION, Visibility.SHARED)
-    count = min(max_positions, most_positions(bundle, SliceKind.EXCERPT, plan), len(document))
-    asking = selection.asking(len(tokens.ids), document, question)
+    if not any(s.visibility is Visibility.CLOUD and s.role is Role.DOCUMENT for s in sections):
+        raise InvalidRequest("an excerpt needs a cloud document")
+    document = _within(sections, tokens, spans, Role.DOCUMENT, Visibility.CLOUD)
+    count = min(max_positions, most_positions(bundle, plan), len(document))
     specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
-    prefix = min(_prefix(document, tokens), int(asking[0]))  # who asks comes after it
-    return Cut(SliceKind.EXCERPT, specs, (), 0, tokens, document, asking, prefix)
-
-
-def cut_summary(
-    sections: Sequence[Section], tokens: Tokens, spans: Spans, bundle: Bundle, plan: Plan, max_positions: int
-) -> Cut:
-    """Codes of the learnt positions that read document and question.
-
-    Raises:
-        Unsupported: the bundle has no summary head, or none for this plan.
-        InvalidRequest: no section is a cloud document, or none is shared.
-    """
-    most = most_positions(bundle, SliceKind.SUMMARY, plan)
-    document = _document(sections, tokens, spans)
-    question = shared_positions(tokens.offsets, sections, spans).at
-    question = question[~torch.isin(question, document)]  # a token over a section's edge is read once
-    specs = slice_specs(bundle, SliceKind.SUMMARY, plan, min(max_positions, most), "float32")
-    return Cut(SliceKind.SUMMARY, specs, (), 0, tokens, document, question, _prefix(document, tokens))
+    return Cut(SliceKind.EXCERPT, specs, (), 0, tokens, document, _prefix(document, tokens))
 
 
 def _prefix(document: Tensor, tokens: Tokens) -> int:
+    """At least the last token comes after it: it chooses the excerpt."""
     return min(int(document[-1]) + 1, len(tokens.ids) - 1) if len(document) else 0
-
-
-def _document(sections: Sequence[Section], tokens: Tokens, spans: Spans) -> Tensor:
-    if not any(s.visibility is Visibility.CLOUD and s.role is Role.DOCUMENT for s in sections):
-        raise InvalidRequest("an excerpt or a summary needs a cloud document")
-    return _within(sections, tokens, spans, Role.DOCUMENT, Visibility.CLOUD)
 
 
 def _within(

@@ -21,16 +21,13 @@ class FuseHead(nn.Module, ABC):
     In evaluation mode a gate is open or closed, and a closed one is an exact identity that computes nothing;
     in training mode it is sampled, so every mapped layer takes part.
 
-    Keys are re-based (carry no position) on both sides unless `rotated_keys`. A `joint` head reads the
-    Sharer's K and V together: a layer with one open gate needs both.
+    Keys are re-based (carry no position) on both sides unless `rotated_keys`.
     """
 
-    def __init__(
-        self, layer_map: LayerMap, rotated_keys: bool, joint: bool, sharer: Geometry, receiver: Geometry
-    ) -> None:
+    def __init__(self, layer_map: LayerMap, rotated_keys: bool, sharer: Geometry, receiver: Geometry) -> None:
         super().__init__()
         check_layers(layer_map, sharer, receiver)
-        self.layer_map, self.rotated_keys, self.joint = layer_map, rotated_keys, joint
+        self.layer_map, self.rotated_keys = layer_map, rotated_keys
         self.sharer, self.receiver = sharer, receiver
         self.fed = tuple(layer for layer, _ in layer_map.mapped)  # Receiver layers, lowest first
         self.row = {layer: row for row, layer in enumerate(self.fed)}
@@ -45,7 +42,7 @@ class FuseHead(nn.Module, ABC):
 
         Args:
             layers: fed Receiver layers.
-            halves: range(0, 1) for K, range(1, 2) for V, range(2) for both; a joint head always gets both.
+            halves: range(0, 1) for K, range(1, 2) for V, range(2) for both.
             sharer: (halves, layers, batch, sharer kv heads, positions, sharer head_dim).
             receiver: (halves, layers, batch, receiver kv heads, positions, receiver head_dim).
 
@@ -78,14 +75,10 @@ class FuseHead(nn.Module, ABC):
         layers = range(self.receiver.layers)
         return [self.open_halves(layer) if layer in self.row else (False, False) for layer in layers]
 
-    def read_layers(self) -> list[tuple[bool, bool]]:
-        """Per Receiver layer, whether its open gates read the Sharer's K and V."""
-        return [(any(gates),) * 2 if self.joint else gates for gates in self.open_layers()]
-
     def needed(self) -> list[tuple[SegmentKind, int]]:
         """Segments (K or V, Sharer layer) that open gates read: each once, lowest layer first, K before V."""
         wanted: set[tuple[int, bool]] = set()
-        for reads, source in zip(self.read_layers(), self.layer_map.sources, strict=True):
+        for reads, source in zip(self.open_layers(), self.layer_map.sources, strict=True):
             if source is not None:
                 wanted |= {(source, bool(half)) for half in (KEYS, VALUES) if reads[half]}
         return [(SegmentKind.VALUE if value else SegmentKind.KEY, source) for source, value in sorted(wanted)]
@@ -104,7 +97,7 @@ class FuseHead(nn.Module, ABC):
             layer: Receiver layer.
             sharer_keys: (batch, sharer kv heads, positions, sharer head_dim) of the layer that feeds this
                 one, already gathered to the Receiver's positions. None where no segment came: that half stays
-                the Receiver's own (in a joint head, both halves do).
+                the Receiver's own.
             sharer_values: the same for V.
             receiver_keys: (batch, receiver kv heads, positions, receiver head_dim).
             receiver_values: the same for V.
@@ -115,22 +108,15 @@ class FuseHead(nn.Module, ABC):
         fused = [receiver_keys, receiver_values]
         if layer not in self.row:
             return receiver_keys, receiver_values
-        came = [sharer_keys, sharer_values]
         gates = (True, True) if self.training else self.open_halves(layer)
-        steps = [range(2)] if self.joint else [range(KEYS, 1), range(VALUES, 2)]
-        for halves in steps:
-            theirs = [half for half in came[halves.start : halves.stop] if half is not None]
-            if len(theirs) < len(halves) or not any(gates[half] for half in halves):
+        for half, theirs in ((KEYS, sharer_keys), (VALUES, sharer_values)):
+            if theirs is None or not gates[half]:
                 continue
-            ours = fused[halves.start : halves.stop]
-            for half in halves:
-                check_half("receiver", fused[half], self.receiver.kv_heads, self.receiver.head_dim)
-            for one, other in zip(theirs, ours, strict=True):
-                check_half("sharer", one, self.sharer.kv_heads, self.sharer.head_dim, like=other)
-            moved = self.changes([layer], halves, torch.stack(theirs)[:, None], torch.stack(ours)[:, None])
-            for half, change in zip(halves, moved[:, 0], strict=True):
-                if gates[half]:
-                    fused[half] = (fused[half] + change).to(fused[half].dtype)
+            ours = fused[half]
+            check_half("receiver", ours, self.receiver.kv_heads, self.receiver.head_dim)
+            check_half("sharer", theirs, self.sharer.kv_heads, self.sharer.head_dim, like=ours)
+            change = self.changes([layer], range(half, half + 1), theirs[None, None], ours[None, None])[0, 0]
+            fused[half] = (ours + change).to(ours.dtype)
         return fused[KEYS], fused[VALUES]
 
     def fuse_layers(

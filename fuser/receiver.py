@@ -1,6 +1,6 @@
 """The Receiver: prefill what it may hold, take a slice in, generate.
 
-A shared slice is fused with the Receiver's own KV layer by layer, as its segments arrive. An excerpt or a summary is
+A shared slice is fused with the Receiver's own KV layer by layer, as its segments arrive. An excerpt is
 expanded to extra positions that stand where the withheld document would, and the question is prefilled on top of them.
 """
 
@@ -90,7 +90,7 @@ class Draft:
         """Run the Receiver over what can be run before the slice is there.
 
         Args:
-            kind: SHARED runs all but the prompt's last token. EXCERPT, SUMMARY and None (receiver-only) run up to
+            kind: SHARED runs all but the prompt's last token. EXCERPT and None (receiver-only) run up to
                 where the document stands or would stand, and put the bundle's learnt prefix there, if it has one.
 
         Raises:
@@ -132,7 +132,7 @@ class Draft:
             self._targets, self._gather = self._alignment(header, plan)
             self._waiting = self._awaited({(spec.kind, spec.layer) for spec in header.specs})
         else:
-            self._head = self._receiver.bundle.code_head(header.kind)
+            self._head = self._receiver.bundle.require_translate()
             taken = header.positions * self._head.receiver_positions
             self._check_window(self.cache.get_seq_length() - self._done + taken)
 
@@ -185,7 +185,7 @@ class Draft:
         """For each Receiver layer that is to be fused, the announced segments that it reads."""
         head = self._receiver.bundle.require_fuse()
         awaited: dict[int, list[tuple[SegmentKind, int]]] = {}
-        for layer, reads in enumerate(head.read_layers()):
+        for layer, reads in enumerate(head.open_layers()):
             if any(reads):
                 source = source_of(head, layer)
                 kinds = (SegmentKind.KEY, SegmentKind.VALUE)

@@ -71,15 +71,15 @@ class Moments:
 
 
 def reduced_rank(gram: Tensor, cross: Tensor, penalty: float, rank: int) -> tuple[Tensor, Tensor]:
-    """Minimise the ridge loss over maps features -> rank -> outputs; several maps at once along leading axes.
+    """Minimise the ridge loss over maps features -> rank -> outputs.
 
     Args:
-        gram: (..., features, features), centred; cross: (..., features, outputs), centred.
+        gram: (features, features), centred; cross: (features, outputs), centred.
         penalty: added to the gram's diagonal.
         rank: of the map; what it is over the features or the outputs stays zero.
 
     Returns:
-        squeeze (..., features, rank) and widen (..., outputs, rank), whose columns are orthonormal.
+        squeeze (features, rank) and widen (outputs, rank), whose columns are orthonormal.
     """
     values, vectors = torch.linalg.eigh(gram)
     values = values.clamp(min=0)

@@ -1,7 +1,7 @@
 """The Sharer: prefill a prompt and cut the slice that travels.
 
 `plan` renders and tokenises, so the header is known before any layer is computed; `steps` says what to prefill and
-hands out segments: a shared slice layer after layer while the next one computes, an excerpt or a summary at the end.
+hands out segments: a shared slice layer after layer while the next one computes, an excerpt at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle import Bundle
-from fuser.cut import Cut, Spans, cut_excerpt, cut_shared, cut_summary
+from fuser.cut import Cut, Spans, cut_excerpt, cut_shared
 from fuser.generate import greedy
 from fuser.geometry import Geometry
 from fuser.prefill import Prefill, adopt, prefill_together
@@ -71,7 +71,7 @@ class Sharer:
 
         Args:
             sections: every section with its text; documents already resolved.
-            max_positions: excerpt or summary positions allowed; the plan may want fewer.
+            max_positions: excerpt positions allowed; the plan may want fewer.
             plan: what of the slice to cut; its codec and padding are not ours.
 
         Raises:
@@ -81,9 +81,7 @@ class Sharer:
         tokens, spans = self._prompt(sections)
         if kind is SliceKind.SHARED:
             return cut_shared(sections, tokens, spans, self.bundle, plan, self._dtype)
-        if kind is SliceKind.EXCERPT:
-            return cut_excerpt(sections, tokens, spans, self.bundle, plan, max_positions)
-        return cut_summary(sections, tokens, spans, self.bundle, plan, max_positions)
+        return cut_excerpt(sections, tokens, spans, self.bundle, plan, max_positions)
 
     def run(
         self, cut: Cut, emit: Emit, cancelled: Callable[[], bool] = lambda: False, owner: str = ""
@@ -113,10 +111,8 @@ class Sharer:
         call = _Call(cut, cancelled, owner)
         if cut.kind is SliceKind.SHARED:
             yield from self._shared(call, emit)
-        elif cut.kind is SliceKind.EXCERPT:
-            emit(cut.specs[0], (yield from self._excerpt(call)).cpu())
         else:
-            emit(cut.specs[0], (yield from self._summary(call)).cpu())
+            emit(cut.specs[0], (yield from self._excerpt(call)).cpu())
 
     def positions(self, sections: Sequence[Section]) -> int:
         """How many positions the prompt of these sections has."""
@@ -166,7 +162,7 @@ class Sharer:
         cut, selection = call.cut, self.bundle.config.selection
         head, scorer = self.bundle.require_translate(), self.bundle.scorer
         kept = _Kept(cut.exported.to(self.model.device), head.layers)
-        scores = yield from self._prefill(call, self.geometry.layers - 1, kept.take, cut.asking)
+        scores = yield from self._prefill(call, self.geometry.layers - 1, kept.take, choosing=True)
         assert scores is not None
         with torch.inference_mode():
             if scorer is not None:
@@ -176,23 +172,12 @@ class Sharer:
             codes = head.encode(kept.features(self._rope, among.to(self.model.device)))
             return codes[:, : cut.specs[0].shape[1]]
 
-    def _summary(self, call: _Call) -> Steps[Tensor]:
-        """Codes of the summary's positions, (positions, code_dim) float32."""
-        cut, head = call.cut, self.bundle.require_summary()
-        at = torch.cat((cut.exported, cut.asking))
-        kept = _Kept(at.to(self.model.device), head.layers)
-        yield from self._prefill(call, max(head.layers), kept.take)
-        with torch.inference_mode():
-            features = kept.features(self._rope)[None]
-            document = len(cut.exported)
-            return head.encode(features[:, :document], features[:, document:])[0, : cut.positions]
-
     def _prefill(
         self,
         call: _Call,
         last_layer: int,
         on_layer: Callable[[int, Tensor, Tensor], None],
-        asking: Tensor | None = None,
+        choosing: bool = False,
     ) -> Steps[Tensor | None]:
         """Prefill the prefix, unless it was before, and then the rest on top of it; `on_layer` gets both together.
 
@@ -212,7 +197,7 @@ class Sharer:
             last_layer,
             joined,
             call.cancelled,
-            query_rows=0 if asking is None else asking - prefix,
+            query_rows=int(choosing),
             first_query_layer=self.bundle.config.selection.first_query_layer(self.geometry.layers),
             per_head=self.bundle.scorer is not None,
             past=past,
@@ -262,9 +247,8 @@ class _Kept:
         if layer in self._layers:
             self._found.append((layer, keys[0][:, self.at], values[0][:, self.at]))
 
-    def features(self, rope: Rope, among: Tensor | None = None) -> Tensor:
-        """Features (positions, sharer numbers) of all kept positions, or of those `among` their indices."""
-        picked = slice(None) if among is None else among
+    def features(self, rope: Rope, picked: Tensor) -> Tensor:
+        """Features (positions, sharer numbers) of the kept positions at these indices."""
         at = self.at[picked]
         bare = torch.stack([rope.unrotate(keys[:, picked], at, layer) for layer, keys, _ in self._found])
         return features_of(bare, torch.stack([values[:, picked] for *_, values in self._found]))

@@ -7,20 +7,14 @@ from fuser.compact.head import CompactFuse
 from fuser.fuse import FuseHead
 from fuser.fuse_shapes import KEYS, VALUES
 from kvwire.errors import InvalidRequest, Unsupported
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 
 HALVES = {
     SegmentKind.KEY_CODE: range(KEYS, KEYS + 1),
     SegmentKind.VALUE_CODE: range(VALUES, VALUES + 1),
-    SegmentKind.JOINT_CODE: range(2),
 }
 """Halves of a fuse head that the source half in a segment is of."""
-_NOT_SENT = {
-    Parts.BOTH: (),
-    Parts.KEYS: (SegmentKind.VALUE, SegmentKind.VALUE_CODE),
-    Parts.VALUES: (SegmentKind.KEY, SegmentKind.KEY_CODE),
-}
 
 
 def slice_specs(
@@ -36,44 +30,32 @@ def slice_specs(
 
     Raises:
         Unsupported: the bundle makes no such slices, or its heads do not know what the plan asks for.
-        InvalidRequest: the plan is for another kind of slice, for layers or numbers that there are not, or leaves out
-            all that open gates read.
+        InvalidRequest: the plan is for another kind of slice, or for layers or numbers that there are not.
     """
     plan.check(kind)
     if kind is not SliceKind.SHARED:
-        code_dim = _code_dim(bundle, kind, plan)
+        code_dim = _code_dim(bundle, plan)
         return (SegmentSpec(0, SegmentKind.CODE, -1, (positions, code_dim), "float32"),) if positions else ()
     head = bundle.require_fuse()
-    if head.joint and plan.parts is not Parts.BOTH:
-        raise Unsupported(f"this fuse head reads K and V together: it cannot use {plan.parts} alone")
     _check_layers(head, plan)
     shapes: list[tuple[SegmentKind, int, tuple[int, ...], str]]
     if plan.bottleneck:
         split = split_head(bundle)
         shapes = [
-            (kind, layer, (positions, split.config.widths[split.row[layer]]), "float32")
+            (kind, layer, (positions, split.config.rank), "float32")
             for kind, layer in _source_halves(split)
-            if _sent(plan, kind, source_of(split, layer))
+            if _sent(plan, source_of(split, layer))
         ]
     else:
         sharer = bundle.config.sharer_geometry
         shape = (sharer.kv_heads, positions, sharer.head_dim)
-        shapes = [(kind, layer, shape, dtype) for kind, layer in head.needed() if _sent(plan, kind, layer)]
-    if not shapes and head.needed():
-        raise InvalidRequest("this plan leaves out all that open gates read")
+        shapes = [(kind, layer, shape, dtype) for kind, layer in head.needed() if _sent(plan, layer)]
     return tuple(SegmentSpec(number, *about) for number, about in enumerate(shapes))
 
 
-def most_positions(bundle: Bundle, kind: SliceKind, plan: Plan) -> int:
-    """The most positions that an excerpt or a summary by this plan has, whatever the document.
-
-    Raises:
-        Unsupported: the bundle makes no summaries.
-    """
-    config = bundle.config
-    own = (
-        config.selection.positions if kind is SliceKind.EXCERPT else bundle.require_summary().config.positions
-    )
+def most_positions(bundle: Bundle, plan: Plan) -> int:
+    """The most positions that an excerpt by this plan has, whatever the document."""
+    own = bundle.config.selection.positions
     return min(plan.positions or own, own)
 
 
@@ -106,13 +88,11 @@ def source_of(head: FuseHead, layer: int) -> int:
     return source
 
 
-def _code_dim(bundle: Bundle, kind: SliceKind, plan: Plan) -> int:
+def _code_dim(bundle: Bundle, plan: Plan) -> int:
     """Numbers of a code that travel."""
-    config = bundle.code_head(kind).config
+    config = bundle.require_translate().config
     if not plan.code_dim or plan.code_dim == config.code_dim:
         return config.code_dim
-    if kind is not SliceKind.EXCERPT or bundle.require_translate().config.maps != "joint":
-        raise Unsupported(f"the codes of this bundle's {kind} have no order: they are sent whole")
     if plan.code_dim > config.code_dim:
         raise InvalidRequest(f"code_dim {plan.code_dim}: this bundle's codes have {config.code_dim} numbers")
     return plan.code_dim
@@ -125,19 +105,16 @@ def _check_layers(head: FuseHead, plan: Plan) -> None:
         raise InvalidRequest(f"no open gate reads Sharer layers {unknown}; read are {sorted(read)}")
 
 
-def _sent(plan: Plan, kind: SegmentKind, sharer_layer: int) -> bool:
-    return kind not in _NOT_SENT[plan.parts] and (not plan.layers or sharer_layer in plan.layers)
+def _sent(plan: Plan, sharer_layer: int) -> bool:
+    return not plan.layers or sharer_layer in plan.layers
 
 
 def _source_halves(head: CompactFuse) -> list[tuple[SegmentKind, int]]:
     """(kind, Receiver layer) of every source half that an open gate reads."""
     found = []
     for layer, gates in enumerate(head.open_layers()):
-        if head.joint and any(gates):
-            found.append((SegmentKind.JOINT_CODE, layer))
-        elif not head.joint:
-            kinds = (SegmentKind.KEY_CODE, SegmentKind.VALUE_CODE)
-            found += [(kind, layer) for kind, is_open in zip(kinds, gates, strict=True) if is_open]
+        kinds = (SegmentKind.KEY_CODE, SegmentKind.VALUE_CODE)
+        found += [(kind, layer) for kind, is_open in zip(kinds, gates, strict=True) if is_open]
 
     def order(half: tuple[SegmentKind, int]) -> tuple[int, float]:
         kind, layer = half

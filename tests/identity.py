@@ -15,7 +15,7 @@ Note:
 
 
 def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) -> Path:
-    """Save a bundle whose translate head is an exact identity, layer by layer.
+    """Save a bundle whose translate head is an exact identity.
 
     Its prefix is the model's own KV of `LEAD`, and the Sharer reads the document behind the same text: so an excerpt of
     the whole document is, up to rounding, what the Receiver would have read itself.
@@ -46,17 +46,14 @@ def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) ->
         receiver_geometry=geometry,
         sharer_prompt=PromptStyle(head=style.head + LEAD, wraps=wraps, tail=""),
         receiver_prompt=style,
-        translate=TranslateConfig(
-            code_dim=geometry.width, maps="layer", reach=1, prefix_positions=reading.prefix_positions
-        ),
+        translate=TranslateConfig(code_dim=geometry.width, prefix_positions=reading.prefix_positions),
         selection=SelectionConfig(positions=positions),
     )
     head = config.new_translate()
     assert head is not None
     with torch.no_grad():
         for name in ("squeeze.weight", "widen.weight"):
-            weight = head.get_parameter(name)
-            weight.copy_(torch.eye(weight.shape[1]).expand_as(weight))
+            head.get_parameter(name).copy_(torch.eye(geometry.width))
         head.get_parameter("prefix").copy_(reading.prefix_kv())
     Bundle(config, translate=head).save(directory)
     return directory

@@ -15,7 +15,7 @@ RECEIVER_PROMPT = SHARER_PROMPT | {"head": "<|im_start|>system\nBe brief.<|im_en
 
 
 def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
-    """Save a bundle for the models at the two paths, with a head for each of the three kinds of slice."""
+    """Save a bundle for the models at the two paths, with a head for each kind of slice."""
     import torch
     from transformers import AutoConfig
 
@@ -26,7 +26,6 @@ def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
     from fuser.models.reference import model_ref
     from fuser.prompt import PromptStyle
     from fuser.select import SelectionConfig
-    from fuser.summary import SummaryConfig
     from fuser.translate import TranslateConfig
 
     theirs, ours = (Geometry.of(AutoConfig.from_pretrained(path)) for path in (sharer, receiver))
@@ -38,23 +37,19 @@ def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
         sharer_prompt=PromptStyle.from_dict(SHARER_PROMPT),
         receiver_prompt=PromptStyle.from_dict(RECEIVER_PROMPT),
         fuse=CompactConfig(LayerMap.terminal(ours.layers, theirs.layers), rank=8, inner=12),
-        translate=TranslateConfig(code_dim=24, hidden=8, prefix_positions=2),
+        translate=TranslateConfig(code_dim=24, prefix_positions=2),
         selection=SelectionConfig(positions=12),
-        summary=SummaryConfig(
-            positions=6, code_dim=20, width=24, heads=3, blocks=1, groups=2, prefix_positions=1
-        ),
     )
     generator = torch.Generator().manual_seed(22)
     fuse, translate = config.new_fuse(), config.new_translate()
-    summary = config.new_summary(translate)
-    assert fuse is not None and translate is not None and summary is not None
+    assert fuse is not None and translate is not None
     with torch.no_grad():
-        for head in (fuse, translate, summary):
+        for head in (fuse, translate):
             for parameter in head.parameters():
                 parameter.normal_(0.0, 0.3, generator=generator)
         gates = fuse.get_parameter("gate_logit")
         gates.fill_(1.0)
         gates[-1] = -1.0  # the last layer sends nothing
         gates[-2, 0] = -1.0  # the one before it sends values only
-    Bundle(config, fuse, translate, summary).save(directory)
+    Bundle(config, fuse, translate).save(directory)
     return directory

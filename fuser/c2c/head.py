@@ -96,7 +96,7 @@ class C2CFuse(FuseHead):
     """The public architecture behind the fuse interface; its checkpoints know keys with RoPE applied."""
 
     def __init__(self, config: C2CConfig, sharer: Geometry, receiver: Geometry) -> None:
-        super().__init__(config.layer_map, config.rotated_keys, False, sharer, receiver)
+        super().__init__(config.layer_map, config.rotated_keys, sharer, receiver)
         self.config = config
         self.layers = nn.ModuleDict({str(layer): _Layer(config, sharer, receiver) for layer in self.fed})
 

@@ -1,13 +1,12 @@
 """The compact fuse head: low rank, single precision, all layers' weights stacked.
 
-Per layer and path, with n(.) a fixed per-channel standardisation:
+Per layer and half (K, V), with n(.) a fixed per-channel standardisation:
 
     x = W_s n(sharer) + W_t n(receiver) + b          W_s n(sharer) is the source half
-    h = x + W_2 gelu(s * W_1 rmsnorm(x) + t)         the trunk; s and t where layers share it
+    h = x + W_2 gelu(W_1 rmsnorm(x))                 the trunk
     out = receiver + gate * sigmoid(Q h + e) * (P h + c) * deviation(receiver)
 
-A path is K or V by itself, or in a joint head both together; gates stay one per half. The source half needs
-nothing of the Receiver, so it may be computed where the Sharer's KV is and travel in its place.
+The source half needs nothing of the Receiver, so it may be computed where the Sharer's KV is and travel in its place.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch.nn import functional
 from fuser.compact.config import CompactConfig
 from fuser.compact.weights import CompactWeights, Stack
 from fuser.fuse import FuseHead
-from fuser.fuse_shapes import KEYS, VALUES, flatten_heads, split_heads
+from fuser.fuse_shapes import flatten_heads, split_heads
 from fuser.gate import binary_concrete, temperature_at
 from fuser.geometry import Geometry
 
@@ -32,12 +31,11 @@ class CompactFuse(FuseHead):
     """See the module. Untrained, gates are closed and projections zero: an exact identity on both counts."""
 
     def __init__(self, config: CompactConfig, sharer: Geometry, receiver: Geometry) -> None:
-        super().__init__(config.layer_map, config.rotated_keys, config.joint, sharer, receiver)
+        super().__init__(config.layer_map, config.rotated_keys, sharer, receiver)
         self.config = config
         self.temperature = config.initial_temperature  # of the training gates
         source, target = sharer.layer_width, receiver.layer_width
-        read = 2 if config.joint else 1  # halves a path reads and writes
-        self.weights = CompactWeights(config, read * source, read * target, read * receiver.kv_heads)
+        self.weights = CompactWeights(config, source, target, receiver.kv_heads)
         self.gate_logit = nn.Parameter(torch.zeros(len(self.fed), 2))
         self.source_mean: Tensor
         self.source_scale: Tensor
@@ -70,7 +68,7 @@ class CompactFuse(FuseHead):
 
     def changes(self, layers: Sequence[int], halves: range, sharer: Tensor, receiver: Tensor) -> Tensor:
         rows = [self.row[layer] for layer in layers]
-        stack = self.weights.stack(self._paths(halves), rows)
+        stack = self.weights.stack(halves, rows)
         return self._changes(rows, halves, stack, self._source(rows, halves, stack, sharer), receiver)
 
     def source_half(self, layer: int, halves: range, sharer: Tensor) -> Tensor:
@@ -82,10 +80,10 @@ class CompactFuse(FuseHead):
             sharer: (halves, batch, sharer kv heads, positions, head_dim).
 
         Returns:
-            (paths, batch, positions, the layer's rank) float32: a path for each half, one for both in a joint head.
+            (halves, batch, positions, rank) float32.
         """
         rows = [self.row[layer]]
-        stack = self.weights.stack(self._paths(halves), rows)
+        stack = self.weights.stack(halves, rows)
         return self._source(rows, halves, stack, sharer[:, None])[:, 0]
 
     def fuse_from_half(self, layer: int, halves: range, source_half: Tensor, receiver: Tensor) -> Tensor:
@@ -95,17 +93,17 @@ class CompactFuse(FuseHead):
         `fuse_layer`.
         """
         rows = [self.row[layer]]
-        stack = self.weights.stack(self._paths(halves), rows)
+        stack = self.weights.stack(halves, rows)
         change = self._changes(rows, halves, stack, source_half[:, None], receiver[:, None])
         return (receiver + change[:, 0]).to(receiver.dtype)
 
     def _source(self, rows: list[int], halves: range, stack: Stack, sharer: Tensor) -> Tensor:
-        """(halves, layers, batch, heads, positions, head_dim) -> (paths, layers, batch, positions, rank)."""
+        """(halves, layers, batch, heads, positions, head_dim) -> (halves, layers, batch, positions, rank)."""
         chosen = slice(halves.start, halves.stop), rows
         standard = (flatten_heads(sharer).float() - _wide(self.source_mean[chosen])) / _wide(
             self.source_scale[chosen]
         )
-        return _times(self._as_paths(standard), stack.source.mT)
+        return _times(standard, stack.source.mT)
 
     def _changes(
         self, rows: list[int], halves: range, stack: Stack, source: Tensor, receiver: Tensor
@@ -113,14 +111,12 @@ class CompactFuse(FuseHead):
         chosen = slice(halves.start, halves.stop), rows
         scale = _wide(self.target_scale[chosen])
         standard = (flatten_heads(receiver).float() - _wide(self.target_mean[chosen])) / scale
-        x = source + _times(self._as_paths(standard), stack.target.mT) + stack.bias[:, :, None]
-        mean_square = x.square().sum(-1, keepdim=True) / stack.live[..., None]
+        x = source + _times(standard, stack.target.mT) + stack.bias[:, :, None]
+        mean_square = x.square().sum(-1, keepdim=True) / self.config.rank
         inner = _times(x * torch.rsqrt(mean_square + 1e-6) * stack.norm[:, :, None], stack.up)
-        if stack.inner_scale is not None and stack.inner_shift is not None:
-            inner = inner * stack.inner_scale[:, :, None] + stack.inner_shift[:, :, None]
         h = x + _times(functional.gelu(inner), stack.down.mT)
-        moved = self._as_halves(_times(h, stack.out) + stack.out_bias[:, :, None]) * scale
-        weights = torch.sigmoid(self._as_halves(_times(h, stack.head) + stack.head_bias[:, :, None]))
+        moved = (_times(h, stack.out) + stack.out_bias[:, :, None]) * scale
+        weights = torch.sigmoid(_times(h, stack.head) + stack.head_bias[:, :, None])
         heads = self.receiver.kv_heads
         change = split_heads(weights, heads) * split_heads(moved, heads)
         logits = self.gate_logit[rows].T[halves.start : halves.stop, :, None, None, None, None]
@@ -129,17 +125,6 @@ class CompactFuse(FuseHead):
         one_a_prompt = logits.expand(-1, -1, receiver.shape[2], 1, 1, 1)
         return binary_concrete(one_a_prompt, self.temperature) * change
 
-    def _paths(self, halves: range) -> range:
-        return range(1) if self.joint else halves
-
-    def _as_paths(self, flat: Tensor) -> Tensor:
-        """(halves, ..., width) -> (paths, ..., what a path reads): in a joint head K, then V, on one axis."""
-        return torch.cat((flat[KEYS], flat[VALUES]), -1)[None] if self.joint else flat
-
-    def _as_halves(self, flat: Tensor) -> Tensor:
-        """Inverse of `_as_paths`."""
-        return torch.stack(flat[0].chunk(2, -1)) if self.joint else flat
-
 
 def _wide(stacked: Tensor) -> Tensor:
     """(halves, layers, width) -> (halves, layers, 1, 1, width)."""
@@ -147,6 +132,6 @@ def _wide(stacked: Tensor) -> Tensor:
 
 
 def _times(x: Tensor, weight: Tensor) -> Tensor:
-    """(paths, layers, batch, positions, in) by (paths, layers, in, out): one matmul for all."""
+    """(halves, layers, batch, positions, in) by (halves, layers, in, out): one matmul for all."""
     out: Tensor = (x.flatten(2, 3) @ weight).unflatten(2, x.shape[2:4])
     return out

@@ -15,13 +15,13 @@ class EvaluateConfig:
     """What an evaluation is told.
 
     data: `records:<split>`, a JSON-lines file or `hf:NAME` (`fuser.data.load`). limit: questions at most. rows: None
-    runs all that can be run. calibration: training questions, for rows that are fitted or shown examples. identical: a
-    bundle whose Sharer is the Receiver's own model. lora: folder of an adapter. work: where answers and what the Sharer
+    runs all that can be run. calibration: training questions with choices, for rows that are fitted or shown examples.
+    bundle whose Sharer is the Receiver's own model. work: where answers and what the Sharer
     reads are kept. sharer, receiver: names or folders, where the bundle's own names are not enough. dtype: what both
     models compute in.
 
-    plans: how slices are sent; none is `raw` and whole. Of documents alone: positions, pool: how excerpts are chosen,
-    every number of positions with every plan (`fuser.evaluate.dial`); none is the bundle's own way. cases: what the
+    plans: how slices are sent; none is `raw` and whole. Of documents alone: positions: of an excerpt, every number with
+    every plan (`fuser.evaluate.plans`); none is what the plans say. cases: what the
     questions are asked over (`fuser.data.cases`); none is `plain`.
     """
 
@@ -33,7 +33,6 @@ class EvaluateConfig:
     rows: tuple[str, ...] | None = None
     calibration: str | None = None
     identical: Path | None = None
-    lora: Path | None = None
     batch: int = 16
     max_document_chars: int = 4000
     work: Path | None = None
@@ -41,6 +40,5 @@ class EvaluateConfig:
     receiver: str | None = None
     dtype: Dtype = "float32"
     positions: tuple[int, ...] = ()
-    pool: int = 0
     plans: tuple[Plan, ...] = ()
     cases: tuple[str, ...] = ()

@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fuser.evaluate.dial import Dial, plan_name
 from fuser.evaluate.interval import Interval
+from fuser.evaluate.plans import selected_by
 from fuser.evaluate.plot import check
 from fuser.evaluate.report import CEILINGS, gap
-from fuser.evaluate.rows import DOCUMENT_ROWS, SELECTED, SENT, SUMMARIES, counterpart
+from fuser.evaluate.rows import DOCUMENT_ROWS, SELECTED, SENT, Row
 from fuser.select import SelectionConfig
+from kvwire.plan import Plan
 
-_SENT = (*SENT, *SUMMARIES)
-_LEVELS = ("receiver", "text", "sharer")  # rows without a dial, shown as lines across
+_LEVELS = ("receiver", "text", "sharer")  # rows without a plan, shown as lines across
 
 _SHARES = {f"gap to {ceiling} closed": ceiling for ceiling in CEILINGS}
 
 
-def curve(table: Mapping[str, Any], selection: SelectionConfig, dials: Sequence[Dial]) -> dict[str, Any]:
-    """A point for each dial, under the name `curve`; nothing where there is one dial alone.
+def curve(table: Mapping[str, Any], selection: SelectionConfig, plans: Sequence[Plan]) -> dict[str, Any]:
+    """A point for each plan, under the name `curve`; nothing where there is one plan alone.
 
     Args:
         table: from `summarise`.
-        selection: the bundle's own, which a dial is beside.
+        selection: the bundle's own.
     """
-    if len(dials) < 2:
+    if len(plans) < 2:
         return {}
     rows = {row["row"]: row for row in table["rows"]}
     points: list[dict[str, Any]] = []
-    for dial in dials:
-        fused = f"fused {dial}".rstrip()
-        names = {row: counterpart(fused, row) for row in (*_SENT, *SELECTED)}
+    for plan in plans:
+        fused = Row("fused", plan)
+        names = {kind: fused.beside(kind).name for kind in (*SENT, *SELECTED)}
         wanted = {
-            "transfer": f"transfer: {fused} - {names['mismatched']}",
-            **{share: gap(fused, ceiling) for share, ceiling in _SHARES.items()},
+            "transfer": f"transfer: {fused.name} - {names['mismatched']}",
+            **{share: gap(fused.name, ceiling) for share, ceiling in _SHARES.items()},
         }
-        chosen = dial.select(selection)
         points.append(
             {
-                "dial": str(dial),
-                "positions": chosen.positions,
-                "pool": chosen.pool,
-                "plan": plan_name(dial.plan),
+                "positions": selected_by(plan, selection).positions,
+                "plan": str(replace(plan, positions=0)),
                 "rows": {row: rows[name] for row, name in names.items() if name in rows},
                 "differences": {
                     metric: {short: found[long] for short, long in wanted.items() if long in found}
@@ -56,11 +54,11 @@ def curve(table: Mapping[str, Any], selection: SelectionConfig, dials: Sequence[
 
 
 def curve_markdown(report: Mapping[str, Any]) -> str:
-    """What follows the report's table: a table a metric, a line a dial; empty where there is no curve."""
+    """What follows the report's table: a table a metric, a line a plan; empty where there is no curve."""
     lines = [""]
     points: Sequence[Mapping[str, Any]] = report.get("curve", ())
     for metric in dict.fromkeys(metric for point in points for metric in point["differences"]):
-        rows = [row for row in (*_SENT, *SELECTED) if any(row in point["rows"] for point in points)]
+        rows = [row for row in (*SENT, *SELECTED) if any(row in point["rows"] for point in points)]
         shares = list(dict.fromkeys(name for point in points for name in point["differences"][metric]))
         lines += [
             "",
@@ -131,7 +129,7 @@ def _lines(points: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], list[Ma
     found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for point in points:
         for row in point["rows"]:
-            name = (row, point["plan"]) if row in _SENT else (row,)
+            name = (row, point["plan"]) if row in SENT else (row,)
             line = found.setdefault(name, [])
             if all(point["positions"] != other["positions"] for other in line):
                 line.append(point)

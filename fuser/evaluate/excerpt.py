@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from fuser.bundle import Bundle
@@ -64,11 +63,6 @@ class Excerpts:
     def features(self, indices: Sequence[int]) -> Tensor:
         """Features of excerpts of equal counts, of the layers that the translate head reads, unscaled."""
         return self._chosen.features([self._examples[i] for i in indices])
-
-    def kv(self, indices: Sequence[int]) -> Tensor:
-        """The Sharer's KV at excerpts of equal counts, keys re-based: (questions, positions, sharer width) float32."""
-        chosen = ((self._examples[i][0], self.positions(i)) for i in indices)
-        return torch.stack([self._cache.raw(document, at) for document, at in chosen])
 
     def quote(self, index: int) -> str:
         """The characters of the excerpt's tokens, neighbours joined, gaps as dots: the rival at equal exposure."""

@@ -24,8 +24,8 @@ def unfit(
     """For a document and a question the reason to leave it out, or None.
 
     All rows answer the same questions, so what one row cannot read is left out of all: the Sharer reads document and
-    question, the Receiver too (in the row that is given the text), behind its learnt prefix; in the rows of all
-    positions it has as many for each of the Sharer's as the bundle expands a code to.
+    question, the Receiver too (in the row that is given the text), behind its learnt prefix. A slice may have all of
+    the document's positions; the Receiver then has as many for each of the Sharer's as a code is expanded to.
     """
     pair, each = bundle.config, 1 if bundle.translate is None else bundle.translate.receiver_positions
     prefix = bundle.prefix_kv(None)

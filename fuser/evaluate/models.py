@@ -11,7 +11,6 @@ import torch
 from fuser.geometry import window
 from fuser.models.load import load_config, load_model, load_tokenizer, model_ref, resolve
 from fuser.prefill import adopt
-from fuser.train.lora import load_lora
 from kvwire.identity import ModelRef
 
 Dtype = Literal["float32", "bfloat16"]
@@ -49,10 +48,6 @@ class Model:
         model, _ = load_model(self.path, dtype=getattr(torch, self.dtype))
         adopt(model)
         return model
-
-    def adapted(self, adapter: Path) -> Any:
-        """A model of its own with a LoRA adapter in it."""
-        return load_lora(load_model(self.path, dtype=getattr(torch, self.dtype))[0], adapter)
 
     @cached_property
     def window(self) -> int:

@@ -44,14 +44,6 @@ def file_hash(source: str) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_hash(folder: Path) -> str:
-    """SHA-256 of the names and contents of a folder's files."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        total.update(f"{path.relative_to(folder)}\0{file_hash(str(path))}\n".encode())
-    return total.hexdigest()
-
-
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

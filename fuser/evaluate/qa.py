@@ -49,10 +49,10 @@ class Said:
 
 
 class Asker:
-    """A model, asked in batches of like length.
+    """The Receiver, asked in batches of like length.
 
     Args:
-        model: the Receiver; or the Sharer, over its own KV.
+        model: the Receiver.
         prefix: the bundle's learnt prefix (positions, width), which stands before all else; None where it has none.
         batch: questions at once.
 
@@ -122,10 +122,3 @@ def _runs(order: Sequence[int], counts: Sequence[int], batch: int) -> Iterator[l
         run.append(index)
     if run:
         yield run
-
-
-def examples_text(examples: Sequence[DocumentQuestion], style: PromptStyle) -> str:
-    """Documents with their questions and answers, as the few-shot row has them before its question; may be empty."""
-    before, after = style.wraps.get(str(Role.QUESTION), ("", "\n"))
-    shown = (f"{e.document}{before}{e.question}{after}{style.tail} {e.answers[0]}" for e in examples)
-    return "".join(f"{text}\n\n" for text in shown)

@@ -1,8 +1,4 @@
-"""What the Sharer says about a document as text: its own answer, and the background of the paper's text relay.
-
-answer      the very prompt that the slice is cut from: document and question (the fair relay's first stage)
-background  the chat that arXiv 2510.03215 has the Sharer hold first: which background helps to answer?
-"""
+"""What the Sharer says about a document as text: its answer to the very prompt that a slice is cut from."""
 
 from __future__ import annotations
 
@@ -17,11 +13,10 @@ from transformers import DynamicCache
 from fuser.evaluate.batch import first_line, generate_batch, line_ended
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.generate import stop_tokens
-from fuser.prompt import SHARER_HOLDS, PromptStyle, Rendered, common_prefix, render, tokenise
+from fuser.prompt import SHARER_HOLDS, PromptStyle, common_prefix, render, tokenise
 from kvwire.section import Role, Section, Visibility
 
 ANSWER_TOKENS = 16
-BACKGROUND_TOKENS = 64
 _TOGETHER = 3  # questions over one document from which prefilling it once outweighs smaller batches
 
 
@@ -41,28 +36,11 @@ class SharerTexts:
         for some in _batches(questions, batch):
             began = time.perf_counter()
             prompts = [sharer_prompt(self._tokenizer, self._style, q.document, q.question) for q in some]
-            ids = self._generate(prompts, ANSWER_TOKENS, line=True)
+            ids = self._generate(prompts)
             texts = [first_line(self._tokenizer.decode(i, skip_special_tokens=True)) for i in ids]
             yield _timed(some, texts, began)
 
-    def backgrounds(
-        self, questions: Sequence[DocumentQuestion], batch: int
-    ) -> Iterator[list[tuple[DocumentQuestion, str, float]]]:
-        """(question, the Sharer's background for it, seconds), a batch at a time.
-
-        Raises:
-            ValueError: the Sharer's tokenizer has no chat template.
-        """
-        if not self._tokenizer.chat_template:
-            raise ValueError("the Sharer's tokenizer has no chat template, which this relay is defined by")
-        for some in _batches(questions, batch):
-            began = time.perf_counter()
-            prompts = [tokenise(self._tokenizer, self._chat(q)).ids for q in some]
-            ids = self._generate(prompts, BACKGROUND_TOKENS, line=False)
-            texts = [self._tokenizer.decode(i, skip_special_tokens=True).strip() for i in ids]
-            yield _timed(some, texts, began)
-
-    def _generate(self, prompts: list[Tensor], limit: int, line: bool) -> list[list[int]]:
+    def _generate(self, prompts: list[Tensor]) -> list[list[int]]:
         cache = DynamicCache()
         shared = min(common_prefix(prompts), min(len(ids) for ids in prompts) - 1)  # each has a rest to run
         if shared:
@@ -72,18 +50,8 @@ class SharerTexts:
                 )
             cache.batch_repeat_interleave(len(prompts))
         rest = [ids[shared:] for ids in prompts]
-        ended = {"ended": line_ended(self._tokenizer)} if line else {}
-        return [found.ids for found in generate_batch(self._model, cache, rest, self._stops, limit, **ended)]
-
-    def _chat(self, question: DocumentQuestion) -> Rendered:
-        content = (
-            f"{question.document}\n\nIn one clear sentence, give the background knowledge that matters most "
-            f"for answering this question: {question.question}"
-        ).strip()  # as templates do themselves
-        chat = [{"role": "user", "content": content}]
-        text: str = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        start = text.index(content)
-        return Rendered(text, ((start, start + len(content)),), start)
+        ended = line_ended(self._tokenizer)
+        return [s.ids for s in generate_batch(self._model, cache, rest, self._stops, ANSWER_TOKENS, ended)]
 
 
 def sharer_sections(document: str, question: str) -> tuple[Section, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fuser.evaluate.interval import Interval, difference, gap_closed, mean, wilson
 from fuser.evaluate.prediction import Prediction
-from fuser.evaluate.rows import counterpart
+from fuser.evaluate.rows import Row
 
 _DIFFERENCES = (
     ("fused", "mismatched", "transfer: "),
@@ -21,72 +21,68 @@ _DIFFERENCES = (
     ("fused", "relay-fair", ""),
     ("fused", "excerpt-text", ""),
     ("fused", "identical", ""),
-    ("fused", "lora", ""),
-    ("shared", "shared-mismatched", "transfer: "),
-    ("summary", "summary-mismatched", "transfer: "),
-    ("text", "own-all", "lost by alignment: "),
-    ("own-all", "own", "lost by selection: "),
-    ("own-all", "translated-all", "lost by translation: "),
-    ("own", "fused", "lost by translating what was selected: "),
-    ("translated-all", "fused", "lost by selecting from what is translated: "),
-    ("sharer", "sharer-excerpt", "lost by selection, the Sharer on both sides: "),
+    ("text", "own", "lost by alignment and selection: "),
+    ("own", "fused", "lost by translation: "),
 )
 CEILINGS = ("text", "sharer")
 
 
 def summarise(
     predictions: Iterable[Prediction],
-    labels: Mapping[str, str],
+    rows: Sequence[Row],
     asked: int,
     groups: Mapping[str, str] | None = None,
     parts: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
-    """Rows in the order of `labels`, then differences per metric, then the same for every part; plain JSON values.
+    """The rows that have answers, then differences per metric, then the same for every part; plain JSON values.
 
     A difference is over the questions that all its rows have answered, and says how many those are.
 
     Args:
-        labels: row -> what a table calls it; rows without a label are left out.
+        rows: of the table, in its order; answers of others are only compared with.
         asked: questions of the evaluation; a row with fewer answers is marked as not complete.
         groups: item -> what it shares with others, its document (see `fuser.evaluate.interval`).
         parts: name -> items that are also reported on alone.
     """
     predictions = list(predictions)
-    table = _table(predictions, labels, asked, groups)
+    table = _table(predictions, rows, asked, groups)
     if parts:
         table["parts"] = {
             name: {"questions": len(items)}
-            | _table([p for p in predictions if p.item in items], labels, len(items), groups)
+            | _table([p for p in predictions if p.item in items], rows, len(items), groups)
             for name, items in parts.items()
         }
     return table
 
 
 def _table(
-    predictions: Sequence[Prediction], labels: Mapping[str, str], asked: int, groups: Mapping[str, str] | None
+    predictions: Sequence[Prediction], rows: Sequence[Row], asked: int, groups: Mapping[str, str] | None
 ) -> dict[str, Any]:
     found: dict[str, dict[str, Prediction]] = {}
     for prediction in predictions:
         found.setdefault(prediction.row, {})[prediction.item] = prediction
     numbers = {name: number for number, name in enumerate(dict.fromkeys((groups or {}).values()))}
-    marks = _Marks(found, {item: numbers[name] for item, name in (groups or {}).items()})
-    rows = [_row(row, labels[row], found[row], asked, marks) for row in labels if row in found]
-    metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
-    return {"rows": rows, "differences": {metric: _differences(metric, marks) for metric in metrics}}
+    marks = _Marks(rows, found, {item: numbers[name] for item, name in (groups or {}).items()})
+    shown = [_row(row, found[row.name], asked, marks) for row in rows if row.name in found]
+    metrics = list(dict.fromkeys(metric for row in shown for metric in row["metrics"]))
+    return {"rows": shown, "differences": {metric: _differences(metric, marks) for metric in metrics}}
 
 
 class _Marks:
     """Marks of several rows over the questions that they share."""
 
-    def __init__(self, found: Mapping[str, Mapping[str, Prediction]], numbers: Mapping[str, int]) -> None:
+    def __init__(
+        self, rows: Sequence[Row], found: Mapping[str, Mapping[str, Prediction]], numbers: Mapping[str, int]
+    ) -> None:
+        self._rows = rows
         self._found = found
         self._numbers = numbers
 
     def pairs(self, left: str, right: str) -> Iterator[tuple[str, str]]:
-        """Rows to compare, at each dial that either has been made at."""
-        found = [(row, counterpart(row, right)) for row in self._found if row.split()[0] == left]
-        found += [(counterpart(row, left), row) for row in self._found if row.split()[0] == right]
-        return iter(dict.fromkeys(found))
+        """Names of rows to compare, by each plan that either has been made with."""
+        found = [(row, row.beside(right)) for row in self._rows if row.kind == left]
+        found += [(row.beside(left), row) for row in self._rows if row.kind == right]
+        return iter(dict.fromkeys((one.name, other.name) for one, other in found))
 
     def __call__(self, metric: str, *rows: str) -> tuple[list[Tensor], Tensor | None]:
         """(questions,) marks per row, and each question's group; no marks where a row or the metric is not there."""
@@ -101,19 +97,20 @@ class _Marks:
         return marks, groups
 
 
-def _row(row: str, label: str, found: Mapping[str, Prediction], asked: int, marks: _Marks) -> dict[str, Any]:
+def _row(row: Row, found: Mapping[str, Prediction], asked: int, marks: _Marks) -> dict[str, Any]:
     count = len(found)
     seconds = sum(p.seconds for p in found.values()) / count
     metrics: dict[str, Any] = {}
     for metric in dict.fromkeys(name for p in found.values() for name in p.right):
-        (column,), groups = marks(metric, row)
+        (column,), groups = marks(metric, row.name)
         total = float(column.double().sum())
         binary = bool(((column == 0) | (column == 1)).all()) and metric != "f1"
         interval = wilson(round(total), len(column)) if binary else mean(column, groups)
         metrics[metric] = {"right": round(total, 4), "count": len(column)} | asdict(interval)
     return {
-        "row": row,
-        "label": label,
+        "row": row.name,
+        "kind": row.kind,
+        "label": row.title,
         "questions": count,
         "complete": count == asked,
         "metrics": metrics,
@@ -129,8 +126,8 @@ def _differences(metric: str, marks: _Marks) -> dict[str, Any]:
         for one, other in marks.pairs(left, right):
             columns, groups = marks(metric, one, other)
             if columns:
-                value = asdict(difference(columns[0], columns[1], groups)) | {"count": len(columns[0])}
-                out[f"{about}{one} - {other}"] = value
+                found = asdict(difference(columns[0], columns[1], groups))
+                out[f"{about}{one} - {other}"] = found | {"row": one, "count": len(columns[0])}
     for ceiling in CEILINGS:
         for row, _ in marks.pairs("fused", "receiver"):
             columns, groups = marks(metric, row, "receiver", ceiling)
@@ -138,7 +135,7 @@ def _differences(metric: str, marks: _Marks) -> dict[str, Any]:
                 continue
             closed = gap_closed(columns[0], columns[1], columns[2], groups)
             if not math.isnan(closed.point):
-                out[gap(row, ceiling)] = asdict(closed) | {"count": len(columns[0])}
+                out[gap(row, ceiling)] = asdict(closed) | {"row": row, "count": len(columns[0])}
     return out
 
 

@@ -18,44 +18,43 @@ from fuser.data.document import Item
 from fuser.data.load import RECORDS, Items, load
 from fuser.data.overlap import normalise
 from fuser.evaluate.abstain import abstaining
-from fuser.evaluate.choice.needs import planned
 from fuser.evaluate.choice.table import ChoiceGiven, ChoiceTable
 from fuser.evaluate.config import EvaluateConfig
 from fuser.evaluate.curve import curve
 from fuser.evaluate.deadline import Deadline, OutOfTime
-from fuser.evaluate.dial import Dial, dials
-from fuser.evaluate.documents import SHOTS, DocumentEvaluation
+from fuser.evaluate.documents import DocumentEvaluation
 from fuser.evaluate.fit import unfit, unfit_choice
 from fuser.evaluate.models import Model
 from fuser.evaluate.parts import parts
+from fuser.evaluate.plans import excerpt_plans, shared_plans
 from fuser.evaluate.prediction import PredictionLog
-from fuser.evaluate.provenance import file_hash, folder_hash, machine, versions
+from fuser.evaluate.provenance import file_hash, machine, versions
 from fuser.evaluate.questions import DocumentQuestion, digest, draw, draw_choices
 from fuser.evaluate.report import summarise
-from fuser.evaluate.rows import Extras
+from fuser.evaluate.rows import Extras, Row
 from fuser.models.cache import cache_directory
 from fuser.prompt import tokenise
+from kvwire.plan import Plan
 
-_FORMAT = 3  # of kept answers: raised when the same call would answer differently
 _EVERY_LENGTH = 1 << 40  # the loader drops no document: the draw does, and counts
 
 
 class Table(Protocol):
     """One kind of task, with its rows.
 
-    labels: known rows and what a table calls them. notes: plain JSON values about rows, once they have run.
+    rows: those known. notes: plain JSON values about rows, once they have run.
     """
 
     @property
-    def labels(self) -> Mapping[str, str]: ...
+    def rows(self) -> Sequence[Row]: ...
     @property
     def notes(self) -> Mapping[str, Any]: ...
 
-    def missing(self, row: str) -> str | None:
-        """Why a row cannot be run with what is given; None where it can. Raises ValueError for an unknown row."""
+    def missing(self, kind: str) -> str | None:
+        """Why rows of a kind cannot be run with what is given; None where they can. Unknown ones raise ValueError."""
         ...
 
-    def run(self, rows: Sequence[str], progress: Progress, deadline: Deadline) -> None:
+    def run(self, rows: Sequence[Row], progress: Progress, deadline: Deadline) -> None:
         """Answer what is not answered yet. Raises OutOfTime; answers so far are kept."""
         ...
 
@@ -82,18 +81,18 @@ class Run:
             self._receiver.require(self._identical.config.sharer, "the Sharer of --identical")
             self._receiver.require(self._identical.config.receiver, "the Receiver of --identical")
         self._work = config.work or cache_directory() / "evaluate"
-        self._dials: tuple[Dial, ...] = ()
+        self._plans: tuple[Plan, ...] = ()
         self._left_out: Counter[str] = Counter()
         choices, documents = self._load()
         self.task = "choice" if choices else "document"
         self._groups: dict[str, str] = {}
         self._questions: tuple[DocumentQuestion, ...] = ()
         self._table = self._choices(choices) if choices else self._documents(documents)
-        known = dict.fromkeys(row.split()[0] for row in self._table.labels)  # without their dials
-        reasons = {row: self._table.missing(row) for row in config.rows or known}
-        self.not_run = {row: reason for row, reason in reasons.items() if reason is not None}
+        kinds = config.rows or dict.fromkeys(row.kind for row in self._table.rows)
+        reasons = {kind: self._table.missing(kind) for kind in kinds}
+        self.not_run = {kind: reason for kind, reason in reasons.items() if reason is not None}
         runs = reasons.keys() - self.not_run.keys()
-        self.rows = [row for row in self._table.labels if row.split()[0] in runs]
+        self.rows = [row for row in self._table.rows if row.kind in runs]
 
     def answer(self, progress: Progress, max_minutes: float = math.inf) -> bool:
         """Answer what is not answered yet; returns whether all is done."""
@@ -106,13 +105,12 @@ class Run:
     def report(self, command: Sequence[str] = ()) -> dict[str, Any]:
         """All that is answered so far as plain JSON values; `command` is how it was called."""
         config = self._config
-        labels = {row: self._table.labels[row] for row in self.rows}
         predictions = self._log.predictions
         if UNANSWERABLE in config.cases:
             predictions = abstaining(predictions, self._questions)
         shares = parts(self._questions, self._receiver.tokenizer)
-        table = summarise(predictions, labels, self._count, self._groups, shares)
-        table |= curve(table, self._bundle.config.selection, self._dials)
+        table = summarise(predictions, self.rows, self._count, self._groups, shares)
+        table |= curve(table, self._bundle.config.selection, self._plans)
         done = [row for row in table["rows"] if row["complete"]]
         return {
             "task": self.task,
@@ -149,7 +147,9 @@ class Run:
 
     def _documents(self, items: Sequence[Item]) -> Table:
         settings = self._config
-        self._dials = dials(self._bundle, settings.positions, settings.pool, settings.plans)
+        if settings.calibration is not None:
+            raise ValueError("calibration is for questions with choices: no row over documents is fitted")
+        self._plans = excerpt_plans(self._bundle, settings.positions, settings.plans)
         most = _EVERY_LENGTH if settings.cases else settings.max_document_chars
         fits = unfit(self._bundle, self._sharer, self._receiver, most)
         cases = self._cases(items)
@@ -157,19 +157,7 @@ class Run:
         drawn = draw(items, settings.limit, settings.seed, fits, vary, self._left_out)
         self._count, self._questions = len(drawn.questions), drawn.questions
         self._groups = {question.id: question.own for question in drawn.questions}
-        shown: tuple[DocumentQuestion, ...] = ()
-        if settings.calibration is not None:
-            asked = set(self._groups.values())
-            training = load(settings.calibration, "document")
-            others = [
-                Item(item.source, item.document, item.questions[:1])
-                for item in training
-                if item.document not in asked
-            ]
-            if not others:
-                raise ValueError(f"{settings.calibration} holds no document that is not evaluated too")
-            shown = draw(others, SHOTS, settings.seed).questions
-        self._settle(drawn.digest, [asdict(question) for question in shown])
+        self._settle(drawn.digest, [])
         return DocumentEvaluation(
             self._bundle,
             self._sharer,
@@ -177,9 +165,9 @@ class Run:
             drawn.questions,
             self._log,
             self._read,
-            Extras(shown, self._identical, settings.lora, UNANSWERABLE not in settings.cases),
+            Extras(self._identical, UNANSWERABLE not in settings.cases),
             settings.batch,
-            self._dials,
+            self._plans,
         )
 
     def _cases(self, items: Sequence[Item]) -> Cases | None:
@@ -200,9 +188,9 @@ class Run:
 
     def _choices(self, items: Sequence[ChoiceItem]) -> Table:
         settings = self._config
-        if settings.cases or settings.positions or settings.pool:
-            raise ValueError("cases, positions and pool are for questions over documents")
-        plans = planned(self._bundle, settings.plans)
+        if settings.cases or settings.positions:
+            raise ValueError("cases and positions are for questions over documents")
+        plans = shared_plans(self._bundle, settings.plans)
         fits = unfit_choice(self._bundle, self._sharer, self._receiver, settings.max_document_chars)
         drawn, left_out = draw_choices(items, settings.limit, settings.seed, fits)
         self._left_out.update(left_out)
@@ -217,7 +205,7 @@ class Run:
                 raise ValueError(f"{settings.calibration} holds no question that is not evaluated too")
         examples = [asdict(item) for item in training]
         self._settle(digest([asdict(item) for item in drawn]), [{"seed": settings.seed}, *examples])
-        others = self._identical, settings.lora, settings.batch, settings.seed, plans
+        others = self._identical, settings.batch, settings.seed, plans
         given = ChoiceGiven(drawn, training, *others)
         return ChoiceTable(self._bundle, self._sharer, self._receiver, given, self._log, self._read)
 
@@ -225,12 +213,10 @@ class Run:
         """Name the folder after what decides the answers, and open the log in it."""
         config = self._config
         key = [
-            _FORMAT,
             self._bundle.hash,
             questions,
             digest(training),
             None if self._identical is None else self._identical.hash,
-            None if config.lora is None else folder_hash(config.lora),
         ]
         if config.dtype != "float32":
             key.append(config.dtype)

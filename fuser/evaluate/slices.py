@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from fuser.alignment import read_as
 from fuser.bundle import Bundle
-from fuser.evaluate.dial import registry_of
 from fuser.evaluate.excerpt import Excerpts
+from fuser.evaluate.plans import registry_of
 from fuser.prefill import prefill
 from fuser.prompt import tokenise
 from fuser.slice_specs import slice_specs
@@ -56,19 +56,6 @@ class Translated:
             arrived = torch.stack([self._codec.decode(payload, spec) for payload in payloads])
             whole = functional.pad(arrived, (0, self._head.code_dim - sent))
             return self._head.expand(whole), [len(payload) for payload in payloads]
-
-
-class SharersOwn:
-    """Excerpts as the Sharer read them, for the Sharer itself. Nothing is sent."""
-
-    def __init__(self, excerpts: Excerpts) -> None:
-        self._excerpts = excerpts
-
-    def count(self, index: int) -> int:
-        return self._excerpts.count(index)
-
-    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        return self._excerpts.kv(indices), [0] * len(indices)
 
 
 class ReceiversOwn:

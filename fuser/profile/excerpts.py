@@ -13,9 +13,9 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.evaluate.deadline import Deadline
-from fuser.evaluate.dial import registry_of
 from fuser.evaluate.excerpt import Excerpts
 from fuser.evaluate.models import Model
+from fuser.evaluate.plans import registry_of
 from fuser.evaluate.prediction import Prediction
 from fuser.evaluate.qa import Asker, Before
 from fuser.evaluate.questions import DocumentQuestion

@@ -9,7 +9,7 @@ from itertools import product
 from fuser.bundle import Bundle
 from fuser.compact.head import CompactFuse
 from fuser.slice_specs import layers_by_gate
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 RAW = "raw"
@@ -48,12 +48,9 @@ def grid(bundle: Bundle, kind: SliceKind, codecs: Sequence[str], dials: Dials) -
 
 
 def _excerpts(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Plan]:
-    most, translate = bundle.config.selection.positions, bundle.require_translate().config
-    numbers = translate.code_dim
+    most, numbers = bundle.config.selection.positions, bundle.require_translate().code_dim
     positions = _values("positions", dials.positions, most)
     code_dims = _values("code_dims", dials.code_dims, numbers)
-    if translate.maps != "joint":  # codes without an order are sent whole
-        code_dims = [numbers]
     return [
         Plan(codec=codec, positions=count, code_dim=0 if dim == numbers else dim, padded=dials.padded)
         for codec, count, dim in product(codecs, positions, code_dims)
@@ -67,8 +64,6 @@ def _shared(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Pla
     layers = layers_by_gate(head)
     some = {tuple(sorted(layers[: len(layers) // share])) for share in (2, 4)} - {()}
     turned = [whole, *(replace(whole, layers=few) for few in sorted(some))]
-    if len({kind for kind, _ in head.needed()}) == 2 and not head.joint:
-        turned += [replace(whole, parts=part) for part in (Parts.KEYS, Parts.VALUES)]
     turned += [replace(whole, last=last) for last in dials.last]
     bottlenecks = (False, True) if isinstance(head, CompactFuse) else (False,)
     return [

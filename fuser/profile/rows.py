@@ -10,7 +10,6 @@ from rich.progress import Progress
 
 from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.prediction import Prediction
-from fuser.profile.table import label
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
@@ -31,7 +30,7 @@ class Row:
     def name(self) -> str:
         """In the log and in reports."""
         name = {"receiver": "Receiver alone", "text": "document's text", "quote": "text of the excerpt"}.get(
-            self.source, "" if self.plan is None else label(self.plan)
+            self.source, str(self.plan or "")
         )
         if self.source == "quote" and self.plan is not None:
             name += f", {self.plan.positions} positions"

@@ -21,9 +21,9 @@ from fuser.data.choice import ChoiceItem
 from fuser.data.document import Item
 from fuser.data.load import load
 from fuser.evaluate.deadline import Deadline, OutOfTime
-from fuser.evaluate.dial import registry_of
 from fuser.evaluate.fit import unfit, unfit_choice
 from fuser.evaluate.models import Dtype, Model
+from fuser.evaluate.plans import registry_of
 from fuser.evaluate.prediction import PredictionLog
 from fuser.evaluate.provenance import file_hash, machine, versions
 from fuser.evaluate.questions import digest, draw, draw_choices
@@ -35,10 +35,9 @@ from fuser.profile.rows import Profiled, Row
 from fuser.profile.screen import ScreenLog
 from fuser.profile.shared import SharedProfile
 from fuser.profile.source import check_training
-from fuser.profile.table import BadTable, PlanRow, PlanTable, label
+from fuser.profile.table import BadTable, PlanRow, PlanTable
 from kvwire.plan import Plan
 
-_FORMAT = 2  # of kept answers: raised when the same call would answer differently
 SEED = 7_001
 """Of the questions drawn: not the seed of any training run that ships."""
 
@@ -90,7 +89,7 @@ class ProfileRun:
         registry = registry_of(bundle)
         self.plans = grid(bundle, self._profiled.kind, registry.names(), config.dials)
         codecs = [[codec.name, codec.parameters_hash] for codec in registry.refs()]
-        key = [_FORMAT, bundle.hash, drawn, codecs, config.dtype, config.screened]
+        key = [bundle.hash, drawn, codecs, config.dtype, config.screened]
         self._questions_digest = drawn
         folder = self._work / digest(key)[:16]
         self._screen = ScreenLog(folder / "screen.jsonl")
@@ -165,12 +164,12 @@ class ProfileRun:
         return {
             "complete": self.complete,
             "kind": self._profiled.kind.value,
-            "plans": [to_dict(row) | {"label": label(row.plan)} for row in worth],
+            "plans": [to_dict(row) | {"label": str(row.plan)} for row in worth],
             "rivals": [
                 as_json(answers.rival(row)) for row in rivals if not row.mismatched and answers.complete(row)
             ],
-            "table": [label(row.plan) for row in best(worth)],
-            "screen": [to_dict(one) | {"label": label(one.plan)} for one in screened],
+            "table": [str(row.plan) for row in best(worth)],
+            "screen": [to_dict(one) | {"label": str(one.plan)} for one in screened],
             "grid": len(self.plans),
             "bundle": {"path": str(self._config.bundle), "sha256": self._bundle.hash},
             "command": list(command),

@@ -15,7 +15,7 @@ from fuser.config import BadConfig, from_dict, to_dict
 from fuser.evaluate.interval import Interval
 from fuser.whole_file import whole_file
 from kvwire.errors import InvalidRequest
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 PLANS_FILE = "plans.json"
@@ -116,20 +116,6 @@ class PlanTable:
                 f"{path} was measured with the bundle {table.bundle}, this is {bundle_hash}: profile it again"
             )
         return table
-
-
-def label(plan: Plan) -> str:
-    """A plan in one line; different plans, different lines."""
-    dials = (
-        (plan.positions, f"{plan.positions} positions"),
-        (plan.code_dim, f"{plan.code_dim} numbers"),
-        (plan.layers, f"layers {'+'.join(map(str, plan.layers))}"),
-        (plan.parts is not Parts.BOTH, plan.parts.value),
-        (plan.last, f"last {plan.last}"),
-        (plan.bottleneck, "bottleneck"),
-        (plan.padded, "padded"),
-    )
-    return ", ".join([plan.codec, *(text for given, text in dials if given)])
 
 
 def _refuse(name: str) -> float:

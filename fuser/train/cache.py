@@ -25,7 +25,7 @@ from fuser.models.cache import cache_directory
 from fuser.prompt import PromptStyle
 from fuser.scorer import Scorer
 from fuser.select import SelectionConfig
-from fuser.train.cached import Cached, CachedItem, CachedPrompt, from_row, moved, rows_of
+from fuser.train.cached import Cached, CachedItem, CachedPrompt, from_row, moved
 from fuser.train.sources import AnyItem
 from kvwire.identity import ModelRef
 
@@ -33,7 +33,6 @@ INDEX = "index.jsonl"
 FEATURES = "features.f16"
 STATISTICS = "statistics.safetensors"
 ITEM_SIZE = 2  # bytes of a float16
-_FORMAT = 1
 
 
 class CacheIncomplete(RuntimeError):
@@ -49,8 +48,7 @@ def cache_folder(
     scorer: Scorer | None = None,
 ) -> Path:
     """The cache directory for what this Sharer reads so; `root` is beside the fetched models unless given."""
-    asking = selection.rule if selection.rule == "question" else selection.rows
-    read: list[object] = [_FORMAT, str(sharer), style.to_dict(), selection.first_layer, asking]
+    read: list[object] = [str(sharer), style.to_dict(), selection.first_layer]
     if dtype != "float32":  # what the Sharer computed in
         read.append(dtype)
     if scorer is not None:
@@ -60,12 +58,12 @@ def cache_folder(
     return (Path(root).expanduser() if root else cache_directory() / "training") / name
 
 
-def item_key(item: AnyItem, questions: bool) -> str:
-    """Hash of what is kept of an item; `source` is only its name. `questions`: with features of question positions."""
+def item_key(item: AnyItem) -> str:
+    """Hash of what is kept of an item; `source` is only its name."""
     from fuser.data.document import Item
 
     content: list[object] = (
-        [questions, item.document, [[q.text, q.answers] for q in item.questions]]
+        [item.document, [[q.text, q.answers] for q in item.questions]]
         if isinstance(item, Item)
         else [item.text, item.response]
     )
@@ -77,7 +75,6 @@ class FeatureCache:
 
     Args:
         items: the items wanted, in the order wanted.
-        questions: whether their questions' own features are wanted.
 
     Attributes:
         documents, prompts: the items. mean, scale: (sharer numbers,) float32, `(raw - mean) * scale` is stored.
@@ -86,14 +83,14 @@ class FeatureCache:
         CacheIncomplete: the directory is not a filled cache, or some items are not in it.
     """
 
-    def __init__(self, directory: Path, items: Sequence[AnyItem], questions: bool = False) -> None:
+    def __init__(self, directory: Path, items: Sequence[AnyItem]) -> None:
         if not (directory / STATISTICS).exists():
             raise CacheIncomplete(f"the cache {directory} is empty")
         self.mean, self.scale = read_statistics(directory)
         index = read_index(directory, len(self.mean))
         shape = index.rows, len(self.mean)
         self._features = np.memmap(directory / FEATURES, np.float16, "r", shape=shape) if index.rows else None
-        kept = _picked(index.items, items, questions, directory)
+        kept = _picked(index.items, items, directory)
         self.documents = [item for item in kept if isinstance(item, Cached)]
         self.prompts = [item for item in kept if isinstance(item, CachedPrompt)]
 
@@ -139,7 +136,7 @@ def read_index(directory: Path, width: int) -> Index:
             key, item = row.pop("key"), from_row(row)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
             break
-        end = item.start + rows_of(item)
+        end = item.start + item.count
         if not line.endswith(b"\n") or item.start < rows or end > available:
             break
         items[key] = item
@@ -162,10 +159,8 @@ def read_statistics(directory: Path) -> tuple[Tensor, Tensor]:
         ) from error
 
 
-def _picked(
-    found: dict[str, CachedItem], items: Iterable[AnyItem], questions: bool, directory: Path
-) -> list[CachedItem]:
-    wanted = [(item, item_key(item, questions)) for item in items]
+def _picked(found: dict[str, CachedItem], items: Iterable[AnyItem], directory: Path) -> list[CachedItem]:
+    wanted = [(item, item_key(item)) for item in items]
     missing = sum(key not in found for _, key in wanted)
     if missing:
         raise CacheIncomplete(f"{missing} of {len(wanted)} items are not in the cache {directory}")

@@ -42,7 +42,6 @@ class CacheWriter:
     """Fills a cache directory with one Sharer, one prompt style and one way of reading attention.
 
     Args:
-        questions: whether features of each question's own positions are kept too.
         scorer: of a learnt selection.
     """
 
@@ -53,13 +52,11 @@ class CacheWriter:
         tokenizer: Any,
         style: PromptStyle,
         selection: SelectionConfig,
-        questions: bool = False,
         scorer: Scorer | None = None,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._reading = SharerReading(model, tokenizer, style, selection, questions, scorer)
-        self._questions = questions
+        self._reading = SharerReading(model, tokenizer, style, selection, scorer)
         self._width = Geometry.of(model.config).width
         self._rows: dict[str, int] = {}  # of items by key, once counted
 
@@ -108,7 +105,7 @@ class CacheWriter:
 
     def _todo(self, items: Iterable[AnyItem]) -> dict[str, AnyItem]:
         known = read_index(self.directory, self._width).items
-        keyed = {item_key(item, self._questions): item for item in items}
+        keyed = {item_key(item): item for item in items}
         return {key: item for key, item in keyed.items() if key not in known}
 
     def _size(self, todo: dict[str, AnyItem], progress: Progress) -> CacheSize:

@@ -14,16 +14,11 @@ class Asked:
     """A cached question over a document.
 
     scores: (document positions,) float32, the summed attention rows on the document.
-    start, count: rows of the features of the question's own shared positions in the Sharer's prompt, then of the `tail`
-    template positions after them; no rows where the cache was filled without them.
     """
 
     text: str
     answers: tuple[str, ...]
     scores: Tensor
-    start: int = 0
-    count: int = 0
-    tail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +62,7 @@ def to_row(item: CachedItem) -> dict[str, Any]:
     if isinstance(item, CachedPrompt):
         return row | {"response": item.response, "tail": item.tail, "first": item.first}
     asked = [
-        {"text": q.text, "answers": q.answers, "start": q.start, "count": q.count, "tail": q.tail}
-        | {"scores": [round(score, 5) for score in q.scores.tolist()]}
+        {"text": q.text, "answers": q.answers, "scores": [round(score, 5) for score in q.scores.tolist()]}
         for q in item.questions
     ]
     return row | {"questions": asked}
@@ -81,22 +75,10 @@ def from_row(row: dict[str, Any]) -> CachedItem:
     if "tail" in row:
         own = {name: row[name] for name in ("response", "tail", "first")}
         return CachedPrompt(**shared, **own)
-    asked = tuple(
-        Asked(q["text"], tuple(q["answers"]), torch.tensor(q["scores"]), q["start"], q["count"], q["tail"])
-        for q in row["questions"]
-    )
+    asked = tuple(Asked(q["text"], tuple(q["answers"]), torch.tensor(q["scores"])) for q in row["questions"])
     return Cached(**shared, questions=asked)
 
 
 def moved(item: CachedItem, rows: int, source: str) -> CachedItem:
     """The same item, its features `rows` further on, under the name of a run's source."""
-    item = replace(item, start=item.start + rows, source=source)
-    if isinstance(item, CachedPrompt):
-        return item
-    asked = tuple(replace(q, start=q.start + rows) if q.count else q for q in item.questions)
-    return replace(item, questions=asked)
-
-
-def rows_of(item: CachedItem) -> int:
-    """Rows of features the item takes, its questions' own included."""
-    return item.count + (sum(q.count for q in item.questions) if isinstance(item, Cached) else 0)
+    return replace(item, start=item.start + rows, source=source)

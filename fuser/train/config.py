@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from fuser.c2c.head import C2CConfig
 from fuser.compact.head import CompactConfig
-from fuser.config import LATER, BadConfig, from_dict
+from fuser.config import BadConfig, from_dict
 from fuser.layer_map import LayerMap
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
-from fuser.summary import SummaryConfig
 from fuser.train.dials import DialsConfig
 from fuser.translate import TranslateConfig
 
@@ -40,7 +39,7 @@ class SourceConfig:
     max_document_chars: int = 1200
     validation: bool = False
     task: Literal["document", "shared"] = "document"
-    continuations: int = field(default=0, metadata=LATER)
+    continuations: int = 0
 
     def __post_init__(self) -> None:
         if self.continuations < 0:
@@ -69,9 +68,9 @@ class AnswerConfig:
     gate_learning_rate: float = 1e-2
     warmup: int = 30
     text_share: float = 0.15
-    unanswerable_share: float = field(default=0.0, metadata=LATER)
-    abstain: str = field(default="not stated", metadata=LATER)
-    recite_share: float = field(default=0.0, metadata=LATER)
+    unanswerable_share: float = 0.0
+    abstain: str = "not stated"
+    recite_share: float = 0.0
     evaluate_every: int = 50
     checkpoint_every: int = 25
     validation: int = 96
@@ -106,26 +105,12 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class LoraConfig:
-    """The LoRA baseline on the Receiver, trained in place of the heads on the same items and steps.
-
-    parameters: as many as these, as nearly as a rank allows; 0 takes the parameters of the heads configured beside it.
-    targets: names of the linear layers that are adapted.
-    text: documents are read as text instead of being withheld.
-    """
-
-    parameters: int = 0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    text: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """A run: which pair, which heads, which data, how long.
 
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
-    work: directory of checkpoints and logs. output: directory of the bundle (or of the adapter, with `lora`).
-    init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a joint
+    work: directory of checkpoints and logs. output: directory of the bundle.
+    init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a
         code may be shorter than its, heads that it lacks start as without it, and one without sources stays as it is.
     scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt"; else that of `init`.
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
@@ -147,14 +132,12 @@ class TrainConfig:
     work: str
     output: str
     lead: str = ""
-    init: str = field(default="", metadata=LATER)
+    init: str = ""
     scorer: str = ""
     cache: str = ""
     fuse: Mapping[str, Any] | None = None
     translate: TranslateConfig | None = None
-    summary: SummaryConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
-    lora: LoraConfig | None = None
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     mix: Mapping[str, float] = field(default_factory=dict)
     gate_price: float = 0.0
@@ -167,22 +150,14 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.fuse is None and self.translate is None and self.summary is None:
-            raise ValueError("nothing to train: give [fuse], [translate] or [summary]")
+        if self.fuse is None and self.translate is None:
+            raise ValueError("nothing to train: give [fuse] or [translate]")
         if not self.sources:
             raise ValueError("no data: give at least one [[sources]]")
-        if self.lora is not None and (
-            self.init or self.answer.unanswerable_share or self.answer.recite_share
-        ):
-            raise ValueError(
-                "[lora] is trained in place of the heads: it has no init, unanswerable_share or recite_share"
-            )
         if self.answer.recite_share and self.translate is None:
             raise ValueError("answer.recite_share trains a translate head: give [translate]")
-        if self.answer.unanswerable_share and self.translate is None and self.summary is None:
-            raise ValueError(
-                "answer.unanswerable_share is of questions over documents: give [translate] or [summary]"
-            )
+        if self.answer.unanswerable_share and self.translate is None:
+            raise ValueError("answer.unanswerable_share is of questions over documents: give [translate]")
         of_codes = self.dials.positions, self.dials.code_dims, self.dials.bits, self.dials.codecs
         if self.translate is None and any(of_codes):
             raise ValueError(
@@ -196,14 +171,8 @@ class TrainConfig:
             raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
         if self.dials.last and self.fuse is None:
             raise ValueError("dials.last is of shared slices: give [fuse]")
-        if max(self.dials.summary_positions, default=0) > (self.summary.positions if self.summary else 0):
-            raise ValueError("dials.summary_positions goes beyond summary.positions")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:
             raise ValueError(f"dials.code_dims goes beyond translate.code_dim, {self.translate.code_dim}")
-        if self.dials.code_dims and self.translate is not None and self.translate.maps != "joint":
-            raise ValueError(
-                'dials.code_dims needs translate.maps = "joint": only its numbers come in an order'
-            )
         for name in ("gate_price", "ridge"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} must be a number and not negative, got {value}")

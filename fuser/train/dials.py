@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-
-from fuser.config import LATER
 
 _T = TypeVar("_T")
 
@@ -17,25 +15,24 @@ _T = TypeVar("_T")
 class DialsConfig:
     """What plans may choose of a slice, each drawn anew at every step, so that one head serves all of them.
 
-    All but the last two are of excerpts; summaries and shared slices get the noise of `noise.bits`.
+    All but the last are of excerpts; shared slices get the noise of `noise.bits`.
 
     positions: in an excerpt; none given takes the selection's. code_dims: leading numbers of a code that are kept, so
     that the first carry most; none given keeps all. bits: of the codec whose noise the codes get, 0 for none; none
     given takes `noise.bits`. codecs: in place of bits, names of codecs through which the codes go, `raw` for as they
-    are; `transform` ones are those of the bundle in `init`. summary_positions: of a summary, the first ones. last: of a
-    shared slice, the last positions that are exported, 0 for all of them.
+    are; `transform` ones are those of the bundle in `init`. last: of a shared slice, the last positions that are
+    exported, 0 for all of them.
     """
 
     positions: tuple[int, ...] = ()
     code_dims: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
-    codecs: tuple[str, ...] = field(default=(), metadata=LATER)
-    summary_positions: tuple[int, ...] = field(default=(), metadata=LATER)
-    last: tuple[int, ...] = field(default=(), metadata=LATER)
+    codecs: tuple[str, ...] = ()
+    last: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if min((1, *self.positions, *self.code_dims, *self.summary_positions)) < 1:
-            raise ValueError("dials.positions, dials.code_dims and dials.summary_positions start at 1")
+        if min((1, *self.positions, *self.code_dims)) < 1:
+            raise ValueError("dials.positions and dials.code_dims start at 1")
         if min(self.last, default=0) < 0:
             raise ValueError("dials.last are 0 (all positions) or more")
         if any(bits != 0 and not 2 <= bits <= 16 for bits in self.bits):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from fuser.train.answer import Row
 from fuser.train.batch import ExampleBatch
 from fuser.train.dials import drawn
 from fuser.train.excerpt import Example, Excerpts
-from fuser.train.explained import save_explained
 from fuser.train.noise import quantisation_noise, through
 from fuser.train.questions import QuestionTask
 from fuser.train.regress import explained_variance, gather_moments, standardise_as
@@ -47,19 +45,14 @@ class DocumentTask(QuestionTask):
         return {"translate": self._translate}
 
     def start(self, progress: Progress) -> Mapping[str, Any]:
-        """Closed-form regression on text alone, and the lead's KV as prefix, unless the head has started.
-
-        Explained variance per layer goes to `regression.json`, `.md` and `.png` in the run's work directory.
-        """
+        """Closed-form regression on text alone, and the lead's KV as prefix, unless the head has started."""
         setting, head = self.setting, self._translate
-        positions = 0
         if "translate" not in setting.started:
-            positions = start_translate(head, setting, progress)
+            start_translate(head, setting, progress)
             head.start_prefix(self.reading.prefix_kv())
         held = setting.validation.documents[:_HELD_OUT]
-        explained = explained_variance(head, setting.cache, held, self.reading)
-        save_explained(Path(setting.config.work), explained, sum(d.count for d in held), positions)
-        found: dict[str, Any] = {"key": explained[:, 0].tolist(), "value": explained[:, 1].tolist()}
+        key, value = explained_variance(head, setting.cache, held, self.reading)
+        found = {"explained_key": key, "explained_value": value}
         return found | {"questions": self.questions, "questions_left_out": self.left_out}
 
     def slice(self, examples: Sequence[Example]) -> Tensor:
@@ -103,20 +96,19 @@ class DocumentTask(QuestionTask):
         return self._translate.expand(codes)
 
 
-def start_translate(head: TranslateHead, setting: Setting, progress: Progress) -> int:
-    """Standardise a head as the cache is and give it the closed form; returns the positions it was found from."""
+def start_translate(head: TranslateHead, setting: Setting, progress: Progress) -> None:
+    """Standardise a head as the cache is and give it the closed form."""
     config = setting.config
     standardise_as(setting.cache, head)
     with torch.no_grad():
-        (moments,) = gather_moments(
+        moments = gather_moments(
             head,
             setting.cache,
             setting.train.documents,
             setting.reading,
-            [config.regression_positions],
+            config.regression_positions,
             progress,
         )
         solving = progress.add_task("solving the regression", total=1)
         head.start(moments, setting.reading.geometry, config.ridge)
         progress.advance(solving)
-    return moments.count

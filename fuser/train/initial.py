@@ -19,7 +19,7 @@ _PACE = ("anneal_steps", "initial_temperature", "final_temperature", "dropout")
 def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Module]) -> frozenset[str]:
     """Give untrained heads the numbers that a bundle's have; returns the names of those it has.
 
-    A joint code may be shorter than the bundle's: its first numbers are worth most, and they are kept.
+    A code may be shorter than the bundle's: its first numbers are worth most, and they are kept.
 
     Raises:
         ValueError: it is of another pair or selection, or one of its heads has another shape or no table in the run.
@@ -28,13 +28,13 @@ def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Modu
     same = [*_PAIR, "selection"] if config.translate is not None else _PAIR
     if odd := next((name for name in same if getattr(config, name) != getattr(wanted, name)), None):
         raise ValueError(f"init: the bundle has another {odd}")
-    found = [name for name in ("translate", "summary", "fuse") if getattr(bundle, name) is not None]
+    found = [name for name in ("translate", "fuse") if getattr(bundle, name) is not None]
     for name in found:
         if name not in heads:
             raise ValueError(f"init: the bundle has a {name} head; without a table [{name}] it would be lost")
         theirs, ours = getattr(config, name), getattr(wanted, name)
         state = getattr(bundle, name).state_dict()
-        if name == "translate" and theirs.maps == "joint" and not theirs.hidden:
+        if name == "translate":
             dims = min(theirs.code_dim, ours.code_dim)
             theirs = replace(theirs, code_dim=dims)
             state["squeeze.weight"] = state["squeeze.weight"][:dims]

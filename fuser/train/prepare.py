@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -20,15 +20,12 @@ from fuser.train.cache_writer import CacheSize, CacheWriter
 from fuser.train.config import TrainConfig
 from fuser.train.document import DocumentTask
 from fuser.train.initial import start_from
-from fuser.train.lora import adapt, save_lora
-from fuser.train.lora_task import LoraTask
 from fuser.train.reading import Reading
 from fuser.train.selection import fit_scorer, load_scorer, save_scorer
 from fuser.train.setting import Setting, Split
 from fuser.train.shared import SharedTask
 from fuser.train.sharer_reading import SharerReading
 from fuser.train.sources import Sources, read_sources
-from fuser.train.summary import SummaryTask
 from fuser.train.task import Task
 from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
@@ -53,8 +50,7 @@ def fill_cache(
     path = resolve(config.sharer)
     model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
     folder = _folder(config, model_ref(path))
-    reads = config.sharer_prompt, config.selection, config.summary is not None, scorer_of(config)
-    writer = CacheWriter(folder, model, tokenizer, *reads)
+    writer = CacheWriter(folder, model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
     size = writer.size(items, progress)
     return size, 0 if dry_run else writer.fill(items, progress, max_minutes)
 
@@ -67,7 +63,7 @@ def open_cache(config: TrainConfig) -> tuple[FeatureCache, Sources]:
     """
     sources = read_sources(config)
     folder = _folder(config, model_ref(resolve(config.sharer)))
-    return FeatureCache(folder, sources.all, config.summary is not None), sources
+    return FeatureCache(folder, sources.all), sources
 
 
 def prepare(config: TrainConfig) -> Setting:
@@ -95,22 +91,16 @@ def prepare(config: TrainConfig) -> Setting:
         fuse=config.fuse_config(reading.geometry.layers, theirs.layers),
         translate=config.translate,
         selection=config.selection,
-        summary=config.summary,
         abstain=settings.abstain if settings.unanswerable_share else taught,
     )
     torch.manual_seed(config.seed)
     heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}
     started = frozenset() if init is None else start_from(init, bundle, heads)
-    for name, table in (("translate", config.translate), ("summary", config.summary)):
-        if table is None or name in started:
-            continue
-        if table.prefix_positions not in (0, reading.prefix_positions):
-            raise ValueError(
-                f"{name}.prefix_positions must be 0 or {reading.prefix_positions}, the length of the lead in tokens"
-            )
-    if config.lora is not None:
-        trained = sum(p.numel() for head in heads.values() for p in head.parameters())
-        heads = {"lora": adapt(model, config.lora.parameters or trained, config.lora.targets)}
+    table = config.translate if "translate" not in started else None
+    if table is not None and table.prefix_positions not in (0, reading.prefix_positions):
+        raise ValueError(
+            f"translate.prefix_positions must be 0 or {reading.prefix_positions}, the length of the lead in tokens"
+        )
     end = int(tokenizer.eos_token_id)
     documents = sum(isinstance(item, Item) for item in sources.train)
     prompts = len(sources.train) - documents
@@ -131,20 +121,13 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
     """
     documents, prompts = bool(setting.train.documents), bool(setting.train.prompts)
     heads = setting.heads
-    if "lora" in heads:
-        names: list[tuple[Literal["document", "shared"], bool]] = [
-            ("document", documents),
-            ("shared", prompts),
-        ]
-        return [LoraTask(setting, name) for name, found in names if found]
-    if documents and not heads.keys() & {"translate", "summary"}:
-        raise ValueError("there are documents and no head for them: give [translate] or [summary]")
+    if documents and "translate" not in heads:
+        raise ValueError("there are documents and no head for them: give [translate]")
     if prompts and "fuse" not in heads:
         raise ValueError("there are shared prompts and no head for them: give [fuse]")
     tasks: list[Task[Any]] = []
     for head, found, kind, task in (
         ("translate", documents, "document", DocumentTask),
-        ("summary", documents, "document", SummaryTask),
         ("fuse", prompts, "shared", SharedTask),
     ):
         if head not in heads:
@@ -157,23 +140,17 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
     return tasks
 
 
-def save(setting: Setting) -> dict[str, Any]:
-    """Write what was trained, as it is now, to `output`: a bundle in half precision, or an adapter.
+def save(setting: Setting) -> str:
+    """Write what was trained, as it is now, to `output` as a bundle in half precision; returns its hash.
 
     The very same bundle that was calibrated since is left as it is.
-
-    Returns:
-        `bundle`, its hash; or `parameters`, how many trained numbers the adapter has.
     """
     output = setting.config.output
-    if "lora" in setting.heads:
-        save_lora(setting.reading.model, output, str(setting.bundle.receiver))
-        return {"parameters": sum(p.numel() for p in setting.heads["lora"].parameters())}
     bundle = Bundle(setting.bundle, **setting.heads)  # type: ignore[arg-type]
     there = _calibrated(Path(output))
     if there is not None and there.with_codec_bases(None).hash == bundle.hash_in(torch.float16):
-        return {"bundle": there.hash}
-    return {"bundle": bundle.save(output, torch.float16)}
+        return there.hash
+    return bundle.save(output, torch.float16)
 
 
 def _calibrated(directory: Path) -> Bundle | None:
@@ -237,11 +214,9 @@ def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:
         raise ValueError(
             f"scorer: has {scorer.weight.numel()} heads, [selection] reads {wanted.weight.numel()}"
         )
-    translate = bundle.new_translate()
     heads: dict[str, nn.Module | None] = {
         "fuse": bundle.new_fuse(),
-        "translate": translate,
-        "summary": bundle.new_summary(translate),
+        "translate": bundle.new_translate(),
         "scorer": scorer,
     }
     return {name: head for name, head in heads.items() if head is not None}

@@ -11,7 +11,6 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from fuser.prompt import tokenise
-from fuser.summary import SummaryHead
 from fuser.train.answer import Row, behind
 from fuser.train.batch import ExampleBatch, Examples, spread
 from fuser.train.excerpt import Example, examples_of
@@ -35,7 +34,7 @@ class QuestionTask(ABC):
 
     name: str
 
-    def __init__(self, setting: Setting, head: TranslateHead | SummaryHead, shortest: int) -> None:
+    def __init__(self, setting: Setting, head: TranslateHead, shortest: int) -> None:
         self.setting = setting
         self._shares = self.shares(len(head.prefix_kv()) > 0)
         own: tuple[Control, ...] = ("true", "mismatched", "alone", "text")

@@ -7,22 +7,20 @@ it). Dense targets, no labels.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from fuser.geometry import Geometry
 from fuser.ridge import Moments
-from fuser.summary import SummaryHead
 from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached
 from fuser.train.reading import Reading
 from fuser.translate import TranslateHead
 
 
-def of_layers(features: Tensor, head: TranslateHead | SummaryHead) -> Tensor:
+def of_layers(features: Tensor, head: TranslateHead) -> Tensor:
     """Of features (..., numbers of all Sharer layers), those that a head reads."""
     per_layer = len(head.input_mean) // len(head.layers)
     if len(head.input_mean) == features.shape[-1]:
@@ -43,14 +41,13 @@ def gather_moments(
     cache: FeatureCache,
     documents: Sequence[Cached],
     reading: Reading,
-    counts: Sequence[int],
+    count: int,
     progress: Progress,
-) -> Iterator[Moments]:
-    """Sum over documents, in an order of chance; yields the same sums each time so many positions more are in them.
+) -> Moments:
+    """Sum over documents, in an order of chance, until `count` positions are in the sums, or all there are.
 
     Args:
         head: says which features are read and standardises them.
-        counts: positions, ascending. Where documents are fewer, the last sums are of all of them.
 
     Raises:
         ValueError: there is no document.
@@ -59,26 +56,21 @@ def gather_moments(
         raise ValueError("the regression needs training documents; add a source of them")
     with head.input_mean.device:
         moments = Moments.empty(len(head.input_mean), len(head.output_mean))
-    available = sum(document.count for document in documents)
-    wanted = [min(count, available) for count in counts]
-    task = progress.add_task("reading for the regression", total=wanted[-1])
+    task = progress.add_task("reading for the regression", total=min(count, sum(d.count for d in documents)))
     for document in random.Random(0).sample(list(documents), len(documents)):
         raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
         targets = reading.document_kv(document.text, document.spans, head.receiver_positions)
         moments.add(head.standardise(raw.to(head.input_mean.device)), targets.to(head.input_mean.device))
         progress.advance(task, document.count)
-        reached = [count for count in wanted if moments.count >= count]
-        if reached:
-            yield moments
-            wanted = wanted[len(reached) :]
-        if not wanted:
+        if moments.count >= count:
             break
+    return moments
 
 
 def explained_variance(
     head: TranslateHead, cache: FeatureCache, documents: Sequence[Cached], reading: Reading
-) -> Tensor:
-    """Share of variance explained on documents, (layers, 2) float32: K and V of every Receiver layer.
+) -> tuple[float, float]:
+    """Share of the variance of K and of V explained on documents, mean over Receiver layers.
 
     Raises:
         ValueError: there is no document.
@@ -93,12 +85,10 @@ def explained_variance(
             guesses.append(head.expand(head.encode(raw.to(head.input_mean.device))).cpu())
             found = reading.document_kv(document.text, document.spans, head.receiver_positions)
             targets.append(found.reshape(-1, reading.geometry.width).cpu())
-    return share_explained(torch.cat(guesses), torch.cat(targets), reading.geometry)
-
-
-def share_explained(guesses: Tensor, targets: Tensor, receiver: Geometry) -> Tensor:
-    """Of Receiver KV (positions, width) each: the share of variance explained, (layers, 2) float32, K and V."""
-    error = (targets - guesses).square().sum(0)
-    total = (targets - targets.mean(0)).square().sum(0)
-    shape = (receiver.layers, 2, receiver.layer_width)
-    return 1 - error.reshape(shape).sum(2) / total.reshape(shape).sum(2)
+    guess, target = torch.cat(guesses), torch.cat(targets)
+    error = (target - guess).square().sum(0)
+    total = (target - target.mean(0)).square().sum(0)
+    shape = (reading.geometry.layers, 2, reading.geometry.layer_width)
+    explained = 1 - error.reshape(shape).sum(2) / total.reshape(shape).sum(2)
+    key, value = explained.mean(0).tolist()
+    return key, value

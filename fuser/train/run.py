@@ -127,8 +127,6 @@ class Run:
         path, now = self._work / CONFIG, self._kept
         kept = path.exists() and (self._work / CHECKPOINT).exists()
         then = _read_config(path) if kept else now
-        if not any(key.startswith("content of") for key in then):  # older runs kept none
-            now = {key: value for key, value in now.items() if not key.startswith("content of")}
         odd = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k) and k not in _FREE_KEYS)
         if odd:
             raise ValueError(

@@ -20,8 +20,7 @@ def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf
     """Train until the last step or until time is up; every worker of a world calls this alike.
 
     Returns:
-        finished, step, steps, the bundle's hash (or the adapter's parameters) and its directory, and the directory of
-        logs; plain JSON values.
+        finished, step, steps, the bundle's hash and its directory, and the directory of logs; plain JSON values.
 
     Raises:
         CacheIncomplete: not all items are cached.
@@ -38,6 +37,6 @@ def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf
             finished = run.advance(max_minutes)
         finally:
             run.close()
-        written = save(setting) if first else {}
+        written = {"bundle": save(setting)} if first else {}
     done = {"finished": finished, "step": run.step, "steps": config.answer.steps}
     return done | written | {"output": config.output, "work": config.work}

@@ -28,8 +28,8 @@ class Split:
 class Setting:
     """See the module.
 
-    heads: `fuse`, `translate`, `summary`, as the run's config asks, and a fitted `scorer`; or `lora` alone, its
-        adapters already in `reading.model`. All on `device`, in single precision.
+    heads: `fuse`, `translate`, as the run's config asks, and a fitted `scorer`; on `device`, in single
+        precision.
     device: where Receiver and heads are; the cache is read on the CPU.
     end: the Receiver's end-of-answer token.
     started: heads that have their first values already.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,7 +47,6 @@ class SharerReading:
 
     Args:
         selection: which attention is read; how many positions are then chosen does not matter here.
-        questions: whether features of each question's own positions are kept too, as a summary needs them.
         scorer: of a learnt selection.
     """
 
@@ -57,7 +56,6 @@ class SharerReading:
         tokenizer: Any,
         style: PromptStyle,
         selection: SelectionConfig,
-        questions: bool = False,
         scorer: Scorer | None = None,
     ) -> None:
         adopt(model)
@@ -65,7 +63,6 @@ class SharerReading:
         self._tokenizer = tokenizer
         self._style = style
         self._selection = selection
-        self._questions = questions
         self._scorer = None if scorer is None else scorer.to(model.device)
         self._rope = Rope(model)
         self._layers = Geometry.of(model.config).layers
@@ -74,10 +71,7 @@ class SharerReading:
         """Rows of features that `read` will give, from the tokens alone."""
         if isinstance(item, Prompt):
             return len(self._prompt(None, item.text).shared.at)
-        asked = item.questions if self._questions else item.questions[:1]
-        prompts = [self._prompt(item.document, question.text) for question in asked]
-        own = sum(len(prompt.shared.at) for prompt in prompts) if self._questions else 0
-        return len(prompts[0].document) + own
+        return len(self._prompt(item.document, item.questions[0].text).document)
 
     def read(self, item: AnyItem) -> tuple[Tensor, CachedItem]:
         """Run the Sharer over an item; what its questions share is prefilled once.
@@ -88,7 +82,7 @@ class SharerReading:
         return self._read_prompt(item) if isinstance(item, Prompt) else self._read_document(item)
 
     def attention(self, document: str, question: str) -> tuple[Tensor, Tensor]:
-        """What every attention head of the layers that count makes of a document, as the last tokens ask.
+        """What every attention head of the layers that count makes of a document, as the last token asks.
 
         Returns:
             (layers read, heads, positions) float32 on the CPU; and the positions' characters, (positions, 2).
@@ -100,11 +94,11 @@ class SharerReading:
             ids[None].to(self._model.device),
             last_layer=self._layers - 1,
             on_layer=lambda *_: None,
-            query_rows=self._selection.rows,
+            query_rows=1,
             first_query_layer=self._selection.first_query_layer(self._layers),
             per_head=True,
         )
-        assert scores is not None  # the last tokens ask
+        assert scores is not None
         by_layer = scores[0].unflatten(0, (-1, self._model.config.num_attention_heads))
         spans = prompt.tokens.offsets[prompt.document] - prompt.start
         return by_layer[..., prompt.document].cpu(), spans
@@ -122,34 +116,26 @@ class SharerReading:
         prompts = [self._prompt(item.document, question.text) for question in item.questions]
         first = prompts[0]
         kept: _KV = []
-        parts: list[Tensor] = []
         asked: list[Asked] = []
-        row = len(first.document)
         for question, prompt in zip(item.questions, prompts, strict=True):
-            ids, shared = prompt.tokens.ids, prompt.shared
-            asking = self._selection.asking(len(ids), prompt.document, shared.at[: len(shared.spans)])
-            known = min(common_prefix((first.tokens.ids, ids)), int(asking[0])) if kept else 0
+            ids = prompt.tokens.ids
+            known = min(common_prefix((first.tokens.ids, ids)), len(ids) - 1) if kept else 0
             past = [(k[:, :, :known], v[:, :, :known]) for k, v in kept]
             fresh: _KV = []
-            scores = self._prefill(ids[known:], fresh, past, asking - known)
-            own = Asked(question.text, question.answers, scores[prompt.document])
-            if self._questions:
-                parts.append(self._features(_joined(past, fresh), shared.at))
-                own = replace(own, start=row, count=len(shared.at), tail=shared.tail)
-                row += own.count
+            scores = self._prefill(ids[known:], fresh, past, choosing=True)
             kept = kept or fresh
-            asked.append(own)
+            asked.append(Asked(question.text, question.answers, scores[prompt.document]))
         spans = first.tokens.offsets[first.document] - first.start
-        features = torch.cat([self._features(kept, first.document), *parts])
+        features = self._features(kept, first.document)
         return features, Cached(item.source, item.document, 0, len(first.document), spans, tuple(asked))
 
-    def _prefill(self, ids: Tensor, kept: _KV, past: _KV, asking: Tensor | None = None) -> Tensor:
+    def _prefill(self, ids: Tensor, kept: _KV, past: _KV, choosing: bool = False) -> Tensor:
         scores = prefill(
             self._model,
             ids[None].to(self._model.device),
             last_layer=self._layers - 1,
             on_layer=lambda _, keys, values: kept.append((keys, values)),
-            query_rows=0 if asking is None else asking,
+            query_rows=int(choosing),
             first_query_layer=self._selection.first_query_layer(self._layers),
             per_head=self._scorer is not None,
             past=past,
@@ -173,10 +159,3 @@ class SharerReading:
         assert span is not None
         within = positions_within(tokens.offsets, span)
         return _Prompt(tokens, within, span[0], shared_positions(tokens.offsets, sections, rendered.spans))
-
-
-def _joined(past: _KV, fresh: _KV) -> _KV:
-    if not past:
-        return fresh
-    pairs = zip(past, fresh, strict=True)
-    return [(torch.cat((k, a), dim=2), torch.cat((v, b), dim=2)) for (k, v), (a, b) in pairs]

@@ -55,7 +55,7 @@ class Task(Protocol[B]):
     controls: tuple[Control, ...]
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """What is trained, by the bundle's names: `fuse`, `translate`, `summary`, `lora`. Tasks may share a module."""
+        """What is trained, by the bundle's names: `fuse`, `translate`."""
         ...
 
     def start(self, progress: Progress) -> Mapping[str, Any]:

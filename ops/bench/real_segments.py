@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from fuser.bundle import Bundle
     from fuser.data.document import Item
-    from fuser.expansion import Expansion
     from fuser.train.sharer_reading import SharerReading
 
 CODES = "codes"
@@ -48,9 +47,7 @@ def read_samples(
     from fuser.train.sharer_reading import SharerReading
 
     config = bundle.config
-    reading = SharerReading(
-        model, tokenizer, config.sharer_prompt, config.selection, bundle.summary is not None, bundle.scorer
-    )
+    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, bundle.scorer)
     found: list[Sample] = []
     with torch.inference_mode():
         for item in progress.track(items, description="reading documents"):
@@ -97,27 +94,18 @@ def _by_position(tensor: Tensor) -> Tensor:
 
 
 def _codes(bundle: Bundle, reading: SharerReading, item: Item) -> Iterator[Sample]:
-    """The excerpt and the summary that a question gets."""
+    """The excerpt that a question gets."""
     from fuser.select import choose
     from fuser.train.cached import Cached
     from fuser.train.regress import of_layers
 
-    if bundle.translate is None and bundle.summary is None:
+    head, selection = bundle.translate, bundle.config.selection
+    if head is None:
         return
     features, cached = reading.read(item)
     assert isinstance(cached, Cached)
-    asked, document = cached.questions[0], features[: cached.count]
-    made: list[tuple[Expansion, Tensor]] = []
-    if (translate := bundle.translate) is not None:
-        selection = bundle.config.selection
-        chosen = choose(asked.scores, torch.arange(cached.count), selection, selection.positions)
-        made.append((translate, translate.encode(of_layers(document[chosen], translate))))
-    if (summary := bundle.summary) is not None:
-        question = features[asked.start : asked.start + asked.count]
-        expansion = summary.expansion or translate
-        assert expansion is not None
-        parts = [of_layers(part[None], summary) for part in (document, question)]
-        made.append((expansion, summary.encode(*parts)[0]))
-    for expansion, codes in made:
-        spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape), "float32")
-        yield Sample(CODES, spec, codes.contiguous(), expansion.in_units)
+    scores = cached.questions[0].scores
+    chosen = choose(scores, torch.arange(cached.count), selection, selection.positions)
+    codes = head.encode(of_layers(features[chosen], head))
+    spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape), "float32")
+    yield Sample(CODES, spec, codes.contiguous(), head.in_units)

@@ -213,7 +213,7 @@ def _cast(sharer: str, receiver: str, directory: Path, codec: str) -> tuple["Cas
 
 def _first_kind(bundle: "Bundle") -> SliceKind:
     """Of slices that the bundle makes: excerpts before others."""
-    return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SUMMARY, SliceKind.SHARED].index)
+    return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SHARED].index)
 
 
 def _named(bundle: "Bundle") -> dict[str, str]:

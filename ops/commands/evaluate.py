@@ -1,7 +1,6 @@
 """`kvwire eval`."""
 
 import math
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,6 @@ from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
     from fuser.evaluate.config import EvaluateConfig
-    from kvwire.plan import Plan
 
 _WITH = "Data and rows"
 _SLICES = "Over documents"
@@ -44,7 +42,7 @@ def evaluate(
     calibration: Annotated[
         str | None,
         typer.Option(
-            help="Training questions, named as --data is, for the rows that are fitted or shown examples.",
+            help="Training questions with choices, named as --data is, for rows that are fitted or shown examples.",
             rich_help_panel=_WITH,
         ),
     ] = None,
@@ -55,12 +53,6 @@ def evaluate(
             exists=True,
             file_okay=False,
             rich_help_panel=_WITH,
-        ),
-    ] = None,
-    lora: Annotated[
-        Path | None,
-        typer.Option(
-            help="An adapter for the Receiver.", exists=True, file_okay=False, rich_help_panel=_WITH
         ),
     ] = None,
     sharer: Annotated[
@@ -87,15 +79,12 @@ def evaluate(
             rich_help_panel=_SLICES,
         ),
     ] = None,
-    pool: Annotated[
-        int, typer.Option(min=0, help="Neighbours: width of the pooling, odd.", rich_help_panel=_SLICES)
-    ] = 0,
     plan: Annotated[
         str | None,
         typer.Option(
-            help="How slices are sent, comma between: a CODEC and what else the plan has, such as int8:256 (so many "
-            "numbers of a code), raw:last3, int8:values, int4:bottleneck (of shared slices), any with :padded. "
-            "[default: raw]",
+            help="How slices are sent, comma between: a CODEC and what else the plan has, such as int8:m8:256 (8 "
+            "positions, 256 numbers of a code), raw:last3, int4:bottleneck (of shared slices), any with "
+            ":padded. [default: raw]",
         ),
     ] = None,
     dtype: Annotated[
@@ -156,6 +145,7 @@ def evaluate(
     from fuser.evaluate.config import EvaluateConfig
     from fuser.evaluate.curve import plot_curve
     from fuser.evaluate.plot import check
+    from kvwire.plan import Plan
     from ops.tables import check_marks, put, short_table
 
     wanted = None if rows is None else _listed("--rows", rows)
@@ -175,7 +165,6 @@ def evaluate(
         rows=wanted,
         calibration=calibration,
         identical=identical,
-        lora=lora,
         batch=batch,
         max_document_chars=max_document_chars,
         work=work,
@@ -183,8 +172,7 @@ def evaluate(
         receiver=receiver,
         dtype=dtype,
         positions=tuple(_number("--positions", word) for word in _listed("--positions", positions)),
-        pool=pool,
-        plans=tuple(_plan(word) for word in _listed("--plan", plan)),
+        plans=tuple(Plan.parse(word) for word in _listed("--plan", plan)),
         cases=_listed("--case", case),
     )
     if curve_out is not None and len(config.positions) < 2 and len(config.plans) < 2:
@@ -215,25 +203,6 @@ def _number(option: str, word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise ValueError(f"{option} {word}: expected numbers from 1, comma between")
     return int(word)
-
-
-def _plan(word: str) -> "Plan":
-    from kvwire.plan import Parts, Plan
-
-    form = r"([^:]+)(?::([1-9]\d*))?(?::last([1-9]\d*))?(?::(keys|values))?(:bottleneck)?(:padded)?"
-    found = re.fullmatch(form, word)
-    if found is None:
-        raise ValueError(
-            f"--plan {word}: expected CODEC[:NUMBERS][:lastN][:keys|:values][:bottleneck][:padded]"
-        )
-    return Plan(
-        codec=found[1],
-        code_dim=int(found[2] or 0),
-        last=int(found[3] or 0),
-        parts=Parts(found[4] or "both"),
-        bottleneck=found[5] is not None,
-        padded=found[6] is not None,
-    )
 
 
 def _run(config: "EvaluateConfig", max_minutes: float, curve: bool) -> dict[str, Any]:

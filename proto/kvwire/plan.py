@@ -1,21 +1,17 @@
 """A plan: what of a slice is sent, and how. An edge asks for one; a profile says what each one is worth."""
 
+import re
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Self
 
 from kvwire.errors import InvalidRequest
 from kvwire.segment import MAX_LAYERS, SliceKind
 
 _LARGEST: Final = 2**32 - 1  # what a field of the wire holds
-
-
-class Parts(StrEnum):
-    """Which halves of a shared slice are sent."""
-
-    BOTH = "both"
-    KEYS = "keys"
-    VALUES = "values"
+_WORD: Final = re.compile(
+    r"m(?P<positions>[1-9][0-9]{0,9})|(?P<code_dim>[1-9][0-9]{0,9})|last(?P<last>[1-9][0-9]{0,9})"
+    r"|layers(?P<layers>[0-9]{1,5}(?:\+[0-9]{1,5})*)|(?P<bottleneck>bottleneck)|(?P<padded>padded)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +20,10 @@ class Plan:
 
     Attributes:
         codec: name of the codec of every segment.
-        positions: excerpt or summary positions at most; 0 takes as many as bundle and policy allow.
+        positions: excerpt positions at most; 0 takes as many as bundle and policy allow.
         code_dim: leading numbers of each code that are sent; 0 sends all. A bundle's codes are ordered: the first
             numbers matter most.
         layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.
-        parts: halves of a shared slice.
         last: only so many of the last positions of a shared slice; 0 sends all.
         bottleneck: a shared slice holds the source halves of the Fuser's input map, computed in the cloud, in place of
             K and V.
@@ -42,7 +37,6 @@ class Plan:
     positions: int = 0
     code_dim: int = 0
     layers: tuple[int, ...] = ()
-    parts: Parts = Parts.BOTH
     last: int = 0
     bottleneck: bool = False
     padded: bool = False
@@ -57,6 +51,42 @@ class Plan:
         if self.layers and self.layers[-1] >= MAX_LAYERS:
             raise InvalidRequest(f"a plan names layer {self.layers[-1]}; there are fewer than {MAX_LAYERS}")
 
+    def __str__(self) -> str:
+        """In one word, such as `int8:m8:256`, or `raw:last3:bottleneck` of a shared slice; `parse` reads it."""
+        words = (
+            self.codec,
+            f"m{self.positions}" if self.positions else "",
+            str(self.code_dim or ""),
+            f"layers{'+'.join(map(str, self.layers))}" if self.layers else "",
+            f"last{self.last}" if self.last else "",
+            "bottleneck" if self.bottleneck else "",
+            "padded" if self.padded else "",
+        )
+        return ":".join(word for word in words if word)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a plan as `str` writes it; what follows the codec may come in any order.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        codec, *words = text.split(":")
+        given: dict[str, Any] = {}
+        for word in words:
+            found = _WORD.fullmatch(word)
+            kind = found and found.lastgroup
+            if not found or not kind or kind in given:
+                raise InvalidRequest(
+                    f"{text}: expected CODEC[:mPOSITIONS][:NUMBERS][:layersA+B][:lastN][:bottleneck][:padded]"
+                )
+            value = found[kind]
+            if kind == "layers":
+                given[kind] = tuple(map(int, value.split("+")))
+            else:
+                given[kind] = int(value) if value.isdecimal() else True
+        return cls(codec=codec, **given)
+
     def check(self, kind: SliceKind) -> None:
         """Refuse what slices of this kind do not have; `positions` of a shared slice are ignored.
 
@@ -65,7 +95,6 @@ class Plan:
         """
         shared = {
             "layers": self.layers,
-            "parts": self.parts is not Parts.BOTH,
             "last": self.last,
             "bottleneck": self.bottleneck,
         }

@@ -53,7 +53,7 @@ class ShareRequest:
             plan.codec,
             self.codec_hash,
             self.kind,
-            [plan.positions, plan.code_dim, plan.layers, plan.parts, plan.last, plan.bottleneck, plan.padded],
+            [plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
             [[s.role, s.visibility, s.text, s.document_id] for s in self.sections],
             self.max_bytes,
         ]

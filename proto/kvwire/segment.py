@@ -26,19 +26,17 @@ class SliceKind(StrEnum):
 
     SHARED = "shared"
     EXCERPT = "excerpt"
-    SUMMARY = "summary"
 
 
 class SegmentKind(StrEnum):
-    """What the numbers of a segment are: K or V of a Sharer layer, codes of a translate or summary head, or the source
-    half of a fuse head for one Receiver layer: of its K, of its V, or of both together."""
+    """What the numbers of a segment are: K or V of a Sharer layer, codes of a translate head, or the source half of
+    a fuse head for one Receiver layer: of its K or of its V."""
 
     KEY = "key"
     VALUE = "value"
     CODE = "code"
     KEY_CODE = "key_code"
     VALUE_CODE = "value_code"
-    JOINT_CODE = "joint_code"
 
     @property
     def is_code(self) -> bool:

@@ -13,7 +13,7 @@ from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from kvwire.errors import AccessDenied, ExportDenied, InternalError, KvwireError, RelayDisabled
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.request import RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -82,7 +82,7 @@ PLANS = {
         Plan(codec="raw"),
         Plan(codec="int8", last=1),
         Plan(codec="int8", last=1, padded=True),
-        Plan(codec="raw", layers=(0,), parts=Parts.VALUES),
+        Plan(codec="raw", layers=(0,)),
         Plan(codec="raw", bottleneck=True, padded=True),
     ),
     SliceKind.EXCERPT: (

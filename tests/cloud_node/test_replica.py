@@ -26,12 +26,11 @@ from kvwire.errors import (
     KvwireError,
     NotFound,
     TooLarge,
-    Unsupported,
 )
 from kvwire.frame import SliceAssembler
 from kvwire.limits import Limits
 from kvwire.payload import most_bytes, payload_codec
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -84,23 +83,13 @@ async def test_an_empty_document_gives_a_header_and_a_summary(replica: Replica) 
     SliceAssembler(header, CodecRegistry().get("raw"), Limits()).finish(summary)
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
 @pytest.mark.parametrize(("document_id", "asked", "granted"), [("capped", 12, 3), ("note-1", 5, 5)])
-async def test_the_lowest_cap_counts(
-    replica: Replica, document_id: str, asked: int, granted: int, kind: SliceKind
-) -> None:
+async def test_the_lowest_cap_counts(replica: Replica, document_id: str, asked: int, granted: int) -> None:
     header, *_ = await share(
-        replica, call_for(replica, document_id, plan=Plan(codec="raw", positions=asked), kind=kind)
+        replica,
+        call_for(replica, document_id, plan=Plan(codec="raw", positions=asked), kind=SliceKind.EXCERPT),
     )
     assert header.positions == granted
-
-
-async def test_a_summary_does_not_tell_how_long_a_document_is(replica: Replica) -> None:
-    sizes = []
-    for document_id in ("empty", "note-1", "note-2"):
-        header, *_, summary = await share(replica, call_for(replica, document_id, kind=SliceKind.SUMMARY))
-        sizes.append((header.positions, summary.payload_bytes))
-    assert sizes == [(6, 6 * 20 * 4)] * 3
 
 
 async def test_the_lowest_cap_of_several_documents_counts(replica: Replica) -> None:
@@ -311,7 +300,7 @@ def count_layers(replica: Replica) -> list[int]:
 @pytest.mark.parametrize(
     ("kind", "plan"),
     [
-        (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), parts=Parts.VALUES, last=6)),
+        (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), last=6)),
         (SliceKind.SHARED, Plan(codec="raw", bottleneck=True, padded=True)),
         (SliceKind.EXCERPT, Plan(codec="raw", positions=4, code_dim=6, padded=True)),
     ],
@@ -352,7 +341,6 @@ async def test_a_plan_that_the_bundle_cannot_do_is_refused_before_any_prefill(re
     for kind, plan, error in (
         (SliceKind.SHARED, Plan(codec="raw", layers=(3,)), InvalidRequest),
         (SliceKind.EXCERPT, Plan(codec="raw", code_dim=99), InvalidRequest),
-        (SliceKind.SUMMARY, Plan(codec="raw", code_dim=4), Unsupported),
     ):
         (refused,) = await share(replica, call_for(replica, "note-1", kind=kind, plan=plan))
         assert isinstance(refused, error)

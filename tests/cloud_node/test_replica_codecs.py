@@ -29,7 +29,6 @@ PLANS = (
     (SliceKind.SHARED, Plan(codec="transform-8", bottleneck=True, padded=True)),
     (SliceKind.EXCERPT, Plan(codec="transform-8", positions=12)),
     (SliceKind.EXCERPT, Plan(codec="transform-8", positions=12, code_dim=7, padded=True)),
-    (SliceKind.SUMMARY, Plan(codec="transform-8", positions=6)),
 )
 
 
@@ -40,7 +39,7 @@ def with_bases(directory: Path, to: Path, seed: int) -> Bundle:
     layers = tuple(range(bundle.config.sharer_geometry.layers))
     halves = {"key_code": bundle.fuse.fed, "value_code": bundle.fuse.fed}
     found = bundle.with_codec_bases(
-        CodecBasesConfig((8.0,), {"key": layers, "value": layers} | halves, (7, 20, 24))
+        CodecBasesConfig((8.0,), {"key": layers, "value": layers} | halves, (7, 24))
     )
     assert found.codec_bases is not None
     generator, bases = torch.Generator().manual_seed(seed), {}

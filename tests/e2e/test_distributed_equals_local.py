@@ -8,7 +8,7 @@ import torch
 from edge_node import Assistant, Client, EdgeConfig
 from fuser.receiver import Draft, Receiver
 from fuser.sharer import Sharer
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
 from tests.e2e.prompts import DOCUMENTS, PROMPTS, Prompt
@@ -26,17 +26,15 @@ PLANS: list[tuple[SliceKind, Plan]] = [
         (SliceKind.SHARED, Plan(codec="raw", **dials))
         for dials in (
             {"layers": (1, 2)},
-            {"parts": Parts.KEYS},
-            {"parts": Parts.VALUES, "padded": True},
+            {"padded": True},
             {"last": 1},
             {"last": 8},
             {"bottleneck": True},
-            {"bottleneck": True, "layers": (0, 2), "parts": Parts.VALUES, "last": 9, "padded": True},
+            {"bottleneck": True, "layers": (0, 2), "last": 9, "padded": True},
         )
     ),
     (SliceKind.EXCERPT, Plan(codec="raw", positions=5, code_dim=9)),
     (SliceKind.EXCERPT, Plan(codec="lossless", padded=True)),
-    (SliceKind.SUMMARY, Plan(codec="raw", positions=2, padded=True)),
 ]
 PLANNED = [prompt for prompt in PROMPTS if prompt.document is not None][::6]
 

@@ -25,7 +25,6 @@ ROWS = (
     row(LARGE, 1_200, 0.4),
     row(Plan(codec="int8", last=4, bottleneck=True), 400, 0.3, kind=SliceKind.SHARED),
     row(Plan(codec="int8"), 4_000, 0.4, kind=SliceKind.SHARED),
-    row(Plan(codec="int8", positions=2, padded=True), 60, 0.2, kind=SliceKind.SUMMARY),
 )
 
 

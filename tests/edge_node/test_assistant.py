@@ -117,38 +117,27 @@ def test_a_shared_slice_beside_a_cloud_document(
     assert answer.kind == "shared"
 
 
-def test_a_summary_answers_as_in_one_process_whatever_the_document_holds(
-    assistant: Assistant, slice_service: SliceService, receiver: Receiver
-) -> None:
-    for document in ("note-1", "empty"):
-        answer = assistant.ask(QUESTION, document=document, kind=SliceKind.SUMMARY)
-        local = in_one_process(slice_service, receiver, sections_of(QUESTION, document), SliceKind.SUMMARY)
-        assert (answer.text, answer.source, answer.kind) == (first_line(local.text), "fused", "summary")
-        assert (answer.positions, answer.payload_bytes) == (6, 6 * 20 * 4)
-
-
 @pytest.mark.parametrize(
     ("heads", "document", "kind"),
     [
-        ({"fuse", "translate", "summary"}, "note-1", SliceKind.EXCERPT),
-        ({"fuse", "summary"}, "note-1", SliceKind.SUMMARY),
+        ({"fuse", "translate"}, "note-1", SliceKind.EXCERPT),
         ({"fuse"}, "note-1", SliceKind.SHARED),
-        ({"fuse", "translate", "summary"}, None, SliceKind.SHARED),
-        ({"translate", "summary"}, None, None),
+        ({"fuse", "translate"}, None, SliceKind.SHARED),
+        ({"translate"}, None, None),
     ],
 )
 def test_the_kind_asked_for_is_the_best_that_the_bundle_makes_of_the_prompt(
     assistant: Assistant, bundle: Bundle, heads: set[str], document: str | None, kind: SliceKind | None
 ) -> None:
-    missing = {name: None for name in ("fuse", "translate", "summary") if name not in heads}
+    missing = {name: None for name in ("fuse", "translate") if name not in heads}
     kept = {name: getattr(bundle, name) for name in heads}
     fewer = Bundle(dataclasses.replace(bundle.config, **missing), **kept)
     receiver = Receiver(assistant.receiver.model, assistant.receiver.tokenizer, fewer)
     chosen = Assistant(assistant.config, receiver, assistant.client)
     assert chosen._kind(sections_of(QUESTION, document), None, "auto")[0] is kind
-    if SliceKind.SUMMARY not in fewer.kinds:
-        with pytest.raises(InvalidRequest, match="takes no summary slices in"):
-            chosen.ask(QUESTION, document=document, kind=SliceKind.SUMMARY)
+    if SliceKind.EXCERPT not in fewer.kinds:
+        with pytest.raises(InvalidRequest, match="takes no excerpt slices in"):
+            chosen.ask(QUESTION, document=document, kind=SliceKind.EXCERPT)
 
 
 def test_a_prompt_beyond_the_receivers_window_is_refused_before_anything_is_sent(
@@ -317,7 +306,7 @@ def test_the_receiver_alone_is_transformers_own_greedy_answer(
     bare = Receiver(
         receiver.model,
         receiver.tokenizer,
-        Bundle(dataclasses.replace(bundle.config, translate=None, summary=None), bundle.fuse),
+        Bundle(dataclasses.replace(bundle.config, translate=None), bundle.fuse),
     )
     alone = Assistant(assistant.config, bare, assistant.client)
     answer = alone.ask(QUESTION, source="receiver-only")

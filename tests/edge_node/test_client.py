@@ -38,7 +38,7 @@ from kvwire.errors import (
 )
 from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceSummary
 from ops.certs import Certificates, make_certificates
@@ -187,12 +187,12 @@ async def test_a_request_that_cannot_be_answered_is_not_sent(
     config: EdgeConfig, bundle: Bundle, server: RunningServer
 ) -> None:
     long = Section(Role.QUESTION, Visibility.SHARED, text="x" * 10_000)
-    only_shared = Bundle(dataclasses.replace(bundle.config, translate=None, summary=None), bundle.fuse)
+    only_shared = Bundle(dataclasses.replace(bundle.config, translate=None), bundle.fuse)
     async with AsyncClient(config) as client:
         with pytest.raises(TooLarge):
             client.share([long], bundle, kind=SliceKind.SHARED)
         with pytest.raises(InvalidRequest):
-            client.share([DOCUMENT, QUESTION], only_shared, kind=SliceKind.SUMMARY)
+            client.share([DOCUMENT, QUESTION], only_shared, kind=SliceKind.EXCERPT)
         with pytest.raises(InvalidRequest):
             client.share([SECRET], bundle, kind=SliceKind.SHARED)
         with pytest.raises(InvalidRequest):
@@ -205,7 +205,7 @@ async def test_a_request_that_cannot_be_answered_is_not_sent(
 async def test_another_bundle_is_refused_with_both_hashes(
     config: EdgeConfig, bundle: Bundle, server: RunningServer
 ) -> None:
-    other = Bundle(bundle.config, bundle.fuse, bundle.translate, bundle.summary)
+    other = Bundle(bundle.config, bundle.fuse, bundle.translate)
     other._hash = "ab" * 32
     async with AsyncClient(config) as client:
         with pytest.raises(IncompatiblePeer) as caught:
@@ -625,7 +625,7 @@ async def test_an_answer_to_another_request_is_not_relayed(
 
 
 PLANS: list[tuple[SliceKind, Plan]] = [
-    (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), parts=Parts.VALUES, last=6)),
+    (SliceKind.SHARED, Plan(codec="raw", layers=(0, 2), last=6)),
     (SliceKind.SHARED, Plan(codec="int8", bottleneck=True, padded=True)),
     (SliceKind.EXCERPT, Plan(codec="raw", positions=4, code_dim=6, padded=True)),
 ]
@@ -647,7 +647,7 @@ async def test_a_slice_partial_by_plan_arrives_whole(
 
 @pytest.mark.parametrize(
     ("number", "dial"),
-    [(0, "layers"), (0, "parts"), (0, "last"), (1, "bottleneck"), (2, "positions"), (2, "code_dim")],
+    [(0, "layers"), (0, "last"), (1, "bottleneck"), (2, "positions"), (2, "code_dim")],
 )
 async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
     config: EdgeConfig, bundle: Bundle, server: RunningServer, number: int, dial: str
@@ -658,11 +658,9 @@ async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
     assert isinstance(await _failure(config, bundle, kind=kind, plan=plan), BadHeader | BadPayload)
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
-def test_more_positions_than_the_bundle_makes_are_refused_where_the_plan_names_none(
-    kind: SliceKind, bundle: Bundle
-) -> None:
-    most = most_positions(bundle, kind, WHOLE)
+def test_more_positions_than_the_bundle_makes_are_refused_where_the_plan_names_none(bundle: Bundle) -> None:
+    kind = SliceKind.EXCERPT
+    most = most_positions(bundle, WHOLE)
 
     def header(positions: int) -> SliceHeader:
         return SliceHeader(bytes(16), kind, slice_specs(bundle, kind, WHOLE, positions, "float32"), (), 0)
@@ -705,7 +703,6 @@ async def test_a_plan_that_the_bundle_cannot_do_is_not_sent(
             (SliceKind.SHARED, Plan(codec="raw", code_dim=3), InvalidRequest),
             (SliceKind.EXCERPT, Plan(codec="raw", code_dim=99), InvalidRequest),
             (SliceKind.EXCERPT, Plan(codec="raw", bottleneck=True), InvalidRequest),
-            (SliceKind.SUMMARY, Plan(codec="raw", code_dim=4), Unsupported),
         ):
             with pytest.raises(error):
                 client.share([DOCUMENT, QUESTION], bundle, kind=kind, plan=plan)

@@ -19,7 +19,6 @@ from fuser.geometry import Geometry
 from fuser.layer_map import LayerMap
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
-from fuser.summary import SummaryConfig
 from fuser.translate import TranslateConfig
 from kvwire.errors import Unsupported
 from kvwire.identity import ModelRef
@@ -36,7 +35,7 @@ CONFIG = BundleConfig(
     sharer_prompt=STYLE,
     receiver_prompt=STYLE,
     fuse=CompactConfig(MAP, rank=80, inner=48),
-    translate=TranslateConfig(code_dim=80, hidden=8, prefix_positions=2, sharer_layers=(0, 2)),
+    translate=TranslateConfig(code_dim=80, prefix_positions=2, sharer_layers=(0, 2)),
     selection=SelectionConfig(positions=5),
 )
 
@@ -44,17 +43,12 @@ CONFIG = BundleConfig(
 FULL = dataclasses.replace(
     CONFIG,
     selection=SelectionConfig(rule="learnt", heads=4),
-    summary=SummaryConfig(
-        positions=4, code_dim=80, width=12, heads=2, blocks=1, groups=3, expand="translate"
-    ),
 )
-"""Everything that came after the first bundles."""
 
 
 def randomised(config: BundleConfig = CONFIG) -> Bundle:
     torch.manual_seed(4)
-    translate = config.new_translate()
-    heads: list[Any] = [config.new_fuse(), translate, config.new_summary(translate), config.new_scorer()]
+    heads: list[Any] = [config.new_fuse(), config.new_translate(), config.new_scorer()]
     for head in heads:
         for parameter in head.parameters() if head is not None else ():
             parameter.data.normal_()
@@ -62,7 +56,7 @@ def randomised(config: BundleConfig = CONFIG) -> Bundle:
 
 
 def tensors(bundle: Bundle) -> dict[str, Tensor]:
-    heads: list[nn.Module | None] = [bundle.fuse, bundle.translate, bundle.summary, bundle.scorer]
+    heads: list[nn.Module | None] = [bundle.fuse, bundle.translate, bundle.scorer]
     return {
         f"{i}.{name}": tensor
         for i, head in enumerate(heads)
@@ -229,32 +223,26 @@ def test_a_bundle_without_a_head_says_which_slices_it_cannot_make(tmp_path: Path
     assert randomised().kinds == {SliceKind.SHARED, SliceKind.EXCERPT}
 
 
-def test_a_bundle_of_all_three_kinds_reads_back_equal(tmp_path: Path) -> None:
+def test_a_bundle_with_every_head_reads_back_equal(tmp_path: Path) -> None:
     written = randomised(FULL)
     assert written.kinds == set(SliceKind)
     assert written.save(tmp_path) == written.hash
     loaded = Bundle.load(tmp_path)
     assert (loaded.config, loaded.hash) == (FULL, written.hash)
     assert same(loaded, written) and loaded.parameter_count == written.parameter_count
-    codes = torch.randn(3, 80)
-    assert torch.equal(loaded.require_summary().expand(codes), written.require_translate().expand(codes))
-    for change in ("summary.queries", "scorer.weight"):
+    for change in ("translate.prefix", "scorer.weight"):
         other = randomised(FULL)
         name, _, key = change.partition(".")
         getattr(other, name).get_parameter(key).data.add_(1e-3)
         assert other.hash != written.hash
 
 
-def test_the_prefix_is_that_of_the_head_whose_slice_it_stands_before() -> None:
-    own = SummaryConfig(positions=4, width=12, heads=2, groups=3, prefix_positions=5)
-    bundle = randomised(dataclasses.replace(CONFIG, summary=own))
-    lengths = {None: 2, SliceKind.EXCERPT: 2, SliceKind.SUMMARY: 5}
-    for kind, length in lengths.items():
+def test_excerpts_and_answers_without_a_slice_have_the_learnt_prefix() -> None:
+    bundle = randomised()
+    for kind in (None, SliceKind.EXCERPT):
         prefix = bundle.prefix_kv(kind)
-        assert prefix is not None and prefix.shape == (length, CONFIG.receiver_geometry.width)
+        assert prefix is not None and prefix.shape == (2, CONFIG.receiver_geometry.width)
     assert bundle.prefix_kv(SliceKind.SHARED) is None
-    alone = randomised(dataclasses.replace(CONFIG, translate=None, summary=own)).prefix_kv(None)
-    assert alone is not None and len(alone) == 5
     assert randomised(dataclasses.replace(CONFIG, translate=None)).prefix_kv(None) is None
 
 
@@ -283,7 +271,7 @@ def test_a_learnt_selection_needs_what_its_scorer_reads() -> None:
     with pytest.raises(ValueError, match="needs a translate head"):
         dataclasses.replace(FULL, translate=None)
     with pytest.raises(BadBundle, match="scorer: the config and the head"):
-        Bundle(FULL, *(randomised(FULL)._heads()[name] for name in ("fuse", "translate", "summary")))  # type: ignore[arg-type]
+        Bundle(FULL, *(randomised(FULL)._heads()[name] for name in ("fuse", "translate")))  # type: ignore[arg-type]
 
 
 def test_the_public_architecture_is_a_head_like_any_other(tmp_path: Path) -> None:
@@ -311,10 +299,6 @@ def test_the_public_architecture_is_a_head_like_any_other(tmp_path: Path) -> Non
         (lambda raw: raw["selection"].update(rule="loudest"), r"selection\.rule: expected one of"),
         (lambda raw: raw["selection"].update(rule="learnt", heads=2), r"missing tensor scorer\."),
         (lambda raw: raw["selection"].update(rule="learnt"), r"selection\.heads"),
-        (lambda raw: raw.update(summary={}), r"summary\.groups: 4 do not divide 3 layers"),
-        (lambda raw: raw.update(summary={"groups": 3}), r"missing tensor summary\."),
-        (lambda raw: raw.update(summary={"expand": "translate"}), "groups: 4|translate head of code_dim 192"),
-        (lambda raw: raw["translate"].update(maps="layer", code_dim=81), "code_dim 81 does not part"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_by_name(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from fuser import bundle_tensors
 from fuser.bundle import BadBundle, Bundle
 from fuser.calibrate import calibrated
 from fuser.scatter import Scatter, shared_out
@@ -28,15 +29,13 @@ def setting(tiny_sharer: Path, tiny_receiver: Path, tmp_path_factory: pytest.Tem
     from fuser.data.load import load
 
     items = (*load("records:train", "document", 12, 1), *PROMPTS * 4)
-    tables = HEADS | {"summary": {"positions": 4, "code_dim": 20, "width": 16, "heads": 2, "groups": 2}}
-    return tiny_setting(tiny_sharer, tiny_receiver, tmp_path_factory.mktemp("work"), items, tables)  # type: ignore[arg-type]
+    return tiny_setting(tiny_sharer, tiny_receiver, tmp_path_factory.mktemp("work"), items, HEADS)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def plain(setting: Setting) -> Bundle:
     heads = {name: head.eval().requires_grad_(False) for name, head in setting.heads.items()}
     with torch.no_grad():
-        heads["translate"].get_parameter("hidden_out.weight").normal_()  # so that codes are refined
         heads["fuse"].get_parameter("gate_logit").fill_(1.0)
         heads["fuse"].get_parameter("gate_logit")[0, 0] = -1.0
     return Bundle(setting.bundle, **heads)  # type: ignore[arg-type]
@@ -71,7 +70,6 @@ def specs_of(bundle: Bundle) -> Iterator[SegmentSpec]:
         )
     yield from slice_specs(bundle, SliceKind.EXCERPT, Plan(codec="raw"), 9, "float32")
     yield from slice_specs(bundle, SliceKind.EXCERPT, Plan(codec="raw", code_dim=5), 9, "float32")
-    yield from slice_specs(bundle, SliceKind.SUMMARY, Plan(codec="raw"), 4, "float32")
 
 
 def test_every_segment_that_may_be_asked_for_has_a_basis_at_every_rate(bundle: Bundle) -> None:
@@ -138,7 +136,7 @@ def test_a_bundle_in_half_precision_stays_so_when_it_is_calibrated(
     setting: Setting, plain: Bundle, tmp_path: Path
 ) -> None:
     wide = replace(plain.config, translate=replace(plain.config.translate, prefix_positions=200))  # type: ignore[type-var]
-    heads = Bundle(wide, plain.fuse, wide.new_translate(), plain.summary, plain.scorer)
+    heads = Bundle(wide, plain.fuse, wide.new_translate(), plain.scorer)
     heads.save(tmp_path / "plain", torch.float16)
     loaded = Bundle.load(tmp_path / "plain")
     calibrate(setting, loaded).save(tmp_path / "calibrated")
@@ -151,7 +149,7 @@ def test_a_bundle_in_half_precision_stays_so_when_it_is_calibrated(
 
 @pytest.mark.parametrize("name", ["spread", "mean", "synthesis"])
 def test_bases_that_no_calibration_gives_are_not_loaded(bundle: Bundle, tmp_path: Path, name: str) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     bundle.save(tmp_path)
     tensors = load_file(tmp_path / "fuser.safetensors")
@@ -159,7 +157,8 @@ def test_bases_that_no_calibration_gives_are_not_loaded(bundle: Bundle, tmp_path
     tensors[key] = tensors[key].flip(0) - 1 if name == "spread" else tensors[key] * 0 + 60_000
     if name == "mean":
         tensors["codec_bases.bits"] = tensors["codec_bases.bits"] * 0
-    save_file(tensors, tmp_path / "fuser.safetensors")
+    whole = bundle_tensors.digest(bundle.config.to_json(), tensors)
+    bundle_tensors.write(tmp_path / "fuser.safetensors", tensors, whole)
     with pytest.raises(BadBundle, match="codec_bases"):
         Bundle.load(tmp_path)
 
@@ -216,7 +215,7 @@ def two_each(setting: Setting) -> Bundle:
     """Of excerpts alone: a third of a code is for the first of its two positions, a third for the second."""
     assert setting.bundle.translate is not None
     shape = replace(setting.bundle.translate, receiver_positions=2)
-    config = replace(setting.bundle, fuse=None, summary=None, translate=shape)
+    config = replace(setting.bundle, fuse=None, translate=shape)
     torch.manual_seed(6)
     head = config.new_translate()
     assert head is not None

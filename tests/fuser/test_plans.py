@@ -15,7 +15,7 @@ from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from fuser.slice_specs import slice_specs
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind
 from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of
@@ -28,10 +28,6 @@ SECTIONS = (
 Pair = tuple[Sharer, Receiver]
 MEMBERS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "one trunk": {"trunks": 1},
-    "joint": {"joint": True},
-    "ranks": {"ranks": (3, 8, 5, 4, 7, 6)},
-    "joint ranks": {"ranks": (3, 8, 5, 4, 7, 6), "joint": True},
     "rotated": {"rotated_keys": True},
 }
 
@@ -44,13 +40,13 @@ def pair(tiny_sharer: Path, tiny_receiver: Path, tiny_bundle: Path) -> Pair:
 
 @pytest.fixture(scope="module")
 def member(pair: Pair) -> Callable[[dict[str, Any]], Pair]:
-    """The pair with another member of the compact family: random, most gates open."""
+    """The pair with another compact head: random, most gates open."""
 
     def make(changes: dict[str, Any]) -> Pair:
         sharer, receiver = pair
         shape = CompactConfig(sharer.bundle.require_fuse().layer_map, rank=8, inner=12)
         config = dataclasses.replace(
-            sharer.bundle.config, fuse=dataclasses.replace(shape, **changes), translate=None, summary=None
+            sharer.bundle.config, fuse=dataclasses.replace(shape, **changes), translate=None
         )
         head = config.new_fuse()
         assert head is not None
@@ -108,29 +104,17 @@ def test_source_halves_give_the_cache_that_keys_and_values_give(
 def test_a_closed_gate_changes_no_bit_of_its_half(
     member: Callable[[dict[str, Any]], Pair], bottleneck: bool
 ) -> None:
-    made = member(MEMBERS["joint"])  # the last layer's keys have a closed gate, its values an open one
+    made = member(MEMBERS["plain"])  # the last layer's keys have a closed gate, its values an open one
     local, (keys, values) = answered(made, plan=Plan(codec="raw", bottleneck=bottleneck)), own(made)
     assert not changed(local.keys, keys)[-1]
     assert changed(local.values, values)[-1]
 
 
 def test_source_halves_of_some_layers_fuse_the_receiver_layers_that_these_feed(pair: Pair) -> None:
-    plan = Plan(codec="raw", bottleneck=True, layers=(1,), parts=Parts.VALUES)
+    plan = Plan(codec="raw", bottleneck=True, layers=(1,))
     local, (keys, values) = answered(pair, plan=plan), own(pair)
-    assert [layer for layer, at in enumerate(changed(local.values, values)) if at] == [3]
-    assert not any(changed(local.keys, keys))
-
-
-@pytest.mark.parametrize("parts", [Parts.KEYS, Parts.VALUES])
-def test_one_half_alone_leaves_the_other_as_it_was(pair: Pair, parts: Parts) -> None:
-    whole, local, (keys, values) = (
-        answered(pair),
-        answered(pair, plan=Plan(codec="raw", parts=parts)),
-        own(pair),
-    )
-    expected = (whole.keys, values) if parts is Parts.KEYS else (keys, whole.values)
-    for mine, theirs in zip((local.keys, local.values), expected, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    for mine, ours in ((local.keys, keys), (local.values, values)):
+        assert [layer for layer, at in enumerate(changed(mine, ours)) if at] == [3]
 
 
 def test_layers_left_out_leave_the_receiver_layers_that_they_feed(pair: Pair) -> None:
@@ -186,13 +170,15 @@ def test_numbers_of_a_code_that_are_not_sent_count_as_zero(pair: Pair, numbers: 
     assert all(torch.equal(a, b) for a, b in zip(keys + values, local.keys + local.values, strict=True))
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
 @pytest.mark.parametrize(("asked", "allowed", "sent"), [(0, 4, 4), (3, 12, 3), (6, 2, 2), (5, 0, 0)])
 def test_the_plan_and_the_policy_each_lower_the_positions(
-    pair: Pair, kind: SliceKind, asked: int, allowed: int, sent: int
+    pair: Pair, asked: int, allowed: int, sent: int
 ) -> None:
     sections = [dataclasses.replace(SECTIONS[0], document_id=None, text=DOCUMENTS["note"]), SECTIONS[1]]
-    assert pair[0].plan(sections, kind, allowed, Plan(codec="raw", positions=asked)).positions == sent
+    assert (
+        pair[0].plan(sections, SliceKind.EXCERPT, allowed, Plan(codec="raw", positions=asked)).positions
+        == sent
+    )
     assert pair[0].plan(sections, SliceKind.SHARED, allowed, Plan(codec="raw", positions=asked)).positions > 6
 
 

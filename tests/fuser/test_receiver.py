@@ -29,7 +29,7 @@ def asked(text: str) -> tuple[Section, ...]:
 def plain(tiny_bundle: Path, tiny_receiver: Path) -> Receiver:
     """A Receiver whose bundle has no learnt prefix."""
     bundle = Bundle.load(tiny_bundle)
-    config = dataclasses.replace(bundle.config, translate=TranslateConfig(code_dim=24), summary=None)
+    config = dataclasses.replace(bundle.config, translate=TranslateConfig(code_dim=24))
     return Receiver(*load_model(tiny_receiver), Bundle(config, bundle.fuse, config.new_translate()))
 
 
@@ -72,7 +72,7 @@ def test_pieces_join_to_the_decoded_tokens(plain: Receiver) -> None:
     assert text == plain.tokenizer.decode(draft.tokens, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY, None])
+@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, None])
 def test_what_stands_before_a_slice_is_run_once_and_changes_no_bit(
     tiny_bundle: Path, tiny_receiver: Path, kind: SliceKind | None
 ) -> None:

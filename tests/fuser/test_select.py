@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fuser.config import from_dict, to_dict
 from fuser.select import SelectionConfig, attention_row, choose
 
 SCORES = torch.tensor([9.0, 0.1, 0.9, 0.2, 0.0, 0.8, 0.3, 9.0])
@@ -25,54 +24,18 @@ def test_a_short_document_gives_all_it_has() -> None:
     assert choose(SCORES, DOCUMENT[:0], SelectionConfig(positions=16), limit=16).tolist() == []
 
 
-def test_pooling_brings_the_neighbours_of_a_hit() -> None:
-    chosen = choose(SCORES, DOCUMENT, SelectionConfig(positions=3, pool=3), limit=3)
-    assert chosen.tolist() == [1, 2, 3]
-
-
 @pytest.mark.parametrize(
     "bad",
     [
         {"positions": 0},
-        {"pool": 2},
-        {"rows": 0},
         {"first_layer": 1.0},
-        {"rule": "pooled"},
-        {"rule": "question", "rows": 2},
+        {"rule": "learnt"},
+        {"heads": 2},
     ],
 )
 def test_settings_without_meaning_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match="selection"):
         SelectionConfig(**bad)
-
-
-QUESTION = torch.tensor([0, 8, 9])
-"""One question token before the document, which has not read it, and two after."""
-
-
-@pytest.mark.parametrize(
-    ("config", "asking"),
-    [
-        (SelectionConfig(), [11]),
-        (SelectionConfig(rows=3), [9, 10, 11]),
-        (SelectionConfig(rule="pooled", pool=3, rows=2), [10, 11]),
-        (SelectionConfig(rule="learnt", heads=2), [11]),
-        (SelectionConfig(rule="question"), [8, 9]),
-    ],
-)
-def test_a_rule_says_which_positions_ask(config: SelectionConfig, asking: list[int]) -> None:
-    assert config.asking(12, DOCUMENT, QUESTION).tolist() == asking
-
-
-def test_where_no_question_token_has_read_the_document_the_last_position_asks() -> None:
-    rule = SelectionConfig(rule="question")
-    assert rule.asking(12, DOCUMENT, QUESTION[:1]).tolist() == [11]
-    assert rule.asking(12, DOCUMENT, QUESTION[:0]).tolist() == [11]
-
-
-def test_a_config_of_the_first_format_is_read_and_written_as_it_was() -> None:
-    raw = {"positions": 4, "first_layer": 0.5, "rows": 2, "pool": 3}
-    assert to_dict(from_dict(SelectionConfig, raw)) == raw
 
 
 def test_rows_are_those_asked_for_whatever_their_number() -> None:

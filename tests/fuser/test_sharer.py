@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from fuser.bundle import Bundle
-from fuser.data.document import Item, Question
 from fuser.models.load import load_model
-from fuser.prefill import prefill
 from fuser.scorer import Scorer
 from fuser.select import SelectionConfig, choose
 from fuser.sharer import Sharer
-from fuser.train.sharer_reading import SharerReading
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -39,57 +36,35 @@ def choosing(sharer: Sharer, selection: SelectionConfig, scorer: Scorer | None =
     """The same Sharer with another selection rule."""
     bundle = sharer.bundle
     config = dataclasses.replace(bundle.config, selection=selection)
-    heads = (bundle.fuse, bundle.translate, bundle.summary, scorer)
+    heads = (bundle.fuse, bundle.translate, scorer)
     return Sharer(sharer.model, sharer.tokenizer, Bundle(config, *heads))
 
 
 def cut(sharer: Sharer, kind: SliceKind, *sections: Section, most: int = 32) -> Tensor:
-    """The one segment of an excerpt or a summary."""
+    """The one segment of an excerpt."""
     found: list[Tensor] = []
     sharer.run(sharer.plan(sections, kind, most), lambda _, tensor: found.append(tensor))
     (codes,) = found
     return codes
 
 
-def chosen(sharer: Sharer, asking: Tensor, selection: SelectionConfig) -> Tensor:
-    """The excerpt's positions by full attention: the rows of `asking`, max over heads, mean, summed over layers."""
+def chosen(sharer: Sharer, selection: SelectionConfig) -> Tensor:
+    """The excerpt's positions by full attention: the last row, max over heads, summed over layers."""
     plan = sharer.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
     sharer.model.set_attn_implementation("eager")
     with torch.inference_mode():
         layers = sharer.model(input_ids=plan.tokens.ids[None], output_attentions=True).attentions
     sharer.model.set_attn_implementation("kvwire_sdpa")
     upper = layers[selection.first_query_layer(len(layers)) :]
-    scores = torch.stack([layer[0].amax(0)[asking].mean(0) for layer in upper]).sum(0)
+    scores = torch.stack([layer[0].amax(0)[-1] for layer in upper]).sum(0)
     return choose(scores, plan.exported, selection, 32)
 
 
-@pytest.mark.parametrize(
-    "selection",
-    [
-        SelectionConfig(positions=6),
-        SelectionConfig(positions=6, rows=4),
-        SelectionConfig(positions=6, rule="question"),
-        SelectionConfig(positions=6, rule="pooled", rows=8, pool=5),
-    ],
-)
-def test_an_excerpt_is_the_code_of_the_positions_that_its_rule_chooses(
-    sharer: Sharer, selection: SelectionConfig
-) -> None:
+def test_an_excerpt_is_the_code_of_the_positions_that_the_last_token_attends_to(sharer: Sharer) -> None:
+    selection = SelectionConfig(positions=6)
     with_rule = choosing(sharer, selection)
     plan = with_rule.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
-    read = plan.tokens.offsets[plan.asking]
-    if selection.rule == "question":
-        prompt = sharer.bundle.config.sharer_prompt
-        start = (
-            len(prompt.head)
-            + len(TEXT)
-            + sum(map(len, prompt.wraps["document"]))
-            + len(prompt.wraps["question"][0])
-        )
-        assert (int(read[0, 0]), int(read[-1, 1])) == (start, start + len(QUESTION.text or ""))
-    else:
-        assert plan.asking.tolist() == list(range(len(plan.tokens.ids)))[-selection.rows :]
-    expected = chosen(sharer, plan.asking, selection)
+    expected = chosen(sharer, selection)
     whole = choosing(sharer, SelectionConfig(positions=1000))
     every = cut(whole, SliceKind.EXCERPT, DOCUMENT, QUESTION, most=1000)
     assert len(every) == len(plan.exported)
@@ -111,41 +86,6 @@ def test_a_scorer_says_which_heads_choose(sharer: Sharer) -> None:
     assert any(not torch.equal(slices[0], other) for other in slices[1:])
 
 
-def test_the_service_reads_for_a_summary_what_training_reads(sharer: Sharer, model: tuple[Any, Any]) -> None:
-    style = sharer.bundle.config.sharer_prompt
-    reading = SharerReading(*model, style, sharer.bundle.config.selection, questions=True)
-    item = Item("made up", TEXT, (Question(QUESTION.text or "", ("under a stone",)),))
-    rows, cached = reading.read(item)
-    asked = cached.questions[0]  # type: ignore[union-attr]
-    document, question = rows[: cached.count], rows[asked.start : asked.start + asked.count]
-    with torch.inference_mode():
-        trained_on = sharer.bundle.require_summary().encode(document[None], question[None])[0]
-    summary = cut(sharer, SliceKind.SUMMARY, DOCUMENT, QUESTION)
-    assert torch.allclose(summary, trained_on, atol=1e-5)
-    assert torch.equal(cut(sharer, SliceKind.SUMMARY, DOCUMENT, QUESTION, most=2), summary[:2])
-
-
-def test_a_summary_stops_at_the_last_layer_it_reads(sharer: Sharer) -> None:
-    bundle = sharer.bundle
-    assert bundle.config.summary is not None
-    config = dataclasses.replace(
-        bundle.config,
-        summary=dataclasses.replace(bundle.config.summary, sharer_layers=(0, 1)),
-        translate=None,
-    )
-    low = Sharer(sharer.model, sharer.tokenizer, Bundle(config, bundle.fuse, None, config.new_summary(None)))
-    reached: list[int] = []
-    layers = sharer.model.get_decoder().layers
-    hooks = [
-        layer.register_forward_pre_hook(lambda *_, number=number: reached.append(number))
-        for number, layer in enumerate(layers)
-    ]
-    cut(low, SliceKind.SUMMARY, DOCUMENT, QUESTION)
-    for hook in hooks:
-        hook.remove()
-    assert reached == [0, 1] * 2  # the document, then the question on top of it
-
-
 @pytest.mark.parametrize(
     "sections", [(QUESTION, DOCUMENT), (QUESTION, DOCUMENT, QUESTION), (DOCUMENT, QUESTION, DOCUMENT)]
 )
@@ -158,34 +98,13 @@ def test_no_document_position_leaves_with_a_shared_slice_wherever_the_document_s
     assert not torch.isin(document, plan.exported).any()
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
-def test_what_reads_a_document_needs_one(sharer: Sharer, kind: SliceKind) -> None:
+def test_what_reads_a_document_needs_one(sharer: Sharer) -> None:
     with pytest.raises(InvalidRequest, match="needs a cloud document"):
-        sharer.plan((QUESTION,), kind, 8)
+        sharer.plan((QUESTION,), SliceKind.EXCERPT, 8)
 
 
 def test_a_kind_without_a_head_is_refused(sharer: Sharer) -> None:
-    config = dataclasses.replace(sharer.bundle.config, translate=None, summary=None)
+    config = dataclasses.replace(sharer.bundle.config, translate=None)
     poor = Sharer(sharer.model, sharer.tokenizer, Bundle(config, sharer.bundle.fuse))
-    for kind in (SliceKind.EXCERPT, SliceKind.SUMMARY):
-        with pytest.raises(Unsupported):
-            poor.plan((DOCUMENT, QUESTION), kind, 8)
-
-
-def test_asking_rows_may_be_read_on_top_of_a_prefix(sharer: Sharer) -> None:
-    """What training does for a second question over the same document."""
-    plan = choosing(sharer, SelectionConfig(rule="question")).plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 8)
-    ids, known = plan.tokens.ids[None], int(plan.asking[0]) - 3
-    past: list[tuple[Tensor, Tensor]] = []
-    rest: dict[str, Any] = {"last_layer": 3, "first_query_layer": 1}
-
-    def ignored(*_: Any) -> None:
-        pass
-
-    whole = prefill(sharer.model, ids, on_layer=ignored, query_rows=plan.asking, **rest)
-    prefill(sharer.model, ids[:, :known], on_layer=lambda _, k, v: past.append((k, v)), last_layer=3)
-    later = prefill(
-        sharer.model, ids[:, known:], on_layer=ignored, query_rows=plan.asking - known, past=past, **rest
-    )
-    assert whole is not None and later is not None
-    assert torch.allclose(whole, later, atol=1e-5)
+    with pytest.raises(Unsupported):
+        poor.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 8)

@@ -11,13 +11,12 @@ from fuser.bundle import Bundle
 from fuser.c2c.head import C2CConfig
 from fuser.compact.head import CompactConfig
 from fuser.slice_specs import layers_by_gate, slice_specs
-from fuser.translate import TranslateConfig
 from kvwire.errors import InvalidRequest, Unsupported
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 
 KEY, VALUE = SegmentKind.KEY, SegmentKind.VALUE
-KEY_CODE, VALUE_CODE, JOINT_CODE = SegmentKind.KEY_CODE, SegmentKind.VALUE_CODE, SegmentKind.JOINT_CODE
+KEY_CODE, VALUE_CODE = SegmentKind.KEY_CODE, SegmentKind.VALUE_CODE
 Fused = Callable[[CompactConfig | C2CConfig], Bundle]
 
 
@@ -31,7 +30,7 @@ def fused(bundle: Bundle) -> Fused:
     """A bundle with another fuse head, gates open from the last fed layer to the first by ever less."""
 
     def make(config: CompactConfig | C2CConfig) -> Bundle:
-        made = replace(bundle.config, fuse=config, translate=None, summary=None)
+        made = replace(bundle.config, fuse=config, translate=None)
         head = made.new_fuse()
         assert head is not None
         if isinstance(config, CompactConfig):
@@ -55,12 +54,8 @@ def test_all_that_open_gates_read_is_sent_layer_after_layer(bundle: Bundle) -> N
     assert {(spec.shape, spec.dtype) for spec in specs} == {((2, 4, 16), "bfloat16")}
 
 
-def test_halves_and_layers_are_left_out(bundle: Bundle) -> None:
-    assert {spec.kind for spec in specs_of(bundle, parts=Parts.KEYS)} == {KEY}
-    assert {spec.kind for spec in specs_of(bundle, parts=Parts.VALUES)} == {VALUE}
+def test_layers_are_left_out(bundle: Bundle) -> None:
     assert [(s.kind, s.layer) for s in specs_of(bundle, layers=(0, 2))] == [(KEY, 0), (VALUE, 0), (VALUE, 2)]
-    with pytest.raises(InvalidRequest, match="leaves out all"):
-        specs_of(bundle, layers=(2,), parts=Parts.KEYS)  # no open gate reads the keys of layer 2
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
@@ -73,21 +68,20 @@ def test_source_halves_come_as_their_layer_is_computed_and_the_widest_gate_first
     bundle: Bundle, fused: Fused
 ) -> None:
     layer_map = bundle.require_fuse().layer_map  # Sharer layer 0 feeds Receiver layers 0, 1 and 2
-    ranked = fused(CompactConfig(layer_map, ranks=(3, 8, 5, 4, 7, 6)))
-    specs = specs_of(ranked, bottleneck=True, layers=(0, 1))
+    made = fused(CompactConfig(layer_map, rank=5))
+    specs = specs_of(made, bottleneck=True, layers=(0, 1))
     found = [(spec.kind, spec.layer, spec.shape) for spec in specs]
     assert found == [
         (VALUE_CODE, 2, (4, 5)),
         (KEY_CODE, 2, (4, 5)),
-        (VALUE_CODE, 1, (4, 8)),
-        (KEY_CODE, 1, (4, 8)),
-        (VALUE_CODE, 0, (4, 3)),
-        (KEY_CODE, 0, (4, 3)),
-        (VALUE_CODE, 3, (4, 4)),
-        (KEY_CODE, 3, (4, 4)),
+        (VALUE_CODE, 1, (4, 5)),
+        (KEY_CODE, 1, (4, 5)),
+        (VALUE_CODE, 0, (4, 5)),
+        (KEY_CODE, 0, (4, 5)),
+        (VALUE_CODE, 3, (4, 5)),
+        (KEY_CODE, 3, (4, 5)),
     ]
     assert {spec.dtype for spec in specs} == {"float32"}
-    assert {spec.kind for spec in specs_of(ranked, bottleneck=True, parts=Parts.KEYS)} == {KEY_CODE}
 
 
 def test_closed_gates_have_no_source_half(bundle: Bundle) -> None:
@@ -95,17 +89,6 @@ def test_closed_gates_have_no_source_half(bundle: Bundle) -> None:
     assert found == {(kind, layer) for kind in (KEY_CODE, VALUE_CODE) for layer in range(4)} | {
         (VALUE_CODE, 4)
     }
-
-
-def test_a_joint_head_has_one_source_half_a_layer_and_no_use_for_one_part(
-    bundle: Bundle, fused: Fused
-) -> None:
-    joint = fused(CompactConfig(bundle.require_fuse().layer_map, rank=6, joint=True))
-    kinds = [(spec.kind, spec.layer) for spec in specs_of(joint, bottleneck=True)]
-    assert kinds == [(JOINT_CODE, layer) for layer in (2, 1, 0, 3, 4, 5)]
-    for bottleneck in (False, True):
-        with pytest.raises(Unsupported, match="K and V together"):
-            specs_of(joint, bottleneck=bottleneck, parts=Parts.KEYS)
 
 
 def test_the_public_head_has_no_source_half(bundle: Bundle, fused: Fused) -> None:
@@ -120,9 +103,8 @@ def test_layers_by_gate_begin_with_the_most_open(bundle: Bundle, fused: Fused) -
     assert sorted(layers_by_gate(bundle.require_fuse())) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SUMMARY])
-def test_codes_are_one_segment_or_none(bundle: Bundle, kind: SliceKind) -> None:
-    code_dim = bundle.code_head(kind).config.code_dim
+def test_codes_are_one_segment_or_none(bundle: Bundle) -> None:
+    kind, code_dim = SliceKind.EXCERPT, bundle.require_translate().code_dim
     for asked in (0, code_dim):
         (spec,) = slice_specs(bundle, kind, Plan(codec="raw", code_dim=asked), 5, "float32")
         assert (spec.kind, spec.shape) == (SegmentKind.CODE, (5, code_dim))
@@ -134,27 +116,15 @@ def test_codes_are_cut_where_their_numbers_have_an_order(bundle: Bundle) -> None
     assert spec.shape == (5, 7)
     with pytest.raises(InvalidRequest, match="25"):
         slice_specs(bundle, SliceKind.EXCERPT, Plan(codec="raw", code_dim=25), 5, "float32")
-    with pytest.raises(Unsupported, match="no order"):
-        slice_specs(bundle, SliceKind.SUMMARY, Plan(codec="raw", code_dim=7), 5, "float32")
-    by_layer = replace(
-        bundle.config, translate=TranslateConfig(code_dim=24, maps="layer"), fuse=None, summary=None
-    )
-    with pytest.raises(Unsupported, match="no order"):
-        slice_specs(
-            Bundle(by_layer, None, by_layer.new_translate()),
-            SliceKind.EXCERPT,
-            Plan(codec="raw", code_dim=7),
-            5,
-            "",
-        )
 
 
 @pytest.mark.parametrize(
     ("kind", "field", "value"),
     [
         (SliceKind.SHARED, "code_dim", 4),
-        *((SliceKind.EXCERPT, name, value) for name, value in [("layers", (0,)), ("parts", Parts.KEYS)]),
-        *((SliceKind.SUMMARY, name, value) for name, value in [("last", 2), ("bottleneck", True)]),
+        (SliceKind.EXCERPT, "layers", (0,)),
+        (SliceKind.EXCERPT, "last", 2),
+        (SliceKind.EXCERPT, "bottleneck", True),
     ],
 )
 def test_a_field_that_the_kind_does_not_have_is_named(

@@ -49,36 +49,6 @@ def test_a_code_below_the_rank_explains_less_and_noise_is_not_explained() -> Non
     assert noisy.mean() < 0.95
 
 
-def test_a_map_for_each_layer_explains_what_the_layers_that_feed_it_know() -> None:
-    """The targets draw on all three Sharer layers: with all three within reach, nothing is missing."""
-    whole = fit(0.0, code_dim=10, maps="layer", reach=3)
-    part = fit(0.0, code_dim=10, maps="layer", reach=1)
-    assert whole.min() > 0.999
-    assert 0.05 < part.mean() < 0.9
-
-
-def test_a_map_for_each_layer_reads_its_own_layers_and_writes_its_own_layer() -> None:
-    torch.manual_seed(5)
-    sharer, receiver = Geometry(5, 2, 4), Geometry(3, 1, 6)
-    head = TranslateHead(TranslateConfig(code_dim=6, maps="layer", sharer_layers=(0, 2, 4)), sharer, receiver)
-    picked = torch.randn(2, 7, len(head.input_mean))
-    before = head.expand(head.encode(picked)).unflatten(-1, (3, -1))
-    picked.unflatten(-1, (3, -1))[:, :, 1] += 1  # the layer that feeds Receiver layer 1 alone
-    after = head.expand(head.encode(picked)).unflatten(-1, (3, -1))
-    changed = (before != after).flatten(0, 1).any(0).any(-1)
-    assert changed.tolist() == [False, True, False]
-    assert head.encode(picked).shape == (2, 7, 6)
-
-
-def test_a_code_that_layers_cannot_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="code_dim 5 does not part into the Receiver's 2 layers"):
-        TranslateHead(TranslateConfig(code_dim=5, maps="layer"), SHARER, RECEIVER)
-    with pytest.raises(ValueError, match=r"translate\.reach is 4, but only 3"):
-        TranslateHead(TranslateConfig(code_dim=4, maps="layer", reach=4), SHARER, RECEIVER)
-    with pytest.raises(ValueError, match="a joint code reads every layer"):
-        TranslateConfig(code_dim=4, reach=2)
-
-
 def test_features_and_split_lay_out_layers_halves_heads_and_channels() -> None:
     keys, values = torch.randn(3, 2, 7, 4), torch.randn(3, 2, 7, 4)
     flat = features_of(keys, values)
@@ -86,13 +56,6 @@ def test_features_and_split_lay_out_layers_halves_heads_and_channels() -> None:
     again_keys, again_values = split_kv(flat, SHARER)
     assert torch.equal(again_keys, keys)
     assert torch.equal(again_values, values)
-
-
-def test_the_hidden_path_starts_as_an_identity() -> None:
-    torch.manual_seed(0)
-    head = TranslateHead(TranslateConfig(code_dim=6, hidden=8), SHARER, RECEIVER)
-    codes = torch.randn(4, 6)
-    assert torch.equal(head.expand(codes), head.widen(codes))
 
 
 def test_a_code_becomes_two_positions_of_which_each_has_its_own_targets() -> None:
@@ -109,8 +72,6 @@ def test_a_code_becomes_two_positions_of_which_each_has_its_own_targets() -> Non
         first, second = one_by_one.flatten(0, 1).unflatten(0, (6, 2)).unbind(1)
     torch.testing.assert_close(first, targets, atol=0.02, rtol=0.02)
     torch.testing.assert_close(second, 1 - 2 * targets, atol=0.02, rtol=0.02)
-    with pytest.raises(ValueError, match=r"receiver_positions is for maps"):
-        TranslateConfig(code_dim=10, maps="layer", receiver_positions=2)
 
 
 def test_what_codes_are_expanded_to_has_its_spread_as_unit() -> None:

@@ -10,7 +10,7 @@ from kvwire.description import BundleRef, Description
 from kvwire.frame import Frame
 from kvwire.identity import ModelRef
 from kvwire.limits import MIB, Limits
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
@@ -51,8 +51,8 @@ def basis_of(width: int, seed: int = 0) -> Basis:
 def transform_of(rate: float = 2.0) -> Transform:
     """A codec with a basis for every segment of `spec_of`, and for the first half of a code."""
     layers = [(kind, -1 if kind is SegmentKind.CODE else 5, 8) for kind in SegmentKind]
-    places = [*layers, (SegmentKind.CODE, -1, 4)]
-    bases = {place: basis_of(place[2], seed) for seed, place in enumerate(places)}
+    bases = {place: basis_of(place[2], seed) for seed, place in enumerate(layers)}
+    bases[SegmentKind.CODE, -1, 4] = basis_of(4, 6)
     return Transform(rate, bases, dict.fromkeys(bases, rate))
 
 
@@ -97,9 +97,7 @@ def request_of(kind: SliceKind = SliceKind.SHARED, codec: str = "raw") -> ShareR
     )
 
 
-FULL_PLAN = Plan(
-    codec="raw", layers=(0, 5), parts=Parts.VALUES, last=9, bottleneck=True, padded=True, positions=300
-)
+FULL_PLAN = Plan(codec="raw", layers=(0, 5), last=9, bottleneck=True, padded=True, positions=300)
 """Every dial of a shared slice turned."""
 
 

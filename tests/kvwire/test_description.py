@@ -27,7 +27,6 @@ def test_equal_peers_agree() -> None:
         ({"sharer": ModelRef("qwen", "other-revision")}, "a" * 64, "other-revision"),
         ({"sharer": ModelRef("llama", "a" * 64)}, "qwen@", "llama@"),
         ({"bundle_hash": "other-bundle"}, "c" * 64, "other-bundle"),
-        ({"kind": SliceKind.SUMMARY}, "shared, excerpt", "summary"),
         ({"plan": Plan(codec="int3")}, "raw, lossless, int8", "int3"),
         ({"codec_hash": "other-parameters"}, "0c05fe4941bab785", "other-parameters"),
     ],
@@ -39,6 +38,17 @@ def test_a_difference_is_named_with_both_values(change: dict[str, object], cloud
     assert edge in caught.value.edge
     assert cloud in str(caught.value)
     assert edge in str(caught.value)
+
+
+def test_a_kind_that_the_bundle_does_not_make_is_named_with_those_it_does() -> None:
+    offered = description_of()
+    (bundle,) = offered.bundles
+    with pytest.raises(IncompatiblePeer) as caught:
+        check_request(
+            request_of(SliceKind.EXCERPT),
+            replace(offered, bundles=(replace(bundle, kinds=(SliceKind.SHARED,)),)),
+        )
+    assert (caught.value.cloud, caught.value.edge) == ("shared", "excerpt")
 
 
 def test_a_codec_of_a_bundle_serves_that_bundle_alone() -> None:

@@ -99,7 +99,7 @@ def test_the_fingerprint_covers_every_field() -> None:
         replace(header, specs=numbered(replace(spec, dtype="bfloat16") for spec in header.specs)),
         replace(header, spans=((0, 0, 1), (0, 1, 3))),
         replace(header, spans=header.spans[:1], tail=2),
-        replace(header, kind=SliceKind.SUMMARY, spans=(), tail=0),
+        replace(header, kind=SliceKind.EXCERPT, spans=(), tail=0),
     ]
     prints = [h.fingerprint() for h in [header, *changed]]
     assert len(set(prints)) == len(prints)

@@ -6,7 +6,7 @@ from kvwire import serde
 from kvwire.description import CodecRef
 from kvwire.errors import BadHeader, InvalidRequest, TooLarge
 from kvwire.limits import Limits
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
@@ -40,7 +40,7 @@ def test_a_request_survives(kind: SliceKind) -> None:
     [
         (SliceKind.SHARED, FULL_PLAN),
         (SliceKind.EXCERPT, Plan(codec="int8", positions=8, code_dim=64, padded=True)),
-        (SliceKind.SUMMARY, Plan(codec="x" * 256, positions=2**32 - 1)),
+        (SliceKind.EXCERPT, Plan(codec="x" * 256, positions=2**32 - 1)),
     ],
 )
 def test_a_plan_and_a_cap_survive(kind: SliceKind, plan: Plan) -> None:
@@ -66,7 +66,6 @@ def test_the_digest_of_a_request_covers_every_field() -> None:
         replace(request, sections=(replace(question, role=Role.SYSTEM), document)),
         replace(request, sections=(question, replace(document, document_id="note-2"))),
         replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw")),
-        replace(request, kind=SliceKind.SUMMARY, plan=Plan(codec="raw")),
         replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw", code_dim=1)),
         *(
             replace(request, plan=replace(FULL_PLAN, **change))
@@ -74,7 +73,6 @@ def test_the_digest_of_a_request_covers_every_field() -> None:
                 {"codec": "other"},
                 {"positions": 1},
                 {"layers": (0,)},
-                {"parts": Parts.KEYS},
                 {"last": 8},
                 {"bottleneck": False},
                 {"padded": False},
@@ -225,13 +223,6 @@ def broken_requests() -> dict[str, object]:
 
     def long_question(message: pb.ShareRequest) -> None:
         message.sections[0].text = "x" * 9_000
-
-    def no_plan(message: pb.ShareRequest) -> None:
-        message.ClearField("plan")
-
-    def unknown_parts(message: pb.ShareRequest) -> None:
-        message.plan.ClearField("parts")
-        message.plan.MergeFromString(b"\x18\x09")
 
     def unordered_layers(message: pb.ShareRequest) -> None:
         message.plan.layers.extend([3, 1])

@@ -120,10 +120,10 @@ def test_the_ways_are_all_that_a_bundle_has(tiny_bundle: Path, tmp_path: Path) -
     assert all(way.kind is SliceKind.EXCERPT for way in ways[3:])
     one = Interval(0.5, 0.4, 0.6)
     row = PlanRow(
-        Plan(codec="int8", positions=4), SliceKind.SUMMARY, 9.0, 10, 12, one, one, one, None, None, 7
+        Plan(codec="int8", positions=4), SliceKind.EXCERPT, 9.0, 10, 12, one, one, one, None, None, 7
     )
     PlanTable(bundle.hash, (row,), {}).save(tmp_path)
-    assert ways_of(tmp_path, bundle)[7:] == (Way("summary: int8, 4 positions", row.plan, SliceKind.SUMMARY),)
+    assert ways_of(tmp_path, bundle)[7:] == (Way("excerpt: int8:m4", row.plan, SliceKind.EXCERPT),)
     PlanTable("0" * 64, (row,), {}).save(tmp_path)
     with pytest.raises(BadTable, match="profile it again"):
         ways_of(tmp_path, bundle)

@@ -52,7 +52,7 @@ def test_an_unknown_key_of_a_configuration_is_named(tmp_path: Path) -> None:
 def test_bundle_info_says_what_a_bundle_is_for(tiny_bundle: Path) -> None:
     done = CliRunner().invoke(app, ["bundle", "info", str(tiny_bundle), "--json"])
     info = json.loads(done.stdout)
-    assert info["slices"] == "excerpt, shared, summary"
+    assert info["slices"] == "excerpt, shared"
     assert info["sharer"].startswith("tiny-sharer@")
     assert len(info["hash"]) == 64
 

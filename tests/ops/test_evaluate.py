@@ -61,7 +61,7 @@ def call(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Pa
 def test_a_report_holds_every_row_with_its_counts_and_where_it_is_from(call: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "squad.jsonl.gz", DOCUMENTS)
     out, table = tmp_path / "out" / "report.json", tmp_path / "report.md"
-    rows = "receiver,text,fused,mismatched,lora"
+    rows = "receiver,text,fused,mismatched,identical"
     done = call(
         data, "--limit", "10", "--seed", "3", "--rows", rows, "--json", str(out), "--markdown", str(table)
     )
@@ -71,7 +71,7 @@ def test_a_report_holds_every_row_with_its_counts_and_where_it_is_from(call: Any
     for row in report["rows"]:
         assert (row["questions"], row["complete"]) == (10, True)
         assert {m: v["count"] for m, v in row["metrics"].items()} == {"exact_match": 10, "f1": 10}
-    assert "--lora" in report["not_run"]["lora"]
+    assert "--identical" in report["not_run"]["identical"]
     assert (report["data"]["questions"], report["data"]["documents"], report["data"]["seed"]) == (10, 5, 3)
     for hashed in (report["data"]["sha256"], report["data"]["questions_sha256"], report["bundle"]["sha256"]):
         assert len(hashed) == 64
@@ -152,6 +152,11 @@ def test_one_question_has_no_mismatched_row(call: Any, tmp_path: Path) -> None:
     assert "--limit" in report["not_run"]["mismatched"]
 
 
+def test_questions_over_documents_have_no_row_to_fit(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", DOCUMENTS)
+    assert "calibration is for" in str(call(data, "--calibration", str(data), fails=True).exception)
+
+
 def test_choices_are_fitted_on_training_questions_alone(call: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "arc.jsonl", CHOICES[:4])
     options = ("--rows", "calibrated,routing", "--json", "-", "--calibration")
@@ -218,16 +223,6 @@ def test_another_model_than_the_bundles_is_refused(
     assert "the bundle's Sharer is tiny-sharer@" in str(done.exception)
 
 
-def test_examples_come_from_training_questions_over_other_documents(call: Any, tmp_path: Path) -> None:
-    data = write(tmp_path / "data.jsonl", DOCUMENTS[:12])
-    training = write(tmp_path / "train.jsonl", DOCUMENTS)
-    options = ("--rows", "few-shot", "--calibration", str(training), "--json", "-")
-    report = json.loads(call(data, *options).stdout)
-    assert (report["rows"][0]["row"], report["notes"]["few-shot"]["examples"]) == ("few-shot", 2)
-    refused = call(data, "--calibration", str(data), fails=True)
-    assert "no document that is not evaluated too" in str(refused.exception)
-
-
 def test_an_unknown_row_names_the_known_ones(call: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", DOCUMENTS)
     done = call(data, "--rows", "receiver,magic", fails=True)
@@ -251,10 +246,10 @@ def test_positions_and_plans_add_rows_to_what_is_answered(call: Any, tmp_path: P
     assert first["predictions"] == again["predictions"]
     assert [row["row"] for row in again["rows"]] == [
         "receiver",
-        "own m4",
+        "own raw:m4",
         "own",
-        "fused m4",
-        "fused m4 int8:8",
+        "fused raw:m4",
+        "fused int8:m4:8",
         "fused",
         "fused int8:8",
     ]
@@ -310,19 +305,19 @@ def test_choices_have_plans_and_no_positions_or_cases(call: Any, tmp_path: Path)
     data = write(tmp_path / "arc.jsonl", CHOICES)
     for option in (("--positions", "4"), ("--case", "two")):
         assert "for questions over documents" in str(call(data, *option, fails=True).exception)
-    plans = "raw,int8:last9,int8:values:bottleneck:padded"
+    plans = "raw,int8:last9,int8:bottleneck:padded"
     drawn = call(data, "--plan", plans, "--curve", str(tmp_path / "curve.png"), fails=True)
     assert "--curve is for questions over documents" in str(drawn.exception)
     options = ("--limit", "4", "--rows", "fused,mismatched", "--plan", plans, "--json", "-")
     report = json.loads(call(data, *options).stdout)
-    names = ("", " int8:last9", " int8:values:bottleneck:padded")
+    names = ("", " int8:last9", " int8:bottleneck:padded")
     assert [row["row"] for row in report["rows"]] == [
-        f"{r}{name}" for name in names for r in ("fused", "mismatched")
+        f"{r}{name}" for r in ("fused", "mismatched") for name in names
     ]
     assert [name for name in report["differences"]["strict"] if "transfer" in name] == [
         f"transfer: fused{name} - mismatched{name}" for name in names
     ]
-    assert report["rows"][2]["label"] == "fused, int8:last9"
+    assert report["rows"][1]["label"] == "fused, int8:last9"
 
 
 @pytest.mark.parametrize(
@@ -330,7 +325,7 @@ def test_choices_have_plans_and_no_positions_or_cases(call: Any, tmp_path: Path)
     [
         (("--positions", "4,x"), "--positions x: expected numbers from 1"),
         (("--positions", "0"), "--positions 0"),
-        (("--plan", "int8:x"), "--plan int8:x: expected CODEC"),
+        (("--plan", "int8:x"), "int8:x: expected CODEC"),
         (("--plan", "zip"), "codec 'zip'"),
         (("--plan", "raw:last3"), "has no last"),
         (("--case", "magic"), "unknown case 'magic'"),

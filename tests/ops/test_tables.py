@@ -8,21 +8,23 @@ import pytest
 from ops.tables import check_marks, put, short_table
 
 VALUE = {"point": 0.269, "low": 0.223, "high": 0.32}
+OWN = VALUE | {"row": "fused raw:m8"}
 REPORT: dict[str, Any] = {
     "rows": [
         {
-            "row": "fused m8",
-            "label": "fused, 8 positions",
+            "row": "fused raw:m8",
+            "kind": "fused",
+            "label": "fused, raw:m8",
             "metrics": {"exact_match": VALUE, "f1": VALUE | {"point": 0.374}},
             "bytes_per_question": 8224.0,
         }
     ],
     "differences": {
         "exact_match": {
-            "transfer: fused m8 - mismatched m8": VALUE,
-            "transfer: fused - mismatched": VALUE,  # of a row that was answered before and is not shown
-            "fused m8 - receiver": VALUE,
-            "gap to text closed: (fused m8 - receiver) / (text - receiver)": VALUE,
+            "transfer: fused raw:m8 - mismatched raw:m8": OWN,
+            "transfer: fused - mismatched": VALUE | {"row": "fused"},  # was answered before and is not shown
+            "fused raw:m8 - receiver": OWN,
+            "gap to text closed: (fused raw:m8 - receiver) / (text - receiver)": OWN,
         }
     },
     "data": {"source": "records:heldout", "questions": 320},
@@ -37,11 +39,11 @@ def test_the_table_has_rows_transfer_gaps_and_where_it_is_from() -> None:
     assert short_table(REPORT).splitlines() == [
         "| 320 questions, `records:heldout` | exact match % [95 %] | F1 % | bytes a question |",
         "|---|---|---|---|",
-        "| **fused, 8 positions** | 26.9 [22.3, 32.0] | 37.4 | 8,224 |",
+        "| **fused, raw:m8** | 26.9 [22.3, 32.0] | 37.4 | 8,224 |",
         "",
-        "Transfer: fused m8 - mismatched m8: 26.9 [22.3, 32.0] points (exact match).",
+        "Transfer: fused raw:m8 - mismatched raw:m8: 26.9 [22.3, 32.0] points (exact match).",
         "",
-        "Gap to text closed: (fused m8 - receiver) / (text - receiver): 26.9 [22.3, 32.0] % (exact match).",
+        "Gap to text closed: (fused raw:m8 - receiver) / (text - receiver): 26.9 [22.3, 32.0] % (exact match).",
         "",
         "2026-11-22, bundle `abababababab` (9 numbers), large to small, float32, 2 cores, no GPU.",
     ]

@@ -1,18 +1,14 @@
 """The attributes: what can be stated and asked about an entity.
 
-Each table has blocks `# domain | name | key | kind`, then statements, then questions (`? ...`). Slots: `{E}` the entity
-as subject, `{O}` as object, `{P}` its possessive - all three may become pronouns; `{N}`, `{N's}` always the name; `{v}`
-the value, `{av}` the value after a or an.
+`phrasings.txt` has blocks `# domain | name | key | kind`, then statements, then questions (`? ...`). Slots: `{E}` the
+entity as subject, `{O}` as object, `{P}` its possessive - all three may become pronouns; `{N}`, `{N's}` always the
+name; `{v}` the value, `{av}` the value after a or an.
 """
 
 import hashlib
 from dataclasses import dataclass
 
-from fuser.data.records.patients import PATIENTS
-from fuser.data.records.people import PEOPLE
-from fuser.data.records.things import COMPANIES, OBJECTS, PROJECTS
-from fuser.data.records.travel import COURSES, PARCELS, SHIPS, TRIPS
-from fuser.data.records.venues import BUILDINGS, EVENTS, RESTAURANTS
+from fuser.data.records.tables import read_text
 from fuser.data.records.words import CLOSED
 
 HELDOUT_ATTRIBUTES = frozenset(
@@ -77,11 +73,7 @@ def _parse(table: str) -> list[Attribute]:
     return attributes
 
 
-_TABLES = (
-    *(PEOPLE, PATIENTS, OBJECTS, COMPANIES, PROJECTS, TRIPS),
-    *(PARCELS, SHIPS, COURSES, EVENTS, BUILDINGS, RESTAURANTS),
-)
-ATTRIBUTES: tuple[Attribute, ...] = tuple(attribute for table in _TABLES for attribute in _parse(table))
+ATTRIBUTES: tuple[Attribute, ...] = tuple(_parse(read_text("phrasings.txt")))
 BY_DOMAIN: dict[str, tuple[Attribute, ...]] = {
     domain: tuple(attribute for attribute in ATTRIBUTES if attribute.domain == domain)
     for domain in dict.fromkeys(attribute.domain for attribute in ATTRIBUTES)

@@ -13,8 +13,7 @@ from random import Random
 from fuser.data.records.attributes import BY_DOMAIN, Attribute
 from fuser.data.records.text import Fact, document, question
 from fuser.data.records.values import MONTHS, NAME_KINDS, Entity, entity, value
-from fuser.data.records.words import LISTS, SHARED_LISTS, Words
-from fuser.data.records.words_names import COMPANY_TAILS
+from fuser.data.records.words import COMPANY_TAILS, LISTS, SHARED_LISTS, Words
 
 SPLITS = ("train", "heldout", "heldout_attributes", "coined", "heldout_coined")
 TRAINING = ("train", "coined")

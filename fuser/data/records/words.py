@@ -6,11 +6,15 @@ from collections.abc import Callable
 from functools import cache
 from random import Random
 
-from fuser.data.records.words_lists import VALUE_LISTS
-from fuser.data.records.words_names import COMPANY_TAILS, LAST, MEN, PLACES, STEM_ENDS, STEM_STARTS, WOMEN
+from fuser.data.records.tables import read_toml, words_of
 
-LISTS: dict[str, list[str]] = {"woman": WOMEN, "man": MEN, "last": LAST, "place": PLACES, **VALUE_LISTS}
+_TABLE = read_toml("words.toml")
+LISTS: dict[str, list[str]] = {name: words_of(text) for name, text in _TABLE["lists"].items()}
 """Every word list by name."""
+STEM_STARTS, STEM_ENDS, COMPANY_TAILS = (
+    words_of(_TABLE["companies"][part]) for part in ("starts", "ends", "tails")
+)
+"""What the names of companies are put together from."""
 CLOSED = frozenset({"blood", "weekday"})
 """Kinds too small to hold anything out: attributes with them are asked in split `train` only."""
 SHARED_LISTS = frozenset(name for name in LISTS if name.endswith(" noun") and name != "title noun")

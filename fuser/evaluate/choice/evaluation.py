@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from fuser.evaluate.choice.rows import BatchRows, Pair
 from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import SharerSlices
 from fuser.evaluate.prediction import Prediction
+from fuser.evaluate.rows import Row
 from fuser.evaluate.speaker import Side, Speaker
 from fuser.receiver import Receiver
-from kvwire.plan import Plan
+from kvwire.plan import WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,8 @@ class ChoiceEvaluation:
         training_items: calibrated and routing are fitted on them, few-shot shows some. Questions that are also
             evaluated are left out, and counted in `notes`.
         work_dir: keeps what is computed once: slices, and answers to training questions.
-        identical: a bundle whose Sharer is the Receiver. lora: the Receiver with its adapters.
+        identical: a bundle whose Sharer is the Receiver.
         seed: which training questions are taken.
-        plans: of rows `fused` and `mismatched` that are sent otherwise than whole, by their names.
 
     Raises:
         ValueError: no items, or two with one id.
@@ -71,10 +71,8 @@ class ChoiceEvaluation:
         work_dir: Path,
         *,
         identical: Bundle | None = None,
-        lora: Any | None = None,
         budget: Budget | None = None,
         seed: int = 1,
-        plans: Mapping[str, Plan] | None = None,
     ) -> None:
         if not items or len({item.id for item in items}) < len(items):
             raise ValueError("an evaluation needs questions, each with an id of its own")
@@ -86,18 +84,16 @@ class ChoiceEvaluation:
         work_dir.mkdir(parents=True, exist_ok=True)
         self._bundle, self._identical = bundle, identical
         style = bundle.config.receiver_prompt
-        self._pair = Pair(Asker(self._speaker(receiver), style), plans=plans or {})
+        self._pair = Pair(Asker(self._speaker(receiver), style))
         if sharer is not None:
             self._pair.sharer = Asker(self._speaker(sharer), bundle.config.sharer_prompt)
             self._pair.background = Speaker(Side(*sharer), self._budget.relay_tokens)
-        if lora is not None:
-            self._pair.lora = self._speaker((lora, receiver[1]))
         self._lengths = [len(tokens_of(self._pair.receiver.speaker, style, item)[0].ids) for item in items]
         self._batches = bucketed(self._lengths, self._budget.batch)
 
     def run(
         self,
-        rows: Sequence[str],
+        rows: Sequence[Row],
         progress: Progress,
         done: Callable[[str], Collection[str]] = lambda row: (),
         check: Callable[[], None] = lambda: None,
@@ -105,8 +101,8 @@ class ChoiceEvaluation:
         """Answer every question in every row, batch by batch, all rows of a batch together.
 
         Args:
-            done: per row the items that have been answered. Batches stay as they are, so that a run in parts gives what
-                one run gives.
+            done: of a row's name the items that have been answered. Batches stay as they are, so that a run in parts
+                gives what one run gives.
             check: called after every batch of training questions that rows are fitted on; may raise to stop.
 
         Raises:
@@ -114,13 +110,10 @@ class ChoiceEvaluation:
         """
         self._refuse(rows)
         self._prepare(rows, progress, check)
-        others = (
-            self._strangers()
-            if any(row.split()[0] == "mismatched" for row in rows)
-            else range(len(self._items))
-        )
-        answered = {row: frozenset(done(row)) for row in rows}
-        tasks = {row: progress.add_task(row, total=len(self._items)) for row in rows}
+        mismatched = any(row.kind == "mismatched" for row in rows)
+        others = self._strangers() if mismatched else range(len(self._items))
+        answered = {row: frozenset(done(row.name)) for row in rows}
+        tasks = {row: progress.add_task(row.name, total=len(self._items)) for row in rows}
         for picked in self._batches:
             items = [self._items[i] for i in picked]
             batch = BatchRows(self._pair, items, [self._items[others[i]] for i in picked])
@@ -129,7 +122,7 @@ class ChoiceEvaluation:
                     for item, answer in zip(items, batch.answers(row), strict=True):
                         if item.id not in answered[row]:
                             said, right = answer.said.text.strip(), mark(answer.said, item)
-                            yield Prediction(row, item.id, said, right, answer.seconds, answer.bytes)
+                            yield Prediction(row.name, item.id, said, right, answer.seconds, answer.bytes)
                 progress.advance(tasks[row], len(picked))
 
     @property
@@ -140,15 +133,15 @@ class ChoiceEvaluation:
         bias = None if pair.bias is None else [round(number, 4) for number in pair.bias.tolist()]
         return training | {"bias": bias, "threshold": pair.threshold} | dict(pair.counts)
 
-    def missing(self, row: str) -> str | None:
-        """What a row needs and has not; None where it can run.
+    def missing(self, kind: str) -> str | None:
+        """What rows of a kind need and have not; None where they can run.
 
         Raises:
-            ValueError: an unknown row.
+            ValueError: an unknown kind.
         """
         pair, asked = self._pair, len({item.question for item in self._items})
-        sharer, lora = pair.sharer is not None, pair.lora is not None
-        return missing(row, Given(self._bundle, sharer, bool(self._training), self._identical, lora, asked))
+        given = Given(self._bundle, pair.sharer is not None, bool(self._training), self._identical, asked)
+        return missing(kind, given)
 
     def _speaker(self, side: tuple[Any, Any]) -> Speaker:
         return Speaker(Side(*side), self._budget.max_new_tokens)
@@ -156,32 +149,32 @@ class ChoiceEvaluation:
     def _strangers(self) -> list[int]:
         return strangers(self._items, [index for batch in self._batches for index in batch])
 
-    def _refuse(self, rows: Sequence[str]) -> None:
+    def _refuse(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            if reason := self.missing(row.split()[0]):
-                raise ValueError(f"row {row} {reason}")
+            if reason := self.missing(row.kind):
+                raise ValueError(f"row {row.name} {reason}")
         longest, window = max(self._lengths), self._pair.receiver.speaker.window
         if longest + self._budget.max_new_tokens > window:
             item = self._items[self._lengths.index(longest)]
             raise ValueError(f"question {item.id} has {longest} tokens; the Receiver's window is {window}")
 
-    def _prepare(self, rows: Sequence[str], progress: Progress, check: Callable[[], None]) -> None:
+    def _prepare(self, rows: Sequence[Row], progress: Progress, check: Callable[[], None]) -> None:
         """Fit what is fitted, and open the slices that the rows read."""
-        pair, tokens = self._pair, self._budget.max_new_tokens
+        pair, tokens, kinds = self._pair, self._budget.max_new_tokens, {row.kind for row in rows}
         receiver = pair.receiver.speaker
         if self._bundle.fuse is not None and pair.sharer is not None:
             slices = SharerSlices(self._bundle, pair.sharer.speaker.side, tokens, self._work / "slices")
             pair.transfer = Transfer(self._bundle, slices, receiver)
-            if pair.plans:
+            if any(row.plan != WHOLE for row in rows):
                 pair.sent = SentSlices(self._bundle, Receiver(*receiver.side, self._bundle))
-        if self._identical is not None and "identical" in rows:
+        if self._identical is not None and "identical" in kinds:
             slices = SharerSlices(self._identical, receiver.side, tokens, self._work / "slices")
             pair.own = Transfer(self._identical, slices, receiver)
         models = f"{self._bundle.config.sharer} {self._bundle.config.receiver}"
         training = self._training[: self._budget.fit_items]
         fitted = Fitted(training, self._work, models, self._budget.batch, progress, check)
         pair.examples = self._training[: self._budget.shots]
-        if "calibrated" in rows:
+        if "calibrated" in kinds:
             pair.bias = fitted.bias(pair.receiver)
-        if "routing" in rows and pair.sharer is not None:
+        if "routing" in kinds and pair.sharer is not None:
             pair.threshold = fitted.threshold(pair.receiver, pair.sharer)

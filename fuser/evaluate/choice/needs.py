@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fuser.bundle import Bundle
-from fuser.evaluate.dial import plan_name, registry_of
-from fuser.slice_specs import slice_specs
-from kvwire.plan import WHOLE, Plan
-from kvwire.segment import SliceKind
 
 CHOICE_ROWS = {
     "receiver": "Receiver",
@@ -22,7 +17,6 @@ CHOICE_ROWS = {
     "fused": "fused",
     "mismatched": "fused, slice of another question",
     "identical": "fused, Identical Sharer",
-    "lora": "Receiver with LoRA",
 }
 """Row -> what a table calls it."""
 
@@ -32,30 +26,13 @@ _READ_TRAINING = frozenset({"calibrated", "routing", "few-shot"})
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What there is. sharer, training, lora: whether there is one. questions: how many different ones are asked."""
+    """What there is. sharer, training: whether there is one. questions: how many different ones are asked."""
 
     bundle: Bundle
     sharer: bool
     training: bool
     identical: Bundle | None
-    lora: bool
     questions: int
-
-
-def planned(bundle: Bundle, plans: Iterable[Plan]) -> dict[str, Plan]:
-    """The rows that a table has more of for plans, `fused int8:last3` say, each with its plan; none of the plain one.
-
-    Raises:
-        InvalidRequest, Unsupported: a plan that is none of shared slices, or that the bundle cannot serve.
-    """
-    found: dict[str, Plan] = {}
-    for plan in plans:
-        plan.check(SliceKind.SHARED)
-        registry_of(bundle).get(plan.codec)
-        slice_specs(bundle, SliceKind.SHARED, plan, 1, "bfloat16")
-        if plan != WHOLE:
-            found |= {f"{row} {plan_name(plan)}": plan for row in ("fused", "mismatched")}
-    return found
 
 
 def missing(row: str, given: Given) -> str | None:
@@ -79,6 +56,4 @@ def missing(row: str, given: Given) -> str | None:
             return "needs a bundle whose Sharer is the Receiver's own model: --identical DIR"
         if given.identical.fuse is None:
             return "needs a fuse head: the bundle given with --identical makes no shared slices"
-    if row == "lora" and not given.lora:
-        return "needs a trained adapter: --lora DIR"
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -24,9 +24,10 @@ from fuser.evaluate.choice.prompts import Asker, background, with_answer, with_b
 from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import Heard
 from fuser.evaluate.prefilled import Prefilled
+from fuser.evaluate.rows import Row
 from fuser.evaluate.speaker import Said, Speaker
 from fuser.prompt import Rendered
-from kvwire.plan import Plan
+from kvwire.plan import WHOLE, Plan
 
 T = TypeVar("T")
 
@@ -45,16 +46,14 @@ class Answer:
 class Pair:
     """What the rows answer with. A part that is None belongs to rows that are not asked for.
 
-    background: the Sharer with the budget of the paper's relay. lora: the Receiver with adapters. transfer: slices of
-    the Sharer; own: slices of the Receiver itself. examples: training questions for the few-shot prompt. bias and
-    threshold: what was fitted. counts: questions by "asked" and "routed", and by "shots N", for the table's notes.
-    sent: slices by a plan; plans: of the rows that have one, by their names.
+    background: the Sharer with the budget of the paper's relay. transfer: slices of the Sharer; own: slices of the
+    Receiver itself. examples: training questions for the few-shot prompt. bias and threshold: what was fitted. counts:
+    questions by "asked" and "routed", and by "shots N", for the table's notes. sent: slices by a plan.
     """
 
     receiver: Asker
     sharer: Asker | None = None
     background: Speaker | None = None
-    lora: Speaker | None = None
     transfer: Transfer | None = None
     own: Transfer | None = None
     examples: Sequence[ChoiceItem] = ()
@@ -62,7 +61,6 @@ class Pair:
     threshold: float | None = None
     counts: Counter[str] = field(default_factory=Counter)
     sent: SentSlices | None = None
-    plans: Mapping[str, Plan] = field(default_factory=dict)
 
 
 class BatchRows:
@@ -75,11 +73,11 @@ class BatchRows:
     def __init__(self, pair: Pair, items: Sequence[ChoiceItem], others: Sequence[ChoiceItem]) -> None:
         self._pair, self._items, self._others = pair, items, others
 
-    def answers(self, row: str) -> list[Answer]:
+    def answers(self, row: Row) -> list[Answer]:
         """One answer an item, in order."""
-        if row in self._pair.plans:
-            return self._sent(self._pair.plans[row], mismatched=row.startswith("mismatched"))
-        rows: dict[str, Callable[[], list[Answer]]] = {
+        if row.plan != WHOLE:
+            return self._sent(row.plan, mismatched=row.kind == "mismatched")
+        kinds: dict[str, Callable[[], list[Answer]]] = {
             "receiver": lambda: self._receiver,
             "calibrated": self._calibrated,
             "sharer": lambda: self._sharer,
@@ -90,9 +88,8 @@ class BatchRows:
             "fused": lambda: self._fused(_there(self._pair.transfer), self._reading, self._heard),
             "mismatched": self._mismatched,
             "identical": self._identical,
-            "lora": lambda: self._ask(_there(self._pair.lora), self._plain_prompts),
         }
-        return rows[row]()
+        return kinds[row.kind]()
 
     @cached_property
     def _reading(self) -> Reading:
@@ -113,10 +110,6 @@ class BatchRows:
         asker = _there(self._pair.sharer)
         said = asker.speaker.answer([asker.prompt(choice_prompt(item)) for item in self._items])
         return [Answer(one, one.seconds, _size(one.text)) for one in said]
-
-    @property
-    def _plain_prompts(self) -> list[Rendered]:
-        return [self._pair.receiver.prompt(choice_prompt(item)) for item in self._items]
 
     def _calibrated(self) -> list[Answer]:
         bias = _there(self._pair.bias)

@@ -11,7 +11,7 @@ from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice.prompts import sections
 from fuser.evaluate.choice.slices import TRAVELS_AS, Heard
-from fuser.evaluate.dial import registry_of
+from fuser.evaluate.plans import registry_of
 from fuser.fuse_shapes import KEYS
 from fuser.receiver import Draft, Receiver
 from fuser.shared import SharedPositions

@@ -25,8 +25,6 @@ from fuser.whole_file import whole_file
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SliceKind
 
-_EXPORTED = 2
-"""Changes with what is exported of a prompt, so that slices kept by an older release are not taken for these."""
 TRAVELS_AS = torch.bfloat16
 """Slices are rounded to this before they are fused, kept or not: an answer never depends on what was on disk."""
 
@@ -76,7 +74,6 @@ class SharerSlices:
                 str(side.model.config.name_or_path),
                 config.sharer_prompt.to_dict(),
                 needed,
-                _EXPORTED,
                 self._head.rotated_keys,
                 max_new_tokens,
             ]
@@ -154,7 +151,7 @@ def fuse_batch(
     fused = []
     for layer, (keys, values) in enumerate(prefilled.kv):
         source = head.layer_map.sources[layer]
-        reads_keys, reads_values = head.read_layers()[layer]
+        reads_keys, reads_values = head.open_layers()[layer]
         if source is not None and (reads_keys or reads_values):
             own_keys, own_values = (half[rows, :, slots].transpose(0, 1)[None] for half in (keys, values))
             bare = own_keys if head.rotated_keys else rope.unrotate(own_keys, at, layer)

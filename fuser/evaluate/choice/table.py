@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,30 @@ from fuser.evaluate.choice.needs import CHOICE_ROWS, READ_SHARER, Given, missing
 from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import PredictionLog
+from fuser.evaluate.rows import Row, rows_of
 from fuser.whole_file import whole_file
-from kvwire.plan import Plan
+from kvwire.plan import WHOLE, Plan
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceGiven:
     """What a table is over, and what some rows need. training: questions that none of the evaluated ones is among.
-    plans: rows that are made for a plan, by their names."""
+    plans: how slices are sent, the whole one among them."""
 
     items: Sequence[ChoiceItem]
     training: Sequence[ChoiceItem] = ()
     identical: Bundle | None = None
-    lora: Path | None = None
     batch: int = 16
     seed: int = 1
-    plans: Mapping[str, Plan] = field(default_factory=dict)
+    plans: Sequence[Plan] = (WHOLE,)
 
 
 class ChoiceTable:
-    """The rows of `fuser.evaluate.choice.evaluation`; work: directory for what is computed once."""
+    """The rows of `fuser.evaluate.choice.evaluation`; work: directory for what is computed once.
+
+    Attributes:
+        rows: those known.
+    """
 
     def __init__(
         self,
@@ -52,45 +56,31 @@ class ChoiceTable:
         self._receiver = receiver
         self._given = given
         self._log = log
+        self.rows = rows_of(CHOICE_ROWS, given.plans)
         self._work = work
         self._kept = log.folder / "notes.json"
         self.notes: Mapping[str, Any] = (
             json.loads(self._kept.read_text("utf-8")) if self._kept.exists() else {}
         )
 
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """Known rows and what a table calls them."""
-        found = dict(CHOICE_ROWS)
-        for name in self._given.plans:
-            row, sent = name.split()
-            found[name] = f"{CHOICE_ROWS[row]}, {sent}"
-        return found
-
-    def missing(self, row: str) -> str | None:
-        """Why a row cannot be run with what is given; None where it can. Raises ValueError for an unknown row."""
+    def missing(self, kind: str) -> str | None:
+        """Why rows of a kind cannot be run with what is given; None where they can. Unknown ones raise ValueError."""
         given = self._given
         asked = len({item.question for item in given.items})
-        there = Given(
-            self._bundle, True, bool(given.training), given.identical, given.lora is not None, asked
-        )
-        return missing(row, there)
+        return missing(kind, Given(self._bundle, True, bool(given.training), given.identical, asked))
 
-    def run(self, rows: Sequence[str], progress: Progress, deadline: Deadline) -> None:
+    def run(self, rows: Sequence[Row], progress: Progress, deadline: Deadline) -> None:
         """Answer what is not answered yet.
 
         Raises:
             OutOfTime: the deadline passed; answers so far are kept.
         """
         given = self._given
-        rows = [row for row in rows if len(self._log.done(row)) < len(given.items)]
+        rows = [row for row in rows if len(self._log.done(row.name)) < len(given.items)]
         if not rows:
             return
         deadline.check()
-        reads = not READ_SHARER.isdisjoint(row.split()[0] for row in rows)
-        adapted = None
-        if given.lora is not None and "lora" in rows:
-            adapted = self._receiver.adapted(given.lora)
+        reads = any(row.kind in READ_SHARER for row in rows)
         evaluation = ChoiceEvaluation(
             self._bundle,
             (self._receiver.network, self._receiver.tokenizer),
@@ -99,10 +89,8 @@ class ChoiceTable:
             given.training,
             self._work,
             identical=given.identical,
-            lora=adapted,
             budget=Budget(batch=given.batch),
             seed=given.seed,
-            plans=given.plans,
         )
         before = self.notes
         for count, prediction in enumerate(evaluation.run(rows, progress, self._log.done, deadline.check), 1):

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from kvwire.errors import BadHeader, TooLarge
 from kvwire.identity import ModelRef
-from kvwire.plan import Parts
 from kvwire.section import Role, Visibility
 from kvwire.segment import SegmentKind, SliceKind
 from kvwire.v1 import sharer_pb2 as pb
@@ -27,7 +26,6 @@ VISIBILITY: Mapping[Visibility, pb.Visibility] = {
 SLICE_KIND: Mapping[SliceKind, pb.SliceKind] = {
     SliceKind.SHARED: pb.SLICE_KIND_SHARED,
     SliceKind.EXCERPT: pb.SLICE_KIND_EXCERPT,
-    SliceKind.SUMMARY: pb.SLICE_KIND_SUMMARY,
 }
 SEGMENT_KIND: Mapping[SegmentKind, pb.SegmentKind] = {
     SegmentKind.KEY: pb.SEGMENT_KIND_KEY,
@@ -35,12 +33,6 @@ SEGMENT_KIND: Mapping[SegmentKind, pb.SegmentKind] = {
     SegmentKind.CODE: pb.SEGMENT_KIND_CODE,
     SegmentKind.KEY_CODE: pb.SEGMENT_KIND_KEY_CODE,
     SegmentKind.VALUE_CODE: pb.SEGMENT_KIND_VALUE_CODE,
-    SegmentKind.JOINT_CODE: pb.SEGMENT_KIND_JOINT_CODE,
-}
-PARTS: Mapping[Parts, pb.Parts] = {
-    Parts.BOTH: pb.PARTS_BOTH,
-    Parts.KEYS: pb.PARTS_KEYS,
-    Parts.VALUES: pb.PARTS_VALUES,
 }
 ELEMENT: Mapping[str, pb.ElementType] = {
     "float32": pb.ELEMENT_TYPE_FLOAT32,

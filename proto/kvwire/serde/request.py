@@ -9,7 +9,6 @@ from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section
 from kvwire.segment import REQUEST_ID_BYTES
 from kvwire.serde.fields import (
-    PARTS,
     ROLE,
     SLICE_KIND,
     VISIBILITY,
@@ -57,7 +56,6 @@ def plan_to_proto(plan: Plan) -> pb.Plan:
     return pb.Plan(
         code_dim=plan.code_dim,
         layers=plan.layers,
-        parts=PARTS[plan.parts],
         last=plan.last,
         bottleneck=plan.bottleneck,
         padded=plan.padded,
@@ -72,7 +70,6 @@ def plan_from_proto(message: pb.Plan, codec: str, positions: int, limits: Limits
         positions=positions,
         code_dim=message.code_dim,
         layers=tuple(message.layers),
-        parts=key_of("parts", PARTS, message.parts),
         last=message.last,
         bottleneck=message.bottleneck,
         padded=message.padded,

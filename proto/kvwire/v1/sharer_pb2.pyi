@@ -24,7 +24,6 @@ class SliceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SLICE_KIND_UNSPECIFIED: _ClassVar[SliceKind]
     SLICE_KIND_SHARED: _ClassVar[SliceKind]
     SLICE_KIND_EXCERPT: _ClassVar[SliceKind]
-    SLICE_KIND_SUMMARY: _ClassVar[SliceKind]
 
 class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,14 +33,6 @@ class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEGMENT_KIND_CODE: _ClassVar[SegmentKind]
     SEGMENT_KIND_KEY_CODE: _ClassVar[SegmentKind]
     SEGMENT_KIND_VALUE_CODE: _ClassVar[SegmentKind]
-    SEGMENT_KIND_JOINT_CODE: _ClassVar[SegmentKind]
-
-class Parts(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    PARTS_UNSPECIFIED: _ClassVar[Parts]
-    PARTS_BOTH: _ClassVar[Parts]
-    PARTS_KEYS: _ClassVar[Parts]
-    PARTS_VALUES: _ClassVar[Parts]
 
 class ElementType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,18 +50,12 @@ VISIBILITY_CLOUD: Visibility
 SLICE_KIND_UNSPECIFIED: SliceKind
 SLICE_KIND_SHARED: SliceKind
 SLICE_KIND_EXCERPT: SliceKind
-SLICE_KIND_SUMMARY: SliceKind
 SEGMENT_KIND_UNSPECIFIED: SegmentKind
 SEGMENT_KIND_KEY: SegmentKind
 SEGMENT_KIND_VALUE: SegmentKind
 SEGMENT_KIND_CODE: SegmentKind
 SEGMENT_KIND_KEY_CODE: SegmentKind
 SEGMENT_KIND_VALUE_CODE: SegmentKind
-SEGMENT_KIND_JOINT_CODE: SegmentKind
-PARTS_UNSPECIFIED: Parts
-PARTS_BOTH: Parts
-PARTS_KEYS: Parts
-PARTS_VALUES: Parts
 ELEMENT_TYPE_UNSPECIFIED: ElementType
 ELEMENT_TYPE_FLOAT32: ElementType
 ELEMENT_TYPE_BFLOAT16: ElementType
@@ -123,20 +108,18 @@ class ShareRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec: _Optional[str] = ..., codec_hash: _Optional[str] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., max_positions: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("code_dim", "layers", "parts", "last", "bottleneck", "padded")
+    __slots__ = ("code_dim", "layers", "last", "bottleneck", "padded")
     CODE_DIM_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
-    PARTS_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     BOTTLENECK_FIELD_NUMBER: _ClassVar[int]
     PADDED_FIELD_NUMBER: _ClassVar[int]
     code_dim: int
     layers: _containers.RepeatedScalarFieldContainer[int]
-    parts: Parts
     last: int
     bottleneck: bool
     padded: bool
-    def __init__(self, code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., parts: _Optional[_Union[Parts, str]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ...) -> None: ...
+    def __init__(self, code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ...) -> None: ...
 
 class ShareResponse(_message.Message):
     __slots__ = ("header", "frame", "summary")

@@ -1,4 +1,4 @@
-"""The compact fuse head: every member small, an exact identity when closed, the same by layer and all at once."""
+"""The compact fuse head: small, an exact identity when closed, the same by layer and all at once."""
 
 from dataclasses import replace
 
@@ -16,24 +16,14 @@ from kvwire.segment import SegmentKind
 SHARER, RECEIVER = Geometry(3, 2, 8), Geometry(4, 1, 16)
 MAP = LayerMap.custom({1: 0, 2: 0, 3: 2}, 4, 3)  # nothing feeds layer 0
 PLAIN = CompactConfig(MAP, rank=8, inner=12)
-MEMBERS = {
-    "plain": PLAIN,
-    "one trunk": replace(PLAIN, trunks=1),
-    "two trunks": replace(PLAIN, trunks=2),
-    "joint": replace(PLAIN, joint=True),
-    "ranks": replace(PLAIN, ranks=(3, 8, 5)),
-    "joint ranks": replace(PLAIN, ranks=(3, 8, 5), joint=True),
-    "joint trunk": replace(PLAIN, trunks=1, joint=True),
-}
 DEMO_SHARER, DEMO_RECEIVER, DEMO_PARAMETERS = Geometry(24, 2, 64), Geometry(30, 3, 64), 134_515_008
-members = pytest.mark.parametrize("config", MEMBERS.values(), ids=MEMBERS.keys())
 K, V, BOTH = range(1), range(1, 2), range(2)
 
 
-def head(logit: float = 1.0, config: CompactConfig = PLAIN) -> CompactFuse:
+def head(logit: float = 1.0) -> CompactFuse:
     """Random in every weight, so that nothing is zero by chance of initialisation."""
     torch.manual_seed(2)
-    made = CompactFuse(config, SHARER, RECEIVER).eval()
+    made = CompactFuse(PLAIN, SHARER, RECEIVER).eval()
     for parameter in made.parameters():
         parameter.data.normal_(std=0.3)
     made.gate_logit.data.fill_(logit)
@@ -55,9 +45,8 @@ def caches(batch: int = 2, positions: int = 5) -> tuple[Tensor, Tensor, Tensor, 
     return keys, values, mine, my_values
 
 
-@members
-def test_an_untrained_head_is_the_exact_identity_and_needs_nothing(config: CompactConfig) -> None:
-    untrained = CompactFuse(config, SHARER, RECEIVER).eval()
+def test_an_untrained_head_is_the_exact_identity_and_needs_nothing() -> None:
+    untrained = CompactFuse(PLAIN, SHARER, RECEIVER).eval()
     whole = caches()
     layer = [half[1] for half in whole]
     keys, values = untrained.fuse_layer(1, *layer)
@@ -68,9 +57,8 @@ def test_an_untrained_head_is_the_exact_identity_and_needs_nothing(config: Compa
     assert untrained.open_layers() == [(False, False)] * 4
 
 
-@members
-def test_an_open_gate_with_an_untrained_projection_changes_nothing_yet(config: CompactConfig) -> None:
-    untrained = CompactFuse(config, SHARER, RECEIVER).eval()
+def test_an_open_gate_with_an_untrained_projection_changes_nothing_yet() -> None:
+    untrained = CompactFuse(PLAIN, SHARER, RECEIVER).eval()
     untrained.gate_logit.data.fill_(1.0)
     layer = [half[1] for half in caches()]
     assert torch.equal(untrained.fuse_layer(1, *layer)[0], layer[2])
@@ -81,30 +69,12 @@ def test_each_gate_opens_its_own_half_and_asks_for_its_segment_once() -> None:
     gate(fuse, 1, VALUES, 0.5)
     gate(fuse, 2, VALUES, 0.5)
     gate(fuse, 3, KEYS, 0.5)
-    assert (
-        fuse.open_layers()
-        == fuse.read_layers()
-        == [(False, False), (False, True), (False, True), (True, False)]
-    )
+    assert fuse.open_layers() == [(False, False), (False, True), (False, True), (True, False)]
     assert fuse.needed() == [(SegmentKind.VALUE, 0), (SegmentKind.KEY, 2)]
     layer = [half[1] for half in caches()]
     keys, values = fuse.fuse_layer(1, *layer)
     assert keys is layer[2]
     assert not torch.equal(values, layer[3])
-
-
-def test_a_joint_layer_with_one_open_gate_reads_both_halves_and_changes_one() -> None:
-    fuse = head(logit=-1.0, config=MEMBERS["joint"])
-    gate(fuse, 3, VALUES, 0.5)
-    assert fuse.open_layers()[3] == (False, True)
-    assert fuse.read_layers() == [(False, False)] * 3 + [(True, True)]
-    assert fuse.needed() == [(SegmentKind.KEY, 2), (SegmentKind.VALUE, 2)]
-    sharer_keys, sharer_values, mine, my_values = (half[3] for half in caches())
-    keys, values = fuse.fuse_layer(3, sharer_keys, sharer_values, mine, my_values)
-    assert keys is mine
-    assert not torch.equal(values, my_values)
-    _, other = fuse.fuse_layer(3, sharer_keys + 1, sharer_values, mine, my_values)
-    assert not torch.allclose(values, other)
 
 
 def test_a_gate_at_exactly_0_is_closed() -> None:
@@ -117,13 +87,10 @@ def test_a_segment_that_did_not_arrive_leaves_the_receivers_own() -> None:
     keys, values = head().fuse_layer(1, None, layer[1], layer[2], layer[3])
     assert keys is layer[2]
     assert not torch.equal(values, layer[3])
-    joint = head(config=MEMBERS["joint"])
-    assert joint.fuse_layer(1, None, layer[1], layer[2], layer[3])[1] is layer[3]
 
 
-@members
-def test_all_layers_at_once_equal_one_layer_at_a_time(config: CompactConfig) -> None:
-    fuse = head(config=config)
+def test_all_layers_at_once_equal_one_layer_at_a_time() -> None:
+    fuse = head()
     gate(fuse, 2, KEYS, -1.0)
     whole = caches()
     keys, values = fuse.fuse_layers(*whole)
@@ -136,9 +103,8 @@ def test_all_layers_at_once_equal_one_layer_at_a_time(config: CompactConfig) -> 
     assert not torch.equal(keys[1], whole[2][1])
 
 
-@members
-def test_closing_a_layer_leaves_the_others_as_they_were(config: CompactConfig) -> None:
-    fuse, whole = head(config=config), caches()
+def test_closing_a_layer_leaves_the_others_as_they_were() -> None:
+    fuse, whole = head(), caches()
     every, _ = fuse.fuse_layers(*whole)
     gate(fuse, 2, KEYS, -1.0)
     gate(fuse, 2, VALUES, -1.0)
@@ -147,31 +113,28 @@ def test_closing_a_layer_leaves_the_others_as_they_were(config: CompactConfig) -
     assert torch.equal(without[2], whole[2][2])
 
 
-@members
-def test_positions_and_batch_do_not_mix(config: CompactConfig) -> None:
-    fuse = head(config=config)
+def test_positions_and_batch_do_not_mix() -> None:
+    fuse = head()
     layer = [half[3] for half in caches()]
     whole, _ = fuse.fuse_layer(3, *layer)
     part, _ = fuse.fuse_layer(3, *(half[1:, :, 2:4] for half in layer))
     torch.testing.assert_close(part, whole[1:, :, 2:4], rtol=0, atol=1e-5)
 
 
-@members
-def test_the_source_half_can_be_computed_elsewhere_and_is_as_wide_as_its_layer(config: CompactConfig) -> None:
-    fuse = head(config=config)
+def test_the_source_half_can_be_computed_elsewhere_and_is_as_wide_as_its_layer() -> None:
+    fuse = head()
     layer = [half[1] for half in caches()]
     expected = torch.stack(fuse.fuse_layer(1, *layer))
-    for halves in (BOTH,) if config.joint else (BOTH, K, V):
+    for halves in (BOTH, K, V):
         sharer, receiver = torch.stack(layer[:2])[list(halves)], torch.stack(layer[2:])[list(halves)]
         code = fuse.source_half(1, halves, sharer)
-        assert code.shape == (1 if config.joint else len(halves), 2, 5, config.widths[0])
+        assert code.shape == (len(halves), 2, 5, PLAIN.rank)
         fused = fuse.fuse_from_half(1, halves, code, receiver)
         torch.testing.assert_close(fused, expected[list(halves)], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["plain", "joint"])
-def test_standardised_heads_move_in_units_of_the_receivers_spread(name: str) -> None:
-    plain, scaled = (head(config=MEMBERS[name]) for _ in range(2))
+def test_standardised_heads_move_in_units_of_the_receivers_spread() -> None:
+    plain, scaled = head(), head()
     ones = torch.ones(4, 2, 16)
     scaled.standardise((5 * ones, 3 * ones), (7 * ones, 100 * ones))
     sharer_keys, sharer_values, keys, values = (half[1] for half in caches())
@@ -199,24 +162,13 @@ def test_a_half_precision_cache_comes_back_in_its_own_dtype() -> None:
     assert {half.dtype for half in head().fuse_layers(*whole)} == {torch.bfloat16}
 
 
-@members
-def test_training_reaches_every_number_of_every_parameter(config: CompactConfig) -> None:
-    fuse = head(config=config).train()
+def test_training_reaches_every_number_of_every_parameter() -> None:
+    fuse = head().train()
     keys, values = fuse.fuse_layers(*caches())
     (keys.square().sum() + values.square().sum()).backward()
     for name, parameter in fuse.named_parameters():
         assert parameter.grad is not None, name
         assert bool((parameter.grad != 0).all()), name
-
-
-def test_a_shared_trunk_and_narrow_layers_cost_fewer_numbers() -> None:
-    counts = {name: head(config=config).parameter_count for name, config in MEMBERS.items()}
-    trunk = 2 * 2 * 8 * 12  # K and V, up and down
-    films = 2 * 2 * 3 * 12  # K and V, scale and shift, layers
-    assert counts["two trunks"] - counts["one trunk"] == trunk
-    assert counts["plain"] - counts["two trunks"] == trunk - films
-    per_rank = 2 * (16 + 16 + 2 + 2 * 12 + 16 + 1)
-    assert counts["plain"] - counts["ranks"] == per_rank * (3 * 8 - (3 + 8 + 5))
 
 
 def test_the_price_counts_the_gates_expected_to_be_open_and_falls_with_them() -> None:
@@ -245,9 +197,8 @@ def test_a_training_gate_is_open_as_often_as_its_logit_says() -> None:
             assert bool(gates.isfinite().all())
 
 
-@members
-def test_a_training_gate_is_drawn_once_per_prompt(config: CompactConfig) -> None:
-    fuse = head(logit=0.0, config=config).train()
+def test_a_training_gate_is_drawn_once_per_prompt() -> None:
+    fuse = head(logit=0.0).train()
     fuse.temperature = 0.01
     torch.manual_seed(5)
     layer = [half[1] for half in caches(batch=64)]
@@ -265,9 +216,8 @@ def test_cold_training_gates_that_are_sure_equal_evaluation() -> None:
     torch.testing.assert_close(fuse.fuse_layers(*caches()), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{}, {"trunks": 1}, {"joint": True}, {"ranks": (96,) * 10 + (32,) * 20}])
-def test_a_member_is_at_most_a_tenth_of_the_demo_receiver(change: dict[str, object]) -> None:
-    config = replace(CompactConfig(LayerMap.terminal(30, 24)), **change)
+def test_it_is_at_most_a_tenth_of_the_demo_receiver() -> None:
+    config = CompactConfig(LayerMap.terminal(30, 24))
     with torch.device("meta"):
         assert CompactFuse(config, DEMO_SHARER, DEMO_RECEIVER).parameter_count < DEMO_PARAMETERS // 10
 
@@ -293,10 +243,6 @@ def test_a_map_for_other_models_is_refused() -> None:
     ("change", "message"),
     [
         ({"rank": 0}, "rank and inner"),
-        ({"ranks": (4, 0, 4)}, "rank and inner"),
-        ({"ranks": (4, 4)}, "ranks has 2 numbers; the layer map feeds 3 layers"),
-        ({"trunks": 4}, "trunks is 0 or at most the 3 layers"),
-        ({"trunks": 1, "ranks": (4, 4, 4)}, "a shared trunk has one width"),
         ({"final_temperature": 0.0}, "gate temperatures must be positive"),
         ({"anneal_steps": 0}, "anneal_steps must be positive"),
     ],

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
@@ -14,13 +13,12 @@ from fuser.evaluate.deadline import Deadline, OutOfTime
 from fuser.evaluate.documents import DocumentEvaluation
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
-from fuser.evaluate.qa import examples_text
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS
+from fuser.evaluate.rows import Row
 from fuser.evaluate.stranger import strangers
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
-from fuser.train.lora import adapt, save_lora
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
 from tests.identity import save_identity_bundle
@@ -31,7 +29,6 @@ BATCHED = (
     "receiver",
     "text",
     "excerpt-text",
-    "few-shot",
     "sharer",
     "relay-fair",
     "routing",
@@ -42,7 +39,7 @@ BATCHED = (
 
 def answers(evaluation: DocumentEvaluation, *rows: str) -> dict[tuple[str, str], Prediction]:
     """Run to the end; (row, item) -> answer."""
-    evaluation.run(rows, Progress(disable=True), Deadline())
+    evaluation.run([Row(row) for row in rows], Progress(disable=True), Deadline())
     return {(p.row, p.item): p for p in evaluation.log.predictions}
 
 
@@ -94,23 +91,13 @@ def served(
 def test_one_question_at_a_time_gives_what_sixteen_together_give(
     evaluation: Make, documents: list[DocumentQuestion]
 ) -> None:
-    training = tuple(documents[-2:])
-    together = texts(answers(evaluation("many", 16, training=training), *BATCHED))
-    alone = texts(answers(evaluation("one", 1, training=training), *BATCHED))
+    together = texts(answers(evaluation("many", 16), *BATCHED))
+    alone = texts(answers(evaluation("one", 1), *BATCHED))
     assert together == alone
     assert len(together) == len(documents) * len(BATCHED)
     assert len({together[row, documents[0].id] for row in BATCHED}) > 4, (
         "rows that differ should say different things"
     )
-
-
-def test_the_papers_relay_gives_the_same_in_any_batch(
-    evaluation: Make, documents: list[DocumentQuestion]
-) -> None:
-    asked = documents[:5]
-    together = texts(answers(evaluation("many", questions=asked), "relay-paper"))
-    assert together == texts(answers(evaluation("one", 1, questions=asked), "relay-paper"))
-    assert {row for row, _ in together} == {"background", "relay-paper"}
 
 
 def test_fused_answers_are_those_of_the_service(
@@ -138,18 +125,6 @@ def test_mismatched_answers_are_those_of_the_strangers_slice(
     assert any(found["mismatched", q.id] != found["fused", q.id] for q in documents)
 
 
-def test_shared_answers_are_those_of_the_service(
-    evaluation: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver]
-) -> None:
-    found = texts(answers(evaluation(questions=documents[:8]), "shared", "shared-mismatched"))
-    others = strangers(documents[:8])
-    for question, other in zip(documents[:8], others, strict=True):
-        own = served(pair, SliceKind.SHARED, question, question.document, question.question)
-        strange = served(pair, SliceKind.SHARED, question, documents[other].document, question.question)
-        assert found["shared", question.id] == own
-        assert found["shared-mismatched", question.id] == strange
-
-
 def test_the_sharers_text_is_its_own_greedy_answer(
     evaluation: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver]
 ) -> None:
@@ -170,7 +145,7 @@ def test_a_run_in_pieces_gives_what_one_run_gives(
     stops = 0
     while stops < 100:
         try:
-            evaluation("pieces", 5).run(rows, Progress(disable=True), Short(3))
+            evaluation("pieces", 5).run([Row(row) for row in rows], Progress(disable=True), Short(3))
             break
         except OutOfTime:
             stops += 1
@@ -213,8 +188,6 @@ def test_rows_that_cannot_be_run_say_what_they_need(
     made = evaluation()
     assert made.missing("fused") is None
     assert "--identical" in str(made.missing("identical"))
-    assert "--lora" in str(made.missing("lora"))
-    assert "--calibration" in str(made.missing("few-shot"))
     only = [q for q in documents if q.document == documents[0].document]
     assert "two documents" in str(evaluation(questions=only).missing("mismatched"))
     config = made.bundle.config
@@ -224,39 +197,12 @@ def test_rows_that_cannot_be_run_say_what_they_need(
                 **{f: getattr(config, f) for f in config.__slots__},
                 "fuse": None,
                 "translate": None,
-                "summary": None,
             }
         )
     )
     assert "excerpt" in str(evaluation(bundle=bare).missing("fused"))
     with pytest.raises(ValueError, match=r"unknown row 'magic'; .*receiver, text"):
         made.missing("magic")
-
-
-def test_examples_are_written_as_the_question_is(
-    documents: list[DocumentQuestion], tiny_bundle: Path
-) -> None:
-    style = Bundle.load(tiny_bundle).config.receiver_prompt
-    text = examples_text(documents[:2], style)
-    first = documents[0]
-    asked = (
-        f"{first.document}<|im_start|>user\n{first.question}<|im_end|>\n{style.tail} {first.answers[0]}\n\n"
-    )
-    assert text.startswith(asked)
-    assert text.count(style.tail) == 2
-
-
-def test_summaries_are_those_of_the_service(
-    evaluation: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver]
-) -> None:
-    asked = documents[:8]
-    found = texts(answers(evaluation(questions=asked), "summary", "summary-mismatched"))
-    for question, other in zip(asked, strangers(asked), strict=True):
-        own = served(pair, SliceKind.SUMMARY, question, question.document, question.question)
-        theirs = asked[other]
-        strange = served(pair, SliceKind.SUMMARY, question, theirs.document, theirs.question)
-        assert found["summary", question.id] == own
-        assert found["summary-mismatched", question.id] == strange
 
 
 def test_the_same_models_own_slice_of_a_whole_document_reads_as_its_text(
@@ -278,43 +224,3 @@ def test_the_same_models_own_slice_of_a_whole_document_reads_as_its_text(
     assert texts(answers(made, "identical")) == {
         ("identical", item): text for (row, item), text in found.items() if row == "fused"
     }
-
-
-def test_an_adapter_answers_for_itself_and_leaves_the_receiver_as_it_was(
-    evaluation: Make, documents: list[DocumentQuestion], tiny_receiver: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("peft")
-    network = Model(str(tiny_receiver)).network
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for weight in adapt(network, 4000, ["q_proj", "v_proj"]).parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator))
-    save_lora(network, tmp_path / "adapter", "tiny")
-    found = texts(answers(evaluation(lora=tmp_path / "adapter"), "lora", "receiver"))
-    bare = texts(answers(evaluation("bare"), "receiver"))
-    assert {at: text for at, text in found.items() if at[0] == "receiver"} == bare
-    assert any(found["lora", q.id] != found["receiver", q.id] for q in documents)
-    other = evaluation().bundle
-    prefix = other.require_translate().prefix_kv()
-    other.require_translate().start_prefix(torch.randn(prefix.shape, generator=generator))
-    made = evaluation("other", bundle=other, lora=tmp_path / "adapter")
-    again = texts(answers(made, "lora", "receiver"))
-    assert any(again["receiver", q.id] != found["receiver", q.id] for q in documents)
-    assert all(again["lora", q.id] == found["lora", q.id] for q in documents), (
-        "it was trained without a prefix"
-    )
-
-
-def test_examples_are_left_out_where_the_window_is_short(
-    evaluation: Make, documents: list[DocumentQuestion]
-) -> None:
-    asked, training = (
-        documents[:2],
-        tuple(q for q in documents[2:] if q.document != documents[0].document)[:3],
-    )
-    whole = evaluation("whole", questions=asked, training=training)
-    assert whole.notes["few-shot"] == {"examples": 3}
-    short = evaluation("short", questions=asked, training=training)
-    vars(short._receiver)["window"] = 400
-    assert len(answers(short, "few-shot")) == len(asked)
-    assert short.notes["few-shot"]["examples"] < 3

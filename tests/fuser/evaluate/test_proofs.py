@@ -22,7 +22,7 @@ from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import PredictionLog
 from fuser.evaluate.questions import DocumentQuestion, draw
 from fuser.evaluate.report import summarise
-from fuser.evaluate.rows import DOCUMENT_ROWS
+from fuser.evaluate.rows import DOCUMENT_ROWS, Row, rows_of
 from fuser.evaluate.score import marks
 from tests.identity import save_identity_bundle
 
@@ -54,8 +54,8 @@ def ask(identity: Path, real_pair: tuple[Path, Path], tmp_path_factory: pytest.T
         log = PredictionLog(work / "predictions.jsonl")
         used = bundle or Bundle.load(identity)
         made = DocumentEvaluation(used, model, model, questions, log, work / "read")
-        made.run(rows, Progress(disable=True), Deadline())
-        report = summarise(log.predictions, DOCUMENT_ROWS, len(questions))
+        made.run([Row(row) for row in rows], Progress(disable=True), Deadline())
+        report = summarise(log.predictions, rows_of(DOCUMENT_ROWS), len(questions))
         points = {row["row"]: row["metrics"]["exact_match"]["point"] for row in report["rows"]}
         return points | report["differences"]["exact_match"]
 
@@ -85,14 +85,14 @@ def test_a_planted_leak_scores_near_every_point_and_shuffled_labels_score_at_cha
     bundle = Bundle.load(save_identity_bundle(tmp_path / "bundle", real_pair[0]))
     log = PredictionLog(tmp_path / "predictions.jsonl")
     DocumentEvaluation(bundle, model, model, planted, log, tmp_path).run(
-        ["text"], Progress(disable=True), Deadline()
+        [Row("text")], Progress(disable=True), Deadline()
     )
     answers = [q.answers for q in planted]
     random.Random(0).shuffle(answers)
     wrong = {q.id: other for q, other in zip(planted, answers, strict=True)}
     shuffled = [replace(p, right=marks(p.text, wrong[p.item])) for p in log.predictions]
     true, false = (
-        summarise(predictions, DOCUMENT_ROWS, 16)["rows"][0]["metrics"]["exact_match"]["point"]
+        summarise(predictions, rows_of(DOCUMENT_ROWS), 16)["rows"][0]["metrics"]["exact_match"]["point"]
         for predictions in (log.predictions, shuffled)
     )
     chance = sum(wrong[q.id] == q.answers for q in planted) / len(planted)

@@ -7,13 +7,16 @@ import pytest
 from fuser.evaluate.plot import plot
 from fuser.evaluate.prediction import Prediction
 from fuser.evaluate.report import markdown, summarise
+from fuser.evaluate.rows import rows_of
 
-LABELS = {
-    "receiver": "Receiver alone",
-    "text": "given the text",
-    "fused": "fused",
-    "mismatched": "another's slice",
-}
+ROWS = rows_of(
+    {
+        "receiver": "Receiver alone",
+        "text": "given the text",
+        "fused": "fused",
+        "mismatched": "another's slice",
+    }
+)
 
 
 def row(name: str, right: int, count: int = 50, sent: int = 0) -> list[Prediction]:
@@ -24,7 +27,7 @@ def row(name: str, right: int, count: int = 50, sent: int = 0) -> list[Predictio
 
 
 def test_rows_have_counts_intervals_speed_and_bytes() -> None:
-    report = summarise([*row("fused", 35, sent=512)], LABELS, 50)
+    report = summarise([*row("fused", 35, sent=512)], ROWS, 50)
     (found,) = report["rows"]
     assert (found["questions"], found["complete"], found["bytes_per_question"]) == (50, True, 512.0)
     assert (found["seconds_per_question"], found["questions_per_minute"]) == (0.25, 240.0)
@@ -36,7 +39,7 @@ def test_rows_have_counts_intervals_speed_and_bytes() -> None:
 
 def test_differences_pair_questions_and_say_how_many() -> None:
     rows = [*row("receiver", 5), *row("text", 45), *row("fused", 35, count=40), *row("mismatched", 5)]
-    report = summarise(rows, LABELS, 50)
+    report = summarise(rows, ROWS, 50)
     transfer = report["differences"]["exact_match"]["transfer: fused - mismatched"]
     assert transfer["point"] == pytest.approx(30 / 40)
     assert transfer["count"] == 40
@@ -49,17 +52,17 @@ def test_differences_pair_questions_and_say_how_many() -> None:
 
 def test_rows_over_no_common_question_have_no_difference() -> None:
     other = [Prediction("mismatched", "x", "said", {"exact_match": 1.0})]
-    report = summarise([*row("fused", 3), *other], LABELS, 50)
+    report = summarise([*row("fused", 3), *other], ROWS, 50)
     assert report["differences"] == {"exact_match": {}, "f1": {}}
 
 
 def test_the_table_shows_what_is_incomplete_not_run_and_left_out() -> None:
-    report = summarise([*row("fused", 35), *row("mismatched", 5, count=10)], LABELS, 50)
-    report |= {"not_run": {"lora": "needs a trained adapter"}, "left_out": {"longer than the window": 3}}
+    report = summarise([*row("fused", 35), *row("mismatched", 5, count=10)], ROWS, 50)
+    report |= {"not_run": {"identical": "needs a bundle"}, "left_out": {"longer than the window": 3}}
     text = markdown(report)
     assert "| fused | 70.0 [" in text
     assert "10 (so far)" in text
-    assert "- lora: needs a trained adapter" in text
+    assert "- identical: needs a bundle" in text
     assert "- 3 questions longer than the window" in text
 
 
@@ -67,7 +70,7 @@ def test_the_table_shows_what_is_incomplete_not_run_and_left_out() -> None:
 def test_a_plot_is_a_picture(tmp_path: Path, ending: str) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "new" / f"rows.{ending}"
-    plot(summarise([*row("receiver", 3), *row("fused", 35, sent=512)], LABELS, 50), path)
+    plot(summarise([*row("receiver", 3), *row("fused", 35, sent=512)], ROWS, 50), path)
     start = path.read_bytes()[:8]
     assert start.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
 

@@ -1,15 +1,13 @@
 """Which plans are tried."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
 
 from fuser.bundle import Bundle
 from fuser.profile.grid import Dials, grid
 from kvwire.codec import CodecRegistry
-from kvwire.plan import Parts, Plan
+from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 NAMES = ("raw", "lossless", "int8")
@@ -49,18 +47,8 @@ def test_of_a_shared_slice_one_dial_is_turned_at_a_time(bundle: Bundle) -> None:
     assert plans[0] == Plan(codec="raw") and len(plans) == len(set(plans))
     for plan in plans[1:]:
         plan.check(SliceKind.SHARED)
-        assert bool(plan.layers) + (plan.parts is not Parts.BOTH) + bool(plan.last) <= 1
+        assert not (plan.layers and plan.last)
     needed = {layer for _, layer in bundle.require_fuse().needed()}
     assert all(set(plan.layers) < needed for plan in plans)
     assert {plan.bottleneck for plan in plans[1:]} == {True, False}
     assert CodecRegistry().names()[:3] == NAMES
-
-
-def test_a_half_that_no_open_gate_reads_is_not_left_out(bundle: Bundle) -> None:
-    config = dataclasses.replace(bundle.config, translate=None, summary=None)
-    head = config.new_fuse()
-    assert head is not None
-    with torch.no_grad():
-        head.get_parameter("gate_logit").fill_(1.0)[:, 1] = -1.0
-    plans = grid(Bundle(config, head.eval()), SliceKind.SHARED, NAMES, Dials())
-    assert len(plans) > 1 and {plan.parts for plan in plans} == {Parts.BOTH}

@@ -11,8 +11,8 @@ from rich.progress import Progress
 from fuser.bundle import Bundle
 from fuser.profile.grid import Dials
 from fuser.profile.run import ProfileConfig, ProfileRun
-from fuser.profile.table import PlanTable, label
-from kvwire.plan import Parts, Plan
+from fuser.profile.table import PlanTable
+from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 QUIET = Progress(disable=True)
@@ -65,7 +65,7 @@ def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(mak
     for plan, row in rows.items():
         wanted = (plan.positions or 12) * (plan.code_dim or 24)
         size = 4 * wanted if plan.codec == "raw" else wanted + 2 * (plan.positions or 12)
-        assert row.max_bytes == row.cap_bytes == size and row.mean_bytes == size, label(plan)
+        assert row.max_bytes == row.cap_bytes == size and row.mean_bytes == size, str(plan)
         assert row.questions == 8 and row.kind is SliceKind.EXCERPT
     raw = rows[Plan(codec="raw")]
     assert (raw.against_raw.point, raw.against_raw.low, raw.against_raw.high) == (0.0, 0.0, 0.0)
@@ -130,9 +130,7 @@ def test_shared_slices_are_sent_by_every_dial(make: Make, choices: str) -> None:
     rows = {row.plan: row for row in run.worth}
     assert set(rows) == set(run.plans) and {row.kind for row in run.worth} == {SliceKind.SHARED}
     raw, kept = rows[Plan(codec="raw")], rows[Plan(codec="int8", last=4)]
-    keys, values = (rows[Plan(codec="int8", parts=parts)] for parts in (Parts.KEYS, Parts.VALUES))
     both, half = rows[Plan(codec="int8")], rows[Plan(codec="int8", bottleneck=True)]
-    assert keys.mean_bytes + values.mean_bytes == pytest.approx(both.mean_bytes, abs=0.2)
     assert kept.mean_bytes < both.mean_bytes < raw.mean_bytes and half.mean_bytes < both.mean_bytes
     assert all(row.max_bytes <= row.cap_bytes for row in rows.values())
 

@@ -8,8 +8,8 @@ import pytest
 
 from fuser.bundle import Bundle
 from fuser.evaluate.interval import Interval
-from fuser.profile.table import PLANS_FILE, BadTable, PlanTable, label
-from kvwire.plan import Parts, Plan
+from fuser.profile.table import PLANS_FILE, BadTable, PlanTable
+from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 from tests.fuser.profile.rows import row
 
@@ -19,7 +19,7 @@ TABLE = PlanTable(
     (
         row(Plan(codec="int8", positions=4, code_dim=64), 300, 0.2),
         row(Plan(codec="raw"), 32_768, 0.3),
-        row(Plan(codec="int4", layers=(1, 3), parts=Parts.VALUES, last=4), 900, 0.4, kind=SliceKind.SHARED),
+        row(Plan(codec="int4", layers=(1, 3), last=4), 900, 0.4, kind=SliceKind.SHARED),
     ),
     {"source": "records:train", "seed": 7},
 )
@@ -64,7 +64,6 @@ def test_a_missing_table_says_what_makes_one(tmp_path: Path) -> None:
         (("rows", 0, "transfer", "low"), 0.9, "outside its interval"),
         (("rows", 0, "transfer", "low"), float("nan"), "NaN is not a number"),
         (("rows", 0, "plan", "positions"), -3, "no negative numbers"),
-        (("rows", 0, "plan", "parts"), "some", "expected one of"),
         (("rows", 0, "plan", "codec"), 8, "expected str"),
         (("rows", 0, "kind"), "whole", "expected one of"),
         (("format",), 2, "format"),
@@ -96,21 +95,3 @@ def test_a_plan_is_useful_where_its_interval_is_clear_of_nought() -> None:
     assert not row(Plan(codec="raw"), 10, 0.2, low=0.0).useful
     with pytest.raises(ValueError, match="outside its interval"):
         dataclasses.replace(TABLE.rows[0], transfer=Interval(0.5, 0.6, 0.7))
-
-
-def test_different_plans_have_different_labels() -> None:
-    plans = [
-        Plan(codec="int8"),
-        Plan(codec="int4"),
-        Plan(codec="int8", positions=4),
-        Plan(codec="int8", code_dim=4),
-        Plan(codec="int8", last=4),
-        Plan(codec="int8", layers=(4,)),
-        Plan(codec="int8", layers=(1, 4)),
-        Plan(codec="int8", parts=Parts.KEYS),
-        Plan(codec="int8", parts=Parts.VALUES),
-        Plan(codec="int8", bottleneck=True),
-        Plan(codec="int8", padded=True),
-    ]
-    assert len({label(plan) for plan in plans}) == len(plans)
-    assert label(Plan(codec="int8", positions=4, code_dim=64)) == "int8, 4 positions, 64 numbers"

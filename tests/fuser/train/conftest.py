@@ -11,8 +11,7 @@ from tests.fuser.train.tiny_setting import PROMPTS, tiny_setting
 
 HEADS = {
     "lead": "Read.\n",
-    "translate": {"code_dim": 24, "hidden": 8, "prefix_positions": 6},
-    "summary": {"positions": 4, "code_dim": 24, "width": 16, "heads": 2, "groups": 2},
+    "translate": {"code_dim": 24, "prefix_positions": 6},
     "fuse": {"rank": 8, "inner": 12},
 }
 

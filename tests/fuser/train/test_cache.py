@@ -42,46 +42,32 @@ def sharer(tiny_sharer: Path) -> Any:
     return load_model(tiny_sharer)
 
 
-def _writer(directory: Path, sharer: Any, questions: bool = False) -> CacheWriter:
-    return CacheWriter(directory, *sharer, STYLE, SELECTION, questions)
+def _writer(directory: Path, sharer: Any) -> CacheWriter:
+    return CacheWriter(directory, *sharer, STYLE, SELECTION)
 
 
-def _fill(directory: Path, sharer: Any, items: list[AnyItem], questions: bool = False) -> int:
-    return _writer(directory, sharer, questions).fill(items, Progress(disable=True))
+def _fill(directory: Path, sharer: Any, items: list[AnyItem]) -> int:
+    return _writer(directory, sharer).fill(items, Progress(disable=True))
 
 
 def test_features_are_kept_as_the_sharer_gave_them(sharer: Any, tmp_path: Path) -> None:
-    assert _fill(tmp_path, sharer, ITEMS, questions=True) == 4
-    cache = FeatureCache(tmp_path, ITEMS, questions=True)
-    reading = SharerReading(*sharer, STYLE, SELECTION, questions=True)
+    assert _fill(tmp_path, sharer, ITEMS) == 4
+    cache = FeatureCache(tmp_path, ITEMS)
+    reading = SharerReading(*sharer, STYLE, SELECTION)
     for item, cached in ((ITEMS[3], cache.documents[2]), (ITEMS[2], cache.prompts[0])):
         features, _ = reading.read(item)
         raw = cache.raw(cached, torch.arange(cached.count))
         assert torch.allclose(raw, features[: cached.count], atol=2e-2)
         assert cache.gather(cached, torch.arange(cached.count)).std() > 0.1
-    document = cache.documents[2]
-    question = document.questions[1]
-    own = cache.take(torch.arange(question.start, question.start + question.count))
-    expected = (features_of_question(reading, ITEMS[3], 1) - cache.mean) * cache.scale
-    assert torch.allclose(own, expected, atol=2e-2)
-
-
-def features_of_question(reading: SharerReading, item: AnyItem, number: int) -> torch.Tensor:
-    features, cached = reading.read(item)
-    asked = cached.questions[number]  # type: ignore[union-attr]
-    return features[asked.start : asked.start + asked.count]
 
 
 def test_a_question_read_on_a_known_prefix_is_read_as_if_alone(sharer: Any) -> None:
-    for selection in (SELECTION, SelectionConfig(rule="question"), SelectionConfig(rows=3)):
-        reading = SharerReading(*sharer, STYLE, selection, questions=True)
-        both, alone = _document(5), _document(5)
-        alone = Item(alone.source, alone.document, alone.questions[1:])
-        _, together = reading.read(both)
-        _, single = reading.read(alone)
-        assert torch.allclose(together.questions[1].scores, single.questions[0].scores, atol=1e-5)  # type: ignore[union-attr]
-        second = features_of_question(reading, both, 1)
-        assert torch.allclose(second, features_of_question(reading, alone, 0), atol=1e-4)
+    reading = SharerReading(*sharer, STYLE, SELECTION)
+    both, alone = _document(5), _document(5)
+    alone = Item(alone.source, alone.document, alone.questions[1:])
+    _, together = reading.read(both)
+    _, single = reading.read(alone)
+    assert torch.allclose(together.questions[1].scores, single.questions[0].scores, atol=1e-5)  # type: ignore[union-attr]
 
 
 def test_a_second_run_reuses_what_the_first_one_cached(sharer: Any, tmp_path: Path) -> None:
@@ -93,14 +79,12 @@ def test_a_second_run_reuses_what_the_first_one_cached(sharer: Any, tmp_path: Pa
 
 
 def test_the_size_is_known_before_anything_is_computed(sharer: Any, tmp_path: Path) -> None:
-    for questions in (False, True):
-        folder = tmp_path / str(questions)
-        size = _writer(folder, sharer, questions).size(ITEMS, Progress(disable=True))
-        assert size.items == 4
-        assert not (folder / FEATURES).exists()
-        _fill(folder, sharer, ITEMS, questions)
-        assert (folder / FEATURES).stat().st_size == size.needed
-        assert _writer(folder, sharer, questions).size(ITEMS, Progress(disable=True)).needed == 0
+    size = _writer(tmp_path, sharer).size(ITEMS, Progress(disable=True))
+    assert size.items == 4
+    assert not (tmp_path / FEATURES).exists()
+    _fill(tmp_path, sharer, ITEMS)
+    assert (tmp_path / FEATURES).stat().st_size == size.needed
+    assert _writer(tmp_path, sharer).size(ITEMS, Progress(disable=True)).needed == 0
 
 
 def test_a_full_disk_is_told_before_it_is_full(
@@ -184,8 +168,6 @@ def test_missing_items_are_counted(sharer: Any, tmp_path: Path) -> None:
     _fill(tmp_path, sharer, ITEMS[:3])
     with pytest.raises(CacheIncomplete, match="1 of 4 items"):
         FeatureCache(tmp_path, ITEMS)
-    with pytest.raises(CacheIncomplete, match="2 of 3 items"):
-        FeatureCache(tmp_path, ITEMS[:3], questions=True)
 
 
 def test_two_processes_do_not_fill_one_cache(sharer: Any, tmp_path: Path) -> None:
@@ -199,11 +181,11 @@ def test_two_processes_do_not_fill_one_cache(sharer: Any, tmp_path: Path) -> Non
 def test_one_folder_serves_all_runs_that_read_alike(tmp_path: Path) -> None:
     sharer = ModelRef("tiny", "0" * 64)
     first = cache_folder(sharer, STYLE, SELECTION, str(tmp_path))
-    assert first == cache_folder(sharer, STYLE, SelectionConfig(positions=9, pool=3), str(tmp_path))
+    assert first == cache_folder(sharer, STYLE, SelectionConfig(positions=9), str(tmp_path))
     others = [
         cache_folder(ModelRef("tiny", "1" * 64), STYLE, SELECTION, str(tmp_path)),
         cache_folder(sharer, PromptStyle("", {}, ""), SELECTION, str(tmp_path)),
         cache_folder(sharer, STYLE, SelectionConfig(first_layer=0.5), str(tmp_path)),
-        cache_folder(sharer, STYLE, SelectionConfig(rule="question"), str(tmp_path)),
+        cache_folder(sharer, STYLE, SELECTION, str(tmp_path), "bfloat16"),
     ]
     assert len({first, *others}) == 5

@@ -9,10 +9,9 @@ from rich.progress import Progress
 from fuser.train.document import DocumentTask
 from fuser.train.setting import Setting
 from fuser.train.shared import SharedTask
-from fuser.train.summary import SummaryTask
 
 
-@pytest.mark.parametrize("make", [DocumentTask, SummaryTask, SharedTask])
+@pytest.mark.parametrize("make", [DocumentTask, SharedTask])
 def test_a_few_steps_lower_the_loss_with_the_right_slice_and_less_with_another(
     setting: Setting, make: Any
 ) -> None:

@@ -30,7 +30,6 @@ from tests.in_one_process import answer_in_one_process
 
 MEMBERS = [
     {"rank": 8, "inner": 12},
-    {"rank": 8, "inner": 12, "joint": True, "trunks": 2},
     {"rank": 8, "inner": 12, "rotated_keys": True, "layer_map": [[2, 1], [5, 3]]},
     {"kind": "c2c", "hidden_dim": 16, "intermediate_dim": 16, "dropout": 0.0},
 ]
@@ -55,7 +54,7 @@ def everything(task: SharedTask) -> ExampleBatch[CachedPrompt]:
 
 
 @pytest.mark.parametrize("last", [0, 3, 7, 500])
-@pytest.mark.parametrize("member", MEMBERS, ids=["compact", "joint", "rotated", "public"])
+@pytest.mark.parametrize("member", MEMBERS, ids=["compact", "rotated", "public"])
 def test_the_fused_cache_in_training_is_that_of_the_service(
     member: dict[str, object],
     last: int,

@@ -76,7 +76,7 @@ def tiny_setting(
     """A setting whose last third of documents and of prompts validates.
 
     Args:
-        tables: of the run's TOML: `translate`, `fuse`, `summary`, `lora`, `noise` and so on.
+        tables: of the run's TOML: `translate`, `fuse`, `noise` and so on.
         others: fields of the setting to replace.
     """
     config = from_dict(
@@ -96,7 +96,7 @@ def tiny_setting(
     )
     their_model, their_tokenizer = load_model(sharer)
     scorer = scorer_of(config)
-    reads = config.sharer_prompt, config.selection, True, scorer
+    reads = config.sharer_prompt, config.selection, scorer
     reader = SharerReading(their_model, their_tokenizer, *reads)
     cache = read_all(reader, items)
     model, tokenizer = load_model(receiver)
@@ -112,16 +112,9 @@ def tiny_setting(
         fuse=config.fuse_config(ours.layers, theirs.layers),
         translate=config.translate,
         selection=config.selection,
-        summary=config.summary,
     )
     torch.manual_seed(5)
-    translate = bundle.new_translate()
-    made = {
-        "translate": translate,
-        "fuse": bundle.new_fuse(),
-        "summary": bundle.new_summary(translate),
-        "scorer": scorer,
-    }
+    made = {"translate": bundle.new_translate(), "fuse": bundle.new_fuse(), "scorer": scorer}
     heads = {name: head for name, head in made.items() if head is not None}
     third_documents, third_prompts = len(cache.documents) // 3, len(cache.prompts) // 3
     fields: dict[str, Any] = {

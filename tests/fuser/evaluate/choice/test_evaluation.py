@@ -18,7 +18,7 @@ from fuser.evaluate.choice import slices as choice_slices
 from fuser.evaluate.choice.batch import bucketed, strangers
 from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.evaluate.choice.fitted import Fitted
-from fuser.evaluate.choice.needs import CHOICE_ROWS, planned
+from fuser.evaluate.choice.needs import CHOICE_ROWS
 from fuser.evaluate.choice.prompts import (
     Asker,
     background,
@@ -28,13 +28,15 @@ from fuser.evaluate.choice.prompts import (
     with_examples,
 )
 from fuser.evaluate.deadline import OutOfTime
+from fuser.evaluate.plans import shared_plans
 from fuser.evaluate.prediction import Prediction
+from fuser.evaluate.rows import Row, rows_of
 from fuser.evaluate.speaker import Side, Speaker
 from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.errors import InvalidRequest, Unsupported
-from kvwire.plan import WHOLE, Parts, Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 from tests.fuser.evaluate.choices import make_choices
 from tests.tiny_bundle import save_tiny_bundle
@@ -61,22 +63,12 @@ def identical(tiny_receiver: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return Bundle.load(save_tiny_bundle(folder, tiny_receiver, tiny_receiver))
 
 
-@pytest.fixture(scope="module")
-def lora(tiny_receiver: Path) -> Any:
-    """The Receiver with other weights: what adapters come to."""
-    model, _ = load_model(tiny_receiver)
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.05 * torch.randn_like(weight)
-    return model
-
-
 def run(
-    evaluation: ChoiceEvaluation, rows: Sequence[str] = tuple(CHOICE_ROWS), **options: Any
+    evaluation: ChoiceEvaluation, rows: Sequence[str | Row] = tuple(CHOICE_ROWS), **options: Any
 ) -> list[Prediction]:
     with Progress(disable=True) as progress:
-        return list(evaluation.run(rows, progress, **options))
+        named = [Row(row) if isinstance(row, str) else row for row in rows]
+        return list(evaluation.run(named, progress, **options))
 
 
 def told(predictions: list[Prediction]) -> dict[tuple[str, str], tuple[Any, ...]]:
@@ -84,7 +76,7 @@ def told(predictions: list[Prediction]) -> dict[tuple[str, str], tuple[Any, ...]
 
 
 def test_a_batch_of_sixteen_says_what_one_at_a_time_says_in_every_row(
-    bundle: Bundle, receiver: Side, sharer: Side, identical: Bundle, lora: Any, tmp_path: Path
+    bundle: Bundle, receiver: Side, sharer: Side, identical: Bundle, tmp_path: Path
 ) -> None:
     items, training = make_choices(17), make_choices(6, seed=2, prefix="training")
     found = []
@@ -97,7 +89,6 @@ def test_a_batch_of_sixteen_says_what_one_at_a_time_says_in_every_row(
             training,
             tmp_path / str(batch),
             identical=identical,
-            lora=lora,
             budget=Budget(max_new_tokens=6, relay_tokens=6, batch=batch),
         )
         found.append(told(run(evaluation)))
@@ -108,16 +99,15 @@ def test_a_batch_of_sixteen_says_what_one_at_a_time_says_in_every_row(
     assert len(set(texts.values())) >= len(CHOICE_ROWS) - len(alike)
 
 
-@pytest.mark.parametrize("plan", [WHOLE, Plan(codec="raw", last=9), Plan(codec="raw", parts=Parts.VALUES)])
+@pytest.mark.parametrize("plan", [WHOLE, Plan(codec="raw", last=9), Plan(codec="raw", layers=(0, 1))])
 def test_the_fused_row_says_what_the_service_says(
     bundle: Bundle, receiver: Side, sharer: Side, tmp_path: Path, plan: Plan
 ) -> None:
     items = make_choices(6, seed=3)
-    plans = planned(bundle, [plan])
     evaluation = ChoiceEvaluation(
-        bundle, receiver, sharer, items, (), tmp_path, budget=Budget(max_new_tokens=8), plans=plans
+        bundle, receiver, sharer, items, (), tmp_path, budget=Budget(max_new_tokens=8)
     )
-    texts = {p.item: (p.text, p.bytes) for p in run(evaluation, [next(iter(plans), "fused")])}
+    texts = {p.item: (p.text, p.bytes) for p in run(evaluation, [Row("fused", plan)])}
     cloud, edge = Sharer(*sharer, bundle), Receiver(*receiver, bundle)
     for item in items:
         cut = cloud.plan(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
@@ -136,22 +126,25 @@ def test_a_plan_has_a_row_of_its_own_and_a_control_beside_it(
     bundle: Bundle, receiver: Side, sharer: Side, tmp_path: Path
 ) -> None:
     items = make_choices(6, seed=3)
-    plans = planned(bundle, [WHOLE, Plan(codec="int8", last=9), Plan(codec="int4", bottleneck=True)])
-    assert list(plans) == [
-        f"{r} {p}" for p in ("int8:last9", "int4:bottleneck") for r in ("fused", "mismatched")
+    plans = shared_plans(bundle, [Plan(codec="int8", last=9), Plan(codec="int4", bottleneck=True)])
+    rows = [row for row in rows_of(CHOICE_ROWS, plans) if row.kind in ("fused", "mismatched")]
+    assert [row.name for row in rows] == [
+        f"{kind}{plan}"
+        for kind in ("fused", "mismatched")
+        for plan in ("", " int8:last9", " int4:bottleneck")
     ]
-    evaluation = ChoiceEvaluation(bundle, receiver, sharer, items, (), tmp_path, plans=plans)
-    found = run(evaluation, ["fused", *plans])
-    size = {row: {p.item: p.bytes for p in found if p.row == row} for row in ("fused", *plans)}
+    evaluation = ChoiceEvaluation(bundle, receiver, sharer, items, (), tmp_path)
+    found = run(evaluation, rows)
+    size = {row.name: {p.item: p.bytes for p in found if p.row == row.name} for row in rows}
     for item in items:
         assert size["fused int8:last9"][item.id] < size["fused"][item.id] / 2
         assert size["fused int4:bottleneck"][item.id] < size["fused"][item.id]
-    texts = {row: [p.text for p in found if p.row == row] for row in plans}
+    texts = {row.name: [p.text for p in found if p.row == row.name] for row in rows}
     assert texts["fused int4:bottleneck"] != texts["mismatched int4:bottleneck"]
     with pytest.raises(Unsupported, match="zip"):
-        planned(bundle, [Plan(codec="zip")])
+        shared_plans(bundle, [Plan(codec="zip")])
     with pytest.raises(InvalidRequest, match="has no code_dim"):
-        planned(bundle, [Plan(codec="int8", code_dim=4)])
+        shared_plans(bundle, [Plan(codec="int8", code_dim=4)])
 
 
 def _collect(sent: list[Segment], spec: SegmentSpec, tensor: torch.Tensor) -> None:
@@ -283,7 +276,7 @@ def test_a_fit_that_was_stopped_goes_on(
             bundle, receiver, None, items, training, tmp_path / folder, budget=Budget(batch=4)
         )
         with Progress(disable=True) as progress:
-            list(made.run(["calibrated"], progress, check=check))
+            list(made.run([Row("calibrated")], progress, check=check))
         found: list[float] = made.notes["bias"]
         return found
 
@@ -323,7 +316,6 @@ def test_a_row_that_lacks_something_says_what(bundle: Bundle, receiver: Side, tm
         ("fused", "the Sharer"),
         ("calibrated", "--calibration FILE"),
         ("identical", "--identical DIR"),
-        ("lora", "--lora DIR"),
     ):
         assert lacks in str(evaluation.missing(row))
         with pytest.raises(ValueError, match=f"row {row} needs .*{lacks}"):
