@@ -16,7 +16,7 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-_PREFIX: Final = "kvwire-ray-"
+_PREFIX: Final = "kvw-ray-"
 # Below it Ray puts its sockets, of which Linux takes 107 bytes as the path.
 _SOCKET: Final = f"/{_PREFIX}12345678/r/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 _LONGEST_PARENT: Final = 107 - len(_SOCKET)

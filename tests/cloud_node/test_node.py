@@ -50,9 +50,10 @@ def test_sigterm_drains_and_exits_with_0(
     assert "Traceback" not in log and "tide into the ledger" not in log
 
 
-def test_a_wrong_configuration_is_named_and_exits_with_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", [("cloud_node",), ("ops.cli", "cloud")])
+def test_a_wrong_configuration_is_named_and_exits_with_2(tmp_path: Path, module: tuple[str, ...]) -> None:
     (tmp_path / "cloud.toml").write_text("listn = 'x'\n")
-    done = run(tmp_path / "cloud.toml")
+    done = run(tmp_path / "cloud.toml", module)
     assert done.returncode == 2
     assert "listn" in done.stderr and "Traceback" not in done.stderr
 
@@ -67,7 +68,7 @@ def test_a_bundle_for_another_sharer_is_named_before_ray_starts(
     assert "Traceback" not in done.stderr
 
 
-def run(config: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cloud_node", "--config", str(config)]
+def run(config: Path, module: tuple[str, ...] = ("cloud_node",)) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", *module, "--config", str(config)]
     paths = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
     return subprocess.run(command, env=paths, capture_output=True, text=True, timeout=60, check=False)
