@@ -44,7 +44,7 @@ class Ledger:
         return replace(self.record(), decision=SENDING)
 
     def sent(self, part: Part) -> None:
-        """Count a part that was handed to the transport."""
+        """Count a part that is handed to the transport; how much of it a caller takes is not known here."""
         if isinstance(part, Frame):
             self.bytes += len(part.data)
         elif isinstance(part, SliceSummary):
