@@ -5,7 +5,7 @@ Kept light on purpose: torch is imported by `kvwire.codec` alone, so a command l
 
 from typing import Final
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 """The one version of `kvwire.v1` this package speaks."""
 
 __all__ = ["PROTOCOL_VERSION"]

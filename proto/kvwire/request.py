@@ -50,10 +50,9 @@ class ShareRequest:
             self.sharer.name,
             self.sharer.revision,
             self.bundle_hash,
-            plan.codec,
             self.codec_hash,
             self.kind,
-            [plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
+            [plan.codec, plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
             [[s.role, s.visibility, s.text, s.document_id] for s in self.sections],
             self.max_bytes,
         ]
