@@ -84,11 +84,12 @@ def _version(name: str) -> str | None:
 def _device() -> Iterator[Finding]:
     import torch
 
-    if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Finding(State.GOOD, "device", f"CUDA: {names}")
-    else:
-        yield Finding(State.GOOD, "device", f"CPU, {torch.get_num_threads()} threads ({torch.__version__})")
+    from fuser.models.dtype import device_text, dtype_of, find_device
+
+    device = find_device("auto")
+    dtype = str(dtype_of("auto", device)).removeprefix("torch.")
+    found = f"auto is {device_text(device)} in {dtype} (torch {torch.__version__})"
+    yield Finding(State.GOOD, "device", found)
 
 
 def _models() -> Iterator[Finding]:

@@ -73,8 +73,8 @@ class Run:
         self._bundle = Bundle.load(config.bundle)
         self._identical = None if config.identical is None else Bundle.load(config.identical)
         pair = self._bundle.config
-        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype)
-        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype)
+        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype, config.device)
+        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype, config.device)
         self._sharer.require(pair.sharer, "the bundle's Sharer")
         self._receiver.require(pair.receiver, "the bundle's Receiver")
         if self._identical is not None:
@@ -138,6 +138,7 @@ class Run:
             },
             "batch": config.batch,
             "dtype": config.dtype,
+            "device": self._receiver.device.type,
             "predictions": str(self._folder / "predictions.jsonl"),
             "machine": machine(),
             "versions": versions(),
