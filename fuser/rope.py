@@ -35,7 +35,8 @@ class Rope:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         decoder = model.get_decoder()
-        decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
+        with torch.device("cpu"):
+            decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
         return cls(model)
 
     def angles(self, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:

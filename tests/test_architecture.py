@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
@@ -74,6 +75,43 @@ def test_the_fuser_knows_no_network() -> None:
     for path in sources("fuser"):
         found = {name.partition(".")[0] for name in imports(path)} & {"grpc", "ray", "starlette", "uvicorn"}
         assert not found, f"{path.relative_to(ROOT)} imports {found}"
+
+
+FACTORY = re.compile(
+    r"torch\.(arange|as_tensor|asarray|empty|eye|full|linspace|logspace|normal|ones|rand|randint|randn|randperm|range"
+    r"|scalar_tensor|tensor|tril_indices|triu_indices|zeros)"
+)
+ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
+    *(f"fuser/evaluate/{name}.py" for name in ("batch", "interval", "prefilled", "report", "slices")),
+    *(f"fuser/evaluate/{name}.py" for name in ("qa", "speaker", "stranger")),
+    *(f"fuser/evaluate/choice/{name}.py" for name in ("fit", "fitted", "rows", "sent", "slices")),
+    *(f"fuser/train/{name}.py" for name in ("answer", "cache", "cached", "checkpoint", "dials", "document")),
+    *(f"fuser/train/{name}.py" for name in ("excerpt", "fusing", "noise", "reading", "regress", "selection")),
+    *(f"fuser/train/{name}.py" for name in ("shared", "window", "world")),
+}
+
+
+def made_on_a_default_device(tree: ast.AST, in_module: bool = False) -> Iterator[int]:
+    """Lines that make a tensor without saying where; a module's own tensors go where the module is made."""
+    for node in ast.iter_child_nodes(tree):
+        inside = in_module
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            inside = in_module or called in ("nn.Parameter", "self.register_buffer")
+            told = any(keyword.arg == "device" for keyword in node.keywords)
+            if FACTORY.fullmatch(called) and not told and not inside:
+                yield node.lineno
+        yield from made_on_a_default_device(node, inside)
+
+
+def test_no_tensor_is_made_on_a_default_device() -> None:
+    data = HOMES["fuser"] / "data"
+    for path in (p for package in ("fuser", "kvwire") for p in sources(package)):
+        name = path.relative_to(ROOT).as_posix()
+        if path.is_relative_to(data) or name in ON_A_DEFAULT_DEVICE:
+            continue
+        found = list(made_on_a_default_device(ast.parse(path.read_text(encoding="utf-8"))))
+        assert not found, f"{name} makes tensors without device= in lines {found}"
 
 
 def test_proto_is_an_import_root_and_not_a_package() -> None:
