@@ -7,9 +7,8 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fuser import DeviceName, DtypeName, bundle_directory
 from fuser.config import BadConfig, from_dict
-from fuser.models.dtype import DeviceName, DtypeName
-from fuser.shipped import bundle_directory
 from kvwire.limits import PING_S, Limits
 from kvwire.segment import SliceKind
 

@@ -26,8 +26,8 @@ from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
+from fuser import Cut, Sharer
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
-from fuser.sharer import Cut, Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge

@@ -20,9 +20,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
-    from fuser.profile.table import PlanTable
-    from fuser.receiver import Receiver
+    from fuser import Bundle, PlanTable, Receiver
 
 Source = Literal["auto", "receiver-only"]
 
@@ -223,10 +221,10 @@ def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:
     Raises:
         BadTable: it is needed, or it is not this bundle's.
     """
-    from fuser.profile.table import PLANS_FILE, PlanTable
+    from fuser import PlanTable
 
     directory = Path(config.receiver.bundle)
-    if config.share.plan == "codec" and not (directory / PLANS_FILE).exists():
+    if config.share.plan == "codec" and not PlanTable.lies_in(directory):
         return None
     return PlanTable.load(directory, bundle.hash)
 

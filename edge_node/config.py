@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fuser import DeviceName, DtypeName, bundle_directory
 from fuser.config import BadConfig, from_dict
-from fuser.models.dtype import DeviceName, DtypeName
-from fuser.shipped import bundle_directory
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan

@@ -192,7 +192,7 @@ def codecs(
     from fuser.bundle import Bundle
     from fuser.data.load import load
     from fuser.models.load import load_model, model_ref, resolve
-    from fuser.profile.table import PLANS_FILE, PlanTable
+    from fuser.profile.table import PlanTable
     from kvwire.codec import CodecRegistry
     from ops.bench import codecs as bench
     from ops.bench.real_segments import read_samples
@@ -203,7 +203,7 @@ def codecs(
     path = resolve(sharer or found.config.sharer.name)
     if model_ref(path) != found.config.sharer:
         raise ValueError(f"the bundle is for {found.config.sharer}, this Sharer is {model_ref(path)}")
-    table = PlanTable.load(directory, found.hash) if (directory / PLANS_FILE).exists() else None
+    table = PlanTable.load(directory, found.hash) if PlanTable.lies_in(directory) else None
     items = load(data, "document", limit, seed, for_training=False)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
