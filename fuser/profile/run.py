@@ -92,6 +92,7 @@ class ProfileRun:
         self.plans = grid(bundle, self._profiled.kind, registry.names(), config.dials)
         codecs = [[codec.name, codec.parameters_hash] for codec in registry.refs()]
         key = [bundle.hash, drawn, codecs, config.dtype, config.screened]
+        key += [] if (device := self._receiver.device.type) == "cpu" else [device]  # its last bits differ
         self._questions_digest = drawn
         folder = self._work / digest(key)[:16]
         self._screen = ScreenLog(folder / "screen.jsonl")
