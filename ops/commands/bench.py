@@ -17,6 +17,7 @@ from ops.commands.options import (
     PlotOut,
     ReceiverOption,
     SharerOption,
+    found_bundle,
 )
 
 if TYPE_CHECKING:
@@ -175,7 +176,11 @@ def local(
 def codecs(
     bundle: Annotated[
         Path | None,
-        typer.Argument(help="Its codecs, on its segments. [default: the one that ships]", file_okay=False),
+        typer.Argument(
+            help="Its codecs, on its segments: directory, or name of one that ships. [default: the demo's]",
+            metavar="BUNDLE",
+            parser=found_bundle,
+        ),
     ] = None,
     data: Annotated[
         str, typer.Option(help="Documents with questions, as `kvwire eval --data` takes them.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ops.commands.options import DeviceOption
+from ops.commands.options import BundleArgument, DeviceOption
 from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _OUT = "Output"
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.", exists=True, file_okay=False)],
+    bundle: BundleArgument,
     data: Annotated[
         str,
         typer.Option(help="JSON lines (.gz or not), records:SPLIT, or hf:NAME.", rich_help_panel=_WITH),

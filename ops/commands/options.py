@@ -12,9 +12,33 @@ SharerOption = Annotated[
     str | None, typer.Option("--sharer", help="Another Sharer: known name, id or directory.")
 ]
 ReceiverOption = Annotated[str | None, typer.Option("--receiver", help="Another Receiver.")]
+
+
+def found_bundle(name: str) -> Path:
+    """The directory of a bundle, by its path or the name of one that ships; another name is wrong use."""
+    from fuser.shipped import bundle_directory, shipped_bundles
+
+    directory = bundle_directory(name)
+    if not directory.is_dir():
+        known = ", ".join(shipped_bundles())
+        raise typer.BadParameter(f"{name!r} is no directory, and no bundle that ships ({known})")
+    return directory
+
+
+BundleArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A bundle's directory, or the name of one that ships.", metavar="BUNDLE", parser=found_bundle
+    ),
+]
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", help="A bundle for the pair. [default: the one that ships]", file_okay=False),
+    typer.Option(
+        "--bundle",
+        help="A bundle for the pair: directory, or name of one that ships. [default: the demo's]",
+        metavar="BUNDLE",
+        parser=found_bundle,
+    ),
 ]
 
 DeviceOption = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ops.commands.options import DeviceOption, whole_numbers
+from ops.commands.options import BundleArgument, DeviceOption, whole_numbers
 from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _OUT = "Output"
 
 
 def profile(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.", exists=True, file_okay=False)],
+    bundle: BundleArgument,
     data: Annotated[
         str, typer.Option(help="Training questions: JSON lines, records:train, or hf:NAME.")
     ] = "records:train",
