@@ -55,6 +55,7 @@ check: $(STAMP)
 	$(BIN)/ruff check $(PACKAGES)
 	$(BIN)/ruff format --check $(PACKAGES)
 	$(BIN)/mypy
+	$(BIN)/python tests/import_closure.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(PACKAGES)

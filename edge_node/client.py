@@ -31,7 +31,7 @@ from kvwire.segment import REQUEST_ID_BYTES, SliceHeader, SliceKind, SliceTraile
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
+    from fuser import Bundle
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ class SliceStream:
         max_bytes: int,
         deadline: Deadline,
     ) -> None:
-        from fuser.slice_specs import slice_specs
+        from fuser import slice_specs
 
         if kind not in bundle.kinds:
             raise InvalidRequest(f"this bundle takes no {kind} slices in")

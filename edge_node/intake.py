@@ -19,7 +19,7 @@ from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
+    from fuser import Bundle
     from kvwire.codec import Codec
 
 Part = SliceHeader | Segment | SliceTrailer
@@ -114,7 +114,7 @@ def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:
     Raises:
         BadHeader: others, in another order, or of other shapes.
     """
-    from fuser.slice_specs import most_positions, slice_specs
+    from fuser import most_positions, slice_specs
 
     shared = header.kind is SliceKind.SHARED
     if not shared and header.positions > most_positions(bundle, plan):

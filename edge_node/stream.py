@@ -34,7 +34,7 @@ from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser.receiver import Draft, Receiver
+    from fuser import Draft, Receiver
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""

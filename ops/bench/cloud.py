@@ -202,14 +202,11 @@ def _sharer(cast: Cast) -> Sharer:
 
     import torch
 
-    from fuser.bundle import Bundle
-    from fuser.models.dtype import dtype_of
-    from fuser.models.load import load_model
-    from fuser.sharer import Sharer
+    from fuser import load_sharers
 
     torch.set_num_threads(min(os.cpu_count() or 1, 8))  # as `Stage` gives the cloud
-    model, tokenizer = load_model(cast.sharer, dtype=dtype_of("auto"))
-    return Sharer(model, tokenizer, Bundle.load(cast.bundle))
+    (sharer,) = load_sharers(cast.sharer, [cast.bundle], device=cast.device, dtype=cast.dtype)
+    return sharer
 
 
 def _tokens(sharer: Sharer, kind: SliceKind, asked: Asked) -> Tensor:
@@ -225,8 +222,8 @@ def _bare(sharer: Sharer, prompts: Sequence[Tensor], batch: int) -> float:
     ordered = sorted(prompts, key=len, reverse=True)
 
     def run(some: Sequence[Tensor]) -> None:
-        ids = pad_sequence(list(some), batch_first=True)
-        mask = pad_sequence([torch.ones_like(prompt) for prompt in some], batch_first=True)
+        ids = pad_sequence(list(some), batch_first=True).to(sharer.model.device)
+        mask = pad_sequence([torch.ones_like(prompt) for prompt in some], batch_first=True).to(ids.device)
         with torch.inference_mode():
             decoder(input_ids=ids, attention_mask=mask if batch > 1 else None, use_cache=True)
 

@@ -53,7 +53,7 @@ def measure(
 
     start = progress.add_task("starting a cloud node with a wide pair", total=1)
     model, bundle = save_wide_pair(folder, like)
-    cast = Cast(str(model), str(model), bundle, _RAW.codec)
+    cast = Cast(str(model), str(model), bundle, _RAW.codec, device="cpu")
     links: list[BackgroundLink] = []
     with contextlib.ExitStack() as stack:
 

@@ -3,13 +3,16 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Final
 
-from kvwire import PROTOCOL_VERSION
 from kvwire.errors import InvalidRequest
 from kvwire.identity import ModelRef
 from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SliceKind
+
+PROTOCOL_VERSION: Final = 4
+"""The one version of `kvwire.v1` this package speaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
