@@ -27,7 +27,7 @@ from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
-from fuser.sharer import Cut, Sharer
+from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
@@ -183,12 +183,12 @@ class Replica:
         allowed = _least(call.allowed, positions_allowed(self._export, request.kind, caps))
         sharer = self._sharer(request.bundle_hash)
         self._check_length(sharer.tokenizer, sections, stop)
-        cut = sharer.plan(
-            sections, request.kind, allowed or 0, request.plan
-        )  # None: of a shared slice, not read
-        header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+        # no number allowed: of a shared slice, which does not read it
+        layout = sharer.layout(sections, request.kind, allowed or 0, request.plan)
+        header = SliceHeader(request.digest(), layout.kind, layout.specs, layout.spans, layout.tail)
         check_leaving(header, request, allowed)
-        self._check(cut, header)
+        self._check_prompt(len(layout.prompt))
+        self._limits.check_slice(header)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
         writer = SliceWriter(header, codec, self._limits, request.max_bytes)
         encode_s = 0.0
@@ -196,9 +196,9 @@ class Replica:
 
             def steps() -> Steps:
                 put(header)  # when the queue is over; it does not wait, for nothing was put before it
-                yield from sharer.steps(cut, work.emit, work.cancelled, call.tenant)
+                yield from sharer.steps(layout, work.emit, work.cancelled, call.tenant)
 
-            ticket = work.enter(steps(), len(cut.tokens.ids))
+            ticket = work.enter(steps(), len(layout.prompt))
             for spec, tensor in work.segments():
                 began = time.monotonic()
                 frames = writer.write(spec, tensor)
@@ -256,11 +256,6 @@ class Replica:
         if sharer is None:
             raise IncompatiblePeer("bundle hash", ", ".join(self._sharers), bundle_hash)
         return sharer
-
-    def _check(self, cut: Cut, header: SliceHeader) -> None:
-        """Refuse what would not fit, before anything is computed."""
-        self._check_prompt(len(cut.tokens.ids))
-        self._limits.check_slice(header)
 
     def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: Stop) -> None:
         """Refuse what is far too long after as many tokens as there is room for, and not after all it has.

@@ -14,7 +14,6 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
-from fuser.evaluate.choice import slices as choice_slices
 from fuser.evaluate.choice.batch import bucketed, strangers
 from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.evaluate.choice.fitted import Fitted
@@ -110,7 +109,7 @@ def test_the_fused_row_says_what_the_service_says(
     texts = {p.item: (p.text, p.bytes) for p in run(evaluation, [Row("fused", plan)])}
     cloud, edge = Sharer(*sharer, bundle), Receiver(*receiver, bundle)
     for item in items:
-        cut = cloud.plan(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
+        cut = cloud.layout(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
         draft = edge.begin(sections(choice_prompt(item)))
         draft.prefill(SliceKind.SHARED)
         draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail), plan)
@@ -161,7 +160,7 @@ def test_a_slice_is_read_from_disk_the_second_time_and_changes_nothing(
     def refuse(*_: Any) -> None:
         raise AssertionError("the Sharer reads a question once")
 
-    monkeypatch.setattr(choice_slices, "prefill_batch", refuse)
+    monkeypatch.setattr(Sharer, "read", refuse)
     assert told(run(ChoiceEvaluation(bundle, receiver, sharer, items, (), tmp_path), rows)) == first
 
 
