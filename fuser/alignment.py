@@ -97,11 +97,11 @@ def align_tail(receiver_tail: int, sharer_tail: int, sharer_tokens: int) -> Tens
     """
     total = sharer_tokens + sharer_tail
     if receiver_tail == 0:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     if total == 0:
         raise ValueError(f"{receiver_tail} Receiver template tokens and no Sharer token to align them to")
     lowest = sharer_tokens if sharer_tail else sharer_tokens - 1
-    return torch.arange(total - receiver_tail, total).clamp(min=lowest)
+    return torch.arange(total - receiver_tail, total, device="cpu").clamp(min=lowest)
 
 
 def align_positions(

@@ -77,7 +77,7 @@ def calibrated(
     found = bundle.with_codec_bases(CodecBasesConfig(tuple(rates), layers, widths))
     module = found.codec_bases
     assert module is not None
-    module.write(bases, torch.tensor([bits[place] for place in module.places]).T)
+    module.write(bases, torch.tensor([bits[place] for place in module.places], device="cpu").T)
     return found
 
 

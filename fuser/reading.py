@@ -26,12 +26,15 @@ from fuser.shared import SharedPositions, shared_positions
 from fuser.translate import features_of
 from kvwire.section import Role, Section, Visibility
 
-__all__ = ["Caller", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
+__all__ = ["Caller", "OnLayer", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
 
 T = TypeVar("T")
 
 Steps = Generator[Prefill, None, T]
 """Prefills to be run one after another, each before the next is asked for; then a result."""
+
+OnLayer = Callable[[int, Tensor, Tensor], None]
+"""Called with a layer and its K, rotated, and V, each (kv_heads, positions, head_dim)."""
 
 _UNBOUNDED = 1 << 62
 
@@ -103,7 +106,8 @@ class Reading:
         """
         at = at.to(self.at.device)
         found = torch.searchsorted(self.at, at)
-        if len(at) and (int(at.max()) > int(self.at.max()) or not torch.equal(self.at[found], at)):
+        inside = found.clamp(max=max(0, len(self.at) - 1))
+        if len(at) and not (len(self.at) and torch.equal(self.at[inside], at)):
             raise ValueError("K and V of these positions were not kept")
         return found
 
@@ -193,16 +197,14 @@ class Reader:
         kept = range(self.geometry.layers) if layers is None else layers
         wanted = [torch.arange(len(p), device="cpu") for p in prompts] if at is None else at
         caller = Caller(PrefixCache(_UNBOUNDED))
-        begun: set[bytes] = set()
         first: dict[int, Steps[Reading]] = {}
         rest: dict[int, Steps[Reading]] = {}
-        for number, prompt in enumerate(prompts):
-            steps = self.reading(
-                prompt, kept, wanted[number], caller, asking=asking or per_head, per_head=per_head
-            )
+        begun: set[bytes] = set()
+        for number, (prompt, where) in enumerate(zip(prompts, wanted, strict=True)):
+            steps = self.reading(prompt, kept, where, caller, asking=asking or per_head, per_head=per_head)
             prefix = prompt.tokens.ids[: prompt.prefix].numpy().tobytes()
-            (rest if prefix and prefix in begun else first)[number] = steps
-            begun.add(prefix)
+            (rest if prefix in begun else first)[number] = steps
+            begun |= {prefix} if prefix else set()
         found = self._run(first) | self._run(rest)
         return [found[number] for number in range(len(prompts))]
 
@@ -215,58 +217,37 @@ class Reader:
         *,
         asking: bool = False,
         per_head: bool = False,
+        on_layer: OnLayer | None = None,
     ) -> Steps[Reading]:
-        """What is to be prefilled for a reading; arguments as in `read`, of one prompt."""
-        at = at.to(self.model.device)
-        kv: dict[int, tuple[Tensor, Tensor]] = {}
-
-        def keep(layer: int, keys: Tensor, values: Tensor) -> None:
-            kv[layer] = keys[:, at], values[:, at]
-
-        scores = yield from self.layers(prompt, layers, keep, caller, asking=asking, per_head=per_head)
-        if scores is not None:
-            with torch.inference_mode():
-                scored = scores if per_head or self.scorer is None else self.scorer(scores)
-                scores = scored[0].cpu()
-        return Reading(prompt, at, kv, scores, self.rope)
-
-    def layers(
-        self,
-        prompt: SharerPrompt,
-        layers: Collection[int],
-        on_layer: Callable[[int, Tensor, Tensor], None],
-        caller: Caller,
-        *,
-        asking: bool = False,
-        per_head: bool = False,
-    ) -> Steps[Tensor | None]:
-        """Prefill the prefix, unless it was before, and then the rest on top of it.
+        """What is to be prefilled for a reading: the prefix, unless it was before, and the rest on top of it.
 
         In two parts even where nothing is reused: how a prompt is parted changes the last bits.
 
         Args:
-            on_layer: called with each of `layers` as soon as it is computed, and its K and V of the whole prompt, each
-                (kv_heads, positions, head_dim), keys rotated.
-
-        Returns:
-            Attention of the last token, as `Prefill.scores`.
+            layers, at, asking, per_head: as in `read`, of one prompt.
+            on_layer: is given what would be kept of a layer as soon as it is computed; nothing is kept then.
         """
-        last_layer = self.geometry.layers - 1 if asking else max(layers)
+        at = at.to(self.model.device)
         ids = prompt.tokens.ids.to(self.model.device)
+        last_layer = self.geometry.layers - 1 if asking else max(layers)
         past = (yield from self._past(ids[: prompt.prefix], last_layer, caller)) if prompt.prefix else []
+        kv: dict[int, tuple[Tensor, Tensor]] = {}
 
-        def joined(layer: int, keys: Tensor, values: Tensor) -> None:
+        def take(layer: int, keys: Tensor, values: Tensor) -> None:
             if layer not in layers:
                 return
             if past:
                 before = past[layer]
                 keys, values = torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
-            on_layer(layer, keys[0], values[0])
+            if on_layer is None:
+                kv[layer] = keys[0][:, at], values[0][:, at]
+            else:
+                on_layer(layer, keys[0][:, at], values[0][:, at])
 
         work = Prefill(
             ids[None, prompt.prefix :],
             last_layer,
-            joined,
+            take,
             caller.cancelled,
             query_rows=int(asking),
             first_query_layer=self.selection.first_query_layer(self.geometry.layers),
@@ -274,7 +255,11 @@ class Reader:
             past=past,
         )
         yield work
-        return work.scores
+        scores = work.scores
+        if scores is not None:
+            with torch.inference_mode():
+                scores = (scores if per_head or self.scorer is None else self.scorer(scores))[0].cpu()
+        return Reading(prompt, at, kv, scores, self.rope)
 
     def _past(self, ids: Tensor, last_layer: int, caller: Caller) -> Steps[KV]:
         found = caller.prefixes.get(caller.owner, ids, last_layer + 1)

@@ -75,7 +75,7 @@ def attention_row(
     """
     new = query.shape[2]
     if isinstance(rows, int):
-        rows = torch.arange(max(0, new - rows), new)
+        rows = torch.arange(max(0, new - rows), new, device=query.device)
     rows = rows.to(query.device)
     kept = query.shape[1] if per_head else 1
     total = query.new_zeros(query.shape[0], kept, keys.shape[2], dtype=torch.float32)

@@ -131,10 +131,10 @@ class Sharer(Reader):
         at, wanted = layout.exported.to(self.model.device), self._wanted(layout)
 
         def on_layer(layer: int, keys: Tensor, values: Tensor) -> None:
-            for spec, tensor in self._parts(wanted[layer], layer, keys[:, at], values[:, at], at):
+            for spec, tensor in self._parts(wanted[layer], layer, keys, values, at):
                 emit(spec, tensor.cpu())
 
-        yield from self.layers(layout.prompt, wanted, on_layer, caller)
+        yield from self.reading(layout.prompt, wanted, at, caller, on_layer=on_layer)
 
     def positions(self, sections: Sequence[Section]) -> int:
         """How many positions the prompt of these sections has."""

@@ -26,6 +26,7 @@ from fuser.evaluate.choice.prompts import (
     with_background,
     with_examples,
 )
+from fuser.evaluate.choice.slices import SharerSlices
 from fuser.evaluate.deadline import OutOfTime
 from fuser.evaluate.plans import shared_plans
 from fuser.evaluate.prediction import Prediction
@@ -148,6 +149,20 @@ def test_a_plan_has_a_row_of_its_own_and_a_control_beside_it(
 
 def _collect(sent: list[Segment], spec: SegmentSpec, tensor: torch.Tensor) -> None:
     sent.append(Segment(spec, tensor.bfloat16().float()))
+
+
+def test_a_batch_of_slices_has_the_bits_of_the_service(bundle: Bundle, sharer: Side, tmp_path: Path) -> None:
+    prompts = [sections(choice_prompt(item)) for item in make_choices(5, seed=4)]
+    cloud = Sharer(*sharer, bundle)
+    for prompt, heard in zip(prompts, SharerSlices(bundle, sharer, 2, tmp_path).hear(prompts), strict=True):
+        sent: list[Segment] = []
+        layout = cloud.layout(prompt, SliceKind.SHARED, 0)
+        cloud.run(layout, partial(_collect, sent))
+        assert (tuple(map(tuple, heard.spans.tolist())), heard.tail) == (layout.spans, layout.tail)
+        assert len(sent) == len(heard.segments)
+        for segment in sent:
+            read = heard.segments[segment.spec.kind, segment.spec.layer]
+            assert torch.equal(read.float(), segment.tensor)
 
 
 def test_a_slice_is_read_from_disk_the_second_time_and_changes_nothing(
