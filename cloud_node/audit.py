@@ -1,7 +1,8 @@
 """The audit log: JSON lines, append-only and hash-chained: who got how much of what, never text.
 
-A slice has a line before its first byte leaves and one when its call has ended; every other call has one, when it has
-ended. What cannot be written is kept and written first when there is room again.
+A slice or a relayed text has a line before its first byte leaves and one when its call has ended. Other calls have one,
+when they have ended; many of a kind in one second share one. What cannot be written is kept, as far as there is room,
+and written first when the file takes lines again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ GENESIS: Final = "0" * 64
 
 SENDING: Final = "SENDING"
 MENDED: Final = "MENDED"
+LOST: Final = "LOST"
 MOST_KEPT: Final = 1024
+ONE_BY_ONE: Final = 10
 _TAIL_BYTES: Final = 1 << 20  # more than the longest line
 
 
@@ -34,9 +37,13 @@ class BrokenChain(ValueError):
     """A line was changed, removed or put in; the message names the first that does not fit."""
 
 
+class TornTail(BrokenChain):
+    """The file ends in the middle of a line. A node mends that when it starts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """One call, as it ended.
+    """One call, or several of a kind: as it ended, or before anything of it leaves.
 
     method: "Describe", "Share" or "Relay"; "Audit" in a line that the log writes of itself.
     request_id: hex; empty where the call had none.
@@ -45,8 +52,10 @@ class AuditRecord:
     segments: of a slice that was sent whole; 0 of any other.
     bytes: in the frames handed to the transport: how much of a slice was sent.
     decision: "SENDING" before the first byte of a slice leaves; then "SERVED", or the reason from the error catalogue.
-        "MENDED": the log ended in the middle of a line, of which this many bytes were cut off.
+        "MENDED": the log ended in the middle of a line, of which this many bytes were cut off. "LOST": the log could
+        not be written for so long that the lines of this many calls were given up.
     seconds: from arrival to the end.
+    calls: how many the line tells of.
     """
 
     method: str
@@ -59,6 +68,7 @@ class AuditRecord:
     bytes: int = 0
     decision: str = "SERVED"
     seconds: float = 0.0
+    calls: int = 1
 
 
 class AuditLog:
@@ -76,12 +86,15 @@ class AuditLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._kept: list[AuditRecord] = []
+        self._lost = 0
         self._open = True
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._size = os.fstat(self._file).st_size
-            self._last, torn = _end_of(self.path)
-            if torn:
+            self._last, torn, whole = _end_of(self.path)
+            if torn and whole:
+                self._size += os.write(self._file, b"\n")
+            elif torn:
                 self._size -= torn
                 os.ftruncate(self._file, self._size)
                 self.append(AuditRecord(method="Audit", tenant="", bytes=torn, decision=MENDED))
@@ -108,6 +121,8 @@ class AuditLog:
         except OSError:
             if len(self._kept) < MOST_KEPT:
                 self._kept.append(record)
+            else:
+                self._lost += 1
 
     def writable(self) -> bool:
         """Whether everything is written; tries again what is not."""
@@ -127,12 +142,19 @@ class AuditLog:
         while self._kept:
             self._write(self._kept[0])
             del self._kept[0]
+        if self._lost:
+            self._write(AuditRecord(method="Audit", tenant="", decision=LOST, calls=self._lost))
+            self._lost = 0
 
     def _write(self, record: AuditRecord) -> None:
         line = {"time": round(time.time(), 3), **asdict(record), "previous": self._last}
         line["seconds"] = round(record.seconds, 4)
         line["hash"] = _hash(line)
         text = _canonical(line) + b"\n"
+        if os.fstat(self._file).st_size > self._size and self.path.is_file():
+            os.ftruncate(
+                self._file, self._size
+            )  # half a line that could not be taken back when it was written
         try:
             if os.write(self._file, text) != len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -143,15 +165,48 @@ class AuditLog:
         self._last, self._size = line["hash"], self._size + len(text)
 
 
+class SummedRecords:
+    """Records of calls of which nothing left, so that many of them do not fill the disk.
+
+    Of each method, tenant and decision the first `ONE_BY_ONE` of a second have a line each, the others one together.
+    """
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+        self._seconds: dict[tuple[str, str, str], tuple[float, int]] = {}  # when it began, calls so far
+
+    def tell(self, record: AuditRecord) -> None:
+        """Write a record, or count it."""
+        self.flush()
+        key = (record.method, record.tenant, record.decision)
+        began, calls = self._seconds.get(key, (time.monotonic(), 0))
+        self._seconds[key] = began, calls + 1
+        if calls < ONE_BY_ONE:
+            self._audit.keep(record)
+
+    def flush(self) -> None:
+        """Write what was counted in seconds that are over."""
+        now = time.monotonic()
+        over = [(key, calls) for key, (began, calls) in self._seconds.items() if now - began >= 1.0]
+        for (method, tenant, decision), calls in over:
+            del self._seconds[method, tenant, decision]
+            if calls > ONE_BY_ONE:
+                more = calls - ONE_BY_ONE
+                self._audit.keep(AuditRecord(method=method, tenant=tenant, decision=decision, calls=more))
+
+
 def verify(path: str | Path) -> int:
     """Check the whole chain and return the number of records.
 
     Raises:
         BrokenChain: naming the first line that does not follow from the one before it.
+        TornTail: all lines follow, and half a line comes after them.
     """
     last, number = GENESIS, 0
     with Path(path).open("rb") as file:
         for number, raw in enumerate(file, 1):
+            if not raw.endswith(b"\n") and not _follows(raw, last):
+                raise TornTail(f"{path}: {len(raw)} bytes of a line cut short after {number - 1} whole ones")
             line = _parse(raw, number)
             claimed = line.pop("hash", None)
             if line.get("previous") != last or claimed != _hash(line):
@@ -160,26 +215,37 @@ def verify(path: str | Path) -> int:
     return number
 
 
-def _end_of(path: Path) -> tuple[str, int]:
-    """The hash of the last whole line, and how many bytes of a line cut short come after it."""
+def _end_of(path: Path) -> tuple[str, int, bool]:
+    """The hash of the last line; how many bytes stand after its end; whether they are a line that lacks only its end.
+
+    Raises:
+        BrokenChain: the last line is no record.
+    """
     size = path.stat().st_size
     if not path.is_file() or size == 0:
-        return GENESIS, 0
+        return GENESIS, 0, False
     with path.open("rb") as file:
         file.seek(max(0, size - _TAIL_BYTES))
         *lines, torn = file.read().split(b"\n")
-    if not lines:
-        if size > _TAIL_BYTES:
-            raise BrokenChain(
-                f"{path}: the last line is no record: move the file away, and a new log is begun"
-            )
-        return GENESIS, len(torn)
     try:
-        return str(_parse(lines[-1], "last")["hash"]), len(torn)
+        if not lines and size > _TAIL_BYTES:
+            raise BrokenChain("a line without end")
+        last = str(_parse(lines[-1], "last")["hash"]) if lines else GENESIS
     except (BrokenChain, KeyError):
         raise BrokenChain(
             f"{path}: the last line is no record: move the file away, and a new log is begun"
         ) from None
+    whole = _follows(torn, last)
+    return str(json.loads(torn)["hash"]) if whole else last, len(torn), whole
+
+
+def _follows(raw: bytes, last: str) -> bool:
+    """Whether this is a whole record that follows from the line with this hash."""
+    try:
+        line = _parse(raw, "last")
+    except BrokenChain:
+        return False
+    return line.get("previous") == last and line.pop("hash", None) == _hash(line)
 
 
 def _parse(raw: bytes, number: int | str) -> dict[str, Any]:

@@ -127,7 +127,8 @@ class GatewayConfig:
 
     max_concurrent_calls: calls beyond it are refused before they are read.
     max_calls_per_tenant, max_calls_per_host: of them, those of one tenant and those from one address. Below the
-        replicas' room (max_ongoing + max_queued), so that one tenant's calls leave room for another's.
+        replicas' room (max_ongoing + max_queued) one tenant's calls leave room for another's. Behind a proxy all
+        callers have its address: set max_calls_per_host as high as max_concurrent_calls there.
     max_deadline_s: a call that asks for longer gets this.
     drain_s: after SIGTERM calls in flight have this long to finish.
     keepalive_s, keepalive_timeout_s: a connection that is silent so long is pinged, and closed if nothing comes back.

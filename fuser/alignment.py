@@ -86,7 +86,7 @@ def read_as(sharer_spans: Tensor, receiver_spans: Tensor, receiver_positions: in
 
 
 def align_tail(receiver_tail: int, sharer_tail: int, sharer_tokens: int) -> Tensor:
-    """Align the template tokens after the last shared section from the end, (receiver_tail,) int64.
+    """Align the template tokens after the last shared section from the end, (receiver_tail,) int64 on the CPU.
 
     The last Receiver token gets the last Sharer token and so on; where the Receiver has more, the rest get
     the first Sharer tail token, or the last token before the tail if the Sharer has no tail at all.

@@ -1,85 +1,40 @@
-"""A slice before it is computed: what its header says, and which positions of the Sharer's prompt it is cut from."""
+"""What a slice is made of, before any of it is computed or has come: known to both sides without a wire between."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from torch import Tensor
-
-from fuser.bundle import Bundle
-from fuser.shared import SharedPositions
-from fuser.slice_specs import most_positions, slice_specs
-from kvwire.errors import InvalidRequest
-from kvwire.plan import Plan
-from kvwire.section import Role, Visibility
 from kvwire.segment import SegmentSpec, SliceKind
 
-if TYPE_CHECKING:  # the Receiver's side reads no prompt of the Sharer's
-    from fuser.reading import SharerPrompt
+
+class Described(Protocol):
+    """Whatever says what a slice is made of: the Sharer's cut, or a header off the wire."""
+
+    @property
+    def kind(self) -> SliceKind: ...
+    @property
+    def specs(self) -> tuple[SegmentSpec, ...]: ...
+    @property
+    def spans(self) -> tuple[tuple[int, int, int], ...]: ...
+    @property
+    def tail(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """What both sides know of a slice.
+class SliceLayout:
+    """See the module.
 
     specs: segments in sending order. spans: (section, character start, character end) of each shared position, start
-    and end within the section's text. tail: template positions after the last shared section.
+    and end within the section's text; none where the slice is not shared. tail: template positions after them.
     """
 
     kind: SliceKind
     specs: tuple[SegmentSpec, ...]
-    spans: tuple[tuple[int, int, int], ...]
-    tail: int
-
-    @property
-    def positions(self) -> int:
-        """Positions that travel."""
-        return self.specs[0].positions if self.specs else 0
+    spans: tuple[tuple[int, int, int], ...] = ()
+    tail: int = 0
 
     @classmethod
-    def of_shared(cls, shared: SharedPositions, bundle: Bundle, plan: Plan, dtype: str) -> Layout:
-        """Of a shared slice of these positions, in any prompt; arguments and errors as in `cut_shared`."""
-        specs = slice_specs(bundle, SliceKind.SHARED, plan, len(shared.at), dtype)
-        spans = tuple((section, low, high) for section, low, high in shared.spans.tolist())
-        return cls(SliceKind.SHARED, specs, spans, shared.tail)
-
-
-@dataclass(frozen=True, slots=True)
-class Cut(Layout):
-    """A layout, and what it is cut from.
-
-    exported: positions of the prompt, int64, that are cut (shared), or may be chosen (excerpt: the document's).
-    """
-
-    prompt: SharerPrompt
-    exported: Tensor
-
-
-def cut_shared(prompt: SharerPrompt, bundle: Bundle, plan: Plan, dtype: str) -> Cut:
-    """K and V of the shared positions, for the fuse head, or what its source half makes of them.
-
-    Args:
-        dtype: of K and V, as the wire names it.
-
-    Raises:
-        Unsupported: the bundle has no fuse head, or none for this plan.
-        InvalidRequest: no section is shared, or the plan names layers that nothing reads.
-    """
-    shared = prompt.shared.sent().last(plan.last)
-    layout = Layout.of_shared(shared, bundle, plan, dtype)
-    return Cut(layout.kind, layout.specs, layout.spans, layout.tail, prompt, shared.at)
-
-
-def cut_excerpt(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions: int) -> Cut:
-    """Codes of the document positions that the question attends to most.
-
-    Raises:
-        Unsupported: the bundle has no translate head, or none for this plan.
-        InvalidRequest: no section is a cloud document, or the plan asks for numbers that there are not.
-    """
-    if not any(s.visibility is Visibility.CLOUD and s.role is Role.DOCUMENT for s in prompt.sections):
-        raise InvalidRequest("an excerpt needs a cloud document")
-    count = min(max_positions, most_positions(bundle, plan), len(prompt.document))
-    specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
-    return Cut(SliceKind.EXCERPT, specs, (), 0, prompt, prompt.document)
+    def of(cls, described: Described) -> SliceLayout:
+        """The layout of what is cut, or of what a header announces."""
+        return cls(described.kind, described.specs, described.spans, described.tail)

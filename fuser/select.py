@@ -7,13 +7,11 @@ attention matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-
-from fuser.config import LATER
 
 Rule = Literal["last", "learnt"]
 
@@ -33,10 +31,8 @@ class SelectionConfig:
 
     positions: int = 16
     first_layer: float = 1 / 3
-    rows: Literal[1] = 1  # of the shipped bundles
-    pool: Literal[1] = 1
-    rule: Rule = field(default="last", metadata=LATER)
-    heads: int = field(default=0, metadata=LATER)
+    rule: Rule = "last"
+    heads: int = 0
 
     def __post_init__(self) -> None:
         if self.positions < 1:

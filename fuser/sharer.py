@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fuser.bundle import Bundle
+from fuser.cut import Cut, cut_excerpt, cut_shared
 from fuser.generate import greedy
 from fuser.geometry import Geometry
-from fuser.layout import Cut, cut_excerpt, cut_shared
 from fuser.prefill import prefill_together
 from fuser.prefixes import PrefixCache
 from fuser.reading import Caller, Reader, Reading, SharerPrompt, Steps
@@ -140,10 +140,12 @@ class Sharer(Reader):
         """How many positions the prompt of these sections has."""
         return len(self.prompt(sections))
 
-    def answer(self, sections: Sequence[Section], max_new_tokens: int) -> Iterator[str]:
-        """The Sharer's own answer, in pieces of text (the Relay baseline)."""
+    def answer(
+        self, sections: Sequence[Section], max_new_tokens: int, seen: list[int] | None = None
+    ) -> Iterator[str]:
+        """The Sharer's own answer, in pieces of text (the Relay baseline). `seen` collects the token ids."""
         ids = self.prompt(sections).tokens.ids.to(self.model.device)
-        return greedy(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens)
+        return greedy(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, seen=seen)
 
     def _wanted(self, layout: Cut) -> dict[int, list[SegmentSpec]]:
         """The segments of a shared slice that each Sharer layer gives."""

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -135,13 +136,18 @@ async def test_watchers_of_health_take_no_call_its_place(
         watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(90)]
         first = await asyncio.gather(*(watch.read() for watch in watches), return_exceptions=True)
         served = [one for one in first if not isinstance(one, BaseException)]
-        assert len(served) == gateway._PROBES_PER_HOST
+        assert len(served) == gateway._WATCHES_EACH["tenant"]
         assert len(await cloud.share(cloud.request("note-1", QUESTION))) == 3
+        async with channel_of(certificates, cloud.address, "other") as other:
+            for asker in (channel, other):
+                stub = health_pb2_grpc.HealthStub(asker)  # type: ignore[no-untyped-call]
+                checked = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+                assert checked.status == health_pb2.HealthCheckResponse.SERVING
+            watch = stub.Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            watch.cancel()
         for watch in watches:
             watch.cancel()
-        await asyncio.sleep(0.2)
-        checked = await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
-        assert checked.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_a_watch_without_a_deadline_ends_by_itself(
@@ -372,3 +378,39 @@ async def test_tokenising_stops_at_the_deadline(start_local: Start, config: Clou
     assert given < 100_000
     await asyncio.sleep(0.5)
     assert slow.characters == given, "it went on"
+
+
+async def test_a_call_ends_at_the_clouds_own_deadline_whatever_hangs(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(gateway=dataclasses.replace(config.gateway, max_deadline_s=0.5))
+    free = threading.Event()
+    monkeypatch.setattr(Documents, "find", lambda *_: free.wait(20))
+    began = time.monotonic()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            await cloud.share(cloud.request("note-1", QUESTION), timeout_s=10)
+        assert time.monotonic() - began < 5
+        lines = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
+        assert [line["decision"] for line in lines] == ["DEADLINE_EXCEEDED"]
+    finally:
+        free.set()
+
+
+async def test_calls_that_get_nothing_do_not_fill_the_disk(
+    start_local: Start, certificates: Certificates
+) -> None:
+    cloud = await start_local()
+    async with channel_of(certificates, cloud.address, "acme") as channel:
+
+        async def refused() -> None:
+            with pytest.raises(grpc.RpcError):
+                await channel.unary_stream(SHARE)(b"\xff", timeout=5).read()
+
+        for _ in range(10):
+            await asyncio.gather(*(refused() for _ in range(30)))
+    await asyncio.sleep(1.1)
+    assert cloud.service.recording()
+    lines = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
+    assert len(lines) < 100
+    assert sum(line["calls"] for line in lines) == 300

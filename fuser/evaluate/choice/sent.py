@@ -7,11 +7,12 @@ from collections.abc import Iterable
 import torch
 
 from fuser.bundle import Bundle
+from fuser.cut import shared_layout
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice.prompts import sections
 from fuser.evaluate.choice.slices import TRAVELS_AS, Heard
 from fuser.evaluate.plans import registry_of
-from fuser.layout import Layout
+from fuser.layout import SliceLayout
 from fuser.receiver import Draft, Receiver
 from fuser.shared import SharedPositions
 from fuser.slice_specs import made_from, shared_segment
@@ -50,12 +51,12 @@ class SentSlices:
     def most_bytes(self, heard: Iterable[Heard], plan: Plan) -> int:
         """The most that the payload of any of these may come to by a plan."""
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        layouts = {layout.positions: layout for _, layout in (self._layout(one, plan) for one in heard)}
-        return max(most_bytes(layout.specs, codec) for layout in layouts.values())
+        specs = {self._layout(one, plan)[1].specs for one in heard}
+        return max(most_bytes(one, codec) for one in specs)
 
-    def _layout(self, heard: Heard, plan: Plan) -> tuple[SharedPositions, Layout]:
+    def _layout(self, heard: Heard, plan: Plan) -> tuple[SharedPositions, SliceLayout]:
         """What a plan sends of what was read; the positions are counted among those read."""
         count = len(heard.spans) + heard.tail
         every = SharedPositions(torch.arange(count, device="cpu"), heard.spans, heard.tail)
         shared = every.last(plan.last)
-        return shared, Layout.of_shared(shared, self._bundle, plan, _DTYPE)
+        return shared, shared_layout(shared, self._bundle, plan, _DTYPE)

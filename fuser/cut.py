@@ -1,0 +1,74 @@
+"""A slice before it is computed: what its header says, and which positions of the Sharer's prompt it is cut from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fuser.bundle import Bundle
+from fuser.layout import SliceLayout
+from fuser.reading import SharerPrompt
+from fuser.shared import SharedPositions
+from fuser.slice_specs import most_positions, slice_specs
+from kvwire.errors import InvalidRequest
+from kvwire.plan import Plan
+from kvwire.section import Role, Visibility
+from kvwire.segment import SegmentSpec, SliceKind
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """See the module.
+
+    kind, specs, spans, tail: as in `SliceLayout`. exported: positions of the prompt, int64, that are cut (shared), or
+    may be chosen (excerpt: the document's).
+    """
+
+    kind: SliceKind
+    specs: tuple[SegmentSpec, ...]
+    spans: tuple[tuple[int, int, int], ...]
+    tail: int
+    prompt: SharerPrompt
+    exported: Tensor
+
+    @property
+    def positions(self) -> int:
+        """Positions that travel."""
+        return self.specs[0].positions if self.specs else 0
+
+
+def shared_layout(shared: SharedPositions, bundle: Bundle, plan: Plan, dtype: str) -> SliceLayout:
+    """The layout of a shared slice of these positions, in any prompt; arguments and errors as in `cut_shared`."""
+    specs = slice_specs(bundle, SliceKind.SHARED, plan, len(shared.at), dtype)
+    spans = tuple((section, low, high) for section, low, high in shared.spans.tolist())
+    return SliceLayout(SliceKind.SHARED, specs, spans, shared.tail)
+
+
+def cut_shared(prompt: SharerPrompt, bundle: Bundle, plan: Plan, dtype: str) -> Cut:
+    """K and V of the shared positions, for the fuse head, or what its source half makes of them.
+
+    Args:
+        dtype: of K and V, as the wire names it.
+
+    Raises:
+        Unsupported: the bundle has no fuse head, or none for this plan.
+        InvalidRequest: no section is shared, or the plan names layers that nothing reads.
+    """
+    shared = prompt.shared.sent().last(plan.last)
+    layout = shared_layout(shared, bundle, plan, dtype)
+    return Cut(layout.kind, layout.specs, layout.spans, layout.tail, prompt, shared.at)
+
+
+def cut_excerpt(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions: int) -> Cut:
+    """Codes of the document positions that the question attends to most.
+
+    Raises:
+        Unsupported: the bundle has no translate head, or none for this plan.
+        InvalidRequest: no section is a cloud document, or the plan asks for numbers that there are not.
+    """
+    if not any(s.visibility is Visibility.CLOUD and s.role is Role.DOCUMENT for s in prompt.sections):
+        raise InvalidRequest("an excerpt needs a cloud document")
+    count = min(max_positions, most_positions(bundle, plan), len(prompt.document))
+    specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
+    return Cut(SliceKind.EXCERPT, specs, (), 0, prompt, prompt.document)
