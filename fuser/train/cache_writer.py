@@ -88,7 +88,7 @@ class CacheWriter:
                 for key, item in todo.items():
                     if time.monotonic() > deadline:
                         break
-                    rows, cached = self._reading.read(item)
+                    rows, cached = self._reading.read_item(item)
                     features.write(((rows - mean) * scale).clamp(-6e4, 6e4).half().numpy().tobytes())
                     features.flush()
                     row = {"key": key} | to_row(moved(cached, start, item.source))
@@ -139,7 +139,7 @@ class CacheWriter:
         path = self.directory / STATISTICS
         if not path.exists():
             picked = items[:: -(-len(items) // _FIT_ITEMS)]
-            sample = torch.cat([self._reading.read(_first_question(item))[0] for item in picked])
+            sample = torch.cat([self._reading.read_item(_first_question(item))[0] for item in picked])
             scale = 1 / sample.std(0).clamp(min=1e-4)
             with whole_file(path) as partial:
                 save_file({"mean": sample.mean(0), "scale": scale}, partial)
