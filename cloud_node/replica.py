@@ -26,8 +26,8 @@ from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
+from fuser import Sharer
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
-from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
@@ -92,41 +92,34 @@ class Replica:
         """Load the model and every bundle the configuration names.
 
         Raises:
-            IncompatiblePeer: a bundle was trained for another Sharer, or another revision of it.
-            BadBundle, UnknownModel, ...: as `fuser.bundle` and `fuser.models` raise them.
+            BadBundle: a bundle cannot be read, or was trained for another Sharer, or another revision of it.
+            NoSuchDevice: `[sharer] device`, or the GPU that `gpus` reserves, is not there.
+            UnknownModel, ...: as `fuser.models` raises them.
         """
         import torch
 
-        from fuser.bundle import Bundle
-        from fuser.models.dtype import dtype_of
-        from fuser.models.load import load_model, resolve
-        from fuser.models.reference import model_ref
-        from fuser.prefixes import PrefixCache
+        from fuser import load_sharers
 
         torch.set_num_threads(max(1, int(config.sharer.cpus)))
-        path = resolve(config.sharer.model, progress=False)
-        ref = model_ref(path)
-        device = "cuda" if config.sharer.gpus > 0 else "cpu"
-        model, tokenizer = load_model(path, device=device, dtype=dtype_of(config.sharer.dtype, device))
-        sharers: dict[str, Sharer] = {}
-        prefixes = PrefixCache(
-            config.sharer.prefix_cache_bytes
-        )  # one for all: it is used on the model's thread
-        for directory in config.sharer.bundles:
-            bundle = Bundle.load(directory)
-            if bundle.config.sharer != ref:
-                raise IncompatiblePeer(f"Sharer of bundle {directory}", ref, bundle.config.sharer)
-            sharers[bundle.hash] = Sharer(model, tokenizer, bundle, prefixes)
+        own = config.sharer
+        sharers = load_sharers(
+            own.model,
+            own.bundles,
+            device=own.wanted_device,
+            dtype=own.dtype,
+            prefix_cache_bytes=own.prefix_cache_bytes,
+            progress=False,
+        )
         return cls(
-            sharers,
-            ref,
+            {one.bundle.hash: one for one in sharers},
+            sharers[0].bundle.config.sharer,
             Documents(config.documents),
             config.limits,
             config.export,
-            max_prompt_tokens=config.sharer.max_prompt_tokens or _window(model),
-            workers=config.sharer.max_ongoing,
-            max_batch=config.sharer.max_batch,
-            max_batch_positions=config.sharer.max_batch_positions,
+            max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
+            workers=own.max_ongoing,
+            max_batch=own.max_batch,
+            max_batch_positions=own.max_batch_positions,
         )
 
     def describe(self) -> Description:
@@ -143,7 +136,7 @@ class Replica:
         return Description(self._ref, bundles, CodecRegistry().refs(), self._limits)
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
-        """The parts of one slice, in batches of what lies ready: a header, then frames, then a summary.
+        """The parts of one slice, in batches of what lies ready: a header, then frames, then a trailer.
 
         An error is the last part and is not raised, so that it crosses process boundaries as a value. Closing
         the iterator, or cancelling its task, stops the prefill before its next layer.
@@ -206,7 +199,7 @@ class Replica:
                     encode_s += time.monotonic() - max(began, ticket.ended_s)
                 for frame in frames:
                     put(frame)
-        put(writer.summary({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
+        put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
 
     def _relay(self, call: RelayCall, stop: Stop) -> RelayReply:
         request = call.request

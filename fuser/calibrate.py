@@ -175,7 +175,7 @@ def _codes(
         return len(codes)
 
     _until(positions, examples, read, progress, "codes")
-    jacobian = jacfwd(head.in_units)(scatter.mean.float().to(device)).double().cpu()
+    jacobian = jacfwd(head.in_units)(scatter.mean.float().to(device)).cpu().double()
     metric = jacobian.T @ jacobian
     halves = (head.code_dim >> by for by in range(1, 32))
     widths = {head.code_dim, *(dim for dim in halves if dim >= _NARROWEST)}
@@ -201,4 +201,4 @@ def _until(
 
 
 def _shuffled(items: Sequence[_T], generator: torch.Generator) -> list[_T]:
-    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+    return [items[i] for i in torch.randperm(len(items), generator=generator, device="cpu").tolist()]

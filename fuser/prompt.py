@@ -1,7 +1,7 @@
 """Render sections to a prompt once, tokenise it once, and find sections by character offsets.
 
 Tokenising a prompt in pieces changes the tokens at the seams and costs accuracy, so a prompt is always rendered
-whole; where a section lies is then read from character offsets (DESIGN.md section 2).
+whole; where a section lies is then read from character offsets (docs/design.md, "The life of an answer").
 """
 
 from __future__ import annotations

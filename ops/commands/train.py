@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops.commands.options import OtherDevice, placed
 from ops.output import Json, print_mapping, progress_console
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def cache(
     config: Config,
     max_minutes: MaxMinutes = math.inf,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it will take.")] = False,
+    device: OtherDevice = None,
     as_json: Json = False,
 ) -> None:
     """Run the Sharer over the training texts once, and keep what it reads; runs that read alike share it."""
@@ -30,7 +32,9 @@ def cache(
     from fuser.train.prepare import fill_cache
 
     with Progress(console=progress_console) as progress:
-        size, added = fill_cache(TrainConfig.load(config), progress, max_minutes, dry_run)
+        size, added = fill_cache(
+            placed(TrainConfig.load(config), device, None), progress, max_minutes, dry_run
+        )
     found = {"items added": added, "items left": size.items - added}
     print_mapping(found | {"bytes needed": size.needed, "bytes free": size.free}, as_json)
 
@@ -39,6 +43,7 @@ def selection(
     config: Config,
     output: Annotated[Path, typer.Argument(help="Where to write it: a .safetensors file.", dir_okay=False)],
     questions: Annotated[int, typer.Option(min=50, help="Training questions to read.")] = 800,
+    device: OtherDevice = None,
     as_json: Json = False,
 ) -> None:
     """Fit which attention heads of the Sharer point at answers, for selection.rule = "learnt"; before the cache."""
@@ -48,7 +53,7 @@ def selection(
     from fuser.train.prepare import fit_selection
 
     with Progress(console=progress_console) as progress:
-        found = fit_selection(TrainConfig.load(config), output, questions, progress)
+        found = fit_selection(placed(TrainConfig.load(config), device, None), output, questions, progress)
     print_mapping(found, as_json)
 
 
@@ -56,13 +61,14 @@ def train(
     config: Config,
     max_minutes: MaxMinutes = math.inf,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share every batch, on Ray Train.")] = 1,
+    device: OtherDevice = None,
     as_json: Json = False,
 ) -> None:
     """Train the heads on what `kvwire cache` has kept; ends in a bundle. A call goes on where the last one stopped."""
     from fuser.train.cache import CacheIncomplete
     from fuser.train.config import TrainConfig
 
-    settings = TrainConfig.load(config)
+    settings = placed(TrainConfig.load(config), device, None)
     try:
         done = _train(settings, max_minutes, workers)
     except CacheIncomplete as error:
