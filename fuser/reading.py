@@ -249,7 +249,7 @@ class Reader:
             last_layer,
             take,
             caller.cancelled,
-            query_rows=int(asking),
+            asking=asking,
             first_query_layer=self.selection.first_query_layer(self.geometry.layers),
             per_head=per_head or self.scorer is not None,
             past=past,

@@ -17,7 +17,6 @@ from fuser.bundle import Bundle
 from fuser.cut import Cut, cut_excerpt, cut_shared
 from fuser.generate import greedy
 from fuser.geometry import Geometry
-from fuser.prefill import prefill_together
 from fuser.prefixes import PrefixCache
 from fuser.reading import Caller, Reader, Reading, SharerPrompt, Steps
 from fuser.select import choose
@@ -105,10 +104,7 @@ class Sharer(Reader):
         Raises:
             Cancelled: `cancelled()` became true.
         """
-        for work in self.steps(layout, emit, cancelled, owner):
-            prefill_together(self.model, [work])
-            if work.failure is not None:
-                raise work.failure
+        self._run({0: self.steps(layout, emit, cancelled, owner)})
 
     def steps(
         self, layout: Cut, emit: Emit, cancelled: Callable[[], bool] = lambda: False, owner: str = ""

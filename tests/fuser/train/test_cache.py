@@ -43,7 +43,7 @@ def sharer(tiny_sharer: Path) -> Any:
 
 
 def _writer(directory: Path, sharer: Any) -> CacheWriter:
-    return CacheWriter(directory, *sharer, STYLE, SELECTION)
+    return CacheWriter(directory, SharerReading(*sharer, STYLE, SELECTION))
 
 
 def _fill(directory: Path, sharer: Any, items: list[AnyItem]) -> int:
