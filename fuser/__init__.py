@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fuser.receiver import Draft, Receiver
     from fuser.sharer import Cut, Sharer
     from fuser.shipped import bundle_directory
-    from fuser.slice_specs import most_positions, slice_specs
 
 __all__ = [
     "BadBundle",
@@ -36,9 +35,7 @@ __all__ = [
     "load_receiver",
     "load_sharers",
     "model_ref",
-    "most_positions",
     "resolve",
-    "slice_specs",
 ]
 
 _HOMES = {
@@ -57,9 +54,7 @@ _HOMES = {
     "load_receiver": "fuser.pair",
     "load_sharers": "fuser.pair",
     "model_ref": "fuser.models.reference",
-    "most_positions": "fuser.slice_specs",
     "resolve": "fuser.models.load",
-    "slice_specs": "fuser.slice_specs",
 }
 
 
