@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fuser.bundle import BadBundle, Bundle
-    from fuser.models.dtype import DeviceName, DtypeName
+    from fuser.models.dtype import DeviceName, DtypeName, computes
     from fuser.models.load import resolve
     from fuser.models.reference import model_ref
     from fuser.pair import load_pair, load_receiver, load_sharers
@@ -31,6 +31,7 @@ __all__ = [
     "Receiver",
     "Sharer",
     "bundle_directory",
+    "computes",
     "load_pair",
     "load_receiver",
     "load_sharers",
@@ -50,6 +51,7 @@ _HOMES = {
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
     "bundle_directory": "fuser.shipped",
+    "computes": "fuser.models.dtype",
     "load_pair": "fuser.pair",
     "load_receiver": "fuser.pair",
     "load_sharers": "fuser.pair",
