@@ -26,7 +26,7 @@ from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
-from fuser import Sharer
+from fuser import Sharer, computes
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
@@ -121,6 +121,10 @@ class Replica:
             max_batch=own.max_batch,
             max_batch_positions=own.max_batch_positions,
         )
+
+    def where(self) -> str:
+        """Device and dtype that the model computes on and in, for people."""
+        return computes(next(iter(self._sharers.values())).model)
 
     def describe(self) -> Description:
         """What this replica can do; what of it may leave the cloud is the gateway's to say."""

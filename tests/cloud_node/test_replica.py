@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import pickle
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -282,6 +283,10 @@ def test_a_bundle_for_another_sharer_is_refused(config: CloudConfig, tiny_receiv
     sharer = dataclasses.replace(config.sharer, model=str(tiny_receiver))
     with pytest.raises(BadBundle, match="is for the Sharer"):
         Replica.load(dataclasses.replace(config, sharer=sharer))
+
+
+def test_a_replica_says_where_it_computes(replica: Replica) -> None:
+    assert re.fullmatch(r"cpu \(\d+ threads\) in float32", replica.where())
 
 
 @pytest.mark.parametrize("asked", [{"gpus": 1.0}, {"gpus": 1.0, "device": "cuda"}])
