@@ -23,11 +23,11 @@ from torch import Tensor
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
-from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
+from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
+from fuser import Cut, Sharer
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
-from fuser.sharer import Cut, Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
@@ -92,41 +92,34 @@ class Replica:
         """Load the model and every bundle the configuration names.
 
         Raises:
-            IncompatiblePeer: a bundle was trained for another Sharer, or another revision of it.
-            BadBundle, UnknownModel, ...: as `fuser.bundle` and `fuser.models` raise them.
+            BadBundle: a bundle cannot be read, or was trained for another Sharer, or another revision of it.
+            NoSuchDevice: `[sharer] device`, or the GPU that `gpus` reserves, is not there.
+            UnknownModel, ...: as `fuser.models` raises them.
         """
         import torch
 
-        from fuser.bundle import Bundle
-        from fuser.models.dtype import dtype_of
-        from fuser.models.load import load_model, resolve
-        from fuser.models.reference import model_ref
-        from fuser.prefixes import PrefixCache
+        from fuser import load_sharers
 
         torch.set_num_threads(max(1, int(config.sharer.cpus)))
-        path = resolve(config.sharer.model, progress=False)
-        ref = model_ref(path)
-        device = "cuda" if config.sharer.gpus > 0 else "cpu"
-        model, tokenizer = load_model(path, device=device, dtype=dtype_of(config.sharer.dtype, device))
-        sharers: dict[str, Sharer] = {}
-        prefixes = PrefixCache(
-            config.sharer.prefix_cache_bytes
-        )  # one for all: it is used on the model's thread
-        for directory in config.sharer.bundles:
-            bundle = Bundle.load(directory)
-            if bundle.config.sharer != ref:
-                raise IncompatiblePeer(f"Sharer of bundle {directory}", ref, bundle.config.sharer)
-            sharers[bundle.hash] = Sharer(model, tokenizer, bundle, prefixes)
+        own = config.sharer
+        sharers = load_sharers(
+            own.model,
+            own.bundles,
+            device=own.wanted_device,
+            dtype=own.dtype,
+            prefix_cache_bytes=own.prefix_cache_bytes,
+            progress=False,
+        )
         return cls(
-            sharers,
-            ref,
+            {one.bundle.hash: one for one in sharers},
+            sharers[0].bundle.config.sharer,
             Documents(config.documents),
             config.limits,
             config.export,
-            max_prompt_tokens=config.sharer.max_prompt_tokens or _window(model),
-            workers=config.sharer.max_ongoing,
-            max_batch=config.sharer.max_batch,
-            max_batch_positions=config.sharer.max_batch_positions,
+            max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
+            workers=own.max_ongoing,
+            max_batch=own.max_batch,
+            max_batch_positions=own.max_batch_positions,
         )
 
     def describe(self) -> Description:
@@ -143,7 +136,7 @@ class Replica:
         return Description(self._ref, bundles, CodecRegistry().refs(), self._limits)
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
-        """The parts of one slice, in batches of what lies ready: a header, then frames, then a summary.
+        """The parts of one slice, in batches of what lies ready: a header, then frames, then a trailer.
 
         An error is the last part and is not raised, so that it crosses process boundaries as a value. Closing
         the iterator, or cancelling its task, stops the prefill before its next layer.
@@ -180,12 +173,11 @@ class Replica:
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: Stop) -> None:
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
-        allowed = _least(call.allowed, positions_allowed(self._export, request.kind, caps))
+        allowed = least(call.allowed, positions_allowed(self._export, request.kind, caps))
         sharer = self._sharer(request.bundle_hash)
         self._check_length(sharer.tokenizer, sections, stop)
-        cut = sharer.plan(
-            sections, request.kind, allowed or 0, request.plan
-        )  # None: of a shared slice, not read
+        # A shared slice without documents has no bound, and does not read it.
+        cut = sharer.plan(sections, request.kind, allowed or 0, request.plan)
         header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
         check_leaving(header, request, allowed)
         self._check(cut, header)
@@ -206,27 +198,31 @@ class Replica:
                     encode_s += time.monotonic() - max(began, ticket.ended_s)
                 for frame in frames:
                     put(frame)
-        put(writer.summary({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
+        put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
 
     def _relay(self, call: RelayCall, stop: Stop) -> RelayReply:
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
-        most = _least(request.max_new_tokens, call.allowed, tokens_allowed(self._export, caps))
-        assert most is not None
+        allowed = least(call.allowed, tokens_allowed(self._export, caps))
+        most = request.max_new_tokens if allowed is None else min(request.max_new_tokens, allowed)
         sharer = next(iter(self._sharers.values()))
         self._check_length(sharer.tokenizer, sections, stop)
         positions = sharer.positions(sections)
         self._check_prompt(positions)
         text: list[str] = []
+        said: list[int] = []
+        tokens = 0
 
         def steps() -> Steps:
+            nonlocal tokens
             yield None  # its prompt is read when its turn has come, not when it is looked at
             size = 0
-            for piece in sharer.answer(sections, most):
+            for piece in sharer.answer(sections, most, said):
                 size += len(piece.encode())
                 if 0 < request.max_bytes < size:
                     return
                 text.append(piece)
+                tokens = len(said)
                 yield None
 
         with _Work(self._schedule, stop) as work:
@@ -234,7 +230,6 @@ class Replica:
             for _ in work.segments():
                 pass
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
-        tokens = len(sharer.tokenizer("".join(text), add_special_tokens=False)["input_ids"])
         return RelayReply(request.request_id, "".join(text), tokens, timings)
 
     def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[int | None]]:
@@ -339,10 +334,6 @@ def _told(error: Exception, stop: Stop) -> KvwireError:
     line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
     logger.error("%s at %s", type(error).__name__, line)
     return InternalError(type(error).__name__)
-
-
-def _least(*bounds: int | None) -> int | None:
-    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def _window(model: Any) -> int:

@@ -15,8 +15,7 @@ from kvwire.section import Section, Visibility
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
-    from fuser.profile.table import PlanRow, PlanTable
+    from fuser import Bundle, PlanRow, PlanTable
 
 REQUESTED: Final = "REQUESTED"
 """The caller named the plan."""
@@ -118,7 +117,7 @@ class Picker:
     def most_bytes(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
         """The payload bytes that a plan may come to. How many tokens the Sharer makes of shared text is not known here:
         one a byte at most."""
-        from fuser.slice_specs import slice_specs
+        from fuser import slice_specs
 
         codec = payload_codec(plan, self._codecs.get(plan.codec))
         specs = slice_specs(self._bundle, kind, plan, self._positions(plan, kind, sections), "float32")
@@ -127,11 +126,11 @@ class Picker:
     def _positions(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
         """The most that may travel."""
         if kind is not SliceKind.SHARED:
-            from fuser.slice_specs import most_positions
+            from fuser import most_positions
 
             return most_positions(self._bundle, plan)
         style = self._bundle.config.sharer_prompt
         after = max((len(wrap[1].encode()) for wrap in style.wraps.values()), default=0)
         texts = [s.text for s in sections if s.visibility is Visibility.SHARED and s.text is not None]
-        most = sum(len(text.encode()) + 1 for text in texts) + after + len(style.tail.encode())
+        most = sum(len(text.encode()) + 1 for text in texts) + after + len(style.closing.encode())
         return min(plan.last or most, most)

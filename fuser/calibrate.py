@@ -78,7 +78,7 @@ def calibrated(
     found = bundle.with_codec_bases(CodecBasesConfig(tuple(rates), layers, widths))
     module = found.codec_bases
     assert module is not None
-    module.write(bases, torch.tensor([bits[place] for place in module.places]).T)
+    module.write(bases, torch.tensor([bits[place] for place in module.places], device="cpu").T)
     return found
 
 
@@ -133,7 +133,9 @@ def _shared(
         groups.append({place: Scatter.empty(place[2]) for place in places})
 
     def read(prompt: CachedPrompt) -> int:
-        features = cache.raw(prompt, torch.arange(prompt.count)).to(next(head.parameters()).device)
+        features = cache.raw(prompt, torch.arange(prompt.count, device="cpu")).to(
+            next(head.parameters()).device
+        )
         kv = torch.stack(split_kv(features, bundle.config.sharer_geometry))
         for group in groups:
             for (kind, layer, _), scatter in group.items():
@@ -175,7 +177,7 @@ def _codes(
         return len(codes)
 
     _until(positions, examples, read, progress, "codes")
-    jacobian = jacfwd(head.in_units)(scatter.mean.float().to(device)).double().cpu()
+    jacobian = jacfwd(head.in_units)(scatter.mean.float().to(device)).cpu().double()
     metric = jacobian.T @ jacobian
     halves = (head.code_dim >> by for by in range(1, 32))
     widths = {head.code_dim, *(dim for dim in halves if dim >= _NARROWEST)}
@@ -201,4 +203,4 @@ def _until(
 
 
 def _shuffled(items: Sequence[_T], generator: torch.Generator) -> list[_T]:
-    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+    return [items[i] for i in torch.randperm(len(items), generator=generator, device="cpu").tolist()]

@@ -95,4 +95,4 @@ def _within(
         for section, span in zip(sections, spans, strict=True)
         if section.visibility is visibility and section.role is role and span is not None
     ]
-    return torch.cat(found).unique() if found else torch.zeros(0, dtype=torch.int64)
+    return torch.cat(found).unique() if found else tokens.offsets.new_zeros(0)

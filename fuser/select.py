@@ -7,13 +7,11 @@ attention matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-
-from fuser.config import LATER
 
 Rule = Literal["last", "learnt"]
 
@@ -33,10 +31,8 @@ class SelectionConfig:
 
     positions: int = 16
     first_layer: float = 1 / 3
-    rows: Literal[1] = 1  # of the shipped bundles
-    pool: Literal[1] = 1
-    rule: Rule = field(default="last", metadata=LATER)
-    heads: int = field(default=0, metadata=LATER)
+    rule: Rule = "last"
+    heads: int = 0
 
     def __post_init__(self) -> None:
         if self.positions < 1:
@@ -75,7 +71,7 @@ def attention_row(
     """
     new = query.shape[2]
     if isinstance(rows, int):
-        rows = torch.arange(max(0, new - rows), new)
+        rows = torch.arange(max(0, new - rows), new, device=query.device)
     rows = rows.to(query.device)
     kept = query.shape[1] if per_head else 1
     total = query.new_zeros(query.shape[0], kept, keys.shape[2], dtype=torch.float32)

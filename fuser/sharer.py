@@ -118,10 +118,12 @@ class Sharer:
         """How many positions the prompt of these sections has."""
         return len(self._prompt(sections)[0].ids)
 
-    def answer(self, sections: Sequence[Section], max_new_tokens: int) -> Iterator[str]:
-        """The Sharer's own answer, in pieces of text (the Relay baseline)."""
+    def answer(
+        self, sections: Sequence[Section], max_new_tokens: int, seen: list[int] | None = None
+    ) -> Iterator[str]:
+        """The Sharer's own answer, in pieces of text (the Relay baseline). `seen` collects the token ids."""
         ids = self._prompt(sections)[0].ids.to(self.model.device)
-        return greedy(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens)
+        return greedy(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, seen=seen)
 
     def _prompt(self, sections: Sequence[Section]) -> tuple[Tokens, Spans]:
         rendered = render(sections, self.bundle.config.sharer_prompt, SHARER_HOLDS)

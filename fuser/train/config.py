@@ -11,6 +11,7 @@ from fuser.c2c.head import C2CConfig
 from fuser.compact.head import CompactConfig
 from fuser.config import BadConfig, from_dict
 from fuser.layer_map import LayerMap
+from fuser.models.dtype import DeviceName
 from fuser.profile.grid import Dials
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
@@ -200,7 +201,7 @@ class TrainConfig:
     regression_positions: int = 40_000
     ridge: float = 0.02
     seed: int = 1
-    device: str = "auto"
+    device: DeviceName = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:

@@ -233,6 +233,7 @@ def _profile(stage: Stage, progress: Progress, minutes: float, train: Train) -> 
         ProfileConfig(
             bundle=output,
             dtype=config.dtype,
+            device=config.device,
             work=stage.folder,
             sharer=config.sharer,
             receiver=config.receiver,

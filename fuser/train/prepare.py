@@ -13,6 +13,7 @@ from torch import nn
 from fuser.bundle import Bundle, BundleConfig
 from fuser.data.document import Item
 from fuser.geometry import Geometry
+from fuser.models.dtype import find_device
 from fuser.models.load import load_config, load_model, model_ref, resolve
 from fuser.scorer import Scorer
 from fuser.train.cache import FeatureCache, cache_folder
@@ -32,10 +33,8 @@ from kvwire.identity import ModelRef
 
 
 def device_of(config: TrainConfig) -> torch.device:
-    """Where models and heads are: a GPU if there is one, unless the config names the place."""
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where models and heads are. Raises NoSuchDevice."""
+    return find_device(config.device)
 
 
 def fill_cache(

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from fuser.config import BadConfig, from_dict, to_dict
 from fuser.overrides import merged, with_values
+from fuser.shipped import bundle_directory
 from fuser.train.config import SourceConfig, TrainConfig
 
 Kind = Literal["fit", "train", "calibrate", "profile"]
@@ -76,7 +77,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """See the module. work: one directory a stage. output: the finished bundle. init: bundle that is there before."""
+    """See the module.
+
+    work: directory of the stages' directories. output: directory of the finished bundle. init: directory of a bundle to
+    start from, in place of the closed form.
+    """
 
     work: Path
     output: Path
@@ -107,10 +112,13 @@ class Recipe:
         if not isinstance(stages, list) or not stages or not all(isinstance(each, dict) for each in stages):
             raise BadConfig("a recipe needs at least one [[stage]]")
         own = {name: base.pop(name, "") for name in _OF_RECIPE}
-        for name in ("work", "output"):
-            if not isinstance(own[name], str) or not own[name]:
+        for name in _OF_RECIPE:
+            if not isinstance(own[name], str):
+                raise BadConfig(f"{name}: a directory is expected, got {own[name]!r}")
+            if not own[name] and name != "init":
                 raise BadConfig(f"missing key {name}")
-        work, output, init = Path(own["work"]), Path(own["output"]), own["init"]
+        work, output = Path(own["work"]), Path(own["output"])
+        init = str(bundle_directory(own["init"])) if own["init"] else ""
         if init and Path(init) == output:
             raise BadConfig(
                 "init and output are one directory: the recipe would overwrite what it starts from"

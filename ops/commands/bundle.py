@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ops.commands.options import BundleArgument
 from ops.output import Json, console, print_json, print_mapping, progress_console, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Bundles: what was trained for a pa
 
 @app.command()
 def info(
-    directory: Annotated[Path, typer.Argument(help="A bundle directory.", exists=True, file_okay=False)],
+    directory: BundleArgument,
     as_json: Json = False,
 ) -> None:
     """Say what a bundle was made for, what it can do, and its hash."""

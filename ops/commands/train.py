@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops.commands.options import OtherDevice
 from ops.output import Json, console, print_json, print_mapping, progress_console, table
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ def train(
         float, typer.Option(min=0.0, help="Stop after so long; the next call goes on. [default: no limit]")
     ] = math.inf,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share every batch, on Ray Train.")] = 1,
+    device: OtherDevice = None,
     as_json: Json = False,
 ) -> None:
     """Make a bundle, stage after stage. Stop it at any moment: the same call goes on where it was."""
     from fuser.train.making import standings
     from fuser.train.recipe import Recipe
 
-    loaded = Recipe.load(recipe, values or ())
+    loaded = Recipe.load(recipe, [*(values or ()), *([f"device={device}"] if device else ())])
     if dry_run:
         _show(standings(loaded), as_json)
         return

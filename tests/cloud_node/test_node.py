@@ -45,7 +45,7 @@ def test_sigterm_drains_and_exits_with_0(
         cloud.stop()
     decisions = [line["decision"] for line in cloud.audit() if line["method"] == "Share"]
     assert decisions == ["SENDING", "DRAINING", "SERVED"]
-    assert verify(cloud.directory / "audit.jsonl") == 3
+    assert verify(cloud.directory / "audit.jsonl") == 4
     log = (cloud.directory / "cloud.log").read_text()
     assert "Traceback" not in log and "tide into the ledger" not in log
 

@@ -14,6 +14,8 @@ from cloud_node.call import RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.pipe import Stop
 from cloud_node.replica import Replica, _told
+from fuser.bundle import BadBundle
+from fuser.models.errors import NoSuchDevice
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.codec.raw import Raw
@@ -278,7 +280,17 @@ async def test_a_relay_reads_its_prompt_when_its_turn_has_come(
 
 def test_a_bundle_for_another_sharer_is_refused(config: CloudConfig, tiny_receiver: Any) -> None:
     sharer = dataclasses.replace(config.sharer, model=str(tiny_receiver))
-    with pytest.raises(IncompatiblePeer, match="Sharer of bundle"):
+    with pytest.raises(BadBundle, match="is for the Sharer"):
+        Replica.load(dataclasses.replace(config, sharer=sharer))
+
+
+@pytest.mark.parametrize("asked", [{"gpus": 1.0}, {"gpus": 1.0, "device": "cuda"}])
+def test_a_gpu_that_is_reserved_and_not_there_is_refused_by_name(
+    config: CloudConfig, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    sharer = dataclasses.replace(config.sharer, **asked)
+    with pytest.raises(NoSuchDevice, match="device cuda is not there"):
         Replica.load(dataclasses.replace(config, sharer=sharer))
 
 

@@ -42,14 +42,14 @@ checkpoint_every = 3
 document = 0.6
 shared = 0.4
 [sharer_prompt]
-head = "<|im_start|>"
-tail = "<|im_end|>"
+opening = "<|im_start|>"
+closing = "<|im_end|>"
 [sharer_prompt.wraps]
 document = ["", "\\n"]
 question = ["Question: ", "\\n"]
 [receiver_prompt]
-head = "<|im_start|>"
-tail = "<|im_end|>"
+opening = "<|im_start|>"
+closing = "<|im_end|>"
 [receiver_prompt.wraps]
 document = ["", ""]
 question = ["\\nQuestion: ", "\\nAnswer:"]

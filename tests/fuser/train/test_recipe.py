@@ -206,7 +206,7 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) ->
     ],
 )
 def test_a_recipe_without_stages_or_sources_is_refused(table: dict[str, Any], message: str) -> None:
-    style = {"head": "", "wraps": {}, "tail": ""}
+    style = {"opening": "", "wraps": {}, "closing": ""}
     base = {
         "work": "w",
         "output": "o",

@@ -150,7 +150,7 @@ def test_a_head_of_the_bundle_that_has_no_sources_stays_as_it_is(
     ("tables", "named"),
     [
         ({"translate": {"code_dim": 25}}, "shape"),
-        ({"receiver_prompt": RECEIVER_PROMPT | {"tail": "!"}}, "prompt"),
+        ({"receiver_prompt": RECEIVER_PROMPT | {"closing": "!"}}, "prompt"),
         ({"selection": {"positions": 7}}, "selection"),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_fuse_head_is_gone_on_with_at_another_pace(
 def test_a_receiver_that_reads_nothing_before_a_slice_is_refused(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
-    bare = {"lead": "", "translate": {"code_dim": 24}, "receiver_prompt": RECEIVER_PROMPT | {"head": ""}}
+    bare = {"lead": "", "translate": {"code_dim": 24}, "receiver_prompt": RECEIVER_PROMPT | {"opening": ""}}
     config = run_config(tmp_path, tiny_sharer, tiny_receiver, **bare)
     with Progress(disable=True) as progress:
         fill_cache(config, progress)
