@@ -28,8 +28,6 @@ from kvwire.codec.transform import Place, by_position
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SliceKind
 
-RATES = (4.0, 2.0, 1.0, 0.75, 0.5, 0.35, 0.25)
-"""Bits a number, unless others are asked for."""
 _NARROWEST = 32
 """Leading numbers of a code that still have a basis of their own."""
 _T = TypeVar("_T")
@@ -42,8 +40,8 @@ def calibrated(
     prompts: Sequence[CachedPrompt],
     progress: Progress,
     *,
-    positions: int = 16_000,
-    rates: Sequence[float] = RATES,
+    positions: int,
+    rates: Sequence[float],
     code_dims: Sequence[int] = (),
     seed: int = 1,
 ) -> Bundle:
@@ -53,6 +51,7 @@ def calibrated(
         documents: of the training split: what calibration has seen must not be measured on.
         prompts: likewise.
         positions: that are read, of shared slices and of codes.
+        rates: bits per value, one codec each.
         code_dims: leading numbers of ordered codes that plans will ask for, and so get a basis of their own.
         seed: which items are read first.
 
@@ -81,15 +80,8 @@ def calibrated(
     return found
 
 
-def calibrated_for(
-    bundle: Bundle,
-    config: TrainConfig,
-    progress: Progress,
-    *,
-    positions: int = 16_000,
-    rates: Sequence[float] = RATES,
-) -> Bundle:
-    """`calibrated` on the training split of a run whose cache is filled.
+def calibrated_for(bundle: Bundle, config: TrainConfig, progress: Progress) -> Bundle:
+    """`calibrated` on the training split of a run whose cache is filled, as its table `calibrate` says.
 
     Raises:
         CacheIncomplete: not all of its items are cached.
@@ -116,8 +108,8 @@ def calibrated_for(
         documents,
         prompts,
         progress,
-        positions=positions,
-        rates=rates,
+        positions=config.calibrate.positions,
+        rates=config.calibrate.rates,
         code_dims=config.dials.code_dims,
         seed=config.seed,
     )

@@ -1,6 +1,6 @@
 """The learnt selection: which attention heads point at answers, fitted on training documents that hold theirs.
 
-It comes before the cache, which keeps one score a position: `kvwire selection`, `kvwire cache`, then `kvwire train`.
+It comes before the cache, which keeps one score a position.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def load_scorer(path: Path) -> Scorer:
         weight = load_file(path)["weight"]
     except (OSError, SafetensorError, KeyError) as error:
         raise ValueError(
-            f"scorer: {path} holds no selection ({error}); make one with `kvwire selection`"
+            f"scorer: {path} holds no selection ({error}); a stage of kind fit makes one"
         ) from error
     scorer = Scorer(weight.numel())
     scorer.load_state_dict({"weight": weight})
