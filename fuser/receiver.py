@@ -12,11 +12,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache
 
 from fuser.bundle import Bundle
 from fuser.generate import greedy_ids, pieces, stop_tokens
 from fuser.geometry import Geometry, window
+from fuser.past import Past
 from fuser.prefixes import PrefixCache
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.rope import Rope
@@ -83,7 +83,7 @@ class Draft:
         self._waiting: dict[int, list[tuple[SegmentKind, int]]] = {}
         self._done = 0
         self._check_window(0)
-        self.cache = DynamicCache()
+        self.past = Past.empty(1, receiver.model.device)
         self.tokens: list[int] = []
 
     def prefill(self, kind: SliceKind | None) -> None:
@@ -106,17 +106,15 @@ class Draft:
         )
         ids, owner = self._prompt.ids[:until], str(kind)
         if kept and (known := heads.get(owner, ids, 1)) is not None:
-            for layer, (keys, values) in enumerate(known):
-                self.cache.update(keys, values, layer)
+            self.past.append(known)
             return
         with torch.inference_mode():
             if until:
-                run = ids[None].to(self._receiver.model.device)
-                self._receiver.model.get_decoder()(input_ids=run, past_key_values=self.cache, use_cache=True)
+                self.past.run(self._receiver.model, [ids])
             if prefix is not None and len(prefix):
                 self._append(prefix)
-        if kept and self.cache.get_seq_length():
-            heads.put(owner, ids, [(layer.keys, layer.values) for layer in self.cache.layers])
+        if kept and self.past.slots:
+            heads.put(owner, ids, self.past.layers)
 
     def receive(self, header: SliceHeader, plan: Plan = WHOLE) -> None:
         """Take the header, whose spans count this draft's sections: which exported position feeds which of ours.
@@ -134,7 +132,7 @@ class Draft:
         else:
             self._head = self._receiver.bundle.require_translate()
             taken = header.positions * self._head.receiver_positions
-            self._check_window(self.cache.get_seq_length() - self._done + taken)
+            self._check_window(self.past.slots - self._done + taken)
 
     def add(self, segment: Segment) -> None:
         """Take one decoded segment in; fuses every layer that has all it needs."""
@@ -152,9 +150,9 @@ class Draft:
     def generate(self, max_new_tokens: int) -> Iterator[str]:
         """Yield text pieces, up to the end of the Receiver's window; token ids collect in `tokens`."""
         receiver = self._receiver
-        rest = self._prompt.ids[self._done :].to(receiver.model.device)
-        room = receiver.window - self.cache.get_seq_length() - len(rest)
-        stream = greedy_ids(receiver.model, rest, self.cache, receiver.stops, min(max_new_tokens, room))
+        rest = self._prompt.ids[self._done :]
+        room = receiver.window - self.past.slots - len(rest)
+        stream = greedy_ids(receiver.model, rest, self.past, receiver.stops, min(max_new_tokens, room))
         return pieces(receiver.tokenizer, stream, self.tokens)
 
     def _check_window(self, positions: int) -> None:
@@ -167,11 +165,10 @@ class Draft:
         """Put Receiver KV (positions, receiver width), keys re-based, behind what the cache holds."""
         receiver = self._receiver
         keys, values = split_kv(flat, receiver.geometry)
-        start = self.cache.get_seq_length()
+        start = self.past.slots
         at = torch.arange(start, start + len(flat), device=keys.device)
         keys = receiver.rope.rotate_all(keys, at).to(receiver.model.dtype)
-        for layer, (k, v) in enumerate(zip(keys, values.to(receiver.model.dtype), strict=True)):
-            self.cache.update(k[None], v[None], layer)
+        self.past.append(list(zip(keys[:, None], values[:, None].to(receiver.model.dtype), strict=True)))
 
     def _alignment(self, header: SliceHeader, plan: Plan) -> tuple[Tensor, Tensor]:
         """Receiver positions that are fused, and for each the exported position that feeds it (both int64)."""
@@ -203,7 +200,7 @@ class Draft:
     def _fuse(self, layer: int, sharer: dict[SegmentKind, Tensor]) -> None:
         """Merge what came for one Receiver layer, by its kind, into the cache."""
         rope, head = self._receiver.rope, self._receiver.bundle.require_fuse()
-        mine = self.cache.layers[layer]
+        mine = self.past.cache.layers[layer]
         at = self._targets
         keys, values = mine.keys[:, :, at], mine.values[:, :, at]
         bare = keys if head.rotated_keys else rope.unrotate(keys, at, layer)

@@ -35,8 +35,8 @@ def first_line(text: str) -> str:
 
 def cache_of(draft: "Draft") -> tuple[list["Tensor"], list["Tensor"]]:
     """A copy of the draft's keys and values, layer by layer; empty where nothing is prefilled yet."""
-    layers = draft.cache.layers
-    return [layer.keys.clone() for layer in layers], [layer.values.clone() for layer in layers]
+    layers = draft.past.layers
+    return [keys.clone() for keys, _ in layers], [values.clone() for _, values in layers]
 
 
 def answer_in_one_process(

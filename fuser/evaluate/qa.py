@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.evaluate.batch import Generated, first_line, generate_batch, line_ended
+from fuser.evaluate.line import first_line, line_ended
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS
 from fuser.evaluate.slices import Slices
-from fuser.generate import stop_tokens
+from fuser.generate import Generated, generate, stop_tokens
+from fuser.past import Past
 from fuser.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
 from fuser.train.reading import WITHHELD, Reading
 from kvwire.section import Role, Section, Visibility
@@ -94,15 +95,16 @@ class Asker:
                 taken, sent = slices.take(named)
                 flat = torch.cat((flat, taken), dim=1)
             said = self._generate(flat, [prompts[i] for i in batch])
-            texts = [first_line(self._tokenizer.decode(s.ids, skip_special_tokens=True)) for s in said]
+            texts = [first_line(self._tokenizer.decode(s, skip_special_tokens=True)) for s in said.tokens]
             each = (time.perf_counter() - began) / len(batch)
-            found = zip(batch, texts, said, sent, strict=True)
-            yield {i: Said(text, s.confidence, each, size) for i, text, s, size in found}
+            found = zip(batch, texts, said.confidence, sent, strict=True)
+            yield {i: Said(text, sure, each, size) for i, text, sure, size in found}
 
-    def _generate(self, flat: Tensor, prompts: list[Tensor]) -> list[Generated]:
+    def _generate(self, flat: Tensor, prompts: list[Tensor]) -> Generated:
         with torch.inference_mode():
-            cache = self.reading.cache(flat)
-        return generate_batch(self.reading.model, cache, prompts, self._stops, ANSWER_TOKENS, self._ended)
+            past = Past.of(self.reading.cache(flat), self.reading.device)
+        model, ended = self.reading.model, self._ended
+        return generate(model, past, prompts, self._stops, ANSWER_TOKENS, ended, confident=True)
 
 
 def receiver_prompt(tokenizer: Any, style: PromptStyle, text: str, question: str) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fuser.data.choice import LETTERS
-from fuser.evaluate.prefilled import Prefilled, generate_batch, prefill_batch
-from fuser.generate import stop_tokens
+from fuser.generate import generate, stop_tokens
 from fuser.geometry import window
+from fuser.past import Past
 from fuser.prompt import Rendered, tokenise
 
 
@@ -32,6 +32,14 @@ class Said:
     text: str
     letters: Tensor
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """Prompts up to their last token, (1,) int64 each: it is run on top, so it reads what is fused in between."""
+
+    past: Past
+    last: list[Tensor]
 
 
 class Speaker:
@@ -64,15 +72,28 @@ class Speaker:
     def say(self, prefilled: Prefilled) -> list[Said]:
         """Answer on top of prefilled prompts."""
         started = time.perf_counter()
-        generated = generate_batch(self.side.model, prefilled, self.stops, self.max_new_tokens)
+        past = prefilled.past.copy()
+        generated = generate(self.side.model, past, prefilled.last, self.stops, self.max_new_tokens)
         seconds = (time.perf_counter() - started) / len(prefilled.last)
-        return self.said(generated.tokens, generated.first, seconds)
-
-    def said(self, tokens: list[list[int]], first: Tensor, seconds: float) -> list[Said]:
-        """Answers from their tokens and first logits (batch, vocabulary)."""
+        first = generated.first
         letters = first[:, self._letters.to(first.device)].amax(2).float().cpu()
-        texts = [self.side.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens]
+        texts = [self.side.tokenizer.decode(ids, skip_special_tokens=True) for ids in generated.tokens]
         return [Said(text, row, seconds) for text, row in zip(texts, letters, strict=True)]
+
+
+@torch.inference_mode()
+def prefill_batch(model: Any, prompts: Sequence[Tensor]) -> Prefilled:
+    """Run all but the last token of every prompt (tokens,) int64, no LM head.
+
+    Raises:
+        ValueError: a prompt of fewer than two tokens.
+    """
+    for number, ids in enumerate(prompts):
+        if len(ids) < 2:
+            raise ValueError(f"prompt {number} has {len(ids)} tokens; at least 2 are needed")
+    past = Past.empty(len(prompts), model.device)
+    past.run(model, [ids[:-1] for ids in prompts])
+    return Prefilled(past, [ids[-1:] for ids in prompts])
 
 
 def letter_tokens(tokenizer: Any) -> Tensor:

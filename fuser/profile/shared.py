@@ -88,9 +88,9 @@ class SharedProfile:
             rendered, tokens, _ = self._reading.shared(choice_prompt(item))
             reply = self._reading.reply(rendered, choice_answer(item), end)
             ids, wanted = padded([(torch.cat((tokens.ids[-1:], reply)), 1)], end)
-            before = torch.tensor([draft.cache.get_seq_length()])
+            before = draft.past.lengths
             with torch.inference_mode():
-                loss += float(on_top(self._reading, draft.cache, before, ids, wanted).loss)
+                loss += float(on_top(self._reading, draft.past.cache, before, ids, wanted).loss)
             size += sent
         return Screened(plan, loss / len(picked), size / len(picked), len(picked))
 

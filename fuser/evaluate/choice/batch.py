@@ -13,8 +13,7 @@ from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice.prompts import sections
 from fuser.evaluate.choice.slices import Heard, SharerSlices, fuse_batch
-from fuser.evaluate.prefilled import Prefilled, prefill_batch
-from fuser.evaluate.speaker import Said, Speaker
+from fuser.evaluate.speaker import Prefilled, Said, Speaker, prefill_batch
 from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Tokens, render, tokenise
 from fuser.rope import Rope
 from fuser.shared import SharedPositions, shared_positions

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from fuser.data.choice import ChoiceItem, choice_prompt
@@ -23,9 +22,8 @@ from fuser.evaluate.choice.mark import letter_said
 from fuser.evaluate.choice.prompts import Asker, background, with_answer, with_background, with_examples
 from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import Heard
-from fuser.evaluate.prefilled import Prefilled
 from fuser.evaluate.rows import Row
-from fuser.evaluate.speaker import Said, Speaker
+from fuser.evaluate.speaker import Prefilled, Said, Speaker
 from fuser.prompt import Rendered
 from kvwire.plan import WHOLE, Plan
 
@@ -180,12 +178,11 @@ class BatchRows:
         slices, speaker = _there(self._pair.sent), self._pair.receiver.speaker
         heard = _there(self._pair.transfer).hear(self._others) if mismatched else self._heard
         answers = []
-        for item, last, one in zip(self._items, self._reading.prefilled.last.split(1), heard, strict=True):
+        for item, last, one in zip(self._items, self._reading.prefilled.last, heard, strict=True):
             started = time.perf_counter()
             draft, size = slices.draft(item, one, plan)
-            kv = tuple((layer.keys, layer.values) for layer in draft.cache.layers)
             seconds = time.perf_counter() - started + one.seconds
-            (said,) = speaker.say(Prefilled(kv, torch.zeros(1, dtype=torch.int64), last))
+            (said,) = speaker.say(Prefilled(draft.past, [last]))
             answers.append(Answer(said, seconds + said.seconds, size))
         return answers
 

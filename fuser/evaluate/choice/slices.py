@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fuser.bundle import Bundle
-from fuser.evaluate.prefilled import Generated, Prefilled, generate_batch, prefill_batch
-from fuser.evaluate.speaker import Said, Side, Speaker
+from fuser.evaluate.speaker import Prefilled, Said, Side, Speaker, prefill_batch
 from fuser.fuse import FuseHead
+from fuser.past import Past
 from fuser.rope import Rope
 from fuser.shared import SharedPositions
 from fuser.sharer import Cut, Sharer
@@ -97,14 +97,14 @@ class SharerSlices:
         model, count = self._speaker.side.model, len(prompts)
         started = time.perf_counter()
         prefilled = prefill_batch(model, [cut.tokens.ids for cut in cuts])
-        read = time.perf_counter()
-        generated = generate_batch(model, prefilled, self._speaker.stops, self._speaker.max_new_tokens)
-        answering = (time.perf_counter() - read) / count
-        said = self._speaker.said(generated.tokens, generated.first, answering)
-        seconds = (read - started) / count
+        whole = prefilled.past.copy()
+        with torch.inference_mode():
+            whole.run(model, prefilled.last)
+        seconds = (time.perf_counter() - started) / count
+        said = self._speaker.say(prefilled)
         return [
             Heard(
-                self._cut(cut, generated, row, int(prefilled.pads[row])),
+                self._cut(cut, whole, row, int(whole.pads[row])),
                 torch.tensor(cut.spans, dtype=torch.int64).reshape(-1, 3),
                 cut.tail,
                 seconds,
@@ -113,12 +113,10 @@ class SharerSlices:
             for row, (cut, answer) in enumerate(zip(cuts, said, strict=True))
         ]
 
-    def _cut(
-        self, cut: Cut, generated: Generated, row: int, pad: int
-    ) -> dict[tuple[SegmentKind, int], Tensor]:
+    def _cut(self, cut: Cut, past: Past, row: int, pad: int) -> dict[tuple[SegmentKind, int], Tensor]:
         found = {}
         for spec in cut.specs:
-            keys, values = generated.kv[spec.layer]
+            keys, values = past.layers[spec.layer]
             half = keys if spec.kind is SegmentKind.KEY else values
             taken = half[row][:, (cut.exported + pad).to(half.device)]
             if spec.kind is SegmentKind.KEY and not self._head.rotated_keys:
@@ -138,18 +136,18 @@ def fuse_batch(
         rope: of the Receiver.
         mine: each row's positions in the Receiver's prompt that are fused.
     """
-    device = prefilled.kv[0][0].device
+    past = prefilled.past.copy()
+    device = past.pads.device
     feeds = [positions.sources(one.spans, one.tail) for positions, one in zip(mine, heard, strict=True)]
     at = torch.cat([positions.at for positions in mine]).to(device)
     rows = torch.repeat_interleave(torch.tensor([len(feed) for feed in feeds])).to(device)
-    slots = prefilled.pads.to(device)[rows] + at
+    slots = past.pads[rows] + at
 
     def theirs(kind: SegmentKind, layer: int) -> Tensor:
         parts = [one.segments[kind, layer][:, feed] for one, feed in zip(heard, feeds, strict=True)]
         return torch.cat(parts, dim=1)[None].to(device=device, dtype=torch.float32)
 
-    fused = []
-    for layer, (keys, values) in enumerate(prefilled.kv):
+    for layer, (keys, values) in enumerate(past.layers):
         source = head.layer_map.sources[layer]
         reads_keys, reads_values = head.open_layers()[layer]
         if source is not None and (reads_keys or reads_values):
@@ -164,17 +162,10 @@ def fuse_batch(
             )
             if new_keys is not bare:
                 turned = new_keys if head.rotated_keys else rope.rotate(new_keys, at, layer)
-                keys = _put(keys, rows, slots, turned)
+                keys[rows, :, slots] = turned[0].transpose(0, 1).to(keys.dtype)
             if new_values is not own_values:
-                values = _put(values, rows, slots, new_values)
-        fused.append((keys, values))
-    return prefilled.with_kv(tuple(fused))
-
-
-def _put(half: Tensor, rows: Tensor, slots: Tensor, new: Tensor) -> Tensor:
-    changed = half.clone()
-    changed[rows, :, slots] = new[0].transpose(0, 1).to(half.dtype)
-    return changed
+                values[rows, :, slots] = new_values[0].transpose(0, 1).to(values.dtype)
+    return Prefilled(past, prefilled.last)
 
 
 def _save(path: Path, heard: Heard) -> None:

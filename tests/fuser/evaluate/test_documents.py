@@ -8,9 +8,9 @@ import pytest
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
-from fuser.evaluate.batch import first_line
 from fuser.evaluate.deadline import Deadline, OutOfTime
 from fuser.evaluate.documents import DocumentEvaluation
+from fuser.evaluate.line import first_line
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.questions import DocumentQuestion

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fuser.alignment import read_as
 from fuser.bundle import Bundle
-from fuser.evaluate.batch import first_line
 from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.documents import DocumentEvaluation
 from fuser.evaluate.excerpt import Excerpts
+from fuser.evaluate.line import first_line
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.questions import DocumentQuestion
