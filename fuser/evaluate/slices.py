@@ -19,6 +19,7 @@ from fuser.prompt import tokenise
 from fuser.slice_specs import slice_specs
 from fuser.train.reading import Reading
 from fuser.translate import features_of
+from kvwire.codec import roundtrip
 from kvwire.payload import payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -51,11 +52,8 @@ class Translated:
             codes = self._head.encode(self._excerpts.features(indices))
             (spec,) = self._specs(positions=codes.shape[1])
             sent = spec.shape[1]
-            codes = codes[..., :sent].contiguous()
-            payloads = [self._codec.encode(code, spec) for code in codes]
-            arrived = torch.stack([self._codec.decode(payload, spec) for payload in payloads])
-            whole = functional.pad(arrived, (0, self._head.code_dim - sent))
-            return self._head.expand(whole), [len(payload) for payload in payloads]
+            arrived, sizes = roundtrip(self._codec, codes[..., :sent], spec)
+            return self._head.expand(functional.pad(arrived, (0, self._head.code_dim - sent))), sizes
 
 
 class ReceiversOwn:

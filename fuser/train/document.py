@@ -14,13 +14,15 @@ from fuser.train.answer import Row
 from fuser.train.batch import ExampleBatch
 from fuser.train.dials import drawn
 from fuser.train.excerpt import Example, Excerpts
-from fuser.train.noise import quantisation_noise, through
+from fuser.train.noise import quantisation_noise
 from fuser.train.questions import QuestionTask
 from fuser.train.regress import explained_variance, gather_moments, standardise_as
 from fuser.train.setting import Setting
 from fuser.train.task import Control
 from fuser.train.window import RECITE, window_of
 from fuser.translate import TranslateHead
+from kvwire.codec import roundtrip
+from kvwire.segment import SegmentKind, SegmentSpec
 
 _HELD_OUT = 48  # documents on which the regression is judged
 
@@ -89,7 +91,8 @@ class DocumentTask(QuestionTask):
             kept = drawn(dials.code_dims, codes.shape[-1])
             sent = codes[..., :kept]
             if self._codecs:
-                arrived = through(drawn(self._codecs, self._codecs[0]), sent)
+                spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(sent.shape[1:]), "float32")
+                arrived, _ = roundtrip(drawn(self._codecs, self._codecs[0]), sent, spec)
             else:
                 arrived = quantisation_noise(sent, drawn(dials.bits, config.noise.bits), -1)
             codes = functional.pad(arrived, (0, codes.shape[-1] - kept))

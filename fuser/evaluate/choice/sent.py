@@ -16,6 +16,7 @@ from fuser.fuse_shapes import KEYS
 from fuser.receiver import Draft, Receiver
 from fuser.shared import SharedPositions
 from fuser.slice_specs import HALVES, slice_specs, source_of, split_head
+from kvwire.codec import roundtrip
 from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind
@@ -44,9 +45,9 @@ class SentSlices:
         draft.receive(SliceHeader(bytes(16), SliceKind.SHARED, specs, spans, cut.tail), plan)
         size = 0
         for spec in specs:
-            payload = codec.encode(self._part(spec, heard.segments, cut), spec)
-            draft.add(Segment(spec, codec.decode(payload, spec)))
-            size += len(payload)
+            (arrived,), (sent,) = roundtrip(codec, self._part(spec, heard.segments, cut)[None], spec)
+            draft.add(Segment(spec, arrived))
+            size += sent
         return draft, size
 
     def most_bytes(self, heard: Iterable[Heard], plan: Plan) -> int:
