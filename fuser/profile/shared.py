@@ -103,8 +103,7 @@ class SharedProfile:
         for index in todo:
             item, size = self._items[index], 0
             if row.plan is None:
-                draft = self._receiver.begin(sections(choice_prompt(item)))
-                draft.prefill(SliceKind.SHARED)
+                draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
             else:
                 draft, size = self._fused(
                     index, row.plan, self._strangers[index] if row.mismatched else index

@@ -106,8 +106,8 @@ class Fusing:
         """
         keys, values = self.own(sides)
         pair = self.pair(sides, keys, values, last)
-        fused_keys, fused_values = self._head.fuse_layers(
-            pair.sharer_keys, pair.sharer_values, pair.own_keys, pair.own_values
+        fused_keys, fused_values = self._head.fuse(
+            range(len(keys)), pair.sharer_keys, pair.sharer_values, pair.own_keys, pair.own_values
         )
         if not self._head.rotated_keys:
             fused_keys = self._reading.rope.rotate_all(fused_keys, self._columns(keys))

@@ -13,13 +13,14 @@ from fuser.evaluate.choice.prompts import sections
 from fuser.evaluate.choice.slices import TRAVELS_AS, Heard
 from fuser.evaluate.plans import registry_of
 from fuser.fuse_shapes import KEYS
+from fuser.layout import SliceLayout
 from fuser.receiver import Draft, Receiver
 from fuser.shared import SharedPositions
 from fuser.slice_specs import HALVES, slice_specs, source_of, split_head
 from kvwire.codec import roundtrip
 from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
-from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind
+from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceKind
 
 _DTYPE = str(TRAVELS_AS).removeprefix("torch.")
 
@@ -40,15 +41,14 @@ class SentSlices:
         specs = slice_specs(self._bundle, SliceKind.SHARED, plan, len(cut.at), _DTYPE)
         spans = tuple((section, low, high) for section, low, high in cut.spans.tolist())
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        draft = self._receiver.begin(sections(choice_prompt(item)))
-        draft.prefill(SliceKind.SHARED)
-        draft.receive(SliceHeader(bytes(16), SliceKind.SHARED, specs, spans, cut.tail), plan)
+        draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        intake = draft.take(SliceLayout(SliceKind.SHARED, specs, spans, cut.tail), plan)
         size = 0
         for spec in specs:
             (arrived,), (sent,) = roundtrip(codec, self._part(spec, heard.segments, cut)[None], spec)
-            draft.add(Segment(spec, arrived))
+            intake.add(Segment(spec, arrived))
             size += sent
-        return draft, size
+        return intake.done(), size
 
     def most_bytes(self, heard: Iterable[Heard], plan: Plan) -> int:
         """The most that the payload of any of these may come to by a plan."""
