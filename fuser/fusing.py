@@ -48,7 +48,7 @@ class Fusing:
         self._rows, self._columns = self.fused.nonzero(as_tuple=True)
 
     def fed(self, rows: Sequence[Tensor]) -> Tensor:
-        """What feeds each position: of a tensor (..., positions of its slice, channels) a row, (batch, ..., most, channels)."""
+        """Of a tensor (..., positions of its slice, channels) a row what feeds ours: (batch, ..., most, channels)."""
         device = self._at.device
         found = [
             row.to(device)[..., source, :].movedim(-2, 0)

@@ -79,8 +79,13 @@ class Past:
 
         Returns:
             (batch, hidden) hidden states of each row's last token.
+
+        Raises:
+            ValueError: a row without a token.
         """
         counts = [len(ids) for ids in rows]
+        if 0 in counts:
+            raise ValueError(f"row {counts.index(0)} has no token to run")
         hidden = self.read(model, pad_sequence(list(rows), batch_first=True))
         longest = hidden.shape[1]
         if min(counts) == longest:

@@ -34,14 +34,6 @@ class Said:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prefilled:
-    """Prompts up to their last token, (1,) int64 each: it is run on top, so it reads what is fused in between."""
-
-    past: Past
-    last: list[Tensor]
-
-
 class Speaker:
     """A side with its budget of new tokens."""
 
@@ -64,36 +56,18 @@ class Speaker:
 
     def answer(self, prompts: Sequence[Rendered]) -> list[Said]:
         """Answer rendered prompts in one batch; the seconds include reading them."""
-        started = time.perf_counter()
-        prefilled = prefill_batch(self.side.model, [self.tokens(prompt) for prompt in prompts])
-        read = (time.perf_counter() - started) / len(prompts)
-        return [Said(said.text, said.letters, said.seconds + read) for said in self.say(prefilled)]
+        past = Past.empty(len(prompts), self.side.model.device)
+        return self.say(past, [self.tokens(prompt) for prompt in prompts])
 
-    def say(self, prefilled: Prefilled) -> list[Said]:
-        """Answer on top of prefilled prompts."""
+    def say(self, past: Past, rest: Sequence[Tensor]) -> list[Said]:
+        """Answer once the rest of each prompt, (tokens,) int64, is run on top of a past, which is used up."""
         started = time.perf_counter()
-        past = prefilled.past.copy()
-        generated = generate(self.side.model, past, prefilled.last, self.stops, self.max_new_tokens)
-        seconds = (time.perf_counter() - started) / len(prefilled.last)
+        generated = generate(self.side.model, past, rest, self.stops, self.max_new_tokens)
+        seconds = (time.perf_counter() - started) / len(rest)
         first = generated.first
         letters = first[:, self._letters.to(first.device)].amax(2).float().cpu()
         texts = [self.side.tokenizer.decode(ids, skip_special_tokens=True) for ids in generated.tokens]
         return [Said(text, row, seconds) for text, row in zip(texts, letters, strict=True)]
-
-
-@torch.inference_mode()
-def prefill_batch(model: Any, prompts: Sequence[Tensor]) -> Prefilled:
-    """Run all but the last token of every prompt (tokens,) int64, no LM head.
-
-    Raises:
-        ValueError: a prompt of fewer than two tokens.
-    """
-    for number, ids in enumerate(prompts):
-        if len(ids) < 2:
-            raise ValueError(f"prompt {number} has {len(ids)} tokens; at least 2 are needed")
-    past = Past.empty(len(prompts), model.device)
-    past.run(model, [ids[:-1] for ids in prompts])
-    return Prefilled(past, [ids[-1:] for ids in prompts])
 
 
 def letter_tokens(tokenizer: Any) -> Tensor:

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from fuser.bundle import Bundle
 from fuser.evaluate.models import Model
-from fuser.evaluate.speaker import prefill_batch
-from fuser.generate import Generated, generate, greedy_ids, stop_tokens
+from fuser.generate import Generated, generate, greedy_ids
 from fuser.models.load import load_model
 from fuser.past import Past
-from fuser.train.reading import Reading
+from fuser.prompt import withheld
+from fuser.receiver import Receiver
+from kvwire.segment import SliceKind
 
 TEXTS = [
     "Who keeps the key?",
@@ -61,16 +62,18 @@ def test_prompts_behind_given_kv_give_the_tokens_of_each_alone(
     tiny_receiver: Path, tiny_bundle: Path
 ) -> None:
     model = Model(str(tiny_receiver))
-    reading = Reading(model.network, model.tokenizer, Bundle.load(tiny_bundle).config.receiver_prompt, "")
-    stops = stop_tokens(model.network, model.tokenizer)
-    asked = prompts(model)
+    receiver = Receiver(model.network, model.tokenizer, Bundle.load(tiny_bundle))
+    asked = [withheld(text * times) for times in (1, 2, 4) for text in TEXTS]
     generator = torch.Generator().manual_seed(3)
-    flat = torch.randn(len(asked), 5, reading.geometry.width, generator=generator)
-    device = model.network.device
-    together = generate(model.network, Past.of(reading.cache(flat), device), asked, stops, TOKENS)
-    for index, ids in enumerate(asked):
-        past = Past.of(reading.cache(flat[index : index + 1]), device)
-        assert together.tokens[index] == generate(model.network, past, [ids], stops, TOKENS).tokens[0]
+    flat = torch.randn(len(asked), 5, receiver.geometry.width, generator=generator)
+
+    def behind_it(rows: range) -> list[list[int]]:
+        draft = receiver.begin(*(asked[row] for row in rows)).prefill(SliceKind.EXCERPT)
+        draft.put(flat[list(rows)])
+        return draft.answers(TOKENS).tokens
+
+    together = behind_it(range(len(asked)))
+    assert together == [behind_it(range(row, row + 1))[0] for row in range(len(asked))]
 
 
 def test_an_answer_that_has_ended_leaves_the_others_as_they_are(tiny_sharer: Path) -> None:
@@ -122,8 +125,15 @@ def drawn() -> list[Tensor]:
 
 def behind(network: Any, asked: list[Tensor], stops: frozenset[int], tokens: int) -> Generated:
     """Answers to prompts that are prefilled up to their last token."""
-    prefilled = prefill_batch(network, asked)
-    return generate(network, prefilled.past, prefilled.last, stops, tokens)
+    return generate(network, read(network, asked), [ids[-1:] for ids in asked], stops, tokens)
+
+
+def read(network: Any, asked: list[Tensor]) -> Past:
+    """What prompts become, up to their last token."""
+    past = Past.empty(len(asked), network.device)
+    with torch.inference_mode():
+        past.run(network, [ids[:-1] for ids in asked])
+    return past
 
 
 def test_a_batch_gives_the_tokens_of_one_at_a_time(network: Any, drawn: list[Tensor]) -> None:
@@ -159,15 +169,13 @@ def test_an_answer_that_ends_leaves_the_batch_and_changes_no_other(network: Any,
 
 
 def test_prefilled_prompts_can_be_answered_again(network: Any, drawn: list[Tensor]) -> None:
-    prefilled = prefill_batch(network, drawn)
-    first, again = (
-        generate(network, prefilled.past.copy(), prefilled.last, frozenset(), 6) for _ in range(2)
-    )
+    past, last = read(network, drawn), [ids[-1:] for ids in drawn]
+    first, again = (generate(network, past.copy(), last, frozenset(), 6) for _ in range(2))
     assert first.tokens == again.tokens and torch.equal(first.first, again.first)
-    assert prefilled.past.slots + 1 == max(LENGTHS)
-    assert (prefilled.past.lengths + 1).tolist() == list(LENGTHS)
+    assert past.slots + 1 == max(LENGTHS)
+    assert (past.lengths + 1).tolist() == list(LENGTHS)
 
 
-def test_a_prompt_of_one_token_is_refused(network: Any) -> None:
-    with pytest.raises(ValueError, match="prompt 1 has 1 tokens"):
-        prefill_batch(network, [torch.tensor([1, 2, 3]), torch.tensor([1])])
+def test_a_row_without_a_token_to_run_is_refused(network: Any) -> None:
+    with pytest.raises(ValueError, match="row 1 has no token"):
+        Past.empty(2, network.device).run(network, [torch.tensor([1, 2, 3]), torch.tensor([])])

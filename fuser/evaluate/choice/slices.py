@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fuser.bundle import Bundle
-from fuser.evaluate.speaker import Prefilled, Said, Side, Speaker, prefill_batch
-from fuser.fuse import FuseHead
+from fuser.evaluate.speaker import Said, Side, Speaker
 from fuser.past import Past
+from fuser.receiver import Draft
 from fuser.rope import Rope
-from fuser.shared import SharedPositions
 from fuser.sharer import Cut, Sharer
+from fuser.slice_specs import source_of
 from fuser.whole_file import whole_file
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SliceKind
@@ -96,12 +96,13 @@ class SharerSlices:
         cuts = [self._sharer.plan(prompt, SliceKind.SHARED, 0) for prompt in prompts]
         model, count = self._speaker.side.model, len(prompts)
         started = time.perf_counter()
-        prefilled = prefill_batch(model, [cut.tokens.ids for cut in cuts])
-        whole = prefilled.past.copy()
+        past, last = Past.empty(count, model.device), [cut.tokens.ids[-1:] for cut in cuts]
         with torch.inference_mode():
-            whole.run(model, prefilled.last)
+            past.run(model, [cut.tokens.ids[:-1] for cut in cuts])
+            whole = past.copy()
+            whole.run(model, last)
         seconds = (time.perf_counter() - started) / count
-        said = self._speaker.say(prefilled)
+        said = self._speaker.say(past, last)
         return [
             Heard(
                 self._cut(cut, whole, row, int(whole.pads[row])),
@@ -125,47 +126,18 @@ class SharerSlices:
         return found
 
 
-def fuse_batch(
-    head: FuseHead, rope: Rope, prefilled: Prefilled, mine: Sequence[SharedPositions], heard: Sequence[Heard]
-) -> Prefilled:
-    """The Receiver's KV fused with a slice a row, every layer with an open gate.
-
-    A fuse head works position by position, so the rows' positions are laid end to end: no padding is fused.
-
-    Args:
-        rope: of the Receiver.
-        mine: each row's positions in the Receiver's prompt that are fused.
-    """
-    past = prefilled.past.copy()
-    device = past.pads.device
-    feeds = [positions.sources(one.spans, one.tail) for positions, one in zip(mine, heard, strict=True)]
-    at = torch.cat([positions.at for positions in mine]).to(device)
-    rows = torch.repeat_interleave(torch.tensor([len(feed) for feed in feeds])).to(device)
-    slots = past.pads[rows] + at
-
-    def theirs(kind: SegmentKind, layer: int) -> Tensor:
-        parts = [one.segments[kind, layer][:, feed] for one, feed in zip(heard, feeds, strict=True)]
-        return torch.cat(parts, dim=1)[None].to(device=device, dtype=torch.float32)
-
-    for layer, (keys, values) in enumerate(past.layers):
-        source = head.layer_map.sources[layer]
-        reads_keys, reads_values = head.open_layers()[layer]
-        if source is not None and (reads_keys or reads_values):
-            own_keys, own_values = (half[rows, :, slots].transpose(0, 1)[None] for half in (keys, values))
-            bare = own_keys if head.rotated_keys else rope.unrotate(own_keys, at, layer)
-            new_keys, new_values = head.fuse_layer(
-                layer,
-                theirs(SegmentKind.KEY, source) if reads_keys else None,
-                theirs(SegmentKind.VALUE, source) if reads_values else None,
-                bare,
-                own_values,
-            )
-            if new_keys is not bare:
-                turned = new_keys if head.rotated_keys else rope.rotate(new_keys, at, layer)
-                keys[rows, :, slots] = turned[0].transpose(0, 1).to(keys.dtype)
-            if new_values is not own_values:
-                values[rows, :, slots] = new_values[0].transpose(0, 1).to(values.dtype)
-    return Prefilled(past, prefilled.last)
+@torch.inference_mode()
+def fuse_heard(draft: Draft, heard: Sequence[Heard]) -> None:
+    """Fuse a slice into each row of a prefilled draft."""
+    head = draft.receiver.bundle.require_fuse()
+    prompts = zip(draft.prompts, heard, strict=True)
+    fusing = draft.fusing([prompt.shared.fed(one.spans, one.tail, partial=False) for prompt, one in prompts])
+    for layer in head.fed:
+        source, reads = source_of(head, layer), head.live(layer)
+        kinds = [k for k, read in zip((SegmentKind.KEY, SegmentKind.VALUE), reads, strict=True) if read]
+        if kinds:
+            theirs = {kind: fusing.fed([one.segments[kind, source] for one in heard])[None] for kind in kinds}
+            fusing.merge([layer], theirs)
 
 
 def _save(path: Path, heard: Heard) -> None:

@@ -14,7 +14,6 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
-from fuser.evaluate.choice import slices as choice_slices
 from fuser.evaluate.choice.batch import bucketed, strangers
 from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.evaluate.choice.fitted import Fitted
@@ -27,6 +26,7 @@ from fuser.evaluate.choice.prompts import (
     with_background,
     with_examples,
 )
+from fuser.evaluate.choice.slices import SharerSlices
 from fuser.evaluate.deadline import OutOfTime
 from fuser.evaluate.plans import shared_plans
 from fuser.evaluate.prediction import Prediction
@@ -161,7 +161,7 @@ def test_a_slice_is_read_from_disk_the_second_time_and_changes_nothing(
     def refuse(*_: Any) -> None:
         raise AssertionError("the Sharer reads a question once")
 
-    monkeypatch.setattr(choice_slices, "prefill_batch", refuse)
+    monkeypatch.setattr(SharerSlices, "_prefill", refuse)
     assert told(run(ChoiceEvaluation(bundle, receiver, sharer, items, (), tmp_path), rows)) == first
 
 
