@@ -17,6 +17,7 @@ from edge_node.line import FirstLine
 from edge_node.link import Estimate
 from edge_node.sync import Client, SharedSlice
 from fuser.data.choice import LETTERS, named
+from fuser.layout import SliceLayout
 from kvwire.errors import (
     AccessDenied,
     BadPayload,
@@ -35,6 +36,7 @@ from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
     from fuser import Draft, Receiver
+    from fuser.receiver import Begun
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
@@ -188,9 +190,9 @@ class AnswerStream:
         None where there is no slice and the Receiver may not answer alone.
         """
         ask = self._ask
-        draft = self._begun()  # a prompt that cannot fit is refused before anything is asked for
+        begun = self._begun()  # a prompt that cannot fit is refused before anything is asked for
         if ask.kind is None:
-            return self._prefilled(draft, None) if ask.alone else None, reason
+            return self._prefilled(begun, None) if ask.alone else None, reason
         self._shared = shared = self._client.share(
             ask.sections,
             self._receiver.bundle,
@@ -200,8 +202,7 @@ class AnswerStream:
             deadline_s=ask.deadline_s,
         )
         try:
-            self._prefilled(draft, ask.kind)
-            self._summary = self._take_in(draft, shared)
+            draft, self._summary = self._take_in(self._prefilled(begun, ask.kind), shared)
             self._timings["slice"] = self._since(self._started)
             return draft, None
         except RAISED:
@@ -211,7 +212,8 @@ class AnswerStream:
                 raise
             self._timings["slice"] = self._since(self._started)
             reason = entry_of(type(error)).reason
-            return self._prefilled(self._begun(), None) if ask.alone else None, reason
+            # What has taken a part of a slice in is never used without the rest.
+            return self._prefilled(begun, None) if ask.alone else None, reason
         finally:
             shared.close()
 
@@ -223,35 +225,35 @@ class AnswerStream:
                 raise Cancelled("the stream was closed")
             yield
 
-    def _begun(self) -> Draft:
-        """A new draft: one that has taken a part of a slice in is never used without the rest."""
+    def _begun(self) -> Begun:
         with self._step():
             return self._receiver.begin(self._ask.sections)
 
-    def _prefilled(self, draft: Draft, kind: SliceKind | None) -> Draft:
+    def _prefilled(self, begun: Begun, kind: SliceKind | None) -> Draft:
         with self._step():
             began = time.monotonic()
-            draft.prefill(kind)
+            draft = begun.prefill(kind)
         self._spend("receiver_prefill", began)
         return draft
 
-    def _take_in(self, draft: Draft, shared: SharedSlice) -> SliceTrailer:
-        parts = iter(shared)
+    def _take_in(self, draft: Draft, shared: SharedSlice) -> tuple[Draft, SliceTrailer]:
+        """The draft with the whole slice."""
+        parts, intake = iter(shared), None
         while True:
             asked = time.monotonic()
             part = next(parts, None)
             self._spend("wait", asked)
             if part is None:
-                raise BadPayload("the slice ended without a summary")
-            if isinstance(part, SliceTrailer):
-                return part
+                raise BadPayload("the slice ended without a trailer")
             try:
+                if isinstance(part, SliceTrailer) and intake is not None:
+                    return intake.done(), part
                 with self._step():
                     taken = time.monotonic()
                     if isinstance(part, SliceHeader):
-                        draft.receive(part, self._ask.plan)
-                    elif isinstance(part, Segment):
-                        draft.add(part)
+                        intake = draft.take(SliceLayout.of(part), self._ask.plan)
+                    elif isinstance(part, Segment) and intake is not None:
+                        intake.add(part)
                 self._spend("fuse", taken)
             except ValueError as error:
                 raise BadPayload("the slice does not fit the Receiver's prompt") from error

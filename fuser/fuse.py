@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fuser.fuse_shapes import KEYS, VALUES, check_half, check_layer_stack, check_layers
+from fuser.fuse_shapes import KEYS, VALUES, check_layer_stack, check_layers
 from fuser.geometry import Geometry
 from fuser.layer_map import LayerMap
 from kvwire.segment import SegmentKind
@@ -83,6 +83,56 @@ class FuseHead(nn.Module, ABC):
                 wanted |= {(source, bool(half)) for half in (KEYS, VALUES) if reads[half]}
         return [(SegmentKind.VALUE if value else SegmentKind.KEY, source) for source, value in sorted(wanted)]
 
+    def live(self, layer: int) -> tuple[bool, bool]:
+        """Whether fusing changes K and V of a Receiver layer; in training both of every fed one."""
+        if layer not in self.row:
+            return False, False
+        return (True, True) if self.training else self.open_halves(layer)
+
+    def fuse(
+        self,
+        layers: Sequence[int],
+        sharer_keys: Tensor | None,
+        sharer_values: Tensor | None,
+        receiver_keys: Tensor,
+        receiver_values: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """K and V of some Receiver layers after fusing, each of the Receiver's shape and dtype.
+
+        Args:
+            layers: Receiver layers.
+            sharer_keys: (layers, batch, sharer kv heads, positions, sharer head_dim): for each Receiver layer the K of
+                the Sharer layer that feeds it, already gathered to the Receiver's positions; anything where nothing
+                does. None where no segment came: that half stays the Receiver's own.
+            sharer_values: the same for V.
+            receiver_keys: (layers, batch, receiver kv heads, positions, receiver head_dim).
+            receiver_values: the same for V.
+
+        Raises:
+            ValueError: a shape that does not fit the pair.
+        """
+        given, fused = (sharer_keys, sharer_values), [receiver_keys, receiver_values]
+        for mine, sent in zip(fused, given, strict=True):
+            check_layer_stack("receiver", mine, len(layers), self.receiver)
+            if sent is not None:
+                check_layer_stack("sharer", sent, len(layers), self.sharer, like=mine)
+        alike: dict[tuple[int, ...], list[int]] = {}  # places of the layers whose same halves change
+        for place, layer in enumerate(layers):
+            gates = self.live(layer)
+            halves = tuple(half for half in (KEYS, VALUES) if given[half] is not None and gates[half])
+            if halves:
+                alike.setdefault(halves, []).append(place)
+        for halves, places in alike.items():
+            every = len(places) == len(layers)
+            at = torch.tensor(places, device=receiver_keys.device)
+            theirs = [one if every else one[at] for half in halves if (one := given[half]) is not None]
+            target = torch.stack([fused[half] if every else fused[half][at] for half in halves])
+            span = range(halves[0], halves[-1] + 1)
+            change = self.changes([layers[place] for place in places], span, torch.stack(theirs), target)
+            for half, new in zip(halves, (target + change).to(target.dtype), strict=True):
+                fused[half] = new if every else fused[half].index_copy(0, at, new)
+        return fused[KEYS], fused[VALUES]
+
     def fuse_layer(
         self,
         layer: int,
@@ -91,63 +141,14 @@ class FuseHead(nn.Module, ABC):
         receiver_keys: Tensor,
         receiver_values: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """K and V of Receiver layer `layer` after fusing, each of the Receiver's shape and dtype.
-
-        Args:
-            layer: Receiver layer.
-            sharer_keys: (batch, sharer kv heads, positions, sharer head_dim) of the layer that feeds this
-                one, already gathered to the Receiver's positions. None where no segment came: that half stays
-                the Receiver's own.
-            sharer_values: the same for V.
-            receiver_keys: (batch, receiver kv heads, positions, receiver head_dim).
-            receiver_values: the same for V.
-
-        Raises:
-            ValueError: a shape that does not fit the pair.
-        """
-        fused = [receiver_keys, receiver_values]
-        if layer not in self.row:
-            return receiver_keys, receiver_values
-        gates = (True, True) if self.training else self.open_halves(layer)
-        for half, theirs in ((KEYS, sharer_keys), (VALUES, sharer_values)):
-            if theirs is None or not gates[half]:
-                continue
-            ours = fused[half]
-            check_half("receiver", ours, self.receiver.kv_heads, self.receiver.head_dim)
-            check_half("sharer", theirs, self.sharer.kv_heads, self.sharer.head_dim, like=ours)
-            change = self.changes([layer], range(half, half + 1), theirs[None, None], ours[None, None])[0, 0]
-            fused[half] = (ours + change).to(ours.dtype)
-        return fused[KEYS], fused[VALUES]
-
-    def fuse_layers(
-        self, sharer_keys: Tensor, sharer_values: Tensor, receiver_keys: Tensor, receiver_values: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """All layers at once: equal to `fuse_layer` of each up to rounding.
-
-        Args:
-            sharer_keys: (receiver layers, batch, sharer kv heads, positions, sharer head_dim): per Receiver
-                layer the K of the Sharer layer that feeds it; anything where nothing does.
-            sharer_values: the same for V.
-            receiver_keys: (receiver layers, batch, receiver kv heads, positions, receiver head_dim).
-            receiver_values: the same for V.
-
-        Raises:
-            ValueError: a shape that does not fit the pair.
-        """
-        for ours, theirs in ((receiver_keys, sharer_keys), (receiver_values, sharer_values)):
-            check_layer_stack("receiver", ours, self.receiver)
-            check_layer_stack("sharer", theirs, self.sharer, like=ours)
-        layers = [layer for layer in self.fed if self.training or any(self.open_halves(layer))]
-        if not layers:
-            return receiver_keys, receiver_values
-        every = len(layers) == self.receiver.layers
-        at = torch.tensor(layers, device=receiver_keys.device)
-        source = torch.stack([half if every else half[at] for half in (sharer_keys, sharer_values)])
-        target = torch.stack([half if every else half[at] for half in (receiver_keys, receiver_values)])
-        keys, values = (target + self.changes(layers, range(2), source, target)).to(target.dtype)
-        if every:
-            return keys, values
-        return receiver_keys.index_copy(0, at, keys), receiver_values.index_copy(0, at, values)
+        """As `fuse`, of one layer: tensors without the first dimension. What nothing changes comes back as it is."""
+        theirs_k, theirs_v = (None if half is None else half[None] for half in (sharer_keys, sharer_values))
+        ours = receiver_keys[None], receiver_values[None]
+        keys, values = self.fuse([layer], theirs_k, theirs_v, *ours)
+        return (
+            receiver_keys if keys is ours[KEYS] else keys[0],
+            receiver_values if values is ours[VALUES] else values[0],
+        )
 
     @property
     def parameter_count(self) -> int:

@@ -37,15 +37,16 @@ def check_half(name: str, half: Tensor, heads: int, head_dim: int, like: Tensor 
         )
 
 
-def check_layer_stack(name: str, stack: Tensor, side: Geometry, like: Tensor | None = None) -> None:
-    """Refuse K or V of all layers that is not (receiver layers, batch, heads, positions, head_dim) of this side.
+def check_layer_stack(
+    name: str, stack: Tensor, layers: int, side: Geometry, like: Tensor | None = None
+) -> None:
+    """Refuse K or V of so many layers that is not (layers, batch, heads, positions, head_dim) of this side.
 
     `like` is the Receiver's stack, None for that stack itself.
 
     Raises:
         ValueError: naming the tensor, what it is and what it should be.
     """
-    layers = side.layers if like is None else like.shape[0]
     if stack.dim() != 5 or stack.shape[0] != layers:
         raise ValueError(f"{name} is {tuple(stack.shape)}; expected {layers} layers of K or V")
     check_half(name, stack[0], side.kv_heads, side.head_dim, None if like is None else like[0])

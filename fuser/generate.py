@@ -1,13 +1,43 @@
-"""Greedy generation on top of a cache, as text pieces; the same tokens as transformers' own greedy `generate`."""
+"""Greedy generation on top of a cache, many rows at once: the same tokens as transformers' own greedy `generate`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+
+from fuser.past import Past
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One new token in each row that is still answered.
+
+    rows: which of the prompts these are. tokens: the most likely one of each, a stop token included. logits: (rows,
+    vocabulary), without what some models do to them after the head, which keeps their order.
+    """
+
+    rows: list[int]
+    tokens: list[int]
+    logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Answers to a batch of prompts.
+
+    tokens: of each, without the stop token. first: (batch, vocabulary) logits at each one's first position.
+    confidence: the geometric mean probability of each one's tokens, the stop token's too; empty if not asked for.
+    """
+
+    tokens: list[list[int]]
+    first: Tensor
+    confidence: list[float]
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -17,29 +47,91 @@ def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in (*listed, tokenizer.eos_token_id) if i is not None)
 
 
-def greedy_ids(
-    model: Any, ids: Tensor, cache: DynamicCache, stops: frozenset[int], max_new_tokens: int
-) -> Iterator[int]:
-    """Run `ids` (positions,) on top of the cache, then yield the most likely token until a stop token or the limit.
+def never(tokens: list[int]) -> bool:
+    """No answer has ended before a stop token or the limit."""
+    return False
 
-    The positions continue the cache's length. A stop token is not yielded.
+
+def steps(
+    model: Any,
+    past: Past,
+    prompts: Sequence[Tensor],
+    stops: frozenset[int],
+    max_new_tokens: int,
+    ended: Callable[[list[int]], bool] = never,
+) -> Iterator[Step]:
+    """Run a prompt on top of each row of a past, then generate the most likely token until a stop token or the limit.
+
+    No row depends on its neighbours. Rows that have ended leave the batch.
+
+    Args:
+        model: a causal LM.
+        past: a row for each prompt; used up.
+        prompts: (tokens,) int64 each, of at least one token. Their positions go on where the row ends.
+        stops: tokens that end an answer.
+        ended: whether an answer's tokens so far are all that is wanted of it.
     """
-    pending = ids[None]
+    rows, pending = list(range(len(prompts))), prompts
+    said: list[list[int]] = [[] for _ in prompts]
     for _ in range(max_new_tokens):
-        start = cache.get_seq_length()
-        position = torch.arange(start, start + pending.shape[1], device=pending.device)[None]
         with torch.inference_mode():
-            run = model.get_decoder()(
-                input_ids=pending, past_key_values=cache, position_ids=position, use_cache=True
-            )
-            # Two dimensions: a slice of three (`logits_to_keep`) makes torch copy the whole head first, on CPUs. What
-            # some models do to logits after the head keeps their order.
-            logits = model.get_output_embeddings()(run.last_hidden_state[:, -1])
-        token = int(logits[0].argmax())
-        if token in stops:
+            # Two dimensions: a slice of three (`logits_to_keep`) makes torch copy the whole head first, on CPUs.
+            logits = model.get_output_embeddings()(past.run(model, pending))
+            best = logits.argmax(1)
+        tokens = best.tolist()
+        yield Step(rows, tokens, logits)
+        going = []
+        for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            if token not in stops:
+                said[row].append(token)
+                if not ended(said[row]):
+                    going.append(place)
+        if not going:
             return
-        yield token
-        pending = torch.tensor([[token]], device=ids.device)
+        if len(going) < len(rows):
+            past.keep(going)
+            rows, best = [rows[place] for place in going], best[going]
+        pending = best.split(1)
+
+
+def generate(
+    model: Any,
+    past: Past,
+    prompts: Sequence[Tensor],
+    stops: frozenset[int],
+    max_new_tokens: int,
+    ended: Callable[[list[int]], bool] = never,
+    confident: bool = False,
+) -> Generated:
+    """Whole answers, as `steps` gives them. confident: their confidence too.
+
+    max_new_tokens: at least 1.
+    """
+    tokens: list[list[int]] = [[] for _ in prompts]
+    surprise: list[list[float]] = [[] for _ in prompts]
+    first: Tensor | None = None
+    for step in steps(model, past, prompts, stops, max_new_tokens, ended):
+        first = step.logits if first is None else first
+        for row, token in zip(step.rows, step.tokens, strict=True):
+            if token not in stops:
+                tokens[row].append(token)
+        if confident:
+            each = -step.logits.float().log_softmax(1).amax(1)
+            for row, one in zip(step.rows, each.tolist(), strict=True):
+                surprise[row].append(one)
+    if first is None:
+        raise ValueError(f"max_new_tokens {max_new_tokens}: expected at least 1")
+    confidence = [math.exp(-fmean(losses)) for losses in surprise] if confident else []
+    return Generated(tokens, first, confidence)
+
+
+def greedy_ids(
+    model: Any, ids: Tensor, past: Past, stops: frozenset[int], max_new_tokens: int
+) -> Iterator[int]:
+    """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past."""
+    for step in steps(model, past, [ids], stops, max_new_tokens):
+        if step.tokens[0] not in stops:
+            yield step.tokens[0]
 
 
 def pieces(tokenizer: Any, tokens: Iterator[int], seen: list[int] | None = None) -> Iterator[str]:
@@ -65,5 +157,6 @@ def greedy(
     model: Any, tokenizer: Any, ids: Tensor, *, max_new_tokens: int, seen: list[int] | None = None
 ) -> Iterator[str]:
     """Text pieces of the model's greedy answer to a prompt (positions,) int64. `seen` collects the token ids."""
-    stream = greedy_ids(model, ids, DynamicCache(), stop_tokens(model, tokenizer), max_new_tokens)
+    past = Past.empty(1, model.device)
+    stream = greedy_ids(model, ids, past, stop_tokens(model, tokenizer), max_new_tokens)
     return pieces(tokenizer, stream, seen)

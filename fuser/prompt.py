@@ -109,6 +109,14 @@ def tokenise(tokenizer: Any, prompt: Rendered | str) -> Tokens:
     return Tokens(torch.tensor(ids, dtype=torch.int64, device="cpu"), offsets)
 
 
+def withheld(question: str) -> tuple[Section, Section]:
+    """A question over a document that keeps its place in the Receiver's prompt, which may not hold it."""
+    return (
+        Section(Role.DOCUMENT, Visibility.CLOUD, document_id="withheld"),
+        Section(Role.QUESTION, Visibility.SHARED, text=question),
+    )
+
+
 def common_prefix(prompts: Sequence[Tensor]) -> int:
     """How many tokens all prompts, (tokens,) int64 each, begin with."""
     shortest = min(len(ids) for ids in prompts)

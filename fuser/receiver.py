@@ -1,32 +1,37 @@
-"""The Receiver: prefill what it may hold, take a slice in, generate.
+"""The Receiver: prefill what it may hold, take slices in, generate, or tell how likely a reply is.
 
-A shared slice is fused with the Receiver's own KV layer by layer, as its segments arrive. An excerpt is
-expanded to extra positions that stand where the withheld document would, and the question is prefilled on top of them.
+Everything is done for a batch of prompts of any lengths; the service's is one. A shared slice is fused with the
+Receiver's own KV layer by layer, as its segments arrive. An excerpt is expanded to extra positions that stand where the
+withheld document would, and the question is prefilled on top of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache
 
+from fuser.answer_loss import Outcome, answer_loss
 from fuser.bundle import Bundle
-from fuser.generate import greedy_ids, pieces, stop_tokens
+from fuser.fusing import Fusing
+from fuser.generate import Generated, generate, greedy_ids, never, pieces, stop_tokens
 from fuser.geometry import Geometry, window
+from fuser.layout import SliceLayout
+from fuser.past import Past
 from fuser.prefixes import PrefixCache
-from fuser.prompt import RECEIVER_HOLDS, render, tokenise
+from fuser.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, tokenise
 from fuser.rope import Rope
-from fuser.shared import shared_positions
-from fuser.slice_specs import HALVES, source_of, split_head
+from fuser.shared import SharedPositions, shared_positions
+from fuser.slice_specs import HALVES, source_of
 from fuser.translate import split_kv
 from kvwire.errors import TooLarge, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
-from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind
+from kvwire.segment import Segment, SegmentKind, SliceKind
 
 _HEADS_BYTES: Final = 32 << 20
 
@@ -38,7 +43,7 @@ class Receiver:
 
     Attributes:
         window: positions the model was made for; prompt, prefix, slice and answer have to fit.
-        heads: what stands before a slice, learnt prefix included, of prompts that were begun before.
+        heads: what stands before a slice of prompts that were begun before.
     """
 
     def __init__(self, model: Any, tokenizer: Any, bundle: Bundle) -> None:
@@ -56,181 +61,266 @@ class Receiver:
         self.window = window(model.config)
         self.heads = PrefixCache(_HEADS_BYTES)
 
-    def begin(self, sections: Sequence[Section]) -> Draft:
-        """Render and tokenise the Receiver's prompt; cloud sections keep their place but give no text.
+    def begin(self, *prompts: Sequence[Section]) -> Begun:
+        """Render and tokenise prompts; cloud sections keep their place but give no text.
 
         Raises:
-            TooLarge: the prompt does not fit the Receiver's window.
+            TooLarge: a prompt does not fit the Receiver's window.
         """
-        return Draft(self, sections)
+        return Begun(self, [self._prompt(sections) for sections in prompts])
+
+    def _prompt(self, sections: Sequence[Section]) -> Prompt:
+        rendered = render(sections, self.bundle.config.receiver_prompt, RECEIVER_HOLDS)
+        tokens = tokenise(self.tokenizer, rendered)
+        insertion = int((tokens.offsets[:, 0] < rendered.insertion).sum())
+        return Prompt(tuple(sections), rendered, tokens, insertion)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt of the Receiver. insertion: how many of its tokens stand before a slice that is put into it."""
+
+    sections: tuple[Section, ...]
+    rendered: Rendered
+    tokens: Tokens
+    insertion: int
+
+    @property
+    def shared(self) -> SharedPositions:
+        """The positions that a shared slice is fused into."""
+        found = shared_positions(self.tokens.offsets, self.sections, self.rendered.spans)
+        return found.fused(len(self.tokens.ids))
+
+
+class Begun:
+    """Prompts that nothing is run of yet: `prefill` them, in another thread than the slice comes in if need be."""
+
+    def __init__(self, receiver: Receiver, prompts: Sequence[Prompt]) -> None:
+        self._receiver = receiver
+        self.prompts = tuple(prompts)
+        _check_window(receiver, max(len(prompt.tokens.ids) for prompt in prompts))
+
+    def prefill(self, kind: SliceKind | None) -> Draft:
+        """Run the Receiver over what can be run before the slice is there; no gradient.
+
+        Args:
+            kind: SHARED runs all but a prompt's last token. EXCERPT and None (receiver-only) run up to where the
+                document stands or would stand, and put the bundle's learnt prefix there, if it has one.
+
+        Raises:
+            TooLarge: with the prefix a prompt does not fit the Receiver's window.
+        """
+        shared = kind is SliceKind.SHARED
+        until = [len(p.tokens.ids) - 1 if shared else p.insertion for p in self.prompts]
+        ids = [p.tokens.ids[:end] for p, end in zip(self.prompts, until, strict=True)]
+        rest = [p.tokens.ids[end:] for p, end in zip(self.prompts, until, strict=True)]
+        draft = Draft(self._receiver, self.prompts, self._run(ids, kept=not shared), rest)
+        prefix = self._receiver.bundle.prefix_kv(kind)
+        if prefix is not None and len(prefix):
+            draft.put(prefix[None].expand(len(ids), -1, -1))
+        return draft
+
+    @torch.no_grad()
+    def _run(self, ids: Sequence[Tensor], kept: bool) -> Past:
+        """What the first tokens of each prompt become; where all begin alike, and may be kept, it is run once."""
+        receiver, rows = self._receiver, len(ids)
+        past = Past.empty(rows, receiver.model.device)
+        if not all(len(first) for first in ids):
+            if any(len(first) for first in ids):
+                raise ValueError("some of these prompts have nothing before a slice, and others have")
+            return past
+        if not all(torch.equal(first, ids[0]) for first in ids):
+            past.run(receiver.model, ids)
+            return past
+        # It is the same for every question over a document; notes of the edge are not kept beyond their answer.
+        kept = kept and all(s.visibility is not Visibility.EDGE for p in self.prompts for s in p.sections)
+        known = receiver.heads.get("", ids[0], 1) if kept else None
+        past = Past.empty(1, receiver.model.device)
+        if known is None:
+            past.run(receiver.model, ids[:1])
+            if kept:
+                receiver.heads.put("", ids[0], past.layers)
+        else:
+            past.append(known)
+        return past if rows == 1 else past.repeat(rows)
 
 
 class Draft:
-    """One answer in the making.
+    """Answers in the making: prompts, what is run of them, and what was put before their questions.
 
-    Order of calls: `prefill`, then (for a slice) `receive` and `add` for every segment, then `generate`. `prefill` may
-    run in another thread while the slice is on its way, but must return before `add`.
+    Take a slice in with `take` (of the service) or `fusing` and `put` (of many at once), then `generate`, have
+    `answers`, or `loss`: each of the three uses the draft up.
+
+    Attributes:
+        prompts: as they were begun. past: what the model has. rest: of each prompt what is still to be run, int64.
+        tokens: ids that `generate` has given so far.
     """
 
-    def __init__(self, receiver: Receiver, sections: Sequence[Section]) -> None:
-        self._receiver = receiver
-        self._sections = tuple(sections)
-        rendered = render(sections, receiver.bundle.config.receiver_prompt, RECEIVER_HOLDS)
-        self._spans = rendered.spans
-        self._prompt = tokenise(receiver.tokenizer, rendered)
-        self._insertion = int((self._prompt.offsets[:, 0] < rendered.insertion).sum())
-        self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
-        self._waiting: dict[int, list[tuple[SegmentKind, int]]] = {}
-        self._done = 0
-        self._check_window(0)
-        self.cache = DynamicCache()
+    def __init__(
+        self, receiver: Receiver, prompts: Sequence[Prompt], past: Past, rest: Sequence[Tensor]
+    ) -> None:
+        self.receiver, self.prompts, self.past, self.rest = receiver, tuple(prompts), past, list(rest)
         self.tokens: list[int] = []
+        self._check_window(0)
 
-    def prefill(self, kind: SliceKind | None) -> None:
-        """Run the Receiver over what can be run before the slice is there.
+    def copy(self) -> Draft:
+        """The same draft, to take another slice in."""
+        return Draft(self.receiver, self.prompts, self.past.copy(), self.rest)
 
-        Args:
-            kind: SHARED runs all but the prompt's last token. EXCERPT and None (receiver-only) run up to
-                where the document stands or would stand, and put the bundle's learnt prefix there, if it has one.
+    def put(self, flat: Tensor) -> None:
+        """Put Receiver KV (batch, positions, receiver width), keys re-based, behind what each row has; differentiable.
 
         Raises:
-            TooLarge: with the prefix the prompt does not fit the Receiver's window.
+            TooLarge: with it a prompt does not fit the Receiver's window.
         """
-        until = len(self._prompt.ids) - 1 if kind is SliceKind.SHARED else self._insertion
-        prefix = self._receiver.bundle.prefix_kv(kind)
-        self._check_window(0 if prefix is None else len(prefix))
-        self._done, heads = until, self._receiver.heads
-        # It is the same for every question over a document; notes of the edge are not kept beyond their answer.
-        kept = kind is not SliceKind.SHARED and all(
-            s.visibility is not Visibility.EDGE for s in self._sections
-        )
-        ids, owner = self._prompt.ids[:until], str(kind)
-        if kept and (known := heads.get(owner, ids, 1)) is not None:
-            for layer, (keys, values) in enumerate(known):
-                self.cache.update(keys, values, layer)
-            return
-        with torch.inference_mode():
-            if until:
-                run = ids[None].to(self._receiver.model.device)
-                self._receiver.model.get_decoder()(input_ids=run, past_key_values=self.cache, use_cache=True)
-            if prefix is not None and len(prefix):
-                self._append(prefix)
-        if kept and self.cache.get_seq_length():
-            heads.put(owner, ids, [(layer.keys, layer.values) for layer in self.cache.layers])
+        self._check_window(flat.shape[1])
+        rope, dtype = self.receiver.rope, self.receiver.model.dtype
+        keys, values = split_kv(flat, self.receiver.geometry)
+        at = self.past.lengths[:, None] + torch.arange(flat.shape[1], device=flat.device)
+        keys = rope.rotate_all(keys, at).to(dtype)
+        self.past.append(list(zip(keys, values.to(dtype), strict=True)))
 
-    def receive(self, header: SliceHeader, plan: Plan = WHOLE) -> None:
-        """Take the header, whose spans count this draft's sections: which exported position feeds which of ours.
+    def put_codes(self, codes: Tensor) -> None:
+        """The same from codes (batch, positions, numbers), of which those that were not sent are 0 on average."""
+        head = self.receiver.bundle.require_translate()
+        codes = codes.to(self.receiver.model.device)
+        self.put(head.expand(functional.pad(codes, (0, head.code_dim - codes.shape[-1]))))
+
+    def ask_after(self, texts: Sequence[Tensor]) -> None:
+        """Have the model read further tokens, (tokens,) int64 a row, before the rest of each prompt."""
+        self.rest = [torch.cat(pair) for pair in zip(texts, self.rest, strict=True)]
+
+    def fusing(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Fusing:
+        """Fuse slices into the rows; `pairs` as there."""
+        receiver = self.receiver
+        return Fusing(receiver.bundle.require_fuse(), receiver.rope, self.past, pairs)
+
+    def take(self, layout: SliceLayout, plan: Plan = WHOLE) -> Intake:
+        """Begin to take a slice into the one row.
 
         Args:
+            layout: its spans count the sections of the prompt.
             plan: as it was asked for. Where it leaves out positions, layers or halves, ours stay what they are.
 
         Raises:
             Unsupported: the bundle has no head for this kind of slice.
             TooLarge: with the slice the prompt does not fit the Receiver's window.
+            ValueError: the spans do not fit the prompt.
         """
-        if header.kind is SliceKind.SHARED:
-            self._targets, self._gather = self._alignment(header, plan)
-            self._waiting = self._awaited({(spec.kind, spec.layer) for spec in header.specs})
-        else:
-            self._head = self._receiver.bundle.require_translate()
-            taken = header.positions * self._head.receiver_positions
-            self._check_window(self.cache.get_seq_length() - self._done + taken)
-
-    def add(self, segment: Segment) -> None:
-        """Take one decoded segment in; fuses every layer that has all it needs."""
-        tensor = segment.tensor.to(self._receiver.model.device)
-        with torch.inference_mode():
-            if segment.spec.kind is SegmentKind.CODE:
-                missing = self._head.config.code_dim - tensor.shape[1]
-                self._append(
-                    self._head.expand(functional.pad(tensor, (0, missing)))
-                )  # codes are 0 on average
-            else:
-                self._arrived[segment.spec.kind, segment.spec.layer] = tensor
-                self._fuse_ready()
+        if layout.kind is SliceKind.SHARED:
+            return _SharedIntake(self, layout, plan)
+        return _CodeIntake(self, layout)
 
     def generate(self, max_new_tokens: int) -> Iterator[str]:
-        """Yield text pieces, up to the end of the Receiver's window; token ids collect in `tokens`."""
-        receiver = self._receiver
-        rest = self._prompt.ids[self._done :].to(receiver.model.device)
-        room = receiver.window - self.cache.get_seq_length() - len(rest)
-        stream = greedy_ids(receiver.model, rest, self.cache, receiver.stops, min(max_new_tokens, room))
-        return pieces(receiver.tokenizer, stream, self.tokens)
+        """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`."""
+        model, stops = self.receiver.model, self.receiver.stops
+        (rest,) = self.rest
+        stream = greedy_ids(model, rest, self.past, stops, min(max_new_tokens, self._room))
+        return pieces(self.receiver.tokenizer, stream, self.tokens)
+
+    def answers(
+        self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never, confident: bool = False
+    ) -> Generated:
+        """Whole answers of all rows; the arguments are those of `fuser.generate.generate`."""
+        model, limit = self.receiver.model, min(max_new_tokens, self._room)
+        return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, confident)
+
+    def loss(self, replies: Sequence[Tensor]) -> Outcome:
+        """How surprised the Receiver is by a reply a row, (tokens,) int64; differentiable in what was taken in."""
+        return answer_loss(self.receiver.model, self.past, self.rest, replies)
+
+    @property
+    def _room(self) -> int:
+        """New tokens for which the window has room in every row."""
+        return self.receiver.window - self.past.slots - max(len(rest) for rest in self.rest)
 
     def _check_window(self, positions: int) -> None:
-        """Refuse a prompt that leaves no room for an answer beside so many further positions."""
-        needed = positions + len(self._prompt.ids) + 1
-        if needed > self._receiver.window:
-            raise TooLarge("Receiver prompt positions", needed, self._receiver.window)
+        """Refuse prompts that leave no room for an answer beside so many further positions."""
+        lengths = self.past.lengths.tolist()
+        needed = max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True)) + positions
+        _check_window(self.receiver, needed)
 
-    def _append(self, flat: Tensor) -> None:
-        """Put Receiver KV (positions, receiver width), keys re-based, behind what the cache holds."""
-        receiver = self._receiver
-        keys, values = split_kv(flat, receiver.geometry)
-        start = self.cache.get_seq_length()
-        at = torch.arange(start, start + len(flat), device=keys.device)
-        keys = receiver.rope.rotate_all(keys, at).to(receiver.model.dtype)
-        for layer, (k, v) in enumerate(zip(keys, values.to(receiver.model.dtype), strict=True)):
-            self.cache.update(k[None], v[None], layer)
 
-    def _alignment(self, header: SliceHeader, plan: Plan) -> tuple[Tensor, Tensor]:
-        """Receiver positions that are fused, and for each the exported position that feeds it (both int64)."""
-        prompt, device = self._prompt, self._receiver.model.device
-        shared = shared_positions(prompt.offsets, self._sections, self._spans).fused(len(prompt.ids))
-        named = torch.tensor(header.spans, dtype=torch.int64, device="cpu").reshape(-1, 3)
-        fused, source = shared.fed(named, header.tail, plan.last > 0)
-        return fused.to(device), source.to(device)
+class Intake:
+    """A slice that is being taken in: `add` every segment that was announced, then go on with `done`."""
+
+    def __init__(self, draft: Draft, layout: SliceLayout) -> None:
+        self._draft = draft
+        self._due = {spec.segment_id for spec in layout.specs}
+
+    def add(self, segment: Segment) -> None:
+        """Take one decoded segment in; what has all it needs is merged at once.
+
+        Raises:
+            ValueError: the segment was not announced, or came before; or its shape does not fit the pair.
+        """
+        if segment.spec.segment_id not in self._due:
+            raise ValueError(f"segment {segment.spec.segment_id} is not due")
+        self._due.remove(segment.spec.segment_id)
+        with torch.no_grad():
+            self._take(segment)
+
+    def done(self) -> Draft:
+        """The draft with the whole slice.
+
+        Raises:
+            ValueError: segments are still to come.
+        """
+        if self._due:
+            raise ValueError(f"{len(self._due)} segments of the slice are still to come")
+        return self._draft
+
+    def _take(self, segment: Segment) -> None:
+        raise NotImplementedError
+
+
+class _CodeIntake(Intake):
+    """An excerpt: codes that become extra positions."""
+
+    def __init__(self, draft: Draft, layout: SliceLayout) -> None:
+        super().__init__(draft, layout)
+        head = draft.receiver.bundle.require_translate()
+        draft._check_window(sum(spec.positions for spec in layout.specs) * head.receiver_positions)
+
+    def _take(self, segment: Segment) -> None:
+        self._draft.put_codes(segment.tensor[None])
+
+
+class _SharedIntake(Intake):
+    """A shared slice: a layer is fused once all has come that it reads."""
+
+    def __init__(self, draft: Draft, layout: SliceLayout, plan: Plan) -> None:
+        super().__init__(draft, layout)
+        self._head = draft.receiver.bundle.require_fuse()
+        (prompt,) = draft.prompts
+        device = prompt.tokens.ids.device
+        spans = torch.tensor(layout.spans, dtype=torch.int64, device=device).reshape(-1, 3)
+        self._fusing = draft.fusing([prompt.shared.fed(spans, layout.tail, plan.last > 0)])
+        self._waiting = self._awaited({(spec.kind, spec.layer) for spec in layout.specs})
+        self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
+
+    def _take(self, segment: Segment) -> None:
+        self._arrived[segment.spec.kind, segment.spec.layer] = segment.tensor
+        for layer, segments in list(self._waiting.items()):
+            if all(awaited in self._arrived for awaited in segments):
+                del self._waiting[layer]
+                theirs = {at[0]: self._fusing.fed([self._arrived[at]])[None] for at in segments}
+                self._fusing.merge([layer], theirs)
 
     def _awaited(self, announced: set[tuple[SegmentKind, int]]) -> dict[int, list[tuple[SegmentKind, int]]]:
         """For each Receiver layer that is to be fused, the announced segments that it reads."""
-        head = self._receiver.bundle.require_fuse()
         awaited: dict[int, list[tuple[SegmentKind, int]]] = {}
-        for layer, reads in enumerate(head.open_layers()):
+        for layer, reads in enumerate(self._head.open_layers()):
             if any(reads):
-                source = source_of(head, layer)
+                source = source_of(self._head, layer)
                 kinds = (SegmentKind.KEY, SegmentKind.VALUE)
                 wanted = [(kind, source) for kind, read in zip(kinds, reads, strict=True) if read]
                 wanted += [(kind, layer) for kind in HALVES]
                 awaited[layer] = [segment for segment in wanted if segment in announced]
         return {layer: segments for layer, segments in awaited.items() if segments}
 
-    def _fuse_ready(self) -> None:
-        for layer, segments in list(self._waiting.items()):
-            if all(segment in self._arrived for segment in segments):
-                del self._waiting[layer]
-                self._fuse(layer, {kind: self._arrived[kind, number] for kind, number in segments})
 
-    def _fuse(self, layer: int, sharer: dict[SegmentKind, Tensor]) -> None:
-        """Merge what came for one Receiver layer, by its kind, into the cache."""
-        rope, head = self._receiver.rope, self._receiver.bundle.require_fuse()
-        mine = self.cache.layers[layer]
-        at = self._targets
-        keys, values = mine.keys[:, :, at], mine.values[:, :, at]
-        bare = keys if head.rotated_keys else rope.unrotate(keys, at, layer)
-        theirs = {kind: tensor[None][..., self._gather, :] for kind, tensor in sharer.items()}
-        if any(kind.is_code for kind in theirs):
-            fused_keys, fused_values = self._fused_from_halves(layer, theirs, bare, values)
-        else:
-            fused_keys, fused_values = head.fuse_layer(
-                layer, theirs.get(SegmentKind.KEY), theirs.get(SegmentKind.VALUE), bare, values
-            )
-        if fused_keys is not bare:
-            turned = fused_keys if head.rotated_keys else rope.rotate(fused_keys, at, layer)
-            mine.keys[:, :, at] = turned.to(mine.keys.dtype)
-        if fused_values is not values:
-            mine.values[:, :, at] = fused_values.to(mine.values.dtype)
-
-    def _fused_from_halves(
-        self, layer: int, theirs: dict[SegmentKind, Tensor], keys: Tensor, values: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """As `FuseHead.fuse_layer`, from source halves (1, positions, rank) by their kind."""
-        head, fused = split_head(self._receiver.bundle), [keys, values]
-        gates = head.open_halves(layer)
-        for kind, half in theirs.items():
-            halves = HALVES[kind]
-            ours = torch.stack(fused[halves.start : halves.stop])
-            merged = head.fuse_from_half(layer, halves, half[None], ours)
-            for at, one in zip(halves, merged, strict=True):
-                if gates[at]:  # keys that nothing changed are not turned again: that would round them
-                    fused[at] = one
-        return fused[0], fused[1]
+def _check_window(receiver: Receiver, positions: int) -> None:
+    """Refuse so many positions where they leave no room for a token of an answer."""
+    if positions + 1 > receiver.window:
+        raise TooLarge("Receiver prompt positions", positions + 1, receiver.window)

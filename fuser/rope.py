@@ -6,6 +6,7 @@ variants need no code here. RoFormer (arXiv 2104.09864) gives the rotation, in t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from kvwire.errors import Unsupported
 
 
 class Rope:
-    """Rotations of one model's keys. Positions are absolute token indices, int64.
+    """Rotations of one model's keys. Positions are absolute token indices, int64: (positions,) for all rows, or (batch,
+    positions) where rows differ; keys are then (..., batch, kv_heads, positions, head_dim).
 
     Raises:
         Unsupported: the model's keys are not rotated by position, so there is none to take out.
@@ -49,12 +51,12 @@ class Rope:
         return rope
 
     def angles(self, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (positions, rotary_dim) float32, with the module's attention scaling included."""
+        """cos and sin, each (*positions.shape, rotary_dim) float32, with the module's attention scaling included."""
         kind = self._types[layer]
         probe = torch.empty(0, dtype=torch.float32, device=positions.device)
         extra = () if kind is None else (kind,)
-        cos, sin = self._rotary(probe, positions[None], *extra)
-        return cos[0], sin[0]
+        cos, sin = self._rotary(probe, positions.reshape(-1, positions.shape[-1]), *extra)
+        return cos.reshape(*positions.shape, -1), sin.reshape(*positions.shape, -1)
 
     def rotate(self, keys: Tensor, positions: Tensor, layer: int) -> Tensor:
         """Keys (..., positions, head_dim) without position -> the same keys at `positions`."""
@@ -67,29 +69,39 @@ class Rope:
         norm = cos * cos + sin * sin  # 1, or the square of the attention scaling
         return _turn(keys, cos / norm, -sin / norm)
 
-    def rotate_all(self, keys: Tensor, positions: Tensor) -> Tensor:
-        """Keys (layers, ..., positions, head_dim) without position -> rotated, every layer with its own angles."""
-        return self._each_type(keys, positions, inverse=False)
+    def rotate_all(self, keys: Tensor, positions: Tensor, layers: Sequence[int] | None = None) -> Tensor:
+        """Keys (layers, ..., positions, head_dim) without position -> rotated, every layer with its own angles.
 
-    def unrotate_all(self, keys: Tensor, positions: Tensor) -> Tensor:
+        layers: which these are; None where they are all.
+        """
+        return self._each_type(keys, positions, layers, inverse=False)
+
+    def unrotate_all(self, keys: Tensor, positions: Tensor, layers: Sequence[int] | None = None) -> Tensor:
         """Inverse of `rotate_all`."""
-        return self._each_type(keys, positions, inverse=True)
+        return self._each_type(keys, positions, layers, inverse=True)
 
-    def _each_type(self, keys: Tensor, positions: Tensor, inverse: bool) -> Tensor:
+    def _each_type(
+        self, keys: Tensor, positions: Tensor, layers: Sequence[int] | None, inverse: bool
+    ) -> Tensor:
         turn = self.unrotate if inverse else self.rotate
-        kinds = set(self._types)
-        if len(kinds) == 1:
-            return turn(keys, positions, 0)
+        layers = range(self._layers) if layers is None else layers
+        places: dict[str | None, list[int]] = {}
+        for place, layer in enumerate(layers):
+            places.setdefault(self._types[layer], []).append(place)
+        if len(places) == 1:
+            return turn(keys, positions, layers[0])
         out = torch.empty_like(keys)
-        for kind in kinds:
-            layers = torch.tensor([i for i, k in enumerate(self._types) if k == kind], device=keys.device)
-            out[layers] = turn(keys[layers], positions, int(layers[0]))
+        for alike in places.values():
+            at = torch.tensor(alike, device=keys.device)
+            out[at] = turn(keys[at], positions, layers[alike[0]])
         return out
 
 
 def _turn(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first `rotary_dim` channels (pairs are i and i + rotary_dim/2); the rest pass unchanged."""
     width = cos.shape[-1]
+    if cos.dim() == 3:  # rows with positions of their own: the same for all heads of one
+        cos, sin = cos[:, None], sin[:, None]
     turned, rest = keys[..., :width].float(), keys[..., width:]
     first, second = turned.chunk(2, dim=-1)
     out = (turned * cos + torch.cat((-second, first), dim=-1) * sin).to(keys.dtype)

@@ -31,13 +31,13 @@ def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) ->
     from fuser.models.load import load_model, model_ref
     from fuser.prompt import PromptStyle
     from fuser.select import SelectionConfig
-    from fuser.train.reading import Reading
+    from fuser.train.reading import FrozenReceiver
     from fuser.translate import TranslateConfig
 
     network, tokenizer = load_model(model)
     wraps = {"document": ("", ""), "question": ("\nQuestion: ", "\nAnswer:")}
     style = PromptStyle(opening="<|im_start|>", wraps=wraps, closing="")
-    reading = Reading(network, tokenizer, style, LEAD)
+    reading = FrozenReceiver(network, tokenizer, style, LEAD)
     geometry = Geometry.of(network.config)
     config = BundleConfig(
         sharer=model_ref(model),

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fuser.layout import SliceLayout
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
-from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
+from kvwire.segment import Segment, SegmentSpec, SliceKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,8 @@ def first_line(text: str) -> str:
 
 def cache_of(draft: "Draft") -> tuple[list["Tensor"], list["Tensor"]]:
     """A copy of the draft's keys and values, layer by layer; empty where nothing is prefilled yet."""
-    layers = draft.cache.layers
-    return [layer.keys.clone() for layer in layers], [layer.values.clone() for layer in layers]
+    layers = draft.past.layers
+    return [keys.clone() for keys, _ in layers], [values.clone() for _, values in layers]
 
 
 def answer_in_one_process(
@@ -53,17 +54,16 @@ def answer_in_one_process(
     places = [i for i, section in enumerate(sections) if section.visibility is not Visibility.EDGE]
     cut = sharer.layout([_resolved(sections[i], documents) for i in places], kind, max_positions, plan)
     spans = tuple((places[section], start, end) for section, start, end in cut.spans)
-    header = SliceHeader(bytes(16), kind, cut.specs, spans, cut.tail)
-    draft = receiver.begin(sections)
-    draft.prefill(kind)
-    draft.receive(header, plan)
+    draft = receiver.begin(sections).prefill(kind)
+    intake = draft.take(SliceLayout(kind, cut.specs, spans, cut.tail), plan)
     segments: list[Segment] = []
 
     def emit(spec: SegmentSpec, tensor: "Tensor") -> None:
         segments.append(Segment(spec, tensor.clone()))
-        draft.add(Segment(spec, tensor))
+        intake.add(Segment(spec, tensor))
 
     sharer.run(cut, emit)
+    draft = intake.done()
     keys, values = cache_of(draft)
     return LocalAnswer(cut, segments, draft, keys, values, "".join(draft.generate(max_new_tokens)))
 

@@ -27,6 +27,9 @@ from fuser.evaluate.score import marks
 from fuser.evaluate.sharer_cache import SharerCache
 from fuser.evaluate.slices import ReceiversOwn, Slices, Translated
 from fuser.evaluate.stranger import strangers
+from fuser.prompt import withheld
+from fuser.receiver import Receiver
+from fuser.train.reading import FrozenReceiver
 from kvwire.plan import WHOLE, Plan
 
 SURE = 0.5  # routing: mean probability of its tokens from which the Receiver's own answer is taken
@@ -119,13 +122,16 @@ class DocumentEvaluation:
         self, row: Row, todo: Sequence[int], bundle: Bundle, excerpts: Excerpts | None, reading: float
     ) -> Iterator[list[Prediction]]:
         kind = row.kind
-        style, prefix = bundle.config.receiver_prompt, bundle.prefix_kv(None)
-        asker = Asker(self._receiver.network, self._receiver.tokenizer, style, prefix, self._batch)
+        network, tokenizer = self._receiver.network, self._receiver.tokenizer
+        receiver = Receiver(network, tokenizer, bundle)
+        asker = Asker(receiver, self._batch)
         slices: Slices | None = None
         if excerpts is not None:
             if kind == "own":
                 each = bundle.require_translate().receiver_positions
-                slices = ReceiversOwn(asker.reading, asker.prefix, excerpts, receiver_positions=each)
+                frozen = FrozenReceiver(network, tokenizer, bundle.config.receiver_prompt, lead="")
+                past = receiver.begin(withheld("")).prefill(None).past.layers
+                slices = ReceiversOwn(frozen, past, excerpts, receiver_positions=each)
             else:
                 slices = Translated(bundle, excerpts, row.plan)
         heard = {p.item: p for p in self.log.predictions if p.row == "sharer"} if kind in READ_SHARER else {}

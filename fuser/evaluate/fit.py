@@ -10,7 +10,7 @@ from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice.evaluation import Budget
 from fuser.evaluate.choice.prompts import sections, with_answer
 from fuser.evaluate.models import Model
-from fuser.evaluate.qa import receiver_prompt
+from fuser.evaluate.qa import receiver_sections
 from fuser.evaluate.relay import ANSWER_TOKENS, sharer_prompt
 from fuser.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
 
@@ -40,7 +40,8 @@ def unfit(
         asked = sharer_prompt(sharer.tokenizer, pair.sharer_prompt, document, question)
         if len(asked) + ANSWER_TOKENS > sharer.window:
             return _SHARER
-        told = receiver_prompt(receiver.tokenizer, pair.receiver_prompt, document, question)
+        rendered = render(receiver_sections(document, question), pair.receiver_prompt, RECEIVER_HOLDS)
+        told = tokenise(receiver.tokenizer, rendered).ids
         return _RECEIVER if max(len(told), each * len(asked)) + behind > receiver.window else None
 
     return reason

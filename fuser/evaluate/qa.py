@@ -9,19 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from fuser.evaluate.batch import Generated, first_line, generate_batch, line_ended
+from fuser.evaluate.line import first_line, line_ended
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS
 from fuser.evaluate.slices import Slices
-from fuser.generate import stop_tokens
-from fuser.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
-from fuser.train.reading import WITHHELD, Reading
+from fuser.prompt import withheld
+from fuser.receiver import Receiver
 from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +47,10 @@ class Said:
 
 
 class Asker:
-    """The Receiver, asked in batches of like length.
+    """The Receiver, asked in batches of like length. batch: questions at once."""
 
-    Args:
-        model: the Receiver.
-        prefix: the bundle's learnt prefix (positions, width), which stands before all else; None where it has none.
-        batch: questions at once.
-
-    Attributes:
-        reading: of the model, in the given style. prefix: as given; of no positions where there is none.
-    """
-
-    def __init__(
-        self, model: Any, tokenizer: Any, style: PromptStyle, prefix: Tensor | None, batch: int
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._style = style
-        self.reading = Reading(model, tokenizer, style, "")
-        self._stops = stop_tokens(model, tokenizer)
-        self._ended = line_ended(tokenizer)
-        width = self.reading.geometry.width
-        self.prefix = torch.zeros(0, width) if prefix is None else prefix.detach()
+    def __init__(self, receiver: Receiver, batch: int) -> None:
+        self._receiver = receiver
         self._batch = batch
 
     def ask(
@@ -79,37 +60,30 @@ class Asker:
         slices: Slices | None = None,
     ) -> Iterator[dict[int, Said]]:
         """Answers by place among the questions, a batch at a time. `slices` gives those named in `before`."""
-        head = len(self.reading.head)
-        prompts = [
-            receiver_prompt(self._tokenizer, self._style, b.text, q.question)[head:]
-            for q, b in zip(questions, before, strict=True)
-        ]
+        prompts = [receiver_sections(b.text, q.question) for q, b in zip(questions, before, strict=True)]
+        lengths = [sum(len(section.text or "") for section in prompt) for prompt in prompts]
         counts = [0 if b.slice_of is None or slices is None else slices.count(b.slice_of) for b in before]
-        order = sorted(range(len(questions)), key=lambda i: (counts[i], len(prompts[i])))
+        order = sorted(range(len(questions)), key=lambda i: (counts[i], lengths[i]))
         for batch in _runs(order, counts, self._batch):
             began = time.perf_counter()
-            flat, sent = self.prefix[None].expand(len(batch), -1, -1), [0] * len(batch)
-            named = [at for i in batch if (at := before[i].slice_of) is not None]
-            if named and slices is not None:
-                taken, sent = slices.take(named)
-                flat = torch.cat((flat, taken), dim=1)
-            said = self._generate(flat, [prompts[i] for i in batch])
-            texts = [first_line(self._tokenizer.decode(s.ids, skip_special_tokens=True)) for s in said]
+            sent, tokenizer = [0] * len(batch), self._receiver.tokenizer
+            with torch.inference_mode():
+                draft = self._receiver.begin(*(prompts[i] for i in batch)).prefill(SliceKind.EXCERPT)
+                named = [at for i in batch if (at := before[i].slice_of) is not None]
+                if named and slices is not None:
+                    taken, sent = slices.take(named)
+                    draft.put(taken)
+            said = draft.answers(ANSWER_TOKENS, line_ended(tokenizer), confident=True)
+            texts = [first_line(tokenizer.decode(s, skip_special_tokens=True)) for s in said.tokens]
             each = (time.perf_counter() - began) / len(batch)
-            found = zip(batch, texts, said, sent, strict=True)
-            yield {i: Said(text, s.confidence, each, size) for i, text, s, size in found}
-
-    def _generate(self, flat: Tensor, prompts: list[Tensor]) -> list[Generated]:
-        with torch.inference_mode():
-            cache = self.reading.cache(flat)
-        return generate_batch(self.reading.model, cache, prompts, self._stops, ANSWER_TOKENS, self._ended)
+            found = zip(batch, texts, said.confidence, sent, strict=True)
+            yield {i: Said(text, sure, each, size) for i, text, sure, size in found}
 
 
-def receiver_prompt(tokenizer: Any, style: PromptStyle, text: str, question: str) -> Tensor:
-    """Ids of a question's prompt, tokenised whole, with `text` where a document stands; an empty one is withheld."""
-    document = Section(Role.DOCUMENT, Visibility.SHARED, text=text) if text else WITHHELD
-    sections = (document, Section(Role.QUESTION, Visibility.SHARED, text=question))
-    return tokenise(tokenizer, render(sections, style, RECEIVER_HOLDS)).ids
+def receiver_sections(text: str, question: str) -> tuple[Section, Section]:
+    """A question with `text` where a document stands; an empty one is withheld."""
+    document, asked = withheld(question)
+    return (Section(Role.DOCUMENT, Visibility.SHARED, text=text) if text else document), asked
 
 
 def _runs(order: Sequence[int], counts: Sequence[int], batch: int) -> Iterator[list[int]]:

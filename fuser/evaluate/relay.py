@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from fuser.evaluate.batch import first_line, generate_batch, line_ended
+from fuser.evaluate.line import first_line, line_ended
 from fuser.evaluate.questions import DocumentQuestion
-from fuser.generate import stop_tokens
+from fuser.generate import generate, stop_tokens
+from fuser.past import Past
 from fuser.prompt import PromptStyle, common_prefix
 from fuser.reading import prompt_of
 from fuser.train.sharer_reading import document_sections
@@ -42,17 +42,15 @@ class SharerTexts:
             yield _timed(some, texts, began)
 
     def _generate(self, prompts: list[Tensor]) -> list[list[int]]:
-        cache = DynamicCache()
+        past = Past.empty(1, self._model.device)
         shared = min(common_prefix(prompts), min(len(ids) for ids in prompts) - 1)  # each has a rest to run
         if shared:
             with torch.inference_mode():
-                self._model.get_decoder()(
-                    input_ids=prompts[0][None, :shared], past_key_values=cache, use_cache=True
-                )
-            cache.batch_repeat_interleave(len(prompts))
+                past.run(self._model, [prompts[0][:shared]])
         rest = [ids[shared:] for ids in prompts]
         ended = line_ended(self._tokenizer)
-        return [s.ids for s in generate_batch(self._model, cache, rest, self._stops, ANSWER_TOKENS, ended)]
+        past = past.repeat(len(prompts))
+        return generate(self._model, past, rest, self._stops, ANSWER_TOKENS, ended).tokens
 
 
 def sharer_prompt(tokenizer: Any, style: PromptStyle, document: str, question: str) -> Tensor:

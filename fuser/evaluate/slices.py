@@ -14,11 +14,9 @@ from fuser.alignment import read_as
 from fuser.bundle import Bundle
 from fuser.evaluate.excerpt import Excerpts
 from fuser.evaluate.plans import registry_of
-from fuser.prefill import prefill
-from fuser.prompt import tokenise
 from fuser.slice_specs import slice_specs
-from fuser.train.reading import Reading
-from fuser.translate import features_of
+from fuser.train.reading import KV, FrozenReceiver
+from kvwire.codec import roundtrip
 from kvwire.payload import payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -51,28 +49,25 @@ class Translated:
             codes = self._head.encode(self._excerpts.features(indices))
             (spec,) = self._specs(positions=codes.shape[1])
             sent = spec.shape[1]
-            codes = codes[..., :sent].contiguous()
-            payloads = [self._codec.encode(code, spec) for code in codes]
-            arrived = torch.stack([self._codec.decode(payload, spec) for payload in payloads])
-            whole = functional.pad(arrived, (0, self._head.code_dim - sent))
-            return self._head.expand(whole), [len(payload) for payload in payloads]
+            arrived, sizes = roundtrip(self._codec, codes[..., :sent], spec)
+            return self._head.expand(functional.pad(arrived, (0, self._head.code_dim - sent))), sizes
 
 
 class ReceiversOwn:
-    """Excerpts as the Receiver would have read them behind the learnt prefix. Nothing is sent.
+    """Excerpts as the Receiver would have read them behind what stands before a slice. Nothing is sent.
 
     Args:
-        prefix: (positions, width), the bundle's learnt prefix.
+        before: K (rotated) and V of what stands there: a prompt's head and the bundle's learnt prefix.
         receiver_positions: for each of the Sharer's, as many as the bundle's codes are expanded to.
     """
 
-    def __init__(self, reading: Reading, prefix: Tensor, excerpts: Excerpts, receiver_positions: int) -> None:
+    def __init__(
+        self, reading: FrozenReceiver, before: KV, excerpts: Excerpts, receiver_positions: int
+    ) -> None:
         self._reading = reading
         self._each = receiver_positions
         self._excerpts = excerpts
-        with torch.inference_mode():
-            before = reading.cache(prefix[None])
-        self._before = [(layer.keys, layer.values) for layer in before.layers]
+        self._before = before
         self._taken: dict[int, Tensor] = {}  # of questions whose document was read for another one
 
     def count(self, index: int) -> int:
@@ -86,23 +81,7 @@ class ReceiversOwn:
 
     def _read(self, index: int) -> None:
         text, spans = self._excerpts.document(index)
-        kv, offsets = self._fresh(text)
+        kv, offsets = self._reading.text_kv(text, self._before)
         at = read_as(spans, offsets, self._each)
         for other in self._excerpts.alongside(index):
             self._taken[other] = kv[at[self._excerpts.positions(other)].flatten()]
-
-    def _fresh(self, text: str) -> tuple[Tensor, Tensor]:
-        """The Receiver's KV of a text (tokens, width) float32, keys re-based; and the characters of its tokens."""
-        tokens = tokenise(self._reading.tokenizer, text)
-        kept: list[tuple[Tensor, Tensor]] = []
-        prefill(
-            self._reading.model,
-            tokens.ids[None],
-            last_layer=self._reading.geometry.layers - 1,
-            on_layer=lambda _, keys, values: kept.append((keys[0], values[0])),
-            past=self._before,
-        )
-        start = self._before[0][0].shape[2]
-        at = torch.arange(start, start + len(tokens.ids))
-        keys = self._reading.rope.unrotate_all(torch.stack([k for k, _ in kept]), at)
-        return features_of(keys, torch.stack([v for _, v in kept])).float(), tokens.offsets

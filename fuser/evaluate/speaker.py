@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fuser.data.choice import LETTERS
-from fuser.evaluate.prefilled import Prefilled, generate_batch, prefill_batch
-from fuser.generate import stop_tokens
+from fuser.generate import generate, stop_tokens
 from fuser.geometry import window
+from fuser.past import Past
 from fuser.prompt import Rendered, tokenise
 
 
@@ -56,22 +56,17 @@ class Speaker:
 
     def answer(self, prompts: Sequence[Rendered]) -> list[Said]:
         """Answer rendered prompts in one batch; the seconds include reading them."""
-        started = time.perf_counter()
-        prefilled = prefill_batch(self.side.model, [self.tokens(prompt) for prompt in prompts])
-        read = (time.perf_counter() - started) / len(prompts)
-        return [Said(said.text, said.letters, said.seconds + read) for said in self.say(prefilled)]
+        past = Past.empty(len(prompts), self.side.model.device)
+        return self.say(past, [self.tokens(prompt) for prompt in prompts])
 
-    def say(self, prefilled: Prefilled) -> list[Said]:
-        """Answer on top of prefilled prompts."""
+    def say(self, past: Past, rest: Sequence[Tensor]) -> list[Said]:
+        """Answer once the rest of each prompt, (tokens,) int64, is run on top of a past, which is used up."""
         started = time.perf_counter()
-        generated = generate_batch(self.side.model, prefilled, self.stops, self.max_new_tokens)
-        seconds = (time.perf_counter() - started) / len(prefilled.last)
-        return self.said(generated.tokens, generated.first, seconds)
-
-    def said(self, tokens: list[list[int]], first: Tensor, seconds: float) -> list[Said]:
-        """Answers from their tokens and first logits (batch, vocabulary)."""
+        generated = generate(self.side.model, past, rest, self.stops, self.max_new_tokens)
+        seconds = (time.perf_counter() - started) / len(rest)
+        first = generated.first
         letters = first[:, self._letters.to(first.device)].amax(2).float().cpu()
-        texts = [self.side.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens]
+        texts = [self.side.tokenizer.decode(ids, skip_special_tokens=True) for ids in generated.tokens]
         return [Said(text, row, seconds) for text, row in zip(texts, letters, strict=True)]
 
 

@@ -24,9 +24,11 @@ from fuser.evaluate.sharer_cache import SharerCache
 from fuser.evaluate.slices import Translated
 from fuser.evaluate.stranger import strangers
 from fuser.profile.rows import Row, Screened
+from fuser.prompt import withheld
+from fuser.receiver import Receiver
 from fuser.slice_specs import slice_specs
-from fuser.train.answer import behind
 from fuser.train.cache import FeatureCache
+from fuser.train.reading import replies_to
 from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -78,11 +80,11 @@ class ExcerptProfile:
 
     def screen(self, plan: Plan, count: int) -> Screened:
         """As in `Profiled`."""
-        reading, sent = self._asker.reading, Translated(self._bundle, self._excerpts(plan), plan)
-        end = int(self._receiver.tokenizer.eos_token_id)
+        sent, tokenizer = Translated(self._bundle, self._excerpts(plan), plan), self._receiver.tokenizer
+        end = int(tokenizer.eos_token_id)
         picked = range(min(count, len(self._asked)))
-        rows = [reading.question(self._asked[i].question, self._asked[i].answers[0], end) for i in picked]
-        order = sorted(picked, key=lambda i: (sent.count(i), len(rows[i][0])))
+        lengths = [len(self._asked[i].question) + len(self._asked[i].answers[0]) for i in picked]
+        order = sorted(picked, key=lambda i: (sent.count(i), lengths[i]))
         loss = size = 0.0
         with torch.inference_mode():
             for _, group in groupby(order, key=sent.count):  # slices of one batch have as many positions
@@ -90,8 +92,11 @@ class ExcerptProfile:
                 for start in range(0, len(alike), self._batch):
                     some = alike[start : start + self._batch]
                     taken, sizes = sent.take(some)
-                    flat = torch.cat((self._asker.prefix[None].expand(len(some), -1, -1), taken), dim=1)
-                    outcome = behind(reading, flat, [rows[i] for i in some], end)
+                    asked = [self._asked[i] for i in some]
+                    draft = self._service.begin(*(withheld(q.question) for q in asked)).prefill(self.kind)
+                    draft.put(taken)
+                    rendered, answers = [p.rendered for p in draft.prompts], [q.answers[0] for q in asked]
+                    outcome = draft.loss(replies_to(tokenizer, rendered, answers, end))
                     loss += float(outcome.loss) * len(some)
                     size += sum(sizes)
         return Screened(plan, loss / len(picked), size / len(picked), len(picked))
@@ -147,7 +152,9 @@ class ExcerptProfile:
         return Excerpts(self._bundle, self._cache, self._asked, selection)
 
     @cached_property
+    def _service(self) -> Receiver:
+        return Receiver(self._receiver.network, self._receiver.tokenizer, self._bundle)
+
+    @cached_property
     def _asker(self) -> Asker:
-        receiver, bundle = self._receiver, self._bundle
-        style, prefix = bundle.config.receiver_prompt, bundle.prefix_kv(SliceKind.EXCERPT)
-        return Asker(receiver.network, receiver.tokenizer, style, prefix, self._batch)
+        return Asker(self._service, self._batch)

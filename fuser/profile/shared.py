@@ -21,8 +21,7 @@ from fuser.evaluate.prediction import Prediction
 from fuser.evaluate.speaker import Side
 from fuser.profile.rows import Row, Screened
 from fuser.receiver import Draft, Receiver
-from fuser.train.answer import on_top, padded
-from fuser.train.reading import Reading
+from fuser.train.reading import reply_ids
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
@@ -85,12 +84,10 @@ class SharedProfile:
         for index in picked:
             item = self._items[index]
             draft, sent = self._fused(index, plan, index)
-            rendered, tokens, _ = self._reading.shared(choice_prompt(item))
-            reply = self._reading.reply(rendered, choice_answer(item), end)
-            ids, wanted = padded([(torch.cat((tokens.ids[-1:], reply)), 1)], end)
-            before = torch.tensor([draft.cache.get_seq_length()], device="cpu")
+            prompt = draft.prompts[0].rendered
+            reply = reply_ids(self._receiver.tokenizer, prompt, choice_answer(item), end)
             with torch.inference_mode():
-                loss += float(on_top(self._reading, draft.cache, before, ids, wanted).loss)
+                loss += float(draft.loss([reply]).loss)
             size += sent
         return Screened(plan, loss / len(picked), size / len(picked), len(picked))
 
@@ -103,8 +100,7 @@ class SharedProfile:
         for index in todo:
             item, size = self._items[index], 0
             if row.plan is None:
-                draft = self._receiver.begin(sections(choice_prompt(item)))
-                draft.prefill(SliceKind.SHARED)
+                draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
             else:
                 draft, size = self._fused(
                     index, row.plan, self._strangers[index] if row.mismatched else index
@@ -137,8 +133,3 @@ class SharedProfile:
     @cached_property
     def _sent(self) -> SentSlices:
         return SentSlices(self._bundle, self._receiver)
-
-    @cached_property
-    def _reading(self) -> Reading:
-        receiver = self._receiver
-        return Reading(receiver.model, receiver.tokenizer, self._bundle.config.receiver_prompt, "")

@@ -10,17 +10,18 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuser.train.answer import Row
 from fuser.train.batch import ExampleBatch
 from fuser.train.dials import drawn
 from fuser.train.excerpt import Example, Excerpts
-from fuser.train.noise import quantisation_noise, through
-from fuser.train.questions import QuestionTask
+from fuser.train.noise import quantisation_noise
+from fuser.train.questions import Posed, QuestionTask
 from fuser.train.regress import explained_variance, gather_moments, standardise_as
 from fuser.train.setting import Setting
 from fuser.train.task import Control
 from fuser.train.window import RECITE, window_of
 from fuser.translate import TranslateHead
+from kvwire.codec import roundtrip
+from kvwire.segment import SegmentKind, SegmentSpec
 
 _HELD_OUT = 48  # documents on which the regression is judged
 
@@ -49,9 +50,9 @@ class DocumentTask(QuestionTask):
         setting, head = self.setting, self._translate
         if "translate" not in setting.started:
             start_translate(head, setting, progress)
-            head.start_prefix(self.reading.prefix_kv())
+            head.start_prefix(setting.reading.prefix_kv())
         held = setting.validation.documents[:_HELD_OUT]
-        key, value = explained_variance(head, setting.cache, held, self.reading)
+        key, value = explained_variance(head, setting.cache, held, setting.reading)
         found = {"explained_key": key, "explained_value": value}
         return found | {"questions": self.questions, "questions_left_out": self.left_out}
 
@@ -63,7 +64,7 @@ class DocumentTask(QuestionTask):
         """With the share of windows."""
         return super().shares(prefixed) | {"recite": self.setting.config.answer.recite_share}
 
-    def posed(self, batch: ExampleBatch[Example], control: Control) -> tuple[Tensor | None, list[Row]]:
+    def posed(self, batch: ExampleBatch[Example], control: Control) -> tuple[Tensor | None, list[Posed]]:
         """Of windows too: where chance puts them in training, in the middle otherwise."""
         if control != "recite":
             return super().posed(batch, control)
@@ -72,8 +73,7 @@ class DocumentTask(QuestionTask):
         documents = [document for document, _ in batch.own]
         windows = [window_of(d, most, at) for d, at in zip(documents, places.tolist(), strict=True)]
         features = self._excerpts.at([(d, w.positions) for d, w in zip(documents, windows, strict=True)])
-        rows = [self.reading.question(RECITE, window.text, self.setting.end) for window in windows]
-        return self._translated(features), rows
+        return self._translated(features), [(RECITE, window.text) for window in windows]
 
     def _positions(self, examples: Sequence[Example]) -> int:
         """Positions in the slices of a batch: as a plan would have, as many as the shortest document allows."""
@@ -89,7 +89,8 @@ class DocumentTask(QuestionTask):
             kept = drawn(dials.code_dims, codes.shape[-1])
             sent = codes[..., :kept]
             if self._codecs:
-                arrived = through(drawn(self._codecs, self._codecs[0]), sent)
+                spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(sent.shape[1:]), "float32")
+                arrived, _ = roundtrip(drawn(self._codecs, self._codecs[0]), sent, spec)
             else:
                 arrived = quantisation_noise(sent, drawn(dials.bits, config.noise.bits), -1)
             codes = functional.pad(arrived, (0, codes.shape[-1] - kept))

@@ -1,12 +1,9 @@
-"""Quantisation in training: what a codec will do to a slice, as noise of the same size or by the codec itself."""
+"""Quantisation in training: what a codec will do to a slice, as noise of the same size."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from kvwire.codec import Codec
-from kvwire.segment import SegmentKind, SegmentSpec
 
 
 def quantisation_noise(tensor: Tensor, bits: int, axis: int) -> Tensor:
@@ -30,18 +27,3 @@ def quantisation_noise(tensor: Tensor, bits: int, axis: int) -> Tensor:
     steps = tensor.detach().abs().amax(axis, keepdim=True) / (2 ** (bits - 1) - 1)
     noisy: Tensor = tensor + (torch.rand_like(tensor) - 0.5) * steps
     return noisy
-
-
-def through(codec: Codec, codes: Tensor) -> Tensor:
-    """Codes as they arrive by a codec, each slice encoded for itself. The gradient is that of the codes as they left.
-
-    Args:
-        codes: (batch, positions, numbers) float32, leading numbers of codes.
-
-    Raises:
-        Unsupported: the codec has no basis for so many numbers or more.
-    """
-    spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape[1:]), "float32")
-    sent = codes.detach().contiguous()
-    arrived = torch.stack([codec.decode(codec.encode(code, spec), spec, codes.device) for code in sent])
-    return codes + (arrived - sent)

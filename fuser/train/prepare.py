@@ -21,7 +21,7 @@ from fuser.train.cache_writer import CacheSize, CacheWriter
 from fuser.train.config import TrainConfig
 from fuser.train.document import DocumentTask
 from fuser.train.initial import start_from
-from fuser.train.reading import Reading
+from fuser.train.reading import FrozenReceiver
 from fuser.train.selection import fit_scorer, load_scorer, save_scorer
 from fuser.train.setting import Setting, Split
 from fuser.train.shared import SharedTask
@@ -77,7 +77,7 @@ def prepare(config: TrainConfig) -> Setting:
     sharer, receiver = resolve(config.sharer), resolve(config.receiver)
     device = device_of(config)
     model, tokenizer = load_model(receiver, device=str(device), dtype=getattr(torch, config.dtype))
-    reading = Reading(model, tokenizer, config.receiver_prompt, config.lead)
+    reading = FrozenReceiver(model, tokenizer, config.receiver_prompt, config.lead)
     theirs = Geometry.of(load_config(sharer))
     init, settings = Bundle.load(config.init) if config.init else None, config.answer
     taught = "" if init is None else init.config.abstain

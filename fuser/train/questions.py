@@ -6,17 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from fuser.prompt import tokenise
-from fuser.train.answer import Row, behind
+from fuser.answer_loss import Outcome
+from fuser.prompt import tokenise, withheld
 from fuser.train.batch import ExampleBatch, Examples, spread
 from fuser.train.excerpt import Example, examples_of
+from fuser.train.reading import replies_to
 from fuser.train.setting import Setting
-from fuser.train.task import Control, Outcome
+from fuser.train.task import Control
 from fuser.translate import TranslateHead
+from kvwire.segment import SliceKind
+
+Posed = tuple[str, str]
+"""A question and its right reply."""
 
 
 class QuestionTask(ABC):
@@ -39,8 +43,7 @@ class QuestionTask(ABC):
         self._shares = self.shares(len(head.prefix_kv()) > 0)
         own: tuple[Control, ...] = ("true", "mismatched", "alone", "text")
         self.controls = (*own, *(name for name, share in self._shares.items() if share and name not in own))
-        self.reading = setting.reading
-        self._head = head
+        self.receiver = setting.receiver()
         held = examples_of(setting.validation.documents, shortest)
         self._train = self._together(examples_of(setting.train.documents, shortest), "training")
         self.questions = len(self._train)
@@ -76,10 +79,6 @@ class QuestionTask(ABC):
         answer = self.setting.config.answer
         return {"text": answer.text_share if prefixed else 0.0, "unanswerable": answer.unanswerable_share}
 
-    def prefix(self, batch: int) -> Tensor:
-        """The learnt prefix as Receiver KV, once per example: (batch, prefix positions, width), keys re-based."""
-        return self._head.prefix_kv()[None].expand(batch, -1, -1)
-
     def length(self, example: Example) -> int:
         """What is alike in a batch: what would be padded."""
         _, question = example
@@ -109,27 +108,24 @@ class QuestionTask(ABC):
             raise ValueError(
                 f"the {self.name} task has no control {control}; it has {', '.join(self.controls)}"
             )
-        slices, rows = self.posed(batch, control)
-        flat = self.prefix(len(batch))
+        slices, posed = self.posed(batch, control)
+        draft = self.receiver.begin(*(withheld(asked) for asked, _ in posed)).prefill(SliceKind.EXCERPT)
+        tokenizer, prompts = self.receiver.tokenizer, [prompt.rendered for prompt in draft.prompts]
         if slices is not None:
-            flat = torch.cat((flat, slices), dim=1)
-        return behind(self.reading, flat, rows, self.setting.end)
+            draft.put(slices)
+        if control == "text":
+            draft.ask_after([tokenise(tokenizer, document.text).ids for document, _ in batch.own])
+        return draft.loss(replies_to(tokenizer, prompts, [reply for _, reply in posed], self.setting.end))
 
-    def posed(self, batch: ExampleBatch[Example], control: Control) -> tuple[Tensor | None, list[Row]]:
-        """What stands behind the prefix, as `slice` gives it, or nothing; and what is then read, with its reply."""
-        slices = None
+    def posed(self, batch: ExampleBatch[Example], control: Control) -> tuple[Tensor | None, list[Posed]]:
+        """What stands behind the prefix, as `slice` gives it, or nothing; and what is then asked."""
+        slices, abstain = None, self.setting.config.answer.abstain
         if control not in ("alone", "text"):
             slices = self.slice(batch.own if control == "true" else batch.other)
-        return slices, [self._row(example, control) for example in batch.own]
-
-    def _row(self, example: Example, control: Control) -> Row:
-        document, question = example
-        reply = self.setting.config.answer.abstain if control == "unanswerable" else question.answers[0]
-        ids, first = self.reading.question(question.text, reply, self.setting.end)
-        if control != "text":
-            return ids, first
-        text = tokenise(self.reading.tokenizer, document.text).ids
-        return torch.cat((text, ids)), len(text) + first
+        return slices, [
+            (question.text, abstain if control == "unanswerable" else question.answers[0])
+            for _, question in batch.own
+        ]
 
     def _together(self, found: Sequence[Example], split: str) -> Examples[Example]:
         return Examples(found, self.length, lambda example: example[0].text, f"{self.name} task, {split}")

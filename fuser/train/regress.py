@@ -16,7 +16,7 @@ from torch import Tensor
 from fuser.ridge import Moments
 from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached
-from fuser.train.reading import Reading
+from fuser.train.reading import FrozenReceiver
 from fuser.translate import TranslateHead
 
 
@@ -40,7 +40,7 @@ def gather_moments(
     head: TranslateHead,
     cache: FeatureCache,
     documents: Sequence[Cached],
-    reading: Reading,
+    reading: FrozenReceiver,
     count: int,
     progress: Progress,
 ) -> Moments:
@@ -68,7 +68,7 @@ def gather_moments(
 
 
 def explained_variance(
-    head: TranslateHead, cache: FeatureCache, documents: Sequence[Cached], reading: Reading
+    head: TranslateHead, cache: FeatureCache, documents: Sequence[Cached], reading: FrozenReceiver
 ) -> tuple[float, float]:
     """Share of the variance of K and of V explained on documents, mean over Receiver layers.
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from fuser.bundle import BundleConfig
+from fuser.bundle import Bundle, BundleConfig
+from fuser.receiver import Receiver
 from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached, CachedPrompt
 from fuser.train.config import TrainConfig
-from fuser.train.reading import Reading
+from fuser.train.reading import FrozenReceiver
 from kvwire.codec import CodecRegistry
 
 
@@ -39,7 +40,7 @@ class Setting:
     config: TrainConfig
     bundle: BundleConfig
     heads: Mapping[str, nn.Module]
-    reading: Reading
+    reading: FrozenReceiver
     cache: FeatureCache
     train: Split
     validation: Split
@@ -47,3 +48,8 @@ class Setting:
     end: int
     started: frozenset[str] = frozenset()
     codecs: CodecRegistry = field(default_factory=CodecRegistry)
+
+    def receiver(self) -> Receiver:
+        """The Receiver of the service with the heads that are trained."""
+        bundle = Bundle(self.bundle, **self.heads)  # type: ignore[arg-type]
+        return Receiver(self.reading.model, self.reading.tokenizer, bundle)

@@ -12,20 +12,23 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
-from transformers import DynamicCache
 
+from fuser.answer_loss import Outcome
 from fuser.compact.head import CompactFuse
 from fuser.fuse import FuseHead
 from fuser.fuse_shapes import flatten_heads
 from fuser.models.load import resolve
+from fuser.receiver import Draft
 from fuser.rope import Rope
-from fuser.train.answer import Row, on_top, padded
 from fuser.train.batch import ExampleBatch, Examples, spread
 from fuser.train.cached import CachedPrompt
 from fuser.train.dials import drawn
-from fuser.train.fusing import Fusing, Side
+from fuser.train.fusing import CachedSlices, Given
+from fuser.train.reading import replies_to
 from fuser.train.setting import Setting
-from fuser.train.task import Control, Outcome
+from fuser.train.task import Control
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
 
 _STATISTICS_PROMPTS = 64  # prompts that standardise both sides
 
@@ -42,10 +45,10 @@ class SharedTask:
             raise ValueError("the shared task trains a fuse head: give [fuse]")
         self._setting = setting
         self._head = head
-        self._reading = setting.reading
+        self.receiver = setting.receiver()
         rope = Rope.of_model(resolve(setting.config.sharer)) if head.rotated_keys else None
         sharer, config = setting.bundle.sharer_geometry, setting.config
-        self.fusing = Fusing(head, setting.reading, setting.cache, sharer, rope, config.noise.bits)
+        self.slices = CachedSlices(head, setting.cache, sharer, rope, config.noise.bits)
         held = spread(setting.validation.prompts, setting.config.answer.validation)
         self._train = _examples(setting.train.prompts, "training")
         self._validation = _examples(held, "validation")
@@ -63,11 +66,10 @@ class SharedTask:
         prompts = spread(self._train.items, _STATISTICS_PROMPTS)
         task = progress.add_task("statistics of shared prompts", total=len(prompts))
         for prompt in prompts:
-            sides = [self._side(prompt, prompt)[0]]
-            pair = self.fusing.pair(sides, *self.fusing.own(sides))
-            at = pair.fused[0]
-            source = torch.stack((pair.sharer_keys, pair.sharer_values), 1)[:, :, 0, :, at].double()
-            target = torch.stack((pair.own_keys, pair.own_values), 1)[:, :, 0, :, at].double()
+            given, layers = [Given(prompt, matched=True)], range(self._head.receiver.layers)
+            fusing = self.slices.fusing(self.read([prompt]), given)
+            source = torch.stack(self.slices.feeding(fusing, given, layers), 1)[:, :, 0].double()
+            target = torch.stack(fusing.own(layers), 1)[:, :, 0].double()
             part = torch.cat(
                 [flatten_heads(half) for half in (source, target)], dim=-1
             )  # layers, 2, positions, both
@@ -100,23 +102,18 @@ class SharedTask:
         if control not in self.controls:
             raise ValueError(f"the shared task has no control {control}; it has {', '.join(self.controls)}")
         slices = batch.other if control == "mismatched" else batch.own
-        read = [self._side(prompt, given) for prompt, given in zip(batch.own, slices, strict=True)]
-        sides = [side for side, _ in read]
+        given = [Given(one, matched=one is prompt) for prompt, one in zip(batch.own, slices, strict=True)]
         last = drawn(self._setting.config.dials.last, 0) if self._head.training else 0
-        keys, values = self.fusing.own(sides) if control == "alone" else self.fusing.fused(sides, last)
-        cache = DynamicCache()
-        for layer, (k, v) in enumerate(zip(keys, values, strict=True)):
-            cache.update(k, v, layer)
-        before = torch.tensor([len(side.ids) - 1 for side in sides])
-        ids, wanted = padded([row for _, row in read], self._setting.end)
-        return on_top(self._reading, cache, before, ids, wanted)
+        draft = self.read(batch.own)
+        if control != "alone":
+            self.slices.fuse(draft, given, last)
+        rendered, responses = [p.rendered for p in draft.prompts], [p.response for p in batch.own]
+        return draft.loss(replies_to(self.receiver.tokenizer, rendered, responses, self._setting.end))
 
-    def _side(self, prompt: CachedPrompt, given: CachedPrompt) -> tuple[Side, Row]:
-        """A prompt with a slice, and what is read on top of it: its last token and the response."""
-        rendered, tokens, shared = self._reading.shared(prompt.text)
-        reply = self._reading.reply(rendered, prompt.response, self._setting.end)
-        row = torch.cat((tokens.ids[-1:], reply)), 1
-        return Side(tokens.ids, shared, given, matched=given is prompt), row
+    def read(self, prompts: Sequence[CachedPrompt]) -> Draft:
+        """What the Receiver itself reads of some prompts, all but their last tokens."""
+        sections = [(Section(Role.QUESTION, Visibility.SHARED, text=prompt.text),) for prompt in prompts]
+        return self.receiver.begin(*sections).prefill(SliceKind.SHARED)
 
 
 def _added(sums: list[Tensor], part: Tensor) -> list[Tensor]:

@@ -6,11 +6,12 @@ The run owns steps, optimiser, schedule, checkpoints, workers and logs; a task o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import nn
+
+from fuser.answer_loss import Outcome
 
 Control = Literal["true", "mismatched", "alone", "text", "unanswerable", "recite"]
 """What the Receiver has before it answers: the slice; another item's slice; none; the document as text; another item's
@@ -31,14 +32,6 @@ class Batch(Protocol):
         the batch's.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """loss: scalar, mean over examples. exact: (batch,) bool, greedy generation would give the answer and stop."""
-
-    loss: Tensor
-    exact: Tensor
 
 
 B = TypeVar("B", bound=Batch)

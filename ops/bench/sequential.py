@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_node.line import FirstLine
 from fuser.models.dtype import DeviceName, DtypeName
 from kvwire.section import Section, Visibility
-from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
+from kvwire.segment import Segment, SegmentSpec, SliceKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +85,7 @@ class Sequential:
 
     def answer(self, sections: Sequence[Section], kind: SliceKind, limit: int, max_new_tokens: int) -> Timed:
         """Answer a prompt whose documents stand in it as text; `limit`: document positions at most."""
+        from fuser.layout import SliceLayout
         from fuser.prefill import prefill_together
 
         began = time.monotonic()
@@ -100,13 +101,12 @@ class Sequential:
             prefill_together(Whole(self.sharer.model), [work])
             if work.failure is not None:
                 raise work.failure
-        draft = self.receiver.begin([_withheld(section) for section in sections])
-        draft.prefill(kind)
-        draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail))
+        begun = self.receiver.begin([_withheld(section) for section in sections])
+        intake = begun.prefill(kind).take(SliceLayout.of(cut))
         for segment in segments:
-            draft.add(segment)
+            intake.add(segment)
         line, text, first_s = FirstLine(), "", 0.0
-        for piece in draft.generate(max_new_tokens):
+        for piece in intake.done().generate(max_new_tokens):
             text += line.add(piece)
             first_s = first_s or (time.monotonic() - began if text else 0.0)
             if line.ended:

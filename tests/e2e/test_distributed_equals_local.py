@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from edge_node import Assistant, Client, EdgeConfig
-from fuser.receiver import Draft, Receiver
+from fuser.layout import SliceLayout
+from fuser.receiver import Draft, Intake, Receiver
 from fuser.sharer import Sharer
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Visibility
@@ -65,17 +66,19 @@ def taken_in(
     client: Client, receiver: Receiver, prompt: Prompt, kind: SliceKind, plan: Plan, local: LocalAnswer
 ) -> Draft:
     """A draft with the cloud's slice in it; every bit of slice and cache is that of the local answer."""
-    draft = receiver.begin(prompt.sections)
-    draft.prefill(kind)
+    draft = receiver.begin(prompt.sections).prefill(kind)
+    intake: Intake | None = None
     segments: list[Segment] = []
     for part in client.share(prompt.sections, receiver.bundle, kind=kind, plan=plan):
         if isinstance(part, SliceHeader):
-            draft.receive(part, plan)
+            intake = draft.take(SliceLayout.of(part), plan)
         elif isinstance(part, Segment):
+            assert intake is not None
             segments.append(part)
-            draft.add(part)
+            intake.add(part)
         else:
             assert isinstance(part, SliceTrailer) and part.positions == local.cut.positions
+    assert intake is not None and intake.done() is draft
     assert [s.spec for s in segments] == [s.spec for s in local.segments]
     for arrived, cut in zip(segments, local.segments, strict=True):
         assert torch.equal(arrived.tensor, cut.tensor), arrived.spec
@@ -130,8 +133,7 @@ def test_a_slice_changes_the_answer(local_sharer: Sharer, local_receiver: Receiv
             local = answer_in_one_process(
                 local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 12, TOKENS
             )
-            alone = local_receiver.begin(prompt.sections)
-            alone.prefill(None)
+            alone = local_receiver.begin(prompt.sections).prefill(None)
             "".join(alone.generate(TOKENS))
             changed += alone.tokens != local.draft.tokens
         assert changed > 0, kind

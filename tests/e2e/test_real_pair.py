@@ -19,7 +19,7 @@ from tests.in_one_process import answer_in_one_process, cache_of
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
-    from fuser.receiver import Receiver
+    from fuser.receiver import Intake, Receiver
     from fuser.sharer import Sharer
     from ops.certs import Certificates
 
@@ -94,6 +94,7 @@ def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(
     real_config: "EdgeConfig", sharer: "Sharer", receiver: "Receiver"
 ) -> None:
     from edge_node import Client
+    from fuser.layout import SliceLayout
 
     texts = DOCUMENTS | RECORDS
     with Client(real_config) as client:
@@ -101,15 +102,17 @@ def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(
             local = answer_in_one_process(
                 sharer, receiver, prompt.sections, texts, SliceKind.EXCERPT, 16, TOKENS
             )
-            draft = receiver.begin(prompt.sections)
-            draft.prefill(SliceKind.EXCERPT)
+            draft = receiver.begin(prompt.sections).prefill(SliceKind.EXCERPT)
+            intake: Intake | None = None
             arrived: list[Segment] = []
             for part in client.share(prompt.sections, receiver.bundle, kind=SliceKind.EXCERPT):
                 if isinstance(part, SliceHeader):
-                    draft.receive(part)
+                    intake = draft.take(SliceLayout.of(part))
                 elif isinstance(part, Segment):
+                    assert intake is not None
                     arrived.append(part)
-                    draft.add(part)
+                    intake.add(part)
+            assert intake is not None and intake.done() is draft
             assert arrived and len(arrived) == len(local.segments)
             assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(arrived, local.segments, strict=True))
             keys, values = cache_of(draft)
@@ -126,6 +129,5 @@ def test_the_slice_of_a_record_changes_what_the_real_receiver_answers(
         local = answer_in_one_process(
             sharer, receiver, prompt.sections, RECORDS, SliceKind.EXCERPT, 16, TOKENS
         )
-        alone = receiver.begin(prompt.sections)
-        alone.prefill(None)
+        alone = receiver.begin(prompt.sections).prefill(None)
         assert "".join(alone.generate(TOKENS)) != local.text

@@ -17,7 +17,7 @@ from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.generate import greedy
 from fuser.models.errors import NoSuchDevice
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
-from fuser.receiver import Draft, Receiver
+from fuser.receiver import Begun, Draft, Receiver
 from kvwire.errors import (
     AccessDenied,
     BadHeader,
@@ -58,9 +58,7 @@ def sections_of(question: str, document: str | None = None, notes: str | None = 
 
 
 def receiver_alone(receiver: Receiver, question: str, tokens: int) -> str:
-    draft = receiver.begin(sections_of(question))
-    draft.prefill(None)
-    return "".join(draft.generate(tokens))
+    return "".join(receiver.begin(sections_of(question)).prefill(None).generate(tokens))
 
 
 @pytest.mark.parametrize("document", ["note-1", "note-2", "empty"])
@@ -201,21 +199,22 @@ def test_threads_may_ask_at_once(assistant: Assistant) -> None:
 def test_the_receiver_prefills_while_the_slice_is_on_its_way(
     assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fuser.receiver import Draft
+    from fuser.receiver import Begun, Draft
 
     arrived, prefilled = threading.Event(), threading.Event()
-    prefill = Draft.prefill
+    prefill = Begun.prefill
 
-    def waits_for_the_request(draft: Draft, kind: SliceKind | None) -> None:
+    def waits_for_the_request(begun: Begun, kind: SliceKind | None) -> Draft:
         assert arrived.wait(10), "the request left only after the prefill"
-        prefill(draft, kind)
+        draft = prefill(begun, kind)
         prefilled.set()
+        return draft
 
     def waits_for_the_prefill(parts: Iterable[Part]) -> Iterable[Part]:
         arrived.set()
         return parts
 
-    monkeypatch.setattr(Draft, "prefill", waits_for_the_request)
+    monkeypatch.setattr(Begun, "prefill", waits_for_the_request)
     server.service.tamper = waits_for_the_prefill
     assert assistant.ask(QUESTION, document="note-1").source == "fused"
     assert prefilled.is_set()
@@ -431,15 +430,15 @@ def test_a_stream_may_be_closed_from_another_thread_whatever_it_does(
     assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     prefilling, go_on = threading.Event(), threading.Event()
-    prefill = Draft.prefill
+    prefill = Begun.prefill
 
-    def slow(draft: Draft, kind: SliceKind | None) -> None:
+    def slow(begun: Begun, kind: SliceKind | None) -> Draft:
         prefilling.set()
         assert go_on.wait(20)
-        prefill(draft, kind)
+        return prefill(begun, kind)
 
     if where == "the Receiver prefills":
-        monkeypatch.setattr(Draft, "prefill", slow)
+        monkeypatch.setattr(Begun, "prefill", slow)
     monkeypatch.setattr(Draft, "generate", lambda *_: pytest.fail("it goes on"))
     server.service.tamper = lambda parts: [*list(parts)[:2], 30.0]
     stream = assistant.stream(QUESTION, document="note-1", guess=True)

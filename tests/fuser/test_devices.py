@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fuser import Bundle, Receiver, Sharer, load_pair
+from fuser.layout import SliceLayout
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
+from kvwire.segment import Segment, SegmentSpec, SliceKind
 
 DOCUMENT = Section(Role.DOCUMENT, Visibility.CLOUD, text="The spare key lies under the third stone. " * 2)
 WITHHELD = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note-1")
@@ -32,17 +33,16 @@ def answered(
     coder = CodecRegistry(sharer.bundle.codecs()).get(codec)
     excerpt = kind is SliceKind.EXCERPT
     cut = sharer.layout([DOCUMENT, QUESTION] if excerpt else [QUESTION], kind, 8, plan)
-    draft = receiver.begin([WITHHELD, QUESTION] if excerpt else [QUESTION])
-    draft.prefill(kind)
-    draft.receive(SliceHeader(bytes(16), kind, cut.specs, cut.spans, cut.tail), plan)
+    draft = receiver.begin([WITHHELD, QUESTION] if excerpt else [QUESTION]).prefill(kind)
+    intake = draft.take(SliceLayout.of(cut), plan)
     payloads: list[bytes] = []
 
     def emit(spec: SegmentSpec, tensor: Tensor) -> None:
         payloads.append(coder.encode(tensor, spec))
-        draft.add(Segment(spec, coder.decode(payloads[-1], spec)))
+        intake.add(Segment(spec, coder.decode(payloads[-1], spec)))
 
     sharer.run(cut, emit)
-    halves = [half.clone() for layer in draft.cache.layers for half in (layer.keys, layer.values)]
+    halves = [half.clone() for layer in intake.done().past.layers for half in layer]
     return halves, payloads, "".join(draft.generate(6))
 
 

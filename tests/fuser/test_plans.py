@@ -11,13 +11,14 @@ from torch import Tensor
 
 from fuser.bundle import Bundle
 from fuser.compact.head import CompactConfig
+from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from fuser.slice_specs import slice_specs
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import Segment, SliceHeader, SliceKind
+from kvwire.segment import Segment, SliceKind
 from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of
 
 DOCUMENTS = {"note": "Ilse Brandvik keeps the spare key under the third stone from the boat house door."}
@@ -70,9 +71,7 @@ def answered(pair: Pair, kind: SliceKind = SliceKind.SHARED, plan: Plan = WHOLE)
 
 def own(pair: Pair) -> tuple[list[Tensor], list[Tensor]]:
     """The Receiver's cache before a shared slice."""
-    draft = pair[1].begin(SECTIONS)
-    draft.prefill(SliceKind.SHARED)
-    return cache_of(draft)
+    return cache_of(pair[1].begin(SECTIONS).prefill(SliceKind.SHARED))
 
 
 def changed(ours: list[Tensor], other: list[Tensor]) -> list[list[int]]:
@@ -159,14 +158,13 @@ def test_numbers_of_a_code_that_are_not_sent_count_as_zero(pair: Pair, numbers: 
     assert torch.equal(segment.tensor, all_numbers.tensor[:, :numbers])
     filled = all_numbers.tensor.clone()
     filled[:, numbers:] = 0
-    draft = pair[1].begin(SECTIONS)
-    draft.prefill(SliceKind.EXCERPT)
+    draft = pair[1].begin(SECTIONS).prefill(SliceKind.EXCERPT)
 
     (spec,) = slice_specs(pair[1].bundle, SliceKind.EXCERPT, WHOLE, 5, "float32")
 
-    draft.receive(SliceHeader(bytes(16), SliceKind.EXCERPT, (spec,)))
-    draft.add(Segment(spec, filled))
-    keys, values = cache_of(draft)
+    intake = draft.take(SliceLayout(SliceKind.EXCERPT, (spec,)))
+    intake.add(Segment(spec, filled))
+    keys, values = cache_of(intake.done())
     assert all(torch.equal(a, b) for a, b in zip(keys + values, local.keys + local.values, strict=True))
 
 

@@ -35,7 +35,7 @@ def plain(tiny_bundle: Path, tiny_receiver: Path) -> Receiver:
 
 def own_tokens(receiver: Receiver, text: str, count: int) -> list[int]:
     """Greedy tokens of transformers' own `generate` on the prompt that the Receiver renders."""
-    ids = receiver.begin(asked(text))._prompt.ids
+    ids = receiver.begin(asked(text)).prompts[0].tokens.ids
     out = receiver.model.generate(ids[None], max_new_tokens=count, do_sample=False, pad_token_id=0)
     return [token for token in out[0, len(ids) :].tolist() if token not in receiver.stops]
 
@@ -44,8 +44,7 @@ def own_tokens(receiver: Receiver, text: str, count: int) -> list[int]:
 def test_the_receiver_alone_gives_the_tokens_of_transformers_greedy_generate(
     plain: Receiver, text: str
 ) -> None:
-    draft = plain.begin(asked(text))
-    draft.prefill(None)
+    draft = plain.begin(asked(text)).prefill(None)
     list(draft.generate(24))
     assert draft.tokens == own_tokens(plain, text, 24)
 
@@ -66,8 +65,7 @@ def test_closed_gates_send_nothing_and_leave_the_receivers_own_tokens(
 
 
 def test_pieces_join_to_the_decoded_tokens(plain: Receiver) -> None:
-    draft = plain.begin(asked("图书馆 🌧️"))
-    draft.prefill(None)
+    draft = plain.begin(asked("图书馆 🌧️")).prefill(None)
     text = "".join(draft.generate(40))
     assert text == plain.tokenizer.decode(draft.tokens, skip_special_tokens=True)
 
@@ -83,8 +81,7 @@ def test_what_stands_before_a_slice_is_run_once_and_changes_no_bit(
     )
     drafts = []
     for text in QUESTIONS:
-        draft = receiver.begin(asked(text))
-        draft.prefill(kind)
+        draft = receiver.begin(asked(text)).prefill(kind)
         drafts.append(cache_of(draft))
         assert list(draft.generate(5))  # what is written behind it is nobody else's
     assert len(ran) == 1 + 5 * len(QUESTIONS)
@@ -95,7 +92,6 @@ def test_what_stands_before_a_slice_is_run_once_and_changes_no_bit(
 def test_notes_of_the_edge_are_not_kept(plain: Receiver) -> None:
     notes = Section(Role.DOCUMENT, Visibility.EDGE, text="The key hangs behind the clock.")
     before = plain.heads.bytes
-    draft = plain.begin((notes, *asked("Who keeps the key?")))
-    draft.prefill(None)
-    assert draft.cache.get_seq_length() > 0
+    draft = plain.begin((notes, *asked("Who keeps the key?"))).prefill(None)
+    assert draft.past.slots > 0
     assert plain.heads.bytes == before

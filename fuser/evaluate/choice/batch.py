@@ -4,64 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice.prompts import sections
-from fuser.evaluate.choice.slices import Heard, SharerSlices, fuse_batch
-from fuser.evaluate.prefilled import Prefilled, prefill_batch
-from fuser.evaluate.speaker import Said, Speaker
-from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Tokens, render, tokenise
-from fuser.rope import Rope
-from fuser.shared import SharedPositions, shared_positions
+from fuser.evaluate.choice.slices import Heard, SharerSlices
+from fuser.evaluate.speaker import Said
+from fuser.receiver import Draft, Receiver
+from kvwire.segment import SliceKind
 
 
 class Transfer:
-    """One way for a slice to reach the Receiver: a bundle, and the slices of its Sharer."""
+    """A Sharer's slices, and the Receiver that takes them in."""
 
-    def __init__(self, bundle: Bundle, slices: SharerSlices, receiver: Speaker) -> None:
-        self.style = bundle.config.receiver_prompt
-        self._head = bundle.require_fuse().to(receiver.side.model.device)
-        self._rope = Rope(receiver.side.model)
-        self._slices = slices
+    def __init__(self, slices: SharerSlices, receiver: Receiver) -> None:
+        self._slices, self.receiver = slices, receiver
 
     def hear(self, items: Sequence[ChoiceItem]) -> list[Heard]:
         """What the Sharer makes of each question."""
         return self._slices.hear([sections(choice_prompt(item)) for item in items])
 
-    @torch.inference_mode()
-    def fuse(self, reading: Reading, heard: Sequence[Heard]) -> Prefilled:
-        """The Receiver's reading with a slice a question fused in."""
-        return fuse_batch(self._head, self._rope, reading.prefilled, reading.shared, heard)
-
 
 class Reading:
-    """The Receiver's own reading of some questions, in one prompt style."""
+    """The Receiver's own reading of some questions, all but their prompts' last tokens."""
 
-    def __init__(self, speaker: Speaker, style: PromptStyle, items: Sequence[ChoiceItem]) -> None:
-        self._speaker = speaker
-        prompts = [tokens_of(speaker, style, item) for item in items]
+    def __init__(self, receiver: Receiver, items: Sequence[ChoiceItem]) -> None:
+        begun = receiver.begin(*(sections(choice_prompt(item)) for item in items))
         started = time.perf_counter()
-        self.prefilled = prefill_batch(speaker.side.model, [tokens.ids for tokens, _ in prompts])
+        with torch.inference_mode():
+            self._draft = begun.prefill(SliceKind.SHARED)
         self.seconds = (time.perf_counter() - started) / len(items)
-        self.shared = [shared for _, shared in prompts]
 
-    @cached_property
-    def said(self) -> list[Said]:
-        """The Receiver's own answers."""
-        return self._speaker.say(self.prefilled)
-
-
-def tokens_of(speaker: Speaker, style: PromptStyle, item: ChoiceItem) -> tuple[Tokens, SharedPositions]:
-    """A question's prompt as the Receiver tokenises it, and the positions of its shared section that are fused."""
-    asked = sections(choice_prompt(item))
-    rendered = render(asked, style, RECEIVER_HOLDS)
-    tokens = tokenise(speaker.side.tokenizer, rendered)
-    return tokens, shared_positions(tokens.offsets, asked, rendered.spans).fused(len(tokens.ids))
+    def draft(self) -> Draft:
+        """What was read, to fuse slices into or to answer from."""
+        return self._draft.copy()
 
 
 def bucketed(lengths: Sequence[int], batch: int, max_tokens: int = 16_384) -> list[list[int]]:

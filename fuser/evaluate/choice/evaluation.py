@@ -11,9 +11,9 @@ from typing import Any
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
-from fuser.data.choice import ChoiceItem
+from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.data.overlap import normalise
-from fuser.evaluate.choice.batch import Transfer, bucketed, strangers, tokens_of
+from fuser.evaluate.choice.batch import Transfer, bucketed, strangers
 from fuser.evaluate.choice.fitted import Fitted
 from fuser.evaluate.choice.mark import mark
 from fuser.evaluate.choice.needs import Given, missing
@@ -83,12 +83,12 @@ class ChoiceEvaluation:
         self._items, self._budget, self._work = items, budget or Budget(), work_dir
         work_dir.mkdir(parents=True, exist_ok=True)
         self._bundle, self._identical = bundle, identical
-        style = bundle.config.receiver_prompt
-        self._pair = Pair(Asker(self._speaker(receiver), style))
+        asker = Asker(self._speaker(receiver), bundle.config.receiver_prompt)
+        self._pair = Pair(asker, Receiver(*receiver, bundle))
         if sharer is not None:
             self._pair.sharer = Asker(self._speaker(sharer), bundle.config.sharer_prompt)
             self._pair.background = Speaker(Side(*sharer), self._budget.relay_tokens)
-        self._lengths = [len(tokens_of(self._pair.receiver.speaker, style, item)[0].ids) for item in items]
+        self._lengths = [len(asker.speaker.tokens(asker.prompt(choice_prompt(item)))) for item in items]
         self._batches = bucketed(self._lengths, self._budget.batch)
 
     def run(
@@ -164,12 +164,12 @@ class ChoiceEvaluation:
         receiver = pair.receiver.speaker
         if self._bundle.fuse is not None and pair.sharer is not None:
             slices = SharerSlices(self._bundle, pair.sharer.speaker.side, tokens, self._work / "slices")
-            pair.transfer = Transfer(self._bundle, slices, receiver)
+            pair.transfer = Transfer(slices, pair.service)
             if any(row.plan != WHOLE for row in rows):
-                pair.sent = SentSlices(self._bundle, Receiver(*receiver.side, self._bundle))
+                pair.sent = SentSlices(self._bundle, pair.service)
         if self._identical is not None and "identical" in kinds:
             slices = SharerSlices(self._identical, receiver.side, tokens, self._work / "slices")
-            pair.own = Transfer(self._identical, slices, receiver)
+            pair.own = Transfer(slices, Receiver(*receiver.side, self._identical))
         models = f"{self._bundle.config.sharer} {self._bundle.config.receiver}"
         training = self._training[: self._budget.fit_items]
         fitted = Fitted(training, self._work, models, self._budget.batch, progress, check)

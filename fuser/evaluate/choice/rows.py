@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from fuser.data.choice import ChoiceItem, choice_prompt
@@ -22,11 +21,11 @@ from fuser.evaluate.choice.fit import confidence, masked
 from fuser.evaluate.choice.mark import letter_said
 from fuser.evaluate.choice.prompts import Asker, background, with_answer, with_background, with_examples
 from fuser.evaluate.choice.sent import SentSlices
-from fuser.evaluate.choice.slices import Heard
-from fuser.evaluate.prefilled import Prefilled
+from fuser.evaluate.choice.slices import Heard, fuse_heard
 from fuser.evaluate.rows import Row
 from fuser.evaluate.speaker import Said, Speaker
 from fuser.prompt import Rendered
+from fuser.receiver import Receiver
 from kvwire.plan import WHOLE, Plan
 
 T = TypeVar("T")
@@ -48,10 +47,12 @@ class Pair:
 
     background: the Sharer with the budget of the paper's relay. transfer: slices of the Sharer; own: slices of the
     Receiver itself. examples: training questions for the few-shot prompt. bias and threshold: what was fitted. counts:
-    questions by "asked" and "routed", and by "shots N", for the table's notes. sent: slices by a plan.
+    questions by "asked" and "routed", and by "shots N", for the table's notes. sent: slices by a plan. service: the
+    Receiver as it takes slices in.
     """
 
     receiver: Asker
+    service: Receiver
     sharer: Asker | None = None
     background: Speaker | None = None
     transfer: Transfer | None = None
@@ -85,7 +86,7 @@ class BatchRows:
             "relay-fair": self._relay_fair,
             "routing": self._routing,
             "few-shot": self._few_shot,
-            "fused": lambda: self._fused(_there(self._pair.transfer), self._reading, self._heard),
+            "fused": lambda: self._fused(self._reading, self._heard),
             "mismatched": self._mismatched,
             "identical": self._identical,
         }
@@ -93,7 +94,7 @@ class BatchRows:
 
     @cached_property
     def _reading(self) -> Reading:
-        return Reading(self._pair.receiver.speaker, self._pair.receiver.style, self._items)
+        return Reading(self._pair.service, self._items)
 
     @cached_property
     def _heard(self) -> list[Heard]:
@@ -101,7 +102,9 @@ class BatchRows:
 
     @cached_property
     def _receiver(self) -> list[Answer]:
-        return [Answer(said, self._reading.seconds + said.seconds) for said in self._reading.said]
+        draft = self._reading.draft()
+        answers = self._pair.receiver.speaker.say(draft.past, draft.rest)
+        return [Answer(said, self._reading.seconds + said.seconds) for said in answers]
 
     @cached_property
     def _sharer(self) -> list[Answer]:
@@ -172,34 +175,31 @@ class BatchRows:
         return receiver.prompt(with_examples(item, shown))
 
     def _mismatched(self) -> list[Answer]:
-        transfer = _there(self._pair.transfer)
-        return self._fused(transfer, self._reading, transfer.hear(self._others))
+        return self._fused(self._reading, _there(self._pair.transfer).hear(self._others))
 
     def _sent(self, plan: Plan, mismatched: bool) -> list[Answer]:
         """Answers behind slices by a plan; seconds of encoding and decoding included."""
         slices, speaker = _there(self._pair.sent), self._pair.receiver.speaker
         heard = _there(self._pair.transfer).hear(self._others) if mismatched else self._heard
         answers = []
-        for item, last, one in zip(self._items, self._reading.prefilled.last.split(1), heard, strict=True):
+        for item, one in zip(self._items, heard, strict=True):
             started = time.perf_counter()
             draft, size = slices.draft(item, one, plan)
-            kv = tuple((layer.keys, layer.values) for layer in draft.cache.layers)
             seconds = time.perf_counter() - started + one.seconds
-            (said,) = speaker.say(Prefilled(kv, torch.zeros(1, dtype=torch.int64), last))
+            (said,) = speaker.say(draft.past, draft.rest)
             answers.append(Answer(said, seconds + said.seconds, size))
         return answers
 
     def _identical(self) -> list[Answer]:
         own = _there(self._pair.own)
-        same = own.style == self._pair.receiver.style
-        reading = self._reading if same else Reading(self._pair.receiver.speaker, own.style, self._items)
-        return self._fused(own, reading, own.hear(self._items))
+        return self._fused(Reading(own.receiver, self._items), own.hear(self._items))
 
-    def _fused(self, transfer: Transfer, reading: Reading, heard: Sequence[Heard]) -> list[Answer]:
+    def _fused(self, reading: Reading, heard: Sequence[Heard]) -> list[Answer]:
         started = time.perf_counter()
-        prefilled = transfer.fuse(reading, heard)
+        draft = reading.draft()
+        fuse_heard(draft, heard)
         fusing = (time.perf_counter() - started) / len(heard)
-        answers = self._pair.receiver.speaker.say(prefilled)
+        answers = self._pair.receiver.speaker.say(draft.past, draft.rest)
         return [
             Answer(said, one.seconds + reading.seconds + fusing + said.seconds, one.bytes)
             for said, one in zip(answers, heard, strict=True)

@@ -16,9 +16,10 @@ from fuser.layout import SliceLayout
 from fuser.receiver import Draft, Receiver
 from fuser.shared import SharedPositions
 from fuser.slice_specs import made_from, shared_segment
+from kvwire.codec import roundtrip
 from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
-from kvwire.segment import Segment, SliceHeader, SliceKind
+from kvwire.segment import Segment, SliceKind
 
 _DTYPE = str(TRAVELS_AS).removeprefix("torch.")
 
@@ -37,16 +38,16 @@ class SentSlices:
         """A question's draft, prefilled and fused with a slice by a plan; and the slice's payload bytes."""
         shared, layout = self._layout(heard, plan)
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        draft = self._receiver.begin(sections(choice_prompt(item)))
-        draft.prefill(SliceKind.SHARED)
-        draft.receive(SliceHeader(bytes(16), layout.kind, layout.specs, layout.spans, layout.tail), plan)
+        draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        intake = draft.take(layout, plan)
         size = 0
         for spec in layout.specs:
             half = heard.segments[made_from(self._head, spec.kind, spec.layer)][:, shared.at]
-            payload = codec.encode(shared_segment(self._bundle, spec.kind, spec.layer, half), spec)
-            draft.add(Segment(spec, codec.decode(payload, spec)))
-            size += len(payload)
-        return draft, size
+            part = shared_segment(self._bundle, spec.kind, spec.layer, half)
+            (arrived,), (sent,) = roundtrip(codec, part[None], spec)
+            intake.add(Segment(spec, arrived))
+            size += sent
+        return intake.done(), size
 
     def most_bytes(self, heard: Iterable[Heard], plan: Plan) -> int:
         """The most that the payload of any of these may come to by a plan."""

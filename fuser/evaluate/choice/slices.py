@@ -14,14 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
+from transformers import DynamicCache
 
 from fuser.bundle import Bundle
-from fuser.evaluate.prefilled import Prefilled
 from fuser.evaluate.speaker import Said, Side, Speaker
-from fuser.fuse import FuseHead
-from fuser.rope import Rope
-from fuser.shared import SharedPositions
+from fuser.past import Past
+from fuser.receiver import Draft
 from fuser.sharer import Cut, Reading, Sharer
+from fuser.slice_specs import source_of
 from fuser.whole_file import whole_file
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SliceKind
@@ -97,7 +97,7 @@ class SharerSlices:
         started = time.perf_counter()
         readings = self._sharer.read([cut.prompt for cut in cuts])
         seconds = (time.perf_counter() - started) / len(prompts)
-        said = self._speaker.say(_behind(readings))
+        said = self._speaker.say(_behind(readings), [cut.prompt.tokens.ids[-1:] for cut in cuts])
         return [self._heard(*each, seconds) for each in zip(readings, cuts, said, strict=True)]
 
     def _heard(self, reading: Reading, cut: Cut, said: Said, seconds: float) -> Heard:
@@ -109,9 +109,10 @@ class SharerSlices:
         return Heard(segments, spans, cut.tail, seconds, said)
 
 
-def _behind(readings: Sequence[Reading]) -> Prefilled:
+def _behind(readings: Sequence[Reading]) -> Past:
     """What was read, up to each prompt's last token, for the Sharer to answer on top of."""
-    lengths = torch.tensor([len(reading.prompt) for reading in readings], device="cpu")
+    device = readings[0].kv[0][0].device
+    lengths = torch.tensor([len(reading.prompt) for reading in readings], device=device)
     pads = lengths.max() - lengths
 
     def padded(layer: int, half: int) -> Tensor:
@@ -122,58 +123,23 @@ def _behind(readings: Sequence[Reading]) -> Prefilled:
             ]
         )
 
-    kv = tuple((padded(layer, 0), padded(layer, 1)) for layer in readings[0].kv)
-    return Prefilled(kv, pads, torch.stack([reading.prompt.tokens.ids[-1] for reading in readings]))
+    past = Past(DynamicCache(), pads, padded=bool(pads.any()))
+    past.append([(padded(layer, 0), padded(layer, 1)) for layer in readings[0].kv])
+    return past
 
 
-def fuse_batch(
-    head: FuseHead, rope: Rope, prefilled: Prefilled, mine: Sequence[SharedPositions], heard: Sequence[Heard]
-) -> Prefilled:
-    """The Receiver's KV fused with a slice a row, every layer with an open gate.
-
-    A fuse head works position by position, so the rows' positions are laid end to end: no padding is fused.
-
-    Args:
-        rope: of the Receiver.
-        mine: each row's positions in the Receiver's prompt that are fused.
-    """
-    device = prefilled.kv[0][0].device
-    feeds = [positions.sources(one.spans, one.tail) for positions, one in zip(mine, heard, strict=True)]
-    at = torch.cat([positions.at for positions in mine]).to(device)
-    rows = torch.repeat_interleave(torch.tensor([len(feed) for feed in feeds])).to(device)
-    slots = prefilled.pads.to(device)[rows] + at
-
-    def theirs(kind: SegmentKind, layer: int) -> Tensor:
-        parts = [one.segments[kind, layer][:, feed] for one, feed in zip(heard, feeds, strict=True)]
-        return torch.cat(parts, dim=1)[None].to(device=device, dtype=torch.float32)
-
-    fused = []
-    for layer, (keys, values) in enumerate(prefilled.kv):
-        source = head.layer_map.sources[layer]
-        reads_keys, reads_values = head.open_layers()[layer]
-        if source is not None and (reads_keys or reads_values):
-            own_keys, own_values = (half[rows, :, slots].transpose(0, 1)[None] for half in (keys, values))
-            bare = own_keys if head.rotated_keys else rope.unrotate(own_keys, at, layer)
-            new_keys, new_values = head.fuse_layer(
-                layer,
-                theirs(SegmentKind.KEY, source) if reads_keys else None,
-                theirs(SegmentKind.VALUE, source) if reads_values else None,
-                bare,
-                own_values,
-            )
-            if new_keys is not bare:
-                turned = new_keys if head.rotated_keys else rope.rotate(new_keys, at, layer)
-                keys = _put(keys, rows, slots, turned)
-            if new_values is not own_values:
-                values = _put(values, rows, slots, new_values)
-        fused.append((keys, values))
-    return prefilled.with_kv(tuple(fused))
-
-
-def _put(half: Tensor, rows: Tensor, slots: Tensor, new: Tensor) -> Tensor:
-    changed = half.clone()
-    changed[rows, :, slots] = new[0].transpose(0, 1).to(half.dtype)
-    return changed
+@torch.inference_mode()
+def fuse_heard(draft: Draft, heard: Sequence[Heard]) -> None:
+    """Fuse a slice into each row of a prefilled draft."""
+    head = draft.receiver.bundle.require_fuse()
+    prompts = zip(draft.prompts, heard, strict=True)
+    fusing = draft.fusing([prompt.shared.fed(one.spans, one.tail, partial=False) for prompt, one in prompts])
+    for layer in head.fed:
+        source, reads = source_of(head, layer), head.live(layer)
+        kinds = [k for k, read in zip((SegmentKind.KEY, SegmentKind.VALUE), reads, strict=True) if read]
+        if kinds:
+            theirs = {kind: fusing.fed([one.segments[kind, source] for one in heard])[None] for kind in kinds}
+            fusing.merge([layer], theirs)
 
 
 def _save(path: Path, heard: Heard) -> None:

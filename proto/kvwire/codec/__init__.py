@@ -8,6 +8,7 @@ from kvwire.codec.int4 import Int4
 from kvwire.codec.int8 import Int8
 from kvwire.codec.lossless import Lossless
 from kvwire.codec.raw import Raw
+from kvwire.codec.roundtrip import roundtrip
 from kvwire.codec.transform import Basis, Transform
 from kvwire.description import CodecRef
 from kvwire.errors import Unsupported
@@ -22,6 +23,7 @@ __all__ = [
     "Lossless",
     "Raw",
     "Transform",
+    "roundtrip",
 ]
 
 _HADAMARD_RATES = (4, 3, 2)

@@ -15,6 +15,7 @@ from fuser.compact.head import CompactConfig, CompactFuse
 from fuser.generate import greedy_ids
 from fuser.geometry import Geometry
 from fuser.models.load import load_weights
+from fuser.past import Past
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -64,7 +65,7 @@ def test_the_library_that_is_pinned_lets_new_tokens_see_the_whole_cache(
     ids = golden["input_ids"]
     with torch.inference_mode():
         cache = fused_cache(*models, head, ids[:, :-1], ids[:, :-1])
-    expected = list(greedy_ids(models[0], ids[0, -1:], cache, frozenset(), 16))
+    expected = list(greedy_ids(models[0], ids[0, -1:], Past.of(cache, ids.device), frozenset(), 16))
     found = generate_public(*models, head, ids, ids, 16, PINNED)[0, ids.shape[1] :].tolist()
     assert found == expected
     later = golden["generated_fused"][0, ids.shape[1] :].tolist()

@@ -171,7 +171,7 @@ def gapped_head() -> C2CFuse:
 
 def test_all_layers_at_once_equal_one_layer_at_a_time() -> None:
     head, whole = gapped_head(), caches()
-    keys, values = head.fuse_layers(*whole)
+    keys, values = head.fuse(range(5), *whole)
     for layer in range(5):
         one_keys, one_values = head.fuse_layer(layer, *(half[layer] for half in whole))
         torch.testing.assert_close(keys[layer], one_keys, rtol=0, atol=1e-5)
@@ -184,7 +184,7 @@ def test_all_layers_at_once_equal_one_layer_at_a_time() -> None:
 def test_training_all_layers_at_once_reaches_every_number_of_every_parameter() -> None:
     head = gapped_head().train()
     head.anneal(0)
-    keys, values = head.fuse_layers(*caches())
+    keys, values = head.fuse(range(5), *caches())
     (keys.square().sum() + values.square().sum()).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name

@@ -52,7 +52,7 @@ def test_an_untrained_head_is_the_exact_identity_and_needs_nothing() -> None:
     keys, values = untrained.fuse_layer(1, *layer)
     assert keys is layer[2]
     assert values is layer[3]
-    assert untrained.fuse_layers(*whole)[0] is whole[2]
+    assert untrained.fuse(range(4), *whole)[0] is whole[2]
     assert untrained.needed() == []
     assert untrained.open_layers() == [(False, False)] * 4
 
@@ -93,7 +93,7 @@ def test_all_layers_at_once_equal_one_layer_at_a_time() -> None:
     fuse = head()
     gate(fuse, 2, KEYS, -1.0)
     whole = caches()
-    keys, values = fuse.fuse_layers(*whole)
+    keys, values = fuse.fuse(range(4), *whole)
     for layer in range(4):
         one_keys, one_values = fuse.fuse_layer(layer, *(half[layer] for half in whole))
         torch.testing.assert_close(keys[layer], one_keys, rtol=0, atol=1e-5)
@@ -105,10 +105,10 @@ def test_all_layers_at_once_equal_one_layer_at_a_time() -> None:
 
 def test_closing_a_layer_leaves_the_others_as_they_were() -> None:
     fuse, whole = head(), caches()
-    every, _ = fuse.fuse_layers(*whole)
+    every, _ = fuse.fuse(range(4), *whole)
     gate(fuse, 2, KEYS, -1.0)
     gate(fuse, 2, VALUES, -1.0)
-    without, _ = fuse.fuse_layers(*whole)
+    without, _ = fuse.fuse(range(4), *whole)
     torch.testing.assert_close(without[[1, 3]], every[[1, 3]], rtol=0, atol=1e-5)
     assert torch.equal(without[2], whole[2][2])
 
@@ -159,12 +159,12 @@ def test_a_half_precision_cache_comes_back_in_its_own_dtype() -> None:
     whole = [half.bfloat16() for half in caches()]
     keys, values = head().fuse_layer(1, *(half[1] for half in whole))
     assert keys.dtype == values.dtype == torch.bfloat16
-    assert {half.dtype for half in head().fuse_layers(*whole)} == {torch.bfloat16}
+    assert {half.dtype for half in head().fuse(range(4), *whole)} == {torch.bfloat16}
 
 
 def test_training_reaches_every_number_of_every_parameter() -> None:
     fuse = head().train()
-    keys, values = fuse.fuse_layers(*caches())
+    keys, values = fuse.fuse(range(4), *caches())
     (keys.square().sum() + values.square().sum()).backward()
     for name, parameter in fuse.named_parameters():
         assert parameter.grad is not None, name
@@ -210,10 +210,10 @@ def test_a_training_gate_is_drawn_once_per_prompt() -> None:
 
 def test_cold_training_gates_that_are_sure_equal_evaluation() -> None:
     fuse = head(logit=40.0)
-    expected = fuse.fuse_layers(*caches())
+    expected = fuse.fuse(range(4), *caches())
     fuse.train().anneal(10**6)
     assert fuse.temperature == pytest.approx(PLAIN.final_temperature)
-    torch.testing.assert_close(fuse.fuse_layers(*caches()), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(fuse.fuse(range(4), *caches()), expected, rtol=0, atol=1e-5)
 
 
 def test_it_is_at_most_a_tenth_of_the_demo_receiver() -> None:
@@ -229,9 +229,9 @@ def test_sharer_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> No
         head().fuse_layer(1, torch.zeros(shape), None, layer[2], layer[3])
     keys, values, mine, my_values = caches()
     with pytest.raises(ValueError, match="sharer is"):
-        head().fuse_layers(torch.zeros(4, *shape), values, mine, my_values)
+        head().fuse(range(4), torch.zeros(4, *shape), values, mine, my_values)
     with pytest.raises(ValueError, match="expected 4 layers"):
-        head().fuse_layers(keys[:3], values, mine, my_values)
+        head().fuse(range(4), keys[:3], values, mine, my_values)
 
 
 def test_a_map_for_other_models_is_refused() -> None:

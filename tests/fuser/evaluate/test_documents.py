@@ -8,19 +8,20 @@ import pytest
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
-from fuser.evaluate.batch import first_line
 from fuser.evaluate.deadline import Deadline, OutOfTime
 from fuser.evaluate.documents import DocumentEvaluation
+from fuser.evaluate.line import first_line
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS
 from fuser.evaluate.rows import Row
 from fuser.evaluate.stranger import strangers
+from fuser.layout import SliceLayout
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceHeader, SliceKind
+from kvwire.segment import SliceKind
 from tests.identity import save_identity_bundle
 from tests.in_one_process import answer_in_one_process
 
@@ -80,12 +81,11 @@ def served(
         return first_line(local.text)
     local = answer_in_one_process(sharer, receiver, sections, {"note": document}, kind, 12, 1)
     cut = local.cut
-    draft = receiver.begin((place, Section(Role.QUESTION, Visibility.SHARED, text=question.question)))
-    draft.prefill(kind)
-    draft.receive(SliceHeader(bytes(16), kind, cut.specs, cut.spans, cut.tail))
+    begun = receiver.begin((place, Section(Role.QUESTION, Visibility.SHARED, text=question.question)))
+    intake = begun.prefill(kind).take(SliceLayout.of(cut))
     for segment in local.segments:
-        draft.add(segment)
-    return first_line("".join(draft.generate(ANSWER_TOKENS)))
+        intake.add(segment)
+    return first_line("".join(intake.done().generate(ANSWER_TOKENS)))
 
 
 def test_one_question_at_a_time_gives_what_sixteen_together_give(

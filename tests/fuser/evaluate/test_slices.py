@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fuser.alignment import read_as
 from fuser.bundle import Bundle
-from fuser.evaluate.batch import first_line
 from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.documents import DocumentEvaluation
 from fuser.evaluate.excerpt import Excerpts
+from fuser.evaluate.line import first_line
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.questions import DocumentQuestion
@@ -25,7 +25,7 @@ from fuser.prompt import Rendered, tokenise
 from fuser.receiver import Receiver
 from fuser.rope import Rope
 from fuser.sharer import Sharer
-from fuser.train.reading import Reading
+from fuser.train.reading import FrozenReceiver
 from fuser.translate import features_of
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
@@ -174,8 +174,9 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
     )
     excerpts = Excerpts(bundle, cache, documents, bundle.config.selection)
     style = bundle.config.receiver_prompt
-    reading = Reading(receiver.network, receiver.tokenizer, style, LEAD)
-    own = ReceiversOwn(reading, reading.prefix_kv(), excerpts, each)
+    reading = FrozenReceiver(receiver.network, receiver.tokenizer, style, "")
+    lead = tokenise(receiver.tokenizer, Rendered(style.head + LEAD, (), 0)).ids
+    own = ReceiversOwn(reading, reading.read(lead, [])[0], excerpts, each)
     longest = [i for i in range(len(documents)) if own.count(i) == bundle.config.selection.positions]
     others = [i for i in range(len(documents)) if i not in longest]
     assert len(longest) > 10 and len(others) > 1

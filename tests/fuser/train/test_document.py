@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.models.load import load_model
+from fuser.prompt import withheld
 from fuser.receiver import Receiver
 from fuser.select import SelectionConfig
 from fuser.sharer import Sharer
@@ -69,8 +70,9 @@ def test_what_the_receiver_has_in_training_is_what_the_service_gives_it(
     task = DocumentTask(noisy)
     for batch in task.epoch(2, 0)[:2]:
         with torch.no_grad():
-            flat = torch.cat((task.prefix(len(batch)), task.slice(batch.own)), dim=1)
-            cache = noisy.reading.cache(flat)
+            asked = (withheld(question.text) for _, question in batch.own)
+            draft = task.receiver.begin(*asked).prefill(SliceKind.EXCERPT)
+            draft.put(task.slice(batch.own))
         for row, (document, question) in enumerate(batch.own):
             sections = (
                 Section(Role.DOCUMENT, Visibility.CLOUD, document_id="it"),
@@ -79,10 +81,11 @@ def test_what_the_receiver_has_in_training_is_what_the_service_gives_it(
             local = answer_in_one_process(
                 sharer, receiver, sections, {"it": document.text}, SliceKind.EXCERPT, 99, 1
             )
-            assert cache.get_seq_length() == local.keys[0].shape[2]
+            assert draft.past.lengths[row] == draft.past.slots == local.keys[0].shape[2]
             for layer, (k, v) in enumerate(zip(local.keys, local.values, strict=True)):
-                torch.testing.assert_close(cache.layers[layer].keys[row], k[0], atol=1e-4, rtol=1e-4)
-                torch.testing.assert_close(cache.layers[layer].values[row], v[0], atol=1e-4, rtol=1e-4)
+                keys, values = draft.past.layers[layer]
+                torch.testing.assert_close(keys[row], k[0], atol=1e-4, rtol=1e-4)
+                torch.testing.assert_close(values[row], v[0], atol=1e-4, rtol=1e-4)
 
 
 def test_two_positions_a_code_count_twice_in_the_receiver_s_window(
@@ -100,8 +103,8 @@ def test_two_positions_a_code_count_twice_in_the_receiver_s_window(
     )
     asked = (sharer, receiver, sections, {"it": document.text}, SliceKind.EXCERPT, 99, 1)
     before = answer_in_one_process(*asked).keys[0].shape[2]
-    _, tokens = noisy.reading.question(question, "", noisy.end)
-    receiver.window = before + tokens + 1
+    (rest,) = receiver.begin(sections).prefill(SliceKind.EXCERPT).rest
+    receiver.window = before + len(rest) + 1
     answer_in_one_process(*asked)
     receiver.window -= 1
     with pytest.raises(TooLarge, match="Receiver prompt positions"):
@@ -211,7 +214,9 @@ def test_the_start_regresses_and_takes_the_lead_as_prefix(setting: Setting) -> N
         found = task.start(progress)
     assert 0.1 < found["explained_value"] < 1  # of random models: far from all, and far from nothing
     assert 0.1 < found["explained_key"] < 1
-    torch.testing.assert_close(task.prefix(1)[0], setting.reading.prefix_kv(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        setting.heads["translate"].prefix_kv(), setting.reading.prefix_kv(), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_two_positions_of_a_code_start_as_the_receiver_s_own_two(

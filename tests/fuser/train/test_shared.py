@@ -12,12 +12,13 @@ from torch import nn
 from fuser.bundle import Bundle
 from fuser.fuse import FuseHead
 from fuser.models.load import load_model
-from fuser.receiver import Receiver
+from fuser.receiver import Draft, Receiver
 from fuser.sharer import Sharer
 from fuser.train.batch import ExampleBatch
 from fuser.train.cached import CachedPrompt
 from fuser.train.config import NoiseConfig
-from fuser.train.fusing import Side
+from fuser.train.fusing import Given
+from fuser.train.reading import reply_ids
 from fuser.train.setting import Setting
 from fuser.train.shared import SharedTask
 from fuser.train.sources import AnyItem
@@ -70,20 +71,21 @@ def test_the_fused_cache_in_training_is_that_of_the_service(
     receiver = Receiver(setting.reading.model, setting.reading.tokenizer, bundle)
     task = SharedTask(setting)
     batch = everything(task)
-    sides = [task._side(prompt, prompt)[0] for prompt in batch.own]
+    own, fused = task.read(batch.own), task.read(batch.own)
     with torch.no_grad():
-        keys, values = task.fusing.fused(sides, last)
-        own_keys, own_values = task.fusing.own(sides)
-    assert not torch.allclose(keys, own_keys, atol=1e-2)
-    assert not torch.allclose(values, own_values, atol=1e-2)
+        task.slices.fuse(fused, [Given(prompt, matched=True) for prompt in batch.own], last)
+    for half in (0, 1):
+        ours, other = (torch.stack([kv[half] for kv in draft.past.layers]) for draft in (own, fused))
+        assert not torch.allclose(ours, other, atol=1e-2)
     for row, prompt in enumerate(batch.own):
         asked = (Section(Role.QUESTION, Visibility.SHARED, text=prompt.text),), {}, SliceKind.SHARED, 0, 1
         local = answer_in_one_process(sharer, receiver, *asked, Plan(codec="raw", last=last))
         for layer, (k, v) in enumerate(zip(local.keys, local.values, strict=True)):
             length = k.shape[2]
-            assert length == len(sides[row].ids) - 1
-            torch.testing.assert_close(keys[layer, row, :, :length], k[0], atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(values[layer, row, :, :length], v[0], atol=1e-5, rtol=1e-5)
+            assert length == fused.past.lengths[row]
+            keys, values = fused.past.layers[layer]
+            torch.testing.assert_close(keys[row, :, -length:], k[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(values[row, :, -length:], v[0], atol=1e-5, rtol=1e-5)
 
 
 def test_in_training_every_step_draws_how_many_of_the_last_positions_it_fuses(
@@ -92,13 +94,13 @@ def test_in_training_every_step_draws_how_many_of_the_last_positions_it_fuses(
     tables = {"fuse": {"rank": 8, "inner": 12}, "dials": {"last": [2, 0]}}
     task = SharedTask(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables))
     drawn: list[int] = []
-    fused = task.fusing.fused
+    fuse = task.slices.fuse
 
-    def noted(sides: Sequence[Side], last: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def noted(draft: Draft, given: Sequence[Given], last: int) -> None:
         drawn.append(last)
-        return fused(sides, last)
+        fuse(draft, given, last)
 
-    task.fusing.fused = noted  # type: ignore[method-assign]
+    task.slices.fuse = noted  # type: ignore[method-assign, assignment]
     head = noisy(task.modules()["fuse"])
     with torch.no_grad():
         for _ in range(12):
@@ -145,9 +147,11 @@ def test_the_loss_alone_is_that_of_the_plain_receiver(setting: Setting) -> None:
     task = SharedTask(setting)
     batch = everything(task).shard(0, 4)
     prompt = batch.own[0]
-    ids, first = setting.reading.response(prompt.text, prompt.response, setting.end)
+    asked = task.read([prompt]).prompts[0]
+    reply = reply_ids(task.receiver.tokenizer, asked.rendered, prompt.response, setting.end)
+    ids = torch.cat((asked.tokens.ids, reply))
     wanted = ids.clone()
-    wanted[:first] = -100
+    wanted[: len(asked.tokens.ids)] = -100
     with torch.no_grad():
         plain = setting.reading.model(input_ids=ids[None], labels=wanted[None]).loss
         assert float((task.loss(batch, "alone").loss - plain).abs()) < 1e-5
@@ -169,15 +173,16 @@ def test_the_start_standardises_both_sides(setting: Setting) -> None:
     task = SharedTask(setting)
     with Progress(disable=True) as progress:
         counted = task.start(progress)["statistics_positions"]
-    sides = [task._side(prompt, prompt)[0] for prompt in setting.train.prompts]
-    pair = task.fusing.pair(sides, *task.fusing.own(sides))
-    assert counted == int(pair.fused.sum())
+    prompts = setting.train.prompts
+    given, layers = [Given(prompt, matched=True) for prompt in prompts], range(task.receiver.geometry.layers)
+    fusing = task.slices.fusing(task.read(prompts), given)
+    assert counted == int(fusing.fused.sum())
     head = setting.heads["fuse"]
     for side, halves in (
-        ("source", (pair.sharer_keys, pair.sharer_values)),
-        ("target", (pair.own_keys, pair.own_values)),
+        ("source", task.slices.feeding(fusing, given, layers)),
+        ("target", fusing.own(layers)),
     ):
-        rows = torch.stack([half.transpose(2, 3)[:, pair.fused].flatten(2) for half in halves])
+        rows = torch.stack([half.transpose(2, 3)[:, fusing.fused].flatten(2) for half in halves])
         mean, scale = (
             head.get_buffer(f"{side}_{name}").reshape_as(rows[:, :, 0]) for name in ("mean", "scale")
         )

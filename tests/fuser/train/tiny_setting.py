@@ -15,7 +15,7 @@ from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached, CachedPrompt, moved
 from fuser.train.config import TrainConfig
 from fuser.train.prepare import scorer_of
-from fuser.train.reading import Reading
+from fuser.train.reading import FrozenReceiver
 from fuser.train.setting import Setting, Split
 from fuser.train.sharer_reading import SharerReading
 from fuser.train.sources import AnyItem, Prompt
@@ -100,7 +100,7 @@ def tiny_setting(
     reader = SharerReading(their_model, their_tokenizer, *reads)
     cache = read_all(reader, items)
     model, tokenizer = load_model(receiver)
-    reading = Reading(model, tokenizer, config.receiver_prompt, config.lead)
+    reading = FrozenReceiver(model, tokenizer, config.receiver_prompt, config.lead)
     theirs, ours = Geometry.of(their_model.config), reading.geometry
     bundle = BundleConfig(
         sharer=model_ref(sharer),

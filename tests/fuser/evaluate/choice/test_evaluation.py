@@ -32,12 +32,13 @@ from fuser.evaluate.plans import shared_plans
 from fuser.evaluate.prediction import Prediction
 from fuser.evaluate.rows import Row, rows_of
 from fuser.evaluate.speaker import Side, Speaker
+from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import WHOLE, Plan
-from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
+from kvwire.segment import Segment, SegmentSpec, SliceKind
 from tests.fuser.evaluate.choices import make_choices
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -111,14 +112,13 @@ def test_the_fused_row_says_what_the_service_says(
     cloud, edge = Sharer(*sharer, bundle), Receiver(*receiver, bundle)
     for item in items:
         cut = cloud.layout(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
-        draft = edge.begin(sections(choice_prompt(item)))
-        draft.prefill(SliceKind.SHARED)
-        draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail), plan)
+        draft = edge.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        intake = draft.take(SliceLayout.of(cut), plan)
         sent: list[Segment] = []
         cloud.run(cut, partial(_collect, sent))
         for segment in sent:
-            draft.add(segment)
-        assert texts[item.id][0] == "".join(draft.generate(8)).strip()
+            intake.add(segment)
+        assert texts[item.id][0] == "".join(intake.done().generate(8)).strip()
         assert texts[item.id][1] == sum(2 * segment.tensor.numel() for segment in sent)
 
 

@@ -1,0 +1,129 @@
+"""KV of a batch of rows of different lengths, for a model to run on top of; a service's answer is a batch of one.
+
+Rows are padded on the left: position p of row r lies in slot `pads[r] + p` of every layer. So a row's positions lie
+next to each other, and models with a sliding window see the window they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+
+class Past:
+    """See the module. Tensors of the cache are replaced and never changed in place, except by who owns a fresh copy.
+
+    Attributes:
+        cache: K (rotated) and V of every layer, each (batch, kv_heads, slots, head_dim).
+        pads: (batch,) int64, slots of padding before each row, on the model's device.
+    """
+
+    def __init__(self, cache: DynamicCache, pads: Tensor, padded: bool) -> None:
+        self.cache, self.pads, self._padded = cache, pads, padded
+
+    @classmethod
+    def empty(cls, rows: int, device: torch.device) -> Past:
+        """Rows of no position."""
+        return cls(DynamicCache(), torch.zeros(rows, dtype=torch.int64, device=device), padded=False)
+
+    @classmethod
+    def of(cls, cache: DynamicCache, device: torch.device) -> Past:
+        """Rows of one length."""
+        rows = cache.layers[0].keys.shape[0]
+        return cls(cache, torch.zeros(rows, dtype=torch.int64, device=device), padded=False)
+
+    @property
+    def slots(self) -> int:
+        """Slots of the cache, padding included."""
+        return int(self.cache.get_seq_length())
+
+    @property
+    def lengths(self) -> Tensor:
+        """(batch,) int64, each row's own positions."""
+        return self.slots - self.pads
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """K and V of every layer, as in `cache`."""
+        return [(layer.keys, layer.values) for layer in self.cache.layers]
+
+    def copy(self) -> Past:
+        """The same rows, to run something else on top of."""
+        return self._with(self.layers, self.pads)
+
+    def repeat(self, rows: int) -> Past:
+        """So many rows, each of which has what this one row has."""
+        shape = (rows, -1, -1, -1)
+        return self._with(
+            [(k.expand(*shape), v.expand(*shape)) for k, v in self.layers], self.pads.expand(rows)
+        )
+
+    def append(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Put K (rotated) and V of new positions, as many in every row, behind each row; differentiable."""
+        for layer, (keys, values) in enumerate(layers):
+            self.cache.update(keys, values, layer)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows."""
+        index = torch.tensor(rows, device=self.pads.device)
+        self.cache.batch_select_indices(index)
+        self.pads = self.pads[index]
+
+    def run(self, model: Any, rows: Sequence[Tensor]) -> Tensor:
+        """Run a row of new tokens, (tokens,) int64 of at least one, on top of each row; no LM head.
+
+        Returns:
+            (batch, hidden) hidden states of each row's last token.
+
+        Raises:
+            ValueError: a row without a token.
+        """
+        counts = [len(ids) for ids in rows]
+        if 0 in counts:
+            raise ValueError(f"row {counts.index(0)} has no token to run")
+        hidden = self.read(model, pad_sequence(list(rows), batch_first=True))
+        longest = hidden.shape[1]
+        if min(counts) == longest:
+            return hidden[:, -1]
+        count = torch.tensor(counts, device=self.pads.device)
+        self._settle(longest - count)
+        return hidden[torch.arange(len(counts), device=hidden.device), count - 1]
+
+    def read(self, model: Any, ids: Tensor) -> Tensor:
+        """Hidden states (batch, tokens, hidden) of new tokens (batch, tokens) int64; differentiable.
+
+        Padding comes last in `ids`, so nothing real attends to it; but it stays in the cache, which is then used up.
+        """
+        start, device = self.slots, self.pads.device
+        slots = torch.arange(start + ids.shape[1], device=device)[None]
+        # Without padding the plain causal mask is right, and faster.
+        mask = (slots >= self.pads[:, None]).long() if self._padded else None
+        hidden: Tensor = (
+            model.get_decoder()(
+                input_ids=ids.to(device),
+                past_key_values=self.cache,
+                attention_mask=mask,
+                position_ids=slots[:, start:] - self.pads[:, None],
+                use_cache=True,
+            )
+        ).last_hidden_state
+        return hidden
+
+    def _settle(self, missing: Tensor) -> None:
+        """Move each row right by the slots (batch,) that it has of padding at its end."""
+        slots = torch.arange(self.slots, device=missing.device)
+        index = (slots[None] - missing[:, None]).clamp(min=0)[:, None, :, None]
+        for layer in self.cache.layers:
+            at = index.expand(*layer.keys.shape)
+            layer.keys, layer.values = layer.keys.gather(2, at), layer.values.gather(2, at)
+        self.pads, self._padded = self.pads + missing, True
+
+    def _with(self, layers: Sequence[tuple[Tensor, Tensor]], pads: Tensor) -> Past:
+        made = Past(DynamicCache(), pads, self._padded)
+        made.append(layers)
+        return made

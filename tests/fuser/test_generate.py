@@ -1,0 +1,181 @@
+"""Greedy generation: the tokens of the library, and what a row says does not depend on what else is in the batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fuser.bundle import Bundle
+from fuser.evaluate.models import Model
+from fuser.generate import Generated, generate, greedy_ids
+from fuser.models.load import load_model
+from fuser.past import Past
+from fuser.prompt import withheld
+from fuser.receiver import Receiver
+from kvwire.segment import SliceKind
+
+TEXTS = [
+    "Who keeps the key?",
+    "何时开门？",
+    "What is 12 + 345? 👩‍🔬",
+    "x",
+    "The harbour master wrote the tide. " * 6,
+]
+TOKENS = 14
+
+
+def prompts(model: Model) -> list[Tensor]:
+    """16 prompts of 1 to about 150 tokens."""
+    texts = [text * times for times in (1, 2, 4) for text in TEXTS] + ["The bridge"]
+    return [model.tokenizer(text, return_tensors="pt").input_ids[0] for text in texts]
+
+
+def answers(model: Any, asked: list[Tensor], stops: frozenset[int], tokens: int, **options: Any) -> Generated:
+    """Answers to prompts behind nothing."""
+    return generate(model, Past.empty(len(asked), model.device), asked, stops, tokens, **options)
+
+
+@pytest.mark.parametrize("which", ["tiny_sharer", "tiny_receiver"])
+def test_sixteen_prompts_together_give_the_tokens_of_each_alone(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    model = Model(str(request.getfixturevalue(which)))
+    asked = prompts(model)
+    endless = answers(model.network, asked, frozenset(), TOKENS).tokens
+    stops = frozenset(
+        ids[2 * i % TOKENS] for i, ids in enumerate(endless[::3])
+    )  # random models never stop else
+    together = answers(model.network, asked, stops, TOKENS, confident=True)
+    alone = [answers(model.network, [ids], stops, TOKENS, confident=True) for ids in asked]
+    device = model.network.device
+    greedy = [list(greedy_ids(model.network, ids, Past.empty(1, device), stops, TOKENS)) for ids in asked]
+    assert together.tokens == [one.tokens[0] for one in alone] == greedy
+    assert together.confidence == pytest.approx([one.confidence[0] for one in alone], rel=1e-4)
+    assert len({len(ids) for ids in together.tokens}) > 1, (
+        "all answers have one length: leaving the batch is not tested"
+    )
+
+
+def test_prompts_behind_given_kv_give_the_tokens_of_each_alone(
+    tiny_receiver: Path, tiny_bundle: Path
+) -> None:
+    model = Model(str(tiny_receiver))
+    receiver = Receiver(model.network, model.tokenizer, Bundle.load(tiny_bundle))
+    asked = [withheld(text * times) for times in (1, 2, 4) for text in TEXTS]
+    generator = torch.Generator().manual_seed(3)
+    flat = torch.randn(len(asked), 5, receiver.geometry.width, generator=generator)
+
+    def behind_it(rows: range) -> list[list[int]]:
+        draft = receiver.begin(*(asked[row] for row in rows)).prefill(SliceKind.EXCERPT)
+        draft.put(flat[list(rows)])
+        return draft.answers(TOKENS).tokens
+
+    together = behind_it(range(len(asked)))
+    assert together == [behind_it(range(row, row + 1))[0] for row in range(len(asked))]
+
+
+def test_an_answer_that_has_ended_leaves_the_others_as_they_are(tiny_sharer: Path) -> None:
+    model = Model(str(tiny_sharer))
+    asked = prompts(model)
+    whole = answers(model.network, asked, frozenset(), TOKENS).tokens
+    ends = {tuple(whole[i][: 1 + i % 5]) for i in range(0, 16, 2)}
+    cut = answers(model.network, asked, frozenset(), TOKENS, ended=lambda ids: tuple(ids) in ends).tokens
+    for long, short in zip(whole, cut, strict=True):
+        assert short == long[: len(short)]
+        assert len(short) == TOKENS or tuple(short) in ends
+    assert sum(len(short) < TOKENS for short in cut) >= 8
+
+
+def test_a_model_without_doubt_is_confident(tiny_receiver: Path) -> None:
+    model = Model(str(tiny_receiver))
+    said = answers(model.network, prompts(model), frozenset(), 3, confident=True)
+    assert all(0 < sure < 1 for sure in said.confidence)
+
+
+LENGTHS = (2, 3, 9, 40, 17, 40, 5, 64)
+
+
+@pytest.fixture(scope="module", params=["tiny_sharer", "tiny_receiver", "windowed"])
+def network(request: pytest.FixtureRequest) -> Any:
+    if request.param != "windowed":
+        return load_model(request.getfixturevalue(request.param))[0]
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(3)
+    config = MistralConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=8,
+        initializer_range=0.2,
+    )
+    return MistralForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Tensor]:
+    torch.manual_seed(4)
+    return [torch.randint(10, 290, (length,)) for length in LENGTHS]
+
+
+def behind(network: Any, asked: list[Tensor], stops: frozenset[int], tokens: int) -> Generated:
+    """Answers to prompts that are prefilled up to their last token."""
+    return generate(network, read(network, asked), [ids[-1:] for ids in asked], stops, tokens)
+
+
+def read(network: Any, asked: list[Tensor]) -> Past:
+    """What prompts become, up to their last token."""
+    past = Past.empty(len(asked), network.device)
+    with torch.inference_mode():
+        past.run(network, [ids[:-1] for ids in asked])
+    return past
+
+
+def test_a_batch_gives_the_tokens_of_one_at_a_time(network: Any, drawn: list[Tensor]) -> None:
+    together = behind(network, drawn, frozenset(), 12)
+    for row, prompt in enumerate(drawn):
+        alone = behind(network, [prompt], frozenset(), 12)
+        assert alone.tokens[0] == together.tokens[row]
+        assert torch.allclose(alone.first[0], together.first[row], atol=1e-4)
+
+
+def test_the_tokens_are_those_of_the_library(network: Any, drawn: list[Tensor]) -> None:
+    together = behind(network, drawn, frozenset(), 8)
+    for prompt, tokens in zip(drawn, together.tokens, strict=True):
+        out = network.generate(
+            prompt[None],
+            attention_mask=torch.ones_like(prompt)[None],
+            max_new_tokens=8,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        assert out[0, len(prompt) :].tolist() == tokens
+
+
+def test_an_answer_that_ends_leaves_the_batch_and_changes_no_other(network: Any, drawn: list[Tensor]) -> None:
+    free = behind(network, drawn, frozenset(), 12).tokens
+    stops = frozenset({free[0][3], free[4][6]})
+    stopped = behind(network, drawn, stops, 12).tokens
+    for full, cut in zip(free, stopped, strict=True):
+        end = next((at for at, token in enumerate(full) if token in stops), len(full))
+        assert cut == full[:end]
+    assert len({len(cut) for cut in stopped}) > 1
+
+
+def test_prefilled_prompts_can_be_answered_again(network: Any, drawn: list[Tensor]) -> None:
+    past, last = read(network, drawn), [ids[-1:] for ids in drawn]
+    first, again = (generate(network, past.copy(), last, frozenset(), 6) for _ in range(2))
+    assert first.tokens == again.tokens and torch.equal(first.first, again.first)
+    assert past.slots + 1 == max(LENGTHS)
+    assert (past.lengths + 1).tolist() == list(LENGTHS)
+
+
+def test_a_row_without_a_token_to_run_is_refused(network: Any) -> None:
+    with pytest.raises(ValueError, match="row 1 has no token"):
+        Past.empty(2, network.device).run(network, [torch.tensor([1, 2, 3]), torch.tensor([])])
