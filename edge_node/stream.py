@@ -11,10 +11,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from edge_node.answer import FUSED, RECEIVER_ONLY, RELAYED, Answer
+from edge_node.answer import EMPTY, FUSED, RECEIVER_ONLY, RELAYED, Answer
 from edge_node.channel import Traffic
 from edge_node.line import FirstLine
 from edge_node.link import Estimate
+from edge_node.process import Home
 from edge_node.sync import Client, SharedSlice
 from fuser.data.choice import LETTERS, named
 from kvwire.errors import (
@@ -68,11 +69,13 @@ class Ask:
 class AnswerStream:
     """Iterate over the pieces of text; `answer` is there once they have all come. Close it to stop early.
 
-    Steps of several streams may take turns on one Receiver; `turn` keeps them apart.
+    Steps of several streams may take turns on one Receiver; `turn` keeps them apart, within the process `home`.
     """
 
-    def __init__(self, receiver: Receiver, client: Client, turn: threading.Lock, ask: Ask) -> None:
-        self._receiver, self._client, self._turn, self._ask = receiver, client, turn, ask
+    def __init__(
+        self, receiver: Receiver, client: Client, turn: threading.Lock, home: Home, ask: Ask
+    ) -> None:
+        self._receiver, self._client, self._turn, self._home, self._ask = receiver, client, turn, home, ask
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
         self._summary: SliceSummary | None = None
@@ -98,6 +101,7 @@ class AnswerStream:
         return self
 
     def __next__(self) -> str:
+        self._home.check()  # another thread of the parent may have held `turn`, and nobody gives it back here
         return next(self._pieces)
 
     def __enter__(self) -> Self:
@@ -127,8 +131,7 @@ class AnswerStream:
             if reply is not None:
                 text = FirstLine().add(reply.text)
                 first_s = self._since(self._started)
-                if text:
-                    yield text
+                yield text
                 self._timings |= {f"cloud_{name}": seconds for name, seconds in reply.timings.items()}
                 self._timings["total"] = self._since(self._started)
                 self._answer = self._account(text, reply.tokens, reason, first_s, RELAYED)
@@ -175,7 +178,7 @@ class AnswerStream:
             if self._closed.is_set():
                 raise
             return None, entry_of(type(error)).reason
-        return reply, ask.reason
+        return (reply, ask.reason) if reply.text.strip() else (None, EMPTY)
 
     def _relay_begun(self, call: Future[RelayReply]) -> None:
         self._relaying = call
@@ -201,19 +204,21 @@ class AnswerStream:
         )
         try:
             self._prefilled(draft, ask.kind)
-            self._summary = self._take_in(draft, shared)
-            self._timings["slice"] = self._since(self._started)
-            return draft, None
+            summary = self._take_in(draft, shared)
+            if summary.positions or ask.kind is SliceKind.SHARED:
+                self._summary = summary
+                return draft, None
+            reason = EMPTY
         except RAISED:
             raise
         except KvwireError as error:
             if self._closed.is_set():
                 raise
-            self._timings["slice"] = self._since(self._started)
             reason = entry_of(type(error)).reason
-            return self._prefilled(self._begun(), None) if ask.alone else None, reason
         finally:
+            self._timings["slice"] = self._since(self._started)
             shared.close()
+        return self._prefilled(self._begun(), None) if ask.alone else None, reason
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
