@@ -1,15 +1,18 @@
 """The connection: shared, inside each call's deadline, and not waited for again and again where nobody answers."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,6 +26,9 @@ from kvwire.segment import SliceKind
 from tests.edge_node.broken_link import BrokenLink, Fault, How, Way, broken_link
 from tests.edge_node.sharer_server import RunningServer
 from tests.edge_node.toml import write_toml
+
+if TYPE_CHECKING:
+    from ops.certs import Certificates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -166,6 +172,31 @@ async def test_a_name_that_no_resolver_takes_is_unreachable(config: EdgeConfig) 
     async with AsyncClient(_towards(config, f"{'a' * 70}.example:7443")) as client:
         error, _ = await _ask(client, 5.0)
     assert isinstance(error, Unreachable)
+
+
+BROKEN_HEADERS = b"\0\0\5\1\5\0\0\0\1" + b"\xff" * 5
+
+
+@pytest.mark.parametrize("said", [b"220 mail.example ready\r\n", BROKEN_HEADERS], ids=["mail", "headers"])
+async def test_a_server_that_does_not_keep_to_http_2_is_unreachable(
+    config: EdgeConfig, certificates: "Certificates", hasty: None, said: bytes
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cloud.certificate, certificates.cloud.key)
+    context.set_alpn_protocols(["h2"])
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\0\0\0\4\0\0\0\0\0")  # settings: so far it looks well
+        with contextlib.suppress(OSError):
+            while await reader.read(65_536):
+                writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with AsyncClient(_towards(config, f"127.0.0.1:{port}")) as client:
+            error, _ = await _ask(client, 5.0)
+            assert isinstance(error, Unreachable), error
 
 
 POINTS = (0, 1, 7, 90, 200, 600, -1)
