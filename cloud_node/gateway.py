@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from cloud_node.config import CloudConfig
 from cloud_node.health import Health
 from cloud_node.places import Places
 from cloud_node.service import SharerService
+from kvwire.descriptors import raise_descriptors
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.v1.sharer_pb2_grpc import add_SharerServiceServicer_to_server
 
@@ -57,7 +57,7 @@ class Gateway:
             OSError, ValueError: a PEM file is missing or is none.
             RuntimeError: the address is taken.
         """
-        _raise_descriptors()
+        raise_descriptors()
         tls = self._config.tls
         credentials = server_credentials(TlsFiles(Path(tls.certificate), Path(tls.key), Path(tls.authority)))
         host = self._config.listen.rpartition(":")[0]
@@ -112,12 +112,6 @@ def _places(config: CloudConfig) -> dict[str, Places]:
         "probes": Places(_PROBES, _PROBES_EACH, retry_s),
         "watches": Places(_PROBES, _WATCHES_EACH, retry_s),
     }
-
-
-def _raise_descriptors() -> None:
-    """As many connections as the system lets this process have: half-open ones must not keep callers out."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _options(config: CloudConfig) -> list[tuple[str, Any]]:

@@ -15,6 +15,8 @@ REQUESTED: Final = "REQUESTED"
 """Reason of a receiver-only answer: the caller asked for one."""
 NOTHING_TO_SHARE: Final = "NOTHING_TO_SHARE"
 """Reason of a receiver-only answer: the bundle has no head for a slice of this prompt."""
+EMPTY: Final = "EMPTY"
+"""Reason of an answer without a slice: the slice of a document, or the relayed text, came and is empty."""
 NO_PLAN: Final = "NO_PLAN"
 """Reason of an answer without a slice: no plan of use fits the bytes or the time; `plan_reason` says which."""
 

@@ -61,14 +61,14 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
             async with asyncio.timeout(body_s):
                 sent = await _body(request, config.max_body_bytes)
         except TimeoutError:
-            return _refusal(DeadlineExceeded(f"the body did not come within {body_s:g} s"), 408, _CLOSE)
+            return refusal(DeadlineExceeded(f"the body did not come within {body_s:g} s"), 408, _CLOSE)
         except KvwireError as error:
-            return _refusal(error, headers=_CLOSE)
+            return refusal(error, headers=_CLOSE)
         try:
             body = AskBody.parse(sent)
             return _Reply(assistant, assistant.stream(**body.arguments()), turns, lines=body.stream)
         except Exception as error:
-            return _refusal(_known(error))
+            return refusal(_known(error))
 
     async def healthz(request: Request) -> Response:
         bundle = assistant.bundle
@@ -100,7 +100,7 @@ class _LoopbackOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         named = scope["type"] == "lifespan" or _LOOPBACK.fullmatch(Headers(scope=scope).get("host", ""))
         if not named:
-            await _refusal(InvalidRequest("the Host header names no loopback address"))(scope, receive, send)
+            await refusal(InvalidRequest("the Host header names no loopback address"))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -109,11 +109,9 @@ def _no_such_call(request: Request, error: Exception) -> Response:
     """An unknown path, or a wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return _refusal(NotFound("there is no such path; there are POST /v1/ask and GET /healthz"))
+        return refusal(NotFound("there is no such path; there are POST /v1/ask and GET /healthz"))
     allowed = (error.headers or {}).get("Allow", "another method")
-    return _refusal(
-        InvalidRequest(f"this path takes {allowed}"), error.status_code, dict(error.headers or {})
-    )
+    return refusal(InvalidRequest(f"this path takes {allowed}"), error.status_code, dict(error.headers or {}))
 
 
 class _Reply(Response):
@@ -166,7 +164,7 @@ class _Reply(Response):
             if begun:
                 await line(error_object(_known(error)), more=False)
             else:
-                await _refusal(_known(error))(scope, receive, send)
+                await refusal(_known(error))(scope, receive, send)
 
     async def _next(self) -> str | None:
         """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
@@ -218,9 +216,8 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _refusal(
-    error: KvwireError, status: int | None = None, headers: dict[str, str] | None = None
-) -> Response:
+def refusal(error: KvwireError, status: int | None = None, headers: dict[str, str] | None = None) -> Response:
+    """An error as this API tells it."""
     headers = dict(headers or {})
     if isinstance(error, Busy | Draining):
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))

@@ -11,6 +11,7 @@ from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
 from edge_node.config import EdgeConfig
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
+from edge_node.process import Home
 from edge_node.stream import AnswerStream, Ask, first_document
 from edge_node.sync import Client
 from fuser.data.choice import with_choices
@@ -39,7 +40,7 @@ class Assistant:
         self.receiver = receiver
         self.client = client
         self._picker = Picker(receiver.bundle, config.share, table)
-        self._turn = threading.Lock()
+        self._turn, self._home = threading.Lock(), Home("an assistant")
 
     @classmethod
     def from_config(cls, config: EdgeConfig | str | Path) -> Assistant:
@@ -140,7 +141,7 @@ class Assistant:
             document: id of a document that the cloud holds.
             sections: further sections, put first.
             notes: text for the Receiver alone; it is never sent.
-            kind: of the slice; by default an excerpt where a document is named, else a shared slice.
+            kind: of the slice; by default an excerpt where a document of the cloud is asked about, else a shared slice.
             max_new_tokens: tokens generated at most.
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
@@ -156,7 +157,9 @@ class Assistant:
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
                 of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud stands as the
                 reason of a receiver-only answer, or of none.
+            RuntimeError: this is a child forked from the process that made the assistant.
         """
+        self._home.check()
         if require_fused and (guess or source == "receiver-only"):
             raise InvalidRequest("a fused answer is required, so nothing else can be asked for")
         prompt = _sections(_asked(question, choices), document, sections, notes)
@@ -195,7 +198,7 @@ class Assistant:
             or guess
             or not (require_fused or any(s.visibility is Visibility.CLOUD for s in prompt)),
         )
-        return AnswerStream(self.receiver, self.client, self._turn, ask)
+        return AnswerStream(self.receiver, self.client, self._turn, self._home, ask)
 
     def _kind(
         self, prompt: Sequence[Section], wanted: SliceKind | None, source: Source
@@ -208,10 +211,10 @@ class Assistant:
             if wanted not in kinds:
                 raise InvalidRequest(f"this bundle takes no {wanted} slices in")
             return wanted, None
-        if SliceKind.EXCERPT in kinds and any(s.visibility is Visibility.CLOUD for s in prompt):
-            return SliceKind.EXCERPT, None
-        if SliceKind.SHARED in kinds and any(s.visibility is Visibility.SHARED for s in prompt):
-            return SliceKind.SHARED, None
+        document = any(s.visibility is Visibility.CLOUD for s in prompt)
+        best = SliceKind.EXCERPT if document else SliceKind.SHARED
+        if best in kinds and (document or any(s.visibility is Visibility.SHARED for s in prompt)):
+            return best, None
         return None, NOTHING_TO_SHARE
 
 

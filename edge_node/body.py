@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, Answer
+from edge_node.answer import EMPTY, NO_PLAN, NOTHING_TO_SHARE, Answer
 from edge_node.unanswered import explained
 from fuser.config import BadConfig, from_dict
 from kvwire.errors import (
@@ -35,7 +35,10 @@ _STATUS: Final[tuple[tuple[type[KvwireError], int], ...]] = (
     (Busy, 503),
     (Draining, 503),
 )
-_UNANSWERED: Final = {"DEADLINE_EXCEEDED": 504, NO_PLAN: 422, NOTHING_TO_SHARE: 422, "RELAY_DISABLED": 422}
+_UNANSWERED: Final = {
+    "DEADLINE_EXCEEDED": 504,
+    **dict.fromkeys((EMPTY, NO_PLAN, NOTHING_TO_SHARE, "RELAY_DISABLED"), 422),
+}
 """What time did not allow; what asking again does not mend. Anything else is a service that is not there: 503."""
 
 

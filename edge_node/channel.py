@@ -48,10 +48,10 @@ class CloudChannel:
 
     async def unary(self, method: str, message: bytes, deadline: Deadline, traffic: Traffic) -> bytes:
         """One message for one message. Raises KvwireError."""
-        async with self._connection.lease(deadline) as channel, self._translated(traffic):
+        async with self._connection.lease(deadline) as held, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
-            call: Any = channel.unary_unary(f"{SERVICE}/{method}")
-            reply: bytes = await call(message, timeout=deadline.left_s)
+            call: Any = held.channel.unary_unary(f"{SERVICE}/{method}")
+            reply: bytes = await self._connection.reply(held, call(message, timeout=deadline.left_s))
             self._count(traffic, Direction.RECEIVED, reply)
             return reply
 
@@ -59,12 +59,12 @@ class CloudChannel:
         self, method: str, message: bytes, deadline: Deadline, traffic: Traffic
     ) -> AsyncIterator[bytes]:
         """One message for a stream of them. Closing the iterator cancels the call. Raises KvwireError."""
-        async with self._connection.lease(deadline) as channel, self._translated(traffic):
+        async with self._connection.lease(deadline) as held, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
-            begin: Any = channel.unary_stream(f"{SERVICE}/{method}")
+            begin: Any = held.channel.unary_stream(f"{SERVICE}/{method}")
             call = begin(message, timeout=deadline.left_s)
             try:
-                async for reply in call:
+                while (reply := await self._connection.reply(held, call.read())) is not grpc.aio.EOF:
                     self._count(traffic, Direction.RECEIVED, reply)
                     yield reply
             finally:

@@ -50,6 +50,8 @@ class TlsConfig:
             context.load_cert_chain(self.certificate, self.key, password="")  # never asked for on a terminal
         except OSError as error:
             why = getattr(error, "reason", None) or error.strerror
+            if why == "KEY_VALUES_MISMATCH":
+                raise BadConfig(f"tls.key: {self.key} is not the key of {self.certificate}") from error
             raise BadConfig(f"tls.certificate: {self.certificate} with the key {self.key}: {why}") from error
         return context, contents["certificate"], contents["key"]
 
@@ -109,8 +111,9 @@ class ShareConfig:
         (docs/plans.md), which must be there.
     codec: a codec's name; both sides must know it.
     max_positions: document positions wanted at most; the cloud's export policy may allow fewer.
-    deadline_s: the time the cloud has for a whole slice, connecting and retries included; then the Receiver answers
-        alone. It is cut to `Limits.max_deadline_s`.
+    deadline_s: the time the cloud has for a whole slice, connecting and retries included; then a question
+        about a document of the cloud is not answered, and any other by the Receiver alone. It is cut to
+        `Limits.max_deadline_s`.
     max_bytes: cap on the payload of a slice; 0 is none. Under a cap a plan is picked from the table, if there is one.
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """

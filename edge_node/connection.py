@@ -2,8 +2,10 @@
 
 Four states, and none: `Connecting`, `Connected`, `Away`, `Closed`. Every caller waits for one attempt, each no longer
 than its own deadline. An attempt that fails at once may be made again; one that was slow to fail opens the circuit:
-calls then fail at once, until a task in the background has found the cloud. A call that met its deadline without a
-byte back leaves a suspicion: the next one begins only after the cloud has answered something small.
+calls then fail at once, until a task in the background has found the cloud. While a connection is silent the calls that
+wait on it have the cloud asked for a sign of life, one question for all of them; where none comes they end at once and
+the circuit opens. A call that met its deadline before that, without a byte back, leaves a suspicion: the next one
+begins only after the cloud has answered something small.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,14 +24,18 @@ import grpc.aio
 from edge_node.retry import Deadline
 from kvwire.errors import Cancelled, DeadlineExceeded, Unreachable
 
+T = TypeVar("T")
 CONNECT_S: Final = 5.0
 """The longest that an attempt to connect may take."""
 _QUICK_S: Final = 1.0
 _ANSWER_S: Final = 2.0
+_SILENT_S: Final = 2.0
 _FIRST_PROBE_S: Final = 0.5
 _MOST_PROBE_S: Final = 10.0
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
-_SILENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED,)
+"""Of a question beside calls: one that cannot be asked, as when the cloud takes no new calls, says nothing of them."""
+_SILENT: Final = (grpc.StatusCode.UNAVAILABLE, *_LATE)
 
 
 class CloudAway(Unreachable):
@@ -54,10 +60,22 @@ class Connecting:
 
 @dataclass(eq=False, slots=True)
 class Connected:
-    """A channel to give out. The last user of one that was given up closes it."""
+    """A channel to give out. The last user of one that was given up closes it.
+
+    heard: when something last came over it, on the monotonic clock. check: for a sign of life, the latest.
+    """
 
     channel: grpc.aio.Channel
     users: int = 0
+    heard: float = 0.0
+    check: asyncio.Task[bool] | None = None
+
+    async def close(self) -> None:
+        """Calls in flight are cancelled."""
+        if self.check is not None and not self.check.done():
+            self.check.cancel()
+            await asyncio.wait({self.check})
+        await self.channel.close()
 
 
 @dataclass(eq=False, slots=True)
@@ -87,8 +105,8 @@ class Connection:
         self._in_use: set[Connected] = set()
 
     @contextlib.asynccontextmanager
-    async def lease(self, deadline: Deadline) -> AsyncIterator[grpc.aio.Channel]:
-        """The channel for one call. An `Unreachable` or `Unanswered` that the call ends with is heeded.
+    async def lease(self, deadline: Deadline) -> AsyncIterator[Connected]:
+        """A channel for one call. An `Unreachable` or `Unanswered` that the call ends with is heeded.
 
         Raises:
             Unreachable, AccessDenied: there is none. DeadlineExceeded: not in time. Cancelled: closed meanwhile.
@@ -97,7 +115,7 @@ class Connection:
         deadline.check()
         self._take(held)
         try:
-            yield held.channel
+            yield held
         except Unreachable:
             self._give_up(held)
             raise
@@ -108,6 +126,39 @@ class Connection:
         finally:
             await self._release(held)
 
+    async def reply(self, held: Connected, coming: Awaitable[T]) -> T:
+        """What is awaited from the cloud over a leased channel.
+
+        Raises:
+            CloudAway: nothing came over the connection for so long, and no answer to whether anybody is there.
+        """
+        waiting = asyncio.ensure_future(coming)
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_SILENT_S))[0]:
+                if time.monotonic() - held.heard < _SILENT_S:
+                    continue
+                if held.check is None or held.check.done():
+                    held.check = asyncio.create_task(_answers(held.channel, silent=_LATE))
+                await asyncio.wait({waiting, held.check}, return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    break
+                if not held.check.result():
+                    raise self._lost(held)
+                held.heard = time.monotonic()
+            held.heard = time.monotonic()
+            return waiting.result()
+        finally:
+            if not waiting.done():
+                waiting.cancel()
+                await asyncio.wait({waiting})
+
+    def _lost(self, held: Connected) -> CloudAway:
+        """From `Connected` to `Away`, for the first call that finds it out."""
+        why = f"{self._address} fell silent and answers no call"
+        if self._state is held:
+            self._become(Away(why, asyncio.create_task(self._probe())))
+        return CloudAway(why)
+
     async def close(self) -> None:
         """End the attempt or the probe, and close the channel: calls in flight are cancelled."""
         state, self._state = self._state, Closed()
@@ -116,7 +167,7 @@ class Connection:
             task.cancel()
             await asyncio.wait({task})
         for held in self._in_use | ({state} if isinstance(state, Connected) else set()):
-            await held.channel.close()
+            await held.close()
 
     async def _connected(self, deadline: Deadline) -> Connected:
         while True:
@@ -130,7 +181,7 @@ class Connection:
                     return state
                 self._give_up(state)  # gRPC would connect again, for as long as the call may take
                 if state.users == 0:
-                    await state.channel.close()
+                    await state.close()
             elif state is None:
                 self._begin(suspect=None)
             else:
@@ -217,7 +268,7 @@ class Connection:
         if held.users == 0:
             self._in_use.discard(held)
             if held is not self._state:
-                await held.channel.close()
+                await held.close()
 
 
 async def _ready(channel: grpc.aio.Channel) -> None:
@@ -228,13 +279,13 @@ async def _ready(channel: grpc.aio.Channel) -> None:
         await channel.wait_for_state_change(state)
 
 
-async def _answers(channel: grpc.aio.Channel) -> bool:
-    """Whether anything comes back, a refusal as well."""
+async def _answers(channel: grpc.aio.Channel, silent: Sequence[grpc.StatusCode] = _SILENT) -> bool:
+    """Whether anything comes back, a refusal as well; `silent` are the codes that say that nothing does."""
     check: Any = channel.unary_unary(_HEALTH)
     try:
         await check(b"", timeout=_ANSWER_S)
     except grpc.aio.AioRpcError as error:
-        return error.code() not in _SILENT
+        return error.code() not in silent
     return True
 
 

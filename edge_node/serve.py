@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import signal
@@ -10,16 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edge_node.api import make_app
+from edge_node.api import make_app, refusal
 from edge_node.assistant import Assistant
 from edge_node.config import EdgeConfig, split_address
+from kvwire.descriptors import raise_descriptors
+from kvwire.errors import Busy
 
 _GRACE_S = 20
 _HEAD_S = 10.0
+_MOST_CONNECTIONS = 256
 
 
 def serve(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
@@ -45,15 +50,52 @@ def make_server(app: ASGIApp, ready: Callable[[str], None] | None = None) -> uvi
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 with a head of at most 64 KiB that comes in time; uvicorn has no time limit for a connection's first."""
+    """HTTP/1.1 with heads of at most 64 KiB that come in time, over a bounded number of connections.
+
+    uvicorn has no time limit for a connection's first head, forgets the one for later heads at their first byte, and
+    waits for ever for the rest of a body that nobody reads. Here a connection that `_HEAD_S` after its beginning, or
+    after a response, is in no request is closed.
+    """
+
+    _until_head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.loop.call_later(_HEAD_S, self._check_head)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            self._turn_away()
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._expect_head()
+        super().on_response_complete()
+
+    def _expect_head(self) -> None:
+        self._forget_head()
+        self._until_head = self.loop.call_later(_HEAD_S, self._check_head)
+
+    def _forget_head(self) -> None:
+        if self._until_head is not None:
+            self._until_head.cancel()
 
     def _check_head(self) -> None:
-        if self.cycle is None:
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+
+    def _turn_away(self) -> None:
+        told = refusal(Busy())
+        headers = [*told.raw_headers, (b"connection", b"close")]
+        for event in (
+            h11.Response(status_code=told.status_code, headers=headers),
+            h11.Data(data=bytes(told.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 def _listening(host: str, port: int) -> list[socket.socket]:
@@ -87,6 +129,7 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: Any = None) -> None:
+        raise_descriptors()
         await super().startup(sockets)
         if self.started and self._ready is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]

@@ -11,10 +11,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from edge_node.answer import FUSED, RECEIVER_ONLY, RELAYED, Answer
+from edge_node.answer import EMPTY, FUSED, RECEIVER_ONLY, RELAYED, Answer
 from edge_node.channel import Traffic
 from edge_node.line import FirstLine
 from edge_node.link import Estimate
+from edge_node.process import Home
 from edge_node.sync import Client, SharedSlice
 from fuser.data.choice import LETTERS, named
 from fuser.layout import SliceLayout
@@ -70,14 +71,16 @@ class Ask:
 class AnswerStream:
     """Iterate over the pieces of text; `answer` is there once they have all come. Close it to stop early.
 
-    Steps of several streams may take turns on one Receiver; `turn` keeps them apart.
+    Steps of several streams may take turns on one Receiver; `turn` keeps them apart, within the process `home`.
     """
 
-    def __init__(self, receiver: Receiver, client: Client, turn: threading.Lock, ask: Ask) -> None:
-        self._receiver, self._client, self._turn, self._ask = receiver, client, turn, ask
+    def __init__(
+        self, receiver: Receiver, client: Client, turn: threading.Lock, home: Home, ask: Ask
+    ) -> None:
+        self._receiver, self._client, self._turn, self._home, self._ask = receiver, client, turn, home, ask
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
-        self._summary: SliceTrailer | None = None
+        self._trailer: SliceTrailer | None = None
         self._relay = Traffic()
         self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
@@ -100,6 +103,7 @@ class AnswerStream:
         return self
 
     def __next__(self) -> str:
+        self._home.check()  # another thread of the parent may have held `turn`, and nobody gives it back here
         return next(self._pieces)
 
     def __enter__(self) -> Self:
@@ -129,8 +133,7 @@ class AnswerStream:
             if reply is not None:
                 text = FirstLine().add(reply.text)
                 first_s = self._since(self._started)
-                if text:
-                    yield text
+                yield text
                 self._timings |= {f"cloud_{name}": seconds for name, seconds in reply.timings.items()}
                 self._timings["total"] = self._since(self._started)
                 self._answer = self._account(text, reply.tokens, reason, first_s, RELAYED)
@@ -155,7 +158,7 @@ class AnswerStream:
             self._timings["generate"] = self._since(begun)
         self._timings["total"] = self._since(self._started)
         first = self._timings["total"] if first is None else first
-        source = FUSED if self._summary is not None else RECEIVER_ONLY
+        source = FUSED if self._trailer is not None else RECEIVER_ONLY
         self._answer = self._account(text, tokens, reason, first, source, answered=draft is not None)
 
     def _relayed(self) -> tuple[RelayReply | None, str | None]:
@@ -177,7 +180,7 @@ class AnswerStream:
             if self._closed.is_set():
                 raise
             return None, entry_of(type(error)).reason
-        return reply, ask.reason
+        return (reply, ask.reason) if reply.text.strip() else (None, EMPTY)
 
     def _relay_begun(self, call: Future[RelayReply]) -> None:
         self._relaying = call
@@ -202,20 +205,22 @@ class AnswerStream:
             deadline_s=ask.deadline_s,
         )
         try:
-            draft, self._summary = self._take_in(self._prefilled(begun, ask.kind), shared)
-            self._timings["slice"] = self._since(self._started)
-            return draft, None
+            draft, trailer = self._take_in(self._prefilled(begun, ask.kind), shared)
+            if trailer.positions or ask.kind is SliceKind.SHARED:
+                self._trailer = trailer
+                return draft, None
+            reason = EMPTY
         except RAISED:
             raise
         except KvwireError as error:
             if self._closed.is_set():
                 raise
-            self._timings["slice"] = self._since(self._started)
             reason = entry_of(type(error)).reason
-            # What has taken a part of a slice in is never used without the rest.
-            return self._prefilled(begun, None) if ask.alone else None, reason
         finally:
+            self._timings["slice"] = self._since(self._started)
             shared.close()
+        # What has taken a part of a slice in is never used without the rest.
+        return self._prefilled(begun, None) if ask.alone else None, reason
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
@@ -267,10 +272,10 @@ class AnswerStream:
         source: str,
         answered: bool = True,
     ) -> Answer:
-        ask, summary = self._ask, self._summary
+        ask, trailer = self._ask, self._trailer
         stream = self._shared.stream if self._shared else None
-        if summary is not None:
-            self._timings |= {f"cloud_{name}": seconds for name, seconds in summary.timings.items()}
+        if trailer is not None:
+            self._timings |= {f"cloud_{name}": seconds for name, seconds in trailer.timings.items()}
         if stream is not None:
             self._timings["decode"] = stream.decode_s
         return Answer(
@@ -287,7 +292,7 @@ class AnswerStream:
             plan=None if ask.kind is None else dataclasses.asdict(ask.plan),
             plan_reason=ask.plan_reason,
             estimate=None if ask.estimate is None else ask.estimate.to_dict(),
-            positions=summary.positions if summary is not None else 0,
+            positions=trailer.positions if trailer is not None else 0,
             bytes_sent=stream.bytes_sent if stream else self._relay.sent,
             bytes_received=stream.bytes_received if stream else self._relay.received,
             payload_bytes=stream.payload_bytes if stream else 0,

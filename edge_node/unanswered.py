@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, Answer
+from edge_node.answer import EMPTY, NO_PLAN, NOTHING_TO_SHARE, Answer
 from kvwire.errors import CATALOGUE
 
 _LOOK: Final = "`kvwire doctor --config edge.toml` looks"
@@ -19,6 +19,7 @@ _WORDS: Final = {
     "CANCELLED": "the call to the cloud was cut off; ask again",
     "INTERNAL": "the cloud at {address} failed; its log says why",
     "RELAY_DISABLED": "no plan is of use, and the cloud relays no text; allow more bytes or seconds, or name a plan",
+    EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
     NO_PLAN: "no plan is of use within the bytes and the time allowed ({plan_reason}); allow more, or name a plan",
     NOTHING_TO_SHARE: "this edge's bundle makes no slice of such a prompt; take a bundle that does",
     **dict.fromkeys(("WIRE_ERROR", "BAD_HEADER", "BAD_CHECKSUM", "BAD_PAYLOAD"), _DAMAGED),

@@ -1,54 +1,34 @@
 """The three PEM files of a node: there, readable, fitting together, and valid for how long"""
 
 import datetime
-import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edge_node.config import TlsConfig
+from fuser.config import BadConfig
 from ops.finding import Finding, State
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 SOON: Final = datetime.timedelta(days=14)
-_MAKE: Final = "`kvwire certs` makes one, or take it from your own authority"
+_MAKE: Final = "`kvwire certs` makes a certificate and its key, or take them from your own authority"
 
 
 def tls_findings(files: Mapping[str, str], uri_start: str) -> Iterator[Finding]:
     """About `files`: the paths of `certificate`, `key` and `authority`. `uri_start`: of the identity to prove."""
-    broken = False
-    for key, path in files.items():
-        if (wrong := _unreadable(Path(path))) is not None:
-            broken = True
-            yield Finding(State.BAD, f"tls.{key}", f"{path}: {wrong}", _MAKE)
-    if broken:
-        return
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(files["authority"])
-    except ssl.SSLError as error:
-        yield Finding(State.BAD, "tls.authority", f"{files['authority']}: {error.reason}", _MAKE)
-        return
-    try:
-        context.load_cert_chain(files["certificate"], files["key"], password="")  # a prompt helps nobody here
-    except (ssl.SSLError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        found = f"{files['key']} is not the key of {files['certificate']}: {why}"
-        yield Finding(State.BAD, "tls.key", found, "name the key that was made with this certificate")
+        TlsConfig(**files).load()
+    except BadConfig as error:
+        what, _, found = str(error).partition(": ")
+        yield Finding(State.BAD, what, found, _MAKE)
         return
     try:
         yield from _dated(files, uri_start)
     except ModuleNotFoundError:
         found = "certificate, key and authority can be read and fit; who and how long is not looked at here"
         yield Finding(State.NOTE, "tls", found, "pip install cryptography")
-
-
-def _unreadable(path: Path) -> str | None:
-    try:
-        return None if b"-----BEGIN " in path.read_bytes() else "not a PEM file"
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _dated(files: Mapping[str, str], uri_start: str) -> Iterator[Finding]:

@@ -35,8 +35,10 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _MAX_RETRY_S = 3_600.0
 _MESSAGE_SIZE = re.compile(r"(?:Received|Sent) message larger than max \((\d{1,18}) vs\. (\d{1,18})\)")
 _BY_REASON = {entry.reason: error for error, entry in CATALOGUE.items()}
+_OF_THE_LINK: Final = ("INTERNAL", "UNKNOWN")
 _BY_CODE: dict[str, type[KvwireError]] = {
     "UNAVAILABLE": Unreachable,
+    **dict.fromkeys(_OF_THE_LINK, Unreachable),
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "CANCELLED": Cancelled,
     "NOT_FOUND": NotFound,
@@ -79,12 +81,15 @@ def from_rpc_error(error: Any) -> KvwireError:
         error: a `grpc.RpcError` of the sync or the async client.
 
     Returns:
-        The class named by the cloud's ErrorInfo; without one of ours, the class nearest to the status code.
+        The class named by the cloud's ErrorInfo; without one of ours, the class nearest to the status code. No cloud
+        of ours says INTERNAL or UNKNOWN without one: that is the transport, or a server of another kind.
     """
     code, details = error.code().name, error.details() or ""
     reason, metadata, retry_after_s = _rich_details(error.trailing_metadata() or ())
     kind = _BY_REASON.get(reason)
     if kind is None or entry_of(kind).status != code:
+        if reason and code in _OF_THE_LINK:
+            return InternalError(f"{code}: {details[:300]}")
         return _from_code(code, details)
     try:
         if kind is IncompatiblePeer:

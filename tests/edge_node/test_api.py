@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import resource
 import select
 import socket
 import struct
@@ -386,6 +387,85 @@ def test_a_head_that_does_not_come_is_not_waited_for(
         caller.sendall(b"GET /healthz HTTP/1.1\r\n")
         assert caller.recv(100) == b""
         caller.close()
+
+
+SECOND_HEADS = {
+    "half a head": (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"G"),
+    "a body that nobody reads": (
+        b"POST /no HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n",
+        b"x",
+    ),
+    "chunks that nobody reads": (
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"1\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SECOND_HEADS)
+def test_after_an_answer_a_connection_is_not_held_by_a_few_bytes(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr("edge_node.serve._HEAD_S", 1.0)
+    whole, begun = SECOND_HEADS[what]
+    with serving_api(assistant) as api:
+        caller = socket.create_connection(("127.0.0.1", api.port), timeout=10)
+        caller.sendall(whole)
+        assert caller.recv(65_536).startswith(b"HTTP/1.1 ")
+        caller.sendall(begun)
+        began = time.monotonic()
+        try:
+            assert caller.recv(100) == b""
+        except ConnectionResetError:  # closed while bytes of the body were on their way
+            pass
+        assert time.monotonic() - began < 4.0  # sooner than uvicorn's own limit for a silent connection
+        caller.close()
+
+
+def test_a_connection_serves_many_requests_that_come_in_time(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_node.serve._HEAD_S", 1.0)
+    with serving_api(assistant) as api:
+        caller = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+        for _ in range(4):
+            caller.request("GET", "/healthz")
+            assert caller.getresponse().read() and caller.sock is not None
+            time.sleep(0.4)
+        caller.close()
+
+
+def test_more_connections_than_there_may_be_are_turned_away_in_the_words_of_the_others(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_node.serve._MOST_CONNECTIONS", 3)
+    with serving_api(assistant) as api:
+        held = [http.client.HTTPConnection("127.0.0.1", api.port, timeout=10) for _ in range(3)]
+        for caller in held:
+            caller.request("GET", "/healthz")
+            assert caller.getresponse().read()
+        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as late:
+            told = http.client.HTTPResponse(late)
+            told.begin()
+            assert told.status == 503 and told.getheader("retry-after") == "1"
+            assert json.loads(told.read())["error"]["reason"] == "BUSY"
+            assert late.recv(10) == b""
+        held[0].close()
+        wait_until(lambda: api.call(None, "GET", "/healthz")[0] == 200)
+        for caller in held[1:]:
+            caller.request("GET", "/healthz")
+            assert caller.getresponse().status == 200
+            caller.close()
+
+
+def test_a_server_takes_the_descriptors_that_it_may_have(assistant: Assistant) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] // 2, before[1]))
+    try:
+        with serving_api(assistant):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_turns_are_given_out_in_order_and_bounded() -> None:

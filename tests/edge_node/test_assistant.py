@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ import torch
 from edge_node import Assistant, EdgeConfig
 from edge_node.capture import read_capture
 from edge_node.sync import Client
+from edge_node.unanswered import explained
 from fuser.bundle import BadBundle, Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.generate import greedy
@@ -38,6 +42,7 @@ from tests.edge_node.sharer_server import DOCUMENTS, Part, RunningServer, SliceS
 from tests.edge_node.toml import write_toml
 from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
 
 
@@ -61,7 +66,7 @@ def receiver_alone(receiver: Receiver, question: str, tokens: int) -> str:
     return "".join(receiver.begin(sections_of(question)).prefill(None).generate(tokens))
 
 
-@pytest.mark.parametrize("document", ["note-1", "note-2", "empty"])
+@pytest.mark.parametrize("document", ["note-1", "note-2"])
 def test_an_excerpt_answers_as_in_one_process(
     assistant: Assistant, slice_service: SliceService, receiver: Receiver, document: str
 ) -> None:
@@ -71,7 +76,7 @@ def test_an_excerpt_answers_as_in_one_process(
     assert answer.tokens <= len(local.draft.tokens)
     assert (answer.source, answer.reason, answer.kind) == ("fused", None, "excerpt")
     assert answer.document == document and answer.codec == "raw"
-    assert answer.positions == (0 if document == "empty" else 8) and answer.share_arrived == 1.0
+    assert answer.positions == 8 and answer.share_arrived == 1.0
 
 
 def test_an_answer_says_that_the_receiver_abstained_where_its_bundle_taught_it_how(
@@ -119,7 +124,8 @@ def test_a_shared_slice_beside_a_cloud_document(
     ("heads", "document", "kind"),
     [
         ({"fuse", "translate"}, "note-1", SliceKind.EXCERPT),
-        ({"fuse"}, "note-1", SliceKind.SHARED),
+        ({"fuse"}, "note-1", None),
+        ({"fuse"}, None, SliceKind.SHARED),
         ({"fuse", "translate"}, None, SliceKind.SHARED),
         ({"translate"}, None, None),
     ],
@@ -251,6 +257,83 @@ def test_where_a_fused_answer_is_required_there_is_no_other(assistant: Assistant
     for other in ({"guess": True}, {"source": "receiver-only"}):
         with pytest.raises(InvalidRequest, match="a fused answer is required"):
             assistant.ask(QUESTION, require_fused=True, **other)  # type: ignore[arg-type]
+
+
+def test_an_empty_slice_of_a_document_is_no_answer(assistant: Assistant, receiver: Receiver) -> None:
+    for required in (False, True):
+        answer = assistant.ask(QUESTION, document="empty", require_fused=required)
+        assert (answer.answered, answer.text, answer.source) == (False, "", "receiver-only")
+        assert (answer.reason, answer.positions) == ("EMPTY", 0)
+        assert "the document" in explained(answer, "here:1")
+    guess = assistant.ask(QUESTION, document="empty", guess=True)
+    assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "EMPTY")
+    assert guess.text == first_line(receiver_alone(receiver, QUESTION, 8))
+
+
+def test_of_a_document_a_bundle_for_shared_slices_alone_asks_for_none(
+    assistant: Assistant, bundle: Bundle, server: RunningServer
+) -> None:
+    fewer = Bundle(dataclasses.replace(bundle.config, translate=None), fuse=bundle.fuse)
+    receiver = Receiver(assistant.receiver.model, assistant.receiver.tokenizer, fewer)
+    chosen = Assistant(assistant.config, receiver, assistant.client)
+    answer = chosen.ask(QUESTION, document="note-1")
+    assert (answer.answered, answer.text, answer.reason) == (False, "", "NOTHING_TO_SHARE")
+    guess = chosen.ask(QUESTION, document="note-1", guess=True)
+    assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "NOTHING_TO_SHARE")
+    assert not server.service.requests
+
+
+FORKED = """
+import os, signal, threading
+from edge_node import Assistant
+from fuser.receiver import Draft
+
+assistant = Assistant.from_config("edge.toml")
+begun, stay, prefill = threading.Event(), threading.Event(), Draft.prefill
+
+def slow(draft, kind):
+    begun.set()
+    stay.wait()
+    prefill(draft, kind)
+
+Draft.prefill = slow
+early = assistant.stream("Who keeps the key?", source="receiver-only")
+thread = threading.Thread(target=assistant.ask, args=("Who keeps the key?",), kwargs={"source": "receiver-only"})
+thread.start()
+begun.wait()
+if os.fork() == 0:
+    signal.alarm(20)
+    plain = lambda **how: lambda: assistant.ask("Who keeps the key?", **how)
+    document = {"document": "note-1"}
+    alone, guess = plain(source="receiver-only"), plain(**document, guess=True)
+    for ask in (plain(), alone, plain(**document), guess, early.__next__):
+        try:
+            ask()
+        except RuntimeError as error:
+            print(error, flush=True)
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+stay.set()
+thread.join()
+assistant.close()
+"""
+
+
+def test_an_assistant_in_a_forked_child_says_so_though_the_receiver_was_at_work(
+    config: EdgeConfig, tmp_path: Path
+) -> None:
+    write_toml(config, tmp_path / "edge.toml")
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
+    )
+    *told, status = ended.stdout.splitlines()
+    assert status == "7" and ended.returncode == 0, ended.stderr
+    assert len(told) == 5 and all("an assistant was made before" in line for line in told)
 
 
 @pytest.mark.parametrize("question", ["", " ", "\n\u3000\t"])

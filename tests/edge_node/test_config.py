@@ -120,8 +120,12 @@ def test_a_key_of_another_certificate_or_behind_a_password_is_refused(
     path.write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"not told"))
     )
-    for broken in (other, dataclasses.replace(tls, key=str(path))):
-        with pytest.raises(BadConfig, match=r"tls\.certificate: .* with the key "):
+    locked = dataclasses.replace(tls, key=str(path))
+    for broken, said in (
+        (other, r"tls\.key: .* is not the key of"),
+        (locked, r"tls\.certificate: .* with the key "),
+    ):
+        with pytest.raises(BadConfig, match=said):
             EdgeConfig(broken, ReceiverConfig("m", "b")).check_files()
 
 

@@ -1,15 +1,18 @@
 """The connection: shared, inside each call's deadline, and not waited for again and again where nobody answers."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +26,9 @@ from kvwire.segment import SliceKind
 from tests.edge_node.broken_link import BrokenLink, Fault, How, Way, broken_link
 from tests.edge_node.sharer_server import RunningServer
 from tests.edge_node.toml import write_toml
+
+if TYPE_CHECKING:
+    from ops.certs import Certificates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -119,6 +125,78 @@ async def test_a_connection_that_falls_silent_costs_one_deadline_and_is_then_awa
         await _until_answered(client)
 
 
+@pytest.fixture
+def attentive(hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence is noticed sooner as well."""
+    monkeypatch.setattr(connection, "_SILENT_S", 0.3)
+    monkeypatch.setattr(connection, "_ANSWER_S", 2.0)
+
+
+async def _slice(client: AsyncClient, bundle: Bundle, deadline_s: float) -> tuple[KvwireError | None, float]:
+    question = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the key?")
+    began = time.monotonic()
+    try:
+        async for _ in client.share([question], bundle, kind=SliceKind.SHARED, deadline_s=deadline_s):
+            pass
+    except KvwireError as error:
+        return error, time.monotonic() - began
+    return None, time.monotonic() - began
+
+
+async def test_a_cloud_that_hangs_ends_all_calls_that_wait_and_opens_the_circuit(
+    config: EdgeConfig, bundle: Bundle, link: BrokenLink, attentive: None
+) -> None:
+    async with AsyncClient(_towards(config, link.address)) as client:
+        assert (await _ask(client, 5.0))[0] is None
+        link.silence(True)
+        ends = await asyncio.gather(*(_slice(client, bundle, 20.0) for _ in range(3)), _ask(client, 20.0))
+        for error, took in ends:
+            assert isinstance(error, Unreachable) and took < 5.0, (error, took)
+        error, took = await _ask(client, 20.0)
+        assert isinstance(error, Unreachable) and took < 0.3
+        link.silence(False)
+        await _until_answered(client)
+
+
+async def test_a_slice_that_stops_half_way_with_its_cloud_is_not_waited_for(
+    config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BrokenLink, attentive: None
+) -> None:
+    async with AsyncClient(_towards(config, link.address)) as client:
+        server.service.tamper = lambda parts: [*list(parts)[:1], 30.0]
+        question = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the key?")
+        with pytest.raises(Unreachable):
+            async for _ in client.share([question], bundle, kind=SliceKind.SHARED, deadline_s=20.0):
+                link.silence(True)
+        link.silence(False)
+        await _until_answered(client)
+
+
+async def test_a_cloud_that_lives_has_all_the_time_it_was_given_and_is_asked_once_for_all_calls(
+    config: EdgeConfig,
+    bundle: Bundle,
+    server: RunningServer,
+    link: BrokenLink,
+    attentive: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+    answers = connection._answers
+
+    async def counted(*how: Any, **more: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        return await answers(*how, **more)
+
+    monkeypatch.setattr(connection, "_answers", counted)
+    server.service.tamper = lambda parts: [2.0, *parts]
+    async with AsyncClient(_towards(config, link.address)) as client:
+        assert (await _ask(client, 5.0))[0] is None
+        connections = len(link.carried)
+        ends = await asyncio.gather(*(_slice(client, bundle, 20.0) for _ in range(8)))
+        assert all(error is None and took > 1.9 for error, took in ends), ends
+    assert 1 <= asked <= 8 and len(link.carried) == connections  # of 8 calls in 2 s, one in 0.3 s
+
+
 async def test_a_slow_answer_is_no_reason_to_connect_anew(
     config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BrokenLink
 ) -> None:
@@ -166,6 +244,31 @@ async def test_a_name_that_no_resolver_takes_is_unreachable(config: EdgeConfig) 
     async with AsyncClient(_towards(config, f"{'a' * 70}.example:7443")) as client:
         error, _ = await _ask(client, 5.0)
     assert isinstance(error, Unreachable)
+
+
+BROKEN_HEADERS = b"\0\0\5\1\5\0\0\0\1" + b"\xff" * 5
+
+
+@pytest.mark.parametrize("said", [b"220 mail.example ready\r\n", BROKEN_HEADERS], ids=["mail", "headers"])
+async def test_a_server_that_does_not_keep_to_http_2_is_unreachable(
+    config: EdgeConfig, certificates: "Certificates", hasty: None, said: bytes
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cloud.certificate, certificates.cloud.key)
+    context.set_alpn_protocols(["h2"])
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\0\0\0\4\0\0\0\0\0")  # settings: so far it looks well
+        with contextlib.suppress(OSError):
+            while await reader.read(65_536):
+                writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with AsyncClient(_towards(config, f"127.0.0.1:{port}")) as client:
+            error, _ = await _ask(client, 5.0)
+            assert isinstance(error, Unreachable), error
 
 
 POINTS = (0, 1, 7, 90, 200, 600, -1)

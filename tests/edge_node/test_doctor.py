@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from typer.testing import CliRunner
 
 from edge_node import EdgeConfig
@@ -188,6 +194,17 @@ def test_a_key_of_another_certificate_is_bad(
     shutil.copy(certificates.edges["other"].key, tmp_path / "key.pem")
     status, found = doctor(path)
     assert status == 1 and "is not the key of" in found["tls.key"]["found"]
+
+
+def test_a_key_behind_a_password_is_bad_and_asked_for_nowhere(
+    edge: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = edge()
+    key = load_pem_private_key((tmp_path / "key.pem").read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"not told"))
+    (tmp_path / "key.pem").write_bytes(locked)
+    status, found = doctor(path)
+    assert status == 1 and "is not the key of" not in found["tls.certificate"]["found"]
 
 
 def test_a_certificate_of_the_other_side_or_an_old_one_is_bad(

@@ -244,6 +244,20 @@ def test_of_a_relayed_text_the_first_line_is_the_answer(
     assert list(stream) == [stream.answer.text] == ["Behind the clock."]
 
 
+@pytest.mark.parametrize("said", ["", " \n\n"])
+def test_a_relayed_text_that_is_empty_is_no_answer(
+    make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(server.service, "relay_text", said)
+    useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
+    assistant = make(useless, plan="auto", relay=True)
+    answer = assistant.ask(QUESTION, document="note-1")
+    assert (answer.answered, answer.text, answer.source) == (False, "", "receiver-only")
+    assert (answer.reason, answer.plan_reason) == ("EMPTY", NOT_USEFUL) and answer.bytes_received > 0
+    guess = assistant.ask(QUESTION, document="note-1", guess=True)
+    assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "EMPTY")
+
+
 @pytest.mark.parametrize(
     ("said", "choices", "choice"),
     [

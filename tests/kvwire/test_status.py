@@ -148,5 +148,13 @@ def test_a_reason_that_does_not_fit_the_status_code_is_not_believed() -> None:
     assert type(from_rpc_error(Failed(grpc.StatusCode.FAILED_PRECONDITION, trailers))) is IncompatiblePeer
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN])
+def test_a_fault_that_no_cloud_of_ours_names_is_the_links(code: grpc.StatusCode) -> None:
+    got = from_rpc_error(Failed(code, None))
+    assert type(got) is Unreachable and got.detail == f"{code.name}: details"
+    ours = to_grpc(IncompatiblePeer("codec", "a", "b")).trailing_metadata
+    assert type(from_rpc_error(Failed(code, ours))) is InternalError
+
+
 def test_every_status_code_becomes_an_error_of_the_tree() -> None:
     assert all(isinstance(from_rpc_error(Failed(code, None)), KvwireError) for code in grpc.StatusCode)
