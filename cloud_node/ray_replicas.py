@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _DESCRIBE_S: Final = 30.0
-_STATUS_S: Final = 5.0
+_STATUS_S: Final = 3.0
 _SILENT_S: Final = 30.0  # Ray itself ends a process after 60 s without its GCS, in no order at all
 _STOP_S: Final = 5.0
 _LOADING_POLL_S: Final = 0.1
@@ -37,7 +37,7 @@ class RayReplicas:
         self._control = Control()
         self._ray = Ray(config)
         self._handle: Any = None
-        self._down = asyncio.Event()  # no replica is up
+        self._down = asyncio.Event()  # no replica is up, as far as is known
         self._answered_s = 0.0
         self.abandoned = False
         """Whether Ray did not end by itself and was left hanging in this process."""
@@ -115,21 +115,20 @@ class RayReplicas:
         return reply
 
     async def running(self) -> bool:
-        """Whether a replica can take calls, as far as Serve knows; calls that wait for none are ended with Busy.
+        """Whether a replica can take calls, as far as Serve tells; while it tells of none, calls end with Busy.
 
         Raises:
             ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
         """
         try:
             running = await self._call(self._ray.up, _STATUS_S)
-        except ReplicasLost:
-            self._down.set()
-            raise
         except Exception as error:
+            self._down.set()
+            if isinstance(error, ReplicasLost):
+                raise
             silent_s = time.monotonic() - self._answered_s
             logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
             if silent_s > _SILENT_S:
-                self._down.set()
                 told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
                 raise ReplicasLost(f"{told}: {first_line(error)}") from None
             return False
