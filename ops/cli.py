@@ -21,6 +21,7 @@ from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
 from ops.commands.profile import profile
 from ops.commands.train import cache, selection, train
+from ops.output import failed
 
 app = typer.Typer(name="kvwire", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -66,11 +67,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if "-v" in sys.argv or "--verbose" in sys.argv:
-            raise
-        message = str(error) or type(error).__name__
-        sys.stderr.write(f"kvwire: {message}\n")
-        sys.exit(1)
+        sys.exit(failed(error))
 
 
 if __name__ == "__main__":

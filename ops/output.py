@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 console = Console(markup=False, emoji=False)
 """Prints text as it is: questions, documents' names and paths may look like markup."""
 progress_console = Console(stderr=True, markup=False, emoji=False)
+
+
+def failed(error: Exception) -> int:
+    """Tell on standard error why a command did not work, with --verbose whence it came; returns the exit status."""
+    if "-v" in sys.argv or "--verbose" in sys.argv:
+        traceback.print_exception(error)
+    else:
+        sys.stderr.write(f"kvwire: {str(error) or type(error).__name__}\n")
+    return 1
 
 
 def print_json(value: Any) -> None:
