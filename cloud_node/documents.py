@@ -14,8 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from kvwire.errors import NotFound
+from kvwire.limits import Limits
 
-MAX_DOCUMENT_CHARS: Final = 262_144
+MAX_DOCUMENT_CHARS: Final = Limits().max_prompt_chars - Limits().max_question_chars
+"""So that the longest question may be asked about the longest document."""
 DOCUMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
 
 

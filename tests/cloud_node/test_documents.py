@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
 from kvwire.errors import NotFound
+from kvwire.limits import Limits
 
 CANARY = "zebra-canary-7731"
 
@@ -93,6 +94,11 @@ def test_a_text_over_the_limit_is_refused(documents: Documents) -> None:
     documents.add("acme", "a", "x" * MAX_DOCUMENT_CHARS)
     with pytest.raises(ValueError, match="over"):
         documents.add("acme", "b", "x" * (MAX_DOCUMENT_CHARS + 1))
+
+
+def test_the_longest_document_may_be_asked_the_longest_question() -> None:
+    limits = Limits()
+    limits.check_prompt(MAX_DOCUMENT_CHARS + limits.max_question_chars)
 
 
 def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:
