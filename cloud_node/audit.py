@@ -13,8 +13,9 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,13 +25,17 @@ GENESIS: Final = "0" * 64
 SENDING: Final = "SENDING"
 MENDED: Final = "MENDED"
 LOST: Final = "LOST"
-MOST_KEPT: Final = 1024
-ONE_BY_ONE: Final = 10
+ONE_BY_ONE: Final = 3
+MOST_NAMED: Final = 4
 _TAIL_BYTES: Final = 1 << 20  # more than the longest line
 
 
 class AuditInUse(OSError):
     """Another process writes to the log."""
+
+
+class NotAFile(ValueError):
+    """The log would be kept nowhere."""
 
 
 class BrokenChain(ValueError):
@@ -78,17 +83,22 @@ class AuditLog:
         """Open the file (mode 0600 when made here) and take up its chain; a torn last line is mended.
 
         Raises:
-            AuditInUse: another process writes to it.
+            AuditInUse: another process writes to it. NotAFile: it is a device, a pipe or the like.
             BrokenChain: its last whole line is not a record.
             OSError: it cannot be opened or written.
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = (
+            os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        )  # a pipe would block it for ever
+        self._file = os.open(self.path, flags, 0o600)
         self._kept: list[AuditRecord] = []
         self._lost = 0
         self._open = True
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise NotAFile(f"{self.path}: an audit log is a regular file")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._size = os.fstat(self._file).st_size
             self._last, torn, whole = _end_of(self.path)
@@ -115,20 +125,24 @@ class AuditLog:
         self._write(record)
 
     def keep(self, record: AuditRecord) -> None:
-        """As `append`, but what cannot be written now is kept for later, up to `MOST_KEPT` records."""
+        """As `append`, but what cannot be written now is kept for later: for calls of which something left."""
         try:
             self.append(record)
         except OSError:
-            if len(self._kept) < MOST_KEPT:
-                self._kept.append(record)
-            else:
-                self._lost += 1
+            self._kept.append(record)
+
+    def offer(self, record: AuditRecord) -> None:
+        """As `append`, but what cannot be written now is only counted: for calls of which nothing left."""
+        try:
+            self.append(record)
+        except OSError:
+            self._lost += record.calls
 
     def writable(self) -> bool:
-        """Whether everything is written; tries again what is not."""
+        """Whether everything is written, to the file that is still at the path; tries again what is not."""
         with contextlib.suppress(OSError):
             self._write_kept()
-        return not self._kept
+        return not self._kept and not self._lost and self._in_place()
 
     def close(self) -> None:
         """Make the lines durable and give the file back."""
@@ -137,6 +151,15 @@ class AuditLog:
             with contextlib.suppress(OSError):
                 os.fsync(self._file)
             os.close(self._file)
+
+    def _in_place(self) -> bool:
+        """Whether the file at the path is the one that is written to, and as long: else its end would be missing."""
+        try:
+            there = self.path.stat()
+        except OSError:
+            return False
+        mine = os.fstat(self._file)
+        return (there.st_dev, there.st_ino, there.st_size) == (mine.st_dev, mine.st_ino, self._size)
 
     def _write_kept(self) -> None:
         while self._kept:
@@ -151,7 +174,7 @@ class AuditLog:
         line["seconds"] = round(record.seconds, 4)
         line["hash"] = _hash(line)
         text = _canonical(line) + b"\n"
-        if os.fstat(self._file).st_size > self._size and self.path.is_file():
+        if os.fstat(self._file).st_size > self._size:
             os.ftruncate(
                 self._file, self._size
             )  # half a line that could not be taken back when it was written
@@ -168,7 +191,8 @@ class AuditLog:
 class SummedRecords:
     """Records of calls of which nothing left, so that many of them do not fill the disk.
 
-    Of each method, tenant and decision the first `ONE_BY_ONE` of a second have a line each, the others one together.
+    Of each method, tenant and decision the first `ONE_BY_ONE` of a second have a line each, which names the first
+    `MOST_NAMED` documents; the others have one together.
     """
 
     def __init__(self, audit: AuditLog) -> None:
@@ -182,7 +206,7 @@ class SummedRecords:
         began, calls = self._seconds.get(key, (time.monotonic(), 0))
         self._seconds[key] = began, calls + 1
         if calls < ONE_BY_ONE:
-            self._audit.keep(record)
+            self._audit.offer(replace(record, documents=record.documents[:MOST_NAMED]))
 
     def flush(self) -> None:
         """Write what was counted in seconds that are over."""
@@ -192,7 +216,7 @@ class SummedRecords:
             del self._seconds[method, tenant, decision]
             if calls > ONE_BY_ONE:
                 more = calls - ONE_BY_ONE
-                self._audit.keep(AuditRecord(method=method, tenant=tenant, decision=decision, calls=more))
+                self._audit.offer(AuditRecord(method=method, tenant=tenant, decision=decision, calls=more))
 
 
 def verify(path: str | Path) -> int:
@@ -222,7 +246,7 @@ def _end_of(path: Path) -> tuple[str, int, bool]:
         BrokenChain: the last line is no record.
     """
     size = path.stat().st_size
-    if not path.is_file() or size == 0:
+    if size == 0:
         return GENESIS, 0, False
     with path.open("rb") as file:
         file.seek(max(0, size - _TAIL_BYTES))

@@ -7,8 +7,8 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fuser import DeviceName, DtypeName, bundle_directory
 from fuser.config import BadConfig, from_dict
-from fuser.models.dtype import DtypeName
 from kvwire.limits import PING_S, Limits
 from kvwire.segment import SliceKind
 
@@ -29,11 +29,14 @@ class SharerConfig:
     """What the replicas run and what each may use.
 
     model: a known model's name, a Hugging Face id or a directory.
-    bundles: directories of bundles trained for this Sharer; at least one.
+    bundles: directories of bundles trained for this Sharer, or names of those that ship; at least one.
     cpus: cores per replica: Ray's reservation and the number of torch threads.
+    gpus: GPUs per replica, as Ray reserves and hands them out; a part of one is shared with other replicas.
+    device: where a replica computes; auto is the GPU that Ray hands it where gpus is above 0, else whatever GPU torch
+        finds, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
         (`fuser.models.dtype`). float16 needs a GPU.
-    max_ongoing: calls a replica holds at once.
+    max_ongoing: calls a replica holds at once; one tenant's never have all places of all replicas.
     max_batch: prompts of those that are prefilled together at most; 1 prefills each alone. What is sent has the same
         bits on a CPU, and differs in the last ones on a GPU.
     max_batch_positions: positions prefilled together at most; longer prompts are prefilled alone, and shorter ones
@@ -50,6 +53,7 @@ class SharerConfig:
     replicas: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    device: DeviceName = "auto"
     dtype: DtypeName = "auto"
     max_ongoing: int = 8
     max_batch: int = 8
@@ -64,12 +68,21 @@ class SharerConfig:
             raise ValueError("bundles: at least one bundle directory is needed")
         if min(self.replicas, self.max_ongoing, self.max_batch, self.max_batch_positions) < 1:
             raise ValueError("replicas, max_ongoing, max_batch and max_batch_positions start at 1")
-        if self.dtype == "float16" and self.gpus == 0:
+        if self.device == "cuda" and self.gpus == 0:
+            raise ValueError("device cuda needs gpus above 0: Ray hands a replica no other GPU")
+        if self.device in ("cpu", "mps") and self.gpus > 0:
+            raise ValueError(f"gpus are reserved for nothing where device is {self.device}")
+        if self.dtype == "float16" and self.gpus == 0 and self.device != "mps":
             raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
         if min(self.max_queued, self.max_prompt_tokens, self.prefix_cache_bytes) < 0:
             raise ValueError("max_queued, max_prompt_tokens and prefix_cache_bytes start at 0")
         if self.cpus <= 0 or self.gpus < 0 or self.retry_after_s <= 0:
             raise ValueError("cpus and retry_after_s must be above 0 and gpus at least 0")
+
+    @property
+    def wanted_device(self) -> DeviceName:
+        """`device`, where "auto" is no longer open once a GPU is reserved: there must be one then."""
+        return "cuda" if self.device == "auto" and self.gpus > 0 else self.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +139,8 @@ class GatewayConfig:
     """How the gateway meets its callers.
 
     max_concurrent_calls: calls beyond it are refused before they are read.
-    max_calls_per_tenant, max_calls_per_host: of them, those of one tenant and those from one address. Below the
-        replicas' room (max_ongoing + max_queued) one tenant's calls leave room for another's. Behind a proxy all
-        callers have its address: set max_calls_per_host as high as max_concurrent_calls there.
+    max_calls_per_tenant, max_calls_per_host: of them, those of one tenant and those from one address. Behind a proxy
+        all callers have its address: set max_calls_per_host as high as max_concurrent_calls there.
     max_deadline_s: a call that asks for longer gets this.
     drain_s: after SIGTERM calls in flight have this long to finish.
     keepalive_s, keepalive_timeout_s: a connection that is silent so long is pinged, and closed if nothing comes back.
@@ -209,7 +221,7 @@ class CloudConfig:
             return absolute(name) if name.startswith((".", "~")) or (directory / name).is_dir() else name
 
         tls = TlsConfig(*(absolute(name) for name in dataclasses.astuple(self.tls)))
-        bundles = tuple(absolute(name) for name in self.sharer.bundles)
+        bundles = tuple(str(bundle_directory(name, directory)) for name in self.sharer.bundles)
         sharer = dataclasses.replace(self.sharer, model=model(self.sharer.model), bundles=bundles)
         ray = dataclasses.replace(
             self.ray, token=None if self.ray.token is None else absolute(self.ray.token)

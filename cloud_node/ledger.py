@@ -9,7 +9,7 @@ from cloud_node.audit import LOST, MENDED, SENDING, AuditRecord
 from cloud_node.call import Part
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.frame import Frame
-from kvwire.segment import SliceHeader, SliceSummary
+from kvwire.segment import SliceHeader, SliceTrailer
 
 SERVED = "SERVED"
 REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED, LOST}
@@ -44,10 +44,10 @@ class Ledger:
         return replace(self.record(), decision=SENDING)
 
     def sent(self, part: Part) -> None:
-        """Count a part that was handed to the transport."""
+        """Count a part that is handed to the transport; how much of it a caller takes is not known here."""
         if isinstance(part, Frame):
             self.bytes += len(part.data)
-        elif isinstance(part, SliceSummary):
+        elif isinstance(part, SliceTrailer):
             self.segments = self._announced
 
     def failed(self, error: KvwireError) -> None:

@@ -60,8 +60,7 @@ def leave(status: int) -> NoReturn:
 
 def _check_pair(config: CloudConfig) -> None:
     """Fetch the model once, with progress, and say early if a bundle is not for it."""
-    from fuser.models.load import resolve
-    from fuser.models.reference import model_ref
+    from fuser import model_ref, resolve
 
     sharer = model_ref(resolve(config.sharer.model))
     for directory in config.sharer.bundles:

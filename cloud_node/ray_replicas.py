@@ -39,8 +39,6 @@ class RayReplicas:
         self._handle: Any = None
         self._down = asyncio.Event()  # no replica is up, as far as is known
         self._answered_s = 0.0
-        self.abandoned = False
-        """Whether Ray did not end by itself and was left hanging in this process."""
 
     async def start(self) -> None:
         """Start Ray or attach to a cluster, deploy, and wait until every replica has loaded its model.
@@ -68,12 +66,14 @@ class RayReplicas:
         self._answered_s = time.monotonic()
 
     async def describe(self) -> Description:
-        """What the replicas can do. Raises KvwireError as `share` does."""
+        """What the replicas can do; the log says where one computes. Raises KvwireError as `share` does."""
         try:
             async with asyncio.timeout(_DESCRIBE_S):
                 description: Description = await self._handle.describe.remote()
+                where: str = await self._handle.where.remote()
         except Exception as error:
             raise self._told(error) from None
+        logger.info("the Sharer %s computes on %s", description.sharer.name, where)
         return description
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[Part]:
@@ -144,14 +144,15 @@ class RayReplicas:
     async def stop(self) -> None:
         """Stop the replicas, and Ray where `start` started it: in order where Ray still answers, else by force."""
         self._ray.stopping = True
+        abandoned = False  # left hanging in this process
         try:
             self._ray.check_processes()
             await self._control.call(self._ray.shut_down, _STOP_S)
         except Exception as error:
-            self.abandoned = True
+            abandoned = True
             logger.error("%s while stopping Ray: it is killed", type(error).__name__)
         finally:
-            self._ray.clean_up(spare_children=self.abandoned)
+            self._ray.clean_up(spare_children=abandoned)
 
     async def _call(self, function: Callable[[], T], timeout_s: float) -> T:
         """A call to Ray, which nobody waits for any longer when a process of the Ray started here is gone."""

@@ -26,8 +26,8 @@ from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
+from fuser import Sharer, computes
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
-from fuser.sharer import Cut, Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
@@ -92,42 +92,39 @@ class Replica:
         """Load the model and every bundle the configuration names.
 
         Raises:
-            IncompatiblePeer: a bundle was trained for another Sharer, or another revision of it.
-            BadBundle, UnknownModel, ...: as `fuser.bundle` and `fuser.models` raise them.
+            BadBundle: a bundle cannot be read, or was trained for another Sharer, or another revision of it.
+            NoSuchDevice: `[sharer] device`, or the GPU that `gpus` reserves, is not there.
+            UnknownModel, ...: as `fuser.models` raises them.
         """
         import torch
 
-        from fuser.bundle import Bundle
-        from fuser.models.dtype import dtype_of
-        from fuser.models.load import load_model, resolve
-        from fuser.models.reference import model_ref
-        from fuser.prefixes import PrefixCache
+        from fuser import load_sharers
 
         torch.set_num_threads(max(1, int(config.sharer.cpus)))
-        path = resolve(config.sharer.model, progress=False)
-        ref = model_ref(path)
-        device = "cuda" if config.sharer.gpus > 0 else "cpu"
-        model, tokenizer = load_model(path, device=device, dtype=dtype_of(config.sharer.dtype, device))
-        sharers: dict[str, Sharer] = {}
-        prefixes = PrefixCache(
-            config.sharer.prefix_cache_bytes
-        )  # one for all: it is used on the model's thread
-        for directory in config.sharer.bundles:
-            bundle = Bundle.load(directory)
-            if bundle.config.sharer != ref:
-                raise IncompatiblePeer(f"Sharer of bundle {directory}", ref, bundle.config.sharer)
-            sharers[bundle.hash] = Sharer(model, tokenizer, bundle, prefixes)
+        own = config.sharer
+        sharers = load_sharers(
+            own.model,
+            own.bundles,
+            device=own.wanted_device,
+            dtype=own.dtype,
+            prefix_cache_bytes=own.prefix_cache_bytes,
+            progress=False,
+        )
         return cls(
-            sharers,
-            ref,
+            {one.bundle.hash: one for one in sharers},
+            sharers[0].bundle.config.sharer,
             Documents(config.documents),
             config.limits,
             config.export,
-            max_prompt_tokens=config.sharer.max_prompt_tokens or _window(model),
-            workers=config.sharer.max_ongoing,
-            max_batch=config.sharer.max_batch,
-            max_batch_positions=config.sharer.max_batch_positions,
+            max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
+            workers=own.max_ongoing,
+            max_batch=own.max_batch,
+            max_batch_positions=own.max_batch_positions,
         )
+
+    def where(self) -> str:
+        """Device and dtype that the model computes on and in, for people."""
+        return computes(next(iter(self._sharers.values())).model)
 
     def describe(self) -> Description:
         """What this replica can do; what of it may leave the cloud is the gateway's to say."""
@@ -143,7 +140,7 @@ class Replica:
         return Description(self._ref, bundles, CodecRegistry().refs(), self._limits)
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
-        """The parts of one slice, in batches of what lies ready: a header, then frames, then a summary.
+        """The parts of one slice, in batches of what lies ready: a header, then frames, then a trailer.
 
         An error is the last part and is not raised, so that it crosses process boundaries as a value. Closing
         the iterator, or cancelling its task, stops the prefill before its next layer.
@@ -184,10 +181,11 @@ class Replica:
         sharer = self._sharer(request.bundle_hash)
         self._check_length(sharer.tokenizer, sections, stop)
         # A shared slice without documents has no bound, and does not read it.
-        cut = sharer.plan(sections, request.kind, allowed or 0, request.plan)
+        cut = sharer.layout(sections, request.kind, allowed or 0, request.plan)
         header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
         check_leaving(header, request, allowed)
-        self._check(cut, header)
+        self._check_prompt(len(cut.prompt))
+        self._limits.check_slice(header)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
         writer = SliceWriter(header, codec, self._limits, request.max_bytes)
         encode_s = 0.0
@@ -197,7 +195,7 @@ class Replica:
                 put(header)  # when the queue is over; it does not wait, for nothing was put before it
                 yield from sharer.steps(cut, work.emit, work.cancelled, call.tenant)
 
-            ticket = work.enter(steps(), len(cut.tokens.ids))
+            ticket = work.enter(steps(), len(cut.prompt))
             for spec, tensor in work.segments():
                 began = time.monotonic()
                 frames = writer.write(spec, tensor)
@@ -205,7 +203,7 @@ class Replica:
                     encode_s += time.monotonic() - max(began, ticket.ended_s)
                 for frame in frames:
                     put(frame)
-        put(writer.summary({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
+        put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
 
     def _relay(self, call: RelayCall, stop: Stop) -> RelayReply:
         request = call.request
@@ -258,11 +256,6 @@ class Replica:
         if sharer is None:
             raise IncompatiblePeer("bundle hash", ", ".join(self._sharers), bundle_hash)
         return sharer
-
-    def _check(self, cut: Cut, header: SliceHeader) -> None:
-        """Refuse what would not fit, before anything is computed."""
-        self._check_prompt(len(cut.tokens.ids))
-        self._limits.check_slice(header)
 
     def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: Stop) -> None:
         """Refuse what is far too long after as many tokens as there is room for, and not after all it has.

@@ -17,6 +17,7 @@ from cloud_node.documents import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import caps_of, check_leaving, check_relayed, positions_allowed, tokens_allowed
 from cloud_node.ledger import Ledger
 from cloud_node.replay import RecentRequests
+from cloud_node.turns import Turns
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.description import Description, check_request
 from kvwire.errors import (
@@ -68,6 +69,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._audit = audit
         self._unanswered = SummedRecords(audit)
         self._recent = RecentRequests()
+        sharer = config.sharer
+        self._turns = Turns(sharer.replicas * sharer.max_ongoing, sharer.max_queued, sharer.retry_after_s)
         self._in_flight = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -92,13 +95,16 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             self._recent.enter(identity.tenant, wanted.request_id)
             begun = False
             try:
-                async with contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts:  # type: ignore[type-var]
+                async with (
+                    self._turns.taken(identity.tenant),
+                    contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts,  # type: ignore[type-var]
+                ):
                     async for part in parts:
                         if not begun:
-                            self._release(part, wanted, allowed, ledger)
+                            await self._release(identity, part, wanted, ledger)
                         begun = True
-                        await context.write(serde.share_response_to_proto(part))
                         ledger.sent(part)
+                        await context.write(serde.share_response_to_proto(part))
             finally:
                 if not begun:
                     self._recent.forget(identity.tenant, wanted.request_id)
@@ -111,8 +117,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             allowed = tokens_allowed(self._config.export, caps_of(documents))
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
-            reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
-            check_relayed(reply, wanted, allowed)
+            async with self._turns.taken(identity.tenant):
+                reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
+            documents = await self._documents(identity, wanted, ledger)
+            check_relayed(reply, wanted, tokens_allowed(self._config.export, caps_of(documents)))
             ledger.bytes = len(reply.text.encode())
             self._write_ahead(ledger.leaving())
             return serde.relay_reply_to_proto(reply)
@@ -169,10 +177,15 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         texts = sum(len(section.text or "") for section in wanted.sections)
         self._limits.check_prompt(texts + sum(document.characters for document in documents))
 
-    def _release(self, part: Part, wanted: ShareRequest, allowed: int | None, ledger: Ledger) -> None:
-        """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded."""
+    async def _release(self, identity: Identity, part: Part, wanted: ShareRequest, ledger: Ledger) -> None:
+        """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded.
+
+        The documents are looked up again: one may have been removed or sealed while the call waited for its turn.
+        """
         if not isinstance(part, SliceHeader):
             raise InternalError("a slice without a header")
+        documents = await self._documents(identity, wanted, ledger)
+        allowed = positions_allowed(self._config.export, wanted.kind, caps_of(documents))
         check_leaving(part, wanted, allowed)
         ledger.announced(part)
         self._write_ahead(ledger.leaving())
@@ -204,7 +217,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             ledger.failed(DeadlineExceeded() if left_s is not None and left_s <= 0 else Cancelled())
             raise
         except Exception as error:
-            told = _told(error)
+            told = Cancelled() if context.cancelled() else _told(error)  # a write to a caller who has gone
             ledger.failed(told)
             await context.abort_with_status(to_grpc(told))
         finally:

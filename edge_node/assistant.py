@@ -13,7 +13,6 @@ from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Ask, first_document
 from edge_node.sync import Client
-from fuser.config import BadConfig
 from fuser.data.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
@@ -21,9 +20,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
-    from fuser.profile.table import PlanTable
-    from fuser.receiver import Receiver
+    from fuser import Bundle, PlanTable, Receiver
 
 Source = Literal["auto", "receiver-only"]
 
@@ -49,29 +46,22 @@ class Assistant:
         """Load the Receiver and its bundle; nothing is sent yet.
 
         Raises:
-            BadConfig: the configuration is not valid, a file of `[tls]` cannot be used, or the bundle is for another
-                Receiver.
-            fuser.bundle.BadBundle, fuser.profile.table.BadTable and the errors of fuser.models.
+            BadConfig: the configuration is not valid, or a file of `[tls]` cannot be used.
+            BadBundle: the bundle cannot be read, or is for another Receiver.
+            NoSuchDevice: `[receiver] device` is not there.
+            fuser.profile.table.BadTable and the errors of fuser.models.
         """
         import torch
 
-        from fuser.bundle import Bundle
-        from fuser.models.dtype import dtype_of
-        from fuser.models.load import load_model, model_ref, resolve
-        from fuser.receiver import Receiver
+        from fuser import load_receiver
 
         config = config if isinstance(config, EdgeConfig) else EdgeConfig.load(config)
         config.check_files()
         if config.receiver.threads:
             torch.set_num_threads(config.receiver.threads)
-        bundle = Bundle.load(config.receiver.bundle)
-        path = resolve(config.receiver.model)
-        if (found := model_ref(path)) != bundle.config.receiver:
-            raise BadConfig(
-                f"{config.receiver.bundle} is for the Receiver {bundle.config.receiver}, not for {found}"
-            )
-        model, tokenizer = load_model(path, dtype=dtype_of(config.receiver.dtype))
-        return cls(config, Receiver(model, tokenizer, bundle), Client(config), _table(config, bundle))
+        own = config.receiver
+        receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
+        return cls(config, receiver, Client(config), _table(config, receiver.bundle))
 
     def __enter__(self) -> Self:
         return self
@@ -231,10 +221,10 @@ def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:
     Raises:
         BadTable: it is needed, or it is not this bundle's.
     """
-    from fuser.profile.table import PLANS_FILE, PlanTable
+    from fuser import PlanTable
 
     directory = Path(config.receiver.bundle)
-    if config.share.plan == "codec" and not (directory / PLANS_FILE).exists():
+    if config.share.plan == "codec" and not PlanTable.lies_in(directory):
         return None
     return PlanTable.load(directory, bundle.hash)
 

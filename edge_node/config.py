@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fuser import DeviceName, DtypeName, bundle_directory
 from fuser.config import BadConfig, from_dict
-from fuser.models.dtype import DtypeName
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
@@ -80,20 +80,23 @@ class ReceiverConfig:
     """What runs here.
 
     model: a known model's name, a Hugging Face id or a directory.
-    bundle: directory of the bundle trained for the pair.
+    bundle: directory of the bundle trained for the pair, or the name of one that ships.
     threads: torch threads; 0 leaves torch's own choice.
-    dtype: what the model computes in; auto is bfloat16 where the processor multiplies it, else float32.
+    device: where model and heads compute; auto is a GPU where there is one, else the CPU.
+    dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32. float16 needs
+        a GPU.
     """
 
     model: str
     bundle: str
     max_new_tokens: int = 64
     threads: int = 0
+    device: DeviceName = "auto"
     dtype: DtypeName = "auto"
 
     def __post_init__(self) -> None:
-        if self.dtype == "float16":
-            raise ValueError("dtype float16 needs a GPU, and the Receiver runs on the processor")
+        if self.dtype == "float16" and self.device == "cpu":
+            raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
         if self.max_new_tokens < 1 or self.threads < 0:
             raise ValueError("max_new_tokens starts at 1, threads at 0")
 
@@ -199,7 +202,9 @@ class EdgeConfig:
             self,
             tls=TlsConfig(*(absolute(name) for name in dataclasses.astuple(self.tls))),
             receiver=dataclasses.replace(
-                self.receiver, model=model(self.receiver.model), bundle=absolute(self.receiver.bundle)
+                self.receiver,
+                model=model(self.receiver.model),
+                bundle=str(bundle_directory(self.receiver.bundle, directory)),
             ),
             capture=None if self.capture is None else absolute(self.capture),
         )

@@ -15,8 +15,7 @@ from kvwire.section import Section, Visibility
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
-    from fuser.profile.table import PlanRow, PlanTable
+    from fuser import Bundle, PlanRow, PlanTable
 
 REQUESTED: Final = "REQUESTED"
 """The caller named the plan."""

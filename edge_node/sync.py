@@ -24,7 +24,7 @@ from kvwire.section import Section
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
+    from fuser import Bundle
 
 T = TypeVar("T")
 Begin = Callable[[Coroutine[Any, Any, None]], concurrent.futures.Future[None]]

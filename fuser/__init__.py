@@ -1,0 +1,66 @@
+"""The Fuser: what the Sharer cuts, what the heads translate, what the Receiver takes in. Knows no network.
+
+The names below are its doors; the nodes use no others. Importing it is cheap: names load on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fuser.bundle import BadBundle, Bundle
+    from fuser.models.dtype import DeviceName, DtypeName, computes
+    from fuser.models.load import resolve
+    from fuser.models.reference import model_ref
+    from fuser.pair import load_pair, load_receiver, load_sharers
+    from fuser.profile.table import PlanRow, PlanTable
+    from fuser.receiver import Draft, Receiver
+    from fuser.sharer import Cut, Sharer
+    from fuser.shipped import bundle_directory
+
+__all__ = [
+    "BadBundle",
+    "Bundle",
+    "Cut",
+    "DeviceName",
+    "Draft",
+    "DtypeName",
+    "PlanRow",
+    "PlanTable",
+    "Receiver",
+    "Sharer",
+    "bundle_directory",
+    "computes",
+    "load_pair",
+    "load_receiver",
+    "load_sharers",
+    "model_ref",
+    "resolve",
+]
+
+_HOMES = {
+    "BadBundle": "fuser.bundle",
+    "Bundle": "fuser.bundle",
+    "Cut": "fuser.sharer",
+    "DeviceName": "fuser.models.dtype",
+    "Draft": "fuser.receiver",
+    "DtypeName": "fuser.models.dtype",
+    "PlanRow": "fuser.profile.table",
+    "PlanTable": "fuser.profile.table",
+    "Receiver": "fuser.receiver",
+    "Sharer": "fuser.sharer",
+    "bundle_directory": "fuser.shipped",
+    "computes": "fuser.models.dtype",
+    "load_pair": "fuser.pair",
+    "load_receiver": "fuser.pair",
+    "load_sharers": "fuser.pair",
+    "model_ref": "fuser.models.reference",
+    "resolve": "fuser.models.load",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

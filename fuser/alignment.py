@@ -1,8 +1,8 @@
 """Find, for every Receiver position, the Sharer position that read the same characters; or the other way.
 
 Both models read their own natural tokens of the same text; spans of characters say which tokens belong
-together (DESIGN.md section 4). All of it is vectorised and works for any spans: several byte-level tokens may
-share the span of one character, spans may be of zero width, leave gaps or come out of order.
+together (docs/design.md, "The life of an answer"). All of it is vectorised and works for any spans: several
+byte-level tokens may share the span of one character, spans may be of zero width, leave gaps or come out of order.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def read_as(sharer_spans: Tensor, receiver_spans: Tensor, receiver_positions: in
 
 
 def align_tail(receiver_tail: int, sharer_tail: int, sharer_tokens: int) -> Tensor:
-    """Align the template tokens after the last shared section from the end, (receiver_tail,) int64.
+    """Align the template tokens after the last shared section from the end, (receiver_tail,) int64 on the CPU.
 
     The last Receiver token gets the last Sharer token and so on; where the Receiver has more, the rest get
     the first Sharer tail token, or the last token before the tail if the Sharer has no tail at all.
@@ -97,11 +97,11 @@ def align_tail(receiver_tail: int, sharer_tail: int, sharer_tokens: int) -> Tens
     """
     total = sharer_tokens + sharer_tail
     if receiver_tail == 0:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     if total == 0:
         raise ValueError(f"{receiver_tail} Receiver template tokens and no Sharer token to align them to")
     lowest = sharer_tokens if sharer_tail else sharer_tokens - 1
-    return torch.arange(total - receiver_tail, total).clamp(min=lowest)
+    return torch.arange(total - receiver_tail, total, device="cpu").clamp(min=lowest)
 
 
 def align_positions(

@@ -193,7 +193,7 @@ class Bundle:
         except (ValueError, IndexError, RuntimeError) as error:
             raise BadBundle(f"{directory / CONFIG_FILE}: {error}") from error
         stored, found = bundle_tensors.read(directory / TENSORS_FILE, expected, config.to_json())
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             bundle = _untrained(config)
         for name, head in bundle._heads().items():
             prefix = f"{name}."

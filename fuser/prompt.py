@@ -1,7 +1,7 @@
 """Render sections to a prompt once, tokenise it once, and find sections by character offsets.
 
 Tokenising a prompt in pieces changes the tokens at the seams and costs accuracy, so a prompt is always rendered
-whole; where a section lies is then read from character offsets (DESIGN.md section 2).
+whole; where a section lies is then read from character offsets (docs/design.md, "The life of an answer").
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def tokenise(tokenizer: Any, prompt: Rendered | str) -> Tokens:
         ids, spans = encode(tokenizer, prompt, [(0, len(prompt))])
     else:
         ids, spans = encode(tokenizer, prompt.text, [span for span in prompt.spans if span is not None])
-    offsets = torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
-    return Tokens(torch.tensor(ids, dtype=torch.int64), offsets)
+    offsets = torch.tensor(spans, dtype=torch.int64, device="cpu").reshape(-1, 2)
+    return Tokens(torch.tensor(ids, dtype=torch.int64, device="cpu"), offsets)
 
 
 def common_prefix(prompts: Sequence[Tensor]) -> int:
@@ -130,4 +130,4 @@ def tail_positions(offsets: Tensor, spanned: Tensor, last_end: int) -> Tensor:
     `spanned` are the positions within shared sections, ascending by section; `last_end` is where the last one ends.
     """
     first = int(spanned[-1]) + 1 if len(spanned) else int((offsets[:, 1] <= last_end).sum())
-    return torch.arange(first, len(offsets))
+    return torch.arange(first, len(offsets), device=offsets.device)

@@ -177,7 +177,7 @@ class Draft:
         """Receiver positions that are fused, and for each the exported position that feeds it (both int64)."""
         prompt, device = self._prompt, self._receiver.model.device
         shared = shared_positions(prompt.offsets, self._sections, self._spans).fused(len(prompt.ids))
-        named = torch.tensor(header.spans, dtype=torch.int64).reshape(-1, 3)
+        named = torch.tensor(header.spans, dtype=torch.int64, device="cpu").reshape(-1, 3)
         fused, source = shared.fed(named, header.tail, plan.last > 0)
         return fused.to(device), source.to(device)
 

@@ -14,15 +14,24 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from fuser.models.load import load_config
+from kvwire.errors import Unsupported
 
 
 class Rope:
-    """Rotations of one model's keys. Positions are absolute token indices, int64."""
+    """Rotations of one model's keys. Positions are absolute token indices, int64.
+
+    Raises:
+        Unsupported: the model's keys are not rotated by position, so there is none to take out.
+    """
 
     def __init__(self, model: Any) -> None:
         decoder = model.get_decoder()
-        self._rotary = decoder.rotary_emb
         config = decoder.config
+        self._rotary: Any = getattr(decoder, "rotary_emb", None)
+        if self._rotary is None:
+            raise Unsupported(
+                f"models of type {config.model_type} have no rotary positions: they can be neither Sharer nor Receiver"
+            )
         self._layers = int(config.num_hidden_layers)
         # One angle table per layer type where the module has several, else a single shared one.
         typed = isinstance(getattr(self._rotary, "rope_type", None), dict)
@@ -34,9 +43,10 @@ class Rope:
         config = load_config(directory)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        decoder = model.get_decoder()
-        decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
-        return cls(model)
+        rope = cls(model)
+        with torch.device("cpu"):
+            rope._rotary = type(rope._rotary)(config=model.get_decoder().config)
+        return rope
 
     def angles(self, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """cos and sin, each (positions, rotary_dim) float32, with the module's attention scaling included."""

@@ -30,11 +30,12 @@ class Scatter:
     @classmethod
     def empty(cls, width: int) -> Scatter:
         """Of no position yet."""
-        return cls(torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64))
+        total = torch.zeros(width, dtype=torch.float64, device="cpu")
+        return cls(total, total.new_zeros(width, width))
 
     def add(self, rows: Tensor) -> None:
         """Take in (positions, width) float, on any device."""
-        rows = rows.double().cpu()
+        rows = rows.cpu().double()  # in this order: not every device has float64
         self.count += len(rows)
         self.total += rows.sum(0)
         self.outer.addmm_(rows.T, rows)
@@ -58,7 +59,7 @@ class Scatter:
             raise ValueError(f"{self.count} positions are too few for a basis of {width} numbers")
         mean = self.mean[:width]
         covariance = self.outer[:width, :width] / self.count - torch.outer(mean, mean)
-        root = back = torch.eye(width, dtype=torch.float64)
+        root = back = torch.eye(width, dtype=torch.float64, device=covariance.device)
         if metric is not None:
             costs, directions = torch.linalg.eigh(metric.double())
             costs = costs.clamp(min=_LEAST_COST * float(costs[-1]))

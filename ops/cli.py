@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ops import models
-from ops.commands import audit_log, bench, bundle, documents
+from ops.commands import audit_log, bench, bundle, documents, init
 from ops.commands.certs import certs
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor
@@ -20,15 +20,26 @@ from ops.commands.evaluate import evaluate
 from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
 from ops.commands.profile import profile
-from ops.commands.train import cache, selection, train
+from ops.commands.train import train
 from ops.output import failed
 
 app = typer.Typer(name="kvwire", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"kvwire {version('kvwire')}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more; show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
 ) -> None:
     """A small model at the edge answers with what a large model in the cloud has read.
 
@@ -44,6 +55,7 @@ def root(
 app.command(rich_help_panel="Use")(demo)
 app.command(rich_help_panel="Use")(ask)
 app.command(rich_help_panel="Use")(doctor)
+app.add_typer(init.app, name="init", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(cloud)
 app.command(rich_help_panel="Run")(edge)
 app.command(rich_help_panel="Run")(certs)
@@ -52,8 +64,6 @@ app.add_typer(documents.app, name="documents", rich_help_panel="Run")
 app.add_typer(audit_log.app, name="audit-log", rich_help_panel="Run")
 app.add_typer(models.app, name="models", rich_help_panel="Models and bundles")
 app.add_typer(bundle.app, name="bundle", rich_help_panel="Models and bundles")
-app.command(rich_help_panel="Models and bundles")(selection)
-app.command(rich_help_panel="Models and bundles")(cache)
 app.command(rich_help_panel="Models and bundles")(train)
 app.add_typer(bench.app, name="bench", rich_help_panel="Models and bundles")
 app.command("eval", rich_help_panel="Models and bundles")(evaluate)

@@ -9,16 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kvwire.identity import PeerRole
+from ops.extras import EXTRAS
 from ops.finding import Finding, State, looked
 from ops.node_check import node_findings, role_of
 
 GIB = 1 << 30
+CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "grpcio", "protobuf", "zstandard", "xxhash")
-_EXTRAS = {
-    "cloud": ("ray", "sqlalchemy"),
-    "edge": ("starlette", "uvicorn"),
-    "demo": ("cryptography",),
-}
 
 
 def examine(config: Path | None = None) -> list[Finding]:
@@ -57,13 +54,9 @@ def _python() -> Iterator[Finding]:
 def _packages(role: PeerRole | None) -> Iterator[Finding]:
     for name in ("kvwire", *_NEEDED):
         yield _package(name, State.BAD, "pip install kvwire")
-    for extra, names in _EXTRAS.items():
+    for extra, names in EXTRAS.items():
         needed = role is not None and extra == str(role)
-        use = (
-            "the demo and its certificates"
-            if extra == "demo"
-            else f"this machine if it is to be a {extra} node"
-        )
+        use = "training" if extra == "train" else f"this machine if it is to be a {extra} node"
         for name in names:
             then = f"pip install 'kvwire[{extra}]'" + ("" if needed else f", for {use}")
             yield _package(name, State.BAD if needed else State.NOTE, then)
@@ -84,11 +77,17 @@ def _version(name: str) -> str | None:
 def _device() -> Iterator[Finding]:
     import torch
 
-    if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Finding(State.GOOD, "device", f"CUDA: {names}")
-    else:
-        yield Finding(State.GOOD, "device", f"CPU, {torch.get_num_threads()} threads ({torch.__version__})")
+    from fuser.models.dtype import device_text, dtype_of, find_device
+
+    device = find_device("auto")
+    dtype = str(dtype_of("auto", device)).removeprefix("torch.")
+    found = f"auto is {device_text(device)} in {dtype} (torch {torch.__version__})"
+    yield Finding(State.GOOD, "device", found)
+    if device.type == "cpu" and torch.version.cuda is not None:
+        then = f"if there is no GPU to use: pip install --force-reinstall torch --index-url {CPU_TORCH}, 5 GB smaller"
+        yield Finding(
+            State.NOTE, "torch", f"a build for CUDA {torch.version.cuda}, and no GPU is found", then
+        )
 
 
 def _models() -> Iterator[Finding]:

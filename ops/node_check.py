@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cloud_node import CloudConfig
     from edge_node import EdgeConfig
     from fuser.bundle import Bundle
+    from fuser.models.dtype import DeviceName, DtypeName
 
 DESCRIBE_S = 10.0
 
@@ -63,6 +64,9 @@ def _node(path: Path, role: PeerRole) -> Iterator[Finding]:
 
 def _edge(config: "EdgeConfig") -> Iterator[Finding]:
     yield from _tls(config.tls, PeerRole.EDGE)
+    own = config.receiver
+    then = "change device or dtype in [receiver], or install the torch build for this GPU"
+    yield from looked("receiver.device", lambda: _device("receiver", own.device, own.dtype), then)
     model = yield from _model("receiver.model", config.receiver.model)
     bundle = yield from _bundle("receiver.bundle", config.receiver.bundle, model, PeerRole.EDGE)
     if bundle is not None:
@@ -80,6 +84,10 @@ def _edge(config: "EdgeConfig") -> Iterator[Finding]:
 
 def _cloud(config: "CloudConfig") -> Iterator[Finding]:
     yield from _tls(config.tls, PeerRole.CLOUD)
+    own = config.sharer
+    if config.ray.address == "local":  # else the replicas run elsewhere
+        then = "change device, dtype or gpus in [sharer], or install the torch build for this GPU"
+        yield from looked("sharer.device", lambda: _device("sharer", own.wanted_device, own.dtype), then)
     model = yield from _model("sharer.model", config.sharer.model)
     for directory in config.sharer.bundles:
         yield from _bundle("sharer.bundles", directory, model, PeerRole.CLOUD)
@@ -95,6 +103,14 @@ def _cloud(config: "CloudConfig") -> Iterator[Finding]:
         yield Finding(
             State.BAD, "ray.token", f"{config.ray.token}: no such file", "name the cluster's token file"
         )
+
+
+def _device(table: str, device: "DeviceName", dtype: "DtypeName") -> Iterator[Finding]:
+    from fuser.models.dtype import device_text, dtype_of, find_device
+
+    found = find_device(device)
+    what = str(dtype_of(dtype, found)).removeprefix("torch.")
+    yield Finding(State.GOOD, f"{table}.device", f"{device_text(found)} in {what}")
 
 
 def _tls(tls: object, role: PeerRole) -> Iterator[Finding]:

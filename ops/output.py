@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ops.extras import extra_of
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -26,8 +28,11 @@ def failed(error: Exception) -> int:
     """Tell on standard error why a command did not work, with --verbose whence it came; returns the exit status."""
     if "-v" in sys.argv or "--verbose" in sys.argv:
         traceback.print_exception(error)
-    else:
-        sys.stderr.write(f"kvwire: {str(error) or type(error).__name__}\n")
+        return 1
+    message = str(error) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name)) is not None:
+        message = f"this needs {error.name}: pip install 'kvwire[{extra}]'"
+    sys.stderr.write(f"kvwire: {message}\n")
     return 1
 
 

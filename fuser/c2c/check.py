@@ -109,7 +109,7 @@ class GoldenFile:
         if not isinstance(fuse, C2CConfig) or fuse.alignment == "same":
             return ids
         reencode = Reencoder(load_tokenizer(receiver), load_tokenizer(sharer), fuse.alignment)
-        return torch.tensor([reencode(row) for row in ids.tolist()])
+        return torch.tensor([reencode(row) for row in ids.tolist()], device=ids.device)
 
     def _fused_layers(self, layers: int) -> set[int]:
         """The layers of which the file has a fused half."""
@@ -149,6 +149,6 @@ def _same_tokens(found: Tensor, wanted: Tensor, model: Any) -> bool:
     """Whether (batch, tokens) agree up to each row's first stop token, that one included."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [] if configured is None else [configured]
-    stops = torch.isin(wanted, torch.tensor(listed, dtype=wanted.dtype))
+    stops = torch.isin(wanted, torch.tensor(listed, dtype=wanted.dtype, device=wanted.device))
     over = stops.cumsum(1) - stops.long() > 0
     return bool(((found == wanted) | over).all())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fuser.evaluate.models import Dtype
+from fuser.models.dtype import DeviceName
 from kvwire.plan import Plan
 
 
@@ -18,7 +19,7 @@ class EvaluateConfig:
     runs all that can be run. calibration: training questions with choices, for rows that are fitted or shown examples.
     bundle whose Sharer is the Receiver's own model. work: where answers and what the Sharer
     reads are kept. sharer, receiver: names or folders, where the bundle's own names are not enough. dtype: what both
-    models compute in.
+    models compute in. device: where they do.
 
     plans: how slices are sent; none is `raw` and whole. Of documents alone: positions: of an excerpt, every number with
     every plan (`fuser.evaluate.plans`); none is what the plans say. cases: what the
@@ -39,6 +40,7 @@ class EvaluateConfig:
     sharer: str | None = None
     receiver: str | None = None
     dtype: Dtype = "float32"
+    device: DeviceName = "auto"
     positions: tuple[int, ...] = ()
     plans: tuple[Plan, ...] = ()
     cases: tuple[str, ...] = ()

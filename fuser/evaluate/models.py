@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from fuser.geometry import window
+from fuser.models.dtype import DeviceName, find_device
 from fuser.models.load import load_config, load_model, load_tokenizer, model_ref, resolve
 from fuser.prefill import adopt
 from kvwire.identity import ModelRef
@@ -21,9 +22,14 @@ class Model:
 
     Attributes:
         dtype: what it computes in. bfloat16 is about three times faster on processors that multiply it.
+        device: where it computes.
+
+    Raises:
+        NoSuchDevice: the device is not there.
     """
 
-    def __init__(self, name: str, dtype: Dtype = "float32") -> None:
+    def __init__(self, name: str, dtype: Dtype = "float32", device: DeviceName = "auto") -> None:
+        self.device = find_device(device)
         self.path: Path = resolve(name)
         self.dtype = dtype
 
@@ -45,7 +51,7 @@ class Model:
     @cached_property
     def network(self) -> Any:
         """The model, frozen, with the attention that the excerpt's choice is read from."""
-        model, _ = load_model(self.path, dtype=getattr(torch, self.dtype))
+        model, _ = load_model(self.path, device=str(self.device), dtype=getattr(torch, self.dtype))
         adopt(model)
         return model
 

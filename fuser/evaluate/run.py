@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ from fuser.evaluate.report import summarise
 from fuser.evaluate.rows import Extras, Row
 from fuser.models.cache import cache_directory
 from fuser.prompt import tokenise
+from fuser.whole_file import whole_file
 from kvwire.plan import Plan
 
 _EVERY_LENGTH = 1 << 40  # the loader drops no document: the draw does, and counts
@@ -73,8 +75,8 @@ class Run:
         self._bundle = Bundle.load(config.bundle)
         self._identical = None if config.identical is None else Bundle.load(config.identical)
         pair = self._bundle.config
-        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype)
-        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype)
+        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype, config.device)
+        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype, config.device)
         self._sharer.require(pair.sharer, "the bundle's Sharer")
         self._receiver.require(pair.receiver, "the bundle's Receiver")
         if self._identical is not None:
@@ -138,6 +140,7 @@ class Run:
             },
             "batch": config.batch,
             "dtype": config.dtype,
+            "device": self._receiver.device.type,
             "predictions": str(self._folder / "predictions.jsonl"),
             "machine": machine(),
             "versions": versions(),
@@ -157,7 +160,8 @@ class Run:
         drawn = draw(items, settings.limit, settings.seed, fits, vary, self._left_out)
         self._count, self._questions = len(drawn.questions), drawn.questions
         self._groups = {question.id: question.own for question in drawn.questions}
-        self._settle(drawn.digest, [])
+        asked = ({"item": q.id, "question": q.question, "answers": q.answers} for q in drawn.questions)
+        self._settle(drawn.digest, [], asked)
         return DocumentEvaluation(
             self._bundle,
             self._sharer,
@@ -204,13 +208,19 @@ class Run:
             if all(normalise(item.question) in asked for item in training):
                 raise ValueError(f"{settings.calibration} holds no question that is not evaluated too")
         examples = [asdict(item) for item in training]
-        self._settle(digest([asdict(item) for item in drawn]), [{"seed": settings.seed}, *examples])
+        asked_items = (
+            {"item": i.id, "question": i.question, "choices": i.choices, "answer": i.letter} for i in drawn
+        )
+        key = digest([asdict(item) for item in drawn])
+        self._settle(key, [{"seed": settings.seed}, *examples], asked_items)
         others = self._identical, settings.batch, settings.seed, plans
         given = ChoiceGiven(drawn, training, *others)
         return ChoiceTable(self._bundle, self._sharer, self._receiver, given, self._log, self._read)
 
-    def _settle(self, questions: str, training: list[dict[str, Any]]) -> None:
-        """Name the folder after what decides the answers, and open the log in it."""
+    def _settle(
+        self, questions: str, training: list[dict[str, Any]], asked: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Name the folder after what decides the answers, open the log in it, and write what its items ask."""
         config = self._config
         key = [
             self._bundle.hash,
@@ -218,12 +228,16 @@ class Run:
             digest(training),
             None if self._identical is None else self._identical.hash,
         ]
-        if config.dtype != "float32":
-            key.append(config.dtype)
-        self._read = self._work / ("read" if config.dtype == "float32" else f"read-{config.dtype}")
+        made: list[str] = [config.dtype] if config.dtype != "float32" else []
+        made += [device] if (device := self._receiver.device.type) != "cpu" else []  # its last bits differ
+        key += made
+        self._read = self._work / "-".join(["read", *made])
         self._digest = questions
         self._folder = self._work / digest(key)[:16]
         self._log = PredictionLog(self._folder / "predictions.jsonl")
+        with whole_file(self._folder / "questions.jsonl") as partial:
+            lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in asked)
+            partial.write_text("".join(lines), encoding="utf-8")
 
     def _load(self) -> tuple[list[ChoiceItem], list[Item]]:
         """All of the data: questions with choices, or questions over documents; one of both is empty."""

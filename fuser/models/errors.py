@@ -36,3 +36,7 @@ class BadGguf(ModelError):
 
 class BadModelDirectory(ModelError):
     """A directory that does not hold a model."""
+
+
+class NoSuchDevice(ModelError, ValueError):
+    """A device that this machine, or this build of torch, does not have."""

@@ -108,7 +108,7 @@ class GgufFile:
             values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError as error:
             raise BadGguf(f"{self.path.name}: tensor {source}: {error}") from error
-        weight = torch.tensor(values, dtype=torch.float32).reshape(self._shape(source))
+        weight = torch.tensor(values, dtype=torch.float32, device="cpu").reshape(self._shape(source))
         if self.architecture == "llama" and source.endswith(("attn_q.weight", "attn_k.weight")):
             heads = "$.attention.head_count" if "attn_q" in source else "$.attention.head_count_kv"
             return _halves_from_pairs(weight, int(self.required(heads)))

@@ -86,7 +86,7 @@ def load_weights(
 
     directory = checked(Path(path))
     config = load_config(directory)
-    with _no_bars():
+    with _no_bars(), torch.device("cpu"):
         model = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,

@@ -92,8 +92,10 @@ class Answers:
         found = [self._found[row.name] for row in rows]
         items = sorted(set.intersection(*(set(answers) for answers in found)))
         metric = self._profiled.metric
-        columns = [torch.tensor([answers[item].right[metric] for item in items]) for answers in found]
-        return columns, torch.tensor([self._group[item] for item in items])
+        columns = [
+            torch.tensor([answers[item].right[metric] for item in items], device="cpu") for answers in found
+        ]
+        return columns, torch.tensor([self._group[item] for item in items], device="cpu")
 
 
 def best(rows: Sequence[PlanRow]) -> tuple[PlanRow, ...]:

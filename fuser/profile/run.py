@@ -28,6 +28,7 @@ from fuser.evaluate.prediction import PredictionLog
 from fuser.evaluate.provenance import file_hash, machine, versions
 from fuser.evaluate.questions import digest, draw, draw_choices
 from fuser.models.cache import cache_directory
+from fuser.models.dtype import DeviceName
 from fuser.profile.excerpts import ExcerptProfile
 from fuser.profile.grid import Dials, grid
 from fuser.profile.report import Answers, as_json, best
@@ -61,6 +62,7 @@ class ProfileConfig:
     batch: int = 16
     max_document_chars: int = 1200
     dtype: Dtype = "float32"
+    device: DeviceName = "auto"
     work: Path | None = None
     sharer: str | None = None
     receiver: str | None = None
@@ -80,8 +82,8 @@ class ProfileRun:
         self._config = config
         self._bundle = bundle = Bundle.load(config.bundle)
         pair = bundle.config
-        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype)
-        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype)
+        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype, config.device)
+        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype, config.device)
         self._sharer.require(pair.sharer, "the bundle's Sharer")
         self._receiver.require(pair.receiver, "the bundle's Receiver")
         self._profiled, drawn = self._draw()
@@ -90,6 +92,7 @@ class ProfileRun:
         self.plans = grid(bundle, self._profiled.kind, registry.names(), config.dials)
         codecs = [[codec.name, codec.parameters_hash] for codec in registry.refs()]
         key = [bundle.hash, drawn, codecs, config.dtype, config.screened]
+        key += [] if (device := self._receiver.device.type) == "cpu" else [device]  # its last bits differ
         self._questions_digest = drawn
         folder = self._work / digest(key)[:16]
         self._screen = ScreenLog(folder / "screen.jsonl")
@@ -188,6 +191,7 @@ class ProfileRun:
                 "seed": config.seed,
             },
             "dtype": config.dtype,
+            "device": self._receiver.device.type,
             "machine": machine(),
             "versions": versions(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -88,7 +88,7 @@ class SharedProfile:
             rendered, tokens, _ = self._reading.shared(choice_prompt(item))
             reply = self._reading.reply(rendered, choice_answer(item), end)
             ids, wanted = padded([(torch.cat((tokens.ids[-1:], reply)), 1)], end)
-            before = torch.tensor([draft.cache.get_seq_length()])
+            before = torch.tensor([draft.cache.get_seq_length()], device="cpu")
             with torch.inference_mode():
                 loss += float(on_top(self._reading, draft.cache, before, ids, wanted).loss)
             size += sent

@@ -83,6 +83,11 @@ class PlanTable:
             partial.write_text(json.dumps(to_dict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
         return path
 
+    @staticmethod
+    def lies_in(directory: Path | str) -> bool:
+        """Whether there is a table in a bundle's directory."""
+        return (Path(directory) / PLANS_FILE).exists()
+
     @classmethod
     def load(cls, directory: Path | str, bundle_hash: str | None = None) -> PlanTable:
         """Read the table of a bundle, strictly.

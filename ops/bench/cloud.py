@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceKind, SliceSummary
+from kvwire.segment import SliceKind, SliceTrailer
 from ops.bench.link import questions
 from ops.demo.samples import Question, Sample
 from ops.demo.stage import CLOUD_START_S, Cast, Stage
@@ -179,7 +179,7 @@ class Callers:
             deadline_s=_DEADLINE_S,
         )
         async for part in shared:
-            if isinstance(part, SliceSummary):
+            if isinstance(part, SliceTrailer):
                 own_s = sum(part.timings.values())
         return Call(time.monotonic() - began, own_s)
 
@@ -202,18 +202,15 @@ def _sharer(cast: Cast) -> Sharer:
 
     import torch
 
-    from fuser.bundle import Bundle
-    from fuser.models.dtype import dtype_of
-    from fuser.models.load import load_model
-    from fuser.sharer import Sharer
+    from fuser import load_sharers
 
     torch.set_num_threads(min(os.cpu_count() or 1, 8))  # as `Stage` gives the cloud
-    model, tokenizer = load_model(cast.sharer, dtype=dtype_of("auto"))
-    return Sharer(model, tokenizer, Bundle.load(cast.bundle))
+    (sharer,) = load_sharers(cast.sharer, [cast.bundle], device=cast.device, dtype=cast.dtype)
+    return sharer
 
 
 def _tokens(sharer: Sharer, kind: SliceKind, asked: Asked) -> Tensor:
-    return sharer.plan(_sections(kind, asked, resolved=True), kind, 32).tokens.ids
+    return sharer.layout(_sections(kind, asked, resolved=True), kind, 32).prompt.tokens.ids
 
 
 def _bare(sharer: Sharer, prompts: Sequence[Tensor], batch: int) -> float:
@@ -225,8 +222,8 @@ def _bare(sharer: Sharer, prompts: Sequence[Tensor], batch: int) -> float:
     ordered = sorted(prompts, key=len, reverse=True)
 
     def run(some: Sequence[Tensor]) -> None:
-        ids = pad_sequence(list(some), batch_first=True)
-        mask = pad_sequence([torch.ones_like(prompt) for prompt in some], batch_first=True)
+        ids = pad_sequence(list(some), batch_first=True).to(sharer.model.device)
+        mask = pad_sequence([torch.ones_like(prompt) for prompt in some], batch_first=True).to(ids.device)
         with torch.inference_mode():
             decoder(input_ids=ids, attention_mask=mask if batch > 1 else None, use_cache=True)
 

@@ -62,7 +62,8 @@ def measure(
 
     threads = min(os.cpu_count() or 1, 8)  # as `Stage` gives the cloud; torch takes as many at the edge
     bar = progress.add_task("loading both models", total=2 * len(bench.asked) + 3)
-    local = Sequential(bench.cast.sharer, bench.cast.receiver, bench.cast.bundle, threads)
+    cast = bench.cast
+    local = Sequential(cast.sharer, cast.receiver, cast.bundle, threads, cast.device, cast.dtype)
     progress.advance(bar)
     with Stage(folder, bench.cast, load_samples(), record=False) as stage:
         progress.update(bar, description="starting both nodes")

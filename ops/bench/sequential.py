@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_node.line import FirstLine
+from fuser.models.dtype import DeviceName, DtypeName
 from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceKind
 
@@ -58,22 +59,27 @@ class Sequential:
 
     Args:
         threads: of torch, for both.
+        device, dtype: of both.
     """
 
-    def __init__(self, sharer: str, receiver: str, bundle: Path, threads: int) -> None:
+    def __init__(
+        self,
+        sharer: str,
+        receiver: str,
+        bundle: Path,
+        threads: int,
+        device: DeviceName = "auto",
+        dtype: DtypeName = "auto",
+    ) -> None:
         import torch
 
-        from fuser.bundle import Bundle
-        from fuser.models.dtype import dtype_of
-        from fuser.models.load import load_model
+        from fuser import load_pair
         from fuser.prefixes import PrefixCache
-        from fuser.receiver import Receiver
-        from fuser.sharer import Sharer
 
         torch.set_num_threads(threads)
-        loaded, dtype = Bundle.load(bundle), dtype_of("auto")
-        self.sharer = Sharer(*load_model(sharer, dtype=dtype), loaded)
-        self.receiver = Receiver(*load_model(receiver, dtype=dtype), loaded)
+        self.sharer, self.receiver = load_pair(
+            bundle, sharer=sharer, receiver=receiver, device=device, dtype=dtype
+        )
         self.receiver.model = Whole(self.receiver.model)
         self.receiver.heads = PrefixCache(0)
 
@@ -82,7 +88,8 @@ class Sequential:
         from fuser.prefill import prefill_together
 
         began = time.monotonic()
-        cut = dataclasses.replace(self.sharer.plan(sections, kind, limit), prefix=0)
+        prompt = dataclasses.replace(self.sharer.prompt(sections), prefix=0)
+        cut = self.sharer.layout(prompt, kind, limit)
         segments: list[Segment] = []
 
         def emit(spec: SegmentSpec, tensor: Tensor) -> None:

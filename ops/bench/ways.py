@@ -46,13 +46,13 @@ def ways_of(directory: Path, bundle: Bundle) -> tuple[Way, ...]:
         BadTable: the bundle's table cannot be read.
         ValueError: the bundle makes no slices of documents.
     """
-    from fuser.profile.table import PLANS_FILE, PlanTable
+    from fuser.profile.table import PlanTable
 
     kind = SliceKind.EXCERPT
     if kind not in bundle.kinds:
         raise ValueError("this bundle makes no slices of documents: it has no translate head")
     ways = [Way(ALONE), Way(RELAY), Way(READ), *(Way(codec, Plan(codec=codec), kind) for codec in _USUAL)]
-    if (directory / PLANS_FILE).exists():
+    if PlanTable.lies_in(directory):
         rows = [row for row in PlanTable.load(directory, bundle.hash).rows if row.kind is kind]
         ways += [Way(f"{kind}: {row.plan}", row.plan, kind) for row in rows]
     return tuple(ways)

@@ -10,17 +10,21 @@ from kvwire.segment import SliceKind
 from ops.bench.benchmark import Bench
 from ops.commands.options import (
     BundleOption,
+    DeviceOption,
+    DtypeOption,
     JsonOut,
     MarkdownOut,
     PlotOut,
     ReceiverOption,
     SharerOption,
+    found_bundle,
 )
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fuser.bundle import Bundle
+    from fuser.models.dtype import DeviceName, DtypeName
     from ops.demo.stage import Cast
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: every time beside its baseline of the same run.")
@@ -46,6 +50,8 @@ def link(
     sharer: SharerOption = None,
     receiver: ReceiverOption = None,
     bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
     plot_out: PlotOut = None,
@@ -63,7 +69,9 @@ def link(
     speeds, trips = _numbers("--rates", rates), _numbers("--rtt", rtt)
     long = _numbers("--utilisation", utilisation) if utilisation else ()
     links, streamed = shapes(speeds, trips), shapes(long, trips)
-    cast, pairs = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, "raw")
+    cast, pairs = _cast(
+        sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, "raw", device, dtype
+    )
     names = None if ways is None else [name.strip() for name in ways.split(";")]
     taken = chosen(ways_of(cast.bundle, pairs), names)
     plan = bench.LinkBench(cast, taken, tuple(links), limit, max_new_tokens)
@@ -88,7 +96,7 @@ def link(
         "ways": [way.name for way in taken],
         "utilisation": long,
     }
-    Bench("link", settings | _named(pairs), measure, link_report.markdown, link_report.plot).run(
+    Bench("link", settings | _named(cast, pairs), measure, link_report.markdown, link_report.plot).run(
         json_out, markdown_out, plot_out
     )
 
@@ -103,6 +111,8 @@ def cloud(
     codec: Annotated[str, typer.Option(help="On the wire.")] = "raw",
     sharer: SharerOption = None,
     bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
 ) -> None:
@@ -112,7 +122,7 @@ def cloud(
     from ops.demo import pair
     from ops.demo.interrupt import Interrupt
 
-    cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec)
+    cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec, device, dtype)
     callers = tuple(int(number) for number in _numbers("--streams", streams))
     if min(callers) < 1:
         raise ValueError("--streams start at 1")
@@ -122,7 +132,8 @@ def cloud(
         with Interrupt() as interrupt, working_folder() as folder:
             return bench.measure(plan, Path(folder), progress, interrupt.check)
 
-    settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec} | _named(pairs)
+    settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec}
+    settings |= _named(cast, pairs)
     Bench("cloud", settings, measure, bench.markdown).run(json_out, markdown_out)
 
 
@@ -137,6 +148,8 @@ def local(
     sharer: SharerOption = None,
     receiver: ReceiverOption = None,
     bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
 ) -> None:
@@ -146,7 +159,9 @@ def local(
     from ops.demo import pair
     from ops.demo.interrupt import Interrupt
 
-    cast, pairs = _cast(sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, codec)
+    cast, pairs = _cast(
+        sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, codec, device, dtype
+    )
     plan = bench.LocalBench(cast, kind or _first_kind(pairs), limit, max_new_tokens)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
@@ -154,14 +169,18 @@ def local(
             return bench.measure(plan, Path(folder), progress, interrupt.check)
 
     settings = {"documents": limit, "kind": str(plan.kind), "codec": codec, "max_new_tokens": max_new_tokens}
-    Bench("local", settings | _named(pairs), measure, bench.markdown).run(json_out, markdown_out)
+    Bench("local", settings | _named(cast, pairs), measure, bench.markdown).run(json_out, markdown_out)
 
 
 @app.command()
 def codecs(
     bundle: Annotated[
         Path | None,
-        typer.Argument(help="Its codecs, on its segments. [default: the one that ships]", file_okay=False),
+        typer.Argument(
+            help="Its codecs, on its segments: directory, or name of one that ships. [default: the demo's]",
+            metavar="BUNDLE",
+            parser=found_bundle,
+        ),
     ] = None,
     data: Annotated[
         str, typer.Option(help="Documents with questions, as `kvwire eval --data` takes them.")
@@ -178,7 +197,7 @@ def codecs(
     from fuser.bundle import Bundle
     from fuser.data.load import load
     from fuser.models.load import load_model, model_ref, resolve
-    from fuser.profile.table import PLANS_FILE, PlanTable
+    from fuser.profile.table import PlanTable
     from kvwire.codec import CodecRegistry
     from ops.bench import codecs as bench
     from ops.bench.real_segments import read_samples
@@ -189,7 +208,7 @@ def codecs(
     path = resolve(sharer or found.config.sharer.name)
     if model_ref(path) != found.config.sharer:
         raise ValueError(f"the bundle is for {found.config.sharer}, this Sharer is {model_ref(path)}")
-    table = PlanTable.load(directory, found.hash) if (directory / PLANS_FILE).exists() else None
+    table = PlanTable.load(directory, found.hash) if PlanTable.lies_in(directory) else None
     items = load(data, "document", limit, seed, for_training=False)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
@@ -201,14 +220,19 @@ def codecs(
     Bench("codecs", settings, measure, bench.markdown, bench.plot, seed).run(json_out, markdown_out, plot_out)
 
 
-def _cast(sharer: str, receiver: str, directory: Path, codec: str) -> tuple["Cast", "Bundle"]:
+def _cast(
+    sharer: str, receiver: str, directory: Path, codec: str, device: "DeviceName", dtype: "DtypeName"
+) -> tuple["Cast", "Bundle"]:
     """Who plays, models brought onto this machine; and the bundle."""
     from fuser.bundle import Bundle
+    from fuser.models.dtype import find_device
     from fuser.models.load import resolve
     from ops.demo.stage import Cast
 
+    find_device(device)  # refused now, and not when two nodes have started
     paths = [str(resolve(model).resolve()) for model in (sharer, receiver)]
-    return Cast(paths[0], paths[1], directory.resolve(), codec), Bundle.load(directory)
+    cast = Cast(paths[0], paths[1], directory.resolve(), codec, device=device, dtype=dtype)
+    return cast, Bundle.load(directory)
 
 
 def _first_kind(bundle: "Bundle") -> SliceKind:
@@ -216,9 +240,14 @@ def _first_kind(bundle: "Bundle") -> SliceKind:
     return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SHARED].index)
 
 
-def _named(bundle: "Bundle") -> dict[str, str]:
-    """What a report says of who played."""
+def _named(cast: "Cast", bundle: "Bundle") -> dict[str, str]:
+    """What a report says of who played, and where."""
+    from fuser.models.dtype import dtype_of, find_device
+
+    device = find_device(cast.device)
     return {
+        "device": device.type,
+        "dtype": str(dtype_of(cast.dtype, device)).removeprefix("torch."),
         "sharer": str(bundle.config.sharer),
         "receiver": str(bundle.config.receiver),
         "bundle": bundle.hash,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops.commands.options import BundleOption, ReceiverOption, SharerOption
+from ops.commands.options import BundleOption, DeviceOption, DtypeOption, ReceiverOption, SharerOption
 from ops.output import Json, console, print_json, progress_console
 
 
@@ -22,6 +22,8 @@ def demo(
     every: Annotated[bool, typer.Option("--all", help="Ask every question, not one a document.")] = False,
     documents: Annotated[int | None, typer.Option(min=1, help="Only so many documents.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     keep: Annotated[bool, typer.Option("--keep", help="Keep configurations, logs and capture.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +45,7 @@ def demo(
     samples = load_samples()[:documents]
     asked = [Asked(sample, q) for sample in samples for q in sample.questions[: None if every else 1]]
     models = _found(sharer or pair.SHARER), _found(receiver or pair.RECEIVER)
-    cast = Cast(*models, directory, codec or pair.codec_of(directory), positions)
+    cast = Cast(*models, directory, codec or pair.codec_of(directory), positions, device, dtype)
     with Interrupt() as interrupt:
         script = Demo(cast, samples, tuple(asked), max_new_tokens, keep)
         report = run_demo(script, progress_console, interrupt.check)

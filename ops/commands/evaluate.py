@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ops.commands.options import BundleArgument, DeviceOption
 from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _OUT = "Output"
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.", exists=True, file_okay=False)],
+    bundle: BundleArgument,
     data: Annotated[
         str,
         typer.Option(help="JSON lines (.gz or not), records:SPLIT, or hf:NAME.", rich_help_panel=_WITH),
@@ -93,6 +94,7 @@ def evaluate(
             help="What both models compute in; bfloat16 is faster where the processor multiplies it."
         ),
     ] = "float32",
+    device: DeviceOption = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
     max_minutes: Annotated[
         float, typer.Option(min=0.0, help="Stop after so long; the same call goes on. [default: no limit]")
@@ -171,6 +173,7 @@ def evaluate(
         sharer=sharer,
         receiver=receiver,
         dtype=dtype,
+        device=device,
         positions=tuple(_number("--positions", word) for word in _listed("--positions", positions)),
         plans=tuple(Plan.parse(word) for word in _listed("--plan", plan)),
         cases=_listed("--case", case),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.options import OtherDevice, OtherDtype, placed
 from ops.output import Json, console, failed, print_json
 
 ConfigFile = typer.Option("--config", help="The node's configuration.", exists=True, dir_okay=False)
@@ -15,6 +16,8 @@ ConfigFile = typer.Option("--config", help="The node's configuration.", exists=T
 
 def cloud(
     config: Annotated[Path, ConfigFile],
+    device: OtherDevice = None,
+    dtype: OtherDtype = None,
     as_json: Json = False,
 ) -> None:
     """Run a cloud node (Ray Serve and gateway) until SIGTERM or Ctrl-C."""
@@ -22,6 +25,7 @@ def cloud(
 
     try:
         settings = CloudConfig.load(config)
+        settings = replace(settings, sharer=placed(settings.sharer, device, dtype))
     except (ValueError, OSError) as error:
         sys.stderr.write(f"kvwire: {error}\n")
         raise typer.Exit(2) from None
@@ -37,13 +41,17 @@ def cloud(
 
 def edge(
     config: Annotated[Path, ConfigFile],
+    device: OtherDevice = None,
+    dtype: OtherDtype = None,
     as_json: Json = False,
 ) -> None:
     """Run an edge node: the Receiver behind a local HTTP API, until SIGTERM or Ctrl-C."""
     from edge_node import EdgeConfig, run
 
     settings = EdgeConfig.load(config)
-    logging.getLogger("edge_node").setLevel(logging.INFO)
+    settings = replace(settings, receiver=placed(settings.receiver, device, dtype))
+    for name in ("edge_node", "fuser.pair"):
+        logging.getLogger(name).setLevel(logging.INFO)
     run(settings, lambda address: _say_listening(address, as_json))
 
 
@@ -76,6 +84,8 @@ def ask(
     positions: Annotated[
         int | None, typer.Option(min=1, help="Positions at most, in place of a picked plan.")
     ] = None,
+    device: OtherDevice = None,
+    dtype: OtherDtype = None,
     as_json: Json = False,
 ) -> None:
     """Ask one question from this machine, as an edge. The answer is one line.
@@ -83,11 +93,13 @@ def ask(
     Exits with 3 where there is no answer: a document was asked about and no slice of it could be had. Standard
     output is then empty (with --json it has the whole account), and standard error says why and what to do.
     """
-    from edge_node import Assistant
+    from edge_node import Assistant, EdgeConfig
     from edge_node.answer import RECEIVER_ONLY
     from edge_node.unanswered import explained
 
-    with Assistant.from_config(config) as assistant:
+    settings = EdgeConfig.load(config)
+    settings = replace(settings, receiver=placed(settings.receiver, device, dtype))
+    with Assistant.from_config(settings) as assistant:
         usual = assistant.config.share.configured
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         stream = assistant.stream(

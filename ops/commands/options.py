@@ -1,17 +1,64 @@
 """Options that several commands have alike: who plays, and where a report goes"""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from fuser.models.dtype import DeviceName, DtypeName
 
 SharerOption = Annotated[
     str | None, typer.Option("--sharer", help="Another Sharer: known name, id or directory.")
 ]
 ReceiverOption = Annotated[str | None, typer.Option("--receiver", help="Another Receiver.")]
+
+
+def found_bundle(name: str) -> Path:
+    """The directory of a bundle, by its path or the name of one that ships; another name is wrong use."""
+    from fuser.shipped import bundle_directory, shipped_bundles
+
+    directory = bundle_directory(name)
+    if not directory.is_dir():
+        known = ", ".join(shipped_bundles())
+        raise typer.BadParameter(f"{name!r} is no directory, and no bundle that ships ({known})")
+    return directory
+
+
+BundleArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A bundle's directory, or the name of one that ships.", metavar="BUNDLE", parser=found_bundle
+    ),
+]
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", help="A bundle for the pair. [default: the one that ships]", file_okay=False),
+    typer.Option(
+        "--bundle",
+        help="A bundle for the pair: directory, or name of one that ships. [default: the demo's]",
+        metavar="BUNDLE",
+        parser=found_bundle,
+    ),
+]
+
+DeviceOption = Annotated[
+    DeviceName,
+    typer.Option("--device", help="Where models compute; auto is a GPU where there is one, else the CPU."),
+]
+DtypeOption = Annotated[
+    DtypeName,
+    typer.Option(
+        "--dtype",
+        help="What models compute in; auto is bfloat16 where the device multiplies it, else float32.",
+    ),
+]
+OtherDevice = Annotated[
+    DeviceName | None,
+    typer.Option("--device", help="Where the model computes, in place of the configured device."),
+]
+OtherDtype = Annotated[
+    DtypeName | None,
+    typer.Option("--dtype", help="What the model computes in, in place of the configured dtype."),
 ]
 
 _OUT = "Output"
@@ -27,6 +74,15 @@ MarkdownOut = Annotated[
 PlotOut = Annotated[
     Path | None, typer.Option("--plot", help="Draw it here: .png, .svg or .pdf.", rich_help_panel=_OUT)
 ]
+
+
+Placed = TypeVar("Placed")
+
+
+def placed(table: Placed, device: DeviceName | None, dtype: DtypeName | None) -> Placed:
+    """A configuration's table with the device and the dtype of the command line, where these are given."""
+    given = {"device": device, "dtype": dtype}
+    return replace(table, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:

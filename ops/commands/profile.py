@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ops.commands.options import whole_numbers
+from ops.commands.options import BundleArgument, DeviceOption, whole_numbers
 from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _OUT = "Output"
 
 
 def profile(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.", exists=True, file_okay=False)],
+    bundle: BundleArgument,
     data: Annotated[
         str, typer.Option(help="Training questions: JSON lines, records:train, or hf:NAME.")
     ] = "records:train",
@@ -55,6 +55,7 @@ def profile(
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="What both models compute in.")
     ] = "float32",
+    device: DeviceOption = "auto",
     max_minutes: Annotated[
         float, typer.Option(min=0.0, help="Stop after so long; the same call goes on. [default: no limit]")
     ] = math.inf,
@@ -118,6 +119,7 @@ def profile(
         batch=batch,
         max_document_chars=max_document_chars,
         dtype=dtype,
+        device=device,
         work=work,
         sharer=sharer,
         receiver=receiver,

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Final
 
-import fuser
+from fuser.shipped import SHIPPED
 
 SHARER: Final = "qwen2.5-coder-0.5b-instruct"
 RECEIVER: Final = "smollm2-135m-instruct"
 _CALIBRATED: Final = "transform-2"
-BUNDLE: Final = Path(fuser.__path__[0]) / "bundles" / "qwen2.5-coder-0.5b--smollm2-135m"
+BUNDLE: Final = SHIPPED / "qwen2.5-coder-0.5b--smollm2-135m"
 
 
 def codec_of(bundle: Path) -> str:

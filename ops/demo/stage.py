@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from fuser.models.dtype import DeviceName, DtypeName
 from ops.certs import make_certificates
 from ops.demo.process import NodeProcess
 from ops.demo.samples import Sample
@@ -23,13 +24,23 @@ EDGE_START_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who plays: models by name, id or directory, the bundle's directory, and how slices are asked for."""
+    """Who plays: models by name, id or directory, the bundle's directory, how slices are asked for, and where and
+    in what both models compute."""
 
     sharer: str
     receiver: str
     bundle: Path
     codec: str
     positions: int = 8
+    device: DeviceName = "auto"
+    dtype: DtypeName = "auto"
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that the Sharer's replica is handed: one where the device is CUDA. The edge's process asks nobody."""
+        from fuser.models.dtype import find_device
+
+        return 1.0 if find_device(self.device).type == "cuda" else 0.0
 
 
 class Stage:
@@ -117,6 +128,9 @@ class Stage:
             "model": self._cast.sharer,
             "bundles": [str(self._cast.bundle)],
             "cpus": float(min(os.cpu_count() or 1, 8)),
+            "gpus": self._cast.gpus,
+            "device": self._cast.device,
+            "dtype": self._cast.dtype,
             **self._sharer,
         }
         export = {"allow_relay": self._allow_relay}
@@ -133,7 +147,12 @@ class Stage:
         tables: dict[str, dict[str, Any]] = {
             "tls": _TLS,
             "cloud": {"address": self._found_at},
-            "receiver": {"model": self._cast.receiver, "bundle": str(self._cast.bundle)},
+            "receiver": {
+                "model": self._cast.receiver,
+                "bundle": str(self._cast.bundle),
+                "device": self._cast.device,
+                "dtype": self._cast.dtype,
+            },
             "share": {
                 "codec": self._cast.codec,
                 "max_positions": self._cast.positions,

@@ -1,11 +1,83 @@
 """The wire of KVWire: what edge and cloud must agree on, and nothing else.
 
-Kept light on purpose: torch is imported by `kvwire.codec` alone, so a command line or a gateway starts fast.
+The names below are those that callers of the SDK need. Kept light on purpose: torch is imported by `kvwire.codec`
+alone, grpc by what talks, so a command line or a gateway starts fast.
 """
 
-from typing import Final
+from kvwire.description import BundleRef, CodecRef, Description
+from kvwire.errors import (
+    AccessDenied,
+    AuditUnavailable,
+    BadChecksum,
+    BadHeader,
+    BadPayload,
+    Busy,
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    ExportDenied,
+    IncompatiblePeer,
+    InternalError,
+    InvalidRequest,
+    KvwireError,
+    MissingDeadline,
+    NotFound,
+    RelayDisabled,
+    TooLarge,
+    Unreachable,
+    Unsupported,
+    WireError,
+)
+from kvwire.identity import Identity, ModelRef, PeerRole
+from kvwire.limits import Limits
+from kvwire.plan import Plan
+from kvwire.request import PROTOCOL_VERSION, RelayReply
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceTrailer
 
-PROTOCOL_VERSION: Final = 3
-"""The one version of `kvwire.v1` this package speaks."""
-
-__all__ = ["PROTOCOL_VERSION"]
+__all__ = [
+    # what is asked
+    "Section",
+    "Role",
+    "Visibility",
+    "SliceKind",
+    "Plan",
+    "Limits",
+    # what comes
+    "SliceHeader",
+    "Segment",
+    "SegmentSpec",
+    "SegmentKind",
+    "SliceTrailer",
+    "RelayReply",
+    # who is there
+    "Description",
+    "BundleRef",
+    "CodecRef",
+    "ModelRef",
+    "Identity",
+    "PeerRole",
+    "PROTOCOL_VERSION",
+    # what goes wrong
+    "KvwireError",
+    "AccessDenied",
+    "AuditUnavailable",
+    "Busy",
+    "Cancelled",
+    "DeadlineExceeded",
+    "Draining",
+    "ExportDenied",
+    "IncompatiblePeer",
+    "InternalError",
+    "InvalidRequest",
+    "MissingDeadline",
+    "NotFound",
+    "RelayDisabled",
+    "Unreachable",
+    "WireError",
+    "BadChecksum",
+    "BadHeader",
+    "BadPayload",
+    "TooLarge",
+    "Unsupported",
+]

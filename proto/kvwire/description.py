@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kvwire import PROTOCOL_VERSION
 from kvwire.errors import BadHeader, IncompatiblePeer, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
-from kvwire.request import RelayRequest, ShareRequest
+from kvwire.request import PROTOCOL_VERSION, RelayRequest, ShareRequest
 from kvwire.section import Visibility
 from kvwire.segment import SliceHeader, SliceKind
 

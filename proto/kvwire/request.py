@@ -3,13 +3,16 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Final
 
-from kvwire import PROTOCOL_VERSION
 from kvwire.errors import InvalidRequest
 from kvwire.identity import ModelRef
 from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SliceKind
+
+PROTOCOL_VERSION: Final = 4
+"""The one version of `kvwire.v1` this package speaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +53,9 @@ class ShareRequest:
             self.sharer.name,
             self.sharer.revision,
             self.bundle_hash,
-            plan.codec,
             self.codec_hash,
             self.kind,
-            [plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
+            [plan.codec, plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
             [[s.role, s.visibility, s.text, s.document_id] for s in self.sections],
             self.max_bytes,
         ]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from cloud_node.audit import (
-    MOST_KEPT,
     AuditInUse,
     AuditLog,
     AuditRecord,
     BrokenChain,
+    NotAFile,
     SummedRecords,
     TornTail,
     verify,
@@ -135,7 +135,7 @@ def test_of_many_calls_that_got_nothing_the_first_have_lines_and_the_rest_one(
     summed.tell(AuditRecord(method="Share", tenant="acme", decision="BUSY"))
     lines = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
     counts = [(line["tenant"], line["calls"]) for line in lines]
-    assert counts == [("acme", 1)] * 10 + [("other", 1)] * 3 + [("acme", 990), ("acme", 1)]
+    assert counts == [("acme", 1)] * 3 + [("other", 1)] * 3 + [("acme", 997), ("acme", 1)]
     log.close()
 
 
@@ -176,26 +176,44 @@ def test_on_a_full_disk_nothing_is_half_written_and_the_chain_goes_on_after_it(
     assert verify(path) == 3
 
 
-def test_a_log_that_can_never_be_written_still_opens_and_says_so() -> None:
-    log = AuditLog("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        log.append(AuditRecord(method="Share", tenant="acme"))
-    for _ in range(2 * MOST_KEPT):
-        log.keep(AuditRecord(method="Share", tenant="acme"))
-    assert len(log._kept) == MOST_KEPT
-    log.close()
+@pytest.mark.parametrize("kind", ["pipe", "/dev/full", "/dev/null"])
+def test_a_log_is_a_file_that_keeps_what_is_written(tmp_path: Path, kind: str) -> None:
+    path = Path(kind)
+    if kind == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+    with pytest.raises(NotAFile, match=str(path)):
+        AuditLog(path)
 
 
-def test_lines_that_were_given_up_are_told_of(tmp_path: Path) -> None:
+def test_lines_of_calls_that_got_something_outlast_those_of_calls_that_got_nothing(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "a")
     with full_disk(tmp_path / "a"):
-        for _ in range(MOST_KEPT + 7):
-            log.keep(AuditRecord(method="Share", tenant="acme"))
+        for _ in range(2_000):
+            log.offer(AuditRecord(method="Share", tenant="acme", decision="BUSY"))
+        log.keep(AuditRecord(method="Share", tenant="acme"))
+        assert not log.writable()
     assert log.writable()
     log.close()
-    last = json.loads((tmp_path / "a").read_text().splitlines()[-1])
-    assert (last["decision"], last["calls"]) == ("LOST", 7)
-    assert verify(tmp_path / "a") == MOST_KEPT + 1
+    lines = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+    assert [(line["decision"], line["calls"]) for line in lines] == [("SERVED", 1), ("LOST", 2_000)]
+    assert verify(tmp_path / "a") == 2
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "cut"])
+def test_a_log_that_is_no_longer_at_its_path_takes_no_lines(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a"
+    log = AuditLog(path)
+    log.append(AuditRecord(method="Share", tenant="acme"))
+    assert log.writable()
+    if how == "cut":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+        if how == "replaced":
+            path.write_bytes(b"")
+    assert not log.writable()
+    log.close()
 
 
 def test_an_empty_log_is_whole(tmp_path: Path) -> None:

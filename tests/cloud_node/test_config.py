@@ -4,6 +4,7 @@ import pytest
 
 from cloud_node import CloudConfig
 from fuser.config import BadConfig
+from fuser.shipped import SHIPPED
 from kvwire.segment import SliceKind
 
 MINIMAL = """
@@ -30,6 +31,12 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
     assert config.sharer.bundles == (str(tmp_path / "bundles/demo"),)
     assert config.documents == f"sqlite:///{tmp_path / 'documents.db'}"
     assert config.audit == str(tmp_path / "audit.jsonl")
+
+
+def test_a_shipped_bundle_is_named_without_a_path(tmp_path: Path) -> None:
+    shipped = "qwen2.5-coder-0.5b--smollm2-135m"
+    (found,) = load(tmp_path, MINIMAL.replace("bundles/demo", shipped)).sharer.bundles
+    assert Path(found) == SHIPPED / shipped
 
 
 def test_a_known_model_stays_a_name_and_a_directory_becomes_a_path(tmp_path: Path) -> None:
@@ -59,6 +66,9 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
         (MINIMAL + "replcias = 2\n", "sharer.replcias"),
         (MINIMAL + 'dtype = "int8"\n', "sharer.dtype"),
         (MINIMAL + 'dtype = "float16"\n', "needs a GPU"),
+        (MINIMAL + 'device = "tpu"\n', "sharer.device"),
+        (MINIMAL + 'device = "cuda"\n', "gpus above 0"),
+        (MINIMAL + 'gpus = 1.0\ndevice = "cpu"\n', "reserved for nothing"),
         (MINIMAL + "max_batch = 0\n", "max_batch"),
         (MINIMAL + "[export]\nmax_position = 2\n", "export.max_position"),
         (MINIMAL + "[export]\nkinds = ['whole']\n", "export.kinds"),

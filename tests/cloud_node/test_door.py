@@ -20,7 +20,16 @@ from cloud_node import access, gateway
 from cloud_node.audit import verify
 from cloud_node.config import CloudConfig, GatewayConfig
 from cloud_node.documents import Documents
-from kvwire.errors import AccessDenied, AuditUnavailable, Busy, DeadlineExceeded, InvalidRequest, TooLarge
+from kvwire.errors import (
+    AccessDenied,
+    AuditUnavailable,
+    Busy,
+    DeadlineExceeded,
+    ExportDenied,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+)
 from kvwire.identity import TlsFiles, channel_credentials
 from kvwire.section import Role, Section, Visibility
 from kvwire.serde import share_request_to_proto
@@ -414,3 +423,50 @@ async def test_calls_that_get_nothing_do_not_fill_the_disk(
     lines = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
     assert len(lines) < 100
     assert sum(line["calls"] for line in lines) == 300
+
+
+@pytest.mark.parametrize("how", ["sealed", "removed"])
+async def test_a_document_sealed_or_removed_while_a_call_waits_does_not_leave(
+    start_local: Start, config: CloudConfig, how: str
+) -> None:
+    sharer = dataclasses.replace(config.sharer, max_ongoing=1)
+    cloud = await start_local(sharer=sharer)
+    slow = asyncio.create_task(cloud.share(cloud.request("slow", QUESTION)))
+    while not cloud.replicas.timeouts_s:
+        await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(cloud.share(cloud.request("note-1", QUESTION)))
+    while not cloud.service._turns._queues:
+        await asyncio.sleep(0.01)
+    documents = Documents(config.documents)
+    if how == "sealed":
+        documents.add("acme", "note-1", "It moved.", max_positions=0, replace=True)
+    else:
+        documents.remove("acme", "note-1")
+    assert len(await slow) == 3
+    with pytest.raises(ExportDenied if how == "sealed" else NotFound):
+        await waiting
+
+
+async def test_the_long_prompts_of_one_tenant_leave_a_turn_to_another(
+    start_local: Start, config: CloudConfig, certificates: Certificates
+) -> None:
+    Documents(config.documents).add("other", "theirs", "The meeting moved to Thursday.")
+    cloud = await start_local(sharer=dataclasses.replace(config.sharer, max_ongoing=2))
+    ended: list[str] = []
+
+    async def ask(channel: grpc.aio.Channel, document: str) -> None:
+        message = share_request_to_proto(cloud.request(document, QUESTION)).SerializeToString()
+        call = channel.unary_stream(SHARE)(message, timeout=60)
+        assert len([reply async for reply in call]) == 3
+        ended.append(document)
+
+    async with (
+        channel_of(certificates, cloud.address, "acme") as acme,
+        channel_of(certificates, cloud.address, "other") as other,
+    ):
+        long = [asyncio.create_task(ask(acme, "slow")) for _ in range(5)]
+        while not cloud.service._turns._queues:
+            await asyncio.sleep(0.01)
+        await ask(other, "theirs")
+        assert ended.count("slow") <= 1
+        await asyncio.gather(*long)

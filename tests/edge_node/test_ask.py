@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from edge_node import EdgeConfig
 from edge_node.config import CloudPeer
+from fuser.models.errors import NoSuchDevice
 from kvwire.errors import Busy, DeadlineExceeded
 from ops.cli import app
 from tests.edge_node.sharer_server import RunningServer
@@ -46,6 +48,15 @@ def test_an_answer_is_one_line_and_status_0(edge: str) -> None:
         f"{answer['text']}\n(fused, 8 positions"
     )
     assert answer["source"] == "fused" and not done.stderr
+
+
+def test_the_device_of_the_command_line_goes_before_the_configured_one(
+    edge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = ask(edge, *DOCUMENT, "--device", "cuda")
+    assert isinstance(done.exception, NoSuchDevice) and "device cuda is not there" in str(done.exception)
+    assert ask(edge, *DOCUMENT, "--device", "cpu", "--dtype", "float32").exit_code == 0
 
 
 def test_without_a_slice_nothing_is_said_but_why_and_what_to_do(cut_off_edge: str) -> None:

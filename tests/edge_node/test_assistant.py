@@ -12,10 +12,10 @@ import torch
 from edge_node import Assistant, EdgeConfig
 from edge_node.capture import read_capture
 from edge_node.sync import Client
-from fuser.bundle import Bundle
-from fuser.config import BadConfig
+from fuser.bundle import BadBundle, Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.generate import greedy
+from fuser.models.errors import NoSuchDevice
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Draft, Receiver
 from kvwire.errors import (
@@ -486,5 +486,23 @@ def test_the_five_lines_of_the_readme_work(config: EdgeConfig, tmp_path: Path) -
 
 def test_a_bundle_for_another_receiver_is_refused(config: EdgeConfig, tiny_sharer: Path) -> None:
     wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, model=str(tiny_sharer)))
-    with pytest.raises(BadConfig, match="is for the Receiver"):
+    with pytest.raises(BadBundle, match="is for the Receiver"):
         Assistant.from_config(wrong)
+
+
+def test_a_device_that_is_not_there_is_refused_by_name(
+    config: EdgeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, device="cuda"))
+    with pytest.raises(NoSuchDevice, match="device cuda is not there"):
+        Assistant.from_config(wrong)
+
+
+def test_a_receiver_in_half_precision_is_refused_where_there_is_no_gpu(
+    config: EdgeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    half = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, dtype="float16"))
+    with pytest.raises(ValueError, match="float16 needs a GPU"):
+        Assistant.from_config(half)

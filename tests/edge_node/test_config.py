@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 from edge_node import EdgeConfig
 from edge_node.config import ReceiverConfig, TlsConfig
 from fuser.config import BadConfig
+from fuser.shipped import SHIPPED
 from ops.certs import Certificates
 
 TEXT = """
@@ -41,6 +42,12 @@ def test_paths_count_from_the_files_own_directory(tmp_path: Path) -> None:
     assert config.receiver.bundle == str(tmp_path / "bundle")
     assert config.receiver.model == str(tmp_path / "local-model")
     assert config.capture == str(tmp_path / "wire.bin")
+
+
+def test_a_shipped_bundle_is_named_without_a_path(tmp_path: Path) -> None:
+    shipped = "qwen2.5-coder-1.5b--smollm2-135m"
+    config = _load(tmp_path, TEXT.format(model="m").replace('"bundle"', f'"{shipped}"'))
+    assert Path(config.receiver.bundle) == SHIPPED / shipped
 
 
 def test_a_models_name_stays_a_name(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cloud_node.documents import Documents
@@ -92,6 +93,8 @@ def test_an_edge_that_has_all_it_needs_is_well(edge: Callable[..., Path]) -> Non
     for what in (
         "config",
         "tls.certificate",
+        "device",
+        "receiver.device",
         "receiver.model",
         "receiver.bundle",
         "share",
@@ -111,6 +114,7 @@ def test_a_cloud_that_has_all_it_needs_is_well(cloud: Callable[..., Path]) -> No
         for what in (
             "config",
             "tls.certificate",
+            "sharer.device",
             "sharer.model",
             "sharer.bundles",
             "listen",
@@ -120,6 +124,17 @@ def test_a_cloud_that_has_all_it_needs_is_well(cloud: Callable[..., Path]) -> No
             assert found[what]["state"] == "ok", found[what]
         assert status == 0 and "spiffe://kvwire/cloud/main" in found["tls.certificate"]["found"]
         assert sorted(path.parent.iterdir()) == before  # nothing was made by looking
+
+
+def test_a_device_that_is_not_there_is_named_by_its_key(
+    edge: Callable[..., Path], config: EdgeConfig, cloud: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_gpu = edge(receiver=dataclasses.replace(config.receiver, device="cuda"))
+    for path, key in ((on_gpu, "receiver.device"), (cloud(gpus=1.0), "sharer.device")):
+        status, found = doctor(path)
+        assert (status, found[key]["state"]) == (1, "bad")
+        assert "device cuda is not there" in found[key]["found"]
 
 
 def test_a_cloud_that_does_not_answer_is_named(edge: Callable[..., Path]) -> None:

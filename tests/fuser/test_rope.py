@@ -1,5 +1,6 @@
 """Re-base: keys lose and regain their position exactly, whatever the model's rotary settings."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     Phi3Config,
@@ -20,6 +23,7 @@ from transformers import (
 from fuser.geometry import Geometry
 from fuser.prefill import prefill
 from fuser.rope import Rope
+from kvwire.errors import Unsupported
 
 SIZE: dict[str, Any] = {
     "vocab_size": 64,
@@ -54,6 +58,15 @@ MODELS = {
 def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
     return MODELS[request.param]().eval()
+
+
+def test_a_model_without_rotary_positions_is_refused_by_its_type(tmp_path: Path) -> None:
+    config = GPT2Config(n_layer=2, n_head=2, n_embd=32, vocab_size=64, bos_token_id=0, eos_token_id=1)
+    model = GPT2LMHeadModel(config)
+    model.save_pretrained(tmp_path)
+    for make in (lambda: Rope(model), lambda: Rope.of_model(tmp_path)):
+        with pytest.raises(Unsupported, match="models of type gpt2 have no rotary positions"):
+            make()
 
 
 def test_unrotating_then_rotating_gives_the_same_keys_to_rounding(model: Any) -> None:

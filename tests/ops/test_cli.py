@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from ops.cli import app
@@ -45,8 +47,82 @@ def test_wrong_use_is_status_2() -> None:
 def test_an_unknown_key_of_a_configuration_is_named(tmp_path: Path) -> None:
     (tmp_path / "cloud.toml").write_text("lissten = 'x'\n", encoding="utf-8")
     done = kvwire("cloud", "--config", str(tmp_path / "cloud.toml"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "lissten" in done.stderr
+
+
+def test_the_version_is_told() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and re.fullmatch(r"kvwire \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "command"),
+    [
+        ("sqlalchemy", "cloud", ("documents", "list", "--tenant", "acme")),
+        ("uvicorn", "edge", ("edge",)),
+    ],
+)
+def test_a_missing_library_names_the_extra_that_brings_it(
+    tmp_path: Path, module: str, extra: str, command: tuple[str, ...]
+) -> None:
+    for node in ("cloud", "edge"):
+        assert CliRunner().invoke(app, ["init", node, "--directory", str(tmp_path)]).exit_code == 0
+    assert CliRunner().invoke(app, ["certs", str(tmp_path / "tls"), "--tenant", "acme"]).exit_code == 0
+    config = str(tmp_path / ("edge.toml" if extra == "edge" else "cloud.toml"))
+    code = f"import sys; sys.modules[{module!r}] = None; from ops.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"kvwire: this needs {module}: pip install 'kvwire[{extra}]'\n"
+
+
+def test_the_examples_of_init_are_accepted_and_name_what_is_there(tmp_path: Path) -> None:
+    """The commands of the README's "Run the two nodes", in one folder, up to the nodes themselves."""
+    from cloud_node import CloudConfig
+    from edge_node import EdgeConfig
+
+    folder = ("--directory", str(tmp_path))
+    note = tmp_path / "note.txt"
+    note.write_text("The spare key lies under the flowerpot.", encoding="utf-8")
+    for command in (
+        ("init", "cloud", *folder, "--tenant", "acme", "--host", "cloud.example"),
+        ("certs", str(tmp_path / "tls"), "--tenant", "acme", "--host", "cloud.example"),
+        (
+            "documents",
+            "add",
+            "note-1",
+            str(note),
+            "--tenant",
+            "acme",
+            "--config",
+            str(tmp_path / "cloud.toml"),
+        ),
+        ("init", "edge", *folder, "--tenant", "acme", "--cloud", "cloud.example:7443"),
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, (command, done.output)
+    cloud, edge = CloudConfig.load(tmp_path / "cloud.toml"), EdgeConfig.load(tmp_path / "edge.toml")
+    edge.check_files()
+    assert Path(cloud.tls.key).is_file() and edge.cloud.address == "cloud.example:7443"
+    assert (Path(cloud.sharer.bundles[0]) / "plans.json").is_file()
+    assert edge.receiver.bundle == cloud.sharer.bundles[0]
+    again = CliRunner().invoke(app, ["init", "cloud", *folder])
+    assert isinstance(again.exception, FileExistsError)
+
+
+def test_a_bundle_that_ships_is_named_without_a_path() -> None:
+    named = ["bundle", "info", "qwen2.5-coder-0.5b--smollm2-135m", "--json"]
+    done = CliRunner().invoke(app, named)
+    assert done.exit_code == 0 and json.loads(done.stdout)["receiver"].startswith("smollm2-135m-instruct@")
+    wrong = CliRunner().invoke(app, ["bundle", "info", "qwen2.5"])
+    assert wrong.exit_code == 2 and "qwen2.5-coder-0.5b--smollm2-135m" in wrong.output
 
 
 def test_bundle_info_says_what_a_bundle_is_for(tiny_bundle: Path) -> None:

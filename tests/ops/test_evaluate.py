@@ -95,6 +95,18 @@ def test_a_second_call_makes_only_what_is_missing(call: Any, tmp_path: Path) -> 
     assert second["rows"][0]["metrics"] == first["rows"][0]["metrics"]
 
 
+def test_what_was_asked_stands_beside_what_was_said(call: Any, tmp_path: Path) -> None:
+    for name, rows, given in (("documents", DOCUMENTS, "answers"), ("choices", CHOICES, "choices")):
+        data = write(tmp_path / f"{name}.jsonl", rows)
+        report = json.loads(call(data, "--limit", "2", "--rows", "receiver", "--json", "-").stdout)
+        said = [json.loads(line) for line in Path(report["predictions"]).read_text("utf-8").splitlines()]
+        asked = Path(report["predictions"]).with_name("questions.jsonl").read_text("utf-8").splitlines()
+        found = {one["item"]: one for one in map(json.loads, asked)}
+        assert {one["item"] for one in said} == set(found)
+        known = {str(row[given]) for row in rows}
+        assert all(one["question"].endswith("?") and str(one[given]) in known for one in found.values())
+
+
 def test_other_questions_are_another_run(call: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", DOCUMENTS)
     options = ("--rows", "receiver", "--limit", "6", "--json", "-")

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from fuser.models.dtype import dtype_of
+from fuser.models.dtype import DeviceName, dtype_of, find_device
+from fuser.models.errors import NoSuchDevice
 
 
 def test_a_named_dtype_is_taken_as_it_is() -> None:
@@ -39,3 +40,25 @@ def test_auto_is_bfloat16_where_the_gpu_multiplies_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     assert dtype_of("auto", "cuda") is expected
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_is_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert find_device("auto").type == expected
+    assert find_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: DeviceName
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(NoSuchDevice, match=f"device {name} is not there: .* finds cpu here"):
+        find_device(name)

@@ -22,7 +22,6 @@ from fuser.train.initial import start_from
 from fuser.train.log import read_log
 from fuser.train.prepare import fill_cache, prepare
 from fuser.train.session import train
-from fuser.whole_file import alone_in
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -168,6 +167,15 @@ def test_a_run_does_not_start_from_a_bundle_of_something_else(
         start_from(bundle := Bundle.load(first.output), bundle.config, {})
 
 
+def test_a_run_that_reads_otherwise_does_not_calibrate(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.load(cached_and_trained(excerpts_alone(tmp_path, tiny_sharer, tiny_receiver))["output"])
+    other = run_config(tmp_path, tiny_sharer, tiny_receiver, selection={"positions": 7})
+    with Progress(disable=True) as progress, pytest.raises(ValueError, match="selection: the bundle has"):
+        calibrated_for(bundle, other, progress)
+
+
 def test_a_run_does_not_start_from_a_bundle_that_selects_otherwise(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
@@ -192,42 +200,6 @@ def test_a_run_does_not_start_from_a_bundle_that_selects_otherwise(
             prepare(other)
         with pytest.raises(ValueError, match="its fitted selection is another"):
             calibrated_for(Bundle.load(first.output), other, progress)
-
-
-def test_the_same_line_again_leaves_a_calibrated_bundle_as_it_is(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
-) -> None:
-    config = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
-    done = cached_and_trained(config)
-    with Progress(disable=True) as progress:
-        calibrated = calibrated_for(Bundle.load(config.output), config, progress, positions=200)
-        saved = calibrated.save(config.output)
-        again = train(config, progress)
-    assert again["bundle"] == saved == Bundle.load(config.output).hash != done["bundle"]
-    assert calibrated.with_codec_bases(None).hash == done["bundle"]
-
-
-def test_a_run_is_not_gone_on_with_from_another_bundle_of_the_same_name(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
-) -> None:
-    first = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
-    cached_and_trained(first)
-    shape: dict[str, Any] = {"translate": EXCERPTS, "fuse": None}
-    more = run_config(tmp_path, tiny_sharer, tiny_receiver, **shape, **ALONE, **going_on(first, tmp_path))
-    with Progress(disable=True) as progress:
-        assert not train(more, progress, max_minutes=0)["finished"]
-        calibrated_for(Bundle.load(first.output), first, progress, positions=200).save(first.output)
-        with pytest.raises(ValueError, match=r"another config \(content of init differs\)"):
-            train(more, progress)
-
-
-def test_two_processes_do_not_train_in_one_place(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
-) -> None:
-    config = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
-    busy = pytest.raises(RuntimeError, match="another process is training in")
-    with alone_in(Path(config.work), "training in"), Progress(disable=True) as progress, busy:
-        train(config, progress)
 
 
 def test_a_fuse_head_is_gone_on_with_at_another_pace(

@@ -1,0 +1,56 @@
+"""`kvwire init cloud|edge`: an example configuration with comments, to start from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.output import Json, print_mapping
+
+app = typer.Typer(no_args_is_help=True, help="Write an example configuration with comments.")
+
+Directory = Annotated[
+    Path, typer.Option("--directory", help="Where it is written; made if absent.", file_okay=False)
+]
+Tenant = Annotated[str, typer.Option(help="The edge that certificates are made for.")]
+
+
+@app.command()
+def cloud(
+    directory: Directory = Path(),
+    tenant: Tenant = "acme",
+    host: Annotated[str, typer.Option(help="Name or address of this machine.")] = "127.0.0.1",
+    as_json: Json = False,
+) -> None:
+    """Write cloud.toml; it runs the shipped demo pair. Nothing that is there is replaced."""
+    _write(directory / "cloud.toml", {"tenant": tenant, "host": host}, as_json)
+
+
+@app.command()
+def edge(
+    directory: Directory = Path(),
+    tenant: Tenant = "acme",
+    address: Annotated[
+        str, typer.Option("--cloud", metavar="HOST:PORT", help="Where the cloud listens.")
+    ] = "127.0.0.1:7443",
+    as_json: Json = False,
+) -> None:
+    """Write edge.toml; it runs the shipped demo pair. Nothing that is there is replaced."""
+    from edge_node.config import split_address
+
+    split_address(address)
+    host, _, port = address.rpartition(":")
+    _write(directory / "edge.toml", {"tenant": tenant, "host": host, "port": port}, as_json)
+
+
+def _write(path: Path, values: dict[str, str], as_json: bool) -> None:
+    from ops.demo import pair
+
+    values |= {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
+    template = (Path(__file__).parent.parent / "examples" / path.name).read_text(encoding="utf-8")
+    for name, value in values.items():
+        template = template.replace(f"{{{name}}}", value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(template)
+    print_mapping({"written": str(path)}, as_json)
