@@ -8,8 +8,9 @@ from cloud_node.config import CloudConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
-__all__ = ["CloudConfig", "run"]
+__all__ = ["CloudConfig", "leave", "run"]
 
 
 def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None:
@@ -20,3 +21,10 @@ def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None
     from cloud_node.node import run as run_node
 
     run_node(config, ready)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process now, whatever `run` left hanging in it."""
+    from cloud_node.node import leave as leave_node
+
+    leave_node(status)

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 
-from cloud_node import CloudConfig, run
+from cloud_node import CloudConfig, leave, run
 from kvwire.errors import KvwireError
 
 
@@ -41,4 +41,4 @@ def _ready(address: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import grpc
 from cryptography import x509
 from google.protobuf.message import DecodeError
 
+from cloud_node.control import Control
 from cloud_node.documents import DocumentInfo, Documents
 from cloud_node.places import Places
 from kvwire.errors import AccessDenied, BadHeader, DeadlineExceeded, KvwireError
@@ -24,6 +25,8 @@ _MESSAGE_S: Final = 5.0
 """How long a caller may take to send its one message once its stream is open."""
 _WATCH_S: Final = 600.0
 """How long a probe may go on without a deadline of its own."""
+_LOOKUPS: Final = 8
+"""Look-ups of documents at once."""
 _AFTER_S: Final = 1.0
 """How long after its deadline, at which the method itself ends, a call may still hold its place."""
 
@@ -127,7 +130,7 @@ def identify(context: Any, policy: Policy = _EDGE) -> Identity:
     return identity
 
 
-@lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)
 def _identity_of(pem: bytes) -> Identity:
     """Read from the certificate itself: gRPC's own properties are C strings, which end at a NUL inside a name."""
     try:
@@ -147,6 +150,7 @@ class Access:
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
+        self._threads = Control(_LOOKUPS)
 
     async def documents_of(self, identity: Identity, document_ids: Sequence[str]) -> tuple[DocumentInfo, ...]:
         """What is known of documents, without their text.
@@ -158,7 +162,8 @@ class Access:
         """
         if not document_ids:
             return ()
-        return await asyncio.to_thread(self._documents.find, identity.tenant, document_ids)
+        find = functools.partial(self._documents.find, identity.tenant, document_ids)
+        return await self._threads.call(find)
 
 
 async def _refuse(_: Any, context: Any) -> None:

@@ -1,10 +1,11 @@
-"""One thread for Ray's blocking calls, each with a time limit; and what is raised when Ray is gone."""
+"""Threads for calls that may hang, which hold up nobody; and what is raised when Ray is gone."""
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
-import queue
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,19 +18,21 @@ class ReplicasLost(RuntimeError):
 
 
 class Control:
-    """Calls run one after another. One that hangs holds up those behind it, and nobody waits for it past its limit.
+    """Calls run in order, as many at once as there are threads. Nobody waits for one that hangs past its limit.
 
-    One thread, so that calls that hang do not pile up; and one that lasts, because Ray's processes are killed when
-    the thread that started them ends. It does not keep the process from ending.
+    So many threads and no more, so that calls that hang do not pile up; and they last, because Ray's processes are
+    killed when the thread that started them ends. They do not keep the process from ending.
     """
 
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = (
-            queue.SimpleQueue()
+    def __init__(self, threads: int = 1) -> None:
+        self._calls: collections.deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = (
+            collections.deque()
         )
-        threading.Thread(target=self._run, name="ray", daemon=True).start()
+        self._more = threading.Condition()
+        for _ in range(threads):
+            threading.Thread(target=self._run, daemon=True).start()
 
-    async def call(self, function: Callable[[], T], timeout_s: float) -> T:
+    async def call(self, function: Callable[[], T], timeout_s: float | None = None) -> T:
         """What `function` returns.
 
         Raises:
@@ -37,12 +40,21 @@ class Control:
             and what `function` raises.
         """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._calls.put((future, function))
-        return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        call = (future, function)
+        with self._more:
+            self._calls.append(call)
+            self._more.notify()
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        finally:
+            with self._more, contextlib.suppress(ValueError):
+                self._calls.remove(call)  # given up before it began
 
     def _run(self) -> None:
         while True:
-            future, function = self._calls.get()
+            with self._more:
+                self._more.wait_for(lambda: self._calls)
+                future, function = self._calls.popleft()
             if not future.set_running_or_notify_cancel():
                 continue  # nobody waits for it any more
             try:

@@ -36,6 +36,7 @@ _POLL_S: Final = 0.2
 _NICENESS: Final = "RAY_worker_niceness"  # 15 by itself: whatever else runs here would starve the replicas
 _GCS_WAIT: Final = "RAY_gcs_server_port_wait_time_s"
 _AUTO_CONNECT: Final = "RAY_ENABLE_AUTO_CONNECT"  # "0": Serve's threads start no Ray anew while one ends
+_HELPERS: Final = ("start_monitor", "start_log_monitor", "start_api_server")
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": listen on loopback only, on Linux too
 
 
@@ -122,7 +123,7 @@ class Ray:
         sharer = self._config.sharer
         for last in (False, True):
             try:
-                with _patience(self._config.ray.start_timeout_s):
+                with _patience(self._config.ray.start_timeout_s), _without_helpers():
                     ray.init(
                         address="local",
                         num_cpus=max(1, -int(-sharer.cpus * sharer.replicas // 1)),
@@ -235,6 +236,25 @@ def _patience(timeout_s: float) -> Iterator[None]:
         yield
     finally:
         services.get_node = ask
+
+
+@contextlib.contextmanager
+def _without_helpers() -> Iterator[None]:
+    """Leave out Ray's autoscaler, log reader and dashboard server: three processes that nothing here asks for.
+
+    Seconds of each start and 290 MB; `include_dashboard=False` starts the server all the same, and there is no setting
+    for the others (2.60), hence the hand into it.
+    """
+    from ray._private.node import Node
+
+    helpers = {name: getattr(Node, name, None) for name in _HELPERS}
+    for name in helpers:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in helpers.items():
+            setattr(Node, name, start)
 
 
 def _stay_on_loopback() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import DateTime, Engine, String, Text, create_engine, delete, event, select
+from sqlalchemy import DateTime, Engine, String, Text, create_engine, delete, event, inspect, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from kvwire.errors import NotFound
+from kvwire.limits import Limits
 
-MAX_DOCUMENT_CHARS: Final = 262_144
+MAX_DOCUMENT_CHARS: Final = Limits().max_prompt_chars - Limits().max_question_chars
+"""So that the longest question may be asked about the longest document."""
 DOCUMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
 
 
@@ -163,6 +166,27 @@ class Documents:
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
+
+
+def look(url: str) -> None:
+    """Whether a store can be read, without changing anything of it: one without a table can.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: it cannot be reached, or its table is of another kind.
+    """
+    engine = create_engine(url, hide_parameters=True)
+    if engine.dialect.name == "sqlite":
+        file = str(engine.url.database)
+        # Where nobody writes to it there is no log beside it, and SQLite must not make one.
+        how = "mode=ro" if Path(f"{file}-wal").exists() else "immutable=1"
+        uri = f"{Path(file).absolute().as_uri()}?{how}"
+        engine = create_engine(url, hide_parameters=True, creator=lambda: sqlite3.connect(uri, uri=True))
+    try:
+        with engine.connect() as connection:
+            if inspect(connection).has_table(_Row.__tablename__):
+                connection.execute(select(_Row).limit(0))
+    finally:
+        engine.dispose()
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import contextlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from cloud_node.access import Access
 from cloud_node.audit import AuditLog
@@ -31,10 +31,11 @@ T = TypeVar("T")
 def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None:
     """Run a cloud node until SIGTERM or SIGINT, then drain and return.
 
+    Where Ray or the database hung, threads of theirs are left, which may keep the process from ending: see `leave`.
     `ready` is called once, with the address listened on ("host:port"), when calls can be answered.
     Raises:
         IncompatiblePeer: a bundle was trained for another Sharer, or another revision of it.
-        BlockingIOError: another node writes to this audit log.
+        AuditInUse: another node writes to this audit log.
         ReplicasLost: Ray is dead; the node has ended in order.
         and what `fuser.models`, `Documents`, `AuditLog`, `RayReplicas.start` and `Gateway.start` raise.
     """
@@ -47,6 +48,14 @@ def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None
     finally:
         documents.close()
         audit.close()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process now, whatever hangs in it: Ray's own exit handler, for one, waits for a Ray that hangs."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody may read it any more
+            stream.flush()
+    os._exit(status)
 
 
 def _check_pair(config: CloudConfig) -> None:
@@ -68,28 +77,22 @@ async def _run(
     ended = asyncio.Event()
     _listen(ended)
     replicas = RayReplicas(config)
-    status = 1
     try:
         description = await _unless(ended, _described(replicas))
         if description is not None:
             _listen(ended)  # over Ray's handler, which writes a stack
             service = SharerService(config, offered(description, config), replicas, Access(documents), audit)
             await Gateway(config, service, replicas.running).serve(ended, ready)
-        status = 0
     finally:
         await replicas.stop()
-        if replicas.abandoned:
-            # A Ray that hangs would keep this process from ending: its own exit handler waits for it.
-            atexit.register(_leave, status)
 
 
 def _listen(ended: asyncio.Event) -> None:
     """Set `ended` at SIGTERM and SIGINT."""
 
     def end() -> None:
-        signal.alarm(
-            0
-        )  # Ray's own handler of SIGTERM, where it came before ours, sets one that aborts the process
+        # Ray's own handler of SIGTERM, where it came before ours, sets one that aborts the process.
+        signal.alarm(0)
         ended.set()
 
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -110,9 +113,3 @@ async def _unless(ended: asyncio.Event, work: Awaitable[T]) -> T | None:
     finally:
         working.cancel()
         told.cancel()
-
-
-def _leave(status: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

@@ -51,7 +51,7 @@ class RayFolder:
         return self.path / "r"
 
     def end_users(self) -> None:
-        """Kill every process but this one that holds a file in the folder, and wait until they are gone."""
+        """Kill every process but this one that writes to a file in the folder, and wait until they are gone."""
         _end(self.path, spare_children=False)
 
     def remove(self, *, spare_children: bool = False) -> None:
@@ -126,12 +126,21 @@ def _parent(pid: int) -> int | None:
 
 
 def _users(path: Path) -> Iterator[int]:
-    """Processes of this user, but this one, that hold a file in the folder open: each of Ray's writes its log there.
+    """Processes of this user, but this one, that write to a file in the folder: each of Ray's has its log there.
 
-    Not by parents, whom orphans have lost, nor by names, which Ray's workers change.
+    Not by parents, whom orphans have lost, nor by names, which Ray's workers change. Who only reads there is none of
+    Ray's: a person who follows a log.
     """
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):  # gone, or another user's
             pid = int(descriptor.parts[2])
-            if str(descriptor.readlink()).startswith(f"{path}/") and pid != os.getpid():
+            inside = str(descriptor.readlink()).startswith(f"{path}/")
+            if inside and pid != os.getpid() and _writes(pid, descriptor.name):
                 yield pid
+
+
+def _writes(pid: int, descriptor: str) -> bool:
+    """Whether a process holds one of its descriptors open for writing."""
+    lines = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().splitlines()
+    flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
+    return flags & os.O_ACCMODE != os.O_RDONLY

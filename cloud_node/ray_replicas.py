@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _DESCRIBE_S: Final = 30.0
-_STATUS_S: Final = 5.0
+_STATUS_S: Final = 3.0
 _SILENT_S: Final = 30.0  # Ray itself ends a process after 60 s without its GCS, in no order at all
 _STOP_S: Final = 5.0
 _LOADING_POLL_S: Final = 0.1
@@ -37,10 +37,8 @@ class RayReplicas:
         self._control = Control()
         self._ray = Ray(config)
         self._handle: Any = None
-        self._down = asyncio.Event()  # no replica is up
+        self._down = asyncio.Event()  # no replica is up, as far as is known
         self._answered_s = 0.0
-        self.abandoned = False
-        """Whether Ray did not end by itself and was left hanging in this process."""
 
     async def start(self) -> None:
         """Start Ray or attach to a cluster, deploy, and wait until every replica has loaded its model.
@@ -117,21 +115,20 @@ class RayReplicas:
         return reply
 
     async def running(self) -> bool:
-        """Whether a replica can take calls, as far as Serve knows; calls that wait for none are ended with Busy.
+        """Whether a replica can take calls, as far as Serve tells; while it tells of none, calls end with Busy.
 
         Raises:
             ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
         """
         try:
             running = await self._call(self._ray.up, _STATUS_S)
-        except ReplicasLost:
-            self._down.set()
-            raise
         except Exception as error:
+            self._down.set()
+            if isinstance(error, ReplicasLost):
+                raise
             silent_s = time.monotonic() - self._answered_s
             logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
             if silent_s > _SILENT_S:
-                self._down.set()
                 told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
                 raise ReplicasLost(f"{told}: {first_line(error)}") from None
             return False
@@ -147,14 +144,15 @@ class RayReplicas:
     async def stop(self) -> None:
         """Stop the replicas, and Ray where `start` started it: in order where Ray still answers, else by force."""
         self._ray.stopping = True
+        abandoned = False  # left hanging in this process
         try:
             self._ray.check_processes()
             await self._control.call(self._ray.shut_down, _STOP_S)
         except Exception as error:
-            self.abandoned = True
+            abandoned = True
             logger.error("%s while stopping Ray: it is killed", type(error).__name__)
         finally:
-            self._ray.clean_up(spare_children=self.abandoned)
+            self._ray.clean_up(spare_children=abandoned)
 
     async def _call(self, function: Callable[[], T], timeout_s: float) -> T:
         """A call to Ray, which nobody waits for any longer when a process of the Ray started here is gone."""

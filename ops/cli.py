@@ -21,7 +21,7 @@ from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
 from ops.commands.profile import profile
 from ops.commands.train import train
-from ops.extras import extra_of
+from ops.output import failed
 
 app = typer.Typer(name="kvwire", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -77,13 +77,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if "-v" in sys.argv or "--verbose" in sys.argv:
-            raise
-        message = str(error) or type(error).__name__
-        if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name)) is not None:
-            message = f"this needs {error.name}: pip install 'kvwire[{extra}]'"
-        sys.stderr.write(f"kvwire: {message}\n")
-        sys.exit(1)
+        sys.exit(failed(error))
 
 
 if __name__ == "__main__":

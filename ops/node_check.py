@@ -72,7 +72,10 @@ def _edge(config: "EdgeConfig") -> Iterator[Finding]:
     if bundle is not None:
         known = bundle  # for the closure
         yield from looked("share", lambda: _share(config, known), "change [share]")
-    yield from looked("api.listen", lambda: _api(config), "change listen to a loopback address")
+    listen, taken = config.api.listen, "nothing, where that is an edge node of yours; else change listen"
+    yield from looked(
+        "api.listen", lambda: _address("api.listen", listen, taken), "change listen to a loopback address"
+    )
     then = (
         f"is `kvwire cloud` running at {config.cloud.address}? Look at [cloud] and [tls] here, and at its log"
     )
@@ -88,7 +91,12 @@ def _cloud(config: "CloudConfig") -> Iterator[Finding]:
     model = yield from _model("sharer.model", config.sharer.model)
     for directory in config.sharer.bundles:
         yield from _bundle("sharer.bundles", directory, model, PeerRole.CLOUD)
-    yield from looked("listen", lambda: _listen(config), "change listen to an address of this machine")
+    taken = "nothing, where that is a cloud node of yours; else change listen"
+    yield from looked(
+        "listen",
+        lambda: _address("listen", config.listen, taken),
+        "change listen to an address of this machine",
+    )
     yield from looked("audit", lambda: _audit(config), "keep the file, and name another one")
     yield from looked("documents", lambda: _documents(config), "mend the URL, or start the database")
     if config.ray.token is not None and not Path(config.ray.token).is_file():
@@ -188,20 +196,12 @@ def _offer(config: "EdgeConfig", bundle: "Bundle | None") -> Iterator[Finding]:
     yield Finding(state, "cloud bundle", f"{bundle.hash[:12]} {said}", then)
 
 
-def _api(config: "EdgeConfig") -> Iterator[Finding]:
-    if _free(config.api.listen):
-        yield Finding(State.GOOD, "api.listen", f"{config.api.listen} is free")
+def _address(key: str, listen: str, taken: str) -> Iterator[Finding]:
+    """Whether an address can be listened on; `taken` says what to do where it is in use."""
+    if _free(listen):
+        yield Finding(State.GOOD, key, f"{listen} is free")
     else:
-        then = "nothing, where that is an edge node of yours; else change listen"
-        yield Finding(State.NOTE, "api.listen", f"{config.api.listen} is taken", then)
-
-
-def _listen(config: "CloudConfig") -> Iterator[Finding]:
-    if _free(config.listen):
-        yield Finding(State.GOOD, "listen", f"{config.listen} is free")
-    else:
-        then = "a cloud node runs there already, or something else: end it, or change listen"
-        yield Finding(State.BAD, "listen", f"{config.listen} is taken", then)
+        yield Finding(State.NOTE, key, f"{listen} is taken", taken)
 
 
 def _free(address: str) -> bool:
@@ -219,29 +219,39 @@ def _free(address: str) -> bool:
 
 
 def _audit(config: "CloudConfig") -> Iterator[Finding]:
-    from cloud_node.audit import verify
+    from cloud_node.audit import TornTail, verify
 
     path = Path(config.audit)
     if not path.exists():
         yield _to_be_made("audit", path)
         return
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise PermissionError(f"{path} cannot be written by this user")
-    yield Finding(State.GOOD, "audit", f"{path}: {verify(path):,} records, the chain holds")
+    _check_writable(path)
+    try:
+        yield Finding(State.GOOD, "audit", f"{path}: {verify(path):,} records, the chain holds")
+    except TornTail as torn:
+        yield Finding(State.NOTE, "audit", str(torn), "nothing: it is mended when the node starts")
 
 
 def _documents(config: "CloudConfig") -> Iterator[Finding]:
     from sqlalchemy.engine import make_url
 
-    from cloud_node.documents import Documents
+    from cloud_node.documents import look
 
     url = make_url(config.documents)
     shown = url.render_as_string(hide_password=True)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-        yield _to_be_made("documents", Path(url.database))
-        return
-    Documents(config.documents).close()
+    if url.get_backend_name() == "sqlite" and url.database:
+        path = Path(url.database)
+        if not path.exists():
+            yield _to_be_made("documents", path)
+            return
+        _check_writable(path)
+    look(config.documents)
     yield Finding(State.GOOD, "documents", f"{shown} can be opened")
+
+
+def _check_writable(path: Path) -> None:
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(f"{path} cannot be read and written by this user")
 
 
 def _to_be_made(key: str, path: Path) -> Finding:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ops.extras import extra_of
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -19,6 +22,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 console = Console(markup=False, emoji=False)
 """Prints text as it is: questions, documents' names and paths may look like markup."""
 progress_console = Console(stderr=True, markup=False, emoji=False)
+
+
+def failed(error: Exception) -> int:
+    """Tell on standard error why a command did not work, with --verbose whence it came; returns the exit status."""
+    if "-v" in sys.argv or "--verbose" in sys.argv:
+        traceback.print_exception(error)
+        return 1
+    message = str(error) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name)) is not None:
+        message = f"this needs {error.name}: pip install 'kvwire[{extra}]'"
+    sys.stderr.write(f"kvwire: {message}\n")
+    return 1
 
 
 def print_json(value: Any) -> None:

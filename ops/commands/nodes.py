@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ops.commands.options import OtherDevice, OtherDtype, placed
-from ops.output import Json, console, print_json
+from ops.output import Json, console, failed, print_json
 
 ConfigFile = typer.Option("--config", help="The node's configuration.", exists=True, dir_okay=False)
 
@@ -21,7 +21,7 @@ def cloud(
     as_json: Json = False,
 ) -> None:
     """Run a cloud node (Ray Serve and gateway) until SIGTERM or Ctrl-C."""
-    from cloud_node import CloudConfig, run
+    from cloud_node import CloudConfig, leave, run
 
     try:
         settings = CloudConfig.load(config)
@@ -30,7 +30,13 @@ def cloud(
         sys.stderr.write(f"kvwire: {error}\n")
         raise typer.Exit(2) from None
     logging.getLogger("cloud_node").setLevel(logging.INFO)
-    run(settings, lambda address: _say_listening(address, as_json))
+    try:
+        run(settings, lambda address: _say_listening(address, as_json))
+    except KeyboardInterrupt:  # before the node listens to signals
+        leave(130)
+    except Exception as error:
+        leave(failed(error))
+    leave(0)
 
 
 def edge(

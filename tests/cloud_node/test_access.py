@@ -1,4 +1,7 @@
 import datetime
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from cloud_node.documents import Documents
 from kvwire.errors import AccessDenied, NotFound
 from kvwire.identity import Identity, PeerRole
 from kvwire.v1 import sharer_pb2
+from tests.cloud_fixture import REPOSITORY
 
 ACME = Identity(PeerRole.EDGE, "acme")
 
@@ -99,3 +103,44 @@ async def test_a_tenant_sees_its_own_documents_only(tmp_path: Path) -> None:
             await access.documents_of(ACME, names)
         refused.append((error.value.public_text, str(error.value.metadata())))
     assert len(set(refused)) == 1
+
+
+HANGS = """
+import asyncio, sys, time
+from cloud_node.access import Access
+from kvwire.identity import Identity, PeerRole
+
+
+class Documents:
+    def find(self, tenant, names):
+        if names == ["held up"]:
+            time.sleep(600)
+        return ()
+
+
+async def ask():
+    access = Access(Documents())
+    acme = Identity(PeerRole.EDGE, "acme")
+    try:
+        await asyncio.wait_for(access.documents_of(acme, ["held up"]), 0.2)
+    except TimeoutError:
+        assert await access.documents_of(acme, ["other"]) == ()
+        print("given up", flush=True)
+
+
+asyncio.run(ask())
+sys.exit(7)
+"""
+
+
+def test_a_database_that_hangs_keeps_neither_the_loop_nor_the_process_from_ending() -> None:
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("given up\n", 7), done.stderr

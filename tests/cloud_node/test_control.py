@@ -18,6 +18,28 @@ def test_what_a_call_returns_or_raises_comes_back() -> None:
     assert asyncio.run(ask()) == 7
 
 
+def test_calls_go_on_beside_some_that_hang_and_those_given_up_wait_for_nothing() -> None:
+    free = threading.Event()
+    ran: list[int] = []
+
+    async def ask() -> None:
+        control = Control(threads=2)
+        hanging = asyncio.create_task(control.call(free.wait))
+        assert await control.call(lambda: 7, 5.0) == 7
+        more = asyncio.create_task(control.call(free.wait))
+        await asyncio.sleep(0)  # so that it comes first
+        for number in range(5):
+            with pytest.raises(TimeoutError):
+                await control.call(lambda number=number: ran.append(number), 0.02)  # type: ignore[misc]
+        assert not control._calls
+        free.set()
+        await asyncio.gather(hanging, more)
+        await control.call(lambda: ran.append(7), 5.0)
+
+    asyncio.run(ask())
+    assert ran == [7]
+
+
 def test_calls_that_hang_end_at_their_limit_and_do_not_pile_up() -> None:
     free = threading.Event()
 

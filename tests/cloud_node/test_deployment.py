@@ -85,6 +85,11 @@ def test_nothing_but_the_gateway_listens_and_only_on_loopback(cloud: CloudNode) 
         grpc.channel_ready_future(grpc.insecure_channel("127.0.0.1:9000")).result(timeout=0.3)
 
 
+def test_only_what_the_replicas_need_runs(cloud: CloudNode) -> None:
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in family_of(cloud.process.pid)]
+    assert not [line for line in lines if "monitor.py" in line or "dashboard.py" in line]
+
+
 def test_a_replica_has_the_priority_of_its_node(cloud: CloudNode) -> None:
     replicas = [
         pid

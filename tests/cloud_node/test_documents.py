@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from cloud_node.config import CloudConfig
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
-from kvwire.errors import NotFound
+from kvwire.errors import NotFound, TooLarge
+from tests.cloud_node.conftest import Start
 
 CANARY = "zebra-canary-7731"
 
@@ -93,6 +95,17 @@ def test_a_text_over_the_limit_is_refused(documents: Documents) -> None:
     documents.add("acme", "a", "x" * MAX_DOCUMENT_CHARS)
     with pytest.raises(ValueError, match="over"):
         documents.add("acme", "b", "x" * (MAX_DOCUMENT_CHARS + 1))
+
+
+async def test_the_longest_document_may_be_asked_the_longest_question(
+    config: CloudConfig, start_local: Start
+) -> None:
+    documents = Documents(config.documents)
+    documents.add("acme", "longest", "word " * (MAX_DOCUMENT_CHARS // 5) + "x" * (MAX_DOCUMENT_CHARS % 5))
+    cloud = await start_local()
+    with pytest.raises(TooLarge) as error:
+        await cloud.share(cloud.request("longest", "w" * config.limits.max_question_chars))
+    assert error.value.what == "prompt tokens"  # no characters: this replica has less room than the wire
 
 
 def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:

@@ -105,15 +105,19 @@ def test_what_a_killed_node_left_ends_with_the_next_start_which_sigterm_ends_too
 def test_a_ray_that_does_not_start_in_time_is_one_line_and_status_1(
     folders: Path, tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: Certificates
 ) -> None:
-    config = write_config(tmp_path, tiny_sharer, tiny_bundle, certificates, {"ray": {"start_timeout_s": 0.2}})
-    for command in (["-m", "cloud_node"], ["-m", "ops.cli", "cloud"]):
-        with start(config, command) as starting:
+    with contextlib.ExitStack() as both:
+        commands = []
+        for command in (("-m", "cloud_node"), ("-m", "ops.cli", "cloud")):
+            settings = {"ray": {"start_timeout_s": 0.2}}
+            config = write_config(tmp_path / command[1], tiny_sharer, tiny_bundle, certificates, settings)
+            commands.append(both.enter_context(start(config, command)))
+        for starting in commands:
             assert starting.wait(60) == 1
             assert starting.stderr is not None
             told = starting.stderr.read().splitlines()
-        assert "ray.start_timeout_s" in told[-1]
-        assert not any("Traceback" in line for line in told)
-        assert not left_in(folders)
+            assert "ray.start_timeout_s" in told[-1]
+            assert not any("Traceback" in line for line in told)
+    assert not left_in(folders)
 
 
 def ended_in_order(node: CloudNode, folders: Path, status: int, last: str) -> None:
@@ -161,9 +165,7 @@ def kill(node: CloudNode, name: str, what: signal.Signals = signal.SIGKILL) -> N
 
 
 @contextlib.contextmanager
-def start(
-    config: Path, command: tuple[str, ...] | list[str] = ("-m", "cloud_node")
-) -> "Iterator[subprocess.Popen[str]]":
+def start(config: Path, command: tuple[str, ...] = ("-m", "cloud_node")) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(
         [sys.executable, *command, "--config", str(config)],
         env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},

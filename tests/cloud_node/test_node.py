@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,50 @@ def test_a_bundle_for_another_sharer_is_named_before_ray_starts(
     assert "Traceback" not in done.stderr
 
 
-def run(config: Path, module: tuple[str, ...] = ("cloud_node",)) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", *module, "--config", str(config)]
+HANGS = """
+import runpy, sys, threading, time
+from cloud_node import CloudConfig, node, ray_replicas
+
+class Replicas:
+    def __init__(self, config): pass
+    async def start(self):
+        threading.Thread(target=time.sleep, args=(600,), daemon=sys.argv[1] == "embedded").start()
+        raise RuntimeError("Ray hangs")
+    async def stop(self): pass
+
+ray_replicas.RayReplicas, node._check_pair = Replicas, lambda config: None
+module, *rest = sys.argv[1:]
+if module != "embedded":
+    sys.argv = ["", *rest]
+    runpy.run_module(module, run_name="__main__")
+try:
+    node.run(CloudConfig.load(rest[-1]))
+except RuntimeError:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "status"), [(("cloud_node",), 1), (("ops.cli", "cloud"), 1), (("embedded",), 7)]
+)
+def test_a_command_ends_whatever_hangs_and_a_program_around_a_node_keeps_its_own_status(
+    tmp_path: Path,
+    tiny_sharer: Path,
+    tiny_bundle: Path,
+    certificates: Certificates,
+    module: tuple[str, ...],
+    status: int,
+) -> None:
+    config = write_config(tmp_path, tiny_sharer, tiny_bundle, certificates)
+    done = run(config, module, [sys.executable, "-c", HANGS])
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert module == ("embedded",) or done.stderr.splitlines()[-1].endswith("Ray hangs")
+
+
+def run(
+    config: Path, module: tuple[str, ...] = ("cloud_node",), python: Sequence[str] = (sys.executable, "-m")
+) -> "subprocess.CompletedProcess[str]":
+    command = [*python, *module, "--config", str(config)]
     paths = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
     return subprocess.run(command, env=paths, capture_output=True, text=True, timeout=60, check=False)

@@ -18,6 +18,7 @@ import subprocess, sys
 from cloud_node.ray_folder import RayFolder
 folder = RayFolder.make()
 with (folder.path / "log").open("w") as log:
+    print(".", file=log, flush=True)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=log)
 print(folder.path, child.pid, flush=True)
 sys.stdin.read()
@@ -68,6 +69,21 @@ def test_what_a_killed_owner_left_ends_with_the_next_start(parent: Path) -> None
     assert not running(orphan)
 
 
+def test_who_only_reads_what_a_killed_owner_left_lives_on(parent: Path) -> None:
+    process, path, orphan = owner()
+    process.kill()
+    process.wait()
+    with subprocess.Popen(["tail", "-f", str(path / "log")], stdout=subprocess.PIPE, bufsize=0) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.read(1) == b"."  # it has the file open
+        try:
+            RayFolder.make().remove()
+            assert not path.exists() and not running(orphan)
+            assert reader.poll() is None and state(reader.pid) != "T"
+        finally:
+            reader.kill()
+
+
 def test_a_living_owners_folder_stays(parent: Path) -> None:
     process, path, child = owner()
     try:
@@ -93,7 +109,12 @@ def test_a_long_tmpdir_is_not_taken(
 
 
 def running(pid: int) -> bool:
+    return state(pid) not in ("Z", "")
+
+
+def state(pid: int) -> str:
+    """The letter that Linux has for it; empty where there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""

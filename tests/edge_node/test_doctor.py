@@ -1,9 +1,11 @@
 """`kvwire doctor --config`: each thing that a configuration names is looked at, by its key, with what to do next."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from typer.testing import CliRunner
 
+from cloud_node.documents import Documents
 from edge_node import EdgeConfig
 from edge_node.config import ApiConfig, CloudPeer, ShareConfig
 from ops.certs import make_certificates
@@ -221,21 +224,22 @@ def test_a_certificate_of_the_other_side_or_an_old_one_is_bad(
         assert "did not issue" in found["tls.authority"]["found"]
 
 
-def test_a_taken_port_is_bad_for_a_cloud_and_a_note_for_an_edge(
+def test_a_taken_port_is_a_note_as_beside_a_running_node(
     cloud: Callable[..., Path], edge: Callable[..., Path], taken: str
 ) -> None:
     status, found = doctor(cloud(listen=taken))
-    assert status == 1 and f"{taken} is taken" in found["listen"]["found"]
+    assert status == 0 and found["listen"]["state"] == "note"
+    assert f"{taken} is taken" in found["listen"]["found"]
     status, found = doctor(edge(api=ApiConfig(listen=taken)))
     assert status == 0 and found["api.listen"]["state"] == "note"
 
 
 def test_files_of_a_cloud_that_cannot_be_opened_are_named(cloud: Callable[..., Path], tmp_path: Path) -> None:
-    (tmp_path / "torn.jsonl").write_text('{"time": 1', encoding="utf-8")
+    (tmp_path / "broken.jsonl").write_text('{"time": 1}\n', encoding="utf-8")
     (tmp_path / "text.db").write_text(
         "not a database, but long enough to be read as one " * 40, encoding="utf-8"
     )
-    status, found = doctor(cloud(audit="torn.jsonl", documents="sqlite:///text.db", bundles=["gone"]))
+    status, found = doctor(cloud(audit="broken.jsonl", documents="sqlite:///text.db", bundles=["gone"]))
     assert status == 1
     assert {what for what, finding in found.items() if finding["state"] == "bad"} == {
         "audit",
@@ -269,3 +273,39 @@ def test_a_person_is_told_what_to_do_next(edge: Callable[..., Path], monkeypatch
         and "next" in done.stdout
         and "is `kvwire cloud` running at 127.0.0.1:1?" in done.stdout
     )
+
+
+def test_an_audit_log_that_ends_in_half_a_line_is_a_note(cloud: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").write_text('{"time": 1', encoding="utf-8")
+    status, found = doctor(cloud())
+    assert (status, found["audit"]["state"]) == (0, "note")
+    assert "when the node starts" in found["audit"]["then"]
+
+
+@pytest.mark.parametrize("table", ["", "CREATE TABLE documents (tenant TEXT, id TEXT)"])
+def test_a_look_at_a_database_changes_nothing(cloud: Callable[..., Path], tmp_path: Path, table: str) -> None:
+    path = tmp_path / "a #1 ?.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE other (x)")
+        connection.execute(table)
+        connection.commit()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    config = cloud(documents=f"sqlite:///{tmp_path}/a %231 %3F.db")
+    _, found = doctor(config)
+    assert found["documents"]["state"] == ("bad" if table else "ok"), found["documents"]
+    assert before == {
+        file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file() and file != config
+    }
+
+
+def test_a_look_at_a_running_nodes_database_finds_its_table(
+    cloud: Callable[..., Path], tmp_path: Path
+) -> None:
+    documents = Documents(f"sqlite:///{tmp_path / 'documents.db'}")
+    documents.add("acme", "a", "text")
+    _, found = doctor(cloud())
+    assert found["documents"]["state"] == "ok"
+    documents.close()
+    before = sorted(tmp_path.iterdir())
+    assert doctor(cloud())[1]["documents"]["state"] == "ok"
+    assert sorted(tmp_path.iterdir()) == before
