@@ -53,6 +53,10 @@ class SharerDeployment:
         """What the replicas can do."""
         return self._replica.describe()
 
+    async def where(self) -> str:
+        """Device and dtype of this replica."""
+        return self._replica.where()
+
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
         """Batches of parts; an error is the last part. A cancelled call stops the prefill."""
         async with contextlib.aclosing(self._replica.share(call, timeout_s)) as batches:  # type: ignore[type-var]

@@ -68,12 +68,14 @@ class RayReplicas:
         self._answered_s = time.monotonic()
 
     async def describe(self) -> Description:
-        """What the replicas can do. Raises KvwireError as `share` does."""
+        """What the replicas can do; the log says where one computes. Raises KvwireError as `share` does."""
         try:
             async with asyncio.timeout(_DESCRIBE_S):
                 description: Description = await self._handle.describe.remote()
+                where: str = await self._handle.where.remote()
         except Exception as error:
             raise self._told(error) from None
+        logger.info("the Sharer %s computes on %s", description.sharer.name, where)
         return description
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[Part]:

@@ -26,7 +26,7 @@ from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
-from fuser import Cut, Sharer
+from fuser import Sharer, computes
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
@@ -122,6 +122,10 @@ class Replica:
             max_batch_positions=own.max_batch_positions,
         )
 
+    def where(self) -> str:
+        """Device and dtype that the model computes on and in, for people."""
+        return computes(next(iter(self._sharers.values())).model)
+
     def describe(self) -> Description:
         """What this replica can do; what of it may leave the cloud is the gateway's to say."""
         bundles = tuple(
@@ -177,10 +181,11 @@ class Replica:
         sharer = self._sharer(request.bundle_hash)
         self._check_length(sharer.tokenizer, sections, stop)
         # A shared slice without documents has no bound, and does not read it.
-        cut = sharer.plan(sections, request.kind, allowed or 0, request.plan)
+        cut = sharer.layout(sections, request.kind, allowed or 0, request.plan)
         header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
         check_leaving(header, request, allowed)
-        self._check(cut, header)
+        self._check_prompt(len(cut.prompt))
+        self._limits.check_slice(header)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
         writer = SliceWriter(header, codec, self._limits, request.max_bytes)
         encode_s = 0.0
@@ -190,7 +195,7 @@ class Replica:
                 put(header)  # when the queue is over; it does not wait, for nothing was put before it
                 yield from sharer.steps(cut, work.emit, work.cancelled, call.tenant)
 
-            ticket = work.enter(steps(), len(cut.tokens.ids))
+            ticket = work.enter(steps(), len(cut.prompt))
             for spec, tensor in work.segments():
                 began = time.monotonic()
                 frames = writer.write(spec, tensor)
@@ -251,11 +256,6 @@ class Replica:
         if sharer is None:
             raise IncompatiblePeer("bundle hash", ", ".join(self._sharers), bundle_hash)
         return sharer
-
-    def _check(self, cut: Cut, header: SliceHeader) -> None:
-        """Refuse what would not fit, before anything is computed."""
-        self._check_prompt(len(cut.tokens.ids))
-        self._limits.check_slice(header)
 
     def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: Stop) -> None:
         """Refuse what is far too long after as many tokens as there is room for, and not after all it has.

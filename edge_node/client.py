@@ -189,7 +189,7 @@ class SliceStream:
         max_bytes: int,
         deadline: Deadline,
     ) -> None:
-        from fuser import slice_specs
+        from fuser.slice_specs import slice_specs
 
         if kind not in bundle.kinds:
             raise InvalidRequest(f"this bundle takes no {kind} slices in")

@@ -114,7 +114,7 @@ def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:
     Raises:
         BadHeader: others, in another order, or of other shapes.
     """
-    from fuser import most_positions, slice_specs
+    from fuser.slice_specs import most_positions, slice_specs
 
     shared = header.kind is SliceKind.SHARED
     if not shared and header.positions > most_positions(bundle, plan):

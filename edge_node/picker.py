@@ -117,7 +117,7 @@ class Picker:
     def most_bytes(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
         """The payload bytes that a plan may come to. How many tokens the Sharer makes of shared text is not known here:
         one a byte at most."""
-        from fuser import slice_specs
+        from fuser.slice_specs import slice_specs
 
         codec = payload_codec(plan, self._codecs.get(plan.codec))
         specs = slice_specs(self._bundle, kind, plan, self._positions(plan, kind, sections), "float32")
@@ -126,7 +126,7 @@ class Picker:
     def _positions(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
         """The most that may travel."""
         if kind is not SliceKind.SHARED:
-            from fuser import most_positions
+            from fuser.slice_specs import most_positions
 
             return most_positions(self._bundle, plan)
         style = self._bundle.config.sharer_prompt

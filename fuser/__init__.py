@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fuser.bundle import BadBundle, Bundle
-    from fuser.models.dtype import DeviceName, DtypeName
+    from fuser.models.dtype import DeviceName, DtypeName, computes
     from fuser.models.load import resolve
     from fuser.models.reference import model_ref
     from fuser.pair import load_pair, load_receiver, load_sharers
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fuser.receiver import Draft, Receiver
     from fuser.sharer import Cut, Sharer
     from fuser.shipped import bundle_directory
-    from fuser.slice_specs import most_positions, slice_specs
 
 __all__ = [
     "BadBundle",
@@ -32,13 +31,12 @@ __all__ = [
     "Receiver",
     "Sharer",
     "bundle_directory",
+    "computes",
     "load_pair",
     "load_receiver",
     "load_sharers",
     "model_ref",
-    "most_positions",
     "resolve",
-    "slice_specs",
 ]
 
 _HOMES = {
@@ -53,13 +51,12 @@ _HOMES = {
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
     "bundle_directory": "fuser.shipped",
+    "computes": "fuser.models.dtype",
     "load_pair": "fuser.pair",
     "load_receiver": "fuser.pair",
     "load_sharers": "fuser.pair",
     "model_ref": "fuser.models.reference",
-    "most_positions": "fuser.slice_specs",
     "resolve": "fuser.models.load",
-    "slice_specs": "fuser.slice_specs",
 }
 
 

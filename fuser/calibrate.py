@@ -7,17 +7,15 @@ from typing import TypeVar
 
 import torch
 from rich.progress import Progress
-from torch import Tensor
 from torch.func import jacfwd
 
 from fuser.bundle import Bundle
 from fuser.codec_bases import CodecBasesConfig
 from fuser.compact.head import CompactFuse
 from fuser.data.document import Item
-from fuser.fuse import FuseHead
 from fuser.models.load import model_ref, resolve
 from fuser.scatter import Scatter, shared_out
-from fuser.slice_specs import HALVES, slice_specs, source_of
+from fuser.slice_specs import made_from, shared_segment, slice_specs
 from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached, CachedPrompt
 from fuser.train.config import TrainConfig
@@ -26,7 +24,7 @@ from fuser.train.initial import check_scorer
 from fuser.train.prepare import open_cache, scorer_of
 from fuser.translate import split_kv
 from kvwire.codec import Basis
-from kvwire.codec.transform import Place
+from kvwire.codec.transform import Place, by_position
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SliceKind
 
@@ -136,24 +134,16 @@ def _shared(
         features = cache.raw(prompt, torch.arange(prompt.count, device="cpu")).to(
             next(head.parameters()).device
         )
-        kv = torch.stack(split_kv(features, bundle.config.sharer_geometry))
+        halves = split_kv(features, bundle.config.sharer_geometry)
+        kv = dict(zip((SegmentKind.KEY, SegmentKind.VALUE), halves, strict=True))
         for group in groups:
             for (kind, layer, _), scatter in group.items():
-                scatter.add(segment_numbers(head, kind, layer, kv))
+                half, source = made_from(head, kind, layer)
+                scatter.add(by_position(shared_segment(bundle, kind, layer, kv[half][source])))
         return prompt.count
 
     _until(positions, prompts, read, progress, "shared slices")
     return [{place: scatter.basis(place[2]) for place, scatter in group.items()} for group in groups]
-
-
-def segment_numbers(head: FuseHead, kind: SegmentKind, layer: int, kv: Tensor) -> Tensor:
-    """What a segment holds, (positions, numbers), of K and V (2, layers, kv_heads, positions, head_dim)."""
-    if not kind.is_code:
-        return kv[int(kind is SegmentKind.VALUE), layer].transpose(0, 1).flatten(1)
-    assert isinstance(head, CompactFuse)
-    halves = HALVES[kind]
-    read = kv[halves.start : halves.stop, source_of(head, layer)]
-    return head.source_half(layer, halves, read[:, None])[0, 0]
 
 
 def _codes(

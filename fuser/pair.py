@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fuser.bundle import BadBundle, Bundle
-from fuser.models.dtype import DeviceName, DtypeName, device_text, dtype_of, find_device
+from fuser.models.dtype import DeviceName, DtypeName, computes, dtype_of, find_device
 from fuser.models.load import load_model, model_ref, resolve
 from fuser.prefixes import PrefixCache
 from fuser.receiver import Receiver
@@ -107,5 +107,4 @@ def _check(directory: Path, who: str, wanted: ModelRef, found: ModelRef) -> None
 
 
 def _log(who: str, path: Path, model: Any) -> None:
-    where, what = device_text(model.device), str(model.dtype).removeprefix("torch.")
-    logger.info("the %s %s computes on %s in %s", who, path.name, where, what)
+    logger.info("the %s %s computes on %s", who, path.name, computes(model))

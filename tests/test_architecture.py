@@ -72,6 +72,7 @@ INSIDE = {
     "fuser.config": {"BadConfig", "from_dict"},
     "fuser.data.choice": {"LETTERS", "named", "with_choices"},
     "fuser.prefill": {"EXACT_FROM", "Prefill", "can_pack", "prefill_together"},
+    "fuser.slice_specs": {"most_positions", "slice_specs"},  # no door may have a module's name
 }
 
 
@@ -103,6 +104,8 @@ def test_the_doors_of_the_fuser_are_typed_as_they_open() -> None:
     }
     assert typed == fuser._HOMES
     assert sorted(typed) == sorted(fuser.__all__)
+    modules = {path.stem for path in HOMES["fuser"].iterdir()}
+    assert not modules & typed.keys(), "once imported, the module hides the door"
 
 
 @pytest.mark.parametrize("package", sorted(HOMES))

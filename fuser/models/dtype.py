@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fuser.models.errors import NoSuchDevice
 
@@ -43,6 +43,11 @@ def device_text(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def computes(model: Any) -> str:
+    """Where and in what a loaded model computes, for people: "cpu (8 threads) in bfloat16"."""
+    return f"{device_text(model.device)} in {str(model.dtype).removeprefix('torch.')}"
 
 
 def dtype_of(name: DtypeName, device: str | torch.device = "cpu") -> torch.dtype:

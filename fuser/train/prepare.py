@@ -49,7 +49,8 @@ def fill_cache(
     path = resolve(config.sharer)
     model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
     folder = _folder(config, model_ref(path))
-    writer = CacheWriter(folder, model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
+    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
+    writer = CacheWriter(folder, reading)
     size = writer.size(items, progress)
     return size, writer.fill(items, progress, max_minutes)
 

@@ -210,7 +210,7 @@ def _sharer(cast: Cast) -> Sharer:
 
 
 def _tokens(sharer: Sharer, kind: SliceKind, asked: Asked) -> Tensor:
-    return sharer.plan(_sections(kind, asked, resolved=True), kind, 32).tokens.ids
+    return sharer.layout(_sections(kind, asked, resolved=True), kind, 32).prompt.tokens.ids
 
 
 def _bare(sharer: Sharer, prompts: Sequence[Tensor], batch: int) -> float:

@@ -1,6 +1,7 @@
 """A cloud node from start to end, as a process."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ def test_sigterm_drains_and_exits_with_0(
     assert verify(cloud.directory / "audit.jsonl") == 4
     log = (cloud.directory / "cloud.log").read_text()
     assert "Traceback" not in log and "tide into the ledger" not in log
+    assert re.search(r"the Sharer tiny-sharer computes on cpu \(\d+ threads\) in (float32|bfloat16)", log)
 
 
 @pytest.mark.parametrize("module", [("cloud_node",), ("ops.cli", "cloud")])

@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import pickle
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ async def test_a_slice_holds_what_the_sharer_cuts_bit_for_bit(replica: Replica, 
     sections, _ = replica._resolve("acme", call.request.sections)
     sharer = replica._sharer(call.request.bundle_hash)
     local: list[tuple[Any, torch.Tensor]] = []
-    cut = sharer.plan(sections, kind, 32, call.request.plan)
+    cut = sharer.layout(sections, kind, 32, call.request.plan)
     sharer.run(cut, lambda spec, tensor: local.append((spec, tensor.clone())))
     assert [segment.spec for segment in arrived] == [spec for spec, _ in local]
     assert all(torch.equal(got.tensor, own) for got, (_, own) in zip(arrived, local, strict=True))
@@ -284,6 +285,10 @@ def test_a_bundle_for_another_sharer_is_refused(config: CloudConfig, tiny_receiv
         Replica.load(dataclasses.replace(config, sharer=sharer))
 
 
+def test_a_replica_says_where_it_computes(replica: Replica) -> None:
+    assert re.fullmatch(r"cpu \(\d+ threads\) in float32", replica.where())
+
+
 @pytest.mark.parametrize("asked", [{"gpus": 1.0}, {"gpus": 1.0, "device": "cuda"}])
 def test_a_gpu_that_is_reserved_and_not_there_is_refused_by_name(
     config: CloudConfig, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -323,7 +328,7 @@ async def test_a_slice_is_what_its_plan_says_and_no_larger_than_its_cap(
     call = call_for(replica, "note-2", kind=kind, plan=plan)
     codec = payload_codec(plan, CodecRegistry().get("raw"))
     sharer = replica._sharer(call.request.bundle_hash)
-    cut = sharer.plan(replica._resolve("acme", call.request.sections)[0], kind, 32, plan)
+    cut = sharer.layout(replica._resolve("acme", call.request.sections)[0], kind, 32, plan)
     cap = most_bytes(cut.specs, codec)
     header, *frames, summary = await share(
         replica, call_for(replica, "note-2", kind=kind, plan=plan, max_bytes=cap)

@@ -116,7 +116,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
     def slice_of(self, request: ShareRequest) -> list[Part]:
         """Header, frames and summary, as if what `serve` makes of the request had been asked for."""
         digest, request = request.digest(), self.serve(request)
-        cut = self.sharer.plan(self._resolved(request), request.kind, 32, request.plan)
+        cut = self.sharer.layout(self._resolved(request), request.kind, 32, request.plan)
         codec = payload_codec(request.plan, self.codecs.get(request.plan.codec))
         header = SliceHeader(digest, cut.kind, cut.specs, cut.spans, cut.tail)
         limits = Limits(max_frame_bytes=512)  # many frames a segment

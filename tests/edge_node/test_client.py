@@ -91,7 +91,7 @@ async def test_every_open_segment_of_a_shared_slice_arrives_in_order(
 async def test_segments_are_the_bits_the_sharer_cut(
     config: EdgeConfig, bundle: Bundle, slice_service: SliceService, codec: str
 ) -> None:
-    cut = slice_service.sharer.plan([QUESTION], SliceKind.SHARED, 8)
+    cut = slice_service.sharer.layout([QUESTION], SliceKind.SHARED, 8)
     local: list[torch.Tensor] = []
     slice_service.sharer.run(cut, lambda spec, tensor: local.append(tensor.clone()))
     async with AsyncClient(config) as client:

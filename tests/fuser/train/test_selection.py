@@ -94,7 +94,7 @@ def test_training_chooses_the_positions_that_the_service_chooses(
             Section(Role.DOCUMENT, Visibility.CLOUD, text=document.text),
             Section(Role.QUESTION, Visibility.SHARED, text=question.text),
         )
-        cut = sharer.plan(sections, SliceKind.EXCERPT, 99)
+        cut = sharer.layout(sections, SliceKind.EXCERPT, 99)
         sharer.run(cut, lambda _, code: codes.append(code))
     with torch.no_grad():
         expanded = head.expand(torch.stack(codes))  # type: ignore[operator]
