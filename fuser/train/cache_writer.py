@@ -61,8 +61,8 @@ class CacheWriter:
         with alone_in(self.directory, "filling the cache"):
             start = self._cut_torn_tail()
             todo = self._todo(items)
-            self._check_space(self._size(todo, progress))
-            task = progress.add_task("caching the Sharer", total=len(todo))
+            self._check_space(size := self._size(todo, progress))
+            task = progress.add_task(f"caching the Sharer, {size.needed / 1e9:.1f} GB", total=len(todo))
             added = 0
             if not todo:
                 return added

@@ -1,7 +1,7 @@
 """Makes a bundle by a recipe, stage after stage: one that is done is skipped, one that was stopped goes on.
 
 The directory of each stage has a record, `stage.json`: what the stage's result depends on, written before it begins,
-and once it is done what it made. A stage whose record says otherwise than the recipe does is refused.
+and once it is done what it made. A stage that has made something by other values than the recipe's is refused.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class _Record:
         self._depends_on = stage.depends_on | ({} if stage.kind == "fit" else made)
         kept = _read(self._path)
         self.begun = kept is not None
+        if kept is not None and kept["done"] is None and not (stage.folder / CHECKPOINT).exists():
+            kept = None  # nothing is made yet that the stage would go on with
         self.done: dict[str, Any] | None = None if kept is None else kept["done"]
         self._texts: dict[str, str] = {}
         if kept is not None:

@@ -38,9 +38,9 @@ def device_of(config: TrainConfig) -> torch.device:
 
 
 def fill_cache(
-    config: TrainConfig, progress: Progress, max_minutes: float = math.inf, dry_run: bool = False
+    config: TrainConfig, progress: Progress, max_minutes: float = math.inf
 ) -> tuple[CacheSize, int]:
-    """Run the Sharer over all sources, or with `dry_run` only say what that takes. Start again to go on.
+    """Run the Sharer over all sources. Start again to go on.
 
     Returns:
         What was still to do before this call, and the items cached by it.
@@ -52,7 +52,7 @@ def fill_cache(
     reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
     writer = CacheWriter(folder, reading)
     size = writer.size(items, progress)
-    return size, 0 if dry_run else writer.fill(items, progress, max_minutes)
+    return size, writer.fill(items, progress, max_minutes)
 
 
 def open_cache(config: TrainConfig) -> tuple[FeatureCache, Sources]:

@@ -204,6 +204,23 @@ def test_what_a_stage_does_not_read_may_change(table: dict[str, Any]) -> None:
     assert Bundle.load(made(elsewhere)["output"]).hash == done["bundle"]
 
 
+def test_a_stage_that_has_made_nothing_yet_may_change(
+    table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = documents_alone(table)
+
+    def killed(*_: Any) -> Any:
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fuser.train.making.fill_cache", killed)
+        with pytest.raises(_Killed):
+            made(recipe)
+    assert [one.begun for one in standings(Recipe.of(recipe))] == [True, False]
+    assert made(merged(recipe, {"answer": {"steps": 2}}))["finished"]
+    assert len([row for row in events(recipe, "start") if row["stage"] == "step"]) == 2
+
+
 def test_a_stage_added_at_the_end_goes_on_from_the_bundle_that_is_there(table: dict[str, Any]) -> None:
     recipe = documents_alone(table)
     before = made(recipe)["bundle"]
