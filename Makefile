@@ -16,7 +16,7 @@ help:
 	@echo "make format   fixes what can be fixed"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
 	@echo "make bench    measures this machine, over slow links too; reports in build/bench (docs/benchmarks.md)"
-	@echo "make table    answers 320 held-out questions with the shipped bundle and puts the table into README.md"
+	@echo "make table    answers 320 held-out questions with the shipped bundle and puts the table into docs/results.md"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
@@ -42,7 +42,7 @@ bench: $(STAMP)
 
 table: $(STAMP)
 	$(BIN)/kvwire eval $(BUNDLE) --data records:heldout --limit 320 --seed 7 --max-document-chars 700 \
-		--dtype bfloat16 --json build/table.json --into README.md \
+		--dtype bfloat16 --json build/table.json --into docs/results.md \
 		--rows receiver,text,excerpt-text,own,fused,mismatched,sharer
 
 test: $(STAMP)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 from cryptography import x509
@@ -24,18 +24,21 @@ _MESSAGE_S: Final = 5.0
 """How long a caller may take to send its one message once its stream is open."""
 _WATCH_S: Final = 600.0
 """How long a probe may go on without a deadline of its own."""
+_AFTER_S: Final = 1.0
+"""How long after its deadline, at which the method itself ends, a call may still hold its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which roles may call a method, and whether it is a probe: those need no deadline and have places of their own."""
+    """Which roles may call a method, and which places it takes. Calls need a deadline; probes and watches do not."""
 
     roles: frozenset[PeerRole]
-    probe: bool = False
+    places: Literal["calls", "probes", "watches"] = "calls"
 
 
 _EDGE: Final = Policy(frozenset({PeerRole.EDGE}))
-_PROBE: Final = Policy(frozenset(PeerRole), probe=True)
+_PROBE: Final = Policy(frozenset(PeerRole), "probes")
+_WATCH: Final = Policy(frozenset(PeerRole), "watches")
 
 POLICIES: Final[Mapping[str, Policy]] = {
     "/kvwire.v1.SharerService/Describe": _EDGE,
@@ -43,7 +46,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "/kvwire.v1.SharerService/Relay": _EDGE,
     "/grpc.health.v1.Health/Check": _PROBE,
     "/grpc.health.v1.Health/List": _PROBE,
-    "/grpc.health.v1.Health/Watch": _PROBE,
+    "/grpc.health.v1.Health/Watch": _WATCH,
 }
 """Every method that may be called at all; any other is refused, even where a servicer has it."""
 
@@ -55,13 +58,17 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     Every method is served as a stream of messages, because gRPC shows a unary one its caller only with the message.
 
     Args:
+        places: for each kind of method, by the name in `Policy.places`.
         refused: told of each call that came no further, once its caller is known: method, tenant, error.
     """
 
     def __init__(
-        self, limits: Limits, calls: Places, probes: Places, refused: Callable[[str, str, KvwireError], None]
+        self,
+        limits: Limits,
+        places: Mapping[str, Places],
+        refused: Callable[[str, str, KvwireError], None],
     ) -> None:
-        self._limits, self._calls, self._probes, self._refused = limits, calls, probes, refused
+        self._limits, self._places, self._refused = limits, places, refused
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -78,30 +85,29 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
 
     async def _call(self, method: str, policy: Policy, handler: Any, context: Any) -> None:
-        tenant = ""
+        tenant, limit_s = "", _WATCH_S
         async with contextlib.AsyncExitStack() as place:
             try:
                 tenant = identify(context, policy).tenant
-                places = self._probes if policy.probe else self._calls
-                place.enter_context(places.held(tenant=tenant, host=context.peer().rpartition(":")[0]))
-                if not policy.probe:
-                    self._limits.checked_deadline(context.time_remaining())
+                places, host = self._places[policy.places], context.peer().rpartition(":")[0]
+                place.enter_context(places.held(tenant=tenant, host=host))
+                if policy.places == "calls":
+                    limit_s = self._limits.checked_deadline(context.time_remaining()) + _AFTER_S
                 request = handler.request_deserializer(await _message(context))
             except DecodeError:
                 await self._refuse(method, tenant, BadHeader("no message of this method"), context)
             except KvwireError as error:
                 await self._refuse(method, tenant, error, context)
-            if not policy.probe:
-                await _answer(handler, request, context)
-                return
             try:
-                async with asyncio.timeout(_WATCH_S):
+                async with asyncio.timeout(limit_s):
                     await _answer(handler, request, context)
             except TimeoutError:
-                await context.abort_with_status(to_grpc(DeadlineExceeded("a probe without an end")))
+                await context.abort_with_status(
+                    to_grpc(DeadlineExceeded("the caller does not take its answer"))
+                )
 
     async def _refuse(self, method: str, tenant: str, error: KvwireError, context: Any) -> None:
-        if tenant and not POLICIES[method].probe:
+        if tenant and POLICIES[method].places == "calls":
             self._refused(method.rpartition("/")[2], tenant, error)
         await context.abort_with_status(to_grpc(error))
 
@@ -129,7 +135,7 @@ def _identity_of(pem: bytes) -> Identity:
             x509.SubjectAlternativeName
         )
         uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound) as error:
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise AccessDenied("a certificate without names that can be read") from error
     if len(uris) != 1:
         raise AccessDenied(f"the peer's certificate carries {len(uris)} URIs, one is needed")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from kvwire.frame import Frame
 from kvwire.request import RelayRequest, ShareRequest
-from kvwire.segment import SliceHeader, SliceSummary
+from kvwire.segment import SliceHeader, SliceTrailer
 
-Part = SliceHeader | Frame | SliceSummary
+Part = SliceHeader | Frame | SliceTrailer
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -36,7 +36,7 @@ class SharerConfig:
         finds, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
         (`fuser.models.dtype`). float16 needs a GPU.
-    max_ongoing: calls a replica holds at once.
+    max_ongoing: calls a replica holds at once; one tenant's never have all places of all replicas.
     max_batch: prompts of those that are prefilled together at most; 1 prefills each alone. What is sent has the same
         bits on a CPU, and differs in the last ones on a GPU.
     max_batch_positions: positions prefilled together at most; longer prompts are prefilled alone, and shorter ones
@@ -139,8 +139,8 @@ class GatewayConfig:
     """How the gateway meets its callers.
 
     max_concurrent_calls: calls beyond it are refused before they are read.
-    max_calls_per_tenant, max_calls_per_host: of them, those of one tenant and those from one address. Below the
-        replicas' room (max_ongoing + max_queued), so that one tenant's calls leave room for another's.
+    max_calls_per_tenant, max_calls_per_host: of them, those of one tenant and those from one address. Behind a proxy
+        all callers have its address: set max_calls_per_host as high as max_concurrent_calls there.
     max_deadline_s: a call that asks for longer gets this.
     drain_s: after SIGTERM calls in flight have this long to finish.
     keepalive_s, keepalive_timeout_s: a connection that is silent so long is pinged, and closed if nothing comes back.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cloud_node.config import ExportPolicy
+from cloud_node.documents import Document, DocumentInfo
 from kvwire.errors import ExportDenied, InternalError, RelayDisabled
-from kvwire.request import ShareRequest
+from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceKind
 
 
@@ -27,9 +28,9 @@ def positions_allowed(policy: ExportPolicy, kind: SliceKind, caps: Iterable[int 
         raise ExportDenied(f"{kind} slices")
     caps = list(caps)
     if kind is not SliceKind.SHARED:
-        return _least(policy.max_positions, caps, f"{kind} slices")
+        return _allowed(policy.max_positions, caps, f"{kind} slices")
     # What the Sharer holds at shared positions after it has read a document tells what the document says.
-    return _least(policy.shared_over_documents, caps, "shared slices over documents") if caps else None
+    return _allowed(policy.shared_over_documents, caps, "shared slices over documents") if caps else None
 
 
 def tokens_allowed(policy: ExportPolicy, caps: Iterable[int | None]) -> int | None:
@@ -42,7 +43,7 @@ def tokens_allowed(policy: ExportPolicy, caps: Iterable[int | None]) -> int | No
     if not policy.allow_relay:
         raise RelayDisabled
     caps = list(caps)
-    return _least(policy.max_positions, caps, "relayed text about documents") if caps else None
+    return _allowed(policy.max_positions, caps, "relayed text about documents") if caps else None
 
 
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:
@@ -58,8 +59,31 @@ def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | Non
         raise ExportDenied(f"more than {allowed} positions")
 
 
-def _least(policy: int, caps: list[int | None], what: str) -> int:
-    least = min([policy, *(cap for cap in caps if cap is not None)])
-    if least == 0:
+def check_relayed(reply: RelayReply, request: RelayRequest, allowed: int | None) -> None:
+    """The same for a relayed text.
+
+    Raises:
+        ExportDenied: it has more tokens than allowed.
+        InternalError: it is not the answer to this request, or longer than asked for.
+    """
+    if reply.request_id != request.request_id or reply.tokens > request.max_new_tokens:
+        raise InternalError("a replica answered another request")
+    if allowed is not None and reply.tokens > allowed:
+        raise ExportDenied(f"more than {allowed} tokens")
+
+
+def caps_of(documents: Iterable[DocumentInfo | Document]) -> list[int | None]:
+    """The cap of each document of a prompt."""
+    return [document.max_positions for document in documents]
+
+
+def least(*bounds: int | None) -> int | None:
+    """The lowest of some bounds, where None is none."""
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _allowed(policy: int, caps: list[int | None], what: str) -> int:
+    most = least(policy, *caps)
+    if not most:
         raise ExportDenied(what)
-    return least
+    return most

@@ -28,7 +28,8 @@ _LAST_WORDS_S: Final = 0.5
 _HANDSHAKE_MS: Final = 5_000
 _IDLE_MS: Final = 600_000
 _PROBES: Final = 256
-_PROBES_PER_HOST: Final = 16
+_PROBES_EACH: Final = {"tenant": 8, "host": 32}
+_WATCHES_EACH: Final = {"tenant": 4, "host": 16}
 
 
 class Gateway:
@@ -43,7 +44,7 @@ class Gateway:
         self._running = running
         self._health = Health(("", SERVICE))
         self._server = grpc.aio.server(
-            interceptors=[Gatekeeper(config.limits, *_places(config), service.refused)],
+            interceptors=[Gatekeeper(config.limits, _places(config), service.refused)],
             options=_options(config),
         )
         add_SharerServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
@@ -103,13 +104,14 @@ class Gateway:
             await self._health.set(await self._running() and self._service.recording())
 
 
-def _places(config: CloudConfig) -> tuple[Places, Places]:
-    """For calls and for probes."""
+def _places(config: CloudConfig) -> dict[str, Places]:
     gateway, retry_s = config.gateway, config.sharer.retry_after_s
-    each = {"tenant": gateway.max_calls_per_tenant, "host": gateway.max_calls_per_host}
-    return Places(gateway.max_concurrent_calls, each, retry_s), Places(
-        _PROBES, {"host": _PROBES_PER_HOST}, retry_s
-    )
+    calls = {"tenant": gateway.max_calls_per_tenant, "host": gateway.max_calls_per_host}
+    return {
+        "calls": Places(gateway.max_concurrent_calls, calls, retry_s),
+        "probes": Places(_PROBES, _PROBES_EACH, retry_s),
+        "watches": Places(_PROBES, _WATCHES_EACH, retry_s),
+    }
 
 
 def _raise_descriptors() -> None:

@@ -1,18 +1,18 @@
-"""Books of one call: filled while it runs, written to the audit log when it ends."""
+"""Books of one call: filled while it runs; a line of the audit log before anything leaves, and one when it ends."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
 
-from cloud_node.audit import MENDED, SENDING, AuditRecord
+from cloud_node.audit import LOST, MENDED, SENDING, AuditRecord
 from cloud_node.call import Part
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.frame import Frame
-from kvwire.segment import SliceHeader, SliceSummary
+from kvwire.segment import SliceHeader, SliceTrailer
 
 SERVED = "SERVED"
-REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED}
+REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED, LOST}
 """Everything `decision` can be."""
 
 
@@ -29,19 +29,25 @@ class Ledger:
     segments: int = 0
     bytes: int = 0
     decision: str = SERVED
+    left: bool = False
+    """Whether a slice or a text may have left: its line is written."""
     started: float = field(default_factory=time.monotonic)
     _announced: int = 0
 
-    def sending(self, header: SliceHeader) -> AuditRecord:
-        """The line to write before a slice with this header leaves."""
+    def announced(self, header: SliceHeader) -> None:
+        """The slice that will leave."""
         self.positions, self._announced = header.positions, len(header.specs)
+
+    def leaving(self) -> AuditRecord:
+        """The line to write before anything leaves."""
+        self.left = True
         return replace(self.record(), decision=SENDING)
 
     def sent(self, part: Part) -> None:
-        """Count a part that was handed to the transport."""
+        """Count a part that is handed to the transport; how much of it a caller takes is not known here."""
         if isinstance(part, Frame):
             self.bytes += len(part.data)
-        elif isinstance(part, SliceSummary):
+        elif isinstance(part, SliceTrailer):
             self.segments = self._announced
 
     def failed(self, error: KvwireError) -> None:

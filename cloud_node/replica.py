@@ -23,10 +23,10 @@ from torch import Tensor
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
-from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
+from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
-from fuser import Cut, Sharer, computes
+from fuser import Sharer, computes
 from fuser.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
 from kvwire.description import BundleRef, CodecRef, Description
@@ -140,7 +140,7 @@ class Replica:
         return Description(self._ref, bundles, CodecRegistry().refs(), self._limits)
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
-        """The parts of one slice, in batches of what lies ready: a header, then frames, then a summary.
+        """The parts of one slice, in batches of what lies ready: a header, then frames, then a trailer.
 
         An error is the last part and is not raised, so that it crosses process boundaries as a value. Closing
         the iterator, or cancelling its task, stops the prefill before its next layer.
@@ -177,15 +177,15 @@ class Replica:
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: Stop) -> None:
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
-        allowed = _least(call.allowed, positions_allowed(self._export, request.kind, caps))
+        allowed = least(call.allowed, positions_allowed(self._export, request.kind, caps))
         sharer = self._sharer(request.bundle_hash)
         self._check_length(sharer.tokenizer, sections, stop)
-        cut = sharer.plan(
-            sections, request.kind, allowed or 0, request.plan
-        )  # None: of a shared slice, not read
+        # A shared slice without documents has no bound, and does not read it.
+        cut = sharer.layout(sections, request.kind, allowed or 0, request.plan)
         header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
         check_leaving(header, request, allowed)
-        self._check(cut, header)
+        self._check_prompt(len(cut.prompt))
+        self._limits.check_slice(header)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
         writer = SliceWriter(header, codec, self._limits, request.max_bytes)
         encode_s = 0.0
@@ -195,7 +195,7 @@ class Replica:
                 put(header)  # when the queue is over; it does not wait, for nothing was put before it
                 yield from sharer.steps(cut, work.emit, work.cancelled, call.tenant)
 
-            ticket = work.enter(steps(), len(cut.tokens.ids))
+            ticket = work.enter(steps(), len(cut.prompt))
             for spec, tensor in work.segments():
                 began = time.monotonic()
                 frames = writer.write(spec, tensor)
@@ -203,27 +203,31 @@ class Replica:
                     encode_s += time.monotonic() - max(began, ticket.ended_s)
                 for frame in frames:
                     put(frame)
-        put(writer.summary({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
+        put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
 
     def _relay(self, call: RelayCall, stop: Stop) -> RelayReply:
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
-        most = _least(request.max_new_tokens, call.allowed, tokens_allowed(self._export, caps))
-        assert most is not None
+        allowed = least(call.allowed, tokens_allowed(self._export, caps))
+        most = request.max_new_tokens if allowed is None else min(request.max_new_tokens, allowed)
         sharer = next(iter(self._sharers.values()))
         self._check_length(sharer.tokenizer, sections, stop)
         positions = sharer.positions(sections)
         self._check_prompt(positions)
         text: list[str] = []
+        said: list[int] = []
+        tokens = 0
 
         def steps() -> Steps:
+            nonlocal tokens
             yield None  # its prompt is read when its turn has come, not when it is looked at
             size = 0
-            for piece in sharer.answer(sections, most):
+            for piece in sharer.answer(sections, most, said):
                 size += len(piece.encode())
                 if 0 < request.max_bytes < size:
                     return
                 text.append(piece)
+                tokens = len(said)
                 yield None
 
         with _Work(self._schedule, stop) as work:
@@ -231,7 +235,6 @@ class Replica:
             for _ in work.segments():
                 pass
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
-        tokens = len(sharer.tokenizer("".join(text), add_special_tokens=False)["input_ids"])
         return RelayReply(request.request_id, "".join(text), tokens, timings)
 
     def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[int | None]]:
@@ -253,11 +256,6 @@ class Replica:
         if sharer is None:
             raise IncompatiblePeer("bundle hash", ", ".join(self._sharers), bundle_hash)
         return sharer
-
-    def _check(self, cut: Cut, header: SliceHeader) -> None:
-        """Refuse what would not fit, before anything is computed."""
-        self._check_prompt(len(cut.tokens.ids))
-        self._limits.check_slice(header)
 
     def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: Stop) -> None:
         """Refuse what is far too long after as many tokens as there is room for, and not after all it has.
@@ -336,10 +334,6 @@ def _told(error: Exception, stop: Stop) -> KvwireError:
     line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
     logger.error("%s at %s", type(error).__name__, line)
     return InternalError(type(error).__name__)
-
-
-def _least(*bounds: int | None) -> int | None:
-    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def _window(model: Any) -> int:

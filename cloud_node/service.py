@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol
 
 from cloud_node.access import Access, identify
-from cloud_node.audit import SENDING, AuditLog, AuditRecord
+from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
-from cloud_node.documents import DOCUMENT_ID
-from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
+from cloud_node.documents import DOCUMENT_ID, DocumentInfo
+from cloud_node.export import caps_of, check_leaving, check_relayed, positions_allowed, tokens_allowed
 from cloud_node.ledger import Ledger
 from cloud_node.replay import RecentRequests
+from cloud_node.turns import Turns
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.description import Description, check_request
 from kvwire.errors import (
@@ -66,7 +67,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._replicas = replicas
         self._access = access
         self._audit = audit
+        self._unanswered = SummedRecords(audit)
         self._recent = RecentRequests()
+        sharer = config.sharer
+        self._turns = Turns(sharer.replicas * sharer.max_ongoing, sharer.max_queued, sharer.retry_after_s)
         self._in_flight = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -76,27 +80,31 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         """What this cloud offers, for the handshake."""
         async with self._answering("Describe", context):
             _check_version(request.protocol_version)
-            self._limits.checked_deadline(context.time_remaining())
             return serde.description_to_proto(self._description)
 
     async def Share(self, request: pb.ShareRequest, context: Any) -> None:
         """One slice, written to the context part by part as the replica finishes them."""
         async with self._answering("Share", context) as (identity, ledger):
-            timeout_s, wanted = self._checked_share(request, context, ledger)
-            caps = await self._caps(identity, wanted, ledger)
-            allowed = positions_allowed(self._config.export, wanted.kind, caps)
+            wanted = self._checked_share(request, ledger)
+            documents = await self._documents(identity, wanted, ledger)
+            # The policy first: how long a document is shows in what is refused for its length.
+            allowed = positions_allowed(self._config.export, wanted.kind, caps_of(documents))
+            self._check_length(wanted, documents)
+            timeout_s = self._limits.checked_deadline(context.time_remaining())
             call = ShareCall(identity.tenant, wanted, allowed)
             self._recent.enter(identity.tenant, wanted.request_id)
             begun = False
             try:
-                async with asyncio.timeout(timeout_s):
-                    async with contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts:  # type: ignore[type-var]
-                        async for part in parts:
-                            if not begun:
-                                self._release(part, wanted, allowed, ledger)
-                            begun = True
-                            await context.write(serde.share_response_to_proto(part))
-                            ledger.sent(part)
+                async with (
+                    self._turns.taken(identity.tenant),
+                    contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts,  # type: ignore[type-var]
+                ):
+                    async for part in parts:
+                        if not begun:
+                            await self._release(identity, part, wanted, ledger)
+                        begun = True
+                        ledger.sent(part)
+                        await context.write(serde.share_response_to_proto(part))
             finally:
                 if not begun:
                     self._recent.forget(identity.tenant, wanted.request_id)
@@ -104,23 +112,28 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
     async def Relay(self, request: pb.RelayRequest, context: Any) -> pb.RelayResponse:
         """The Sharer's own answer as text, where the configuration allows it."""
         async with self._answering("Relay", context) as (identity, ledger):
-            timeout_s, wanted = self._checked_relay(request, context, ledger)
-            caps = await self._caps(identity, wanted, ledger)
-            allowed = tokens_allowed(self._config.export, caps)
-            async with asyncio.timeout(timeout_s):
+            wanted = self._checked_relay(request, ledger)
+            documents = await self._documents(identity, wanted, ledger)
+            allowed = tokens_allowed(self._config.export, caps_of(documents))
+            self._check_length(wanted, documents)
+            timeout_s = self._limits.checked_deadline(context.time_remaining())
+            async with self._turns.taken(identity.tenant):
                 reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
+            documents = await self._documents(identity, wanted, ledger)
+            check_relayed(reply, wanted, tokens_allowed(self._config.export, caps_of(documents)))
             ledger.bytes = len(reply.text.encode())
-            self._write_ahead(dataclasses.replace(ledger.record(), decision=SENDING))
+            self._write_ahead(ledger.leaving())
             return serde.relay_reply_to_proto(reply)
 
     def refused(self, method: str, tenant: str, error: KvwireError) -> None:
         """A call that came no further than the door."""
         ledger = Ledger(method, tenant)
         ledger.failed(error)
-        self._audit.keep(ledger.record())
+        self._unanswered.tell(ledger.record())
 
     def recording(self) -> bool:
-        """Whether calls can be recorded; if not, none is answered."""
+        """Whether calls can be recorded; if not, none is answered. To be asked every second or so."""
+        self._unanswered.flush()
         return self._audit.writable()
 
     async def drain(self, grace_s: float) -> bool:
@@ -132,48 +145,50 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             return False
         return True
 
-    def _checked_share(
-        self, request: pb.ShareRequest, context: Any, ledger: Ledger
-    ) -> tuple[float, ShareRequest]:
+    def _checked_share(self, request: pb.ShareRequest, ledger: Ledger) -> ShareRequest:
         ledger.request_id = request.request_id[:16]
         self._check_size(request)
         _check_version(request.protocol_version)
         wanted = serde.share_request_from_proto(request, self._limits)
         ledger.kind = wanted.kind
         check_request(wanted, self._description)
-        return self._limits.checked_deadline(context.time_remaining()), wanted
+        return wanted
 
-    def _checked_relay(
-        self, request: pb.RelayRequest, context: Any, ledger: Ledger
-    ) -> tuple[float, RelayRequest]:
+    def _checked_relay(self, request: pb.RelayRequest, ledger: Ledger) -> RelayRequest:
         ledger.request_id = request.request_id[:16]
         self._check_size(request)
         _check_version(request.protocol_version)
         wanted = serde.relay_request_from_proto(request, self._limits)
         check_request(wanted, self._description)
-        return self._limits.checked_deadline(context.time_remaining()), wanted
+        return wanted
 
     def _check_size(self, request: pb.ShareRequest | pb.RelayRequest) -> None:
         if request.ByteSize() > self._limits.max_request_bytes:
             raise TooLarge("request bytes", request.ByteSize(), self._limits.max_request_bytes)
 
-    async def _caps(
+    async def _documents(
         self, identity: Identity, wanted: ShareRequest | RelayRequest, ledger: Ledger
-    ) -> list[int | None]:
-        """The cap of each document, once all are known to be the caller's and the prompt is not too long."""
+    ) -> tuple[DocumentInfo, ...]:
         asked = [section.document_id for section in wanted.sections if section.document_id is not None]
         ledger.documents = tuple(name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
-        documents = await self._access.documents_of(identity, asked)
+        return await self._access.documents_of(identity, asked)
+
+    def _check_length(self, wanted: ShareRequest | RelayRequest, documents: Sequence[DocumentInfo]) -> None:
         texts = sum(len(section.text or "") for section in wanted.sections)
         self._limits.check_prompt(texts + sum(document.characters for document in documents))
-        return [document.max_positions for document in documents]
 
-    def _release(self, part: Part, wanted: ShareRequest, allowed: int | None, ledger: Ledger) -> None:
-        """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded."""
+    async def _release(self, identity: Identity, part: Part, wanted: ShareRequest, ledger: Ledger) -> None:
+        """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded.
+
+        The documents are looked up again: one may have been removed or sealed while the call waited for its turn.
+        """
         if not isinstance(part, SliceHeader):
             raise InternalError("a slice without a header")
+        documents = await self._documents(identity, wanted, ledger)
+        allowed = positions_allowed(self._config.export, wanted.kind, caps_of(documents))
         check_leaving(part, wanted, allowed)
-        self._write_ahead(ledger.sending(part))
+        ledger.announced(part)
+        self._write_ahead(ledger.leaving())
 
     def _write_ahead(self, record: AuditRecord) -> None:
         try:
@@ -193,22 +208,26 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             ledger.tenant = identity.tenant
             if self._draining:
                 raise Draining(self._config.sharer.retry_after_s)
-            if not self.recording():
+            if not self._audit.writable():
                 raise AuditUnavailable
-            yield identity, ledger
+            async with asyncio.timeout(self._limits.checked_deadline(context.time_remaining())):
+                yield identity, ledger
         except asyncio.CancelledError:
             left_s = context.time_remaining()
             ledger.failed(DeadlineExceeded() if left_s is not None and left_s <= 0 else Cancelled())
             raise
         except Exception as error:
-            told = _told(error)
+            told = Cancelled() if context.cancelled() else _told(error)  # a write to a caller who has gone
             ledger.failed(told)
             await context.abort_with_status(to_grpc(told))
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-            self._audit.keep(ledger.record())
+            if ledger.left:
+                self._audit.keep(ledger.record())
+            else:
+                self._unanswered.tell(ledger.record())
 
 
 def offered(description: Description, config: CloudConfig) -> Description:

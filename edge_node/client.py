@@ -27,7 +27,7 @@ from kvwire.payload import check_bytes, most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section, Visibility
-from kvwire.segment import REQUEST_ID_BYTES, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import REQUEST_ID_BYTES, SliceHeader, SliceKind, SliceTrailer
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class AsyncClient:
 
     async with AsyncClient(config) as client:
         async for part in client.share(sections, bundle, kind=SliceKind.EXCERPT):
-            ...  # a SliceHeader, then Segments as they complete, then a SliceSummary
+            ...  # a SliceHeader, then Segments as they complete, then a SliceTrailer
     """
 
     def __init__(self, config: EdgeConfig, limits: Limits | None = None) -> None:
@@ -252,7 +252,7 @@ class SliceStream:
         replies = self._channel.stream("Share", message, self._deadline, self._traffic)
         came: list[float] = []
         most = 0
-        summary: SliceSummary | None = None
+        summary: SliceTrailer | None = None
         try:
             async with contextlib.aclosing(replies):  # type: ignore[type-var]
                 async for reply in replies:
@@ -260,7 +260,7 @@ class SliceStream:
                     parts = await asyncio.to_thread(intake.take, reply)
                     self._decode_s += time.monotonic() - came[-1]
                     for part in parts:
-                        if isinstance(part, SliceSummary):
+                        if isinstance(part, SliceTrailer):
                             summary, end = part, came[-1]
                             waited_s = came[0] - self._traffic.sent_at
                             self._link.slice_came(

@@ -15,14 +15,14 @@ from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
 from kvwire.plan import Plan
 from kvwire.request import ShareRequest
-from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
     from fuser import Bundle
     from kvwire.codec import Codec
 
-Part = SliceHeader | Segment | SliceSummary
+Part = SliceHeader | Segment | SliceTrailer
 
 
 class Intake:
@@ -54,7 +54,7 @@ class Intake:
         self._finished = False
 
     def take(self, message: bytes) -> Sequence[Part]:
-        """One serialised ShareResponse: the header, the segments that it completed, or the summary.
+        """One serialised ShareResponse: the header, the segments that it completed, or the trailer.
 
         Raises:
             WireError: the slice cannot be used.
@@ -81,14 +81,14 @@ class Intake:
         """The stream is over.
 
         Raises:
-            BadPayload: before its summary.
+            BadPayload: before its trailer.
         """
         if not self._finished:
-            raise BadPayload("the slice ended without a summary")
+            raise BadPayload("the slice ended without a trailer")
 
-    def _take(self, part: SliceHeader | Frame | SliceSummary) -> Sequence[Part]:
+    def _take(self, part: SliceHeader | Frame | SliceTrailer) -> Sequence[Part]:
         if self._finished:
-            raise BadPayload("a message after the summary")
+            raise BadPayload("a message after the trailer")
         if isinstance(part, SliceHeader):
             if self._assembler is not None:
                 raise BadPayload("a second header")

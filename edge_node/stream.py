@@ -31,7 +31,7 @@ from kvwire.errors import (
 from kvwire.plan import Plan
 from kvwire.request import RelayReply
 from kvwire.section import Section
-from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
     from fuser import Draft, Receiver
@@ -75,7 +75,7 @@ class AnswerStream:
         self._receiver, self._client, self._turn, self._ask = receiver, client, turn, ask
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
-        self._summary: SliceSummary | None = None
+        self._summary: SliceTrailer | None = None
         self._relay = Traffic()
         self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
@@ -235,7 +235,7 @@ class AnswerStream:
         self._spend("receiver_prefill", began)
         return draft
 
-    def _take_in(self, draft: Draft, shared: SharedSlice) -> SliceSummary:
+    def _take_in(self, draft: Draft, shared: SharedSlice) -> SliceTrailer:
         parts = iter(shared)
         while True:
             asked = time.monotonic()
@@ -243,7 +243,7 @@ class AnswerStream:
             self._spend("wait", asked)
             if part is None:
                 raise BadPayload("the slice ended without a summary")
-            if isinstance(part, SliceSummary):
+            if isinstance(part, SliceTrailer):
                 return part
             try:
                 with self._step():

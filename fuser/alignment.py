@@ -1,8 +1,8 @@
 """Find, for every Receiver position, the Sharer position that read the same characters; or the other way.
 
 Both models read their own natural tokens of the same text; spans of characters say which tokens belong
-together (DESIGN.md section 4). All of it is vectorised and works for any spans: several byte-level tokens may
-share the span of one character, spans may be of zero width, leave gaps or come out of order.
+together (docs/design.md, "The life of an answer"). All of it is vectorised and works for any spans: several
+byte-level tokens may share the span of one character, spans may be of zero width, leave gaps or come out of order.
 """
 
 from __future__ import annotations

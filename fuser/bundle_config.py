@@ -10,7 +10,7 @@ from fuser.bundle_tensors import BadBundle
 from fuser.c2c.head import C2CConfig, C2CFuse
 from fuser.codec_bases import CodecBases, CodecBasesConfig
 from fuser.compact.head import CompactConfig, CompactFuse
-from fuser.config import LATER, BadConfig, from_dict, to_dict
+from fuser.config import BadConfig, from_dict, to_dict
 from fuser.fuse import FuseHead
 from fuser.geometry import Geometry
 from fuser.prompt import PromptStyle
@@ -27,7 +27,6 @@ class BundleConfig:
 
     `abstain` is what the Receiver was taught to say where a slice is about something else; empty if it was not taught.
     `sharer_prompt` and `receiver_prompt` say how each side writes its prompt. A head that is None is absent.
-    `format` is that of the first bundles: what came later is written only where it is used.
     """
 
     sharer: ModelRef
@@ -40,8 +39,8 @@ class BundleConfig:
     translate: TranslateConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     format: Literal[1] = 1
-    codec_bases: CodecBasesConfig | None = field(default=None, metadata=LATER)
-    abstain: str = field(default="", metadata=LATER)
+    codec_bases: CodecBasesConfig | None = None
+    abstain: str = ""
 
     def __post_init__(self) -> None:
         if self.selection.rule == "learnt" and self.translate is None:

@@ -82,7 +82,7 @@ def read(path: Path, expected: Mapping[str, Tensor], config: str) -> tuple[dict[
 
     Raises:
         BadBundle: naming the file and what is missing, unknown, of a wrong shape or dtype, or not finite; or it was
-            written with another config or other numbers than there are now (a header of an older release does not say).
+            written with another config or other numbers than there are now.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -101,7 +101,7 @@ def read(path: Path, expected: Mapping[str, Tensor], config: str) -> tuple[dict[
         if tensor.dtype != wanted_dtype and not narrowed:
             raise BadBundle(f"{path}: {name} is {tensor.dtype}, expected {wanted_dtype}")
         _check_finite(name, tensor, f"{path}: ")
-    if (found := digest(config, tensors)) != (told or found):
+    if (found := digest(config, tensors)) != told:
         raise BadBundle(f"{path}: it and the config beside it are not of one bundle; write the bundle again")
     return tensors, found
 

@@ -7,17 +7,15 @@ from typing import TypeVar
 
 import torch
 from rich.progress import Progress
-from torch import Tensor
 from torch.func import jacfwd
 
 from fuser.bundle import Bundle
 from fuser.codec_bases import CodecBasesConfig
 from fuser.compact.head import CompactFuse
 from fuser.data.document import Item
-from fuser.fuse import FuseHead
 from fuser.models.load import model_ref, resolve
 from fuser.scatter import Scatter, shared_out
-from fuser.slice_specs import HALVES, slice_specs, source_of
+from fuser.slice_specs import made_from, shared_segment, slice_specs
 from fuser.train.cache import FeatureCache
 from fuser.train.cached import Cached, CachedPrompt
 from fuser.train.config import TrainConfig
@@ -26,12 +24,10 @@ from fuser.train.initial import check_scorer
 from fuser.train.prepare import open_cache, scorer_of
 from fuser.translate import split_kv
 from kvwire.codec import Basis
-from kvwire.codec.transform import Place
+from kvwire.codec.transform import Place, by_position
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SliceKind
 
-RATES = (4.0, 2.0, 1.0, 0.75, 0.5, 0.35, 0.25)
-"""Bits a number, unless others are asked for."""
 _NARROWEST = 32
 """Leading numbers of a code that still have a basis of their own."""
 _T = TypeVar("_T")
@@ -44,8 +40,8 @@ def calibrated(
     prompts: Sequence[CachedPrompt],
     progress: Progress,
     *,
-    positions: int = 16_000,
-    rates: Sequence[float] = RATES,
+    positions: int,
+    rates: Sequence[float],
     code_dims: Sequence[int] = (),
     seed: int = 1,
 ) -> Bundle:
@@ -55,6 +51,7 @@ def calibrated(
         documents: of the training split: what calibration has seen must not be measured on.
         prompts: likewise.
         positions: that are read, of shared slices and of codes.
+        rates: bits per value, one codec each.
         code_dims: leading numbers of ordered codes that plans will ask for, and so get a basis of their own.
         seed: which items are read first.
 
@@ -83,15 +80,8 @@ def calibrated(
     return found
 
 
-def calibrated_for(
-    bundle: Bundle,
-    config: TrainConfig,
-    progress: Progress,
-    *,
-    positions: int = 16_000,
-    rates: Sequence[float] = RATES,
-) -> Bundle:
-    """`calibrated` on the training split of a run whose cache is filled.
+def calibrated_for(bundle: Bundle, config: TrainConfig, progress: Progress) -> Bundle:
+    """`calibrated` on the training split of a run whose cache is filled, as its table `calibrate` says.
 
     Raises:
         CacheIncomplete: not all of its items are cached.
@@ -118,8 +108,8 @@ def calibrated_for(
         documents,
         prompts,
         progress,
-        positions=positions,
-        rates=rates,
+        positions=config.calibrate.positions,
+        rates=config.calibrate.rates,
         code_dims=config.dials.code_dims,
         seed=config.seed,
     )
@@ -144,24 +134,16 @@ def _shared(
         features = cache.raw(prompt, torch.arange(prompt.count, device="cpu")).to(
             next(head.parameters()).device
         )
-        kv = torch.stack(split_kv(features, bundle.config.sharer_geometry))
+        halves = split_kv(features, bundle.config.sharer_geometry)
+        kv = dict(zip((SegmentKind.KEY, SegmentKind.VALUE), halves, strict=True))
         for group in groups:
             for (kind, layer, _), scatter in group.items():
-                scatter.add(segment_numbers(head, kind, layer, kv))
+                half, source = made_from(head, kind, layer)
+                scatter.add(by_position(shared_segment(bundle, kind, layer, kv[half][source])))
         return prompt.count
 
     _until(positions, prompts, read, progress, "shared slices")
     return [{place: scatter.basis(place[2]) for place, scatter in group.items()} for group in groups]
-
-
-def segment_numbers(head: FuseHead, kind: SegmentKind, layer: int, kv: Tensor) -> Tensor:
-    """What a segment holds, (positions, numbers), of K and V (2, layers, kv_heads, positions, head_dim)."""
-    if not kind.is_code:
-        return kv[int(kind is SegmentKind.VALUE), layer].transpose(0, 1).flatten(1)
-    assert isinstance(head, CompactFuse)
-    halves = HALVES[kind]
-    read = kv[halves.start : halves.stop, source_of(head, layer)]
-    return head.source_half(layer, halves, read[:, None])[0, 0]
 
 
 def _codes(

@@ -12,11 +12,6 @@ from typing import Any, Literal, TypeVar, Union, cast
 T = TypeVar("T")
 
 _SCALARS: tuple[type, ...] = (bool, int, float, str)
-LATER: Mapping[str, Any] = {"later": True}
-"""Metadata of a dataclass field that a published format did not have: it is not written while at its default.
-
-So configs that do without it keep their text, and with it their hash: `depth: int = field(default=0, metadata=LATER)`.
-"""
 
 
 class BadConfig(ValueError):
@@ -24,20 +19,12 @@ class BadConfig(ValueError):
 
 
 def to_dict(value: Any) -> Any:
-    """Turn a frozen dataclass (or a part of one) into dicts, lists, strings, numbers, booleans and None.
-
-    A field whose metadata is `LATER` is left out while it has its default.
-    """
+    """Turn a frozen dataclass (or a part of one) into dicts, lists, strings, numbers, booleans and None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         own = getattr(value, "to_dict", None)
         if own is not None:
             return own()
-        fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {
-            field.name: to_dict(item)
-            for field, item in fields
-            if not (field.metadata.get("later") and item == field.default)
-        }
+        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

@@ -61,7 +61,9 @@ def pieces(tokenizer: Any, tokens: Iterator[int], seen: list[int] | None = None)
         yield text[len(given) :]
 
 
-def greedy(model: Any, tokenizer: Any, ids: Tensor, *, max_new_tokens: int) -> Iterator[str]:
-    """Text pieces of the model's greedy answer to a prompt (positions,) int64."""
+def greedy(
+    model: Any, tokenizer: Any, ids: Tensor, *, max_new_tokens: int, seen: list[int] | None = None
+) -> Iterator[str]:
+    """Text pieces of the model's greedy answer to a prompt (positions,) int64. `seen` collects the token ids."""
     stream = greedy_ids(model, ids, DynamicCache(), stop_tokens(model, tokenizer), max_new_tokens)
-    return pieces(tokenizer, stream)
+    return pieces(tokenizer, stream, seen)

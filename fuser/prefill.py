@@ -40,8 +40,7 @@ class Prefill:
     on_layer: called with (layer, keys, values) of the new positions, keys rotated, each (batch, kv_heads, positions,
         head_dim).
     cancelled: polled before each layer.
-    query_rows: which of `ids` ask, (rows,) int64, or how many of the last ones: their attention rows are read; 0 reads
-        none.
+    asking: whether the attention of the last of `ids` is read.
     first_query_layer: attention below this layer is not read.
     per_head: attention heads are kept apart instead of summed.
     past: K and V of every layer for the positions before `ids`, as `on_layer` gave them; empty for none.
@@ -54,7 +53,7 @@ class Prefill:
     last_layer: int
     on_layer: Callable[[int, Tensor, Tensor], None]
     cancelled: Callable[[], bool] = lambda: False
-    query_rows: Tensor | int = 0
+    asking: bool = False
     first_query_layer: int = 0
     per_head: bool = False
     past: Sequence[tuple[Tensor, Tensor]] = ()
@@ -80,14 +79,16 @@ class Prefill:
                 self.on_layer(layer, keys, values)
             except Exception as error:  # of this prompt alone: others run on
                 self.failure = error
-        return self.failure is None and (layer < self.last_layer or (self._asks and layer == self.last_layer))
+        return self.failure is None and (
+            layer < self.last_layer or (self.asking and layer == self.last_layer)
+        )
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, scaling: float, mask: Tensor | None) -> bool:
-        """Read the query rows of one layer; whether its attention is needed."""
+        """Read the attention of one layer, if the last token asks; whether attention is computed at all."""
         if self.failure is not None or layer > self.last_layer:
             return False
-        if self._asks and layer >= self.first_query_layer:
-            row = attention_row(query, keys, scaling, self.query_rows, self.per_head, mask)
+        if self.asking and layer >= self.first_query_layer:
+            row = attention_row(query, keys, scaling, self.per_head, mask)
             if self.scores is None:
                 self.scores = row
             else:
@@ -100,10 +101,6 @@ class Prefill:
             return keys, values
         before = self.past[layer]
         return torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
-
-    @property
-    def _asks(self) -> bool:
-        return self.query_rows > 0 if isinstance(self.query_rows, int) else len(self.query_rows) > 0
 
 
 class _Done(Exception):
@@ -262,7 +259,7 @@ def adopt(model: Any) -> None:
     found: list[tuple[Tensor, Tensor]] = []
     try:
         model.set_attn_implementation(ATTENTION)
-        scores = prefill(model, _some(model, EXACT_FROM), **_all(model, found), query_rows=1)
+        scores = prefill(model, _some(model, EXACT_FROM), **_all(model, found), asking=True)
     except Exception as error:  # whatever stops a model that is not of the standard form
         raise Unsupported(f"{refused}{type(error).__name__}: {error}") from error
     shape = (1, geometry.kv_heads, EXACT_FROM, geometry.head_dim)

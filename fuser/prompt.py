@@ -1,7 +1,7 @@
 """Render sections to a prompt once, tokenise it once, and find sections by character offsets.
 
 Tokenising a prompt in pieces changes the tokens at the seams and costs accuracy, so a prompt is always rendered
-whole; where a section lies is then read from character offsets (DESIGN.md section 2).
+whole; where a section lies is then read from character offsets (docs/design.md, "The life of an answer").
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ from kvwire.section import Role, Section, Visibility
 
 @dataclass(frozen=True, slots=True)
 class PromptStyle:
-    """How one model's prompt is written: text before and after each role's body, and the tail that asks for an answer.
+    """How one model's prompt is written: text around each role's body, and the closing that asks for an answer.
 
-    `head` opens every prompt; its first token is the attention sink.
+    `opening` opens every prompt; its first token is the attention sink.
     """
 
-    head: str
+    opening: str
     wraps: Mapping[str, tuple[str, str]]
-    tail: str
+    closing: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {"head": self.head, "wraps": {k: list(v) for k, v in self.wraps.items()}, "tail": self.tail}
+        return {
+            "opening": self.opening,
+            "wraps": {k: list(v) for k, v in self.wraps.items()},
+            "closing": self.closing,
+        }
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> PromptStyle:
         wraps = {str(Role(role)): (str(before), str(after)) for role, (before, after) in raw["wraps"].items()}
-        return cls(head=str(raw["head"]), wraps=wraps, tail=str(raw["tail"]))
+        return cls(opening=str(raw["opening"]), wraps=wraps, closing=str(raw["closing"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,8 @@ def render(sections: Sequence[Section], style: PromptStyle, holds: frozenset[Vis
     Raises:
         ValueError: a held section has no text (its document was not resolved).
     """
-    parts = [style.head]
-    length = len(style.head)
+    parts = [style.opening]
+    length = len(style.opening)
     insertion: int | None = None
     spans: list[tuple[int, int] | None] = []
     for section in sections:
@@ -86,9 +90,9 @@ def render(sections: Sequence[Section], style: PromptStyle, holds: frozenset[Vis
         spans.append((start, end))
         parts += [before, section.text, after]
         length = end + len(after)
-    parts.append(style.tail)
+    parts.append(style.closing)
     text = "".join(parts)
-    return Rendered(text, tuple(spans), len(style.head) if insertion is None else insertion)
+    return Rendered(text, tuple(spans), len(style.opening) if insertion is None else insertion)
 
 
 def tokenise(tokenizer: Any, prompt: Rendered | str) -> Tokens:

@@ -7,17 +7,12 @@ attention matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from fuser.config import LATER
-
 Rule = Literal["last", "learnt"]
-
-_ROWS_AT_ONCE = 32  # asking positions whose attention is in memory together
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +28,8 @@ class SelectionConfig:
 
     positions: int = 16
     first_layer: float = 1 / 3
-    rows: Literal[1] = 1  # of the shipped bundles
-    pool: Literal[1] = 1
-    rule: Rule = field(default="last", metadata=LATER)
-    heads: int = field(default=0, metadata=LATER)
+    rule: Rule = "last"
+    heads: int = 0
 
     def __post_init__(self) -> None:
         if self.positions < 1:
@@ -52,53 +45,28 @@ class SelectionConfig:
 
 
 def attention_row(
-    query: Tensor,
-    keys: Tensor,
-    scaling: float,
-    rows: Tensor | int,
-    per_head: bool = False,
-    mask: Tensor | None = None,
+    query: Tensor, keys: Tensor, scaling: float, per_head: bool = False, mask: Tensor | None = None
 ) -> Tensor:
-    """Attention of some tokens, max over heads and mean over those tokens.
+    """Attention of the last token, max over heads.
 
     Args:
         query: (batch, heads, new positions, head_dim), rotated.
-        keys: (batch, kv_heads, positions, head_dim), rotated, the new positions last; `heads` is a multiple of
-            `kv_heads`.
+        keys: (batch, kv_heads, positions, head_dim), rotated; `heads` is a multiple of `kv_heads`.
         scaling: the model's softmax scale.
-        rows: which of the new positions ask, (rows,) int64; or how many of the last ones.
         per_head: keep the heads apart.
         mask: what each new position may see, (1, 1, new positions, positions) bool; None is all that came before it.
 
     Returns:
         (batch, positions), or (batch, heads, positions) with `per_head`; float32, in [0, 1].
     """
-    new = query.shape[2]
-    if isinstance(rows, int):
-        rows = torch.arange(max(0, new - rows), new, device=query.device)
-    rows = rows.to(query.device)
-    kept = query.shape[1] if per_head else 1
-    total = query.new_zeros(query.shape[0], kept, keys.shape[2], dtype=torch.float32)
-    transposed = keys.float().transpose(2, 3)
-    for some in rows.split(_ROWS_AT_ONCE):
-        if mask is None:
-            at = torch.arange(keys.shape[2], device=query.device)
-            seen = at <= (some + keys.shape[2] - new)[:, None]
-        else:
-            seen = mask[0, 0, some]
-        weights = _weights(query[:, :, some].float(), transposed, scaling, seen)
-        total += (weights if per_head else weights.amax(1, keepdim=True)).sum(2)
-    total /= len(rows)
-    return total if per_head else total[:, 0]
-
-
-def _weights(asked: Tensor, keys: Tensor, scaling: float, seen: Tensor) -> Tensor:
-    """Attention of tokens (batch, heads, rows, head_dim) to what they have `seen`: (batch, heads, rows, positions)."""
-    batch, heads, rows, dim = asked.shape
-    shared = heads // keys.shape[1]
-    scores = asked.reshape(batch, keys.shape[1], shared * rows, dim) @ keys * scaling
-    weights = scores.masked_fill(~seen.repeat(shared, 1), float("-inf")).softmax(-1)
-    return weights.reshape(batch, heads, rows, -1)
+    asked = (
+        query[:, :, -1].float().unflatten(1, (keys.shape[1], -1))
+    )  # batch, kv_heads, heads of each, head_dim
+    scores = asked @ keys.float().transpose(2, 3) * scaling
+    if mask is not None:
+        scores = scores.masked_fill(~mask[0, 0, -1], float("-inf"))
+    weights: Tensor = scores.softmax(-1).flatten(1, 2)
+    return weights if per_head else weights.amax(1)
 
 
 def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int) -> Tensor:

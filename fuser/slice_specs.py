@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from fuser.bundle import Bundle
 from fuser.compact.head import CompactFuse
 from fuser.fuse import FuseHead
@@ -86,6 +89,29 @@ def source_of(head: FuseHead, layer: int) -> int:
     source = head.layer_map[layer]
     assert source is not None
     return source
+
+
+def made_from(head: FuseHead, kind: SegmentKind, layer: int) -> tuple[SegmentKind, int]:
+    """KEY or VALUE, and the Sharer layer, that a segment of a shared slice holds or is made from."""
+    if not kind.is_code:
+        return kind, layer
+    half = SegmentKind.KEY if kind is SegmentKind.KEY_CODE else SegmentKind.VALUE
+    return half, source_of(head, layer)
+
+
+def shared_segment(bundle: Bundle, kind: SegmentKind, layer: int, half: Tensor) -> Tensor:
+    """What a segment of a shared slice holds.
+
+    Args:
+        half: K, as the fuse head reads it, or V that it is `made_from`: (kv_heads, positions, head_dim).
+
+    Returns:
+        The half as it is, or its source half (positions, rank) float32.
+    """
+    if not kind.is_code:
+        return half
+    with torch.inference_mode():
+        return split_head(bundle).source_half(layer, HALVES[kind], half[None, None])[0, 0]
 
 
 def _code_dim(bundle: Bundle, plan: Plan) -> int:

@@ -7,13 +7,12 @@ form (`start`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fuser.config import LATER
 from fuser.geometry import Geometry
 from fuser.ridge import Moments, reduced_rank
 
@@ -30,10 +29,9 @@ class TranslateConfig:
     """
 
     code_dim: int
-    hidden: Literal[0] = 0  # of the shipped bundles
     prefix_positions: int = 0
     sharer_layers: tuple[int, ...] = ()
-    receiver_positions: Literal[1, 2] = field(default=1, metadata=LATER)
+    receiver_positions: Literal[1, 2] = 1
 
     def __post_init__(self) -> None:
         if self.code_dim < 1 or self.prefix_positions < 0:

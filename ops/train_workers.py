@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,66 +24,85 @@ if TYPE_CHECKING:  # Ray imports this module in processes that need no models
 _POLL_S = 2.0
 
 
-def train_with_workers(
-    config: TrainConfig, progress: Progress, max_minutes: float, workers: int
-) -> dict[str, Any]:
-    """Train in `workers` processes on this machine; returns what worker 0 returns.
+class Workers:
+    """`count` processes on this machine; Ray starts when they first train, and ends with the block.
+
+    Ray is started once: it keeps the first token that a process gave it.
 
     Raises:
-        CacheIncomplete: not all items are cached.
-        ValueError: a batch that the workers cannot share equally, or too few GPUs.
-        ImportError: ray is not installed.
-        Exception: the first worker's own, when a worker fails.
+        ImportError: when they train, ray is not installed.
     """
-    from fuser.config import to_dict
-    from fuser.train.prepare import open_cache
-    from fuser.train.world import World
 
-    World(size=workers).check(config.answer.batch)
-    open_cache(config)  # what is missing is told now, not by every worker
-    gpus = _gpus(config)
-    if gpus and gpus < workers:
-        raise ValueError(
-            f"{workers} workers want a GPU each and there are {gpus}: ask for fewer, or device = cpu"
-        )
-    with tempfile.TemporaryDirectory(prefix="kvwire-train-") as folder:
-        _environment(Path(folder))
-        try:
-            import ray
-            from ray.train import RunConfig, ScalingConfig, WorkerGroupError
-            from ray.train.torch import TorchConfig, TorchTrainer
-        except ImportError as error:
-            raise ImportError(f"workers need Ray: pip install 'kvwire[cloud,train]' ({error})") from error
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._started = ExitStack()
+        self._storage: str | None = None
 
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            num_gpus=gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.ERROR,
-        )
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._started.close()
+
+    def train(self, config: TrainConfig, progress: Progress, max_minutes: float) -> dict[str, Any]:
+        """`fuser.train.session.train` in all of them; returns what worker 0 returns.
+
+        Raises:
+            CacheIncomplete: not all items are cached.
+            ValueError: too few GPUs.
+            Exception: the first worker's own, when a worker fails.
+        """
+        from fuser.config import to_dict
+
+        use_gpu, gpus = _wants_gpu(config), _gpus()
+        if use_gpu and gpus < self._count:
+            raise ValueError(
+                f"{self._count} workers want a GPU each and there are {gpus}: ask for fewer, or device = cpu"
+            )
+        storage = self._start(gpus)
+        from ray.train import RunConfig, ScalingConfig, WorkerGroupError
+        from ray.train.torch import TorchConfig, TorchTrainer
+
         trainer = TorchTrainer(
             _worker,
             train_loop_config={
                 "config": to_dict(config),
                 "max_minutes": max_minutes,
-                "threads": max(1, (os.cpu_count() or 1) // workers),
+                "threads": max(1, (os.cpu_count() or 1) // self._count),
                 "directory": str(Path.cwd()),
             },
             torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
-            run_config=RunConfig(name="run", storage_path=folder),
+            scaling_config=ScalingConfig(num_workers=self._count, use_gpu=use_gpu),
+            run_config=RunConfig(name=Path(config.work).name, storage_path=storage),
         )
         try:
             with _followed(config, progress):
                 done: dict[str, Any] = trainer.fit().return_value  # of worker 0
         except WorkerGroupError as error:
             raise min(error.worker_failures.items())[1] from None
-        finally:
-            ray.shutdown()
         return done
+
+    def _start(self, gpus: int) -> str:
+        """Start Ray, once; returns a directory for what it stores."""
+        if self._storage is None:
+            folder = self._started.enter_context(tempfile.TemporaryDirectory(prefix="kvwire-train-"))
+            _environment(Path(folder))
+            try:
+                import ray
+            except ImportError as error:
+                raise ImportError(f"workers need Ray: pip install 'kvwire[cloud,train]' ({error})") from error
+            self._started.callback(ray.shutdown)
+            ray.init(
+                address="local",
+                num_cpus=self._count,
+                num_gpus=gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level=logging.ERROR,
+            )
+            self._storage = folder
+        return self._storage
 
 
 def _worker(loop: dict[str, Any]) -> dict[str, Any]:
@@ -99,12 +118,16 @@ def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     return train(config, Progress(disable=True), loop["max_minutes"])
 
 
-def _gpus(config: TrainConfig) -> int:
-    import torch
-
+def _wants_gpu(config: TrainConfig) -> bool:
     from fuser.train.prepare import device_of
 
-    return torch.cuda.device_count() if device_of(config).type == "cuda" else 0
+    return device_of(config).type == "cuda"
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _environment(folder: Path) -> None:

@@ -36,7 +36,7 @@ def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) ->
 
     network, tokenizer = load_model(model)
     wraps = {"document": ("", ""), "question": ("\nQuestion: ", "\nAnswer:")}
-    style = PromptStyle(head="<|im_start|>", wraps=wraps, tail="")
+    style = PromptStyle(opening="<|im_start|>", wraps=wraps, closing="")
     reading = Reading(network, tokenizer, style, LEAD)
     geometry = Geometry.of(network.config)
     config = BundleConfig(
@@ -44,7 +44,7 @@ def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) ->
         receiver=model_ref(model),
         sharer_geometry=geometry,
         receiver_geometry=geometry,
-        sharer_prompt=PromptStyle(head=style.head + LEAD, wraps=wraps, tail=""),
+        sharer_prompt=PromptStyle(opening=style.opening + LEAD, wraps=wraps, closing=""),
         receiver_prompt=style,
         translate=TranslateConfig(code_dim=geometry.width, prefix_positions=reading.prefix_positions),
         selection=SelectionConfig(positions=positions),

@@ -51,7 +51,7 @@ def answer_in_one_process(
 ) -> LocalAnswer:
     """Plan, run, fuse and generate without a client, a server, a codec or a frame."""
     places = [i for i, section in enumerate(sections) if section.visibility is not Visibility.EDGE]
-    cut = sharer.plan([_resolved(sections[i], documents) for i in places], kind, max_positions, plan)
+    cut = sharer.layout([_resolved(sections[i], documents) for i in places], kind, max_positions, plan)
     spans = tuple((places[section], start, end) for section, start, end in cut.spans)
     header = SliceHeader(bytes(16), kind, cut.specs, spans, cut.tail)
     draft = receiver.begin(sections)

@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN.md section 3), read from the source and tried in a fresh interpreter."""
+"""Who may import whom (docs/design.md, "The layout"), read from the source and tried in a fresh interpreter."""
 
 import ast
 import os
@@ -233,6 +233,34 @@ def test_every_package_says_what_it_is(package: str) -> None:
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), (
             f"{path.relative_to(ROOT)} has none"
         )
+
+
+def pages() -> list[Path]:
+    """The Markdown pages of the repository."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")])
+
+
+def test_every_page_that_is_cited_exists() -> None:
+    """A name is taken for a page of ours if it has a folder, or is in capitals; links count from their own page."""
+    code = [path for home in (*HOMES.values(), ROOT / "tests") for path in home.rglob("*.py")]
+    for path in (*code, HOMES["kvwire"] / "v1" / "sharer.proto", ROOT / "Makefile", *pages()):
+        text = path.read_text(encoding="utf-8")
+        for name in set(re.findall(r"(?<![\w./-])[\w./-]+\.md\b", text)):
+            if ("/" in name or name[:-3].isupper()) and not name.startswith("build/"):
+                places = (ROOT / name, path.parent / name)
+                assert any(p.exists() for p in places), f"{path.relative_to(ROOT)} cites {name}"
+    for page in pages():
+        for link in set(re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
+
+
+def test_the_map_names_every_package_and_nothing_that_is_not_there() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    packages = {path.parent for home in HOMES.values() for path in home.rglob("__init__.py")}
+    assert {f"{path.relative_to(ROOT).as_posix()}/" for path in packages} <= named
 
 
 def run(code: str) -> str:

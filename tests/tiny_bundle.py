@@ -3,15 +3,15 @@
 from pathlib import Path
 
 SHARER_PROMPT = {
-    "head": "<|im_start|>system\nAnswer the question.<|im_end|>\n",
+    "opening": "<|im_start|>system\nAnswer the question.<|im_end|>\n",
     "wraps": {
         "system": ["<|im_start|>system\n", "<|im_end|>\n"],
         "document": ["<|im_start|>user\n", "\n"],
         "question": ["<|im_start|>user\n", "<|im_end|>\n"],
     },
-    "tail": "<|im_start|>assistant\n",
+    "closing": "<|im_start|>assistant\n",
 }
-RECEIVER_PROMPT = SHARER_PROMPT | {"head": "<|im_start|>system\nBe brief.<|im_end|>\n"}
+RECEIVER_PROMPT = SHARER_PROMPT | {"opening": "<|im_start|>system\nBe brief.<|im_end|>\n"}
 
 
 def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:

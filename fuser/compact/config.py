@@ -20,9 +20,6 @@ class CompactConfig:
     layer_map: LayerMap
     rank: int = 64
     inner: int = 128
-    ranks: tuple[()] = ()  # these three of the shipped bundles
-    trunks: Literal[0] = 0
-    joint: Literal[False] = False
     initial_temperature: float = 1.0
     final_temperature: float = 0.1
     anneal_steps: int = 500

@@ -1,1 +1,1 @@
-"""Evaluation of a pair with the controls of DESIGN.md section 7."""
+"""Evaluation of a pair with its controls (docs/design.md, "Claims")."""

@@ -13,8 +13,9 @@ from transformers import DynamicCache
 from fuser.evaluate.batch import first_line, generate_batch, line_ended
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.generate import stop_tokens
-from fuser.prompt import SHARER_HOLDS, PromptStyle, common_prefix, render, tokenise
-from kvwire.section import Role, Section, Visibility
+from fuser.prompt import PromptStyle, common_prefix
+from fuser.reading import prompt_of
+from fuser.train.sharer_reading import document_sections
 
 ANSWER_TOKENS = 16
 _TOGETHER = 3  # questions over one document from which prefilling it once outweighs smaller batches
@@ -54,17 +55,9 @@ class SharerTexts:
         return [s.ids for s in generate_batch(self._model, cache, rest, self._stops, ANSWER_TOKENS, ended)]
 
 
-def sharer_sections(document: str, question: str) -> tuple[Section, ...]:
-    """What the Sharer reads of a question over a cloud document."""
-    return (
-        Section(Role.DOCUMENT, Visibility.CLOUD, text=document),
-        Section(Role.QUESTION, Visibility.SHARED, text=question),
-    )
-
-
 def sharer_prompt(tokenizer: Any, style: PromptStyle, document: str, question: str) -> Tensor:
     """Ids of the prompt that a slice is cut from."""
-    return tokenise(tokenizer, render(sharer_sections(document, question), style, SHARER_HOLDS)).ids
+    return prompt_of(tokenizer, style, document_sections(document, question)).tokens.ids
 
 
 def _batches(questions: Sequence[DocumentQuestion], batch: int) -> Iterator[list[DocumentQuestion]]:

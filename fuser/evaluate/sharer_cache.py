@@ -16,6 +16,7 @@ from fuser.evaluate.questions import DocumentQuestion, by_document
 from fuser.evaluate.spent import Spent
 from fuser.train.cache import CacheIncomplete, FeatureCache, cache_folder
 from fuser.train.cache_writer import CacheWriter
+from fuser.train.sharer_reading import SharerReading
 
 
 class SharerCache:
@@ -48,23 +49,11 @@ class SharerCache:
         """
         if bundle.hash not in self._open:
             config, items = bundle.config, self._items
-            folder = cache_folder(
-                config.sharer,
-                config.sharer_prompt,
-                config.selection,
-                str(self._root),
-                sharer.dtype,
-                bundle.scorer,
-            )
+            reads = config.sharer_prompt, config.selection
+            folder = cache_folder(config.sharer, *reads, str(self._root), sharer.dtype, bundle.scorer)
             spent = Spent(folder / "seconds.json", items[0].source)
-            writer = CacheWriter(
-                folder,
-                sharer.network,
-                sharer.tokenizer,
-                config.sharer_prompt,
-                config.selection,
-                scorer=bundle.scorer,
-            )
+            reading = SharerReading(sharer.network, sharer.tokenizer, *reads, bundle.scorer)
+            writer = CacheWriter(folder, reading)
             began = time.perf_counter()
             added = writer.fill(items, progress, deadline.minutes_left)
             spent.add(time.perf_counter() - began, added * self._questions / len(items))

@@ -97,7 +97,7 @@ class FeatureCache:
     def take(self, rows: Tensor) -> Tensor:
         """Standardised features of rows (...) int64 of the whole cache -> (..., sharer numbers) float32."""
         if self._features is None:
-            return torch.zeros(*rows.shape, len(self.mean))
+            return torch.zeros(*rows.shape, len(self.mean), device="cpu")
         read: Tensor = torch.from_numpy(np.asarray(self._features[rows.numpy()], dtype=np.float32))
         return read
 

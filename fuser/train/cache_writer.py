@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -16,10 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fuser.data.document import Item
-from fuser.geometry import Geometry
-from fuser.prompt import PromptStyle
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig
 from fuser.train.cache import FEATURES, INDEX, ITEM_SIZE, STATISTICS, item_key, read_index, read_statistics
 from fuser.train.cached import moved, to_row
 from fuser.train.sharer_reading import SharerReading
@@ -39,25 +34,13 @@ class CacheSize:
 
 
 class CacheWriter:
-    """Fills a cache directory with one Sharer, one prompt style and one way of reading attention.
+    """Fills a cache directory, made if absent, with what one Sharer reads."""
 
-    Args:
-        scorer: of a learnt selection.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        model: Any,
-        tokenizer: Any,
-        style: PromptStyle,
-        selection: SelectionConfig,
-        scorer: Scorer | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, reading: SharerReading) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._reading = SharerReading(model, tokenizer, style, selection, scorer)
-        self._width = Geometry.of(model.config).width
+        self._reading = reading
+        self._width = reading.geometry.width
         self._rows: dict[str, int] = {}  # of items by key, once counted
 
     def size(self, items: Iterable[AnyItem], progress: Progress) -> CacheSize:
@@ -88,7 +71,7 @@ class CacheWriter:
                 for key, item in todo.items():
                     if time.monotonic() > deadline:
                         break
-                    rows, cached = self._reading.read(item)
+                    rows, cached = self._reading.read_item(item)
                     features.write(((rows - mean) * scale).clamp(-6e4, 6e4).half().numpy().tobytes())
                     features.flush()
                     row = {"key": key} | to_row(moved(cached, start, item.source))
@@ -139,7 +122,7 @@ class CacheWriter:
         path = self.directory / STATISTICS
         if not path.exists():
             picked = items[:: -(-len(items) // _FIT_ITEMS)]
-            sample = torch.cat([self._reading.read(_first_question(item))[0] for item in picked])
+            sample = torch.cat([self._reading.read_item(_first_question(item))[0] for item in picked])
             scale = 1 / sample.std(0).clamp(min=1e-4)
             with whole_file(path) as partial:
                 save_file({"mean": sample.mean(0), "scale": scale}, partial)

@@ -70,12 +70,15 @@ def to_row(item: CachedItem) -> dict[str, Any]:
 
 def from_row(row: dict[str, Any]) -> CachedItem:
     """Inverse of `to_row`, up to the rounding of the scores."""
-    spans = torch.tensor(row["spans"], dtype=torch.int64).reshape(-1, 2)
+    spans = torch.tensor(row["spans"], dtype=torch.int64, device="cpu").reshape(-1, 2)
     shared = {name: row[name] for name in ("source", "text", "start", "count")} | {"spans": spans}
     if "tail" in row:
         own = {name: row[name] for name in ("response", "tail", "first")}
         return CachedPrompt(**shared, **own)
-    asked = tuple(Asked(q["text"], tuple(q["answers"]), torch.tensor(q["scores"])) for q in row["questions"])
+    asked = tuple(
+        Asked(q["text"], tuple(q["answers"]), torch.tensor(q["scores"], device="cpu"))
+        for q in row["questions"]
+    )
     return Cached(**shared, questions=asked)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,18 +30,25 @@ def save_checkpoint(
         save_file(tensors, partial, metadata={"step": str(step)})
 
 
+def checkpoint_step(path: Path) -> int:
+    """Steps that were done when a checkpoint was written.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    with _opened(path) as file:
+        return int(file.metadata()["step"])
+
+
 def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
     """Put modules and optimiser back, bit for bit; returns the steps that were done.
 
     Raises:
         ValueError: the checkpoint is of other modules; the first name that differs is told. Or the file is damaged.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            step = int(file.metadata()["step"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove {path.parent} and start again") from error
+    with _opened(path) as file:
+        step = int(file.metadata()["step"])
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     numbers = _numbers(modules)
     kept = {name for name in stored if not name.startswith("optimizer.")}
     if odd := sorted(kept ^ numbers.keys()):
@@ -59,6 +68,15 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizer: tor
                 key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
             }
     return step
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove {path.parent} and start again") from error
 
 
 def _parameters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:

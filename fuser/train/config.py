@@ -1,12 +1,10 @@
-"""What a training run is: read once from TOML, unknown keys refused."""
+"""What a stage of a training recipe is told (`fuser.train.recipe`): every key checked before a model is loaded."""
 
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from fuser.c2c.head import C2CConfig
@@ -14,6 +12,7 @@ from fuser.compact.head import CompactConfig
 from fuser.config import BadConfig, from_dict
 from fuser.layer_map import LayerMap
 from fuser.models.dtype import DeviceName
+from fuser.profile.grid import Dials
 from fuser.prompt import PromptStyle
 from fuser.select import SelectionConfig
 from fuser.train.dials import DialsConfig
@@ -27,7 +26,8 @@ _SEEDS = 1 << 31  # so that what is made of a seed, a step and a worker fits the
 class SourceConfig:
     """One source of items: whatever `fuser.data.load` reads.
 
-    documents: items at most: documents with their questions, or prompts of a shared source.
+    documents: items at most: documents with their questions, or prompts of a shared source. A recipe leaves out a
+        source that has 0.
     task: `document` asks over cloud documents; `shared` asks what both sides hold (choices, instructions).
     validation: held out from training and evaluated while it runs.
     continuations: questions added to each training document: which words follow a quotation from it
@@ -35,7 +35,7 @@ class SourceConfig:
     """
 
     source: str
-    documents: int
+    documents: int = 0
     seed: int = 1
     max_document_chars: int = 1200
     validation: bool = False
@@ -43,8 +43,9 @@ class SourceConfig:
     continuations: int = 0
 
     def __post_init__(self) -> None:
-        if self.continuations < 0:
-            raise ValueError(f"continuations must not be negative, got {self.continuations}")
+        for name in ("documents", "continuations"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.continuations and (self.validation or self.task != "document"):
             raise ValueError("continuations are asked of training documents alone")
 
@@ -53,6 +54,7 @@ class SourceConfig:
 class AnswerConfig:
     """The answer loss.
 
+    decay_steps: steps over which the learning rate falls, if not over all: more of them end the run on the way down.
     batch: examples a step, all workers together.
     text_share: share of the document steps that read the document as text, which trains the prefix alone.
     unanswerable_share: share of the document steps whose slices are of other documents, chosen by other questions,
@@ -63,6 +65,7 @@ class AnswerConfig:
     """
 
     steps: int = 800
+    decay_steps: int = 0
     batch: int = 16
     learning_rate: float = 2e-4
     prefix_learning_rate: float = 2e-3
@@ -83,6 +86,8 @@ class AnswerConfig:
         for name in ("learning_rate", "prefix_learning_rate", "gate_learning_rate"):
             if not 0 <= (rate := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} must be a number and not negative, got {rate}")
+        if self.decay_steps and self.decay_steps < self.steps:
+            raise ValueError(f"decay_steps must be 0 or at least steps, {self.steps}, got {self.decay_steps}")
         if self.warmup < 0:
             raise ValueError(f"warmup must not be negative, got {self.warmup}")
         for name in ("text_share", "unanswerable_share", "recite_share"):
@@ -106,14 +111,60 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FitConfig:
+    """The fit of a learnt selection. questions: training questions that are read for it."""
+
+    questions: int = 800
+
+    def __post_init__(self) -> None:
+        if self.questions < 50:
+            raise ValueError(f"fit.questions must be at least 50, got {self.questions}")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateConfig:
+    """The fit of the codecs' bases. positions: that are read. rates: bits per value, one codec each."""
+
+    positions: int = 16_000
+    rates: tuple[float, ...] = (4.0, 2.0, 1.0, 0.75, 0.5, 0.35, 0.25)
+
+    def __post_init__(self) -> None:
+        if self.positions < 1:
+            raise ValueError(f"calibrate.positions must be at least 1, got {self.positions}")
+        if not self.rates:
+            raise ValueError("calibrate.rates is empty: give the bits per value of at least one codec")
+
+
+@dataclass(frozen=True, slots=True)
+class PlansConfig:
+    """The profile that gives a bundle its table of plans: the keys of `fuser.profile.run.ProfileConfig`."""
+
+    data: str = "records:train"
+    questions: int = 200
+    screened: int = 48
+    plans: int = 12
+    dials: Dials = field(default_factory=Dials)
+    seed: int = 7_001
+    batch: int = 16
+    max_document_chars: int = 1200
+
+    def __post_init__(self) -> None:
+        if self.questions < 2 or min(self.screened, self.plans, self.batch) < 1:
+            raise ValueError("profile needs questions >= 2, and screened, plans and batch >= 1")
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """A run: which pair, which heads, which data, how long.
+    """One stage: which pair, which heads, which data, how long.
 
     lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
-    work: directory of checkpoints and logs. output: directory of the bundle.
+    work: directory of checkpoints and logs. output: directory of the bundle. Of a stage, the recipe names both.
     init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a
         code may be shorter than its, heads that it lacks start as without it, and one without sources stays as it is.
-    scorer: file of a fitted selection (`kvwire selection` writes it), for selection.rule "learnt"; else that of `init`.
+        Of a stage, the bundle of the stage before.
+    scorer: file of a fitted selection, for selection.rule "learnt"; else that of `init`. Of a stage, that of the
+        stage "fit" before.
+    fit, calibrate, profile: tables of the stages of these kinds.
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
     fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
         its gates' temperature falls over all steps unless it says otherwise.
@@ -144,6 +195,9 @@ class TrainConfig:
     gate_price: float = 0.0
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     dials: DialsConfig = field(default_factory=DialsConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    profile: PlansConfig = field(default_factory=PlansConfig)
     regression_positions: int = 40_000
     ridge: float = 0.02
     seed: int = 1
@@ -153,8 +207,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.fuse is None and self.translate is None:
             raise ValueError("nothing to train: give [fuse] or [translate]")
-        if not self.sources:
-            raise ValueError("no data: give at least one [[sources]]")
         if self.answer.recite_share and self.translate is None:
             raise ValueError("answer.recite_share trains a translate head: give [translate]")
         if self.answer.unanswerable_share and self.translate is None:
@@ -164,10 +216,6 @@ class TrainConfig:
             raise ValueError(
                 "dials.positions, code_dims, bits and codecs are those of a translate head: give [translate]"
             )
-        if self.init and Path(self.init) == Path(self.output):
-            raise ValueError("init and output are one directory: the run would overwrite what it starts from")
-        if self.scorer and self.selection.rule != "learnt":
-            raise ValueError('scorer: belongs to selection.rule "learnt"')
         if max(self.dials.positions, default=0) > self.selection.positions:
             raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
         if self.dials.last and self.fuse is None:
@@ -203,18 +251,6 @@ class TrainConfig:
     @property
     def _fuse_kind(self) -> type[FuseConfig]:
         return C2CConfig if (self.fuse or {}).get("kind") == "c2c" else CompactConfig
-
-    @classmethod
-    def load(cls, path: Path) -> TrainConfig:
-        """Read a TOML file; relative paths in it are taken from the working directory.
-
-        Raises:
-            BadConfig: an unknown or missing key, or a wrong type, by name.
-        """
-        try:
-            return from_dict(cls, tomllib.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:  # not TOML, not UTF-8, or not a config
-            raise BadConfig(f"{path}: {error}") from error
 
 
 def _layer_map(given: Any, receiver_layers: int, sharer_layers: int) -> LayerMap:

@@ -1,4 +1,4 @@
-"""The document task: translated excerpts, the answer loss through the frozen Receiver (DESIGN.md sections 2 and 6)."""
+"""The document task: translated excerpts, the answer loss through the frozen Receiver."""
 
 from __future__ import annotations
 

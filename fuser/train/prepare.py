@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.bundle import BadBundle, Bundle, BundleConfig
+from fuser.bundle import Bundle, BundleConfig
 from fuser.data.document import Item
 from fuser.geometry import Geometry
 from fuser.models.dtype import find_device
@@ -49,7 +49,8 @@ def fill_cache(
     path = resolve(config.sharer)
     model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
     folder = _folder(config, model_ref(path))
-    writer = CacheWriter(folder, model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
+    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
+    writer = CacheWriter(folder, reading)
     size = writer.size(items, progress)
     return size, 0 if dry_run else writer.fill(items, progress, max_minutes)
 
@@ -106,10 +107,7 @@ def prepare(config: TrainConfig) -> Setting:
     train = Split(tuple(cache.documents[:documents]), tuple(cache.prompts[:prompts]))
     held = Split(tuple(cache.documents[documents:]), tuple(cache.prompts[prompts:]))
     codecs = CodecRegistry(() if init is None else init.codecs())
-    reads = {} if init is None else {"init": init.hash}
-    if isinstance(scorer := heads.get("scorer"), Scorer):
-        reads["scorer"] = scorer.digest()
-    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started, reads, codecs)
+    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started, codecs)
 
 
 def tasks_of(setting: Setting) -> list[Task[Any]]:
@@ -140,25 +138,9 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
 
 
 def save(setting: Setting) -> str:
-    """Write what was trained, as it is now, to `output` as a bundle in half precision; returns its hash.
-
-    The very same bundle that was calibrated since is left as it is.
-    """
-    output = setting.config.output
+    """Write what was trained, as it is now, to `output` as a bundle in half precision; returns its hash."""
     bundle = Bundle(setting.bundle, **setting.heads)  # type: ignore[arg-type]
-    there = _calibrated(Path(output))
-    if there is not None and there.with_codec_bases(None).hash == bundle.hash_in(torch.float16):
-        return there.hash
-    return bundle.save(output, torch.float16)
-
-
-def _calibrated(directory: Path) -> Bundle | None:
-    """The bundle in a directory, if there is one with codec bases."""
-    try:
-        there = Bundle.load(directory)
-    except BadBundle:
-        return None
-    return None if there.codec_bases is None else there
+    return bundle.save(setting.config.output, torch.float16)
 
 
 def _folder(config: TrainConfig, sharer: ModelRef) -> Path:
@@ -177,14 +159,12 @@ def scorer_of(config: TrainConfig) -> Scorer | None:
     if not config.scorer and config.init and (scorer := Bundle.load(config.init).scorer) is not None:
         return scorer
     if not config.scorer:
-        raise ValueError(
-            'selection.rule is "learnt": fit one with `kvwire selection`, and name it with `scorer`'
-        )
+        raise ValueError('selection.rule is "learnt": fit one in a stage of kind fit')
     return load_scorer(Path(config.scorer))
 
 
-def fit_selection(config: TrainConfig, output: Path, questions: int, progress: Progress) -> dict[str, Any]:
-    """Fit the selection of a run on its training documents, and write it.
+def fit_selection(config: TrainConfig, output: Path, progress: Progress) -> dict[str, Any]:
+    """Fit the selection of a run on its training documents, as its table `fit` says, and write it.
 
     Returns:
         What `fuser.train.selection.fit_scorer` found, with `heads`, which the run's `[selection]` has to name.
@@ -197,7 +177,7 @@ def fit_selection(config: TrainConfig, output: Path, questions: int, progress: P
         resolve(config.sharer), device=str(device_of(config)), dtype=getattr(torch, config.dtype)
     )
     reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection)
-    scorer, found = fit_scorer(items, reading, questions, config.seed, progress)
+    scorer, found = fit_scorer(items, reading, config.fit.questions, config.seed, progress)
     save_scorer(scorer, output)
     return found | {"heads": int(model.config.num_attention_heads), "written": str(output)}
 

@@ -38,11 +38,11 @@ class Reading:
         self.style = style
         self.geometry = Geometry.of(model.config)
         self.rope = Rope(model)
-        self.head = tokenise(tokenizer, Rendered(style.head, (), 0)).ids
-        self._lead_ids = tokenise(tokenizer, Rendered(style.head + lead, (), 0)).ids
+        self.head = tokenise(tokenizer, Rendered(style.opening, (), 0)).ids
+        self._lead_ids = tokenise(tokenizer, Rendered(style.opening + lead, (), 0)).ids
         if not len(self._lead_ids):
             raise ValueError(
-                "give receiver_prompt.head or lead: the Receiver reads at least one token before a slice"
+                "give receiver_prompt.opening or lead: the Receiver reads at least one token before a slice"
             )
         self._lead = self._prefill(self._lead_ids[None], [])
 

@@ -6,10 +6,9 @@ on one machine's CPU a run that was killed goes on with the very losses of the u
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.config import to_dict
 from fuser.fuse import FuseHead
 from fuser.train.checkpoint import load_checkpoint, save_checkpoint
 from fuser.train.config import TrainConfig
@@ -29,27 +27,24 @@ from fuser.train.validation import validate
 from fuser.train.world import World
 
 CHECKPOINT = "checkpoint.safetensors"
-CONFIG = "run.json"
 _MAX_NORM = 1.0  # of all gradients together
 _TEXT_EVERY = 4  # evaluations: reading the documents as text costs most and changes least
-_FREE_KEYS = ("work", "output", "cache", "device")  # may change between the starts of one run
 
 
 class Run:
-    """One run, from step 0 or from its checkpoint.
+    """One run, from step 0 or from its checkpoint, which has to be of the same config and data.
 
     Args:
         config: of the run; `config.work` holds its checkpoint and logs.
         tasks: those that have examples.
         world: the workers; every one makes its own `Run` of equal tasks.
-        reads: what the config names by a path and must not change while the run lasts: key -> hash.
 
     Attributes:
         modules: what is trained, by the bundle's names. step: steps that are done.
 
     Raises:
-        ValueError: the directory holds a run of another config, a batch that the workers cannot share equally, a
-            task with fewer examples than a batch, or a `[mix]` that does not fit the tasks.
+        ValueError: a batch that the workers cannot share equally, a task with fewer examples than a batch, a `[mix]`
+            that does not fit the tasks, or a checkpoint of other heads.
     """
 
     def __init__(
@@ -58,11 +53,8 @@ class Run:
         tasks: Sequence[Task[Any]],
         progress: Progress,
         world: World | None = None,
-        reads: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
-        contents = {f"content of {key}": value for key, value in (reads or {}).items()}
-        self._kept = json.loads(json.dumps(to_dict(config))) | contents
         self.world = world or World.current()
         self._settings = config.answer
         self._work = Path(config.work)
@@ -124,15 +116,6 @@ class Run:
         for name in self._tasks:
             if not self._epoch(name, 0):
                 raise ValueError(f"the {name} task has fewer training examples than one batch of {batch}")
-        path, now = self._work / CONFIG, self._kept
-        kept = path.exists() and (self._work / CHECKPOINT).exists()
-        then = _read_config(path) if kept else now
-        odd = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k) and k not in _FREE_KEYS)
-        if odd:
-            raise ValueError(
-                f"{self._work} holds a run of another config ({odd[0]} differs): name another `work`, "
-                "or remove that directory"
-            )
 
     def _start(self) -> None:
         """First values, set by worker 0 and given to all; kept before the first step, so they are set once."""
@@ -140,7 +123,6 @@ class Run:
             torch.manual_seed(seed_of(self.config.seed, -1))
             for name, task in self._tasks.items():
                 self._write("start", {"task": name, **task.start(self._progress)})
-            (self._work / CONFIG).write_text(json.dumps(self._kept, indent=2), encoding="utf-8")
         self.world.share(self.modules.values())
         self.step = 0
         self._keep()
@@ -176,7 +158,8 @@ class Run:
 
     def _set_pace(self) -> None:
         """Learning rates and gate temperatures of this step, and modules in training mode."""
-        factor = learning_rate_factor(self.step, self._settings.warmup, self._settings.steps)
+        settings = self._settings
+        factor = learning_rate_factor(self.step, settings.warmup, settings.decay_steps or settings.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         for module in self.modules.values():
@@ -203,11 +186,3 @@ class Run:
     def _write(self, stage: str, values: dict[str, Any]) -> None:
         if self._log is not None:
             self._log.write(stage, self.step, values)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove {path.parent} and start again") from error
-    return kept

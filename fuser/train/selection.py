@@ -1,6 +1,6 @@
 """The learnt selection: which attention heads point at answers, fitted on training documents that hold theirs.
 
-It comes before the cache, which keeps one score a position: `kvwire selection`, `kvwire cache`, then `kvwire train`.
+It comes before the cache, which keeps one score a position.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def load_scorer(path: Path) -> Scorer:
         weight = load_file(path)["weight"]
     except (OSError, SafetensorError, KeyError) as error:
         raise ValueError(
-            f"scorer: {path} holds no selection ({error}); make one with `kvwire selection`"
+            f"scorer: {path} holds no selection ({error}); a stage of kind fit makes one"
         ) from error
     scorer = Scorer(weight.numel())
     scorer.load_state_dict({"weight": weight})
@@ -93,7 +93,7 @@ def load_scorer(path: Path) -> Scorer:
 
 def answer_at(text: str, spans: Tensor, answers: Sequence[str]) -> Tensor:
     """Which positions, with characters `spans` (positions, 2) of the text, read a part of an answer: bool."""
-    found = torch.zeros(len(spans), dtype=torch.bool)
+    found = torch.zeros(len(spans), dtype=torch.bool, device=spans.device)
     starts, ends = spans.unbind(1)
     for answer in answers:
         at = text.find(answer)
@@ -143,6 +143,8 @@ def _covered(held: Sequence[Pointed], rule: str, scorer: Scorer, count: int) -> 
         # "last" as the service does it: the loudest head of each layer, added up (`fuser.select.attention_row`)
         by_last = each.attention.amax(1).sum(0)
         scores = scorer(each.attention.flatten(0, 1)) if rule == "learnt" else by_last
-        chosen = choose(scores, torch.arange(len(scores)), SelectionConfig(positions=count), count)
+        chosen = choose(
+            scores, torch.arange(len(scores), device=scores.device), SelectionConfig(positions=count), count
+        )
         hits += bool(each.wanted[chosen].sum() == each.wanted.sum())
     return hits / len(held)

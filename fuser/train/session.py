@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
@@ -13,7 +11,6 @@ from fuser.train.config import TrainConfig
 from fuser.train.prepare import prepare, save, tasks_of
 from fuser.train.run import Run
 from fuser.train.world import World
-from fuser.whole_file import alone_in
 
 
 def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf) -> dict[str, Any]:
@@ -26,17 +23,14 @@ def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf
         CacheIncomplete: not all items are cached.
         ValueError: what the config asks for does not fit the data, the models or what `work` holds.
         FloatingPointError: the loss is not finite any more.
-        RuntimeError: another process trains in `work`.
     """
     world = World.current()
-    first = world.rank == 0
-    with alone_in(Path(config.work), "training in") if first else nullcontext():
-        setting = prepare(config)
-        run = Run(config, tasks_of(setting), progress, world, setting.reads)
-        try:
-            finished = run.advance(max_minutes)
-        finally:
-            run.close()
-        written = {"bundle": save(setting)} if first else {}
+    setting = prepare(config)
+    run = Run(config, tasks_of(setting), progress, world)
+    try:
+        finished = run.advance(max_minutes)
+    finally:
+        run.close()
+    written = {"bundle": save(setting)} if world.rank == 0 else {}
     done = {"finished": finished, "step": run.step, "steps": config.answer.steps}
     return done | written | {"output": config.output, "work": config.work}

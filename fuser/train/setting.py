@@ -33,7 +33,6 @@ class Setting:
     device: where Receiver and heads are; the cache is read on the CPU.
     end: the Receiver's end-of-answer token.
     started: heads that have their first values already.
-    reads: hashes of the bundle in `init` and of the fitted selection, where there are such.
     codecs: that codes may go through in training: the built-in ones and those of the bundle in `init`.
     """
 
@@ -47,5 +46,4 @@ class Setting:
     device: torch.device
     end: int
     started: frozenset[str] = frozenset()
-    reads: Mapping[str, str] = field(default_factory=dict)
     codecs: CodecRegistry = field(default_factory=CodecRegistry)

@@ -1,4 +1,4 @@
-"""The shared task: the paper's setting, two models and one prompt (arXiv 2510.03215, section 3.3; DESIGN.md section 2).
+"""The shared task: the paper's setting, two models and one prompt (arXiv 2510.03215, section 3.3).
 
 Both sides read the same text. The Receiver's own KV of the prompt, all positions but the last, is fused with the
 Sharer's cached KV, and the response is scored on top of it.

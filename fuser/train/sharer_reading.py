@@ -2,78 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from fuser.data.document import Item
-from fuser.geometry import Geometry
-from fuser.prefill import adopt, prefill
-from fuser.prompt import (
-    SHARER_HOLDS,
-    PromptStyle,
-    Tokens,
-    common_prefix,
-    positions_within,
-    render,
-    tokenise,
-)
-from fuser.rope import Rope
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig
-from fuser.shared import SharedPositions, shared_positions
+from fuser.reading import Reader, Reading, SharerPrompt
 from fuser.train.cached import Asked, Cached, CachedItem, CachedPrompt
 from fuser.train.sources import AnyItem, Prompt
-from fuser.translate import features_of
 from kvwire.section import Role, Section, Visibility
 
-_KV = list[tuple[Tensor, Tensor]]  # per layer, each (1, kv_heads, positions, head_dim), keys rotated
+
+def document_sections(document: str, question: str) -> tuple[Section, ...]:
+    """What the Sharer reads of a question over a cloud document."""
+    return (
+        Section(Role.DOCUMENT, Visibility.CLOUD, text=document),
+        Section(Role.QUESTION, Visibility.SHARED, text=question),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A rendered prompt: the document's positions, the character its body starts at, and the shared part."""
-
-    tokens: Tokens
-    document: Tensor
-    start: int
-    shared: SharedPositions
+def shared_section(text: str) -> tuple[Section, ...]:
+    """What the Sharer reads of a prompt that both sides hold."""
+    return (Section(Role.QUESTION, Visibility.SHARED, text=text),)
 
 
-class SharerReading:
-    """The frozen Sharer, read one item at a time.
-
-    Args:
-        selection: which attention is read; how many positions are then chosen does not matter here.
-        scorer: of a learnt selection.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        style: PromptStyle,
-        selection: SelectionConfig,
-        scorer: Scorer | None = None,
-    ) -> None:
-        adopt(model)
-        self._model = model
-        self._tokenizer = tokenizer
-        self._style = style
-        self._selection = selection
-        self._scorer = None if scorer is None else scorer.to(model.device)
-        self._rope = Rope(model)
-        self._layers = Geometry.of(model.config).layers
+class SharerReading(Reader):
+    """The frozen Sharer, read one item at a time."""
 
     def rows(self, item: AnyItem) -> int:
-        """Rows of features that `read` will give, from the tokens alone."""
+        """Rows of features that `read_item` will give, from the tokens alone."""
         if isinstance(item, Prompt):
-            return len(self._prompt(None, item.text).shared.at)
-        return len(self._prompt(item.document, item.questions[0].text).document)
+            return len(self.prompt(shared_section(item.text)).shared.at)
+        return len(self.prompt(document_sections(item.document, item.questions[0].text)).document)
 
-    def read(self, item: AnyItem) -> tuple[Tensor, CachedItem]:
+    def read_item(self, item: AnyItem) -> tuple[Tensor, CachedItem]:
         """Run the Sharer over an item; what its questions share is prefilled once.
 
         Returns:
@@ -87,75 +47,39 @@ class SharerReading:
         Returns:
             (layers read, heads, positions) float32 on the CPU; and the positions' characters, (positions, 2).
         """
-        prompt = self._prompt(document, question)
-        ids = prompt.tokens.ids
-        scores = prefill(
-            self._model,
-            ids[None].to(self._model.device),
-            last_layer=self._layers - 1,
-            on_layer=lambda *_: None,
-            query_rows=1,
-            first_query_layer=self._selection.first_query_layer(self._layers),
-            per_head=True,
-        )
-        assert scores is not None
-        by_layer = scores[0].unflatten(0, (-1, self._model.config.num_attention_heads))
-        spans = prompt.tokens.offsets[prompt.document] - prompt.start
-        return by_layer[..., prompt.document].cpu(), spans
+        prompt = self.prompt(document_sections(document, question))
+        (reading,) = self.read([prompt], (), per_head=True)
+        assert reading.scores is not None
+        by_layer = reading.scores.unflatten(0, (-1, self.model.config.num_attention_heads))
+        return by_layer[..., prompt.document], _within_document(prompt)
 
     def _read_prompt(self, item: Prompt) -> tuple[Tensor, CachedPrompt]:
-        prompt = self._prompt(None, item.text)
-        kept: _KV = []
-        self._prefill(prompt.tokens.ids, kept, [])
-        at = prompt.shared.at
-        place = (0, len(at), prompt.shared.spans[:, 1:], prompt.shared.tail, int(at[0]))
-        cached = CachedPrompt(item.source, item.text, item.response, *place)
-        return self._features(kept, at), cached
+        prompt = self.prompt(shared_section(item.text))
+        shared = prompt.shared
+        (reading,) = self.read([prompt], at=[shared.at])
+        place = (0, len(shared.at), shared.spans[:, 1:], shared.tail, int(shared.at[0]))
+        return _features(reading), CachedPrompt(item.source, item.text, item.response, *place)
 
     def _read_document(self, item: Item) -> tuple[Tensor, Cached]:
-        prompts = [self._prompt(item.document, question.text) for question in item.questions]
-        first = prompts[0]
-        kept: _KV = []
+        prompts = [
+            self.prompt(document_sections(item.document, question.text)) for question in item.questions
+        ]
+        document = prompts[0].document
+        kept = [document, *[document[:0]] * (len(prompts) - 1)]
+        readings = self.read(prompts, at=kept, asking=True)
         asked: list[Asked] = []
-        for question, prompt in zip(item.questions, prompts, strict=True):
-            ids = prompt.tokens.ids
-            known = min(common_prefix((first.tokens.ids, ids)), len(ids) - 1) if kept else 0
-            past = [(k[:, :, :known], v[:, :, :known]) for k, v in kept]
-            fresh: _KV = []
-            scores = self._prefill(ids[known:], fresh, past, choosing=True)
-            kept = kept or fresh
-            asked.append(Asked(question.text, question.answers, scores[prompt.document]))
-        spans = first.tokens.offsets[first.document] - first.start
-        features = self._features(kept, first.document)
-        return features, Cached(item.source, item.document, 0, len(first.document), spans, tuple(asked))
+        for question, reading in zip(item.questions, readings, strict=True):
+            assert reading.scores is not None
+            asked.append(Asked(question.text, question.answers, reading.scores[reading.prompt.document]))
+        place = (0, len(document), _within_document(prompts[0]), tuple(asked))
+        return _features(readings[0]), Cached(item.source, item.document, *place)
 
-    def _prefill(self, ids: Tensor, kept: _KV, past: _KV, choosing: bool = False) -> Tensor:
-        scores = prefill(
-            self._model,
-            ids[None].to(self._model.device),
-            last_layer=self._layers - 1,
-            on_layer=lambda _, keys, values: kept.append((keys, values)),
-            query_rows=int(choosing),
-            first_query_layer=self._selection.first_query_layer(self._layers),
-            per_head=self._scorer is not None,
-            past=past,
-        )
-        if scores is None:
-            return ids
-        with torch.inference_mode():
-            return (scores if self._scorer is None else self._scorer(scores))[0].cpu()
 
-    def _features(self, kept: _KV, at: Tensor) -> Tensor:
-        at = at.to(self._model.device)
-        keys = self._rope.unrotate_all(torch.stack([k[0][:, at] for k, _ in kept]), at)
-        return features_of(keys, torch.stack([v[0][:, at] for _, v in kept])).float().cpu()
+def _features(reading: Reading) -> Tensor:
+    return reading.features(tuple(reading.kv)).float().cpu()
 
-    def _prompt(self, document: str | None, question: str) -> _Prompt:
-        held = () if document is None else (Section(Role.DOCUMENT, Visibility.CLOUD, text=document),)
-        sections = (*held, Section(Role.QUESTION, Visibility.SHARED, text=question))
-        rendered = render(sections, self._style, SHARER_HOLDS)
-        tokens = tokenise(self._tokenizer, rendered)
-        span = rendered.spans[0] if held else (0, 0)
-        assert span is not None
-        within = positions_within(tokens.offsets, span)
-        return _Prompt(tokens, within, span[0], shared_positions(tokens.offsets, sections, rendered.spans))
+
+def _within_document(prompt: SharerPrompt) -> Tensor:
+    """Characters of the document's tokens, within its text: (positions, 2)."""
+    start, _ = prompt.spans[0] or (0, 0)
+    return prompt.tokens.offsets[prompt.document] - start

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceKind, SliceSummary
+from kvwire.segment import SliceKind, SliceTrailer
 from ops.bench.link import questions
 from ops.demo.samples import Question, Sample
 from ops.demo.stage import CLOUD_START_S, Cast, Stage
@@ -179,7 +179,7 @@ class Callers:
             deadline_s=_DEADLINE_S,
         )
         async for part in shared:
-            if isinstance(part, SliceSummary):
+            if isinstance(part, SliceTrailer):
                 own_s = sum(part.timings.values())
         return Call(time.monotonic() - began, own_s)
 
@@ -210,7 +210,7 @@ def _sharer(cast: Cast) -> Sharer:
 
 
 def _tokens(sharer: Sharer, kind: SliceKind, asked: Asked) -> Tensor:
-    return sharer.plan(_sections(kind, asked, resolved=True), kind, 32).tokens.ids
+    return sharer.layout(_sections(kind, asked, resolved=True), kind, 32).prompt.tokens.ids
 
 
 def _bare(sharer: Sharer, prompts: Sequence[Tensor], batch: int) -> float:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kvwire.codec.layout import DTYPES
+from kvwire.codec.transform import by_position
 from kvwire.plan import Plan
-from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceKind
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fuser.bundle import Bundle
     from fuser.data.document import Item
-    from fuser.train.sharer_reading import SharerReading
+    from fuser.reading import Reading
+    from fuser.sharer import Sharer
 
 CODES = "codes"
 SOURCE_HALVES = "source halves"
@@ -44,68 +46,61 @@ def read_samples(
 ) -> list[Sample]:
     """Segments of one question over each document: K and V in bfloat16, of the layers that are sent, or of all layers
     where the bundle sends none; source halves and codes in float32."""
-    from fuser.train.sharer_reading import SharerReading
+    from fuser.sharer import Sharer
 
-    config = bundle.config
-    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, bundle.scorer)
+    sharer = Sharer(model, tokenizer, bundle)
     found: list[Sample] = []
     with torch.inference_mode():
         for item in progress.track(items, description="reading documents"):
-            found += [*_shared(bundle, reading, item), *_codes(bundle, reading, item)]
+            found += [*_shared(sharer, item), *_codes(sharer, item)]
     return found
 
 
-def _shared(bundle: Bundle, reading: SharerReading, item: Item) -> Iterator[Sample]:
+def _shared(sharer: Sharer, item: Item) -> Iterator[Sample]:
     """Document and question as one prompt that both sides hold."""
-    from fuser.calibrate import segment_numbers
     from fuser.compact.head import CompactFuse
-    from fuser.slice_specs import slice_specs
-    from fuser.train.sources import Prompt
-    from fuser.translate import split_kv
+    from fuser.train.sharer_reading import shared_section
 
-    text = f"{item.document}\n{item.questions[0].text}"
-    features, _ = reading.read(Prompt(item.source, text, ""))
-    sharer, head = bundle.config.sharer_geometry, bundle.fuse
-    kv = torch.stack(split_kv(features, sharer))
+    head = sharer.bundle.fuse
+    prompt = sharer.prompt(shared_section(f"{item.document}\n{item.questions[0].text}"))
+    (reading,) = sharer.read([prompt], at=[prompt.shared.at])
     if head is None:
-        shape = (sharer.kv_heads, len(features), sharer.head_dim)
-        both = [
-            (kind, layer) for layer in range(sharer.layers) for kind in (SegmentKind.KEY, SegmentKind.VALUE)
-        ]
-        specs = [SegmentSpec(i, kind, layer, shape, "bfloat16") for i, (kind, layer) in enumerate(both)]
+        segments = list(_every_layer(sharer, reading))
     else:
         ways = (False, True) if isinstance(head, CompactFuse) else (False,)
         plans = [Plan(codec="raw", bottleneck=way) for way in ways]
-        about = len(features), "bfloat16"
-        specs = [spec for plan in plans for spec in slice_specs(bundle, SliceKind.SHARED, plan, *about)]
-    for spec in specs:
-        if spec.kind.is_code:
-            assert head is not None
-            tensor = segment_numbers(head, spec.kind, spec.layer, kv)
-        else:
-            tensor = kv[int(spec.kind is SegmentKind.VALUE), spec.layer]
-        sent = tensor.to(DTYPES[spec.dtype]).contiguous()
+        layouts = [sharer.layout(prompt, SliceKind.SHARED, 0, plan) for plan in plans]
+        segments = [segment for layout in layouts for segment in sharer.cut(reading, layout)]
+    for segment in segments:
+        spec = segment.spec if segment.spec.kind.is_code else replace(segment.spec, dtype="bfloat16")
+        sent = segment.tensor.to(DTYPES[spec.dtype]).contiguous()
         yield Sample(_GROUPS.get(spec.kind, SOURCE_HALVES), spec, sent, _by_position)
 
 
+def _every_layer(sharer: Sharer, reading: Reading) -> Iterator[Segment]:
+    """K, re-based, and V of all layers, as if they were sent."""
+    from fuser.translate import split_kv
+
+    both = torch.stack(split_kv(reading.features(tuple(reading.kv)), sharer.geometry), 1).flatten(0, 1)
+    kinds = (SegmentKind.KEY, SegmentKind.VALUE)
+    for number, half in enumerate(both):
+        spec = SegmentSpec(number, kinds[number % 2], number // 2, tuple(half.shape), "bfloat16")
+        yield Segment(spec, half)
+
+
 def _by_position(tensor: Tensor) -> Tensor:
-    flat = tensor if tensor.dim() == 2 else tensor.transpose(0, 1).flatten(1)
-    return flat.float()
+    return by_position(tensor).float()
 
 
-def _codes(bundle: Bundle, reading: SharerReading, item: Item) -> Iterator[Sample]:
+def _codes(sharer: Sharer, item: Item) -> Iterator[Sample]:
     """The excerpt that a question gets."""
-    from fuser.select import choose
-    from fuser.train.cached import Cached
-    from fuser.train.regress import of_layers
+    from fuser.train.sharer_reading import document_sections
 
-    head, selection = bundle.translate, bundle.config.selection
+    head = sharer.bundle.translate
     if head is None:
         return
-    features, cached = reading.read(item)
-    assert isinstance(cached, Cached)
-    scores = cached.questions[0].scores
-    chosen = choose(scores, torch.arange(cached.count), selection, selection.positions)
-    codes = head.encode(of_layers(features[chosen], head))
-    spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(codes.shape), "float32")
-    yield Sample(CODES, spec, codes.contiguous(), head.in_units)
+    prompt = sharer.prompt(document_sections(item.document, item.questions[0].text))
+    layout = sharer.layout(prompt, SliceKind.EXCERPT, sharer.selection.positions)
+    (reading,) = sharer.read([prompt], head.layers, [layout.exported], asking=True)
+    for segment in sharer.cut(reading, layout):
+        yield Sample(CODES, segment.spec, segment.tensor.contiguous(), head.in_units)

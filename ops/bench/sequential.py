@@ -88,7 +88,8 @@ class Sequential:
         from fuser.prefill import prefill_together
 
         began = time.monotonic()
-        cut = dataclasses.replace(self.sharer.plan(sections, kind, limit), prefix=0)
+        prompt = dataclasses.replace(self.sharer.prompt(sections), prefix=0)
+        cut = self.sharer.layout(prompt, kind, limit)
         segments: list[Segment] = []
 
         def emit(spec: SegmentSpec, tensor: Tensor) -> None:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import Segment, SliceKind, SliceSummary
+from kvwire.segment import Segment, SliceKind, SliceTrailer
 from ops.bench.wide import BYTES_PER_POSITION, save_wide_pair
 from ops.demo.stage import CLOUD_START_S, Cast, Stage
 from ops.link.shape import Shape
@@ -120,7 +120,7 @@ class _Stream:
                 if isinstance(part, Segment):
                     size += part.spec.raw_bytes
                     came.append((time.monotonic(), size))
-                elif isinstance(part, SliceSummary) and part.payload_bytes != size:
+                elif isinstance(part, SliceTrailer) and part.payload_bytes != size:
                     raise RuntimeError(f"{size} bytes of {part.payload_bytes} were counted")
         finally:
             shared.close()

@@ -54,7 +54,7 @@ def save_wide_pair(folder: Path, like: Path) -> tuple[Path, Path]:
         if (like / name).exists():
             shutil.copy(like / name, model / name)
     style = PromptStyle.from_dict(
-        {"head": "", "wraps": {"document": ["", "\n"], "question": ["", "\n"]}, "tail": ""}
+        {"opening": "", "wraps": {"document": ["", "\n"], "question": ["", "\n"]}, "closing": ""}
     )
     ref, geometry = model_ref(model), Geometry.of(config)
     made = BundleConfig(

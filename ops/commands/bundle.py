@@ -1,4 +1,4 @@
-"""`kvwire bundle info|import|calibrate`."""
+"""`kvwire bundle info|import`."""
 
 import json
 from pathlib import Path
@@ -94,46 +94,6 @@ def import_(
         close = report["max_abs_error"] <= tolerance
         if not (close and report.get("tokens_equal", True)):
             raise typer.Exit(1)
-
-
-@app.command()
-def calibrate(
-    directory: BundleArgument,
-    config: Annotated[
-        Path,
-        typer.Option(help="A training run as TOML, its cache filled.", exists=True, dir_okay=False),
-    ],
-    output: Annotated[
-        Path | None, typer.Option(help="Where the bundle goes. [default: in place]", file_okay=False)
-    ] = None,
-    positions: Annotated[int, typer.Option(min=1, help="Training positions that are read.")] = 16_000,
-    rates: Annotated[
-        str | None, typer.Option(help="Bits a number, a codec each. [default: 4,2,1,0.75,0.5,0.35,0.25]")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Give a bundle its transform codecs, fitted on the training split. Its hash changes with them."""
-    from rich.progress import Progress
-
-    from fuser.bundle import Bundle
-    from fuser.calibrate import RATES, calibrated_for
-    from fuser.train.cache import CacheIncomplete
-    from fuser.train.config import TrainConfig
-
-    bundle = Bundle.load(directory)
-    chosen = RATES if rates is None else [float(rate) for rate in rates.split(",")]
-    try:
-        with Progress(console=progress_console) as progress:
-            found = calibrated_for(
-                bundle, TrainConfig.load(config), progress, positions=positions, rates=chosen
-            )
-    except CacheIncomplete as error:
-        raise RuntimeError(f"{error}; run `kvwire cache {config}` first") from error
-    saved = found.save(output or directory)
-    names = ", ".join(codec.name for codec in found.codecs())
-    print_mapping(
-        {"bundle": saved, "was": bundle.hash, "output": str(output or directory), "codecs": names}, as_json
-    )
 
 
 def _checked(bundle: "Bundle", golden: Path, receiver: Path, sharer: Path) -> dict[str, Any]:

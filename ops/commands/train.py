@@ -1,4 +1,4 @@
-"""`kvwire selection`, `kvwire cache` and `kvwire train`."""
+"""`kvwire train`."""
 
 import math
 from pathlib import Path
@@ -6,93 +6,83 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.commands.options import OtherDevice, placed
-from ops.output import Json, print_mapping, progress_console
+from ops.commands.options import OtherDevice
+from ops.output import Json, console, print_json, print_mapping, progress_console, table
 
 if TYPE_CHECKING:
-    from fuser.train.config import TrainConfig
-
-Config = Annotated[Path, typer.Argument(help="A training run as TOML.", exists=True, dir_okay=False)]
-MaxMinutes = Annotated[
-    float, typer.Option(min=0.0, help="Stop after so long; the next call goes on. [default: no limit]")
-]
-
-
-def cache(
-    config: Config,
-    max_minutes: MaxMinutes = math.inf,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it will take.")] = False,
-    device: OtherDevice = None,
-    as_json: Json = False,
-) -> None:
-    """Run the Sharer over the training texts once, and keep what it reads; runs that read alike share it."""
-    from rich.progress import Progress
-
-    from fuser.train.config import TrainConfig
-    from fuser.train.prepare import fill_cache
-
-    with Progress(console=progress_console) as progress:
-        size, added = fill_cache(
-            placed(TrainConfig.load(config), device, None), progress, max_minutes, dry_run
-        )
-    found = {"items added": added, "items left": size.items - added}
-    print_mapping(found | {"bytes needed": size.needed, "bytes free": size.free}, as_json)
-
-
-def selection(
-    config: Config,
-    output: Annotated[Path, typer.Argument(help="Where to write it: a .safetensors file.", dir_okay=False)],
-    questions: Annotated[int, typer.Option(min=50, help="Training questions to read.")] = 800,
-    device: OtherDevice = None,
-    as_json: Json = False,
-) -> None:
-    """Fit which attention heads of the Sharer point at answers, for selection.rule = "learnt"; before the cache."""
-    from rich.progress import Progress
-
-    from fuser.train.config import TrainConfig
-    from fuser.train.prepare import fit_selection
-
-    with Progress(console=progress_console) as progress:
-        found = fit_selection(placed(TrainConfig.load(config), device, None), output, questions, progress)
-    print_mapping(found, as_json)
+    from fuser.train.making import Standing
+    from fuser.train.recipe import Recipe
 
 
 def train(
-    config: Config,
-    max_minutes: MaxMinutes = math.inf,
+    recipe: Annotated[Path, typer.Argument(help="A training recipe as TOML.", exists=True, dir_okay=False)],
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another value for a key of the recipe, written with dots; stage.NAME.KEY for one of a stage.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how far each stage is.")] = False,
+    max_minutes: Annotated[
+        float, typer.Option(min=0.0, help="Stop after so long; the next call goes on. [default: no limit]")
+    ] = math.inf,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share every batch, on Ray Train.")] = 1,
     device: OtherDevice = None,
     as_json: Json = False,
 ) -> None:
-    """Train the heads on what `kvwire cache` has kept; ends in a bundle. A call goes on where the last one stopped."""
-    from fuser.train.cache import CacheIncomplete
-    from fuser.train.config import TrainConfig
+    """Make a bundle, stage after stage. Stop it at any moment: the same call goes on where it was."""
+    from fuser.train.making import standings
+    from fuser.train.recipe import Recipe
 
-    settings = placed(TrainConfig.load(config), device, None)
+    loaded = Recipe.load(recipe, [*(values or ()), *([f"device={device}"] if device else ())])
+    if dry_run:
+        _show(standings(loaded), as_json)
+        return
     try:
-        done = _train(settings, max_minutes, workers)
-    except CacheIncomplete as error:
-        raise RuntimeError(f"{error}; run `kvwire cache {config}` first") from error
+        done = _make(loaded, max_minutes, workers)
     except KeyboardInterrupt:
         progress_console.print(
-            f"Stopped: run `kvwire train {config}` again to go on from the last checkpoint, or with `--max-minutes 0` "
-            "to write the bundle as it was there.",
+            f"Stopped: run `kvwire train {recipe}` again to go on from the last checkpoint, or with `--max-minutes 0` "
+            "to write the stage's bundle as it was there.",
             markup=False,
         )
         raise
     print_mapping(done, as_json)
     if not done["finished"]:
-        progress_console.print(f"Not finished: run `kvwire train {config}` again to go on.", markup=False)
+        progress_console.print(f"Not finished: run `kvwire train {recipe}` again to go on.", markup=False)
 
 
-def _train(settings: "TrainConfig", max_minutes: float, workers: int) -> dict[str, Any]:
+def _show(found: "list[Standing]", as_json: bool) -> None:
+    rows = [(one.stage.name, one.stage.kind, _words(one)) for one in found]
+    if as_json:
+        print_json([dict(zip(("stage", "kind", "state"), row, strict=True)) for row in rows])
+    else:
+        console.print(table(("stage", "kind", "state"), rows))
+
+
+def _words(one: "Standing") -> str:
+    if one.done:
+        return "done"
+    if one.step:
+        return f"at step {one.step} of {one.steps}"
+    return "begun" if one.begun else "to do"
+
+
+def _make(recipe: "Recipe", max_minutes: float, workers: int) -> dict[str, Any]:
     from rich.progress import Progress
 
+    from fuser.train.making import make
+    from fuser.train.world import World
+
+    for stage in recipe.stages:
+        if stage.kind == "train":
+            World(size=workers).check(stage.config.answer.batch)
     with Progress(console=progress_console) as progress:
-        if workers > 1:
-            from ops.train_workers import train_with_workers
+        if workers == 1:
+            return make(recipe, progress, max_minutes)
+        from ops.train_workers import Workers
 
-            return train_with_workers(settings, progress, max_minutes, workers)
-        from fuser.train.session import train as train_here
-
-        return train_here(settings, progress, max_minutes)
+        with Workers(workers) as together:
+            return make(recipe, progress, max_minutes, together.train)

@@ -33,7 +33,7 @@ from kvwire.limits import Limits
 from kvwire.plan import Plan
 from kvwire.request import PROTOCOL_VERSION, RelayReply
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceTrailer
 
 __all__ = [
     # what is asked
@@ -48,7 +48,7 @@ __all__ = [
     "Segment",
     "SegmentSpec",
     "SegmentKind",
-    "SliceSummary",
+    "SliceTrailer",
     "RelayReply",
     # who is there
     "Description",

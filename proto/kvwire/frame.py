@@ -9,7 +9,7 @@ import xxhash
 from kvwire.errors import BadChecksum, BadPayload, TooLarge
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes
-from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceSummary
+from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.stream import PayloadStream
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class SliceAssembler:
         self._failed = False
         return segments
 
-    def finish(self, summary: SliceSummary) -> None:
+    def finish(self, trailer: SliceTrailer) -> None:
         """Compare what arrived with what was sent.
 
         Raises:
@@ -135,9 +135,9 @@ class SliceAssembler:
         if self._failed or self._segments != len(self._header.specs):
             raise BadPayload(f"{self._segments} of {len(self._header.specs)} segments arrived")
         arrived = (self._frames, self._payload_bytes, self._header.positions)
-        if arrived != (summary.frames, summary.payload_bytes, summary.positions):
-            raise BadPayload("the summary counts other frames, bytes or positions")
-        if summary.digest != self._digest.value():
+        if arrived != (trailer.frames, trailer.payload_bytes, trailer.positions):
+            raise BadPayload("the trailer counts other frames, bytes or positions")
+        if trailer.digest != self._digest.value():
             raise BadChecksum("the digest of the slice")
 
     def partial(self) -> float:

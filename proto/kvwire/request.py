@@ -11,7 +11,7 @@ from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SliceKind
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 """The one version of `kvwire.v1` this package speaks."""
 
 
@@ -53,10 +53,9 @@ class ShareRequest:
             self.sharer.name,
             self.sharer.revision,
             self.bundle_hash,
-            plan.codec,
             self.codec_hash,
             self.kind,
-            [plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
+            [plan.codec, plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
             [[s.role, s.visibility, s.text, s.document_id] for s in self.sections],
             self.max_bytes,
         ]

@@ -1,4 +1,4 @@
-"""What travels: segments, described by a header and closed by a summary."""
+"""What travels: segments, described by a header and closed by a trailer."""
 
 import hashlib
 import json
@@ -177,7 +177,7 @@ class SliceHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class SliceSummary:
+class SliceTrailer:
     """The end of a slice.
 
     Attributes:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
 from kvwire.payload import check_bytes
-from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
+from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.stream import length_bytes
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SliceWriter:
         self._frames += len(frames)
         return frames
 
-    def summary(self, timings: dict[str, float]) -> SliceSummary:
+    def trailer(self, timings: dict[str, float]) -> SliceTrailer:
         """The end of the slice.
 
         Args:
@@ -80,4 +80,4 @@ class SliceWriter:
         if self._segments != len(self._header.specs):
             raise ValueError(f"{self._segments} of {len(self._header.specs)} segments are written")
         positions = self._header.positions
-        return SliceSummary(self._digest.value(), self._frames, self._payload_bytes, positions, dict(timings))
+        return SliceTrailer(self._digest.value(), self._frames, self._payload_bytes, positions, dict(timings))

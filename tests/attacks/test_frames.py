@@ -10,7 +10,7 @@ from kvwire.codec import Raw
 from kvwire.errors import BadChecksum, BadPayload, KvwireError, TooLarge, WireError
 from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
-from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
+from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.stream import PayloadStream, length_bytes
 from tests.kvwire.samples import CODECS, SMALL_FRAMES, excerpt_header, header_of, with_length, written
 
@@ -21,7 +21,7 @@ def assembler_of(header: SliceHeader, codec: str = "raw") -> SliceAssembler:
     return SliceAssembler(header, CODECS.get(codec), SMALL_FRAMES)
 
 
-def receive(header: SliceHeader, frames: list[Frame], summary: SliceSummary) -> None:
+def receive(header: SliceHeader, frames: list[Frame], summary: SliceTrailer) -> None:
     assembler = assembler_of(header)
     for frame in frames:
         assembler.add(frame)

@@ -1,13 +1,24 @@
 import json
+import os
 import resource
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cloud_node.audit import MOST_KEPT, AuditInUse, AuditLog, AuditRecord, BrokenChain, verify
+from cloud_node.audit import (
+    AuditInUse,
+    AuditLog,
+    AuditRecord,
+    BrokenChain,
+    NotAFile,
+    SummedRecords,
+    TornTail,
+    verify,
+)
 
 
 def write(path: Path, count: int) -> None:
@@ -30,7 +41,7 @@ def test_a_line_says_who_got_how_much_of_what(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "a").read_text())
     assert set(line) == {
         *("time", "method", "tenant", "request_id", "documents", "kind", "positions", "segments"),
-        *("bytes", "decision", "seconds", "previous", "hash"),
+        *("bytes", "decision", "seconds", "calls", "previous", "hash"),
     }
 
 
@@ -69,11 +80,63 @@ def test_a_last_line_cut_short_is_cut_off_with_a_note_and_the_chain_goes_on(
     whole = path.read_bytes()
     torn = len(whole.splitlines()[-1]) - 9
     path.write_bytes(whole[:-10])
+    with pytest.raises(TornTail, match=f"{torn} bytes of a line cut short after {lines - 1} whole ones"):
+        verify(path)
     write(path, 1)
     kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["decision"] for line in kept] == ["SERVED"] * (lines - 1) + ["MENDED", "SERVED"]
     assert kept[-2]["bytes"] == torn
     assert verify(path) == lines + 1
+
+
+def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write(path, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert verify(path) == 2
+    write(path, 1)
+    assert [json.loads(line)["decision"] for line in path.read_text().splitlines()] == ["SERVED"] * 3
+    assert verify(path) == 3
+
+
+def test_half_a_line_that_could_not_be_taken_back_is_taken_back_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    log = AuditLog(path)
+    log.append(AuditRecord(method="Share", tenant="acme"))
+    with monkeypatch.context() as patch, full_disk(path, 100):
+        patch.setattr(os, "ftruncate", broken)
+        with pytest.raises(OSError):
+            log.append(AuditRecord(method="Share", tenant="acme", decision="lost"))
+        assert path.read_bytes()[-1:] != b"\n"
+        patch.undo()
+    log.append(AuditRecord(method="Share", tenant="acme"))
+    log.close()
+    assert verify(path) == 2
+
+
+def broken(*_: object) -> None:
+    raise OSError("no")
+
+
+def test_of_many_calls_that_got_nothing_the_first_have_lines_and_the_rest_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    log = AuditLog(tmp_path / "a")
+    summed = SummedRecords(log)
+    for tenant, calls in (("acme", 1_000), ("other", 3)):
+        for _ in range(calls):
+            summed.tell(AuditRecord(method="Share", tenant=tenant, decision="BUSY"))
+    now += 1.0
+    summed.flush()
+    summed.tell(AuditRecord(method="Share", tenant="acme", decision="BUSY"))
+    lines = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+    counts = [(line["tenant"], line["calls"]) for line in lines]
+    assert counts == [("acme", 1)] * 3 + [("other", 1)] * 3 + [("acme", 997), ("acme", 1)]
+    log.close()
 
 
 def test_a_last_line_that_is_no_record_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -113,13 +176,43 @@ def test_on_a_full_disk_nothing_is_half_written_and_the_chain_goes_on_after_it(
     assert verify(path) == 3
 
 
-def test_a_log_that_can_never_be_written_still_opens_and_says_so() -> None:
-    log = AuditLog("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        log.append(AuditRecord(method="Share", tenant="acme"))
-    for _ in range(2 * MOST_KEPT):
+@pytest.mark.parametrize("kind", ["pipe", "/dev/full", "/dev/null"])
+def test_a_log_is_a_file_that_keeps_what_is_written(tmp_path: Path, kind: str) -> None:
+    path = Path(kind)
+    if kind == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+    with pytest.raises(NotAFile, match=str(path)):
+        AuditLog(path)
+
+
+def test_lines_of_calls_that_got_something_outlast_those_of_calls_that_got_nothing(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "a")
+    with full_disk(tmp_path / "a"):
+        for _ in range(2_000):
+            log.offer(AuditRecord(method="Share", tenant="acme", decision="BUSY"))
         log.keep(AuditRecord(method="Share", tenant="acme"))
-    assert len(log._kept) == MOST_KEPT
+        assert not log.writable()
+    assert log.writable()
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+    assert [(line["decision"], line["calls"]) for line in lines] == [("SERVED", 1), ("LOST", 2_000)]
+    assert verify(tmp_path / "a") == 2
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "cut"])
+def test_a_log_that_is_no_longer_at_its_path_takes_no_lines(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a"
+    log = AuditLog(path)
+    log.append(AuditRecord(method="Share", tenant="acme"))
+    assert log.writable()
+    if how == "cut":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+        if how == "replaced":
+            path.write_bytes(b"")
+    assert not log.writable()
     log.close()
 
 

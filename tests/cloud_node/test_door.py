@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +20,16 @@ from cloud_node import access, gateway
 from cloud_node.audit import verify
 from cloud_node.config import CloudConfig, GatewayConfig
 from cloud_node.documents import Documents
-from kvwire.errors import AccessDenied, AuditUnavailable, Busy, DeadlineExceeded, InvalidRequest, TooLarge
+from kvwire.errors import (
+    AccessDenied,
+    AuditUnavailable,
+    Busy,
+    DeadlineExceeded,
+    ExportDenied,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+)
 from kvwire.identity import TlsFiles, channel_credentials
 from kvwire.section import Role, Section, Visibility
 from kvwire.serde import share_request_to_proto
@@ -135,13 +145,18 @@ async def test_watchers_of_health_take_no_call_its_place(
         watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(90)]
         first = await asyncio.gather(*(watch.read() for watch in watches), return_exceptions=True)
         served = [one for one in first if not isinstance(one, BaseException)]
-        assert len(served) == gateway._PROBES_PER_HOST
+        assert len(served) == gateway._WATCHES_EACH["tenant"]
         assert len(await cloud.share(cloud.request("note-1", QUESTION))) == 3
+        async with channel_of(certificates, cloud.address, "other") as other:
+            for asker in (channel, other):
+                stub = health_pb2_grpc.HealthStub(asker)  # type: ignore[no-untyped-call]
+                checked = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+                assert checked.status == health_pb2.HealthCheckResponse.SERVING
+            watch = stub.Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            watch.cancel()
         for watch in watches:
             watch.cancel()
-        await asyncio.sleep(0.2)
-        checked = await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
-        assert checked.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_a_watch_without_a_deadline_ends_by_itself(
@@ -372,3 +387,86 @@ async def test_tokenising_stops_at_the_deadline(start_local: Start, config: Clou
     assert given < 100_000
     await asyncio.sleep(0.5)
     assert slow.characters == given, "it went on"
+
+
+async def test_a_call_ends_at_the_clouds_own_deadline_whatever_hangs(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(gateway=dataclasses.replace(config.gateway, max_deadline_s=0.5))
+    free = threading.Event()
+    monkeypatch.setattr(Documents, "find", lambda *_: free.wait(20))
+    began = time.monotonic()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            await cloud.share(cloud.request("note-1", QUESTION), timeout_s=10)
+        assert time.monotonic() - began < 5
+        lines = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
+        assert [line["decision"] for line in lines] == ["DEADLINE_EXCEEDED"]
+    finally:
+        free.set()
+
+
+async def test_calls_that_get_nothing_do_not_fill_the_disk(
+    start_local: Start, certificates: Certificates
+) -> None:
+    cloud = await start_local()
+    async with channel_of(certificates, cloud.address, "acme") as channel:
+
+        async def refused() -> None:
+            with pytest.raises(grpc.RpcError):
+                await channel.unary_stream(SHARE)(b"\xff", timeout=5).read()
+
+        for _ in range(10):
+            await asyncio.gather(*(refused() for _ in range(30)))
+    await asyncio.sleep(1.1)
+    assert cloud.service.recording()
+    lines = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
+    assert len(lines) < 100
+    assert sum(line["calls"] for line in lines) == 300
+
+
+@pytest.mark.parametrize("how", ["sealed", "removed"])
+async def test_a_document_sealed_or_removed_while_a_call_waits_does_not_leave(
+    start_local: Start, config: CloudConfig, how: str
+) -> None:
+    sharer = dataclasses.replace(config.sharer, max_ongoing=1)
+    cloud = await start_local(sharer=sharer)
+    slow = asyncio.create_task(cloud.share(cloud.request("slow", QUESTION)))
+    while not cloud.replicas.timeouts_s:
+        await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(cloud.share(cloud.request("note-1", QUESTION)))
+    while not cloud.service._turns._queues:
+        await asyncio.sleep(0.01)
+    documents = Documents(config.documents)
+    if how == "sealed":
+        documents.add("acme", "note-1", "It moved.", max_positions=0, replace=True)
+    else:
+        documents.remove("acme", "note-1")
+    assert len(await slow) == 3
+    with pytest.raises(ExportDenied if how == "sealed" else NotFound):
+        await waiting
+
+
+async def test_the_long_prompts_of_one_tenant_leave_a_turn_to_another(
+    start_local: Start, config: CloudConfig, certificates: Certificates
+) -> None:
+    Documents(config.documents).add("other", "theirs", "The meeting moved to Thursday.")
+    cloud = await start_local(sharer=dataclasses.replace(config.sharer, max_ongoing=2))
+    ended: list[str] = []
+
+    async def ask(channel: grpc.aio.Channel, document: str) -> None:
+        message = share_request_to_proto(cloud.request(document, QUESTION)).SerializeToString()
+        call = channel.unary_stream(SHARE)(message, timeout=60)
+        assert len([reply async for reply in call]) == 3
+        ended.append(document)
+
+    async with (
+        channel_of(certificates, cloud.address, "acme") as acme,
+        channel_of(certificates, cloud.address, "other") as other,
+    ):
+        long = [asyncio.create_task(ask(acme, "slow")) for _ in range(5)]
+        while not cloud.service._turns._queues:
+            await asyncio.sleep(0.01)
+        await ask(other, "theirs")
+        assert ended.count("slow") <= 1
+        await asyncio.gather(*long)

@@ -14,7 +14,7 @@ from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from kvwire.errors import AccessDenied, ExportDenied, InternalError, KvwireError, RelayDisabled
 from kvwire.plan import Plan
-from kvwire.request import RelayRequest
+from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from kvwire.serde import relay_reply_from_proto, relay_request_to_proto, share_request_to_proto
@@ -106,6 +106,12 @@ async def reply_of(cloud: LocalCloud, request: Any) -> list[bytes]:
             return [f"{error.code()} {error.details()} {error.trailing_metadata()}".encode()]
 
 
+def padded(characters: int) -> tuple[Section, ...]:
+    """Shared sections of this many characters, as far as one request may hold them."""
+    sizes = [min(62_000, characters - start) for start in range(0, characters, 62_000)][:4]
+    return tuple(Section(Role.SYSTEM, Visibility.SHARED, text="x" * size) for size in sizes)
+
+
 async def test_no_bit_of_any_reply_depends_on_the_text_of_a_sealed_document(
     start_local: Start, config: CloudConfig
 ) -> None:
@@ -115,16 +121,18 @@ async def test_no_bit_of_any_reply_depends_on_the_text_of_a_sealed_document(
     documents.add("acme", "open", "The library is by the river.")
     replies: list[list[list[bytes]]] = []
     ids = {}
+    most = cloud.description.limits.max_prompt_chars
     for text in SEALED:
         documents.add("acme", "sealed", text, max_positions=0, replace=True)
         came = []
         for kind, plans in PLANS.items():
             for plan in plans:
-                for with_another in (False, True):
-                    case = (kind, plan, with_another)
+                for with_another, padding in ((False, 0), (True, 0), (False, most - 800), (True, most)):
+                    case = (kind, plan, with_another, padding)
                     base = cloud.request("sealed", QUESTION, kind=kind, plan=plan)
                     another = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="open")
                     sections = (another, *base.sections) if with_another else base.sections
+                    sections += padded(padding)
                     codec = next(c for c in cloud.description.codecs if c.name == plan.codec)
                     # The same request both times, id and all: a refused one may come again.
                     request_id = ids.setdefault(case, os.urandom(16))
@@ -132,10 +140,14 @@ async def test_no_bit_of_any_reply_depends_on_the_text_of_a_sealed_document(
                         base, sections=sections, codec_hash=codec.parameters_hash, request_id=request_id
                     )
                     came.append(await reply_of(cloud, request))
-        relay = RelayRequest(
-            request_id=bytes(16), sharer=base.sharer, max_new_tokens=64, sections=base.sections
-        )
-        came.append(await reply_of(cloud, relay))
+        for padding in (0, most - 800, most):
+            relay = RelayRequest(
+                request_id=bytes(16),
+                sharer=base.sharer,
+                max_new_tokens=64,
+                sections=(*base.sections, *padded(padding)),
+            )
+            came.append(await reply_of(cloud, relay))
         replies.append(came)
     assert replies[0] == replies[1]
     assert all(b"EXPORT_DENIED" in message for reply in replies[0] for message in reply)
@@ -185,10 +197,32 @@ async def test_a_header_that_may_not_leave_is_stopped_whoever_made_it(
         check_leaving(header, other, None)
     monkeypatch.setattr("cloud_node.replica.check_leaving", lambda *_: None)
     monkeypatch.setattr("cloud_node.replica.positions_allowed", lambda *_: 12)
-    monkeypatch.setattr("cloud_node.replica._least", lambda *_: 12)
+    monkeypatch.setattr("cloud_node.replica.least", lambda *_: 12)
     with pytest.raises(KvwireError) as error:
         await cloud.share(cloud.request("capped", QUESTION))
     assert isinstance(error.value, ExportDenied)
+
+
+@pytest.mark.parametrize("wrong", ["tokens", "asked", "request"])
+async def test_a_relayed_text_that_may_not_leave_is_stopped_whoever_made_it(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    share = cloud.request("capped" if wrong == "tokens" else "note-1", QUESTION)  # caps 3 and 32
+    request = RelayRequest(
+        request_id=share.request_id, sharer=share.sharer, max_new_tokens=5, sections=share.sections
+    )
+
+    async def lying(self: Any, call: Any, timeout_s: float) -> RelayReply:
+        tokens = {"tokens": 4, "asked": 6, "request": 1}[wrong]
+        name = bytes(16) if wrong == "request" else call.request.request_id
+        return RelayReply(name, "secret " * tokens, tokens, {"queue": 0.0, "prefill": 0.0, "encode": 0.0})
+
+    monkeypatch.setattr(type(cloud.replicas), "relay", lying)
+    (reply,) = await reply_of(cloud, request)
+    assert (b"EXPORT_DENIED" if wrong == "tokens" else b"INTERNAL") in reply
+    assert b"secret" not in reply
+    assert "SENDING" not in cloud.audit.read_text()
 
 
 def test_a_refusal_is_an_access_that_is_denied_and_says_what() -> None:

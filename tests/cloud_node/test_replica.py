@@ -63,7 +63,7 @@ async def test_a_slice_holds_what_the_sharer_cuts_bit_for_bit(replica: Replica, 
     sections, _ = replica._resolve("acme", call.request.sections)
     sharer = replica._sharer(call.request.bundle_hash)
     local: list[tuple[Any, torch.Tensor]] = []
-    cut = sharer.plan(sections, kind, 32, call.request.plan)
+    cut = sharer.layout(sections, kind, 32, call.request.plan)
     sharer.run(cut, lambda spec, tensor: local.append((spec, tensor.clone())))
     assert [segment.spec for segment in arrived] == [spec for spec, _ in local]
     assert all(torch.equal(got.tensor, own) for got, (_, own) in zip(arrived, local, strict=True))
@@ -328,7 +328,7 @@ async def test_a_slice_is_what_its_plan_says_and_no_larger_than_its_cap(
     call = call_for(replica, "note-2", kind=kind, plan=plan)
     codec = payload_codec(plan, CodecRegistry().get("raw"))
     sharer = replica._sharer(call.request.bundle_hash)
-    cut = sharer.plan(replica._resolve("acme", call.request.sections)[0], kind, 32, plan)
+    cut = sharer.layout(replica._resolve("acme", call.request.sections)[0], kind, 32, plan)
     cap = most_bytes(cut.specs, codec)
     header, *frames, summary = await share(
         replica, call_for(replica, "note-2", kind=kind, plan=plan, max_bytes=cap)

@@ -94,7 +94,7 @@ async def test_a_request_that_failed_before_its_header_may_come_again(
     cloud = await start_local()
     request = cloud.request("note-1", QUESTION)
     with monkeypatch.context() as patch:
-        patch.setattr(Sharer, "plan", lambda *_: 1 / 0)
+        patch.setattr(Sharer, "layout", lambda *_: 1 / 0)
         with pytest.raises(InternalError):
             await cloud.share(request)
     assert len(await cloud.share(request)) == 3

@@ -10,7 +10,7 @@ from fuser.receiver import Draft, Receiver
 from fuser.sharer import Sharer
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Visibility
-from kvwire.segment import Segment, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 from tests.e2e.prompts import DOCUMENTS, PROMPTS, Prompt
 from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of, first_line
 
@@ -75,7 +75,7 @@ def taken_in(
             segments.append(part)
             draft.add(part)
         else:
-            assert isinstance(part, SliceSummary) and part.positions == local.cut.positions
+            assert isinstance(part, SliceTrailer) and part.positions == local.cut.positions
     assert [s.spec for s in segments] == [s.spec for s in local.segments]
     for arrived, cut in zip(segments, local.segments, strict=True):
         assert torch.equal(arrived.tensor, cut.tensor), arrived.spec

@@ -137,7 +137,7 @@ def test_no_string_came_back_and_all_bytes_are_digests_or_encoded_numbers(run: R
             if isinstance(value, bytes):
                 digest = name in ("request_digest", "digest") and len(value) == 16
                 assert name == "data" or digest, name
-    assert sum(part.HasField("summary") for part in run.parts) == len(CODECS) * len(CANARIES) * len(SliceKind)
+    assert sum(part.HasField("trailer") for part in run.parts) == len(CODECS) * len(CANARIES) * len(SliceKind)
 
 
 def test_no_field_of_a_share_reply_could_carry_text_or_token_ids() -> None:
@@ -161,7 +161,7 @@ def test_no_field_of_a_share_reply_could_carry_text_or_token_ids() -> None:
         "SegmentRun.layers": "list of numbers",
         "SegmentRun.shape": "list of numbers",
         "Frame.data": "string or bytes",
-        "SliceSummary.digest": "string or bytes",
+        "SliceTrailer.digest": "string or bytes",
     }
 
 

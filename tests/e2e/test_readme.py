@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from edge_node import EdgeConfig
     from tests.cloud_fixture import CloudNode
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> Iterator[str]:
@@ -57,9 +58,37 @@ def test_both_configurations_are_accepted_once_the_files_are_there(tmp_path: Pat
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:
-    makefile = (Path(__file__).parent.parent.parent / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"\bmake ([a-z-]+)\b(?=`|\s{2,}#)", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_number_with_an_interval_stands_in_the_results_too() -> None:
+    results = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    numbers = set(re.findall(r"-?[0-9.]+ \[-?[0-9.]+, [0-9.]+\]", " ".join(README.split())))
+    assert len(numbers) > 15
+    assert {number for number in numbers if number not in results} == set()
+
+
+def test_make_table_has_a_place_for_its_table() -> None:
+    from ops.tables import check_marks
+
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (page,) = re.findall(r"--into (\S+)", makefile)
+    check_marks(ROOT / page)
+
+
+def test_the_first_screen_of_the_readme_is_sixty_lines_with_controls_and_what_leaves_the_cloud() -> None:
+    first = "\n".join(README.splitlines()[:60])
+    for said in (
+        "make demo",
+        "make test",
+        "control:",
+        "not an encryption",
+        "docs/results.md",
+        "docs/design.md",
+    ):
+        assert said in first, said
 
 
 def write_edge_toml(config: "EdgeConfig", path: Path) -> None:

@@ -26,7 +26,7 @@ from kvwire.limits import Limits
 from kvwire.payload import payload_codec
 from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section
-from kvwire.segment import SegmentSpec, SliceHeader, SliceSummary
+from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.serde import (
     description_to_proto,
     relay_reply_to_proto,
@@ -38,7 +38,7 @@ from kvwire.status import to_grpc
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer, add_SharerServiceServicer_to_server
 from kvwire.writer import SliceWriter
 
-Part = SliceHeader | Frame | SliceSummary
+Part = SliceHeader | Frame | SliceTrailer
 Tamper = Callable[[Iterable[Part]], Iterable[Part | float]]
 """A number among the parts makes the server wait so many seconds."""
 
@@ -116,7 +116,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
     def slice_of(self, request: ShareRequest) -> list[Part]:
         """Header, frames and summary, as if what `serve` makes of the request had been asked for."""
         digest, request = request.digest(), self.serve(request)
-        cut = self.sharer.plan(self._resolved(request), request.kind, 32, request.plan)
+        cut = self.sharer.layout(self._resolved(request), request.kind, 32, request.plan)
         codec = payload_codec(request.plan, self.codecs.get(request.plan.codec))
         header = SliceHeader(digest, cut.kind, cut.specs, cut.spans, cut.tail)
         limits = Limits(max_frame_bytes=512)  # many frames a segment
@@ -127,7 +127,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
             parts.extend(writer.write(spec, tensor))
 
         self.sharer.run(cut, emit)
-        return [*parts, writer.summary({"queue": 0.0, "prefill": 0.25, "encode": 0.125})]
+        return [*parts, writer.trailer({"queue": 0.0, "prefill": 0.25, "encode": 0.125})]
 
     def _resolved(self, request: ShareRequest | RelayRequest) -> list[Section]:
         sections = []

@@ -40,7 +40,7 @@ from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceTrailer
 from ops.certs import Certificates, make_certificates
 from tests.edge_node.sharer_server import (
     DOCUMENTS,
@@ -74,7 +74,7 @@ async def test_an_excerpt_arrives_as_header_segment_summary(config: EdgeConfig, 
         header, segment, summary = await _parts(client, bundle, DOCUMENT, QUESTION)
     assert isinstance(header, SliceHeader) and header.kind is SliceKind.EXCERPT and header.positions == 8
     assert isinstance(segment, Segment) and segment.spec.kind is SegmentKind.CODE
-    assert isinstance(summary, SliceSummary) and summary.timings["prefill"] == 0.25
+    assert isinstance(summary, SliceTrailer) and summary.timings["prefill"] == 0.25
 
 
 async def test_every_open_segment_of_a_shared_slice_arrives_in_order(
@@ -82,7 +82,7 @@ async def test_every_open_segment_of_a_shared_slice_arrives_in_order(
 ) -> None:
     async with AsyncClient(config) as client:
         header, *segments, summary = await _parts(client, bundle, QUESTION)
-    assert isinstance(header, SliceHeader) and isinstance(summary, SliceSummary)
+    assert isinstance(header, SliceHeader) and isinstance(summary, SliceTrailer)
     found = [(s.spec.kind, s.spec.layer) for s in segments if isinstance(s, Segment)]
     assert found == bundle.require_fuse().needed()
 
@@ -91,7 +91,7 @@ async def test_every_open_segment_of_a_shared_slice_arrives_in_order(
 async def test_segments_are_the_bits_the_sharer_cut(
     config: EdgeConfig, bundle: Bundle, slice_service: SliceService, codec: str
 ) -> None:
-    cut = slice_service.sharer.plan([QUESTION], SliceKind.SHARED, 8)
+    cut = slice_service.sharer.layout([QUESTION], SliceKind.SHARED, 8)
     local: list[torch.Tensor] = []
     slice_service.sharer.run(cut, lambda spec, tensor: local.append(tensor.clone()))
     async with AsyncClient(config) as client:
@@ -147,7 +147,7 @@ def test_the_sync_client_gives_the_same_parts(config: EdgeConfig, bundle: Bundle
     with Client(config) as client:
         parts = list(client.share([DOCUMENT, QUESTION], bundle, kind=SliceKind.EXCERPT))
         assert client.describe().bundles[0].bundle_hash == bundle.hash
-    assert [type(part) for part in parts] == [SliceHeader, Segment, SliceSummary]
+    assert [type(part) for part in parts] == [SliceHeader, Segment, SliceTrailer]
     client.close()  # a second time does nothing
 
 
@@ -434,7 +434,7 @@ async def test_the_summary_of_another_slice_is_refused(
 ) -> None:
     def other(parts: Iterable[Part]) -> Iterable[Part]:
         *rest, summary = parts
-        assert isinstance(summary, SliceSummary)
+        assert isinstance(summary, SliceTrailer)
         return [*rest, dataclasses.replace(summary, digest=bytes(16))]
 
     server.service.tamper = other
@@ -638,7 +638,7 @@ async def test_a_slice_partial_by_plan_arrives_whole(
     async with AsyncClient(config) as client:
         stream = client.share([DOCUMENT, QUESTION], bundle, kind=kind, plan=plan)
         header, *segments, summary = [part async for part in stream]
-    assert isinstance(header, SliceHeader) and isinstance(summary, SliceSummary)
+    assert isinstance(header, SliceHeader) and isinstance(summary, SliceTrailer)
     assert tuple(s.spec for s in segments if isinstance(s, Segment)) == header.specs
     assert header.specs == slice_specs(bundle, kind, plan, header.positions, header.specs[0].dtype)
     assert header.positions == (plan.last or plan.positions or header.positions)

@@ -292,7 +292,7 @@ def test_the_most_a_shared_slice_may_come_to_is_never_too_little(
         Section(Role.QUESTION, Visibility.SHARED, text=question),
     )
     for plan in (Plan(codec="raw", last=last), Plan(codec="int8", last=last, bottleneck=True, padded=True)):
-        cut = slice_service.sharer.plan(sections, SliceKind.SHARED, 32, plan)
+        cut = slice_service.sharer.layout(sections, SliceKind.SHARED, 32, plan)
         longer = picker.most_bytes(plan, SliceKind.SHARED, sections)
         assert sum(spec.raw_bytes for spec in cut.specs) <= longer or plan.codec != "raw"
         assert cut.specs[0].positions <= picker._positions(plan, SliceKind.SHARED, sections)

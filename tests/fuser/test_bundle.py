@@ -147,7 +147,7 @@ def test_files_of_two_bundles_are_told_apart(tmp_path: Path) -> None:
     written.save(other)
     (one / "fuser.safetensors").write_bytes((other / "fuser.safetensors").read_bytes())
     assert Bundle.load(one).hash == Bundle.load(other).hash  # one config for both
-    edit_config(one, lambda raw: raw["receiver_prompt"].update(tail="\nSay: "))
+    edit_config(one, lambda raw: raw["receiver_prompt"].update(closing="\nSay: "))
     with pytest.raises(BadBundle, match="not of one bundle; write the bundle again"):
         Bundle.load(one)
 
@@ -251,11 +251,11 @@ def test_excerpts_and_answers_without_a_slice_have_the_learnt_prefix() -> None:
     [
         (
             "qwen2.5-coder-0.5b--smollm2-135m",
-            "ccd067bdcec10c898601b86860c9c2139963a629efe6b458557771fbfd0e503e",
+            "a311a26880e01789bf59e34128590eda46a805aeb8152b3b26711238b09073d6",
         ),
         (
             "qwen2.5-coder-1.5b--smollm2-135m",
-            "b596dffd6323c4ac7d7dda0eb75c63824acc804b9e55318ebc9f9b0da9af01ef",
+            "e730fe05c20e59eef512c02983d22e4381373a031fd3cf543808116457ee0a57",
         ),
     ],
 )

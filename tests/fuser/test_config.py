@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from fuser.config import LATER, BadConfig, from_dict, to_dict
+from fuser.config import BadConfig, from_dict, to_dict
 
 
 class Colour(StrEnum):
@@ -100,16 +100,3 @@ def test_only_a_table_is_read() -> None:
 def test_a_value_that_no_config_holds_is_not_written() -> None:
     with pytest.raises(BadConfig, match="bytes"):
         to_dict({"a": b""})
-
-
-@dataclass(frozen=True)
-class Grown:
-    size: int = 1
-    depth: int = field(default=0, metadata=LATER)
-
-
-def test_a_field_that_came_later_is_written_only_when_it_is_set() -> None:
-    assert to_dict(Grown()) == {"size": 1}
-    assert to_dict(Grown(depth=2)) == {"size": 1, "depth": 2}
-    for config in (Grown(), Grown(3, 4)):
-        assert from_dict(Grown, to_dict(config)) == config

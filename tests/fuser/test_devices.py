@@ -31,7 +31,7 @@ def answered(
     sharer, receiver = pair
     coder = CodecRegistry(sharer.bundle.codecs()).get(codec)
     excerpt = kind is SliceKind.EXCERPT
-    cut = sharer.plan([DOCUMENT, QUESTION] if excerpt else [QUESTION], kind, 8, plan)
+    cut = sharer.layout([DOCUMENT, QUESTION] if excerpt else [QUESTION], kind, 8, plan)
     draft = receiver.begin([WITHHELD, QUESTION] if excerpt else [QUESTION])
     draft.prefill(kind)
     draft.receive(SliceHeader(bytes(16), kind, cut.specs, cut.spans, cut.tail), plan)

@@ -8,7 +8,6 @@ import torch
 
 from fuser.models.load import load_model
 from fuser.prefill import ATTENTION, prefill
-from fuser.select import attention_row
 from kvwire.errors import Cancelled
 
 Kept = list[tuple[torch.Tensor, torch.Tensor]]
@@ -66,35 +65,26 @@ def test_a_cancelled_prefill_stops_at_the_next_layer(model: Any) -> None:
 
 def test_the_query_row_is_the_models_own_attention(model: Any) -> None:
     ids = torch.randint(3, 300, (1, 21))
-    row = prefill(model, ids, last_layer=3, on_layer=collect([]), query_rows=2, first_query_layer=1)
+    row = prefill(model, ids, last_layer=3, on_layer=collect([]), asking=True, first_query_layer=1)
     model.set_attn_implementation("eager")
     try:
         with torch.inference_mode():
             weights = model(ids, output_attentions=True).attentions
     finally:
         model.set_attn_implementation(ATTENTION)
-    expected = sum(w[:, :, -2:].amax(1).mean(1) for w in weights[1:])
+    expected = sum(w[:, :, -1].amax(1) for w in weights[1:])
     torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_prefill_on_top_of_an_earlier_one_gives_the_same_numbers(model: Any) -> None:
     ids = torch.randint(3, 300, (1, 30))
     whole: Kept = []
-    scores = prefill(model, ids, last_layer=3, on_layer=collect(whole), query_rows=1)
+    scores = prefill(model, ids, last_layer=3, on_layer=collect(whole), asking=True)
     first: Kept = []
     prefill(model, ids[:, :18], last_layer=3, on_layer=collect(first))
     rest: Kept = []
-    again = prefill(model, ids[:, 18:], last_layer=3, on_layer=collect(rest), query_rows=1, past=first)
+    again = prefill(model, ids[:, 18:], last_layer=3, on_layer=collect(rest), asking=True, past=first)
     for (keys, values), (late_keys, late_values) in zip(whole, rest, strict=True):
         torch.testing.assert_close(late_keys, keys[:, :, 18:], rtol=0, atol=1e-4)
         torch.testing.assert_close(late_values, values[:, :, 18:], rtol=0, atol=1e-4)
     torch.testing.assert_close(again, scores, rtol=0, atol=1e-4)
-
-
-def test_an_attention_row_ignores_the_future() -> None:
-    query, keys = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8)
-    assert attention_row(query, keys, 0.3, 1).shape == (1, 6)
-    both = attention_row(query, keys, 0.3, 2)
-    alone = attention_row(query[:, :, :5], keys[:, :, :5], 0.3, 1)
-    last = attention_row(query, keys, 0.3, 1)
-    torch.testing.assert_close(both[:, :5], (alone + last[:, :5]) / 2)

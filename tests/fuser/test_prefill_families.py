@@ -175,7 +175,7 @@ def test_a_model_whose_attention_is_not_ours_is_not_packed() -> None:
 def test_the_query_row_sees_no_further_than_the_window() -> None:
     model, ids = tiny("mistral"), ids_of(5 * WINDOW, 1)
     adopt(model)
-    row = prefill(model, ids, last_layer=3, on_layer=lambda *_: None, query_rows=1)
+    row = prefill(model, ids, last_layer=3, on_layer=lambda *_: None, asking=True)
     assert row is not None
     model.set_attn_implementation("eager")
     with torch.inference_mode():

@@ -35,9 +35,9 @@ def test_every_prompt_has_the_bits_it_has_alone(model: Any) -> None:
     past: Kept = []
     prefill(model, torch.randint(3, 300, (1, 40)), last_layer=3, on_layer=lambda _, k, v: past.append((k, v)))
     asked: list[dict[str, Any]] = [
-        {"query_rows": 2, "first_query_layer": 1},
+        {"asking": True, "first_query_layer": 1},
         {"past": past},
-        {"past": past, "query_rows": torch.tensor([3, 9])},
+        {"past": past, "asking": True, "per_head": True},
         {"last_layer": 1},
     ]
     lengths = (EXACT_FROM, 37, 21, 130)
@@ -78,7 +78,7 @@ def test_nothing_runs_once_nobody_needs_it(model: Any) -> None:
         for number, layer in enumerate(model.get_decoder().layers)
     ]
     one, _ = work(20, 1, last_layer=1)
-    two, _ = work(20, 2, last_layer=2, query_rows=1)
+    two, _ = work(20, 2, last_layer=2, asking=True)
     prefill_together(model, [one, two])
     for hook in hooks:
         hook.remove()
@@ -88,8 +88,8 @@ def test_nothing_runs_once_nobody_needs_it(model: Any) -> None:
 
 def test_another_prefill_may_run_between_two_layers(model: Any) -> None:
     inner, inner_kept = work(30, 5)
-    outer, outer_kept = work(50, 6, query_rows=1)
-    expected = [work(30, 5), work(50, 6, query_rows=1)]
+    outer, outer_kept = work(50, 6, asking=True)
+    expected = [work(30, 5), work(50, 6, asking=True)]
     for one, _ in expected:
         prefill_together(model, [one])
     pending = [inner]
@@ -100,7 +100,7 @@ def test_another_prefill_may_run_between_two_layers(model: Any) -> None:
 
 def test_whatever_else_runs_between_two_layers_is_no_part_of_the_prefill(model: Any) -> None:
     ids = torch.randint(3, 300, (1, 30), generator=torch.Generator().manual_seed(7))
-    (expected, _), (outer, _) = work(50, 6, query_rows=1), work(50, 6, query_rows=1)
+    (expected, _), (outer, _) = work(50, 6, asking=True), work(50, 6, asking=True)
     prefill_together(model, [expected])
     with torch.inference_mode():
         alone = model(ids).logits

@@ -37,7 +37,7 @@ def run(sharer: Sharer, kind: SliceKind, text: str, owner: str = "acme") -> tupl
     embedding = sharer.model.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda _, ids, __: seen.append(ids[0].shape[1]))
     parts: list[Tensor] = []
-    sharer.run(sharer.plan(asking(text), kind, 8), lambda _, tensor: parts.append(tensor), owner=owner)
+    sharer.run(sharer.layout(asking(text), kind, 8), lambda _, tensor: parts.append(tensor), owner=owner)
     hook.remove()
     return parts, sum(seen)
 
@@ -50,7 +50,7 @@ def test_what_is_reused_changes_no_bit_of_any_slice(
     for text in QUESTIONS:
         fresh, all_tokens = run(forgetful, kind, text)
         reused, tokens = run(mindful, kind, text)
-        assert tokens == all_tokens - mindful.plan(asking(text), kind, 8).prefix
+        assert tokens == all_tokens - mindful.layout(asking(text), kind, 8).prompt.prefix
         assert len(fresh) == len(reused) > 0
         assert all(torch.equal(a, b) for a, b in zip(fresh, reused, strict=True))
 

@@ -38,11 +38,14 @@ def test_settings_without_meaning_are_refused(bad: dict) -> None:
         SelectionConfig(**bad)
 
 
-def test_rows_are_those_asked_for_whatever_their_number() -> None:
+def test_the_last_token_attends_to_what_its_mask_lets_it_see() -> None:
     torch.manual_seed(2)
-    query, keys = torch.randn(1, 4, 70, 8), torch.randn(1, 2, 75, 8)  # five positions were prefilled before
-    rows = torch.arange(3, 70)
-    singles = [attention_row(query, keys, 0.4, row[None]) for row in rows]
-    assert torch.allclose(attention_row(query, keys, 0.4, rows), torch.stack(singles).mean(0), atol=1e-6)
-    assert singles[0][0, 9:].eq(0).all() and singles[0][0, :9].gt(0).all()  # row 3 stands at position 8
-    assert torch.equal(attention_row(query, keys, 0.4, 2), attention_row(query, keys, 0.4, rows[-2:]))
+    query, keys = torch.randn(1, 4, 7, 8), torch.randn(1, 2, 12, 8)  # five positions were prefilled before
+    per_head = attention_row(query, keys, 0.4, per_head=True)
+    expected = (query[0, :, -1:] @ keys[0].repeat_interleave(2, 0).mT * 0.4).softmax(-1)[:, 0]
+    torch.testing.assert_close(per_head[0], expected)
+    assert torch.equal(attention_row(query, keys, 0.4), per_head.amax(1))
+    mask = torch.ones(1, 1, 7, 12, dtype=torch.bool)
+    mask[..., -1, :9] = False
+    seen = attention_row(query, keys, 0.4, mask=mask)
+    assert seen[:, :9].eq(0).all() and seen[:, 9:].gt(0).all()

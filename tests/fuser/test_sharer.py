@@ -43,32 +43,32 @@ def choosing(sharer: Sharer, selection: SelectionConfig, scorer: Scorer | None =
 def cut(sharer: Sharer, kind: SliceKind, *sections: Section, most: int = 32) -> Tensor:
     """The one segment of an excerpt."""
     found: list[Tensor] = []
-    sharer.run(sharer.plan(sections, kind, most), lambda _, tensor: found.append(tensor))
+    sharer.run(sharer.layout(sections, kind, most), lambda _, tensor: found.append(tensor))
     (codes,) = found
     return codes
 
 
 def chosen(sharer: Sharer, selection: SelectionConfig) -> Tensor:
     """The excerpt's positions by full attention: the last row, max over heads, summed over layers."""
-    plan = sharer.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
+    layout = sharer.layout((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
     sharer.model.set_attn_implementation("eager")
     with torch.inference_mode():
-        layers = sharer.model(input_ids=plan.tokens.ids[None], output_attentions=True).attentions
+        layers = sharer.model(input_ids=layout.prompt.tokens.ids[None], output_attentions=True).attentions
     sharer.model.set_attn_implementation("kvwire_sdpa")
     upper = layers[selection.first_query_layer(len(layers)) :]
     scores = torch.stack([layer[0].amax(0)[-1] for layer in upper]).sum(0)
-    return choose(scores, plan.exported, selection, 32)
+    return choose(scores, layout.exported, selection, 32)
 
 
 def test_an_excerpt_is_the_code_of_the_positions_that_the_last_token_attends_to(sharer: Sharer) -> None:
     selection = SelectionConfig(positions=6)
     with_rule = choosing(sharer, selection)
-    plan = with_rule.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
+    layout = with_rule.layout((DOCUMENT, QUESTION), SliceKind.EXCERPT, 32)
     expected = chosen(sharer, selection)
     whole = choosing(sharer, SelectionConfig(positions=1000))
     every = cut(whole, SliceKind.EXCERPT, DOCUMENT, QUESTION, most=1000)
-    assert len(every) == len(plan.exported)
-    among = torch.searchsorted(plan.exported, expected)
+    assert len(every) == len(layout.exported)
+    among = torch.searchsorted(layout.exported, expected)
     excerpt = cut(with_rule, SliceKind.EXCERPT, DOCUMENT, QUESTION)
     assert torch.allclose(excerpt, every[among], atol=1e-5)
 
@@ -92,19 +92,19 @@ def test_a_scorer_says_which_heads_choose(sharer: Sharer) -> None:
 def test_no_document_position_leaves_with_a_shared_slice_wherever_the_document_stands(
     sharer: Sharer, sections: tuple[Section, ...]
 ) -> None:
-    plan = sharer.plan(sections, SliceKind.SHARED, 0)
-    document = sharer.plan(sections, SliceKind.EXCERPT, 32).exported
-    assert len(plan.spans) > 0 and plan.tail > 0
-    assert not torch.isin(document, plan.exported).any()
+    layout = sharer.layout(sections, SliceKind.SHARED, 0)
+    document = sharer.layout(sections, SliceKind.EXCERPT, 32).exported
+    assert len(layout.spans) > 0 and layout.tail > 0
+    assert not torch.isin(document, layout.exported).any()
 
 
 def test_what_reads_a_document_needs_one(sharer: Sharer) -> None:
     with pytest.raises(InvalidRequest, match="needs a cloud document"):
-        sharer.plan((QUESTION,), SliceKind.EXCERPT, 8)
+        sharer.layout((QUESTION,), SliceKind.EXCERPT, 8)
 
 
 def test_a_kind_without_a_head_is_refused(sharer: Sharer) -> None:
     config = dataclasses.replace(sharer.bundle.config, translate=None)
     poor = Sharer(sharer.model, sharer.tokenizer, Bundle(config, sharer.bundle.fuse))
     with pytest.raises(Unsupported):
-        poor.plan((DOCUMENT, QUESTION), SliceKind.EXCERPT, 8)
+        poor.layout((DOCUMENT, QUESTION), SliceKind.EXCERPT, 8)

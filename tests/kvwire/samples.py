@@ -13,7 +13,7 @@ from kvwire.limits import MIB, Limits
 from kvwire.plan import Plan
 from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceSummary
+from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceTrailer
 from kvwire.stream import PayloadStream, length_bytes
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.writer import SliceWriter
@@ -109,11 +109,11 @@ def description_of() -> Description:
 
 def written(
     header: SliceHeader, codec: str = "raw", limits: Limits = SMALL_FRAMES
-) -> tuple[list[Frame], SliceSummary]:
+) -> tuple[list[Frame], SliceTrailer]:
     """All frames of a slice and its summary."""
     writer = SliceWriter(header, CODECS.get(codec), limits)
     frames = [f for i, spec in enumerate(header.specs) for f in writer.write(spec, tensor_of(spec, i))]
-    return frames, writer.summary({"queue": 0.0, "prefill": 1.5, "encode": 0.25})
+    return frames, writer.trailer({"queue": 0.0, "prefill": 1.5, "encode": 0.25})
 
 
 def with_length(payload: bytes) -> bytes:

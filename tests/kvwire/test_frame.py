@@ -145,4 +145,4 @@ def test_a_writer_keeps_to_the_headers_order() -> None:
     with pytest.raises(ValueError, match="not due"):
         writer.write(header.specs[1], tensor_of(header.specs[1]))
     with pytest.raises(ValueError, match="0 of 4"):
-        writer.summary({})
+        writer.trailer({})

@@ -1,4 +1,4 @@
-"""Golden vectors: what version 3 puts on the wire, bit by bit. A change here is a change of the protocol."""
+"""Golden vectors: what version 4 puts on the wire, bit by bit. A change here is a change of the protocol."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from kvwire.codec.layout import DTYPES
 from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
 from kvwire.payload import Padded
-from kvwire.segment import SegmentKind, SegmentSpec, SliceSummary
+from kvwire.segment import SegmentKind, SegmentSpec, SliceTrailer
 from kvwire.v1 import sharer_pb2 as pb
 from tests.kvwire.samples import CODECS, FULL_PLAN, header_of, request_of, spec_of, transform_of, with_length
 
@@ -56,8 +56,8 @@ def test_checksums_digest_and_fingerprint_are_what_they_were() -> None:
 
 def test_messages_are_what_they_were() -> None:
     timings = {"queue": 0.0, "prefill": 1.5, "encode": 0.25}
-    summary = SliceSummary(bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings)
-    for name, part in (("header", header_of()), ("frame", FRAMES[-1]), ("summary", summary)):
+    trailer = SliceTrailer(bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings)
+    for name, part in (("header", header_of()), ("frame", FRAMES[-1]), ("trailer", trailer)):
         message = serde.share_response_to_proto(part)  # type: ignore[arg-type]
         assert message.SerializeToString(deterministic=True).hex() == GOLDEN["messages"][name]
         read = pb.ShareResponse.FromString(bytes.fromhex(GOLDEN["messages"][name]))

@@ -45,7 +45,7 @@ def test_a_padded_slice_has_as_many_frames_whatever_it_holds(codec: Codec) -> No
         for i, spec in enumerate(header.specs):
             for frame in writer.write(spec, tensor_of(spec, i) * scale):
                 assembler.add(frame)
-        summary = writer.summary({})
+        summary = writer.trailer({})
         assembler.finish(summary)
         counts.add((summary.frames, summary.payload_bytes))
     assert len(counts) == 1

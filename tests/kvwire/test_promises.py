@@ -36,7 +36,7 @@ def test_no_reply_of_share_has_a_field_for_text_or_token_ids() -> None:
             repeated.add(name)
     # There is no string; bytes are digests of what the edge knows (check_header, SliceAssembler) and encoded numbers.
     assert kinds[FieldDescriptor.TYPE_STRING] == set()
-    assert kinds[FieldDescriptor.TYPE_BYTES] == {"header.request_digest", "frame.data", "summary.digest"}
+    assert kinds[FieldDescriptor.TYPE_BYTES] == {"header.request_digest", "frame.data", "trailer.digest"}
     # Lists are of segments, which the edge works out by itself and compares, and of the characters of its own text.
     runs = {f"header.segments.{field}" for field in ("kinds", "layers", "shape")}
     assert repeated == {"header.segments", "header.spans"} | runs

@@ -93,7 +93,7 @@ def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
     header = replace(excerpt_header(), specs=(code,))
     writer = SliceWriter(header, CODECS.get("int8"), Limits())
     (frame,) = writer.write(code, tensor_of(code))
-    summary = writer.summary({"queue": 0.25, "prefill": 1.5, "encode": 0.25})
+    summary = writer.trailer({"queue": 0.25, "prefill": 1.5, "encode": 0.25})
     first, framed, end = (serde.share_response_to_proto(part).ByteSize() for part in (header, frame, summary))
     assert 36 <= first <= 38 and 43 <= end <= 45
     assert 13 <= framed - len(frame.data) <= (15 if len(frame.data) < 16_000 else 17)
@@ -197,7 +197,7 @@ def broken_requests() -> dict[str, object]:
         message.MergeFromString(pb.ShareRequest(kind=99).SerializeToString())  # type: ignore[arg-type]
 
     def no_codec(message: pb.ShareRequest) -> None:
-        message.codec = ""
+        message.plan.codec = ""
 
     def long_bundle(message: pb.ShareRequest) -> None:
         message.bundle_hash = "a" * 10_000

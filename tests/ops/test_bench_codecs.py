@@ -1,8 +1,7 @@
-"""`kvwire bench codecs` and `kvwire bundle calibrate` on the tiny pair."""
+"""`kvwire bench codecs` on the tiny pair, of a bundle that is calibrated."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from fuser.bundle import Bundle
+from fuser.calibrate import calibrated_for
 from fuser.profile.table import PlanRow, PlanTable
 from fuser.train.prepare import fill_cache, prepare, save
 from kvwire.codec import CodecRegistry, Int8
@@ -24,56 +24,25 @@ ZSTD = ("raw + zstd-1", "int8 + zstd-1")
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """A bundle as it is before training, and the file of its run, whose cache is filled."""
-    from fuser.config import to_dict
-
+def calibrated(tiny_sharer: Path, tiny_receiver: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle as it is before training, with codecs of 3 bits and of 1 bit a value."""
     folder = tmp_path_factory.mktemp("run")
-    config = run_config(folder, tiny_sharer, tiny_receiver)
+    config = run_config(folder, tiny_sharer, tiny_receiver, calibrate={"rates": [3, 1]})
     with Progress(disable=True) as progress:
         fill_cache(config, progress)
-    setting = prepare(config)
-    setting.heads["fuse"].get_parameter("gate_logit").data.fill_(1.0)
-    save(setting)
-    path = folder / "run.toml"
-    path.write_text(_toml(to_dict(config)), encoding="utf-8")
-    return Path(config.output), path
+        setting = prepare(config)
+        setting.heads["fuse"].get_parameter("gate_logit").data.fill_(1.0)
+        save(setting)
+        calibrated_for(Bundle.load(config.output), config, progress).save(folder / "calibrated")
+    return folder / "calibrated"
 
 
-def _toml(values: dict[str, Any]) -> str:
-    """Plain values as TOML: inline tables and JSON strings are TOML too."""
-
-    def inline(value: Any) -> str:
-        if isinstance(value, dict):
-            return (
-                "{"
-                + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items() if v is not None)
-                + "}"
-            )
-        if isinstance(value, list):
-            return "[" + ", ".join(map(inline, value)) + "]"
-        return json.dumps(value)
-
-    return "".join(f"{key} = {inline(value)}\n" for key, value in values.items() if value is not None)
-
-
-def test_a_bundle_is_calibrated_and_every_rung_measured_on_its_segments(
-    trained: tuple[Path, Path], tiny_sharer: Path, tmp_path: Path
+def test_every_rung_is_measured_on_the_segments_of_a_calibrated_bundle(
+    calibrated: Path, tiny_sharer: Path
 ) -> None:
-    bundle, config = trained
-    before = Bundle.load(bundle).hash
-    command = ["bundle", "calibrate", str(bundle), "--config", str(config), "--rates", "3,1", "--json"]
-    done = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "out")])
-    assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    found = Bundle.load(tmp_path / "out")
-    assert (said["bundle"], said["was"]) == (found.hash, before) and found.hash != before
-    assert said["codecs"] == "transform-3, transform-1"
-    assert Bundle.load(bundle).hash == before
-
-    command = ["bench", "codecs", str(tmp_path / "out"), "--sharer", str(tiny_sharer), "--limit", "2"]
+    found = Bundle.load(calibrated)
+    assert [codec.name for codec in found.codecs()] == ["transform-3", "transform-1"]
+    command = ["bench", "codecs", str(calibrated), "--sharer", str(tiny_sharer), "--limit", "2"]
     done = CliRunner().invoke(app, [*command, "--rounds", "1", "--json", "-"])
     assert done.exit_code == 0, done.output
     results = json.loads(done.stdout)["results"]
@@ -92,18 +61,9 @@ def test_a_bundle_is_calibrated_and_every_rung_measured_on_its_segments(
         assert all(row["encode_mb_s"] > 0 and row["decode_of_copy"] > 0 for row in results["rows"])
 
 
-def test_another_sharer_is_refused(trained: tuple[Path, Path], tiny_receiver: Path) -> None:
-    done = CliRunner().invoke(app, ["bench", "codecs", str(trained[0]), "--sharer", str(tiny_receiver)])
+def test_another_sharer_is_refused(calibrated: Path, tiny_receiver: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", "codecs", str(calibrated), "--sharer", str(tiny_receiver)])
     assert done.exit_code == 1 and "the bundle is for" in str(done.exception)
-
-
-def test_a_run_that_reads_otherwise_does_not_calibrate(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    bundle, config = trained
-    other = tmp_path / "other.toml"
-    text = config.read_text(encoding="utf-8")
-    other.write_text(text.replace('"positions" = 8', '"positions" = 7'), encoding="utf-8")
-    done = CliRunner().invoke(app, ["bundle", "calibrate", str(bundle), "--config", str(other)])
-    assert done.exit_code == 1 and "selection" in str(done.exception)
 
 
 def sample(group: str = "K", positions: int = 50) -> Sample:

@@ -51,7 +51,7 @@ def test_one_process_computes_both_models_whole(sequential: Sequential, kind: Sl
     sequential.answer(sections, kind, 8, 2)
     for hook in hooks:
         hook.remove()
-    tokens = len(sequential.sharer.plan(sections, kind, 8).tokens.ids)
+    tokens = len(sequential.sharer.layout(sections, kind, 8).prompt)
     assert rows["sharer"] == rows["last"] == [tokens]
     assert rows["receiver"][0] > 1
 

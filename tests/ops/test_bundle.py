@@ -70,8 +70,8 @@ def test_another_map_depth_and_alignment_equal_the_method_written_down_again(
     assert bundle.config.fuse.layer_map.mapped == ((0, 0), (2, 5), (3, 5))
     assert bundle.config.fuse.alignment == "longest"
     assert bundle.config.fuse.num_layers == 4
-    assert bundle.config.receiver_prompt.head == "<|im_start|>user\n"
-    assert bundle.config.receiver_prompt.tail == "<|im_end|>\n<|im_start|>assistant\n"
+    assert bundle.config.receiver_prompt.opening == "<|im_start|>user\n"
+    assert bundle.config.receiver_prompt.closing == "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_another_alignment_gives_other_tokens_to_the_sharer_and_fails_the_check(

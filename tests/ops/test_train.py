@@ -1,4 +1,4 @@
-"""Training from the command line, on the tiny pair: to its end, through a kill, and in two workers as in one."""
+"""A recipe from the command line, on the tiny pair: to its end, through a kill, and in two workers as in one."""
 
 import json
 import os
@@ -35,42 +35,55 @@ inner = 8
 [selection]
 positions = 8
 [answer]
-steps = {steps}
 batch = 4
 validation = 8
-evaluate_every = {steps}
 checkpoint_every = 3
 [mix]
 document = 0.6
 shared = 0.4
 [sharer_prompt]
-head = "<|im_start|>"
-tail = "<|im_end|>"
+opening = "<|im_start|>"
+closing = "<|im_end|>"
 [sharer_prompt.wraps]
 document = ["", "\\n"]
 question = ["Question: ", "\\n"]
 [receiver_prompt]
-head = "<|im_start|>"
-tail = "<|im_end|>"
+opening = "<|im_start|>"
+closing = "<|im_end|>"
 [receiver_prompt.wraps]
 document = ["", ""]
 question = ["\\nQuestion: ", "\\nAnswer:"]
-[[sources]]
+[sources.records]
 source = "records:train"
 documents = 12
-[[sources]]
+[sources.held]
 source = "records:heldout"
 documents = 6
 validation = true
-[[sources]]
+[sources.sums]
 source = "{instructions}"
 documents = 10
 task = "shared"
+[[stage]]
+name = "first"
+kind = "train"
+answer.steps = 3
+answer.evaluate_every = 3
+[[stage]]
+name = "heads"
+kind = "train"
+answer.steps = {steps}
+answer.evaluate_every = {steps}
+seed = 2
+[[stage]]
+name = "codecs"
+kind = "calibrate"
+calibrate = {{ positions = 200, rates = [2] }}
 """
 
 
 class Place:
-    """A folder with a run's config; every run of a test shares one training cache."""
+    """A folder with recipes; all of a test share one training cache."""
 
     def __init__(self, folder: Path, sharer: Path, receiver: Path) -> None:
         self.folder = folder
@@ -81,7 +94,7 @@ class Place:
         self.instructions = folder / "instructions.jsonl"
         self.instructions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def config(self, name: str, steps: int = 6) -> Path:
+    def recipe(self, name: str, steps: int = 6) -> Path:
         path = self.folder / f"{name}.toml"
         places = {"work": self.folder / name, "output": self.folder / f"{name}-bundle"}
         values = self.pair | places | {"instructions": self.instructions, "steps": steps}
@@ -89,7 +102,8 @@ class Place:
         return path
 
     def steps(self, name: str, stage: str = "step") -> list[dict[str, Any]]:
-        rows = [row for row in read_log(self.folder / name) if row["stage"] == stage]
+        """Of the second stage."""
+        rows = [row for row in read_log(self.folder / name / "heads") if row["stage"] == stage]
         return [{key: value for key, value in row.items() if key != "time"} for row in rows]
 
 
@@ -108,47 +122,58 @@ def said(*arguments: str | Path) -> dict[str, Any]:
     return found
 
 
-def test_a_bundle_is_trained_in_slices_of_time(place: Place) -> None:
-    config = place.config("run")
-    dry = said("cache", config, "--dry-run")
-    assert dry["items added"] == 0
-    assert 0 < dry["bytes needed"] < dry["bytes free"]
-    with pytest.raises(RuntimeError, match=f"run `kvwire cache {config}` first"):
-        kvwire("train", config)
-    cached = said("cache", config)
-    assert (cached["items added"], cached["items left"]) == (dry["items left"], 0)
-    again = said("cache", config)
-    assert (again["items added"], again["bytes needed"]) == (0, 0)
+def states(*arguments: str | Path) -> dict[str, str]:
+    found = json.loads(kvwire("train", *arguments, "--dry-run", "--json").stdout)
+    return {row["stage"]: row["state"] for row in found}
 
-    stopped = said("train", config, "--max-minutes", "0")
-    assert (stopped["finished"], stopped["step"]) == (False, 0)
-    done = said("train", config)
-    assert (done["finished"], done["step"]) == (True, 6)
+
+def test_a_recipe_is_made_to_its_end_and_says_how_far_it_is(place: Place) -> None:
+    recipe = place.recipe("run")
+    assert states(recipe) == {"first": "to do", "heads": "to do", "codecs": "to do"}
+    assert not (place.folder / "run").exists()
+    assert said("train", recipe, "--max-minutes", "0") == {"finished": False, "stage": "first"}
+    done = said("train", recipe)
+    assert done["finished"]
+    assert states(recipe) == {"first": "done", "heads": "done", "codecs": "done"}
     bundle = Bundle.load(done["output"])
-    assert bundle.hash == done["bundle"] != stopped["bundle"]
+    assert bundle.hash == done["bundle"]
     assert {kind.value for kind in bundle.kinds} == {"shared", "excerpt"}
+    assert [codec.name for codec in bundle.codecs()] == ["transform-2"]
     assert {row["task"] for row in place.steps("run")} == {"document", "shared"}
     rows = place.steps("run", "validation")
     assert {(row["task"], row["step"]) for row in rows} == {
         (task, step) for task in ("document", "shared") for step in (0, 6)
     }
     assert {"true", "mismatched", "alone"} <= rows[0].keys()
-    assert list((place.folder / "run" / "tensorboard").iterdir())
+    assert list((place.folder / "run" / "heads" / "tensorboard").iterdir())
+    assert "codecs" in kvwire("train", recipe, "--dry-run").stdout
+
+
+def test_a_value_on_the_command_line_is_another_recipe(place: Place) -> None:
+    recipe = place.recipe("run")
+    few = "--set", "answer.validation=4", "--set", "stage.heads.answer.steps=3"
+    assert said("train", recipe, *few)["finished"]
+    assert len(place.steps("run")) == 3
+    with pytest.raises(ValueError, match=r"stage first: answer\.validation was 4 and is 8"):
+        kvwire("train", recipe)
+    with pytest.raises(ValueError, match=r"unknown key answer\.step;"):
+        kvwire("train", recipe, "--set", "answer.step=3")
 
 
 def test_a_process_that_was_killed_is_gone_on_with_bit_for_bit(place: Place) -> None:
-    said("cache", place.config("straight", steps=14))
-    said("train", place.config("straight", steps=14))
-    config = place.config("killed", steps=14)
+    said("train", place.recipe("straight", steps=14))
+    recipe = place.recipe("killed", steps=14)
     for wanted in (5, 9):
-        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "train", str(config)], env=os.environ)
+        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "train", str(recipe)], env=os.environ)
         deadline = time.monotonic() + 120
         while len(place.steps("killed")) < wanted and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert said("train", config)["finished"]
+    state = states(recipe)
+    assert state["first"] == "done" and state["heads"].startswith("at step ") and state["codecs"] == "to do"
+    assert said("train", recipe)["finished"]
     for stage in ("start", "step", "validation"):
         assert place.steps("killed", stage) == place.steps("straight", stage)
     bundles = [Bundle.load(place.folder / f"{name}-bundle") for name in ("straight", "killed")]
@@ -161,9 +186,8 @@ def _heed_ctrl_c() -> None:
 
 
 def test_ctrl_c_says_how_to_go_on_and_how_to_have_the_bundle_as_it_is(place: Place) -> None:
-    config = place.config("stopped", steps=20_000)
-    said("cache", config)
-    line = [sys.executable, "-m", "ops.cli", "train", str(config)]
+    recipe = place.recipe("stopped", steps=20_000)
+    line = [sys.executable, "-m", "ops.cli", "train", str(recipe)]
     process = subprocess.Popen(
         line,
         env=os.environ,
@@ -186,21 +210,18 @@ def test_ctrl_c_says_how_to_go_on_and_how_to_have_the_bundle_as_it_is(place: Pla
 
 
 def test_what_workers_lack_is_told_before_they_start(place: Place) -> None:
-    config = place.config("run")
-    with pytest.raises(RuntimeError, match=f"run `kvwire cache {config}` first"):
-        kvwire("train", config, "--workers", "2")
     with pytest.raises(ValueError, match="batch is 4: 3 workers cannot share it equally"):
-        kvwire("train", config, "--workers", "3")
+        kvwire("train", place.recipe("run"), "--workers", "3")
+    assert not (place.folder / "run").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
 def test_two_workers_take_the_steps_of_one(place: Place) -> None:
     pytest.importorskip("ray.train")
-    said("cache", place.config("alone"))
-    said("train", place.config("alone"))
-    config = place.config("shared")
-    command = [sys.executable, "-m", "ops.cli", "train", str(config), "--workers", "2", "--json"]
+    said("train", place.recipe("alone"))
+    recipe = place.recipe("shared")
+    command = [sys.executable, "-m", "ops.cli", "train", str(recipe), "--workers", "2", "--json"]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["finished"]

@@ -53,7 +53,7 @@ def slice_of(tensor: torch.Tensor, codec_name: str) -> list[bytes]:
     header = SliceHeader(request_for(codec_name).digest(), SliceKind.EXCERPT, (spec,))
     writer = SliceWriter(header, codec, Limits())
     frames = writer.write(spec, tensor)
-    summary = writer.summary({"queue": 0.0, "prefill": 0.0, "encode": 0.0})
+    summary = writer.trailer({"queue": 0.0, "prefill": 0.0, "encode": 0.0})
     return [share_response_to_proto(part).SerializeToString() for part in (header, *frames, summary)]
 
 

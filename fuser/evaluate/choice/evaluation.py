@@ -1,4 +1,4 @@
-"""Multiple choice over a shared prompt: every row of DESIGN.md section 7, the controls that a transfer must beat."""
+"""Multiple choice over a shared prompt: every row, and the controls that a transfer must beat."""
 
 from __future__ import annotations
 

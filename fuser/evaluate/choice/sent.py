@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from fuser.bundle import Bundle
+from fuser.cut import shared_layout
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.evaluate.choice.prompts import sections
 from fuser.evaluate.choice.slices import TRAVELS_AS, Heard
 from fuser.evaluate.plans import registry_of
-from fuser.fuse_shapes import KEYS
+from fuser.layout import SliceLayout
 from fuser.receiver import Draft, Receiver
 from fuser.shared import SharedPositions
-from fuser.slice_specs import HALVES, slice_specs, source_of, split_head
+from fuser.slice_specs import made_from, shared_segment
 from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
-from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind
+from kvwire.segment import Segment, SliceHeader, SliceKind
 
 _DTYPE = str(TRAVELS_AS).removeprefix("torch.")
 
@@ -35,16 +35,15 @@ class SentSlices:
 
     def draft(self, item: ChoiceItem, heard: Heard, plan: Plan) -> tuple[Draft, int]:
         """A question's draft, prefilled and fused with a slice by a plan; and the slice's payload bytes."""
-        cut = _cut(heard, plan)
-        specs = slice_specs(self._bundle, SliceKind.SHARED, plan, len(cut.at), _DTYPE)
-        spans = tuple((section, low, high) for section, low, high in cut.spans.tolist())
+        shared, layout = self._layout(heard, plan)
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
         draft = self._receiver.begin(sections(choice_prompt(item)))
         draft.prefill(SliceKind.SHARED)
-        draft.receive(SliceHeader(bytes(16), SliceKind.SHARED, specs, spans, cut.tail), plan)
+        draft.receive(SliceHeader(bytes(16), layout.kind, layout.specs, layout.spans, layout.tail), plan)
         size = 0
-        for spec in specs:
-            payload = codec.encode(self._part(spec, heard.segments, cut), spec)
+        for spec in layout.specs:
+            half = heard.segments[made_from(self._head, spec.kind, spec.layer)][:, shared.at]
+            payload = codec.encode(shared_segment(self._bundle, spec.kind, spec.layer, half), spec)
             draft.add(Segment(spec, codec.decode(payload, spec)))
             size += len(payload)
         return draft, size
@@ -52,26 +51,12 @@ class SentSlices:
     def most_bytes(self, heard: Iterable[Heard], plan: Plan) -> int:
         """The most that the payload of any of these may come to by a plan."""
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        counts = {len(_cut(one, plan).at) for one in heard}
-        return max(
-            most_bytes(slice_specs(self._bundle, SliceKind.SHARED, plan, count, _DTYPE), codec)
-            for count in counts
-        )
+        specs = {self._layout(one, plan)[1].specs for one in heard}
+        return max(most_bytes(one, codec) for one in specs)
 
-    def _part(
-        self, spec: SegmentSpec, read: Mapping[tuple[SegmentKind, int], Tensor], cut: SharedPositions
-    ) -> Tensor:
-        """What a segment holds: K or V of a Sharer layer at the positions cut, or a source half made of them."""
-        if not spec.kind.is_code:
-            return read[spec.kind, spec.layer][:, cut.at]
-        halves, source = HALVES[spec.kind], source_of(self._head, spec.layer)
-        kinds = [SegmentKind.KEY if half == KEYS else SegmentKind.VALUE for half in halves]
-        both = torch.stack([read[kind, source][:, cut.at].float() for kind in kinds])[:, None]
-        with torch.inference_mode():
-            return split_head(self._bundle).source_half(spec.layer, halves, both)[0, 0]
-
-
-def _cut(heard: Heard, plan: Plan) -> SharedPositions:
-    """The positions of what was read that a plan sends: `at` counts them, not the Sharer's prompt."""
-    every = torch.arange(len(heard.spans) + heard.tail)
-    return SharedPositions(every, heard.spans, heard.tail).last(plan.last)
+    def _layout(self, heard: Heard, plan: Plan) -> tuple[SharedPositions, SliceLayout]:
+        """What a plan sends of what was read; the positions are counted among those read."""
+        count = len(heard.spans) + heard.tail
+        every = SharedPositions(torch.arange(count, device="cpu"), heard.spans, heard.tail)
+        shared = every.last(plan.last)
+        return shared, shared_layout(shared, self._bundle, plan, _DTYPE)

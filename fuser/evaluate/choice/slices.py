@@ -13,14 +13,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from fuser.bundle import Bundle
-from fuser.evaluate.prefilled import Generated, Prefilled, generate_batch, prefill_batch
+from fuser.evaluate.prefilled import Prefilled
 from fuser.evaluate.speaker import Said, Side, Speaker
 from fuser.fuse import FuseHead
 from fuser.rope import Rope
 from fuser.shared import SharedPositions
-from fuser.sharer import Cut, Sharer
+from fuser.sharer import Cut, Reading, Sharer
 from fuser.whole_file import whole_file
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SliceKind
@@ -62,7 +63,6 @@ class SharerSlices:
     def __init__(self, bundle: Bundle, side: Side, max_new_tokens: int, directory: Path) -> None:
         self._head = bundle.require_fuse()
         self._sharer = Sharer(side.model, side.tokenizer, bundle)
-        self._rope = Rope(side.model)
         self._speaker = Speaker(side, max_new_tokens)
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class SharerSlices:
         """What the Sharer makes of each prompt; those not on disk are prefilled in one batch."""
         paths = [self._path(prompt) for prompt in prompts]
         missing = {path: prompt for path, prompt in zip(paths, prompts, strict=True) if not path.exists()}
-        fresh = dict(zip(missing, self._prefill(list(missing.values())), strict=True)) if missing else {}
+        fresh = dict(zip(missing, self._read(list(missing.values())), strict=True)) if missing else {}
         for path, heard in fresh.items():
             _save(path, heard)
         return [fresh[path] if path in fresh else _load(path) for path in paths]
@@ -92,39 +92,38 @@ class SharerSlices:
         said = json.dumps([self._key, [[s.role, s.visibility, s.text] for s in prompt]])
         return self._directory / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
 
-    def _prefill(self, prompts: Sequence[Sequence[Section]]) -> list[Heard]:
-        cuts = [self._sharer.plan(prompt, SliceKind.SHARED, 0) for prompt in prompts]
-        model, count = self._speaker.side.model, len(prompts)
+    def _read(self, prompts: Sequence[Sequence[Section]]) -> list[Heard]:
+        cuts = [self._sharer.layout(prompt, SliceKind.SHARED, 0) for prompt in prompts]
         started = time.perf_counter()
-        prefilled = prefill_batch(model, [cut.tokens.ids for cut in cuts])
-        read = time.perf_counter()
-        generated = generate_batch(model, prefilled, self._speaker.stops, self._speaker.max_new_tokens)
-        answering = (time.perf_counter() - read) / count
-        said = self._speaker.said(generated.tokens, generated.first, answering)
-        seconds = (read - started) / count
-        return [
-            Heard(
-                self._cut(cut, generated, row, int(prefilled.pads[row])),
-                torch.tensor(cut.spans, dtype=torch.int64).reshape(-1, 3),
-                cut.tail,
-                seconds,
-                answer,
-            )
-            for row, (cut, answer) in enumerate(zip(cuts, said, strict=True))
-        ]
+        readings = self._sharer.read([cut.prompt for cut in cuts])
+        seconds = (time.perf_counter() - started) / len(prompts)
+        said = self._speaker.say(_behind(readings))
+        return [self._heard(*each, seconds) for each in zip(readings, cuts, said, strict=True)]
 
-    def _cut(
-        self, cut: Cut, generated: Generated, row: int, pad: int
-    ) -> dict[tuple[SegmentKind, int], Tensor]:
-        found = {}
-        for spec in cut.specs:
-            keys, values = generated.kv[spec.layer]
-            half = keys if spec.kind is SegmentKind.KEY else values
-            taken = half[row][:, (cut.exported + pad).to(half.device)]
-            if spec.kind is SegmentKind.KEY and not self._head.rotated_keys:
-                taken = self._rope.unrotate(taken, cut.exported.to(half.device), spec.layer)
-            found[spec.kind, spec.layer] = taken.to(TRAVELS_AS).cpu()
-        return found
+    def _heard(self, reading: Reading, cut: Cut, said: Said, seconds: float) -> Heard:
+        segments = {
+            (segment.spec.kind, segment.spec.layer): segment.tensor.to(TRAVELS_AS).cpu()
+            for segment in self._sharer.cut(reading, cut)
+        }
+        spans = torch.tensor(cut.spans, dtype=torch.int64, device="cpu").reshape(-1, 3)
+        return Heard(segments, spans, cut.tail, seconds, said)
+
+
+def _behind(readings: Sequence[Reading]) -> Prefilled:
+    """What was read, up to each prompt's last token, for the Sharer to answer on top of."""
+    lengths = torch.tensor([len(reading.prompt) for reading in readings], device="cpu")
+    pads = lengths.max() - lengths
+
+    def padded(layer: int, half: int) -> Tensor:
+        return torch.stack(
+            [
+                functional.pad(reading.kv[layer][half][:, :-1], (0, 0, pad, 0))
+                for reading, pad in zip(readings, pads.tolist(), strict=True)
+            ]
+        )
+
+    kv = tuple((padded(layer, 0), padded(layer, 1)) for layer in readings[0].kv)
+    return Prefilled(kv, pads, torch.stack([reading.prompt.tokens.ids[-1] for reading in readings]))
 
 
 def fuse_batch(

@@ -120,7 +120,7 @@ class Transform:
         if not spec.elements:
             return b""
         basis = self._bases[place]
-        numbers = _by_position(tensor.detach().to("cpu", torch.float32)).numpy()
+        numbers = by_position(tensor.detach().to("cpu", torch.float32)).numpy()
         n = numbers.shape[1]
         parts = (numbers - basis.mean[:n].numpy()) @ basis.analysis[:, :n].T
 
@@ -167,8 +167,8 @@ class Transform:
         return place
 
 
-def _by_position(tensor: torch.Tensor) -> torch.Tensor:
-    """(kv_heads, positions, head_dim) or (positions, n) -> (positions, n)."""
+def by_position(tensor: torch.Tensor) -> torch.Tensor:
+    """A segment's numbers, (kv_heads, positions, head_dim) or (positions, n), as its basis has them: (positions, n)."""
     return tensor if tensor.dim() == 2 else tensor.transpose(0, 1).flatten(1)
 
 

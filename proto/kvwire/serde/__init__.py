@@ -34,8 +34,8 @@ from kvwire.serde.slice import (
     share_response_to_proto,
     slice_header_from_proto,
     slice_header_to_proto,
-    slice_summary_from_proto,
-    slice_summary_to_proto,
+    slice_trailer_from_proto,
+    slice_trailer_to_proto,
 )
 
 __all__ = [
@@ -66,6 +66,6 @@ __all__ = [
     "share_response_to_proto",
     "slice_header_from_proto",
     "slice_header_to_proto",
-    "slice_summary_from_proto",
-    "slice_summary_to_proto",
+    "slice_trailer_from_proto",
+    "slice_trailer_to_proto",
 ]

@@ -52,8 +52,9 @@ def sections_from_proto(messages: Sequence[pb.Section], limits: Limits) -> tuple
 
 
 def plan_to_proto(plan: Plan) -> pb.Plan:
-    """The plan but for its codec and positions, which are fields of the request."""
     return pb.Plan(
+        codec=plan.codec,
+        positions=plan.positions,
         code_dim=plan.code_dim,
         layers=plan.layers,
         last=plan.last,
@@ -62,12 +63,12 @@ def plan_to_proto(plan: Plan) -> pb.Plan:
     )
 
 
-def plan_from_proto(message: pb.Plan, codec: str, positions: int, limits: Limits) -> Plan:
+def plan_from_proto(message: pb.Plan, limits: Limits) -> Plan:
     """Raises BadHeader, TooLarge or InvalidRequest."""
     at_most("layers of a plan", len(message.layers), limits.max_segments)
     return Plan(
-        codec=name_of("codec", codec),
-        positions=positions,
+        codec=name_of("codec", message.codec),
+        positions=message.positions,
         code_dim=message.code_dim,
         layers=tuple(message.layers),
         last=message.last,
@@ -82,12 +83,10 @@ def share_request_to_proto(request: ShareRequest) -> pb.ShareRequest:
         request_id=request.request_id,
         sharer=model_ref_to_proto(request.sharer),
         bundle_hash=request.bundle_hash,
-        codec=request.plan.codec,
         codec_hash=request.codec_hash,
         kind=SLICE_KIND[request.kind],
-        max_positions=request.plan.positions,
-        sections=[section_to_proto(section) for section in request.sections],
         plan=plan_to_proto(request.plan),
+        sections=[section_to_proto(section) for section in request.sections],
         max_bytes=request.max_bytes,
     )
 
@@ -101,7 +100,7 @@ def share_request_from_proto(message: pb.ShareRequest, limits: Limits) -> ShareR
         bundle_hash=name_of("bundle hash", message.bundle_hash),
         codec_hash=name_of("codec hash", message.codec_hash),
         kind=key_of("slice kind", SLICE_KIND, message.kind),
-        plan=plan_from_proto(message.plan, message.codec, message.max_positions, limits),
+        plan=plan_from_proto(message.plan, limits),
         sections=sections_from_proto(message.sections, limits),
         max_bytes=message.max_bytes,
     )

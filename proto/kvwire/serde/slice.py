@@ -1,4 +1,4 @@
-"""What a slice is made of: header, frames, summary."""
+"""What a slice is made of: header, frames, trailer."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -6,7 +6,7 @@ from itertools import groupby
 from kvwire.errors import BadHeader
 from kvwire.frame import Frame
 from kvwire.limits import Limits
-from kvwire.segment import REQUEST_DIGEST_BYTES, SegmentSpec, SliceHeader, SliceSummary
+from kvwire.segment import REQUEST_DIGEST_BYTES, SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.serde.fields import (
     ELEMENT,
     SEGMENT_KIND,
@@ -83,19 +83,19 @@ def frame_from_proto(message: pb.Frame, limits: Limits) -> Frame:
     return Frame(message.sequence, message.data, message.checksum)
 
 
-def slice_summary_to_proto(summary: SliceSummary) -> pb.SliceSummary:
-    return pb.SliceSummary(
-        digest=summary.digest,
-        frames=summary.frames,
-        payload_bytes=summary.payload_bytes,
-        positions=summary.positions,
-        timings=timings_to_proto(summary.timings),
+def slice_trailer_to_proto(trailer: SliceTrailer) -> pb.SliceTrailer:
+    return pb.SliceTrailer(
+        digest=trailer.digest,
+        frames=trailer.frames,
+        payload_bytes=trailer.payload_bytes,
+        positions=trailer.positions,
+        timings=timings_to_proto(trailer.timings),
     )
 
 
-def slice_summary_from_proto(message: pb.SliceSummary) -> SliceSummary:
+def slice_trailer_from_proto(message: pb.SliceTrailer) -> SliceTrailer:
     """Raises BadHeader."""
-    return SliceSummary(
+    return SliceTrailer(
         exactly("digest", message.digest, DIGEST_BYTES),
         message.frames,
         message.payload_bytes,
@@ -104,23 +104,23 @@ def slice_summary_from_proto(message: pb.SliceSummary) -> SliceSummary:
     )
 
 
-def share_response_to_proto(part: SliceHeader | Frame | SliceSummary) -> pb.ShareResponse:
+def share_response_to_proto(part: SliceHeader | Frame | SliceTrailer) -> pb.ShareResponse:
     if isinstance(part, SliceHeader):
         return pb.ShareResponse(header=slice_header_to_proto(part))
     if isinstance(part, Frame):
         return pb.ShareResponse(frame=frame_to_proto(part))
-    return pb.ShareResponse(summary=slice_summary_to_proto(part))
+    return pb.ShareResponse(trailer=slice_trailer_to_proto(part))
 
 
 def share_response_from_proto(
     message: pb.ShareResponse, limits: Limits
-) -> SliceHeader | Frame | SliceSummary:
+) -> SliceHeader | Frame | SliceTrailer:
     """Raises BadHeader or TooLarge."""
     part = message.WhichOneof("part")
     if part == "header":
         return slice_header_from_proto(message.header, limits)
     if part == "frame":
         return frame_from_proto(message.frame, limits)
-    if part == "summary":
-        return slice_summary_from_proto(message.summary)
+    if part == "trailer":
+        return slice_trailer_from_proto(message.trailer)
     raise BadHeader("an empty part of a slice")

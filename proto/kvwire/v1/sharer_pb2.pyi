@@ -82,54 +82,54 @@ class Section(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., visibility: _Optional[_Union[Visibility, str]] = ..., text: _Optional[str] = ..., document_id: _Optional[str] = ...) -> None: ...
 
 class ShareRequest(_message.Message):
-    __slots__ = ("protocol_version", "request_id", "sharer", "bundle_hash", "codec", "codec_hash", "kind", "max_positions", "sections", "plan", "max_bytes")
+    __slots__ = ("protocol_version", "request_id", "sharer", "bundle_hash", "codec_hash", "kind", "plan", "sections", "max_bytes")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SHARER_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_HASH_FIELD_NUMBER: _ClassVar[int]
-    CODEC_FIELD_NUMBER: _ClassVar[int]
     CODEC_HASH_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
-    MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
-    SECTIONS_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    SECTIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     request_id: bytes
     sharer: ModelRef
     bundle_hash: str
-    codec: str
     codec_hash: str
     kind: SliceKind
-    max_positions: int
-    sections: _containers.RepeatedCompositeFieldContainer[Section]
     plan: Plan
+    sections: _containers.RepeatedCompositeFieldContainer[Section]
     max_bytes: int
-    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec: _Optional[str] = ..., codec_hash: _Optional[str] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., max_positions: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec_hash: _Optional[str] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("code_dim", "layers", "last", "bottleneck", "padded")
+    __slots__ = ("codec", "positions", "code_dim", "layers", "last", "bottleneck", "padded")
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
     CODE_DIM_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     BOTTLENECK_FIELD_NUMBER: _ClassVar[int]
     PADDED_FIELD_NUMBER: _ClassVar[int]
+    codec: str
+    positions: int
     code_dim: int
     layers: _containers.RepeatedScalarFieldContainer[int]
     last: int
     bottleneck: bool
     padded: bool
-    def __init__(self, code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ...) -> None: ...
+    def __init__(self, codec: _Optional[str] = ..., positions: _Optional[int] = ..., code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ...) -> None: ...
 
 class ShareResponse(_message.Message):
-    __slots__ = ("header", "frame", "summary")
+    __slots__ = ("header", "frame", "trailer")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
-    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    TRAILER_FIELD_NUMBER: _ClassVar[int]
     header: SliceHeader
     frame: Frame
-    summary: SliceSummary
-    def __init__(self, header: _Optional[_Union[SliceHeader, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., summary: _Optional[_Union[SliceSummary, _Mapping]] = ...) -> None: ...
+    trailer: SliceTrailer
+    def __init__(self, header: _Optional[_Union[SliceHeader, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., trailer: _Optional[_Union[SliceTrailer, _Mapping]] = ...) -> None: ...
 
 class SliceHeader(_message.Message):
     __slots__ = ("kind", "segments", "spans", "tail", "request_digest")
@@ -177,7 +177,7 @@ class Frame(_message.Message):
     checksum: int
     def __init__(self, sequence: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
 
-class SliceSummary(_message.Message):
+class SliceTrailer(_message.Message):
     __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]

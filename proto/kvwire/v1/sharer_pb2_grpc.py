@@ -62,7 +62,7 @@ class SharerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Share(self, request, context):
-        """One slice: a header, then frames, then a summary.
+        """One slice: a header, then frames, then a trailer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -185,7 +185,7 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
         assert sent == [0] * len(indices)
         assert taken.shape == (len(indices), each * own.count(indices[0]), reading.geometry.width)
         for index, rows in zip(indices, taken, strict=True):
-            kv, offsets = read_plainly(tiny_receiver, style.head + LEAD, documents[index].document)
+            kv, offsets = read_plainly(tiny_receiver, style.opening + LEAD, documents[index].document)
             spans = excerpts.document(index)[1][excerpts.positions(index)]
             at = read_as(spans, offsets, each)
             torch.testing.assert_close(rows, kv[at.flatten()], atol=1e-4, rtol=1e-4)

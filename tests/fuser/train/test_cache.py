@@ -43,7 +43,7 @@ def sharer(tiny_sharer: Path) -> Any:
 
 
 def _writer(directory: Path, sharer: Any) -> CacheWriter:
-    return CacheWriter(directory, *sharer, STYLE, SELECTION)
+    return CacheWriter(directory, SharerReading(*sharer, STYLE, SELECTION))
 
 
 def _fill(directory: Path, sharer: Any, items: list[AnyItem]) -> int:
@@ -55,7 +55,7 @@ def test_features_are_kept_as_the_sharer_gave_them(sharer: Any, tmp_path: Path) 
     cache = FeatureCache(tmp_path, ITEMS)
     reading = SharerReading(*sharer, STYLE, SELECTION)
     for item, cached in ((ITEMS[3], cache.documents[2]), (ITEMS[2], cache.prompts[0])):
-        features, _ = reading.read(item)
+        features, _ = reading.read_item(item)
         raw = cache.raw(cached, torch.arange(cached.count))
         assert torch.allclose(raw, features[: cached.count], atol=2e-2)
         assert cache.gather(cached, torch.arange(cached.count)).std() > 0.1
@@ -65,8 +65,8 @@ def test_a_question_read_on_a_known_prefix_is_read_as_if_alone(sharer: Any) -> N
     reading = SharerReading(*sharer, STYLE, SELECTION)
     both, alone = _document(5), _document(5)
     alone = Item(alone.source, alone.document, alone.questions[1:])
-    _, together = reading.read(both)
-    _, single = reading.read(alone)
+    _, together = reading.read_item(both)
+    _, single = reading.read_item(alone)
     assert torch.allclose(together.questions[1].scores, single.questions[0].scores, atol=1e-5)  # type: ignore[union-attr]
 
 

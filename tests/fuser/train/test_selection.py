@@ -94,7 +94,7 @@ def test_training_chooses_the_positions_that_the_service_chooses(
             Section(Role.DOCUMENT, Visibility.CLOUD, text=document.text),
             Section(Role.QUESTION, Visibility.SHARED, text=question.text),
         )
-        cut = sharer.plan(sections, SliceKind.EXCERPT, 99)
+        cut = sharer.layout(sections, SliceKind.EXCERPT, 99)
         sharer.run(cut, lambda _, code: codes.append(code))
     with torch.no_grad():
         expanded = head.expand(torch.stack(codes))  # type: ignore[operator]
@@ -131,9 +131,7 @@ def test_a_learnt_selection_has_to_be_named(tmp_path: Path) -> None:
         "translate": {"code_dim": 4},
         "selection": {"rule": "learnt", "heads": 2},
     }
-    with pytest.raises(ValueError, match="kvwire selection"):
+    with pytest.raises(ValueError, match="a stage of kind fit"):
         scorer_of(from_dict(TrainConfig, base))
     with pytest.raises(ValueError, match="holds no selection"):
         load_scorer(tmp_path / "nothing.safetensors")
-    with pytest.raises(ValueError, match="belongs to selection"):
-        from_dict(TrainConfig, base | {"selection": {}, "scorer": "s"})

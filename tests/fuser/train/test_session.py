@@ -22,7 +22,6 @@ from fuser.train.initial import start_from
 from fuser.train.log import read_log
 from fuser.train.prepare import fill_cache, prepare
 from fuser.train.session import train
-from fuser.whole_file import alone_in
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.train.conftest import HEADS
@@ -151,7 +150,7 @@ def test_a_head_of_the_bundle_that_has_no_sources_stays_as_it_is(
     ("tables", "named"),
     [
         ({"translate": {"code_dim": 25}}, "shape"),
-        ({"receiver_prompt": RECEIVER_PROMPT | {"tail": "!"}}, "prompt"),
+        ({"receiver_prompt": RECEIVER_PROMPT | {"closing": "!"}}, "prompt"),
         ({"selection": {"positions": 7}}, "selection"),
     ],
 )
@@ -166,6 +165,15 @@ def test_a_run_does_not_start_from_a_bundle_of_something_else(
         prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **shape | tables | own))
     with pytest.raises(ValueError, match="would be lost"):
         start_from(bundle := Bundle.load(first.output), bundle.config, {})
+
+
+def test_a_run_that_reads_otherwise_does_not_calibrate(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.load(cached_and_trained(excerpts_alone(tmp_path, tiny_sharer, tiny_receiver))["output"])
+    other = run_config(tmp_path, tiny_sharer, tiny_receiver, selection={"positions": 7})
+    with Progress(disable=True) as progress, pytest.raises(ValueError, match="selection: the bundle has"):
+        calibrated_for(bundle, other, progress)
 
 
 def test_a_run_does_not_start_from_a_bundle_that_selects_otherwise(
@@ -194,42 +202,6 @@ def test_a_run_does_not_start_from_a_bundle_that_selects_otherwise(
             calibrated_for(Bundle.load(first.output), other, progress)
 
 
-def test_the_same_line_again_leaves_a_calibrated_bundle_as_it_is(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
-) -> None:
-    config = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
-    done = cached_and_trained(config)
-    with Progress(disable=True) as progress:
-        calibrated = calibrated_for(Bundle.load(config.output), config, progress, positions=200)
-        saved = calibrated.save(config.output)
-        again = train(config, progress)
-    assert again["bundle"] == saved == Bundle.load(config.output).hash != done["bundle"]
-    assert calibrated.with_codec_bases(None).hash == done["bundle"]
-
-
-def test_a_run_is_not_gone_on_with_from_another_bundle_of_the_same_name(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
-) -> None:
-    first = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
-    cached_and_trained(first)
-    shape: dict[str, Any] = {"translate": EXCERPTS, "fuse": None}
-    more = run_config(tmp_path, tiny_sharer, tiny_receiver, **shape, **ALONE, **going_on(first, tmp_path))
-    with Progress(disable=True) as progress:
-        assert not train(more, progress, max_minutes=0)["finished"]
-        calibrated_for(Bundle.load(first.output), first, progress, positions=200).save(first.output)
-        with pytest.raises(ValueError, match=r"another config \(content of init differs\)"):
-            train(more, progress)
-
-
-def test_two_processes_do_not_train_in_one_place(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
-) -> None:
-    config = excerpts_alone(tmp_path, tiny_sharer, tiny_receiver)
-    busy = pytest.raises(RuntimeError, match="another process is training in")
-    with alone_in(Path(config.work), "training in"), Progress(disable=True) as progress, busy:
-        train(config, progress)
-
-
 def test_a_fuse_head_is_gone_on_with_at_another_pace(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
@@ -248,7 +220,7 @@ def test_a_fuse_head_is_gone_on_with_at_another_pace(
 def test_a_receiver_that_reads_nothing_before_a_slice_is_refused(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
-    bare = {"lead": "", "translate": {"code_dim": 24}, "receiver_prompt": RECEIVER_PROMPT | {"head": ""}}
+    bare = {"lead": "", "translate": {"code_dim": 24}, "receiver_prompt": RECEIVER_PROMPT | {"opening": ""}}
     config = run_config(tmp_path, tiny_sharer, tiny_receiver, **bare)
     with Progress(disable=True) as progress:
         fill_cache(config, progress)

@@ -51,7 +51,7 @@ def read_all(reading: SharerReading, items: Sequence[AnyItem]) -> MemoryCache:
     """Read every item with the Sharer."""
     parts, kept, start = [], [], 0
     for item in items:
-        rows, cached = reading.read(item)
+        rows, cached = reading.read_item(item)
         parts.append(rows)
         kept.append(moved(cached, start, item.source))
         start += len(rows)

@@ -14,7 +14,6 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
-from fuser.evaluate.choice import slices as choice_slices
 from fuser.evaluate.choice.batch import bucketed, strangers
 from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.evaluate.choice.fitted import Fitted
@@ -27,6 +26,7 @@ from fuser.evaluate.choice.prompts import (
     with_background,
     with_examples,
 )
+from fuser.evaluate.choice.slices import SharerSlices
 from fuser.evaluate.deadline import OutOfTime
 from fuser.evaluate.plans import shared_plans
 from fuser.evaluate.prediction import Prediction
@@ -110,7 +110,7 @@ def test_the_fused_row_says_what_the_service_says(
     texts = {p.item: (p.text, p.bytes) for p in run(evaluation, [Row("fused", plan)])}
     cloud, edge = Sharer(*sharer, bundle), Receiver(*receiver, bundle)
     for item in items:
-        cut = cloud.plan(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
+        cut = cloud.layout(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
         draft = edge.begin(sections(choice_prompt(item)))
         draft.prefill(SliceKind.SHARED)
         draft.receive(SliceHeader(bytes(16), cut.kind, cut.specs, cut.spans, cut.tail), plan)
@@ -151,6 +151,20 @@ def _collect(sent: list[Segment], spec: SegmentSpec, tensor: torch.Tensor) -> No
     sent.append(Segment(spec, tensor.bfloat16().float()))
 
 
+def test_a_batch_of_slices_has_the_bits_of_the_service(bundle: Bundle, sharer: Side, tmp_path: Path) -> None:
+    prompts = [sections(choice_prompt(item)) for item in make_choices(5, seed=4)]
+    cloud = Sharer(*sharer, bundle)
+    for prompt, heard in zip(prompts, SharerSlices(bundle, sharer, 2, tmp_path).hear(prompts), strict=True):
+        sent: list[Segment] = []
+        layout = cloud.layout(prompt, SliceKind.SHARED, 0)
+        cloud.run(layout, partial(_collect, sent))
+        assert (tuple(map(tuple, heard.spans.tolist())), heard.tail) == (layout.spans, layout.tail)
+        assert len(sent) == len(heard.segments)
+        for segment in sent:
+            read = heard.segments[segment.spec.kind, segment.spec.layer]
+            assert torch.equal(read.float(), segment.tensor)
+
+
 def test_a_slice_is_read_from_disk_the_second_time_and_changes_nothing(
     bundle: Bundle, receiver: Side, sharer: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +175,7 @@ def test_a_slice_is_read_from_disk_the_second_time_and_changes_nothing(
     def refuse(*_: Any) -> None:
         raise AssertionError("the Sharer reads a question once")
 
-    monkeypatch.setattr(choice_slices, "prefill_batch", refuse)
+    monkeypatch.setattr(Sharer, "read", refuse)
     assert told(run(ChoiceEvaluation(bundle, receiver, sharer, items, (), tmp_path), rows)) == first
 
 

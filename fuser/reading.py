@@ -1,0 +1,305 @@
+"""Read prompts with the Sharer: render, tokenise, prefill, keep K and V where they are wanted, score what was read.
+
+A prompt is read in two parts, first what it has up to the end of its last document, then the rest on top. So the next
+question over a document finds it read, and everybody gets the same bits: the service, which lets the model schedule
+the parts of many calls, as well as training and evaluation, which read a batch and wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fuser.geometry import Geometry
+from fuser.prefill import EXACT_FROM, Prefill, adopt, can_pack, prefill_together
+from fuser.prefixes import KV, PrefixCache
+from fuser.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_within, render, tokenise
+from fuser.rope import Rope
+from fuser.scorer import Scorer
+from fuser.select import SelectionConfig
+from fuser.shared import SharedPositions, shared_positions
+from fuser.translate import features_of
+from kvwire.section import Role, Section, Visibility
+
+__all__ = ["Caller", "OnLayer", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
+
+T = TypeVar("T")
+
+Steps = Generator[Prefill, None, T]
+"""Prefills to be run one after another, each before the next is asked for; then a result."""
+
+OnLayer = Callable[[int, Tensor, Tensor], None]
+"""Called with a layer and its K, rotated, and V, each (kv_heads, positions, head_dim)."""
+
+_UNBOUNDED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class SharerPrompt:
+    """A prompt as the Sharer reads it. Positions are indices of its tokens, int64.
+
+    sections: with their texts. spans: for each section the characters of its body in the prompt, None where the Sharer
+    does not hold it. document: positions within cloud documents, ascending. prefix: how many positions, up to the last
+    document's end, are read for themselves: what they hold does not depend on what comes after. 0 where there is no
+    document.
+    """
+
+    sections: tuple[Section, ...]
+    tokens: Tokens
+    spans: tuple[tuple[int, int] | None, ...]
+    document: Tensor
+    prefix: int
+
+    @property
+    def shared(self) -> SharedPositions:
+        """Where the shared sections lie.
+
+        Raises:
+            InvalidRequest: no section is shared.
+        """
+        return shared_positions(self.tokens.offsets, self.sections, self.spans)
+
+    def __len__(self) -> int:
+        return len(self.tokens.ids)
+
+
+def prompt_of(tokenizer: Any, style: PromptStyle, sections: Sequence[Section]) -> SharerPrompt:
+    """Render and tokenise what the Sharer holds of some sections; documents already resolved."""
+    rendered = render(sections, style, SHARER_HOLDS)
+    tokens = tokenise(tokenizer, rendered)
+    held = [
+        positions_within(tokens.offsets, span)
+        for section, span in zip(sections, rendered.spans, strict=True)
+        if section.visibility is Visibility.CLOUD and section.role is Role.DOCUMENT and span is not None
+    ]
+    document = torch.cat(held).unique() if held else torch.zeros(0, dtype=torch.int64, device="cpu")
+    # At least the last token comes after it: it chooses the excerpt.
+    prefix = min(int(document[-1]) + 1, len(tokens.ids) - 1) if len(document) else 0
+    return SharerPrompt(tuple(sections), tokens, rendered.spans, document, prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the Sharer read of one prompt.
+
+    at: positions that were kept, ascending int64. kv: by layer, K and V at those, each (kv_heads, positions, head_dim),
+    keys rotated. scores: (prompt positions,) float32 by which an excerpt is chosen, (layers read * heads, prompt
+    positions) where attention heads were kept apart, None where nothing asked. rope: of the Sharer.
+    """
+
+    prompt: SharerPrompt
+    at: Tensor
+    kv: Mapping[int, tuple[Tensor, Tensor]]
+    scores: Tensor | None
+    rope: Rope
+
+    def among(self, at: Tensor) -> Tensor:
+        """Indices of positions among those kept, int64.
+
+        Raises:
+            ValueError: some were not kept.
+        """
+        at = at.to(self.at.device)
+        found = torch.searchsorted(self.at, at)
+        inside = found.clamp(max=max(0, len(self.at) - 1))
+        if len(at) and not (len(self.at) and torch.equal(self.at[inside], at)):
+            raise ValueError("K and V of these positions were not kept")
+        return found
+
+    def features(self, layers: Sequence[int], among: Tensor | None = None) -> Tensor:
+        """Keys, re-based, and values of some layers at kept positions: (positions, layers * 2 * layer width).
+
+        Args:
+            among: indices of those positions among the kept ones; all of them by default.
+        """
+        picked = slice(None) if among is None else among
+        at, kept = self.at[picked], [self.kv[layer] for layer in layers]
+        bare = [
+            self.rope.unrotate(keys[:, picked], at, layer)
+            for layer, (keys, _) in zip(layers, kept, strict=True)
+        ]
+        return features_of(torch.stack(bare), torch.stack([values[:, picked] for _, values in kept]))
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom a prompt is read.
+
+    cancelled: polled before each layer. owner: whose documents these are; what was read for one owner is not reused
+    for another. prefixes: where documents that were read before are found.
+    """
+
+    prefixes: PrefixCache
+    cancelled: Callable[[], bool] = _never
+    owner: str = ""
+
+
+class Reader:
+    """A Sharer model, read for its K, V and attention. The steps of several prompts may take turns on one thread.
+
+    Args:
+        selection: which attention is read; how many positions are then chosen does not matter here.
+        scorer: of a learnt selection; it is moved to the model's device.
+
+    Raises:
+        Unsupported: the model cannot be prefilled layer by layer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        style: PromptStyle,
+        selection: SelectionConfig,
+        scorer: Scorer | None = None,
+    ) -> None:
+        adopt(model)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.geometry = Geometry.of(model.config)
+        self.rope = Rope(model)
+        self.style = style
+        self.selection = selection
+        self.scorer = None if scorer is None else scorer.to(model.device)
+
+    def prompt(self, sections: Sequence[Section]) -> SharerPrompt:
+        """Render and tokenise sections; documents already resolved."""
+        return prompt_of(self.tokenizer, self.style, sections)
+
+    def read(
+        self,
+        prompts: Sequence[SharerPrompt],
+        layers: Collection[int] | None = None,
+        at: Sequence[Tensor] | None = None,
+        *,
+        asking: bool = False,
+        per_head: bool = False,
+    ) -> list[Reading]:
+        """Read prompts; what several begin with is prefilled once, and those that are long enough run together.
+
+        On CPUs each has the bits that it has alone and in the service.
+
+        Args:
+            layers: whose K and V are kept; all by default.
+            at: positions of each prompt where they are kept, ascending; all by default.
+            asking: attention of each prompt's last token is read: it chooses an excerpt.
+            per_head: keep its attention heads apart, whatever the selection does with them.
+        """
+        kept = range(self.geometry.layers) if layers is None else layers
+        wanted = [torch.arange(len(p), device="cpu") for p in prompts] if at is None else at
+        caller = Caller(PrefixCache(_UNBOUNDED))
+        first: dict[int, Steps[Reading]] = {}
+        rest: dict[int, Steps[Reading]] = {}
+        begun: set[bytes] = set()
+        for number, (prompt, where) in enumerate(zip(prompts, wanted, strict=True)):
+            steps = self.reading(prompt, kept, where, caller, asking=asking or per_head, per_head=per_head)
+            prefix = prompt.tokens.ids[: prompt.prefix].numpy().tobytes()
+            (rest if prefix in begun else first)[number] = steps
+            begun |= {prefix} if prefix else set()
+        found = self._run(first) | self._run(rest)
+        return [found[number] for number in range(len(prompts))]
+
+    def reading(
+        self,
+        prompt: SharerPrompt,
+        layers: Collection[int],
+        at: Tensor,
+        caller: Caller,
+        *,
+        asking: bool = False,
+        per_head: bool = False,
+        on_layer: OnLayer | None = None,
+    ) -> Steps[Reading]:
+        """What is to be prefilled for a reading: the prefix, unless it was before, and the rest on top of it.
+
+        In two parts even where nothing is reused: how a prompt is parted changes the last bits.
+
+        Args:
+            layers, at, asking, per_head: as in `read`, of one prompt.
+            on_layer: is given what would be kept of a layer as soon as it is computed; nothing is kept then.
+        """
+        at = at.to(self.model.device)
+        ids = prompt.tokens.ids.to(self.model.device)
+        last_layer = self.geometry.layers - 1 if asking else max(layers)
+        past = (yield from self._past(ids[: prompt.prefix], last_layer, caller)) if prompt.prefix else []
+        kv: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def take(layer: int, keys: Tensor, values: Tensor) -> None:
+            if layer not in layers:
+                return
+            if past:
+                before = past[layer]
+                keys, values = torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
+            if on_layer is None:
+                kv[layer] = keys[0][:, at], values[0][:, at]
+            else:
+                on_layer(layer, keys[0][:, at], values[0][:, at])
+
+        work = Prefill(
+            ids[None, prompt.prefix :],
+            last_layer,
+            take,
+            caller.cancelled,
+            asking=asking,
+            first_query_layer=self.selection.first_query_layer(self.geometry.layers),
+            per_head=per_head or self.scorer is not None,
+            past=past,
+        )
+        yield work
+        scores = work.scores
+        if scores is not None:
+            with torch.inference_mode():
+                scores = (scores if per_head or self.scorer is None else self.scorer(scores))[0].cpu()
+        return Reading(prompt, at, kv, scores, self.rope)
+
+    def _past(self, ids: Tensor, last_layer: int, caller: Caller) -> Steps[KV]:
+        found = caller.prefixes.get(caller.owner, ids, last_layer + 1)
+        if found is not None:
+            return found
+        read: KV = []
+
+        def on_layer(_: int, keys: Tensor, values: Tensor) -> None:
+            # not a view of what others read beside it
+            read.append((keys.contiguous(), values.contiguous()))
+
+        yield Prefill(ids[None], last_layer, on_layer, caller.cancelled)
+        caller.prefixes.put(caller.owner, ids, read)
+        return read
+
+    def _run(self, steps: Mapping[int, Steps[T]]) -> dict[int, T]:
+        """Take the steps of several prompts, the n-th of all together."""
+        waiting, found = dict(steps), {}
+        while waiting:
+            works: list[Prefill] = []
+            for number, one in list(waiting.items()):
+                try:
+                    works.append(next(one))
+                except StopIteration as end:
+                    found[number] = end.value
+                    del waiting[number]
+            self._prefill(works)
+        return found
+
+    def _prefill(self, works: Sequence[Prefill]) -> None:
+        """Run prefills, those together that have the bits then that they have alone."""
+        together = [work for work in works if work.positions >= EXACT_FROM]
+        if len(together) < 2 or not self._packs:
+            together = []
+        for some in ([together] if together else []) + [[w] for w in works if w not in together]:
+            prefill_together(self.model, some)
+            for work in some:
+                if work.failure is not None:
+                    raise work.failure
+
+    @cached_property
+    def _packs(self) -> bool:
+        return can_pack(self.model)
