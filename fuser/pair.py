@@ -16,7 +16,7 @@ from fuser.models.load import load_model, model_ref, resolve
 from fuser.prefixes import PrefixCache
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
-from fuser.shipped import bundle_directory
+from fuser.shipped import bundle_directory, shipped_bundles
 from kvwire.identity import ModelRef
 
 __all__ = ["load_pair", "load_receiver", "load_sharers"]
@@ -45,7 +45,7 @@ def load_pair(
         BadBundle: the bundle cannot be read, or is for other models.
         ValueError: a dtype that the device does not take.
     """
-    directory = bundle_directory(bundle)
+    directory = _directory(bundle)
     names = Bundle.load(directory).config
     (one,) = load_sharers(sharer or names.sharer.name, [directory], device=device, dtype=dtype)
     return one, load_receiver(directory, receiver or names.receiver.name, device=device, dtype=dtype)
@@ -61,7 +61,7 @@ def load_receiver(
     """The Receiver of a bundle. Arguments and errors as `load_pair`."""
     where = find_device(device)
     found = dtype_of(dtype, where)
-    directory = bundle_directory(bundle)
+    directory = _directory(bundle)
     loaded = Bundle.load(directory)
     path = resolve(receiver)
     _check(directory, "Receiver", loaded.config.receiver, model_ref(path))
@@ -92,13 +92,21 @@ def load_sharers(
     path = resolve(sharer, progress=progress)
     ref = model_ref(path)
     loaded = []
-    for directory in map(bundle_directory, bundles):
+    for directory in map(_directory, bundles):
         loaded.append(Bundle.load(directory))
         _check(directory, "Sharer", loaded[-1].config.sharer, ref)
     model, tokenizer = load_model(path, device=str(where), dtype=found)
     _log("Sharer", path, model)
     prefixes = PrefixCache(prefix_cache_bytes)
     return [Sharer(model, tokenizer, bundle, prefixes) for bundle in loaded]
+
+
+def _directory(bundle: str | Path) -> Path:
+    directory = bundle_directory(bundle)
+    if not directory.is_dir():
+        shipped = ", ".join(shipped_bundles())
+        raise BadBundle(f"{bundle} is no directory, and no bundle that ships ({shipped})")
+    return directory
 
 
 def _check(directory: Path, who: str, wanted: ModelRef, found: ModelRef) -> None:

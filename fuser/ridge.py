@@ -32,11 +32,11 @@ class Moments:
     squares: Tensor
 
     @classmethod
-    def empty(cls, features: int, outputs: int) -> Self:
+    def empty(cls, features: int, outputs: int, device: torch.device | str = "cpu") -> Self:
         """Of no position yet."""
-        zeros = torch.zeros
-        gram, cross = zeros(features, features), zeros(features, outputs)
-        return cls(0, gram, cross, zeros(features), zeros(outputs), zeros(outputs))
+        none = torch.zeros(0, dtype=torch.float32, device=device)
+        gram, cross = none.new_zeros(features, features), none.new_zeros(features, outputs)
+        return cls(0, gram, cross, none.new_zeros(features), none.new_zeros(outputs), none.new_zeros(outputs))
 
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Take in rows (positions, features) and (positions, outputs), float32."""

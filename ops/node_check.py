@@ -146,11 +146,13 @@ def _bundle(
 ) -> "Generator[Finding, None, Bundle | None]":
     """The bundle in a directory that `key` names, where it can be read and is for the model."""
     from fuser.bundle import BadBundle, Bundle
+    from fuser.shipped import shipped_bundles
 
     try:
         bundle = Bundle.load(directory)
     except (BadBundle, OSError) as error:
-        then = "name the directory of a bundle, counted from the configuration's own folder"
+        shipped = ", ".join(shipped_bundles())
+        then = f"name a bundle that ships ({shipped}), or a directory counted from the configuration's own folder"
         yield Finding(State.BAD, key, str(error), then)
         return None
     config = bundle.config

@@ -198,13 +198,15 @@ ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
 
 def made_on_a_default_device(tree: ast.AST, in_module: bool = False) -> Iterator[int]:
     """Lines that make a tensor without saying where; a module's own tensors go where the module is made."""
+    inside = in_module or (
+        isinstance(tree, ast.Call) and ast.unparse(tree.func) in ("nn.Parameter", "self.register_buffer")
+    )
     for node in ast.iter_child_nodes(tree):
-        inside = in_module
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            inside = in_module or called in ("nn.Parameter", "self.register_buffer")
-            told = any(keyword.arg == "device" for keyword in node.keywords)
-            if FACTORY.fullmatch(called) and not told and not inside:
+        if isinstance(node, ast.Attribute) and FACTORY.fullmatch(ast.unparse(node)):
+            called = (
+                isinstance(tree, ast.Call) and node is tree.func
+            )  # under another name it could be, unseen
+            if not inside and not (called and any(word.arg == "device" for word in tree.keywords)):
                 yield node.lineno
         yield from made_on_a_default_device(node, inside)
 

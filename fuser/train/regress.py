@@ -54,8 +54,7 @@ def gather_moments(
     """
     if not documents:
         raise ValueError("the regression needs training documents; add a source of them")
-    with head.input_mean.device:
-        moments = Moments.empty(len(head.input_mean), len(head.output_mean))
+    moments = Moments.empty(len(head.input_mean), len(head.output_mean), head.input_mean.device)
     task = progress.add_task("reading for the regression", total=min(count, sum(d.count for d in documents)))
     for document in random.Random(0).sample(list(documents), len(documents)):
         raw = of_layers(cache.raw(document, torch.arange(document.count)), head)

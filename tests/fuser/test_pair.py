@@ -43,6 +43,11 @@ def test_models_that_a_bundle_is_not_for_are_refused(
         load_pair(tiny_bundle, sharer=tiny_sharer, receiver=tiny_sharer)
 
 
+def test_a_bundle_that_is_not_there_names_those_that_ship(tmp_path: Path) -> None:
+    with pytest.raises(BadBundle, match=r"no bundle that ships \(qwen2.5-coder-0.5b--smollm2-135m, "):
+        load_pair(tmp_path / "mine")
+
+
 def test_a_shipped_bundle_is_found_by_name_unless_a_directory_has_it(tmp_path: Path) -> None:
     name = "qwen2.5-coder-0.5b--smollm2-135m"
     assert (bundle_directory(name, tmp_path) / "config.json").is_file()
