@@ -52,7 +52,10 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """ids (positions,) int64 and offsets (positions, 2) int64: the character span of each token, in the prompt."""
+    """ids (positions,) int64 and offsets (positions, 2) int64: the character span of each token, in the prompt.
+
+    On the CPU, whatever a model runs on.
+    """
 
     ids: Tensor
     offsets: Tensor
@@ -101,8 +104,8 @@ def tokenise(tokenizer: Any, prompt: Rendered | str) -> Tokens:
         ids, spans = encode(tokenizer, prompt, [(0, len(prompt))])
     else:
         ids, spans = encode(tokenizer, prompt.text, [span for span in prompt.spans if span is not None])
-    offsets = torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
-    return Tokens(torch.tensor(ids, dtype=torch.int64), offsets)
+    offsets = torch.tensor(spans, dtype=torch.int64, device="cpu").reshape(-1, 2)
+    return Tokens(torch.tensor(ids, dtype=torch.int64, device="cpu"), offsets)
 
 
 def withheld(question: str) -> tuple[Section, Section]:
@@ -134,4 +137,4 @@ def tail_positions(offsets: Tensor, spanned: Tensor, last_end: int) -> Tensor:
     `spanned` are the positions within shared sections, ascending by section; `last_end` is where the last one ends.
     """
     first = int(spanned[-1]) + 1 if len(spanned) else int((offsets[:, 1] <= last_end).sum())
-    return torch.arange(first, len(offsets))
+    return torch.arange(first, len(offsets), device=offsets.device)

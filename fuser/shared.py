@@ -55,9 +55,9 @@ class SharedPositions:
             spans, tail: of the other side's last positions, as `last` leaves them; template positions are all there
                 where any span is.
         """
-        mine, end = self.spans, torch.arange(self.tail)
+        mine, end = self.spans, torch.arange(self.tail, device=self.spans.device)
         if not len(spans):
-            return torch.cat((torch.zeros(len(mine), dtype=torch.bool), end >= self.tail - tail))
+            return torch.cat((mine.new_zeros(len(mine), dtype=torch.bool), end >= self.tail - tail))
         section, start = spans[0, :2].tolist()
         within = (mine[:, 0] == section) & ((mine[:, 1] >= start) | (mine[:, 2] > start))
         return torch.cat(((mine[:, 0] > section) | within, end >= 0))
@@ -103,7 +103,7 @@ def shared_positions(
         found = positions_within(offsets, span)
         within = (offsets[found] - span[0]).clamp(0, span[1] - span[0])
         at.append(found)
-        named.append(torch.cat((torch.full((len(found), 1), index), within), dim=1))
+        named.append(torch.cat((found.new_full((len(found), 1), index), within), dim=1))
         last_end = span[1]
     if last_end < 0:
         raise InvalidRequest("a shared slice needs a shared section")

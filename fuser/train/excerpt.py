@@ -42,7 +42,12 @@ class Excerpts:
     def chosen(self, document: Cached, question: Asked, most: int | None = None) -> Tensor:
         """The excerpt's positions within the document, ascending int64; `most` lowers the selection's number."""
         limit = self._selection.positions if most is None else most
-        return choose(question.scores, torch.arange(document.count), self._selection, limit)
+        return choose(
+            question.scores,
+            torch.arange(document.count, device=question.scores.device),
+            self._selection,
+            limit,
+        )
 
     def features(self, examples: Sequence[Example], most: int | None = None) -> Tensor:
         """Features of excerpts, of the layers read, as the Sharer gave them: (batch, positions, numbers)."""

@@ -74,5 +74,5 @@ class SentSlices:
 
 def _cut(heard: Heard, plan: Plan) -> SharedPositions:
     """The positions of what was read that a plan sends: `at` counts them, not the Sharer's prompt."""
-    every = torch.arange(len(heard.spans) + heard.tail)
+    every = torch.arange(len(heard.spans) + heard.tail, device=heard.spans.device)
     return SharedPositions(every, heard.spans, heard.tail).last(plan.last)

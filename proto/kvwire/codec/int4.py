@@ -43,7 +43,7 @@ class Int4:
             return b""
         rows, groups = _rows_and_groups(spec)
         numbers = tensor.detach().to("cpu", torch.float32).movedim(step_axis(spec), -1).reshape(rows, -1)
-        filled = torch.arange(groups * _GROUP).clamp(max=numbers.shape[1] - 1)
+        filled = torch.arange(groups * _GROUP, device=numbers.device).clamp(max=numbers.shape[1] - 1)
         grouped = numbers[:, filled].unflatten(1, (groups, _GROUP)).double()
         lowest = _rounded_down(grouped.amin(-1).float())
         spread = grouped.amax(-1) - lowest.double()
