@@ -238,7 +238,7 @@ class Draft:
     def _longest(self) -> int:
         """Positions of the longest row, once the rest of its prompt is run."""
         lengths = self.past.lengths.tolist()
-        return max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True))
+        return int(max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True)))
 
     def _check_window(self, positions: int) -> None:
         """Refuse prompts that leave no room for an answer beside so many further positions."""
