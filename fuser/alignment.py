@@ -85,8 +85,10 @@ def read_as(sharer_spans: Tensor, receiver_spans: Tensor, receiver_positions: in
     return torch.stack([align(torch.stack(edge, 1), receiver_spans) for edge in edges], 1)
 
 
-def align_tail(receiver_tail: int, sharer_tail: int, sharer_tokens: int) -> Tensor:
-    """Align the template tokens after the last shared section from the end, (receiver_tail,) int64 on the CPU.
+def align_tail(
+    receiver_tail: int, sharer_tail: int, sharer_tokens: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Align the template tokens after the last shared section from the end, (receiver_tail,) int64.
 
     The last Receiver token gets the last Sharer token and so on; where the Receiver has more, the rest get
     the first Sharer tail token, or the last token before the tail if the Sharer has no tail at all.
@@ -94,14 +96,15 @@ def align_tail(receiver_tail: int, sharer_tail: int, sharer_tokens: int) -> Tens
     Args:
         receiver_tail, sharer_tail: tokens after the last shared section.
         sharer_tokens: the Sharer's tokens inside shared sections; the tail is counted on after them.
+        device: of the result.
     """
     total = sharer_tokens + sharer_tail
     if receiver_tail == 0:
-        return torch.empty(0, dtype=torch.int64, device="cpu")
+        return torch.empty(0, dtype=torch.int64, device=device)
     if total == 0:
         raise ValueError(f"{receiver_tail} Receiver template tokens and no Sharer token to align them to")
     lowest = sharer_tokens if sharer_tail else sharer_tokens - 1
-    return torch.arange(total - receiver_tail, total, device="cpu").clamp(min=lowest)
+    return torch.arange(total - receiver_tail, total, device=device).clamp(min=lowest)
 
 
 def align_positions(
@@ -120,8 +123,7 @@ def align_positions(
                 f"{receiver_spans.shape[0]} Receiver tokens and no Sharer token to align them to"
             )
         spanned = torch.zeros(receiver_spans.shape[0], dtype=torch.int64, device=receiver_spans.device)
-    tail = align_tail(receiver_tail, sharer_tail, sharer_spans.shape[0])
-    return torch.cat([spanned, tail.to(spanned.device)])
+    return torch.cat([spanned, align_tail(receiver_tail, sharer_tail, len(sharer_spans), spanned.device)])
 
 
 def _largest_overlap(

@@ -59,9 +59,9 @@ class Fusing:
     def own(self, layers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The Receiver's K, as the head reads them, and V there: each (layers, batch, kv_heads, most, head_dim)."""
         found = [self._past.cache.layers[layer] for layer in layers]
-        at = self._slots[:, None, :, None]
-        keys = torch.stack([x.keys.take_along_dim(at, 2) for x in found])
-        values = torch.stack([x.values.take_along_dim(at, 2) for x in found])
+        rows = torch.arange(len(self._slots), device=self._slots.device)[:, None]
+        keys = torch.stack([x.keys[rows, :, self._slots].transpose(1, 2) for x in found])
+        values = torch.stack([x.values[rows, :, self._slots].transpose(1, 2) for x in found])
         return keys if self._head.rotated_keys else self._rope.unrotate_all(keys, self._at, layers), values
 
     def merge(self, layers: Sequence[int], theirs: Mapping[SegmentKind, Tensor]) -> None:

@@ -31,12 +31,6 @@ class Past:
         """Rows of no position."""
         return cls(DynamicCache(), torch.zeros(rows, dtype=torch.int64, device=device), padded=False)
 
-    @classmethod
-    def of(cls, cache: DynamicCache, device: torch.device) -> Past:
-        """Rows of one length."""
-        rows = cache.layers[0].keys.shape[0]
-        return cls(cache, torch.zeros(rows, dtype=torch.int64, device=device), padded=False)
-
     @property
     def slots(self) -> int:
         """Slots of the cache, padding included."""

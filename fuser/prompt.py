@@ -56,7 +56,10 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """ids (positions,) int64 and offsets (positions, 2) int64: the character span of each token, in the prompt."""
+    """ids (positions,) int64 and offsets (positions, 2) int64: the character span of each token, in the prompt.
+
+    On the CPU, whatever a model runs on.
+    """
 
     ids: Tensor
     offsets: Tensor

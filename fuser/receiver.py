@@ -232,13 +232,17 @@ class Draft:
     @property
     def _room(self) -> int:
         """New tokens for which the window has room in every row."""
-        return self.receiver.window - self.past.slots - max(len(rest) for rest in self.rest)
+        return self.receiver.window - self._longest
+
+    @property
+    def _longest(self) -> int:
+        """Positions of the longest row, once the rest of its prompt is run."""
+        lengths = self.past.lengths.tolist()
+        return int(max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True)))
 
     def _check_window(self, positions: int) -> None:
         """Refuse prompts that leave no room for an answer beside so many further positions."""
-        lengths = self.past.lengths.tolist()
-        needed = max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True)) + positions
-        _check_window(self.receiver, needed)
+        _check_window(self.receiver, self._longest + positions)
 
 
 class Intake:

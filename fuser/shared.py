@@ -57,8 +57,7 @@ class SharedPositions:
         """
         mine, end = self.spans, torch.arange(self.tail, device=self.spans.device)
         if not len(spans):
-            none = torch.zeros(len(mine), dtype=torch.bool, device=mine.device)
-            return torch.cat((none, end >= self.tail - tail))
+            return torch.cat((mine.new_zeros(len(mine), dtype=torch.bool), end >= self.tail - tail))
         section, start = spans[0, :2].tolist()
         within = (mine[:, 0] == section) & ((mine[:, 1] >= start) | (mine[:, 2] > start))
         return torch.cat(((mine[:, 0] > section) | within, end >= 0))
@@ -104,7 +103,7 @@ def shared_positions(
         found = positions_within(offsets, span)
         within = (offsets[found] - span[0]).clamp(0, span[1] - span[0])
         at.append(found)
-        named.append(torch.cat((within.new_full((len(found), 1), index), within), dim=1))
+        named.append(torch.cat((found.new_full((len(found), 1), index), within), dim=1))
         last_end = span[1]
     if last_end < 0:
         raise InvalidRequest("a shared slice needs a shared section")

@@ -83,4 +83,4 @@ def letter_tokens(tokenizer: Any) -> Tensor:
         if not single:
             raise ValueError(f"this tokenizer has no token for the letter {letter}")
         rows.append((single[0], single[-1]))
-    return torch.tensor(rows)
+    return torch.tensor(rows, device="cpu")

@@ -43,4 +43,4 @@ class DialsConfig:
 
 def drawn(among: Sequence[_T], otherwise: _T) -> _T:
     """One of them by torch's global generator, which the run seeds by its step."""
-    return among[int(torch.randint(len(among), ()))] if among else otherwise
+    return among[int(torch.randint(len(among), (), device="cpu"))] if among else otherwise

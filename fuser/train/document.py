@@ -69,7 +69,9 @@ class DocumentTask(QuestionTask):
         if control != "recite":
             return super().posed(batch, control)
         most = self._positions(batch.own)
-        places = torch.rand(len(batch)) if self._translate.training else torch.full((len(batch),), 0.5)
+        places = torch.full((len(batch),), 0.5, device="cpu")
+        if self._translate.training:
+            places = torch.rand(len(batch), device="cpu")
         documents = [document for document, _ in batch.own]
         windows = [window_of(d, most, at) for d, at in zip(documents, places.tolist(), strict=True)]
         features = self._excerpts.at([(d, w.positions) for d, w in zip(documents, windows, strict=True)])

@@ -45,7 +45,7 @@ class Given:
         theirs = SharedPositions(every, named, self.slice.tail).sent()
         if not self.matched:
             wrapped = torch.arange(len(mine.spans), device=device) % max(1, len(named))
-            return mine.at, torch.cat((wrapped, align_tail(mine.tail, theirs.tail, len(named))))
+            return mine.at, torch.cat((wrapped, align_tail(mine.tail, theirs.tail, len(named), device)))
         theirs = theirs.last(last)
         at, source = mine.fed(theirs.spans, theirs.tail, last > 0)
         return at, theirs.at[source]

@@ -57,7 +57,7 @@ def gather_moments(
     moments = Moments.empty(len(head.input_mean), len(head.output_mean), head.input_mean.device)
     task = progress.add_task("reading for the regression", total=min(count, sum(d.count for d in documents)))
     for document in random.Random(0).sample(list(documents), len(documents)):
-        raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
+        raw = of_layers(cache.raw(document, torch.arange(document.count, device=document.spans.device)), head)
         targets = reading.document_kv(document.text, document.spans, head.receiver_positions)
         moments.add(head.standardise(raw.to(head.input_mean.device)), targets.to(head.input_mean.device))
         progress.advance(task, document.count)
@@ -80,7 +80,9 @@ def explained_variance(
     guesses: list[Tensor] = []
     with torch.no_grad():
         for document in documents:
-            raw = of_layers(cache.raw(document, torch.arange(document.count)), head)
+            raw = of_layers(
+                cache.raw(document, torch.arange(document.count, device=document.spans.device)), head
+            )
             guesses.append(head.expand(head.encode(raw.to(head.input_mean.device))).cpu())
             found = reading.document_kv(document.text, document.spans, head.receiver_positions)
             targets.append(found.reshape(-1, reading.geometry.width).cpu())

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fuser.answer_loss import Outcome
 from fuser.bundle import Bundle
+from fuser.layout import SliceLayout
 from fuser.models.load import load_model
-from fuser.receiver import Receiver
+from fuser.receiver import Draft, Receiver
 from fuser.sharer import Sharer
 from fuser.translate import TranslateConfig
 from kvwire.section import Role, Section, Visibility
@@ -31,6 +33,11 @@ def plain(tiny_bundle: Path, tiny_receiver: Path) -> Receiver:
     bundle = Bundle.load(tiny_bundle)
     config = dataclasses.replace(bundle.config, translate=TranslateConfig(code_dim=24))
     return Receiver(*load_model(tiny_receiver), Bundle(config, bundle.fuse, config.new_translate()))
+
+
+@pytest.fixture(scope="module")
+def receiver(tiny_bundle: Path, tiny_receiver: Path) -> Receiver:
+    return Receiver(*load_model(tiny_receiver), Bundle.load(tiny_bundle))
 
 
 def own_tokens(receiver: Receiver, text: str, count: int) -> list[int]:
@@ -89,9 +96,70 @@ def test_what_stands_before_a_slice_is_run_once_and_changes_no_bit(
         assert all(torch.equal(a, b) for a, b in zip(keys + values, drafts[0][0] + drafts[0][1], strict=True))
 
 
+NOTES = Section(Role.DOCUMENT, Visibility.EDGE, text="The key hangs behind the clock.")
+
+
+@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SHARED, None])
+def test_prompts_of_any_lengths_together_give_what_each_gives_alone(
+    tiny_bundle: Path, tiny_receiver: Path, kind: SliceKind | None
+) -> None:
+    """Rows begin apart too: notes of the edge stand before some documents."""
+    receiver = Receiver(*load_model(tiny_receiver), Bundle.load(tiny_bundle))
+    question = Section(Role.QUESTION, Visibility.EDGE, text="Well?")
+    prompts = [
+        (*((question,) if number % 2 else ()), *asked(text), *((NOTES,) if number == 2 else ()))
+        for number, text in enumerate(QUESTIONS)
+    ]
+    generator = torch.Generator().manual_seed(4)
+    flat = torch.randn(len(prompts), 3, receiver.geometry.width, generator=generator, requires_grad=True)
+    replies = [torch.randint(5, 90, (count,), generator=generator) for count in (1, 4, 2, 7, 3)]
+
+    def drafted(rows: list[int]) -> Draft:
+        draft = receiver.begin(*(prompts[row] for row in rows)).prefill(kind)
+        if kind is not SliceKind.SHARED:
+            draft.put(flat[rows])
+        return draft
+
+    def learnt(outcome: Outcome) -> torch.Tensor:
+        if kind is SliceKind.SHARED:
+            return torch.zeros(0)
+        return torch.autograd.grad(outcome.loss, flat)[0]
+
+    every = list(range(len(prompts)))
+    together = drafted(every)
+    lengths = together.past.lengths.tolist()
+    assert lengths == [drafted([row]).past.slots for row in every] and len(set(lengths)) > 1
+    alone = [drafted([row]).answers(12).tokens[0] for row in every]
+    assert together.copy().answers(12).tokens == alone
+    outcome, singles = together.loss(replies), [drafted([row]).loss([replies[row]]) for row in every]
+    mean = torch.stack([one.loss for one in singles]).mean()
+    torch.testing.assert_close(outcome.loss, mean, atol=1e-5, rtol=1e-5)
+    assert outcome.exact.tolist() == [bool(one.exact) for one in singles]
+    torch.testing.assert_close(
+        learnt(outcome) * len(every), sum(map(learnt, singles), torch.zeros(())), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_slice_is_whole_before_it_is_used(receiver: Receiver, tiny_sharer: Path) -> None:
+    sharer = Sharer(*load_model(tiny_sharer), receiver.bundle)
+    asks = (sharer, receiver, asked("Who keeps the key?"), {"note": "It is red."})
+    local = answer_in_one_process(*asks, SliceKind.SHARED, 12, 4)
+    first, second, *_ = local.segments
+    spans = tuple((1, start, end) for _, start, end in local.cut.spans)
+    layout = SliceLayout(SliceKind.SHARED, local.cut.specs, spans, local.cut.tail)
+    intake = receiver.begin(asked("Who keeps the key?")).prefill(SliceKind.SHARED).take(layout)
+    intake.add(first)
+    with pytest.raises(ValueError, match="segment 0 is not due"):
+        intake.add(first)
+    with pytest.raises(ValueError, match=f"{len(local.segments) - 1} segments"):
+        intake.done()
+    for segment in (second, *local.segments[2:]):
+        intake.add(segment)
+    assert "".join(intake.done().generate(4)) == local.text
+
+
 def test_notes_of_the_edge_are_not_kept(plain: Receiver) -> None:
-    notes = Section(Role.DOCUMENT, Visibility.EDGE, text="The key hangs behind the clock.")
     before = plain.heads.bytes
-    draft = plain.begin((notes, *asked("Who keeps the key?"))).prefill(None)
+    draft = plain.begin((NOTES, *asked("Who keeps the key?"))).prefill(None)
     assert draft.past.slots > 0
     assert plain.heads.bytes == before

@@ -65,7 +65,8 @@ def test_the_library_that_is_pinned_lets_new_tokens_see_the_whole_cache(
     ids = golden["input_ids"]
     with torch.inference_mode():
         cache = fused_cache(*models, head, ids[:, :-1], ids[:, :-1])
-    expected = list(greedy_ids(models[0], ids[0, -1:], Past.of(cache, ids.device), frozenset(), 16))
+    past = Past(cache, torch.zeros(1, dtype=torch.int64), padded=False)
+    expected = list(greedy_ids(models[0], ids[0, -1:], past, frozenset(), 16))
     found = generate_public(*models, head, ids, ids, 16, PINNED)[0, ids.shape[1] :].tolist()
     assert found == expected
     later = golden["generated_fused"][0, ids.shape[1] :].tolist()

@@ -1,0 +1,99 @@
+"""Every step of the Receiver makes its tensors where the model is, whatever torch would choose by itself.
+
+On the device `meta` nothing can be computed with a tensor that is on the model's: one made there by accident fails.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fuser.answer_loss import Outcome
+from fuser.bundle import Bundle
+from fuser.generate import greedy
+from fuser.layout import SliceLayout
+from fuser.models.load import load_model
+from fuser.prompt import withheld
+from fuser.receiver import Receiver
+from fuser.sharer import Sharer
+from kvwire.codec import CodecRegistry, roundtrip
+from kvwire.plan import WHOLE, Plan
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from tests.in_one_process import answer_in_one_process
+
+QUESTIONS = ("Who keeps the key?", "何时开门？", "What is 12 + 345? 👩‍🔬")
+SECTIONS = (
+    Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note"),
+    Section(Role.QUESTION, Visibility.SHARED, text=QUESTIONS[0]),
+)
+DOCUMENTS = {"note": "The key hangs in bay 14, behind the clock. Ilse keeps it."}
+ELSEWHERE = torch.device("meta")
+
+
+@pytest.fixture(scope="module")
+def receiver(tiny_bundle: Path, tiny_receiver: Path) -> Receiver:
+    return Receiver(*load_model(tiny_receiver), Bundle.load(tiny_bundle))
+
+
+def shared(text: str) -> tuple[Section, ...]:
+    return (Section(Role.QUESTION, Visibility.SHARED, text=text),)
+
+
+@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SHARED])
+def test_a_batch_is_answered_and_scored_where_the_model_is(receiver: Receiver, kind: SliceKind) -> None:
+    prompts = [withheld(q) if kind is SliceKind.EXCERPT else shared(q) for q in QUESTIONS]
+    flat = torch.randn(3, 4, receiver.geometry.width, generator=torch.Generator().manual_seed(1))
+
+    def run() -> tuple[list[list[int]], Outcome]:
+        draft = receiver.begin(*prompts).prefill(kind)
+        if kind is SliceKind.EXCERPT:
+            draft.put(flat)
+        tokens = draft.copy().answers(6, confident=True).tokens
+        return tokens, draft.loss([flat.new_tensor([7, 8, 9], dtype=torch.int64)] * 3)
+
+    expected, outcome = run()
+    with ELSEWHERE:
+        found, again = run()
+    assert found == expected
+    assert torch.equal(again.loss, outcome.loss) and torch.equal(again.exact, outcome.exact)
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan"),
+    [
+        (SliceKind.EXCERPT, WHOLE),
+        (SliceKind.SHARED, WHOLE),
+        (SliceKind.SHARED, Plan(codec="raw", last=6)),
+        (SliceKind.SHARED, Plan(codec="raw", bottleneck=True)),
+    ],
+)
+def test_a_slice_is_taken_in_where_the_model_is(
+    receiver: Receiver, tiny_sharer: Path, kind: SliceKind, plan: Plan
+) -> None:
+    sharer = Sharer(*load_model(tiny_sharer), receiver.bundle)
+    local = answer_in_one_process(sharer, receiver, SECTIONS, DOCUMENTS, kind, 8, 6, plan)
+    with ELSEWHERE:
+        draft = receiver.begin(SECTIONS).prefill(kind)
+        spans = tuple((1, start, end) for _, start, end in local.cut.spans)
+        intake = draft.take(SliceLayout(kind, local.cut.specs, spans, local.cut.tail), plan)
+        for segment in local.segments:
+            intake.add(segment)
+        assert "".join(intake.done().generate(6)) == local.text
+
+
+def test_text_is_generated_where_the_model_is(receiver: Receiver) -> None:
+    ids = receiver.begin(shared(QUESTIONS[0])).prompts[0].tokens.ids
+    expected = "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=5))
+    with ELSEWHERE:
+        assert "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=5)) == expected
+
+
+@pytest.mark.parametrize("name", CodecRegistry().names())
+def test_codes_arrive_where_they_left(name: str) -> None:
+    codes = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(1))
+    spec, codec = SegmentSpec(0, SegmentKind.CODE, -1, (5, 64), "float32"), CodecRegistry().get(name)
+    expected, sizes = roundtrip(codec, codes, spec)
+    with ELSEWHERE:
+        arrived, again = roundtrip(codec, codes, spec)
+    assert again == sizes and torch.equal(arrived, expected)
