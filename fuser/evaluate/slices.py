@@ -46,7 +46,8 @@ class Translated:
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         with torch.inference_mode():
-            codes = self._head.encode(self._excerpts.features(indices))
+            features = self._excerpts.features(indices)
+            codes = self._head.encode(features.to(self._head.input_mean.device))
             (spec,) = self._specs(positions=codes.shape[1])
             sent = spec.shape[1]
             arrived, sizes = roundtrip(self._codec, codes[..., :sent], spec)

@@ -43,6 +43,7 @@ class SentSlices:
         size = 0
         for spec in layout.specs:
             half = heard.segments[made_from(self._head, spec.kind, spec.layer)][:, shared.at]
+            half = half.to(self._receiver.model.device)  # where the bundle's heads are
             part = shared_segment(self._bundle, spec.kind, spec.layer, half)
             (arrived,), (sent,) = roundtrip(codec, part[None], spec)
             intake.add(Segment(spec, arrived))
