@@ -255,8 +255,6 @@ class AnswerStream:
                 with self._step():
                     taken = time.monotonic()
                     if isinstance(part, SliceHeader):
-                        from fuser import SliceLayout
-
                         intake = draft.take(SliceLayout.of(part), self._ask.plan)
                     elif isinstance(part, Segment) and intake is not None:
                         intake.add(part)
