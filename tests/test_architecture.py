@@ -188,7 +188,7 @@ FACTORY = re.compile(
 )
 ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
     *(f"fuser/evaluate/{name}.py" for name in ("batch", "interval", "prefilled", "report", "slices")),
-    *(f"fuser/evaluate/{name}.py" for name in ("qa", "speaker", "stranger")),
+    *(f"fuser/evaluate/{name}.py" for name in ("qa", "speaker", "mismatched")),
     *(f"fuser/evaluate/choice/{name}.py" for name in ("fit", "fitted", "rows", "sent", "slices")),
     *(f"fuser/train/{name}.py" for name in ("answer", "cache", "cached", "checkpoint", "dials", "document")),
     *(f"fuser/train/{name}.py" for name in ("excerpt", "fusing", "noise", "reading", "regress", "selection")),
