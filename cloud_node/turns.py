@@ -65,17 +65,23 @@ class Turns:
         self._under_way[tenant] -= 1
         if not self._under_way[tenant]:
             del self._under_way[tenant]
-        for waiting in list(self._queues):
-            if self._free(waiting):
-                turn = self._queues[waiting].popleft()
-                self._queues.move_to_end(waiting)
-                if not self._queues[waiting]:
-                    del self._queues[waiting]
+        for waiting, queue in list(self._queues.items()):
+            while queue and queue[0].cancelled():  # its call has ended, and is about to leave the queue
+                queue.popleft()
+            served = bool(queue) and self._free(waiting)
+            if served:
                 self._under_way[waiting] += 1
-                turn.set_result(None)
+                queue.popleft().set_result(None)
+                self._queues.move_to_end(waiting)
+            if not queue:
+                del self._queues[waiting]
+            if served:
                 return
 
     def _forget(self, tenant: str, turn: asyncio.Future[None]) -> None:
-        self._queues[tenant].remove(turn)
-        if not self._queues[tenant]:
+        queue = self._queues.get(tenant, deque())
+        if turn not in queue:
+            return  # passed over already
+        queue.remove(turn)
+        if not queue:
             del self._queues[tenant]

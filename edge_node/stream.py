@@ -17,8 +17,8 @@ from edge_node.line import FirstLine
 from edge_node.link import Estimate
 from edge_node.process import Home
 from edge_node.sync import Client, SharedSlice
+from fuser import SliceLayout
 from fuser.data.choice import LETTERS, named
-from fuser.layout import SliceLayout
 from kvwire.errors import (
     AccessDenied,
     BadPayload,
@@ -36,8 +36,7 @@ from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Draft, Receiver
-    from fuser.receiver import Begun
+    from fuser import Begun, Draft, Receiver
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fuser.bundle import BadBundle, Bundle
+    from fuser.layout import SliceLayout
     from fuser.models.dtype import DeviceName, DtypeName, computes
     from fuser.models.load import resolve
     from fuser.models.reference import model_ref
     from fuser.pair import load_pair, load_receiver, load_sharers
     from fuser.profile.table import PlanRow, PlanTable
-    from fuser.receiver import Draft, Receiver
+    from fuser.receiver import Begun, Draft, Receiver
     from fuser.sharer import Cut, Sharer
     from fuser.shipped import bundle_directory
 
 __all__ = [
     "BadBundle",
+    "Begun",
     "Bundle",
     "Cut",
     "DeviceName",
@@ -30,6 +32,7 @@ __all__ = [
     "PlanTable",
     "Receiver",
     "Sharer",
+    "SliceLayout",
     "bundle_directory",
     "computes",
     "load_pair",
@@ -41,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "BadBundle": "fuser.bundle",
+    "Begun": "fuser.receiver",
     "Bundle": "fuser.bundle",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.dtype",
@@ -50,6 +54,7 @@ _HOMES = {
     "PlanTable": "fuser.profile.table",
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
+    "SliceLayout": "fuser.layout",
     "bundle_directory": "fuser.shipped",
     "computes": "fuser.models.dtype",
     "load_pair": "fuser.pair",

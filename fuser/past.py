@@ -11,8 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
+
+KV = Sequence[tuple[Tensor, Tensor]]
+"""K and V of each layer from the first on."""
 
 
 class Past:
@@ -30,6 +34,20 @@ class Past:
     def empty(cls, rows: int, device: torch.device) -> Past:
         """Rows of no position."""
         return cls(DynamicCache(), torch.zeros(rows, dtype=torch.int64, device=device), padded=False)
+
+    @classmethod
+    def of(cls, rows: Sequence[KV]) -> Past:
+        """Rows that were read apart: of each the K (rotated) and V of every layer, (kv_heads, positions, head_dim)."""
+        lengths = [kv[0][0].shape[1] for kv in rows]
+        pads = [max(lengths) - length for length in lengths]
+        made = cls(DynamicCache(), torch.tensor(pads, device=rows[0][0][0].device), padded=any(pads))
+
+        def together(layer: int, half: int) -> Tensor:
+            tensors = zip((kv[layer][half] for kv in rows), pads, strict=True)
+            return torch.stack([pad(tensor, (0, 0, missing, 0)) for tensor, missing in tensors])
+
+        made.append([(together(layer, 0), together(layer, 1)) for layer in range(len(rows[0]))])
+        return made
 
     @property
     def slots(self) -> int:
@@ -57,7 +75,7 @@ class Past:
             [(k.expand(*shape), v.expand(*shape)) for k, v in self.layers], self.pads.expand(rows)
         )
 
-    def append(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def append(self, layers: KV) -> None:
         """Put K (rotated) and V of new positions, as many in every row, behind each row; differentiable."""
         for layer, (keys, values) in enumerate(layers):
             self.cache.update(keys, values, layer)
@@ -117,7 +135,7 @@ class Past:
             layer.keys, layer.values = layer.keys.gather(2, at), layer.values.gather(2, at)
         self.pads, self._padded = self.pads + missing, True
 
-    def _with(self, layers: Sequence[tuple[Tensor, Tensor]], pads: Tensor) -> Past:
+    def _with(self, layers: KV, pads: Tensor) -> Past:
         made = Past(DynamicCache(), pads, self._padded)
         made.append(layers)
         return made

@@ -187,12 +187,10 @@ FACTORY = re.compile(
     r"|scalar_tensor|tensor|tril_indices|triu_indices|zeros)"
 )
 ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
-    *(f"fuser/evaluate/{name}.py" for name in ("batch", "interval", "prefilled", "report", "slices")),
-    *(f"fuser/evaluate/{name}.py" for name in ("qa", "speaker", "mismatched")),
-    *(f"fuser/evaluate/choice/{name}.py" for name in ("fit", "fitted", "rows", "sent", "slices")),
-    *(f"fuser/train/{name}.py" for name in ("answer", "cache", "cached", "checkpoint", "dials", "document")),
-    *(f"fuser/train/{name}.py" for name in ("excerpt", "fusing", "noise", "reading", "regress", "selection")),
-    *(f"fuser/train/{name}.py" for name in ("shared", "window", "world")),
+    *(f"fuser/evaluate/{name}.py" for name in ("interval", "report", "speaker", "mismatched")),
+    *(f"fuser/evaluate/choice/{name}.py" for name in ("fit", "fitted")),
+    *(f"fuser/train/{name}.py" for name in ("checkpoint", "dials", "document", "regress")),
+    *(f"fuser/train/{name}.py" for name in ("selection", "window", "world")),
 }
 
 

@@ -88,3 +88,20 @@ async def test_whoever_stops_waiting_leaves_nothing_behind() -> None:
 
     await asyncio.gather(*(call(chance.choice("abc")) for _ in range(400)))
     assert not turns._under_way and not turns._queues
+
+
+async def test_a_call_that_stops_waiting_as_its_turn_comes_keeps_no_place() -> None:
+    turns, end = Turns(room=2, waiting=4, retry_after_s=1.0), asyncio.Event()
+
+    async def call() -> None:
+        async with turns.taken("a"):
+            await end.wait()
+
+    calls = [asyncio.create_task(call()) for _ in range(3)]
+    await settle()
+    end.set()
+    calls[1].cancel()
+    async with asyncio.timeout(5):
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(one) for one in ended] == [type(None), asyncio.CancelledError, type(None)]
+    assert not turns._under_way and not turns._queues

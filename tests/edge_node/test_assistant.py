@@ -286,17 +286,17 @@ def test_of_a_document_a_bundle_for_shared_slices_alone_asks_for_none(
 FORKED = """
 import os, signal, threading
 from edge_node import Assistant
-from fuser.receiver import Draft
+from fuser.receiver import Begun
 
 assistant = Assistant.from_config("edge.toml")
-begun, stay, prefill = threading.Event(), threading.Event(), Draft.prefill
+begun, stay, prefill = threading.Event(), threading.Event(), Begun.prefill
 
-def slow(draft, kind):
+def slow(prompt, kind):
     begun.set()
     stay.wait()
-    prefill(draft, kind)
+    return prefill(prompt, kind)
 
-Draft.prefill = slow
+Begun.prefill = slow
 early = assistant.stream("Who keeps the key?", source="receiver-only")
 thread = threading.Thread(target=assistant.ask, args=("Who keeps the key?",), kwargs={"source": "receiver-only"})
 thread.start()

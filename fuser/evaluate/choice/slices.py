@@ -13,8 +13,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
-from transformers import DynamicCache
 
 from fuser.bundle import Bundle
 from fuser.evaluate.speaker import Said, Side, Speaker
@@ -97,7 +95,10 @@ class SharerSlices:
         started = time.perf_counter()
         readings = self._sharer.read([cut.prompt for cut in cuts])
         seconds = (time.perf_counter() - started) / len(prompts)
-        said = self._speaker.say(_behind(readings), [cut.prompt.tokens.ids[-1:] for cut in cuts])
+        past = Past.of(
+            [[(keys[:, :-1], values[:, :-1]) for keys, values in read.kv.values()] for read in readings]
+        )
+        said = self._speaker.say(past, [cut.prompt.tokens.ids[-1:] for cut in cuts])
         return [self._heard(*each, seconds) for each in zip(readings, cuts, said, strict=True)]
 
     def _heard(self, reading: Reading, cut: Cut, said: Said, seconds: float) -> Heard:
@@ -107,25 +108,6 @@ class SharerSlices:
         }
         spans = torch.tensor(cut.spans, dtype=torch.int64, device="cpu").reshape(-1, 3)
         return Heard(segments, spans, cut.tail, seconds, said)
-
-
-def _behind(readings: Sequence[Reading]) -> Past:
-    """What was read, up to each prompt's last token, for the Sharer to answer on top of."""
-    device = readings[0].kv[0][0].device
-    lengths = torch.tensor([len(reading.prompt) for reading in readings], device=device)
-    pads = lengths.max() - lengths
-
-    def padded(layer: int, half: int) -> Tensor:
-        return torch.stack(
-            [
-                functional.pad(reading.kv[layer][half][:, :-1], (0, 0, pad, 0))
-                for reading, pad in zip(readings, pads.tolist(), strict=True)
-            ]
-        )
-
-    past = Past(DynamicCache(), pads, padded=bool(pads.any()))
-    past.append([(padded(layer, 0), padded(layer, 1)) for layer in readings[0].kv])
-    return past
 
 
 @torch.inference_mode()

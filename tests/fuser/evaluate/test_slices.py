@@ -175,7 +175,7 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
     excerpts = QuestionExcerpts(bundle, cache, documents, bundle.config.selection)
     style = bundle.config.receiver_prompt
     reading = FrozenReceiver(receiver.network, receiver.tokenizer, style, "")
-    lead = tokenise(receiver.tokenizer, Rendered(style.head + LEAD, (), 0)).ids
+    lead = tokenise(receiver.tokenizer, Rendered(style.opening + LEAD, (), 0)).ids
     own = ReceiversOwn(reading, reading.read(lead, [])[0], excerpts, each)
     longest = [i for i in range(len(documents)) if own.count(i) == bundle.config.selection.positions]
     others = [i for i in range(len(documents)) if i not in longest]
