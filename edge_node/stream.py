@@ -18,7 +18,7 @@ from edge_node.link import Estimate
 from edge_node.process import Home
 from edge_node.sync import Client, SharedSlice
 from fuser import SliceLayout
-from fuser.data.choice import LETTERS, named
+from fuser.choice import LETTERS, named
 from kvwire.errors import (
     AccessDenied,
     BadPayload,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fuser.models.load import resolve
     from fuser.models.reference import model_ref
     from fuser.pair import load_pair, load_receiver, load_sharers
-    from fuser.profile.table import PlanRow, PlanTable
+    from fuser.plan_table import PlanRow, PlanTable
     from fuser.receiver import Begun, Draft, Receiver
     from fuser.sharer import Cut, Sharer
     from fuser.shipped import bundle_directory
@@ -50,8 +50,8 @@ _HOMES = {
     "DeviceName": "fuser.models.dtype",
     "Draft": "fuser.receiver",
     "DtypeName": "fuser.models.dtype",
-    "PlanRow": "fuser.profile.table",
-    "PlanTable": "fuser.profile.table",
+    "PlanRow": "fuser.plan_table",
+    "PlanTable": "fuser.plan_table",
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.layout",

@@ -170,7 +170,7 @@ def _bundle(
 
 def _share(config: "EdgeConfig", bundle: "Bundle") -> Iterator[Finding]:
     """Whether a slice can be asked for as configured."""
-    from fuser.profile.table import PlanTable
+    from fuser.plan_table import PlanTable
     from kvwire.codec import CodecRegistry
 
     CodecRegistry(bundle.codecs()).get(config.share.codec)

@@ -1,7 +1,7 @@
 """`kvwire train --workers N`: the same run in N processes on Ray Train, every batch shared equally among them.
 
 Ray starts the workers, connects them with torch.distributed, and ends them together when one fails. What they do is
-`fuser.train.session.train`, which knows nothing of Ray.
+`fuser.lab.train.session.train`, which knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress
 
 if TYPE_CHECKING:  # Ray imports this module in processes that need no models
-    from fuser.train.config import TrainConfig
+    from fuser.lab.train.config import TrainConfig
 
 _POLL_S = 2.0
 
@@ -45,7 +45,7 @@ class Workers:
         self._started.close()
 
     def train(self, config: TrainConfig, progress: Progress, max_minutes: float) -> dict[str, Any]:
-        """`fuser.train.session.train` in all of them; returns what worker 0 returns.
+        """`fuser.lab.train.session.train` in all of them; returns what worker 0 returns.
 
         Raises:
             CacheIncomplete: not all items are cached.
@@ -109,8 +109,8 @@ def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from fuser.config import from_dict
-    from fuser.train.config import TrainConfig
-    from fuser.train.session import train
+    from fuser.lab.train.config import TrainConfig
+    from fuser.lab.train.session import train
 
     os.chdir(loop["directory"])
     torch.set_num_threads(loop["threads"])
@@ -119,7 +119,7 @@ def _worker(loop: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wants_gpu(config: TrainConfig) -> bool:
-    from fuser.train.prepare import device_of
+    from fuser.lab.train.prepare import device_of
 
     return device_of(config).type == "cuda"
 
@@ -146,7 +146,7 @@ def _environment(folder: Path) -> None:
 @contextmanager
 def _followed(config: TrainConfig, progress: Progress) -> Iterator[None]:
     """Show the run's log as progress while the workers write it."""
-    from fuser.train.log import read_log
+    from fuser.lab.train.log import read_log
 
     done = threading.Event()
     bar = progress.add_task("training", total=config.answer.steps)

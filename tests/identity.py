@@ -28,10 +28,10 @@ def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) ->
 
     from fuser.bundle import Bundle, BundleConfig
     from fuser.geometry import Geometry
+    from fuser.lab.train.reading import FrozenReceiver
     from fuser.models.load import load_model, model_ref
     from fuser.prompt import PromptStyle
     from fuser.select import SelectionConfig
-    from fuser.train.reading import FrozenReceiver
     from fuser.translate import TranslateConfig
 
     network, tokenizer = load_model(model)

@@ -100,7 +100,9 @@ def save_golden(path: Path, checkpoint: Path, receiver: Path, sharer: Path, new_
         for _ in range(new_tokens):
             step = ours(input_ids=torch.tensor([out[-1:]]), past_key_values=cache, attention_mask=mask)
             out.append(int(step.logits[0, -1].argmax()))
-            mask = torch.ones(1, 1, dtype=torch.int64)  # what the public code gives, see fuser.c2c.generate
+            mask = torch.ones(
+                1, 1, dtype=torch.int64
+            )  # what the public code gives, see fuser.lab.c2c.generate
     tensors["generated_fused"] = torch.tensor([out])
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     return path

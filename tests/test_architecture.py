@@ -67,10 +67,19 @@ def test_a_package_imports_only_the_packages_it_may(package: str) -> None:
         assert found <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {found - ALLOWED[package]}"
 
 
+def test_the_lab_is_for_the_lab_the_commands_and_the_tests() -> None:
+    lab = HOMES["fuser"] / "lab"
+    for package in ("kvwire", "fuser", "cloud_node", "edge_node"):
+        for path in sources(package):
+            if lab not in path.parents:
+                found = [name for name in imports(path) if name.startswith("fuser.lab")]
+                assert not found, f"{path.relative_to(ROOT)} imports {found}"
+
+
 # Modules of fuser that the nodes still know by their own name, in place of a door of `fuser`.
 INSIDE = {
     "fuser.config": {"BadConfig", "from_dict"},
-    "fuser.data.choice": {"LETTERS", "named", "with_choices"},
+    "fuser.choice": {"LETTERS", "named", "with_choices"},
     "fuser.prefill": {"EXACT_FROM", "Prefill", "can_pack", "prefill_together"},
     "fuser.slice_specs": {"most_positions", "slice_specs"},  # no door may have a module's name
 }
@@ -187,10 +196,10 @@ FACTORY = re.compile(
     r"|scalar_tensor|tensor|tril_indices|triu_indices|zeros)"
 )
 ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
-    *(f"fuser/evaluate/{name}.py" for name in ("interval", "report", "speaker", "mismatched")),
-    *(f"fuser/evaluate/choice/{name}.py" for name in ("fit", "fitted")),
-    *(f"fuser/train/{name}.py" for name in ("checkpoint", "dials", "document", "regress")),
-    *(f"fuser/train/{name}.py" for name in ("selection", "window", "world")),
+    *(f"fuser/lab/evaluate/{name}.py" for name in ("interval", "report", "speaker", "mismatched")),
+    *(f"fuser/lab/evaluate/choice/{name}.py" for name in ("fit", "fitted")),
+    *(f"fuser/lab/train/{name}.py" for name in ("checkpoint", "dials", "document", "regress")),
+    *(f"fuser/lab/train/{name}.py" for name in ("selection", "window", "world")),
 }
 
 

@@ -30,8 +30,8 @@ class C2CConfig:
     """Shape of a public fuse head; the defaults are those of the published recipes.
 
     alignment: which tokens the Sharer read in training: the `same` ids as the Receiver (a shared vocabulary), or for
-    each Receiver token one of its own, the `first` or the `longest` (`fuser.c2c.reencode`). `fuser.c2c.generate` is
-    run so; the service aligns by characters whatever it is (docs/public_checkpoints.md).
+    each Receiver token one of its own, the `first` or the `longest` (`fuser.lab.c2c.reencode`).
+    `fuser.lab.c2c.generate` is run so; the service aligns by characters whatever it is (docs/public_checkpoints.md).
     """
 
     layer_map: LayerMap

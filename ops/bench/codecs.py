@@ -19,7 +19,7 @@ from ops.bench.real_segments import CODES, SOURCE_HALVES, Sample
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fuser.profile.table import PlanTable
+    from fuser.plan_table import PlanTable
 
 
 class WithZstd:

@@ -27,7 +27,7 @@ def measured(
         "bench", "envelope", "date" (UTC, when it began), "seconds", "settings", "seed", "machine", "versions",
         "results". The load of the machine stands in "machine" before and after: a busy one measures its neighbours.
     """
-    from fuser.evaluate.provenance import machine, versions
+    from fuser.lab.evaluate.provenance import machine, versions
 
     date, began, load = datetime.now(UTC), time.monotonic(), _load()
     results = dict(work())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fuser.bundle import Bundle
-    from fuser.data.document import Item
+    from fuser.lab.data.document import Item
     from fuser.reading import Reading
     from fuser.sharer import Sharer
 
@@ -59,7 +59,7 @@ def read_samples(
 def _shared(sharer: Sharer, item: Item) -> Iterator[Sample]:
     """Document and question as one prompt that both sides hold."""
     from fuser.compact.head import CompactFuse
-    from fuser.train.sharer_reading import shared_section
+    from fuser.lab.train.sharer_reading import shared_section
 
     head = sharer.bundle.fuse
     prompt = sharer.prompt(shared_section(f"{item.document}\n{item.questions[0].text}"))
@@ -94,7 +94,7 @@ def _by_position(tensor: Tensor) -> Tensor:
 
 def _codes(sharer: Sharer, item: Item) -> Iterator[Sample]:
     """The excerpt that a question gets."""
-    from fuser.train.sharer_reading import document_sections
+    from fuser.lab.train.sharer_reading import document_sections
 
     head = sharer.bundle.translate
     if head is None:

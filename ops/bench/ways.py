@@ -46,7 +46,7 @@ def ways_of(directory: Path, bundle: Bundle) -> tuple[Way, ...]:
         BadTable: the bundle's table cannot be read.
         ValueError: the bundle makes no slices of documents.
     """
-    from fuser.profile.table import PlanTable
+    from fuser.plan_table import PlanTable
 
     kind = SliceKind.EXCERPT
     if kind not in bundle.kinds:

@@ -195,9 +195,9 @@ def codecs(
 ) -> None:
     """Every rung of the ladder on real segments: ratio, error, speed, and what of the transfer it loses."""
     from fuser.bundle import Bundle
-    from fuser.data.load import load
+    from fuser.lab.data.load import load
     from fuser.models.load import load_model, model_ref, resolve
-    from fuser.profile.table import PlanTable
+    from fuser.plan_table import PlanTable
     from kvwire.codec import CodecRegistry
     from ops.bench import codecs as bench
     from ops.bench.real_segments import read_samples

@@ -69,8 +69,8 @@ def import_(
 ) -> None:
     """Turn a public Cache-to-Cache checkpoint into a bundle; a check that fails ends with exit code 1."""
     from fuser.bundle import Bundle
-    from fuser.c2c.bundle import bundle_of_public, save_exactly
     from fuser.c2c.head import C2CConfig
+    from fuser.lab.c2c.bundle import bundle_of_public, save_exactly
     from fuser.models.load import resolve
 
     ours, theirs = resolve(receiver), resolve(sharer)
@@ -98,7 +98,7 @@ def import_(
 
 def _checked(bundle: "Bundle", golden: Path, receiver: Path, sharer: Path) -> dict[str, Any]:
     """Errors per layer, and whether the tokens are equal where the file has any."""
-    from fuser.c2c.check import GoldenFile
+    from fuser.lab.c2c.check import GoldenFile
 
     file = GoldenFile(golden)
     errors = list(file.layer_errors(bundle.require_fuse()))

@@ -11,7 +11,7 @@ from ops.commands.options import BundleArgument, DeviceOption
 from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
-    from fuser.evaluate.config import EvaluateConfig
+    from fuser.lab.evaluate.config import EvaluateConfig
 
 _WITH = "Data and rows"
 _SLICES = "Over documents"
@@ -144,9 +144,9 @@ def evaluate(
 
     Answers are kept as they come. A call that was stopped, or asks for more rows, makes what is missing.
     """
-    from fuser.evaluate.config import EvaluateConfig
-    from fuser.evaluate.curve import plot_curve
-    from fuser.evaluate.plot import check
+    from fuser.lab.evaluate.config import EvaluateConfig
+    from fuser.lab.evaluate.curve import plot_curve
+    from fuser.lab.evaluate.plot import check
     from kvwire.plan import Plan
     from ops.tables import check_marks, put, short_table
 
@@ -209,7 +209,7 @@ def _number(option: str, word: str) -> int:
 
 
 def _run(config: "EvaluateConfig", max_minutes: float, curve: bool) -> dict[str, Any]:
-    from fuser.evaluate.run import Run
+    from fuser.lab.evaluate.run import Run
 
     run = Run(config)
     if curve and run.task == "choice":
@@ -220,9 +220,9 @@ def _run(config: "EvaluateConfig", max_minutes: float, curve: bool) -> dict[str,
 
 
 def _write(report: dict[str, Any], json_out: str | None, table: Path | None, picture: Path | None) -> None:
-    from fuser.evaluate.curve import curve_markdown
-    from fuser.evaluate.plot import plot
-    from fuser.evaluate.report import markdown
+    from fuser.lab.evaluate.curve import curve_markdown
+    from fuser.lab.evaluate.plot import plot
+    from fuser.lab.evaluate.report import markdown
 
     text = markdown(report) + curve_markdown(report)
     write_report(report, text, json_out, table)

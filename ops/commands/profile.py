@@ -11,7 +11,7 @@ from ops.commands.options import BundleArgument, DeviceOption, whole_numbers
 from ops.output import counting_progress, progress_console, write_report
 
 if TYPE_CHECKING:
-    from fuser.profile.run import ProfileConfig
+    from fuser.lab.profile.run import ProfileConfig
 
 _PLANS = "Plans"
 _OUT = "Output"
@@ -95,9 +95,9 @@ def profile(
     Every plan is screened by the loss of the right answers; the best of them answer, beside their controls. What is
     measured is kept as it comes: the same call goes on where it was stopped.
     """
-    from fuser.evaluate.plot import check
-    from fuser.profile.grid import Dials
-    from fuser.profile.run import SEED, ProfileConfig
+    from fuser.lab.evaluate.plot import check
+    from fuser.lab.profile.grid import Dials
+    from fuser.lab.profile.run import SEED, ProfileConfig
 
     if plot_out is not None:
         check(plot_out)
@@ -130,7 +130,7 @@ def profile(
 
 def _measured(config: "ProfileConfig", max_minutes: float, table: Path) -> dict[str, Any]:
     """The report; the table is written once all is measured."""
-    from fuser.profile.run import ProfileRun
+    from fuser.lab.profile.run import ProfileRun
 
     run = ProfileRun(config)
     with counting_progress() as progress:
@@ -149,8 +149,8 @@ def _measured(config: "ProfileConfig", max_minutes: float, table: Path) -> dict[
 def _write(
     report: dict[str, Any], json_out: str | None, markdown_out: Path | None, plot_out: Path | None
 ) -> None:
-    from fuser.profile.plot import plot
-    from fuser.profile.report import markdown
+    from fuser.lab.profile.plot import plot
+    from fuser.lab.profile.report import markdown
 
     text = markdown(report)
     write_report(report, text, json_out, markdown_out)

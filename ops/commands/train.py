@@ -10,8 +10,8 @@ from ops.commands.options import OtherDevice
 from ops.output import Json, console, print_json, print_mapping, progress_console, table
 
 if TYPE_CHECKING:
-    from fuser.train.making import Standing
-    from fuser.train.recipe import Recipe
+    from fuser.lab.train.making import Standing
+    from fuser.lab.train.recipe import Recipe
 
 
 def train(
@@ -33,8 +33,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Make a bundle, stage after stage. Stop it at any moment: the same call goes on where it was."""
-    from fuser.train.making import standings
-    from fuser.train.recipe import Recipe
+    from fuser.lab.train.making import standings
+    from fuser.lab.train.recipe import Recipe
 
     loaded = Recipe.load(recipe, [*(values or ()), *([f"device={device}"] if device else ())])
     if dry_run:
@@ -73,8 +73,8 @@ def _words(one: "Standing") -> str:
 def _make(recipe: "Recipe", max_minutes: float, workers: int) -> dict[str, Any]:
     from rich.progress import Progress
 
-    from fuser.train.making import make
-    from fuser.train.world import World
+    from fuser.lab.train.making import make
+    from fuser.lab.train.world import World
 
     for stage in recipe.stages:
         if stage.kind == "train":

@@ -12,7 +12,7 @@ from cloud_node.config import CloudConfig
 from cloud_node.replica import Replica
 from fuser.bundle import Bundle
 from fuser.codec_bases import CodecBasesConfig
-from fuser.scatter import Scatter
+from fuser.lab.scatter import Scatter
 from kvwire.codec import CodecRegistry
 from kvwire.description import check_request
 from kvwire.errors import IncompatiblePeer

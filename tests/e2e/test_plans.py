@@ -8,14 +8,14 @@ import pytest
 from edge_node import Assistant, Client, EdgeConfig
 from edge_node.capture import Direction, read_capture
 from edge_node.picker import BEST, BYTE_BUDGET
-from fuser.profile.table import PlanTable
+from fuser.plan_table import PlanTable
 from fuser.receiver import Receiver
 from kvwire.errors import TooLarge
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 from tests.e2e.conftest import CANARIES
 from tests.e2e.prompts import DOCUMENTS
-from tests.fuser.profile.rows import row
+from tests.fuser.lab.profile.rows import row
 from tests.kvwire.samples import payload_bytes_of
 
 QUESTION = "Who keeps the spare key of the boat house?"

@@ -17,7 +17,7 @@ from edge_node.capture import read_capture
 from edge_node.sync import Client
 from edge_node.unanswered import explained
 from fuser.bundle import BadBundle, Bundle
-from fuser.data.choice import ChoiceItem, choice_prompt
+from fuser.choice import ChoiceItem, choice_prompt
 from fuser.generate import greedy
 from fuser.models.errors import NoSuchDevice
 from fuser.prompt import RECEIVER_HOLDS, render, tokenise

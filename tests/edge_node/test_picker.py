@@ -7,7 +7,7 @@ import pytest
 from edge_node.link import Estimate
 from edge_node.picker import BEST, BYTE_BUDGET, DEADLINE, NO_ESTIMATE, NOT_USEFUL, Pick, pick
 from kvwire.plan import Plan
-from tests.fuser.profile.rows import row
+from tests.fuser.lab.profile.rows import row
 
 SMALL, MIDDLE, LARGE, NOISE = (Plan(codec=name) for name in ("small", "middle", "large", "noise"))
 ROWS = (

@@ -24,7 +24,7 @@ from edge_node.picker import (
 )
 from edge_node.sync import Client
 from fuser.bundle import Bundle
-from fuser.profile.table import BadTable, PlanRow, PlanTable
+from fuser.plan_table import BadTable, PlanRow, PlanTable
 from fuser.receiver import Receiver
 from kvwire.errors import Cancelled, InvalidRequest, RelayDisabled
 from kvwire.plan import Plan
@@ -32,7 +32,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.edge_node.sharer_server import RunningServer, SliceService
 from tests.edge_node.toml import write_toml
-from tests.fuser.profile.rows import row
+from tests.fuser.lab.profile.rows import row
 from tests.kvwire.samples import payload_bytes_of
 
 QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fuser.bundle import Bundle
-from fuser.evaluate.models import Model
 from fuser.generate import Generated, generate, greedy_ids
+from fuser.lab.evaluate.models import Model
 from fuser.models.load import load_model
 from fuser.past import Past
 from fuser.prompt import withheld

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from fuser.bundle import Bundle
-from fuser.data.document import Item, Question
+from fuser.lab.data.document import Item, Question
+from fuser.lab.train.cached import Cached
+from fuser.lab.train.sharer_reading import SharerReading, document_sections
 from fuser.models.load import load_model
 from fuser.prefill import Prefill
 from fuser.reading import Reader
 from fuser.sharer import Sharer
-from fuser.train.cached import Cached
-from fuser.train.sharer_reading import SharerReading, document_sections
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind

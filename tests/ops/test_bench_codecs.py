@@ -9,16 +9,16 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from fuser.bundle import Bundle
-from fuser.calibrate import calibrated_for
-from fuser.profile.table import PlanRow, PlanTable
-from fuser.train.prepare import fill_cache, prepare, save
+from fuser.lab.calibrate import calibrated_for
+from fuser.lab.train.prepare import fill_cache, prepare, save
+from fuser.plan_table import PlanRow, PlanTable
 from kvwire.codec import CodecRegistry, Int8
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
 from ops.bench.codecs import WithZstd, markdown, measure
 from ops.bench.real_segments import CODES, SOURCE_HALVES, Sample
 from ops.cli import app
-from tests.fuser.train.test_session import run_config
+from tests.fuser.lab.train.test_session import run_config
 
 ZSTD = ("raw + zstd-1", "int8 + zstd-1")
 
@@ -75,7 +75,7 @@ def sample(group: str = "K", positions: int = 50) -> Sample:
 def row(
     codec: str, kind: SliceKind, against_raw: float, mean_bytes: int, bottleneck: bool = False
 ) -> PlanRow:
-    from fuser.evaluate.interval import Interval
+    from fuser.interval import Interval
 
     worth = Interval(0.5, 0.4, 0.6)
     lost = Interval(against_raw, against_raw - 0.1, against_raw + 0.2)

@@ -8,8 +8,8 @@ import pytest
 from rich.progress import Progress
 
 from fuser.bundle import Bundle
-from fuser.evaluate.interval import Interval
-from fuser.profile.table import BadTable, PlanRow, PlanTable
+from fuser.interval import Interval
+from fuser.plan_table import BadTable, PlanRow, PlanTable
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 from ops.bench import link

@@ -15,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fuser.bundle import Bundle
-from fuser.train.log import read_log
+from fuser.lab.train.log import read_log
 from ops.cli import app
 
 CONFIG = """

@@ -1,0 +1,172 @@
+"""Records for training and evaluation: fictional documents, questions and short answers, generated from a seed.
+
+What could be learnt by heart is divided: about a fifth of all names and values, one statement and one question of
+every attribute, and 15 % of the attributes never occur in split `train`. Splits `coined` and `heldout_coined` are like
+`train` and `heldout`, but most of their questions ask for names, and names are put together from syllables: hardly any
+occurs twice.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from fuser.lab.data.records.attributes import BY_DOMAIN, Attribute
+from fuser.lab.data.records.text import Fact, document, question
+from fuser.lab.data.records.values import MONTHS, NAME_KINDS, Entity, entity, value
+from fuser.lab.data.records.words import COMPANY_TAILS, LISTS, SHARED_LISTS, Words
+
+SPLITS = ("train", "heldout", "heldout_attributes", "coined", "heldout_coined")
+TRAINING = ("train", "coined")
+"""The splits to train on."""
+_LIKE = {"coined": "train", "heldout_coined": "heldout"}
+"""Splits of coined names: the split whose attributes and phrasings they have."""
+_PLAIN = [split for split in SPLITS if split not in _LIKE]
+WORDS = (25, 110)
+"""Fewest and most words of a document."""
+SENTENCES = 7
+"""Most facts and neutral sentences of a document, together."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question on a document. `answer` is a literal part of `document` and occurs there once."""
+
+    document: str
+    question: str
+    answer: str
+    attribute: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A document and two to four questions on it."""
+
+    document: str
+    examples: tuple[Example, ...]
+
+
+def generate(seed: int, count: int, split: str) -> Iterator[Record]:
+    """Yields `count` records with different documents. The same arguments give the same records.
+
+    Raises ValueError for an unknown split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+    words = Words(Random(f"{split}:{seed}"), heldout=split not in TRAINING, coined=split in _LIKE)
+    seen: set[str] = set()
+    while len(seen) < count:
+        record = _record(words, split, _LIKE.get(split, split))
+        if record is not None and record.document not in seen:
+            seen.add(record.document)
+            yield record
+
+
+def _usable(domain: str, split: str) -> tuple[Attribute, ...]:
+    """The attributes a document of `split` may state."""
+    if split == "train":
+        return tuple(attribute for attribute in BY_DOMAIN[domain] if not attribute.heldout)
+    if split == "heldout":
+        return tuple(
+            attribute for attribute in BY_DOMAIN[domain] if not (attribute.heldout or attribute.closed)
+        )
+    return tuple(attribute for attribute in BY_DOMAIN[domain] if not attribute.closed)
+
+
+def _askable(attribute: Attribute, split: str) -> bool:
+    return attribute.heldout == (split == "heldout_attributes")
+
+
+_USABLE = {(domain, split): _usable(domain, split) for domain in BY_DOMAIN for split in _PLAIN}
+_DOMAINS = {
+    split: [
+        attribute.domain
+        for domain in BY_DOMAIN
+        for attribute in _USABLE[domain, split]
+        if _askable(attribute, split)
+    ]
+    for split in _PLAIN
+}
+"""Domains, each as often as it has attributes to ask for."""
+
+
+def _attribute(words: Words, who: Entity, taken: set[str], split: str) -> Attribute | None:
+    """An attribute that `who` does not have yet; mostly one held out, or of names, where questions ask for those."""
+    free = [attribute for attribute in _USABLE[who.domain, split] if attribute.name not in taken]
+    if split == "heldout_attributes" and words.random.random() < 0.75:
+        free = [attribute for attribute in free if attribute.heldout] or free
+    if words.coined and words.random.random() < 0.75:
+        free = [attribute for attribute in free if attribute.kind in NAME_KINDS] or free
+    return words.random.choice(free) if free else None
+
+
+def _facts(words: Words, split: str) -> list[Fact]:
+    """Two to six facts on one to three entities. In half of the documents two entities share an attribute."""
+    random = words.random
+    domain = random.choice(_DOMAINS[split])
+    entities = [entity(domain, words)]
+    distract = random.random() < 0.4
+    for index in range(random.choices((int(distract), 1, 2), (4, 3, 3))[0]):
+        same = (distract and index == 0) or random.random() < 0.5
+        entities.append(entity(domain if same else random.choice(_DOMAINS[split]), words))
+    taken: dict[str, set[str]] = {who.name: set() for who in entities}
+    facts: list[Fact] = []
+    for index in range(random.randint(max(2, len(entities)), 6)):
+        who = entities[index] if index < len(entities) else random.choice(entities)
+        attribute = _attribute(words, who, taken[who.name], split)
+        if distract and index == 1:
+            attribute = facts[0].attribute
+        if attribute is not None and attribute.name not in taken[who.name]:
+            taken[who.name].add(attribute.name)
+            facts.append(Fact(who, attribute, value(attribute.kind, words)))
+    return facts
+
+
+def _distinct(facts: list[Fact]) -> bool:
+    """No word of a name or value stands for two things."""
+    parts = {who.name for who in {fact.entity for fact in facts}} | {fact.value for fact in facts}
+    names = {fact.entity for fact in facts}
+    if len(parts) < len(names) + len(facts):
+        return False
+    words = [word for part in parts for word in part.split() if word[0].isupper() and word not in _COMMON]
+    return len(words) == len(set(words))
+
+
+_COMMON = frozenset(
+    {
+        "Project",
+        "Dr",
+        "The",
+        "University",
+        "Polytechnic",
+        "Sons",
+        "Daughters",
+        "Brothers",
+        *COMPANY_TAILS,
+        *MONTHS,
+    }
+    | {word for name in SHARED_LISTS for noun in LISTS[name] for word in noun.split()}
+)
+"""Words that two names or values may have in common."""
+
+
+def _record(words: Words, split: str, like: str) -> Record | None:
+    """One record of `split`, with attributes as in split `like`, or None when the draw does not fit."""
+    facts = _facts(words, like)
+    if len(facts) < 2 or not _distinct(facts):
+        return None
+    neutral = words.random.randint(0, min(3, SENTENCES - len(facts)))
+    text = document(facts, neutral, words)
+    if not WORDS[0] <= len(text.split()) <= WORDS[1] or any(text.count(fact.value) != 1 for fact in facts):
+        return None
+    asked = [fact for fact in facts if _askable(fact.attribute, like)]
+    if len(asked) < 2:
+        return None
+    chosen = words.random.sample(asked, min(len(asked), words.random.randint(2, 4)))
+    examples = [
+        Example(
+            text, question(fact, words), fact.value, f"{fact.attribute.domain}.{fact.attribute.name}", split
+        )
+        for fact in chosen
+    ]
+    return Record(text, tuple(examples))

@@ -1,0 +1,266 @@
+"""What a stage of a training recipe is told (`fuser.lab.train.recipe`): every key checked before a model is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from fuser.c2c.head import C2CConfig
+from fuser.compact.head import CompactConfig
+from fuser.config import BadConfig, from_dict
+from fuser.lab.profile.grid import Dials
+from fuser.lab.train.dials import DialsConfig
+from fuser.layer_map import LayerMap
+from fuser.models.dtype import DeviceName
+from fuser.prompt import PromptStyle
+from fuser.select import SelectionConfig
+from fuser.translate import TranslateConfig
+
+FuseConfig = CompactConfig | C2CConfig
+_SEEDS = 1 << 31  # so that what is made of a seed, a step and a worker fits the random generator
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """One source of items: whatever `fuser.lab.data.load` reads.
+
+    documents: items at most: documents with their questions, or prompts of a shared source. A recipe leaves out a
+        source that has 0.
+    task: `document` asks over cloud documents; `shared` asks what both sides hold (choices, instructions).
+    validation: held out from training and evaluated while it runs.
+    continuations: questions added to each training document: which words follow a quotation from it
+        (`fuser.lab.data.continuation`).
+    """
+
+    source: str
+    documents: int = 0
+    seed: int = 1
+    max_document_chars: int = 1200
+    validation: bool = False
+    task: Literal["document", "shared"] = "document"
+    continuations: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("documents", "continuations"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.continuations and (self.validation or self.task != "document"):
+            raise ValueError("continuations are asked of training documents alone")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerConfig:
+    """The answer loss.
+
+    decay_steps: steps over which the learning rate falls, if not over all: more of them end the run on the way down.
+    batch: examples a step, all workers together.
+    text_share: share of the document steps that read the document as text, which trains the prefix alone.
+    unanswerable_share: share of the document steps whose slices are of other documents, chosen by other questions,
+        where `abstain` is the right reply: the Receiver learns to say so when a slice is about something else.
+    recite_share: share of the document steps whose slice is a window of the document and the right reply the window's
+        text (`fuser.lab.train.window`): each of its tokens is trained on, without labels. Translated excerpts alone.
+    evaluate_every, checkpoint_every: steps between. validation: examples of each task that are evaluated, at most.
+    """
+
+    steps: int = 800
+    decay_steps: int = 0
+    batch: int = 16
+    learning_rate: float = 2e-4
+    prefix_learning_rate: float = 2e-3
+    gate_learning_rate: float = 1e-2
+    warmup: int = 30
+    text_share: float = 0.15
+    unanswerable_share: float = 0.0
+    abstain: str = "not stated"
+    recite_share: float = 0.0
+    evaluate_every: int = 50
+    checkpoint_every: int = 25
+    validation: int = 96
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "evaluate_every", "checkpoint_every", "validation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        for name in ("learning_rate", "prefix_learning_rate", "gate_learning_rate"):
+            if not 0 <= (rate := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} must be a number and not negative, got {rate}")
+        if self.decay_steps and self.decay_steps < self.steps:
+            raise ValueError(f"decay_steps must be 0 or at least steps, {self.steps}, got {self.decay_steps}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must not be negative, got {self.warmup}")
+        for name in ("text_share", "unanswerable_share", "recite_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share in [0, 1)")
+        if self.text_share + self.unanswerable_share + self.recite_share >= 1:
+            raise ValueError("text_share, unanswerable_share and recite_share leave no steps for answers")
+        if not self.abstain.strip():
+            raise ValueError("abstain is what the Receiver says where there is no answer; it cannot be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseConfig:
+    """Quantisation noise on what travels, in training. bits: of the codec it imitates; 0 is off."""
+
+    bits: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bits != 0 and not 2 <= self.bits <= 16:
+            raise ValueError("noise.bits is 0 (off) or 2 to 16")
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """The fit of a learnt selection. questions: training questions that are read for it."""
+
+    questions: int = 800
+
+    def __post_init__(self) -> None:
+        if self.questions < 50:
+            raise ValueError(f"fit.questions must be at least 50, got {self.questions}")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateConfig:
+    """The fit of the codecs' bases. positions: that are read. rates: bits per value, one codec each."""
+
+    positions: int = 16_000
+    rates: tuple[float, ...] = (4.0, 2.0, 1.0, 0.75, 0.5, 0.35, 0.25)
+
+    def __post_init__(self) -> None:
+        if self.positions < 1:
+            raise ValueError(f"calibrate.positions must be at least 1, got {self.positions}")
+        if not self.rates:
+            raise ValueError("calibrate.rates is empty: give the bits per value of at least one codec")
+
+
+@dataclass(frozen=True, slots=True)
+class PlansConfig:
+    """The profile that gives a bundle its table of plans: the keys of `fuser.lab.profile.run.ProfileConfig`."""
+
+    data: str = "records:train"
+    questions: int = 200
+    screened: int = 48
+    plans: int = 12
+    dials: Dials = field(default_factory=Dials)
+    seed: int = 7_001
+    batch: int = 16
+    max_document_chars: int = 1200
+
+    def __post_init__(self) -> None:
+        if self.questions < 2 or min(self.screened, self.plans, self.batch) < 1:
+            raise ValueError("profile needs questions >= 2, and screened, plans and batch >= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """One stage: which pair, which heads, which data, how long.
+
+    lead: text whose KV in the Receiver starts the learnt prefix (its length gives translate.prefix_positions).
+    work: directory of checkpoints and logs. output: directory of the bundle. Of a stage, the recipe names both.
+    init: bundle of the same pair and selection whose heads the run starts from, in place of the closed form; a
+        code may be shorter than its, heads that it lacks start as without it, and one without sources stays as it is.
+        Of a stage, the bundle of the stage before.
+    scorer: file of a fitted selection, for selection.rule "learnt"; else that of `init`. Of a stage, that of the
+        stage "fit" before.
+    fit, calibrate, profile: tables of the stages of these kinds.
+    cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
+    fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
+        its gates' temperature falls over all steps unless it says otherwise.
+    mix: share of the steps of each task; empty shares them equally among the tasks that have items.
+    gate_price: added to the loss per gate expected open.
+    regression_positions: positions of text in the closed form; ridge: its penalty.
+    device: `auto` takes a GPU where there is one.
+    dtype: what both frozen models compute in; the heads are trained in float32 whatever it is. bfloat16 is three times
+        faster on processors that multiply it (AVX512-BF16, AMX) and adds 0.1 % of variance to what the Sharer read.
+    """
+
+    sharer: str
+    receiver: str
+    sharer_prompt: PromptStyle
+    receiver_prompt: PromptStyle
+    sources: tuple[SourceConfig, ...]
+    work: str
+    output: str
+    lead: str = ""
+    init: str = ""
+    scorer: str = ""
+    cache: str = ""
+    fuse: Mapping[str, Any] | None = None
+    translate: TranslateConfig | None = None
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
+    mix: Mapping[str, float] = field(default_factory=dict)
+    gate_price: float = 0.0
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    dials: DialsConfig = field(default_factory=DialsConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    profile: PlansConfig = field(default_factory=PlansConfig)
+    regression_positions: int = 40_000
+    ridge: float = 0.02
+    seed: int = 1
+    device: DeviceName = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.fuse is None and self.translate is None:
+            raise ValueError("nothing to train: give [fuse] or [translate]")
+        if self.answer.recite_share and self.translate is None:
+            raise ValueError("answer.recite_share trains a translate head: give [translate]")
+        if self.answer.unanswerable_share and self.translate is None:
+            raise ValueError("answer.unanswerable_share is of questions over documents: give [translate]")
+        of_codes = self.dials.positions, self.dials.code_dims, self.dials.bits, self.dials.codecs
+        if self.translate is None and any(of_codes):
+            raise ValueError(
+                "dials.positions, code_dims, bits and codecs are those of a translate head: give [translate]"
+            )
+        if max(self.dials.positions, default=0) > self.selection.positions:
+            raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
+        if self.dials.last and self.fuse is None:
+            raise ValueError("dials.last is of shared slices: give [fuse]")
+        if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:
+            raise ValueError(f"dials.code_dims goes beyond translate.code_dim, {self.translate.code_dim}")
+        for name in ("gate_price", "ridge"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} must be a number and not negative, got {value}")
+        if self.regression_positions < 1:
+            raise ValueError(f"regression_positions must be at least 1, got {self.regression_positions}")
+        if not 0 <= self.seed < _SEEDS:
+            raise ValueError(f"seed must be at least 0 and below {_SEEDS}, got {self.seed}")
+        unknown = sorted(set(self.fuse or {}) - {field.name for field in fields(self._fuse_kind)})
+        if unknown:  # its values are checked once the models, and so their layers, are known
+            raise BadConfig(f"unknown key fuse.{unknown[0]}")
+
+    def fuse_config(self, receiver_layers: int, sharer_layers: int) -> FuseConfig | None:
+        """The fuse head's config for models of these depths.
+
+        Raises:
+            BadConfig: an unknown key or a wrong type, by name; a layer map that is none.
+            ValueError: a layer that a model does not have.
+        """
+        if self.fuse is None:
+            return None
+        table = {"anneal_steps": self.answer.steps} | dict(self.fuse)
+        given = table.pop("layer_map", "terminal")
+        layers = _layer_map(given, receiver_layers, sharer_layers)
+        raw = {"sources": list(layers.sources), "sharer_layers": layers.sharer_layers}
+        return from_dict(self._fuse_kind, table | {"layer_map": raw}, "fuse")
+
+    @property
+    def _fuse_kind(self) -> type[FuseConfig]:
+        return C2CConfig if (self.fuse or {}).get("kind") == "c2c" else CompactConfig
+
+
+def _layer_map(given: Any, receiver_layers: int, sharer_layers: int) -> LayerMap:
+    if given in ("terminal", "nearest"):
+        return getattr(LayerMap, given)(receiver_layers, sharer_layers)  # type: ignore[no-any-return]
+    pairs = given if isinstance(given, list) else []
+    if not pairs or not all(
+        isinstance(p, list) and len(p) == 2 and all(type(n) is int for n in p) for p in pairs
+    ):
+        raise BadConfig(f'fuse.layer_map: "terminal", "nearest" or [[receiver, sharer], ...], got {given!r}')
+    if len(dict(pairs)) < len(pairs):
+        raise BadConfig("fuse.layer_map: a Receiver layer stands there twice")
+    return LayerMap.custom(dict(pairs), receiver_layers, sharer_layers)

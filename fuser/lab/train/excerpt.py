@@ -1,0 +1,55 @@
+"""Excerpts of cached documents, chosen as the service chooses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fuser.lab.train.cache import FeatureCache
+from fuser.lab.train.cached import Asked, Cached
+from fuser.lab.train.regress import of_layers
+from fuser.select import SelectionConfig, choose
+from fuser.translate import TranslateHead
+
+Example = tuple[Cached, Asked]
+"""A question and the document it is about."""
+
+
+def examples_of(documents: Sequence[Cached], shortest: int) -> list[Example]:
+    """Every question over a document of at least so many positions."""
+    return [(d, q) for d in documents if d.count >= shortest for q in d.questions]
+
+
+class Excerpts:
+    """Which positions of cached documents are excerpts, and what the Sharer read there.
+
+    Args:
+        translate: says which features are read.
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        selection: SelectionConfig,
+        translate: TranslateHead,
+    ) -> None:
+        self._cache = cache
+        self._selection = selection
+        self._translate = translate
+
+    def chosen(self, document: Cached, question: Asked, most: int | None = None) -> Tensor:
+        """The excerpt's positions within the document, ascending int64; `most` lowers the selection's number."""
+        limit = self._selection.positions if most is None else most
+        every = torch.arange(document.count, device=question.scores.device)
+        return choose(question.scores, every, self._selection, limit)
+
+    def features(self, examples: Sequence[Example], most: int | None = None) -> Tensor:
+        """Features of excerpts, of the layers read, as the Sharer gave them: (batch, positions, numbers)."""
+        return self.at([(d, self.chosen(d, q, most)) for d, q in examples])
+
+    def at(self, places: Sequence[tuple[Cached, Tensor]]) -> Tensor:
+        """Features at positions of documents, as many of each, like those of excerpts."""
+        rows = [self._cache.raw(document, positions) for document, positions in places]
+        return of_layers(torch.stack(rows), self._translate)

@@ -1,0 +1,109 @@
+"""Shared slices of cached prompts, fused in training as the service fuses them: whole batches, every layer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fuser.alignment import align_tail
+from fuser.fuse import FuseHead
+from fuser.fusing import Fusing
+from fuser.geometry import Geometry
+from fuser.lab.train.cache import FeatureCache
+from fuser.lab.train.cached import CachedPrompt
+from fuser.lab.train.noise import quantisation_noise
+from fuser.receiver import Draft
+from fuser.rope import Rope
+from fuser.shared import SharedPositions
+from fuser.translate import features_of, split_kv
+from kvwire.segment import SegmentKind
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The slice that a prompt gets. matched: it is of this very text."""
+
+    slice: CachedPrompt
+    matched: bool
+
+    def pairs(self, mine: SharedPositions, last: int = 0) -> tuple[Tensor, Tensor]:
+        """Positions that are fused, and for each the position of the slice that feeds it, both int64.
+
+        A slice of another text is laid along ours position by position, from its start again where it is shorter;
+        template tokens meet from the end as ever.
+
+        Args:
+            mine: what is fused of the Receiver's prompt.
+            last: of a matched slice, number of the Sharer's trailing positions; 0 is all.
+        """
+        named, device = pad(self.slice.spans, (1, 0)), mine.at.device  # of section 0, the only one
+        every = torch.arange(self.slice.count, device=device)
+        theirs = SharedPositions(every, named, self.slice.tail).sent()
+        if not self.matched:
+            wrapped = torch.arange(len(mine.spans), device=device) % max(1, len(named))
+            return mine.at, torch.cat((wrapped, align_tail(mine.tail, theirs.tail, len(named), device)))
+        theirs = theirs.last(last)
+        at, source = mine.fed(theirs.spans, theirs.tail, last > 0)
+        return at, theirs.at[source]
+
+
+class CachedSlices:
+    """Slices as a fuse head gets them.
+
+    Args:
+        sharer_rope: of the Sharer; needed where the head reads rotated keys.
+        noise_bits: of the codec whose noise slices get while the head is in training mode; 0 is none.
+    """
+
+    def __init__(
+        self,
+        head: FuseHead,
+        cache: FeatureCache,
+        sharer: Geometry,
+        sharer_rope: Rope | None,
+        noise_bits: int = 0,
+    ) -> None:
+        if head.rotated_keys and sharer_rope is None:
+            raise ValueError("a fuse head of rotated keys needs the Sharer's rotary embedding")
+        self._head, self._cache = head, cache
+        self._sharer, self._rope = sharer, sharer_rope
+        self._noise_bits = noise_bits
+
+    def fuse(self, draft: Draft, given: Sequence[Given], last: int = 0) -> None:
+        """Fuse a slice into each row of a prefilled draft, differentiable in the head.
+
+        last: number of trailing positions of each slice; 0 is all.
+        """
+        layers = [layer for layer in self._head.fed if any(self._head.live(layer))]
+        if layers:
+            fusing = self.fusing(draft, given, last)
+            keys, values = self.feeding(fusing, given, layers)
+            fusing.merge(layers, {SegmentKind.KEY: keys, SegmentKind.VALUE: values})
+
+    def fusing(self, draft: Draft, given: Sequence[Given], last: int = 0) -> Fusing:
+        """The draft's positions that are fused."""
+        prompts = zip(draft.prompts, given, strict=True)
+        return draft.fusing([one.pairs(prompt.shared, last) for prompt, one in prompts])
+
+    def feeding(self, fusing: Fusing, given: Sequence[Given], layers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """K and V of the Sharer that feed some Receiver layers; anything where nothing feeds one."""
+        flat = fusing.fed([self._features(one.slice) for one in given])
+        keys, values = split_kv(flat, self._sharer)
+        sources = [self._head.layer_map[layer] or 0 for layer in layers]
+        return keys[sources], values[sources]
+
+    def _features(self, prompt: CachedPrompt) -> Tensor:
+        """(positions, sharer numbers) float32 as the head gets them: rotated if it reads so, with noise."""
+        at = torch.arange(prompt.count, device=prompt.spans.device)
+        keys, values = split_kv(self._cache.raw(prompt, at), self._sharer)
+        if self._head.rotated_keys:
+            assert self._rope is not None  # refused at the start
+            keys = self._rope.rotate_all(keys, prompt.first + at)
+        if self._head.training:
+            keys = quantisation_noise(keys, self._noise_bits, -2)
+            values = quantisation_noise(values, self._noise_bits, -1)
+        return features_of(keys, values)

@@ -1,0 +1,201 @@
+"""From a run's config to what it needs: the filled cache, the frozen Receiver, the heads, the tasks, the bundle."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from fuser.bundle import Bundle, BundleConfig
+from fuser.geometry import Geometry
+from fuser.lab.data.document import Item
+from fuser.lab.train.cache import FeatureCache, cache_folder
+from fuser.lab.train.cache_writer import CacheSize, CacheWriter
+from fuser.lab.train.config import TrainConfig
+from fuser.lab.train.document import DocumentTask
+from fuser.lab.train.initial import start_from
+from fuser.lab.train.reading import FrozenReceiver
+from fuser.lab.train.selection import fit_scorer, load_scorer, save_scorer
+from fuser.lab.train.setting import Setting, Split
+from fuser.lab.train.shared import SharedTask
+from fuser.lab.train.sharer_reading import SharerReading
+from fuser.lab.train.sources import Sources, read_sources
+from fuser.lab.train.task import Task
+from fuser.models.dtype import find_device
+from fuser.models.load import load_config, load_model, model_ref, resolve
+from fuser.scorer import Scorer
+from kvwire.codec import CodecRegistry
+from kvwire.identity import ModelRef
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """Where models and heads are. Raises NoSuchDevice."""
+    return find_device(config.device)
+
+
+def fill_cache(
+    config: TrainConfig, progress: Progress, max_minutes: float = math.inf
+) -> tuple[CacheSize, int]:
+    """Run the Sharer over all sources. Start again to go on.
+
+    Returns:
+        What was still to do before this call, and the items cached by it.
+    """
+    items = read_sources(config).all
+    path = resolve(config.sharer)
+    model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
+    folder = _folder(config, model_ref(path))
+    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
+    writer = CacheWriter(folder, reading)
+    size = writer.size(items, progress)
+    return size, writer.fill(items, progress, max_minutes)
+
+
+def open_cache(config: TrainConfig) -> tuple[FeatureCache, Sources]:
+    """The filled cache and the items it was filled with.
+
+    Raises:
+        CacheIncomplete: not all items are cached.
+    """
+    sources = read_sources(config)
+    folder = _folder(config, model_ref(resolve(config.sharer)))
+    return FeatureCache(folder, sources.all), sources
+
+
+def prepare(config: TrainConfig) -> Setting:
+    """Load the Receiver, open the cache and make untrained heads; the same heads for the same seed.
+
+    Raises:
+        CacheIncomplete: not all items are cached.
+        BadBundle, ValueError: `init` is no bundle or does not fit; a prefix that is not as long as the lead.
+    """
+    cache, sources = open_cache(config)
+    sharer, receiver = resolve(config.sharer), resolve(config.receiver)
+    device = device_of(config)
+    model, tokenizer = load_model(receiver, device=str(device), dtype=getattr(torch, config.dtype))
+    reading = FrozenReceiver(model, tokenizer, config.receiver_prompt, config.lead)
+    theirs = Geometry.of(load_config(sharer))
+    init, settings = Bundle.load(config.init) if config.init else None, config.answer
+    taught = "" if init is None else init.config.abstain
+    bundle = BundleConfig(
+        sharer=model_ref(sharer),
+        receiver=model_ref(receiver),
+        sharer_geometry=theirs,
+        receiver_geometry=reading.geometry,
+        sharer_prompt=config.sharer_prompt,
+        receiver_prompt=config.receiver_prompt,
+        fuse=config.fuse_config(reading.geometry.layers, theirs.layers),
+        translate=config.translate,
+        selection=config.selection,
+        abstain=settings.abstain if settings.unanswerable_share else taught,
+    )
+    torch.manual_seed(config.seed)
+    heads = {name: head.to(device) for name, head in _heads(bundle, scorer_of(config)).items()}
+    started = frozenset() if init is None else start_from(init, bundle, heads)
+    table = config.translate if "translate" not in started else None
+    if table is not None and table.prefix_positions not in (0, reading.prefix_positions):
+        raise ValueError(
+            f"translate.prefix_positions must be 0 or {reading.prefix_positions}, the length of the lead in tokens"
+        )
+    end = int(tokenizer.eos_token_id)
+    documents = sum(isinstance(item, Item) for item in sources.train)
+    prompts = len(sources.train) - documents
+    train = Split(tuple(cache.documents[:documents]), tuple(cache.prompts[:prompts]))
+    held = Split(tuple(cache.documents[documents:]), tuple(cache.prompts[prompts:]))
+    codecs = CodecRegistry(() if init is None else init.codecs())
+    return Setting(config, bundle, heads, reading, cache, train, held, device, end, started, codecs)
+
+
+def tasks_of(setting: Setting) -> list[Task[Any]]:
+    """The tasks that have a head and examples, those whose start others build on first.
+
+    Raises:
+        ValueError: a head without examples or examples without a head, naming the table or the source that is missing.
+    """
+    documents, prompts = bool(setting.train.documents), bool(setting.train.prompts)
+    heads = setting.heads
+    if documents and "translate" not in heads:
+        raise ValueError("there are documents and no head for them: give [translate]")
+    if prompts and "fuse" not in heads:
+        raise ValueError("there are shared prompts and no head for them: give [fuse]")
+    tasks: list[Task[Any]] = []
+    for head, found, kind, task in (
+        ("translate", documents, "document", DocumentTask),
+        ("fuse", prompts, "shared", SharedTask),
+    ):
+        if head not in heads:
+            continue
+        if not found:
+            if head in setting.started:  # it stays as it is
+                continue
+            raise ValueError(f'[{head}] has nothing to learn from: give a [[sources]] of task "{kind}"')
+        tasks.append(task(setting))
+    return tasks
+
+
+def save(setting: Setting) -> str:
+    """Write what was trained, as it is now, to `output` as a bundle in half precision; returns its hash."""
+    bundle = Bundle(setting.bundle, **setting.heads)  # type: ignore[arg-type]
+    return bundle.save(setting.config.output, torch.float16)
+
+
+def _folder(config: TrainConfig, sharer: ModelRef) -> Path:
+    reads = config.sharer_prompt, config.selection, config.cache, config.dtype, scorer_of(config)
+    return cache_folder(sharer, *reads)
+
+
+def scorer_of(config: TrainConfig) -> Scorer | None:
+    """The fitted selection that a run names, or that the bundle it starts from has.
+
+    Raises:
+        ValueError: the rule is learnt, and no file or another one is named.
+    """
+    if config.selection.rule != "learnt":
+        return None
+    if not config.scorer and config.init and (scorer := Bundle.load(config.init).scorer) is not None:
+        return scorer
+    if not config.scorer:
+        raise ValueError('selection.rule is "learnt": fit one in a stage of kind fit')
+    return load_scorer(Path(config.scorer))
+
+
+def fit_selection(config: TrainConfig, output: Path, progress: Progress) -> dict[str, Any]:
+    """Fit the selection of a run on its training documents, as its table `fit` says, and write it.
+
+    Returns:
+        What `fuser.lab.train.selection.fit_scorer` found, with `heads`, which the run's `[selection]` has to name.
+
+    Raises:
+        ValueError: too few documents hold an answer.
+    """
+    items = [item for item in read_sources(config).train if isinstance(item, Item)]
+    model, tokenizer = load_model(
+        resolve(config.sharer), device=str(device_of(config)), dtype=getattr(torch, config.dtype)
+    )
+    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection)
+    scorer, found = fit_scorer(items, reading, config.fit.questions, config.seed, progress)
+    save_scorer(scorer, output)
+    return found | {"heads": int(model.config.num_attention_heads), "written": str(output)}
+
+
+def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:
+    """Untrained heads of the bundle, by name, and its fitted scorer.
+
+    Raises:
+        ValueError: the scorer is for other layers or heads.
+    """
+    wanted = bundle.new_scorer()
+    if wanted is not None and scorer is not None and wanted.weight.shape != scorer.weight.shape:
+        raise ValueError(
+            f"scorer: has {scorer.weight.numel()} heads, [selection] reads {wanted.weight.numel()}"
+        )
+    heads: dict[str, nn.Module | None] = {
+        "fuse": bundle.new_fuse(),
+        "translate": bundle.new_translate(),
+        "scorer": scorer,
+    }
+    return {name: head for name, head in heads.items() if head is not None}

@@ -1,0 +1,85 @@
+"""What the Sharer reads of an item: features of its positions, and the question's attention on the document."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fuser.lab.data.document import Item
+from fuser.lab.train.cached import Asked, Cached, CachedItem, CachedPrompt
+from fuser.lab.train.sources import AnyItem, Prompt
+from fuser.reading import Reader, Reading, SharerPrompt
+from kvwire.section import Role, Section, Visibility
+
+
+def document_sections(document: str, question: str) -> tuple[Section, ...]:
+    """What the Sharer reads of a question over a cloud document."""
+    return (
+        Section(Role.DOCUMENT, Visibility.CLOUD, text=document),
+        Section(Role.QUESTION, Visibility.SHARED, text=question),
+    )
+
+
+def shared_section(text: str) -> tuple[Section, ...]:
+    """What the Sharer reads of a prompt that both sides hold."""
+    return (Section(Role.QUESTION, Visibility.SHARED, text=text),)
+
+
+class SharerReading(Reader):
+    """The frozen Sharer, read one item at a time."""
+
+    def rows(self, item: AnyItem) -> int:
+        """Rows of features that `read_item` will give, from the tokens alone."""
+        if isinstance(item, Prompt):
+            return len(self.prompt(shared_section(item.text)).shared.at)
+        return len(self.prompt(document_sections(item.document, item.questions[0].text)).document)
+
+    def read_item(self, item: AnyItem) -> tuple[Tensor, CachedItem]:
+        """Run the Sharer over an item; what its questions share is prefilled once.
+
+        Returns:
+            (rows, layers * 2 * layer width) float32 on the CPU, keys re-based; and the item, placed from row 0.
+        """
+        return self._read_prompt(item) if isinstance(item, Prompt) else self._read_document(item)
+
+    def attention(self, document: str, question: str) -> tuple[Tensor, Tensor]:
+        """What every attention head of the layers that count makes of a document, as the last token asks.
+
+        Returns:
+            (layers read, heads, positions) float32 on the CPU; and the positions' characters, (positions, 2).
+        """
+        prompt = self.prompt(document_sections(document, question))
+        (reading,) = self.read([prompt], (), per_head=True)
+        assert reading.scores is not None
+        by_layer = reading.scores.unflatten(0, (-1, self.model.config.num_attention_heads))
+        return by_layer[..., prompt.document], _within_document(prompt)
+
+    def _read_prompt(self, item: Prompt) -> tuple[Tensor, CachedPrompt]:
+        prompt = self.prompt(shared_section(item.text))
+        shared = prompt.shared
+        (reading,) = self.read([prompt], at=[shared.at])
+        place = (0, len(shared.at), shared.spans[:, 1:], shared.tail, int(shared.at[0]))
+        return _features(reading), CachedPrompt(item.source, item.text, item.response, *place)
+
+    def _read_document(self, item: Item) -> tuple[Tensor, Cached]:
+        prompts = [
+            self.prompt(document_sections(item.document, question.text)) for question in item.questions
+        ]
+        document = prompts[0].document
+        kept = [document, *[document[:0]] * (len(prompts) - 1)]
+        readings = self.read(prompts, at=kept, asking=True)
+        asked: list[Asked] = []
+        for question, reading in zip(item.questions, readings, strict=True):
+            assert reading.scores is not None
+            asked.append(Asked(question.text, question.answers, reading.scores[reading.prompt.document]))
+        place = (0, len(document), _within_document(prompts[0]), tuple(asked))
+        return _features(readings[0]), Cached(item.source, item.document, *place)
+
+
+def _features(reading: Reading) -> Tensor:
+    return reading.features(tuple(reading.kv)).float().cpu()
+
+
+def _within_document(prompt: SharerPrompt) -> Tensor:
+    """Characters of the document's tokens, within its text: (positions, 2)."""
+    start, _ = prompt.spans[0] or (0, 0)
+    return prompt.tokens.offsets[prompt.document] - start

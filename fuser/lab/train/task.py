@@ -1,0 +1,87 @@
+"""A task: what a training run drives. It turns cached items into batches, and a batch into a loss.
+
+The run owns steps, optimiser, schedule, checkpoints, workers and logs; a task owns what is read and what is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+from rich.progress import Progress
+from torch import nn
+
+from fuser.answer_loss import Outcome
+
+Control = Literal["true", "mismatched", "alone", "text", "unanswerable", "recite"]
+"""What the Receiver has before it answers: the slice; another item's slice; none; the document as text; another item's
+slice, where the right reply is that there is no answer; or a window of the item, where the right reply is its text."""
+
+
+class Batch(Protocol):
+    """Examples of like length, still on the CPU. Only its task looks inside."""
+
+    def __len__(self) -> int:
+        """Examples."""
+        ...
+
+    def shard(self, rank: int, world: int) -> Self:
+        """The part of worker `rank` of `world`: equal parts that together are the batch. `world` divides the length.
+
+        A control that pairs examples (mismatched) pairs them before the cut, so that the parts' losses average to
+        the batch's.
+        """
+        ...
+
+
+B = TypeVar("B", bound=Batch)
+
+
+class Task(Protocol[B]):
+    """See the module. Made from a `fuser.lab.train.setting.Setting`.
+
+    name: of the task in `[mix]`, logs and errors.
+    controls: those that mean something here; "true" first. All of them are evaluated on the validation split.
+    """
+
+    name: str
+    controls: tuple[Control, ...]
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """What is trained, by the bundle's names: `fuse`, `translate`."""
+        ...
+
+    def start(self, progress: Progress) -> Mapping[str, Any]:
+        """Set the modules' first values (statistics, closed form), once, before step 0; never after a resume.
+
+        Returns:
+            Plain JSON values worth logging, for instance the explained variance.
+        """
+        ...
+
+    def epoch(self, batch: int, seed: int) -> Sequence[B]:
+        """Every training example once, in batches of exactly `batch` of like length, in an order fixed by the seed.
+
+        What does not fill a batch is left out. The number of batches is the same for every seed.
+        """
+        ...
+
+    def validation(self, batch: int) -> Sequence[B]:
+        """The validation examples, always the same, in batches of `batch`; the last one may be shorter."""
+        ...
+
+    def control_at(self, step: int) -> Control:
+        """What the task's own step number `step` trains on: "true" but for a fixed share of "text", say."""
+        ...
+
+    def loss(self, batch: B, control: Control) -> Outcome:
+        """Read the batch in one control, on the setting's device, differentiable in the modules.
+
+        The run has put the modules into training or evaluation mode; noise and sampled gates belong to the first
+        alone. Whatever is drawn here comes from torch's global generator, which the run seeds by its own step
+        number: so a resumed run draws what the unbroken one drew.
+
+        Raises:
+            ValueError: a control the task does not have.
+        """
+        ...

@@ -1,0 +1,81 @@
+"""A report pairs rows question by question and hides nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from fuser.lab.evaluate.plot import plot
+from fuser.lab.evaluate.prediction import Prediction
+from fuser.lab.evaluate.report import markdown, summarise
+from fuser.lab.evaluate.rows import rows_of
+
+ROWS = rows_of(
+    {
+        "receiver": "Receiver alone",
+        "text": "given the text",
+        "fused": "fused",
+        "mismatched": "another's slice",
+    }
+)
+
+
+def row(name: str, right: int, count: int = 50, sent: int = 0) -> list[Prediction]:
+    return [
+        Prediction(name, f"q{i}", "said", {"exact_match": float(i < right), "f1": 0.5}, 0.25, sent)
+        for i in range(count)
+    ]
+
+
+def test_rows_have_counts_intervals_speed_and_bytes() -> None:
+    report = summarise([*row("fused", 35, sent=512)], ROWS, 50)
+    (found,) = report["rows"]
+    assert (found["questions"], found["complete"], found["bytes_per_question"]) == (50, True, 512.0)
+    assert (found["seconds_per_question"], found["questions_per_minute"]) == (0.25, 240.0)
+    exact = found["metrics"]["exact_match"]
+    assert (exact["right"], exact["count"], exact["point"]) == (35.0, 50, 0.7)
+    assert 0.55 < exact["low"] < 0.7 < exact["high"] < 0.82
+    assert found["metrics"]["f1"]["point"] == 0.5
+
+
+def test_differences_pair_questions_and_say_how_many() -> None:
+    rows = [*row("receiver", 5), *row("text", 45), *row("fused", 35, count=40), *row("mismatched", 5)]
+    report = summarise(rows, ROWS, 50)
+    transfer = report["differences"]["exact_match"]["transfer: fused - mismatched"]
+    assert transfer["point"] == pytest.approx(30 / 40)
+    assert transfer["count"] == 40
+    closed = report["differences"]["exact_match"][
+        "gap to text closed: (fused - receiver) / (text - receiver)"
+    ]
+    assert closed["point"] == pytest.approx(30 / 35)
+    assert [r["complete"] for r in report["rows"]] == [True, True, False, True]
+
+
+def test_rows_over_no_common_question_have_no_difference() -> None:
+    other = [Prediction("mismatched", "x", "said", {"exact_match": 1.0})]
+    report = summarise([*row("fused", 3), *other], ROWS, 50)
+    assert report["differences"] == {"exact_match": {}, "f1": {}}
+
+
+def test_the_table_shows_what_is_incomplete_not_run_and_left_out() -> None:
+    report = summarise([*row("fused", 35), *row("mismatched", 5, count=10)], ROWS, 50)
+    report |= {"not_run": {"identical": "needs a bundle"}, "left_out": {"longer than the window": 3}}
+    text = markdown(report)
+    assert "| fused | 70.0 [" in text
+    assert "10 (so far)" in text
+    assert "- identical: needs a bundle" in text
+    assert "- 3 questions longer than the window" in text
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_plot_is_a_picture(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "new" / f"rows.{ending}"
+    plot(summarise([*row("receiver", 3), *row("fused", 35, sent=512)], ROWS, 50), path)
+    start = path.read_bytes()[:8]
+    assert start.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+
+
+def test_a_plot_of_nothing_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot({"rows": []}, tmp_path / "rows.png")

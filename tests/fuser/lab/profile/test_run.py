@@ -1,0 +1,158 @@
+"""A profile of the tiny pair, whose answers mean nothing: bytes, resumption, controls, and what the table holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.progress import Progress
+
+from fuser.bundle import Bundle
+from fuser.lab.profile.grid import Dials
+from fuser.lab.profile.run import ProfileConfig, ProfileRun
+from fuser.plan_table import PlanTable
+from kvwire.plan import Plan
+from kvwire.segment import SliceKind
+
+QUIET = Progress(disable=True)
+DIALS = Dials(codecs=("int8",), positions=(12, 3), code_dims=(24, 6), last=(4,))
+Make = Callable[..., ProfileRun]
+
+
+@pytest.fixture
+def make(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path) -> Make:
+    """Makes a profile of eight questions over records; keywords change it."""
+
+    def made(**changed: Any) -> ProfileRun:
+        given: dict[str, Any] = {
+            "bundle": tiny_bundle,
+            "questions": 8,
+            "screened": 5,
+            "plans": 3,
+            "dials": DIALS,
+            "work": tmp_path / "work",
+            "sharer": str(tiny_sharer),
+            "receiver": str(tiny_receiver),
+        }
+        return ProfileRun(ProfileConfig(**(given | changed)))
+
+    return made
+
+
+@pytest.fixture
+def choices(tmp_path: Path) -> str:
+    """Questions with choices, as a file."""
+    path = tmp_path / "data" / "train.jsonl"
+    path.parent.mkdir()
+    words = ("door", "river", "lamp", "bridge", "ledger", "cedar")
+    rows = [
+        {"id": f"c{i}", "question": f"Which word is the {i + 1}. one?", "choices": words[:4], "answer": i % 4}
+        for i in range(5)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(make: Make) -> None:
+    run = make()
+    assert not run.complete and run.worth == []
+    assert run.measure(QUIET) and run.complete
+    report = run.report(["kvwire", "profile"])
+    assert report["grid"] == len(report["screen"]) == 5
+    rows = {row.plan: row for row in run.worth}
+    assert Plan(codec="raw") in rows and 2 <= len(rows) <= 4
+    for plan, row in rows.items():
+        wanted = (plan.positions or 12) * (plan.code_dim or 24)
+        size = 4 * wanted if plan.codec == "raw" else wanted + 2 * (plan.positions or 12)
+        assert row.max_bytes == row.cap_bytes == size and row.mean_bytes == size, str(plan)
+        assert row.questions == 8 and row.kind is SliceKind.EXCERPT
+    raw = rows[Plan(codec="raw")]
+    assert (raw.against_raw.point, raw.against_raw.low, raw.against_raw.high) == (0.0, 0.0, 0.0)
+    assert {"Receiver alone", "document's text", "text of the excerpt, 12 positions"} <= {
+        rival["name"] for rival in report["rivals"]
+    }
+    json.dumps(report, allow_nan=False)
+
+
+def test_the_loss_of_the_screen_is_that_of_the_slice_that_arrives(make: Make) -> None:
+    run = make(dials=Dials(codecs=("lossless", "int8"), positions=(12,), code_dims=(24,)))
+    run.measure(QUIET)
+    loss = {one["plan"]["codec"]: one["loss"] for one in run.report()["screen"]}
+    assert loss["raw"] == loss["lossless"]
+    assert loss["raw"] != loss["int8"] and abs(loss["raw"] - loss["int8"]) < 0.2
+
+
+def test_a_stopped_profile_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
+    whole = make(work=tmp_path / "whole")
+    assert whole.measure(QUIET)
+    assert not make().measure(QUIET, max_minutes=0.0)
+    for _ in range(100):
+        run = make()
+        if run.measure(QUIET, max_minutes=0.004):
+            break
+        assert run.table().rows == () or run.worth
+    assert run.complete
+    assert run.table().rows == whole.table().rows
+    answered = (next(tmp_path.glob("work/*/predictions.jsonl"))).read_text("utf-8").splitlines()
+    assert len(answered) == len({(p["row"], p["item"]) for p in map(json.loads, answered)})
+
+
+def test_more_dials_add_to_what_is_measured(make: Make) -> None:
+    assert make().measure(QUIET)
+    more = make(dials=Dials(codecs=("int8",), positions=(12, 3, 1), code_dims=(24, 6)))
+    assert len(more.report()["screen"]) == 5 and not more.complete
+    assert more.measure(QUIET) and len(more.report()["screen"]) == 7
+    fewer = make(dials=Dials(codecs=("int8",), positions=(3,), code_dims=(6,)))
+    assert len(fewer.report()["screen"]) == fewer.report()["grid"] == 2
+
+
+def test_the_table_holds_what_nothing_beats_and_rows_of_other_kinds_stay(
+    make: Make, choices: str, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    run, bundle = make(), Bundle.load(tiny_bundle)
+    run.measure(QUIET)
+    bundle.save(tmp_path / "bundle")
+    run.table(tmp_path / "bundle").save(tmp_path / "bundle")
+    excerpts = PlanTable.load(tmp_path / "bundle").rows
+    assert excerpts and [row.mean_bytes for row in excerpts] == sorted(row.mean_bytes for row in excerpts)
+    other = make(data=choices, questions=5)
+    other.measure(QUIET)
+    other.table(tmp_path / "bundle").save(tmp_path / "bundle")
+    table = PlanTable.load(tmp_path / "bundle", bundle.hash)
+    assert table.of(SliceKind.EXCERPT) == excerpts and table.of(SliceKind.SHARED)
+    assert set(table.measured) == {"excerpt", "shared"}
+
+
+def test_shared_slices_are_sent_by_every_dial(make: Make, choices: str) -> None:
+    run = make(data=choices, questions=5, screened=2, plans=99)
+    assert run.measure(QUIET)
+    rows = {row.plan: row for row in run.worth}
+    assert set(rows) == set(run.plans) and {row.kind for row in run.worth} == {SliceKind.SHARED}
+    raw, kept = rows[Plan(codec="raw")], rows[Plan(codec="int8", last=4)]
+    both, half = rows[Plan(codec="int8")], rows[Plan(codec="int8", bottleneck=True)]
+    assert kept.mean_bytes < both.mean_bytes < raw.mean_bytes and half.mean_bytes < both.mean_bytes
+    assert all(row.max_bytes <= row.cap_bytes for row in rows.values())
+
+
+def test_slices_read_in_one_dtype_are_not_taken_for_another(make: Make, choices: str) -> None:
+    profiled: list[Any] = [
+        make(data=choices, questions=5, dtype=dtype)._profiled for dtype in ("float32", "bfloat16")
+    ]
+    assert profiled[0]._folder != profiled[1]._folder
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"data": "records:heldout"}, "marked 'heldout'"),
+        ({"data": "data/squad/dev.jsonl"}, "marked 'dev'"),
+        ({"dials": Dials(codecs=("int9",))}, "unknown codec 'int9'"),
+        ({"dials": Dials(positions=(99,))}, "positions: 99"),
+    ],
+)
+def test_wrong_use_is_refused_before_anything_is_read(
+    make: Make, changed: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        make(**changed)

@@ -1,0 +1,205 @@
+"""The training run: deterministic steps, exact resume, one optimiser for all tasks, controls in evaluation mode."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from fuser.compact.head import CompactFuse
+from fuser.geometry import Geometry
+from fuser.lab.train.config import TrainConfig
+from fuser.lab.train.log import read_log
+from fuser.lab.train.run import CHECKPOINT, Run
+from fuser.layer_map import LayerMap
+from tests.fuser.lab.train.toy_task import WIDTH, ToyTask, toy_config
+
+
+def _tasks(seed: int = 0) -> list[ToyTask]:
+    torch.manual_seed(seed)
+    return [ToyTask("one", nn.Linear(WIDTH, WIDTH)), ToyTask("other", nn.Linear(WIDTH, WIDTH))]
+
+
+def _run(config: TrainConfig, tasks: list[Any] | None = None) -> Run:
+    return Run(config, _tasks() if tasks is None else tasks, Progress(disable=True))
+
+
+def _events(work: Path, stage: str) -> list[dict[str, Any]]:
+    rows = [row for row in read_log(work) if row["stage"] == stage]
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows]
+
+
+def _finish(config: TrainConfig) -> Run:
+    run = _run(config)
+    assert run.advance()
+    run.close()
+    return run
+
+
+class _Killed(Exception):
+    """Stands for the end of the process: nothing after it runs."""
+
+
+def test_a_killed_run_goes_on_with_the_losses_of_the_unbroken_one(tmp_path: Path) -> None:
+    straight = _finish(toy_config(str(tmp_path / "straight")))
+    config = toy_config(str(tmp_path / "killed"))
+    for seed, stop in enumerate(
+        (3, 7, 4)
+    ):  # steps after its start: before any was kept, then twice between two
+        tasks = _tasks(seed)
+        _kill_at(tasks, stop)
+        with pytest.raises(_Killed):
+            _run(config, tasks).advance()
+    resumed = _finish(config)
+    for stage in ("start", "step", "validation"):
+        assert _events(tmp_path / "killed", stage) == _events(tmp_path / "straight", stage)
+    assert len(_events(tmp_path / "straight", "step")) == 12
+    for name, module in straight.modules.items():
+        for key, value in module.state_dict().items():
+            assert torch.equal(value, resumed.modules[name].state_dict()[key])
+
+
+def _kill_at(tasks: list[ToyTask], stop: int) -> None:
+    """Raise in training step number `stop`, counted from 1 over all tasks."""
+    seen = 0
+
+    def wrap(task: ToyTask) -> None:
+        true_loss = task.loss
+
+        def loss(batch: Any, control: Any) -> Any:
+            nonlocal seen
+            if task.module.training:
+                seen += 1
+                if seen == stop:
+                    raise _Killed
+            return true_loss(batch, control)
+
+        task.loss = loss  # type: ignore[method-assign]
+
+    for task in tasks:
+        wrap(task)
+
+
+def test_a_rate_that_falls_over_more_steps_is_that_of_the_longer_run_as_far_as_this_one_goes(
+    tmp_path: Path,
+) -> None:
+    _finish(toy_config(str(tmp_path / "long"), steps=24))
+    _finish(toy_config(str(tmp_path / "cut"), decay_steps=24))
+    assert _events(tmp_path / "cut", "step") == _events(tmp_path / "long", "step")[:12]
+
+
+def test_a_run_in_slices_is_the_run_in_one(tmp_path: Path) -> None:
+    _finish(toy_config(str(tmp_path / "one")))
+    config = toy_config(str(tmp_path / "slices"))
+    run = _run(config)
+    assert not run.advance(max_minutes=0.0)  # nothing but the start
+    run.close()
+    assert run.step == 0
+    _finish(config)
+    assert _events(tmp_path / "slices", "step") == _events(tmp_path / "one", "step")
+    assert _events(tmp_path / "slices", "validation") == _events(tmp_path / "one", "validation")
+
+
+def test_the_loss_falls_and_first_values_are_set_once(tmp_path: Path) -> None:
+    tasks = _tasks()
+    config = toy_config(str(tmp_path), steps=200, evaluate_every=100)
+    run = _run(config, tasks)
+    run.advance()
+    run.close()
+    true = [row["true"]["loss"] for row in _events(tmp_path, "validation") if row["task"] == "one"]
+    assert true[-1] < 0.3 * true[0]
+    again = _tasks()
+    _run(config, again).close()
+    assert [task.starts for task in (*tasks, *again)] == [1, 1, 0, 0]
+
+
+def test_every_control_is_evaluated_without_noise(tmp_path: Path) -> None:
+    tasks = _tasks()
+    run = _run(toy_config(str(tmp_path)), tasks)
+    run.advance()
+    run.close()
+    rows = [row for row in _events(tmp_path, "validation") if row["task"] == "other"]
+    assert [row["step"] for row in rows] == [0, 4, 8, 12]
+    assert all({"true", "mismatched"} <= row.keys() and row["true"]["count"] == 7 for row in rows)
+    assert ["text" in row for row in rows] == [True, False, False, True]
+    evaluated = [asked for asked in tasks[1].asked if asked[0] == "mismatched"]
+    assert evaluated
+    assert all(not training for _, training in evaluated)
+
+
+def test_steps_are_shared_among_tasks_as_the_mix_says(tmp_path: Path) -> None:
+    run = _run(toy_config(str(tmp_path), mix={"one": 3.0, "other": 1.0}))
+    run.advance()
+    run.close()
+    assert [row["task"] for row in _events(tmp_path, "step")].count("one") == 9
+
+
+def test_a_step_of_one_task_leaves_the_other_module_alone(tmp_path: Path) -> None:
+    run = _run(toy_config(str(tmp_path), mix={"one": 1e-9, "other": 1.0}))
+    before = {name: module.weight.clone() for name, module in run.modules.items()}  # type: ignore[operator]
+    run.advance()
+    run.close()
+    assert torch.equal(before["one"], run.modules["one"].weight)  # type: ignore[arg-type]
+    assert not torch.equal(before["other"], run.modules["other"].weight)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_trained_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fewer training examples than one batch of 40"):
+        _run(toy_config(str(tmp_path / "a"), batch=40))
+    with pytest.raises(ValueError, match="names one, third; the tasks are one, other"):
+        _run(toy_config(str(tmp_path / "b"), mix={"one": 1.0, "third": 1.0}))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
+    tasks = _tasks()
+    tasks[0].truth = tasks[0].truth * float("nan")
+    run = _run(toy_config(str(tmp_path)), tasks)
+    with pytest.raises(FloatingPointError, match=r"step 0 \(one\).*learning_rate"):
+        run.advance()
+    assert all(bool(torch.isfinite(p).all()) for module in run.modules.values() for p in module.parameters())
+    run.close()
+
+
+def test_a_checkpoint_of_other_heads_is_refused(tmp_path: Path) -> None:
+    _finish(toy_config(str(tmp_path)))
+    with pytest.raises(ValueError, match=r"other heads: one\.bias"):
+        _run(toy_config(str(tmp_path)), [ToyTask("one", nn.Linear(WIDTH, WIDTH, bias=False)), _tasks()[1]])
+    with pytest.raises(ValueError, match=r"one\.weight has shape \(5, 5\), not \(6, 5\)"):
+        _run(toy_config(str(tmp_path)), [ToyTask("one", nn.Linear(WIDTH, WIDTH + 1)), _tasks()[1]])
+    assert (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
+    _finish(toy_config(str(tmp_path)))
+    (tmp_path / CHECKPOINT).write_bytes(b"{")
+    with pytest.raises(ValueError, match=rf"{CHECKPOINT} is damaged .* remove .* and start again"):
+        _run(toy_config(str(tmp_path)), _tasks())
+
+
+class _GateTask(ToyTask):
+    """Trains a fuse head whose gates the loss does not care for: only the price moves them."""
+
+    def start(self, progress: Progress) -> dict[str, Any]:
+        return {}
+
+    def loss(self, batch: Any, control: Any) -> Any:
+        outcome = ToyTask("x", nn.Linear(WIDTH, WIDTH)).loss(batch, control)
+        return type(outcome)(
+            outcome.loss + 0.0 * self.module.get_parameter("gate_logit").sum(), outcome.exact
+        )
+
+
+@pytest.mark.parametrize("price", [0.0, 0.5])
+def test_a_price_closes_gates_that_earn_nothing(tmp_path: Path, price: float) -> None:
+    from fuser.compact.config import CompactConfig
+
+    side = Geometry(layers=2, kv_heads=1, head_dim=4)
+    head = CompactFuse(CompactConfig(LayerMap.terminal(2, 2), rank=2, inner=2), side, side)
+    first = head.get_parameter("gate_logit").detach().clone()
+    run = _run(toy_config(str(tmp_path), gate_price=price), [_GateTask("fuse", head)])
+    run.advance()
+    run.close()
+    moved = head.get_parameter("gate_logit").detach() - first
+    assert bool((moved < 0).all() if price else (moved == 0).all())
