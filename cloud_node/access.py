@@ -13,9 +13,9 @@ import grpc
 from cryptography import x509
 from google.protobuf.message import DecodeError
 
+from cloud_node.admission import Places
 from cloud_node.control import Control
 from cloud_node.documents import DocumentInfo, Documents
-from cloud_node.places import Places
 from kvwire.errors import AccessDenied, BadHeader, DeadlineExceeded, KvwireError
 from kvwire.identity import Identity, PeerRole
 from kvwire.limits import Limits

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvwire.frame import Frame
-from kvwire.request import RelayRequest, ShareRequest
+from kvwire.messages import RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceTrailer
+from kvwire.slice_io import Frame
 
 Part = SliceHeader | Frame | SliceTrailer
 

@@ -21,9 +21,8 @@ from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.control import ReplicasLost
 from cloud_node.ray_folder import RayFolder
-from kvwire.description import Description
 from kvwire.errors import Busy, InternalError, KvwireError
-from kvwire.request import RelayReply
+from kvwire.messages import Description, RelayReply
 
 logger = logging.getLogger(__name__)
 

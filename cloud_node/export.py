@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from cloud_node.config import ExportPolicy
 from cloud_node.documents import Document, DocumentInfo
 from kvwire.errors import ExportDenied, InternalError, RelayDisabled
-from kvwire.request import RelayReply, RelayRequest, ShareRequest
+from kvwire.messages import RelayReply, RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceKind
 
 

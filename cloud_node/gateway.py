@@ -12,9 +12,9 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from cloud_node.access import Gatekeeper
+from cloud_node.admission import Places
 from cloud_node.config import CloudConfig
 from cloud_node.health import Health
-from cloud_node.places import Places
 from cloud_node.service import SharerService
 from kvwire.descriptors import raise_descriptors
 from kvwire.identity import TlsFiles, server_credentials

@@ -23,7 +23,7 @@ from kvwire.identity import ModelRef
 
 if TYPE_CHECKING:
     from cloud_node.ray_replicas import RayReplicas
-    from kvwire.description import Description
+    from kvwire.messages import Description
 
 T = TypeVar("T")
 

@@ -13,9 +13,8 @@ from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.control import Control, ReplicasLost
 from cloud_node.deployment import Ray, first_line, told
-from kvwire.description import Description
 from kvwire.errors import Busy, KvwireError
-from kvwire.request import RelayReply
+from kvwire.messages import Description, RelayReply
 
 logger = logging.getLogger(__name__)
 

@@ -27,17 +27,15 @@ from cloud_node.export import check_leaving, least, positions_allowed, tokens_al
 from cloud_node.pipe import Pipe, Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
 from fuser import Sharer, computes
-from fuser.prefill import EXACT_FROM, can_pack, prefill_together
+from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
-from kvwire.payload import payload_codec
-from kvwire.request import RelayReply
+from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader
-from kvwire.writer import SliceWriter
+from kvwire.slice_io import SliceWriter, payload_codec
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The schedule of one model: what it reads next, what it reads together, and who may overtake whom.
 
 The model has one thread. Calls hand in their steps, a generator of prefills. Short ones are run together, and between
-two layers of a long one shorter ones go first. No slice depends on it (`fuser.prefill`).
+two layers of a long one shorter ones go first. No slice depends on it (`fuser.kv.prefill`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cloud_node.pipe import Stop
-from fuser.prefill import Prefill
+from fuser.kv.prefill import Prefill
 
 Steps = Iterator[Prefill | None]
 Run = Callable[[list[Prefill], Callable[[], None]], None]
@@ -57,7 +57,7 @@ class Schedule:
     """Runs the steps of many calls on one thread.
 
     Args:
-        run: prefills some prompts together, as `fuser.prefill.prefill_together` of the model; its second argument is
+        run: prefills some prompts together, as `fuser.kv.prefill.prefill_together` of the model; its second argument is
             to be called between layers.
         max_batch: prompts run together at most; 1 for a model whose prompts cannot be packed.
         max_batch_positions: positions run together at most. A longer prompt runs alone.

@@ -10,16 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol
 
 from cloud_node.access import Access, identify
+from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.documents import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import caps_of, check_leaving, check_relayed, positions_allowed, tokens_allowed
 from cloud_node.ledger import Ledger
-from cloud_node.replay import RecentRequests
-from cloud_node.turns import Turns
 from kvwire import PROTOCOL_VERSION, serde
-from kvwire.description import Description, check_request
 from kvwire.errors import (
     AuditUnavailable,
     Cancelled,
@@ -31,7 +29,7 @@ from kvwire.errors import (
     TooLarge,
 )
 from kvwire.identity import Identity
-from kvwire.request import RelayReply, RelayRequest, ShareRequest
+from kvwire.messages import Description, RelayReply, RelayRequest, ShareRequest, check_request
 from kvwire.segment import SliceHeader
 from kvwire.status import to_grpc
 from kvwire.v1 import sharer_pb2 as pb

@@ -1,4 +1,4 @@
-"""What an ask gives back: the text, and where it came from."""
+"""What an ask gives back: the first line of text, where it came from, and why there is none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from kvwire.errors import CATALOGUE
 
 FUSED: Final = "fused"
 RECEIVER_ONLY: Final = "receiver-only"
@@ -82,3 +84,55 @@ class Answer:
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+_LOOK: Final = "`kvwire doctor --config edge.toml` looks"
+_DAMAGED: Final = (
+    "what came from the cloud cannot be used; ask again, and see that both sides run the same version"
+)
+_WORDS: Final = {
+    "UNREACHABLE": f"the cloud at {{address}} cannot be reached; is `kvwire cloud` running there? {_LOOK}",
+    "BUSY": "the cloud at {address} has no room now; ask again in a moment",
+    "DRAINING": "the cloud at {address} is shutting down; ask again when it is back",
+    "DEADLINE_EXCEEDED": "the cloud's slice did not come in time; ask again, or allow more seconds (deadline)",
+    "CANCELLED": "the call to the cloud was cut off; ask again",
+    "INTERNAL": "the cloud at {address} failed; its log says why",
+    "RELAY_DISABLED": "no plan is of use, and the cloud relays no text; allow more bytes or seconds, or name a plan",
+    EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
+    NO_PLAN: "no plan is of use within the bytes and the time allowed ({plan_reason}); allow more, or name a plan",
+    NOTHING_TO_SHARE: "this edge's bundle makes no slice of such a prompt; take a bundle that does",
+    **dict.fromkeys(("WIRE_ERROR", "BAD_HEADER", "BAD_CHECKSUM", "BAD_PAYLOAD"), _DAMAGED),
+}
+_TEXTS: Final = {entry.reason: entry.text.rstrip(".") for entry in CATALOGUE.values()}
+
+
+def explained(answer: Answer, address: str) -> str:
+    """One line about an answer that has a reason. `address`: of the cloud."""
+    reason = answer.reason or "INTERNAL"
+    words = _WORDS.get(reason) or f"{_TEXTS.get(reason, 'there is no slice')}; {_LOOK}"
+    return words.format(address=address, plan_reason=answer.plan_reason)
+
+
+class FirstLine:
+    """Takes pieces of text and gives on what belongs to the first line that is not blank, less blanks around it.
+
+    A newline ends it.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        """The line is over: nothing more belongs to it."""
+        self._begun = False
+        self._blanks = ""
+
+    def add(self, piece: str) -> str:
+        """What of `piece` belongs to the line; blanks come once something follows them."""
+        if self.ended:
+            return ""
+        text = self._blanks + piece
+        line, newline, _ = (text if self._begun else text.lstrip()).partition("\n")
+        said = line.rstrip()
+        self._blanks = line[len(said) :]
+        self._begun = self._begun or bool(said)
+        self.ended = bool(newline)
+        return said

@@ -14,7 +14,7 @@ from edge_node.picker import Pick, Picker
 from edge_node.process import Home
 from edge_node.stream import AnswerStream, Ask, first_document
 from edge_node.sync import Client
-from fuser.choice import with_choices
+from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -50,7 +50,7 @@ class Assistant:
             BadConfig: the configuration is not valid, or a file of `[tls]` cannot be used.
             BadBundle: the bundle cannot be read, or is for another Receiver.
             NoSuchDevice: `[receiver] device` is not there.
-            fuser.plan_table.BadTable and the errors of fuser.models.
+            fuser.bundle.plans.BadTable and the errors of fuser.models.
         """
         import torch
 

@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from edge_node.answer import EMPTY, NO_PLAN, NOTHING_TO_SHARE, Answer
-from edge_node.unanswered import explained
+from edge_node.answer import EMPTY, NO_PLAN, NOTHING_TO_SHARE, Answer, explained
 from fuser.config import BadConfig, from_dict
 from kvwire.errors import (
     AccessDenied,

@@ -20,14 +20,13 @@ from edge_node.process import Home
 from edge_node.retry import Deadline, retried
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.codec import CodecRegistry
-from kvwire.description import Description
 from kvwire.errors import BadHeader, BadPayload, DeadlineExceeded, InvalidRequest, TooLarge
 from kvwire.limits import Limits
-from kvwire.payload import check_bytes, most_bytes, payload_codec
+from kvwire.messages import Description, RelayReply, RelayRequest, ShareRequest
 from kvwire.plan import Plan
-from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_ID_BYTES, SliceHeader, SliceKind, SliceTrailer
+from kvwire.slice_io import check_bytes, most_bytes, payload_codec
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:

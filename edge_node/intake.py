@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from kvwire import serde
-from kvwire.description import check_header
 from kvwire.errors import BadHeader, BadPayload, TooLarge
-from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
+from kvwire.messages import ShareRequest, check_header
 from kvwire.plan import Plan
-from kvwire.request import ShareRequest
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
+from kvwire.slice_io import Frame, SliceAssembler
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from edge_node.config import ShareConfig
 from edge_node.link import Estimate
 from kvwire.codec import CodecRegistry
-from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import SliceKind
+from kvwire.slice_io import most_bytes, payload_codec
 
 if TYPE_CHECKING:
     from fuser import Bundle, PlanRow, PlanTable

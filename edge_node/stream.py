@@ -11,14 +11,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from edge_node.answer import EMPTY, FUSED, RECEIVER_ONLY, RELAYED, Answer
+from edge_node.answer import EMPTY, FUSED, RECEIVER_ONLY, RELAYED, Answer, FirstLine
 from edge_node.channel import Traffic
-from edge_node.line import FirstLine
 from edge_node.link import Estimate
 from edge_node.process import Home
 from edge_node.sync import Client, SharedSlice
 from fuser import SliceLayout
-from fuser.choice import LETTERS, named
+from fuser.prompts.choice import LETTERS, named
 from kvwire.errors import (
     AccessDenied,
     BadPayload,
@@ -30,8 +29,8 @@ from kvwire.errors import (
     TooLarge,
     entry_of,
 )
+from kvwire.messages import RelayReply
 from kvwire.plan import Plan
-from kvwire.request import RelayReply
 from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 

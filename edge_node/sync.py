@@ -15,11 +15,10 @@ from edge_node.client import AsyncClient, SliceStream
 from edge_node.config import EdgeConfig
 from edge_node.intake import Part
 from edge_node.link import Link
-from kvwire.description import Description
 from kvwire.errors import Cancelled
 from kvwire.limits import Limits
+from kvwire.messages import Description, RelayReply
 from kvwire.plan import Plan
-from kvwire.request import RelayReply
 from kvwire.section import Section
 from kvwire.segment import SliceKind
 

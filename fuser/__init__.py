@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fuser.bundle import BadBundle, Bundle
+    from fuser.bundle.bundle import BadBundle, Bundle
+    from fuser.bundle.plans import PlanRow, PlanTable
+    from fuser.bundle.shipped import bundle_directory
     from fuser.layout import SliceLayout
     from fuser.models.dtype import DeviceName, DtypeName, computes
     from fuser.models.load import resolve
     from fuser.models.reference import model_ref
     from fuser.pair import load_pair, load_receiver, load_sharers
-    from fuser.plan_table import PlanRow, PlanTable
     from fuser.receiver import Begun, Draft, Receiver
     from fuser.sharer import Cut, Sharer
-    from fuser.shipped import bundle_directory
 
 __all__ = [
     "BadBundle",
@@ -43,19 +43,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BadBundle": "fuser.bundle",
+    "BadBundle": "fuser.bundle.bundle",
     "Begun": "fuser.receiver",
-    "Bundle": "fuser.bundle",
+    "Bundle": "fuser.bundle.bundle",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.dtype",
     "Draft": "fuser.receiver",
     "DtypeName": "fuser.models.dtype",
-    "PlanRow": "fuser.plan_table",
-    "PlanTable": "fuser.plan_table",
+    "PlanRow": "fuser.bundle.plans",
+    "PlanTable": "fuser.bundle.plans",
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.layout",
-    "bundle_directory": "fuser.shipped",
+    "bundle_directory": "fuser.bundle.shipped",
     "computes": "fuser.models.dtype",
     "load_pair": "fuser.pair",
     "load_receiver": "fuser.pair",

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from fuser.past import Past
+from fuser.kv.past import Past
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.layout import SliceLayout
+from fuser.prompts.shared import SharedPositions
 from fuser.reading import SharerPrompt
-from fuser.shared import SharedPositions
 from fuser.slice_specs import most_positions, slice_specs
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan

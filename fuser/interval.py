@@ -73,21 +73,21 @@ def _resample(rows: Tensor, groups: Tensor | None, draws: int) -> Tensor:
     if groups is not None:
         _, groups = groups.unique(return_inverse=True)
     else:
-        groups = torch.arange(rows.shape[1])
+        groups = torch.arange(rows.shape[1], device=rows.device)
     total = int(groups.max()) + 1
-    sums = torch.zeros(len(rows) + 1, total).index_add_(
-        1, groups, torch.cat((rows, torch.ones(1, rows.shape[1])))
+    sums = rows.new_zeros(len(rows) + 1, total).index_add_(
+        1, groups, torch.cat((rows, rows.new_ones(1, rows.shape[1])))
     )
     generator = torch.Generator().manual_seed(0)
     parts: list[Tensor] = []
     for start in range(0, draws, max(1, _CELLS // total)):
         count = min(draws - start, max(1, _CELLS // total))
-        picks = torch.randint(total, (count, total), generator=generator)
+        picks = torch.randint(total, (count, total), generator=generator, device="cpu")
         parts.append(torch.stack([row[picks].sum(1) for row in sums]))
     drawn = torch.cat(parts, dim=1)
     return drawn[:-1] / drawn[-1]
 
 
 def _percentiles(point: float, draws: Tensor) -> Interval:
-    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975])).tolist()
+    low, high = torch.quantile(draws, draws.new_tensor([0.025, 0.975])).tolist()
     return Interval(point, low, high)

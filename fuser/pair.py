@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fuser.bundle import BadBundle, Bundle
+from fuser.bundle.bundle import BadBundle, Bundle
+from fuser.bundle.shipped import bundle_directory, shipped_bundles
+from fuser.kv.prefix_cache import PrefixCache
 from fuser.models.dtype import DeviceName, DtypeName, computes, dtype_of, find_device
 from fuser.models.load import load_model, model_ref, resolve
-from fuser.prefixes import PrefixCache
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
-from fuser.shipped import bundle_directory, shipped_bundles
 from kvwire.identity import ModelRef
 
 __all__ = ["load_pair", "load_receiver", "load_sharers"]

@@ -15,15 +15,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fuser.geometry import Geometry
-from fuser.prefill import EXACT_FROM, Prefill, adopt, can_pack, prefill_together
-from fuser.prefixes import KV, PrefixCache
-from fuser.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_within, render, tokenise
-from fuser.rope import Rope
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig
-from fuser.shared import SharedPositions, shared_positions
-from fuser.translate import features_of
+from fuser.heads.selection import Scorer, SelectionConfig
+from fuser.heads.translate import features_of
+from fuser.kv.geometry import Geometry
+from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, prefill_together
+from fuser.kv.prefix_cache import KV, PrefixCache
+from fuser.kv.rope import Rope
+from fuser.prompts.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_within, render, tokenise
+from fuser.prompts.shared import SharedPositions, shared_positions
 from kvwire.section import Role, Section, Visibility
 
 __all__ = ["Caller", "OnLayer", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]

@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from fuser.answer_loss import Outcome, answer_loss
-from fuser.bundle import Bundle
-from fuser.fusing import Fusing
-from fuser.generate import Generated, generate, greedy_ids, never, pieces, stop_tokens
-from fuser.geometry import Geometry, window
+from fuser.bundle.bundle import Bundle
+from fuser.heads.fusing import Fusing
+from fuser.heads.translate import split_kv
+from fuser.kv.generate import Generated, generate, greedy_ids, never, pieces, stop_tokens
+from fuser.kv.geometry import Geometry, window
+from fuser.kv.past import Past
+from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.rope import Rope
 from fuser.layout import SliceLayout
-from fuser.past import Past
-from fuser.prefixes import PrefixCache
-from fuser.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, tokenise
-from fuser.rope import Rope
-from fuser.shared import SharedPositions, shared_positions
+from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, tokenise
+from fuser.prompts.shared import SharedPositions, shared_positions
 from fuser.slice_specs import HALVES, source_of
-from fuser.translate import split_kv
 from kvwire.errors import TooLarge, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
@@ -221,7 +221,7 @@ class Draft:
     def answers(
         self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never, confident: bool = False
     ) -> Generated:
-        """Whole answers of all rows; the arguments are those of `fuser.generate.generate`."""
+        """Whole answers of all rows; the arguments are those of `fuser.kv.generate.generate`."""
         model, limit = self.receiver.model, min(max_new_tokens, self._room)
         return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, confident)
 

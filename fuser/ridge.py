@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fuser.geometry import Geometry
+from fuser.kv.geometry import Geometry
 
 
 @dataclass

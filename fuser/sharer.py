@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.cut import Cut, cut_excerpt, cut_shared
-from fuser.generate import greedy
-from fuser.geometry import Geometry
-from fuser.prefixes import PrefixCache
+from fuser.heads.selection import choose
+from fuser.kv.generate import greedy
+from fuser.kv.geometry import Geometry
+from fuser.kv.prefix_cache import PrefixCache
 from fuser.reading import Caller, Reader, Reading, SharerPrompt, Steps
-from fuser.select import choose
 from fuser.slice_specs import made_from, shared_segment
 from kvwire.errors import Unsupported
 from kvwire.plan import WHOLE, Plan

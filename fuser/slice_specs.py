@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
-from fuser.compact.head import CompactFuse
-from fuser.fuse import FuseHead
-from fuser.fuse_shapes import KEYS, VALUES
+from fuser.bundle.bundle import Bundle
+from fuser.heads.compact import CompactFuse
+from fuser.heads.fuse import KEYS, VALUES, FuseHead
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind

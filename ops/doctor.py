@@ -106,7 +106,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _bundle() -> Iterator[Finding]:
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from ops.demo.pair import BUNDLE
 
     if not BUNDLE.is_dir():

@@ -16,7 +16,7 @@ from ops.tls_check import tls_findings
 if TYPE_CHECKING:
     from cloud_node import CloudConfig
     from edge_node import EdgeConfig
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.dtype import DeviceName, DtypeName
 
 DESCRIBE_S = 10.0
@@ -145,8 +145,8 @@ def _bundle(
     key: str, directory: str, model: ModelRef | None, role: PeerRole
 ) -> "Generator[Finding, None, Bundle | None]":
     """The bundle in a directory that `key` names, where it can be read and is for the model."""
-    from fuser.bundle import BadBundle, Bundle
-    from fuser.shipped import shipped_bundles
+    from fuser.bundle.bundle import BadBundle, Bundle
+    from fuser.bundle.shipped import shipped_bundles
 
     try:
         bundle = Bundle.load(directory)
@@ -170,7 +170,7 @@ def _bundle(
 
 def _share(config: "EdgeConfig", bundle: "Bundle") -> Iterator[Finding]:
     """Whether a slice can be asked for as configured."""
-    from fuser.plan_table import PlanTable
+    from fuser.bundle.plans import PlanTable
     from kvwire.codec import CodecRegistry
 
     CodecRegistry(bundle.codecs()).get(config.share.codec)

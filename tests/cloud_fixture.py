@@ -22,8 +22,7 @@ import pytest
 if TYPE_CHECKING:
     import grpc
 
-    from kvwire.description import Description
-    from kvwire.request import ShareRequest
+    from kvwire.messages import Description, ShareRequest
     from ops.certs import Certificates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -121,8 +120,8 @@ def request_for(
     offer: "Description", document_id: str | None, question: str, **changes: Any
 ) -> "ShareRequest":
     """A request that the cloud of this description would serve; `changes` replace its fields."""
+    from kvwire.messages import ShareRequest
     from kvwire.plan import Plan
-    from kvwire.request import ShareRequest
     from kvwire.section import Role, Section, Visibility
     from kvwire.segment import SliceKind
 

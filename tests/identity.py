@@ -26,13 +26,13 @@ def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) ->
     """
     import torch
 
-    from fuser.bundle import Bundle, BundleConfig
-    from fuser.geometry import Geometry
+    from fuser.bundle.bundle import Bundle, BundleConfig
+    from fuser.heads.selection import SelectionConfig
+    from fuser.heads.translate import TranslateConfig
+    from fuser.kv.geometry import Geometry
     from fuser.lab.train.reading import FrozenReceiver
     from fuser.models.load import load_model, model_ref
-    from fuser.prompt import PromptStyle
-    from fuser.select import SelectionConfig
-    from fuser.translate import TranslateConfig
+    from fuser.prompts.prompt import PromptStyle
 
     network, tokenizer = load_model(model)
     wraps = {"document": ("", ""), "question": ("\nQuestion: ", "\nAnswer:")}

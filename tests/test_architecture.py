@@ -79,8 +79,8 @@ def test_the_lab_is_for_the_lab_the_commands_and_the_tests() -> None:
 # Modules of fuser that the nodes still know by their own name, in place of a door of `fuser`.
 INSIDE = {
     "fuser.config": {"BadConfig", "from_dict"},
-    "fuser.choice": {"LETTERS", "named", "with_choices"},
-    "fuser.prefill": {"EXACT_FROM", "Prefill", "can_pack", "prefill_together"},
+    "fuser.prompts.choice": {"LETTERS", "named", "with_choices"},
+    "fuser.kv.prefill": {"EXACT_FROM", "Prefill", "can_pack", "prefill_together"},
     "fuser.slice_specs": {"most_positions", "slice_specs"},  # no door may have a module's name
 }
 

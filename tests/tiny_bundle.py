@@ -19,14 +19,14 @@ def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
     import torch
     from transformers import AutoConfig
 
-    from fuser.bundle import Bundle, BundleConfig
-    from fuser.compact.head import CompactConfig
-    from fuser.geometry import Geometry
-    from fuser.layer_map import LayerMap
+    from fuser.bundle.bundle import Bundle, BundleConfig
+    from fuser.heads.compact import CompactConfig
+    from fuser.heads.selection import SelectionConfig
+    from fuser.heads.translate import TranslateConfig
+    from fuser.kv.geometry import Geometry
+    from fuser.kv.layer_map import LayerMap
     from fuser.models.reference import model_ref
-    from fuser.prompt import PromptStyle
-    from fuser.select import SelectionConfig
-    from fuser.translate import TranslateConfig
+    from fuser.prompts.prompt import PromptStyle
 
     theirs, ours = (Geometry.of(AutoConfig.from_pretrained(path)) for path in (sharer, receiver))
     config = BundleConfig(

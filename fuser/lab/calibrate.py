@@ -9,9 +9,10 @@ import torch
 from rich.progress import Progress
 from torch.func import jacfwd
 
-from fuser.bundle import Bundle
-from fuser.codec_bases import CodecBasesConfig
-from fuser.compact.head import CompactFuse
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.codecs import CodecBasesConfig
+from fuser.heads.compact import CompactFuse
+from fuser.heads.translate import split_kv
 from fuser.lab.data.document import Item
 from fuser.lab.scatter import Scatter, shared_out
 from fuser.lab.train.cache import FeatureCache
@@ -22,7 +23,6 @@ from fuser.lab.train.initial import check_scorer
 from fuser.lab.train.prepare import open_cache, scorer_of
 from fuser.models.load import model_ref, resolve
 from fuser.slice_specs import made_from, shared_segment, slice_specs
-from fuser.translate import split_kv
 from kvwire.codec import Basis
 from kvwire.codec.transform import Place, by_position
 from kvwire.plan import Plan

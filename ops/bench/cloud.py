@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_node import AsyncClient
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.sharer import Sharer
 
 _DEADLINE_S = 120.0

@@ -19,7 +19,7 @@ from ops.bench.real_segments import CODES, SOURCE_HALVES, Sample
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fuser.plan_table import PlanTable
+    from fuser.bundle.plans import PlanTable
 
 
 class WithZstd:

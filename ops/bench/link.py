@@ -46,7 +46,7 @@ def measure(
         NodeFailed, AskFailed, KvwireError: a node did not start, or refused a question.
     """
     from edge_node import Client, EdgeConfig
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from ops.demo.edge_api import EdgeApi
     from ops.link.background import BackgroundLink
 

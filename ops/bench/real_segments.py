@@ -17,7 +17,7 @@ from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceKind
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.lab.data.document import Item
     from fuser.reading import Reading
     from fuser.sharer import Sharer
@@ -58,7 +58,7 @@ def read_samples(
 
 def _shared(sharer: Sharer, item: Item) -> Iterator[Sample]:
     """Document and question as one prompt that both sides hold."""
-    from fuser.compact.head import CompactFuse
+    from fuser.heads.compact import CompactFuse
     from fuser.lab.train.sharer_reading import shared_section
 
     head = sharer.bundle.fuse
@@ -79,7 +79,7 @@ def _shared(sharer: Sharer, item: Item) -> Iterator[Sample]:
 
 def _every_layer(sharer: Sharer, reading: Reading) -> Iterator[Segment]:
     """K, re-based, and V of all layers, as if they were sent."""
-    from fuser.translate import split_kv
+    from fuser.heads.translate import split_kv
 
     both = torch.stack(split_kv(reading.features(tuple(reading.kv)), sharer.geometry), 1).flatten(0, 1)
     kinds = (SegmentKind.KEY, SegmentKind.VALUE)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_node.line import FirstLine
+from edge_node.answer import FirstLine
 from fuser.models.dtype import DeviceName, DtypeName
 from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceKind
@@ -74,7 +74,7 @@ class Sequential:
         import torch
 
         from fuser import load_pair
-        from fuser.prefixes import PrefixCache
+        from fuser.kv.prefix_cache import PrefixCache
 
         torch.set_num_threads(threads)
         self.sharer, self.receiver = load_pair(
@@ -85,8 +85,8 @@ class Sequential:
 
     def answer(self, sections: Sequence[Section], kind: SliceKind, limit: int, max_new_tokens: int) -> Timed:
         """Answer a prompt whose documents stand in it as text; `limit`: document positions at most."""
+        from fuser.kv.prefill import prefill_together
         from fuser.layout import SliceLayout
-        from fuser.prefill import prefill_together
 
         began = time.monotonic()
         prompt = dataclasses.replace(self.sharer.prompt(sections), prefix=0)

@@ -20,7 +20,7 @@ from ops.link.shape import Shape
 
 if TYPE_CHECKING:
     from edge_node import Client
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from ops.link.background import BackgroundLink
 
 STREAM_S: Final = 3.0
@@ -48,7 +48,7 @@ def measure(
         folder: for the pair, certificates, configurations and logs of this run.
     """
     from edge_node import Client, EdgeConfig
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from ops.link.background import BackgroundLink
 
     start = progress.add_task("starting a cloud node with a wide pair", total=1)

@@ -16,7 +16,7 @@ from ops.demo.score import is_right
 
 if TYPE_CHECKING:
     from edge_node import Client
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from ops.demo.edge_api import EdgeApi
     from ops.link.background import BackgroundLink
 
@@ -46,7 +46,7 @@ def ways_of(directory: Path, bundle: Bundle) -> tuple[Way, ...]:
         BadTable: the bundle's table cannot be read.
         ValueError: the bundle makes no slices of documents.
     """
-    from fuser.plan_table import PlanTable
+    from fuser.bundle.plans import PlanTable
 
     kind = SliceKind.EXCERPT
     if kind not in bundle.kinds:

@@ -28,13 +28,13 @@ def save_wide_pair(folder: Path, like: Path) -> tuple[Path, Path]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from fuser.bundle import Bundle, BundleConfig
-    from fuser.compact.head import CompactConfig
-    from fuser.geometry import Geometry
-    from fuser.layer_map import LayerMap
+    from fuser.bundle.bundle import Bundle, BundleConfig
+    from fuser.heads.compact import CompactConfig
+    from fuser.kv.geometry import Geometry
+    from fuser.kv.layer_map import LayerMap
     from fuser.models.load import load_tokenizer
     from fuser.models.reference import model_ref
-    from fuser.prompt import PromptStyle
+    from fuser.prompts.prompt import PromptStyle
 
     model, bundle = folder / "wide", folder / "wide-bundle"
     config = LlamaConfig(

@@ -23,7 +23,7 @@ from ops.commands.options import (
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.dtype import DeviceName, DtypeName
     from ops.demo.stage import Cast
 
@@ -194,10 +194,10 @@ def codecs(
     plot_out: PlotOut = None,
 ) -> None:
     """Every rung of the ladder on real segments: ratio, error, speed, and what of the transfer it loses."""
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
+    from fuser.bundle.plans import PlanTable
     from fuser.lab.data.load import load
     from fuser.models.load import load_model, model_ref, resolve
-    from fuser.plan_table import PlanTable
     from kvwire.codec import CodecRegistry
     from ops.bench import codecs as bench
     from ops.bench.real_segments import read_samples
@@ -224,7 +224,7 @@ def _cast(
     sharer: str, receiver: str, directory: Path, codec: str, device: "DeviceName", dtype: "DtypeName"
 ) -> tuple["Cast", "Bundle"]:
     """Who plays, models brought onto this machine; and the bundle."""
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.dtype import find_device
     from fuser.models.load import resolve
     from ops.demo.stage import Cast

@@ -10,7 +10,7 @@ from ops.commands.options import BundleArgument
 from ops.output import Json, console, print_json, print_mapping, progress_console, table
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: what was trained for a pair.")
 
@@ -21,7 +21,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Say what a bundle was made for, what it can do, and its hash."""
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
 
     bundle = Bundle.load(directory)
     config = bundle.config
@@ -68,8 +68,8 @@ def import_(
     ] = None,
 ) -> None:
     """Turn a public Cache-to-Cache checkpoint into a bundle; a check that fails ends with exit code 1."""
-    from fuser.bundle import Bundle
-    from fuser.c2c.head import C2CConfig
+    from fuser.bundle.bundle import Bundle
+    from fuser.heads.c2c import C2CConfig
     from fuser.lab.c2c.bundle import bundle_of_public, save_exactly
     from fuser.models.load import resolve
 

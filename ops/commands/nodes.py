@@ -94,8 +94,7 @@ def ask(
     output is then empty (with --json it has the whole account), and standard error says why and what to do.
     """
     from edge_node import Assistant, EdgeConfig
-    from edge_node.answer import RECEIVER_ONLY
-    from edge_node.unanswered import explained
+    from edge_node.answer import RECEIVER_ONLY, explained
 
     settings = EdgeConfig.load(config)
     settings = replace(settings, receiver=placed(settings.receiver, device, dtype))

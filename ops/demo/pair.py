@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from fuser.shipped import SHIPPED
+from fuser.bundle.shipped import SHIPPED
 
 SHARER: Final = "qwen2.5-coder-0.5b-instruct"
 RECEIVER: Final = "smollm2-135m-instruct"
@@ -13,6 +13,6 @@ BUNDLE: Final = SHIPPED / "qwen2.5-coder-0.5b--smollm2-135m"
 
 def codec_of(bundle: Path) -> str:
     """The codec to show a bundle with: a calibrated one if it has any."""
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
 
     return _CALIBRATED if _CALIBRATED in {codec.name for codec in Bundle.load(bundle).codecs()} else "int8"

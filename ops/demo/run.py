@@ -26,7 +26,7 @@ from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
 from ops.demo.wire_check import WireCheck, check_wire
 
 if TYPE_CHECKING:
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def run_demo(demo: Demo, console: Console, check: Callable[[], None] = lambda: N
         NodeFailed, AskFailed: a node did not start, or refused a question.
         ModelError, BadBundle: models or the bundle cannot be had.
     """
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.load import load_tokenizer, resolve
 
     started = time.monotonic()

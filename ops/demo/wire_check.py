@@ -81,13 +81,11 @@ def _segments(sent: Sequence[bytes], received: Sequence[bytes], codecs: Sequence
     from kvwire.codec import CodecRegistry
     from kvwire.codec.layout import to_bytes
     from kvwire.errors import KvwireError
-    from kvwire.frame import Frame
     from kvwire.limits import Limits
-    from kvwire.payload import payload_codec
     from kvwire.plan import Plan
     from kvwire.segment import SliceHeader
     from kvwire.serde import share_request_from_proto, share_response_from_proto
-    from kvwire.stream import PayloadStream
+    from kvwire.slice_io import Frame, PayloadStream, payload_codec
     from kvwire.v1 import sharer_pb2 as pb
 
     registry = CodecRegistry(codecs)

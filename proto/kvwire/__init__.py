@@ -4,7 +4,6 @@ The names below are those that callers of the SDK need. Kept light on purpose: t
 alone, grpc by what talks, so a command line or a gateway starts fast.
 """
 
-from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import (
     AccessDenied,
     AuditUnavailable,
@@ -30,8 +29,8 @@ from kvwire.errors import (
 )
 from kvwire.identity import Identity, ModelRef, PeerRole
 from kvwire.limits import Limits
+from kvwire.messages import PROTOCOL_VERSION, BundleRef, CodecRef, Description, RelayReply
 from kvwire.plan import Plan
-from kvwire.request import PROTOCOL_VERSION, RelayReply
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceTrailer
 

@@ -181,7 +181,7 @@ class SliceTrailer:
     """The end of a slice.
 
     Attributes:
-        digest: 16 bytes, `kvwire.frame.SliceDigest` over the header and all frames.
+        digest: 16 bytes, `kvwire.slice_io.SliceDigest` over the header and all frames.
         frames: how many were sent.
         payload_bytes: of all payloads, without the lengths before them.
         positions: as in the header.

@@ -8,10 +8,9 @@ import pytest
 
 from kvwire.codec import Raw
 from kvwire.errors import BadChecksum, BadPayload, KvwireError, TooLarge, WireError
-from kvwire.frame import Frame, SliceAssembler
 from kvwire.limits import Limits
 from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
-from kvwire.stream import PayloadStream, length_bytes
+from kvwire.slice_io import Frame, PayloadStream, SliceAssembler, length_bytes
 from tests.kvwire.samples import CODECS, SMALL_FRAMES, excerpt_header, header_of, with_length, written
 
 DIGEST = header_of().request_digest

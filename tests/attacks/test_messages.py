@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvwire import serde
-from kvwire.description import check_header
 from kvwire.errors import InvalidRequest, KvwireError, TooLarge, WireError
 from kvwire.limits import Limits
+from kvwire.messages import check_header
 from kvwire.segment import SliceHeader, SliceKind
 from kvwire.v1 import sharer_pb2 as pb
 from tests.kvwire.samples import FULL_PLAN, description_of, excerpt_header, header_of, request_of, written

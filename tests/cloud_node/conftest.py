@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from cloud_node.gateway import Gateway
     from cloud_node.replica import Replica
     from cloud_node.service import SharerService
-    from kvwire.description import Description
-    from kvwire.request import RelayReply, ShareRequest
+    from kvwire.messages import Description, RelayReply, ShareRequest
     from ops.certs import Certificates
 
 

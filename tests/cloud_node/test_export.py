@@ -13,8 +13,8 @@ from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from kvwire.errors import AccessDenied, ExportDenied, InternalError, KvwireError, RelayDisabled
+from kvwire.messages import RelayReply, RelayRequest
 from kvwire.plan import Plan
-from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from kvwire.serde import relay_reply_from_proto, relay_request_to_proto, share_request_to_proto

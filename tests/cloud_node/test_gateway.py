@@ -24,8 +24,8 @@ from kvwire.errors import (
     Unreachable,
 )
 from kvwire.identity import ModelRef, TlsFiles, channel_credentials
+from kvwire.messages import ShareRequest
 from kvwire.plan import Plan
-from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.serde import share_request_to_proto
 from kvwire.status import from_rpc_error

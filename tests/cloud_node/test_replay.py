@@ -1,6 +1,6 @@
 import pytest
 
-from cloud_node.replay import RecentRequests
+from cloud_node.admission import RecentRequests
 from kvwire.errors import InvalidRequest
 
 

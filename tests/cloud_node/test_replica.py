@@ -15,7 +15,7 @@ from cloud_node.call import RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.pipe import Stop
 from cloud_node.replica import Replica, _told
-from fuser.bundle import BadBundle
+from fuser.bundle.bundle import BadBundle
 from fuser.models.errors import NoSuchDevice
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
@@ -30,13 +30,12 @@ from kvwire.errors import (
     NotFound,
     TooLarge,
 )
-from kvwire.frame import SliceAssembler
 from kvwire.limits import Limits
-from kvwire.payload import most_bytes, payload_codec
+from kvwire.messages import RelayReply, RelayRequest
 from kvwire.plan import Plan
-from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from kvwire.slice_io import SliceAssembler, most_bytes, payload_codec
 from tests.cloud_fixture import request_for
 
 QUESTION = "Who keeps the spare key?"

@@ -10,17 +10,16 @@ import torch
 from cloud_node.call import ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.replica import Replica
-from fuser.bundle import Bundle
-from fuser.codec_bases import CodecBasesConfig
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.codecs import CodecBasesConfig
 from fuser.lab.scatter import Scatter
 from kvwire.codec import CodecRegistry
-from kvwire.description import check_request
 from kvwire.errors import IncompatiblePeer
-from kvwire.frame import SliceAssembler
 from kvwire.limits import Limits
-from kvwire.payload import most_bytes, payload_codec
+from kvwire.messages import check_request
 from kvwire.plan import Plan
 from kvwire.segment import Segment, SliceKind
+from kvwire.slice_io import SliceAssembler, most_bytes, payload_codec
 from tests.cloud_fixture import request_for
 
 QUESTION = "Who keeps the spare key?"

@@ -9,7 +9,7 @@ import torch
 
 from cloud_node.pipe import Stop
 from cloud_node.schedule import Schedule, Steps, Ticket
-from fuser.prefill import Prefill
+from fuser.kv.prefill import Prefill
 from kvwire.errors import Cancelled, DeadlineExceeded
 
 LAYERS = 3

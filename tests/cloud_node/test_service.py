@@ -22,8 +22,8 @@ from kvwire.errors import (
     RelayDisabled,
     TooLarge,
 )
+from kvwire.messages import RelayRequest
 from kvwire.plan import Plan
-from kvwire.request import RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from kvwire.serde import relay_reply_from_proto, relay_request_to_proto, share_request_to_proto

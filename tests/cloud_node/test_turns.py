@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from cloud_node.turns import Turns
+from cloud_node.admission import Turns
 from kvwire.errors import Busy
 
 

@@ -51,7 +51,7 @@ def edge_config(filled_cloud: "CloudNode", tiny_receiver: Path, tiny_bundle: Pat
 @pytest.fixture(scope="session")
 def local_sharer(tiny_sharer: Path, tiny_bundle: Path) -> "Sharer":
     """The Sharer of the cloud node, in this process."""
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.load import load_model
     from fuser.sharer import Sharer
 
@@ -61,7 +61,7 @@ def local_sharer(tiny_sharer: Path, tiny_bundle: Path) -> "Sharer":
 @pytest.fixture(scope="session")
 def local_receiver(tiny_receiver: Path, tiny_bundle: Path) -> "Receiver":
     """The Receiver of the edge."""
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.load import load_model
     from fuser.receiver import Receiver
 

@@ -8,7 +8,7 @@ import pytest
 from edge_node import Assistant, Client, EdgeConfig
 from edge_node.capture import Direction, read_capture
 from edge_node.picker import BEST, BYTE_BUDGET
-from fuser.plan_table import PlanTable
+from fuser.bundle.plans import PlanTable
 from fuser.receiver import Receiver
 from kvwire.errors import TooLarge
 from kvwire.plan import Plan

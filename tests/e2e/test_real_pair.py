@@ -72,7 +72,7 @@ def real_config(edge_config: "EdgeConfig", real_cloud: CloudNode) -> "EdgeConfig
 
 @pytest.fixture(scope="module")
 def sharer(real_pair: tuple[Path, Path], bundle: Path) -> "Sharer":
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.dtype import dtype_of
     from fuser.models.load import load_model
     from fuser.sharer import Sharer
@@ -82,7 +82,7 @@ def sharer(real_pair: tuple[Path, Path], bundle: Path) -> "Sharer":
 
 @pytest.fixture(scope="module")
 def receiver(real_pair: tuple[Path, Path], bundle: Path) -> "Receiver":
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.models.dtype import dtype_of
     from fuser.models.load import load_model
     from fuser.receiver import Receiver

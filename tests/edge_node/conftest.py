@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from edge_node import Assistant, EdgeConfig
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.receiver import Receiver
     from ops.certs import Certificates
     from tests.edge_node.sharer_server import RunningServer, SliceService
@@ -65,7 +65,7 @@ def config(
 
 @pytest.fixture(scope="session")
 def bundle(tiny_bundle: Path) -> "Bundle":
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
 
     return Bundle.load(tiny_bundle)
 

@@ -14,17 +14,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.models.load import load_model
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
-from kvwire.description import BundleRef, Description, check_request
 from kvwire.errors import KvwireError, NotFound
-from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.limits import Limits
-from kvwire.payload import payload_codec
-from kvwire.request import RelayReply, RelayRequest, ShareRequest
+from kvwire.messages import BundleRef, Description, RelayReply, RelayRequest, ShareRequest, check_request
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.serde import (
@@ -34,9 +31,9 @@ from kvwire.serde import (
     share_request_from_proto,
     share_response_to_proto,
 )
+from kvwire.slice_io import Frame, SliceWriter, payload_codec
 from kvwire.status import to_grpc
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer, add_SharerServiceServicer_to_server
-from kvwire.writer import SliceWriter
 
 Part = SliceHeader | Frame | SliceTrailer
 Tamper = Callable[[Iterable[Part]], Iterable[Part | float]]

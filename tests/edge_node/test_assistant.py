@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from edge_node import Assistant, EdgeConfig
+from edge_node.answer import explained
 from edge_node.capture import read_capture
 from edge_node.sync import Client
-from edge_node.unanswered import explained
-from fuser.bundle import BadBundle, Bundle
-from fuser.choice import ChoiceItem, choice_prompt
-from fuser.generate import greedy
+from fuser.bundle.bundle import BadBundle, Bundle
+from fuser.kv.generate import greedy
 from fuser.models.errors import NoSuchDevice
-from fuser.prompt import RECEIVER_HOLDS, render, tokenise
+from fuser.prompts.choice import ChoiceItem, choice_prompt
+from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Begun, Draft, Receiver
 from kvwire.errors import (
     AccessDenied,
@@ -35,9 +35,9 @@ from kvwire.errors import (
     NotFound,
     TooLarge,
 )
-from kvwire.frame import Frame
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
+from kvwire.slice_io import Frame
 from tests.edge_node.sharer_server import DOCUMENTS, Part, RunningServer, SliceService, wait_until
 from tests.edge_node.toml import write_toml
 from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line

@@ -17,7 +17,7 @@ from edge_node import AsyncClient, Client, EdgeConfig
 from edge_node.capture import Direction, read_capture
 from edge_node.config import CloudPeer, TlsConfig
 from edge_node.intake import check_specs
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.slice_specs import most_positions, slice_specs
 from kvwire.errors import (
     AccessDenied,
@@ -36,11 +36,11 @@ from kvwire.errors import (
     Unreachable,
     Unsupported,
 )
-from kvwire.frame import Frame
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceTrailer
+from kvwire.slice_io import Frame
 from ops.certs import Certificates, make_certificates
 from tests.edge_node.sharer_server import (
     DOCUMENTS,

@@ -18,7 +18,7 @@ import pytest
 
 from edge_node import Assistant, AsyncClient, Client, EdgeConfig, connection, retry
 from edge_node.config import CloudPeer
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.receiver import Receiver
 from kvwire.errors import Cancelled, DeadlineExceeded, KvwireError, Unreachable
 from kvwire.section import Role, Section, Visibility

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edge_node.line import FirstLine
+from edge_node.answer import FirstLine
 from tests.in_one_process import first_line
 
 TEXTS = [

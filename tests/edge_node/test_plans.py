@@ -23,8 +23,8 @@ from edge_node.picker import (
     Picker,
 )
 from edge_node.sync import Client
-from fuser.bundle import Bundle
-from fuser.plan_table import BadTable, PlanRow, PlanTable
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.receiver import Receiver
 from kvwire.errors import Cancelled, InvalidRequest, RelayDisabled
 from kvwire.plan import Plan

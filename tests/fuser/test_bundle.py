@@ -11,20 +11,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import fuser.bundle
-from fuser.bundle import BadBundle, Bundle, BundleConfig
-from fuser.c2c.head import C2CConfig
-from fuser.compact.head import CompactConfig
-from fuser.geometry import Geometry
-from fuser.layer_map import LayerMap
-from fuser.prompt import PromptStyle
-from fuser.select import SelectionConfig
-from fuser.translate import TranslateConfig
+import fuser.bundle.bundle
+from fuser.bundle.bundle import BadBundle, Bundle, BundleConfig
+from fuser.heads.c2c import C2CConfig
+from fuser.heads.compact import CompactConfig
+from fuser.heads.selection import SelectionConfig
+from fuser.heads.translate import TranslateConfig
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
+from fuser.prompts.prompt import PromptStyle
 from kvwire.errors import Unsupported
 from kvwire.identity import ModelRef
 from kvwire.segment import SliceKind
 
-SHIPPED = Path(fuser.bundle.__file__).parent / "bundles"
+SHIPPED = Path(fuser.bundle.bundle.__file__).parent / "bundles"
 STYLE = PromptStyle("<s>", {"question": ("问 ", "\n")}, "A:")
 MAP = LayerMap.custom({1: 0, 3: 2}, 4, 3)
 CONFIG = BundleConfig(

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
-from fuser.generate import Generated, generate, greedy_ids
+from fuser.bundle.bundle import Bundle
+from fuser.kv.generate import Generated, generate, greedy_ids
+from fuser.kv.past import Past
 from fuser.lab.evaluate.models import Model
 from fuser.models.load import load_model
-from fuser.past import Past
-from fuser.prompt import withheld
+from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
 from kvwire.segment import SliceKind
 

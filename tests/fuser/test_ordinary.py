@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fuser.models.errors import FetchFailed
 from fuser.models.load import find, load_tokenizer
-from fuser.prompt import Rendered, tokenise
+from fuser.prompts.prompt import Rendered, tokenise
 from tests.fuser.byte_level import MANY_SCRIPTS, WORDS, ascii_tokenizer, trimming_tokenizer, unicode_tokenizer
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<filename>", "<s>"]

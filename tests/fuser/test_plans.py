@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
-from fuser.compact.head import CompactConfig
+from fuser.bundle.bundle import Bundle
+from fuser.heads.compact import CompactConfig
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.receiver import Receiver

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from fuser.kv.prefill import ATTENTION, prefill
 from fuser.models.load import load_model
-from fuser.prefill import ATTENTION, prefill
 from kvwire.errors import Cancelled
 
 Kept = list[tuple[torch.Tensor, torch.Tensor]]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, model_type_to_module_name
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from fuser.prefill import Prefill, adopt, can_pack, prefill, prefill_together
+from fuser.kv.prefill import Prefill, adopt, can_pack, prefill, prefill_together
 from kvwire.errors import Unsupported
 
 WINDOW = 8

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.kv.prefix_cache import KV, PrefixCache
 from fuser.models.load import load_model
-from fuser.prefixes import KV, PrefixCache
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind

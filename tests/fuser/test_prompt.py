@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuser.prompt import RECEIVER_HOLDS, SHARER_HOLDS, PromptStyle, positions_within, render, tokenise
+from fuser.prompts.prompt import RECEIVER_HOLDS, SHARER_HOLDS, PromptStyle, positions_within, render, tokenise
 from kvwire.section import Role, Section, Visibility
 
 STYLE = PromptStyle(

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.kv.prefill import Prefill
 from fuser.lab.data.document import Item, Question
 from fuser.lab.train.cached import Cached
 from fuser.lab.train.sharer_reading import SharerReading, document_sections
 from fuser.models.load import load_model
-from fuser.prefill import Prefill
 from fuser.reading import Reader
 from fuser.sharer import Sharer
 from kvwire.plan import WHOLE, Plan

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fuser.answer_loss import Outcome
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.heads.translate import TranslateConfig
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.receiver import Draft, Receiver
 from fuser.sharer import Sharer
-from fuser.translate import TranslateConfig
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.in_one_process import answer_in_one_process, cache_of

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from fuser.answer_loss import Outcome
-from fuser.bundle import Bundle
-from fuser.generate import greedy
+from fuser.bundle.bundle import Bundle
+from fuser.kv.generate import greedy
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
-from fuser.prompt import withheld
+from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry, roundtrip

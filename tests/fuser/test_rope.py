@@ -20,9 +20,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from fuser.geometry import Geometry
-from fuser.prefill import prefill
-from fuser.rope import Rope
+from fuser.kv.geometry import Geometry
+from fuser.kv.prefill import prefill
+from fuser.kv.rope import Rope
 from kvwire.errors import Unsupported
 
 SIZE: dict[str, Any] = {

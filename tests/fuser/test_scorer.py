@@ -2,7 +2,7 @@
 
 import torch
 
-from fuser.scorer import Scorer
+from fuser.heads.selection import Scorer
 
 
 def test_at_its_start_all_heads_weigh_the_same() -> None:

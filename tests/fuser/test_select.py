@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fuser.select import SelectionConfig, attention_row, choose
+from fuser.heads.selection import SelectionConfig, attention_row, choose
 
 SCORES = torch.tensor([9.0, 0.1, 0.9, 0.2, 0.0, 0.8, 0.3, 9.0])
 DOCUMENT = torch.arange(1, 7)

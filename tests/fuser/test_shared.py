@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fuser.shared import SharedPositions
+from fuser.prompts.shared import SharedPositions
 
 SPANS = torch.tensor([[0, 0, 3], [0, 3, 4], [2, 0, 5], [2, 5, 6]])
 WHOLE = SharedPositions(torch.arange(10, 17), SPANS, 3)

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.heads.selection import Scorer, SelectionConfig, choose
 from fuser.models.load import load_model
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig, choose
 from fuser.sharer import Sharer
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.section import Role, Section, Visibility

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fuser.bundle import Bundle
-from fuser.c2c.head import C2CConfig
-from fuser.compact.head import CompactConfig
+from fuser.bundle.bundle import Bundle
+from fuser.heads.c2c import C2CConfig
+from fuser.heads.compact import CompactConfig
 from fuser.slice_specs import layers_by_gate, slice_specs
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import Plan

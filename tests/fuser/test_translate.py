@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from fuser.geometry import Geometry
+from fuser.heads.translate import TranslateConfig, TranslateHead, features_of, split_kv
+from fuser.kv.geometry import Geometry
 from fuser.ridge import Moments
-from fuser.translate import TranslateConfig, TranslateHead, features_of, split_kv
 
 SHARER, RECEIVER = Geometry(3, 2, 4), Geometry(2, 1, 6)
 

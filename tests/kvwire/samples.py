@@ -6,17 +6,14 @@ import torch
 
 from kvwire.codec import Basis, CodecRegistry, Transform
 from kvwire.codec.layout import DTYPES
-from kvwire.description import BundleRef, Description
-from kvwire.frame import Frame
 from kvwire.identity import ModelRef
 from kvwire.limits import MIB, Limits
+from kvwire.messages import BundleRef, Description, ShareRequest
 from kvwire.plan import Plan
-from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceTrailer
-from kvwire.stream import PayloadStream, length_bytes
+from kvwire.slice_io import Frame, PayloadStream, SliceWriter, length_bytes
 from kvwire.v1 import sharer_pb2 as pb
-from kvwire.writer import SliceWriter
 
 SHARER = ModelRef("qwen", "a" * 64)
 RECEIVER = ModelRef("smol", "b" * 64)

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from kvwire.description import BundleRef, CodecRef, check_header, check_request
 from kvwire.errors import BadHeader, IncompatiblePeer, TooLarge
 from kvwire.identity import ModelRef
+from kvwire.messages import BundleRef, CodecRef, RelayRequest, check_header, check_request
 from kvwire.plan import Plan
-from kvwire.request import RelayRequest
 from kvwire.segment import SliceKind
 from tests.kvwire.samples import RECEIVER, SHARER, description_of, excerpt_header, header_of, request_of
 

@@ -5,12 +5,9 @@ import pytest
 import torch
 
 from kvwire.errors import BadPayload, TooLarge
-from kvwire.frame import SliceAssembler
 from kvwire.limits import MIB, Limits
-from kvwire.payload import Padded
 from kvwire.segment import Segment, SegmentKind, SliceHeader
-from kvwire.stream import PayloadStream
-from kvwire.writer import SliceWriter
+from kvwire.slice_io import Padded, PayloadStream, SliceAssembler, SliceWriter
 from tests.kvwire.samples import (
     CODECS,
     SMALL_FRAMES,

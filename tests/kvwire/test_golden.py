@@ -11,10 +11,9 @@ import torch
 from kvwire import serde
 from kvwire.codec import CodecRegistry, Raw
 from kvwire.codec.layout import DTYPES
-from kvwire.frame import Frame, SliceDigest
 from kvwire.limits import Limits
-from kvwire.payload import Padded
 from kvwire.segment import SegmentKind, SegmentSpec, SliceTrailer
+from kvwire.slice_io import Frame, Padded, SliceDigest
 from kvwire.v1 import sharer_pb2 as pb
 from tests.kvwire.samples import CODECS, FULL_PLAN, header_of, request_of, spec_of, transform_of, with_length
 

@@ -8,12 +8,10 @@ import torch
 
 from kvwire.codec import Codec
 from kvwire.errors import BadPayload, TooLarge, WireError
-from kvwire.frame import SliceAssembler
 from kvwire.limits import Limits
-from kvwire.payload import Padded, check_bytes, most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec
-from kvwire.writer import SliceWriter
+from kvwire.slice_io import Padded, SliceAssembler, SliceWriter, check_bytes, most_bytes, payload_codec
 from tests.kvwire.samples import CODECS, excerpt_header, header_of, spec_of, tensor_of
 
 every_codec = pytest.mark.parametrize(

@@ -3,15 +3,14 @@ from dataclasses import replace
 import pytest
 
 from kvwire import serde
-from kvwire.description import CodecRef
 from kvwire.errors import BadHeader, InvalidRequest, TooLarge
 from kvwire.limits import Limits
+from kvwire.messages import CodecRef, RelayReply, RelayRequest
 from kvwire.plan import Plan
-from kvwire.request import RelayReply, RelayRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from kvwire.slice_io import SliceWriter
 from kvwire.v1 import sharer_pb2 as pb
-from kvwire.writer import SliceWriter
 from tests.kvwire.samples import (
     CODECS,
     FULL_PLAN,

@@ -8,10 +8,10 @@ import torch
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.plans import PlanRow, PlanTable
 from fuser.lab.calibrate import calibrated_for
 from fuser.lab.train.prepare import fill_cache, prepare, save
-from fuser.plan_table import PlanRow, PlanTable
 from kvwire.codec import CodecRegistry, Int8
 from kvwire.plan import Plan
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind

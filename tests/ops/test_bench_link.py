@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.interval import Interval
-from fuser.plan_table import BadTable, PlanRow, PlanTable
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 from ops.bench import link

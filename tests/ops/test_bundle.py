@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from fuser.bundle import Bundle
-from fuser.c2c.head import C2CConfig
+from fuser.bundle.bundle import Bundle
+from fuser.heads.c2c import C2CConfig
 from ops.cli import app
 from tests.public_checkpoint import save_golden, save_public_checkpoint
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from fuser.plan_table import PlanTable
+from fuser.bundle.plans import PlanTable
 from ops.cli import app
 
 

@@ -8,12 +8,12 @@ from edge_node.capture import Capture, Direction
 from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
+from kvwire.messages import ShareRequest
 from kvwire.plan import Plan
-from kvwire.request import ShareRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceHeader, SliceKind
 from kvwire.serde import share_request_to_proto, share_response_to_proto
-from kvwire.writer import SliceWriter
+from kvwire.slice_io import SliceWriter
 from ops.demo.samples import load_samples
 from ops.demo.wire_check import WireCheck, check_wire
 

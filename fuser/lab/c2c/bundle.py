@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from fuser.bundle import Bundle
-from fuser.bundle_config import BundleConfig
-from fuser.bundle_tensors import BadBundle
-from fuser.c2c.head import TokenAlignment
-from fuser.geometry import Geometry
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.config import BundleConfig
+from fuser.bundle.tensors import BadBundle
+from fuser.heads.c2c import TokenAlignment
+from fuser.kv.geometry import Geometry
 from fuser.lab.c2c.checkpoint import import_public
 from fuser.lab.c2c.describe import alignment_of
 from fuser.models.load import has_tokenizer, load_config, load_tokenizer, model_ref
-from fuser.prompt import PromptStyle
+from fuser.prompts.prompt import PromptStyle
 
 _QUESTION = "What stands here?"
 _PLAIN = PromptStyle("", {"document": ("", "\n\n"), "question": ("", "\n")}, "")

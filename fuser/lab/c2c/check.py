@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fuser.bundle import Bundle
-from fuser.bundle_tensors import BadBundle
-from fuser.c2c.head import C2CConfig
-from fuser.fuse import FuseHead
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.tensors import BadBundle
+from fuser.heads.c2c import C2CConfig
+from fuser.heads.fuse import FuseHead
 from fuser.lab.c2c.generate import LATER, PINNED, Library, generate_public
 from fuser.lab.c2c.reencode import Reencoder
 from fuser.models.load import load_tokenizer, load_weights

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.bundle_tensors import BadBundle
-from fuser.c2c.head import C2CConfig, C2CFuse, TokenAlignment
-from fuser.geometry import Geometry
+from fuser.bundle.tensors import BadBundle
+from fuser.heads.c2c import C2CConfig, C2CFuse, TokenAlignment
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
 from fuser.lab.c2c.describe import LAYERS_FILE, arguments_of, layers_of
-from fuser.layer_map import LayerMap
 
 _SHAPES = ("hidden_dim", "intermediate_dim", "num_layers")
 _TRAINING = ("dropout", "initial_temperature", "final_temperature", "anneal_steps")

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from fuser.bundle_tensors import BadBundle
-from fuser.c2c.head import TokenAlignment
+from fuser.bundle.tensors import BadBundle
+from fuser.heads.c2c import TokenAlignment
 
 LAYERS_FILE = "projector_config.json"
 _CLASS = "c2cprojector"  # the public loader ignores case

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from fuser.fuse import FuseHead
+from fuser.heads.fuse import FuseHead
 
 Library = Literal["transformers <= 4.52", "transformers > 4.52"]
 PINNED: Library = "transformers <= 4.52"

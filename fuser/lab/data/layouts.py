@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fuser.choice import LETTERS
+from fuser.prompts.choice import LETTERS
 
 _NO_ANSWER = frozenset({"no_correct_answer", "expert"})
 

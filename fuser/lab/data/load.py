@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar, overload
 
-from fuser.choice import ChoiceItem
 from fuser.lab.data.document import Item, Question
 from fuser.lab.data.hub import PREFIX, HubName, hub_rows
 from fuser.lab.data.instruction import Instruction
 from fuser.lab.data.layouts import to_schema
 from fuser.lab.data.overlap import drop_overlaps, held_out
 from fuser.lab.data.rows import BadRow, Row, read_rows
+from fuser.prompts.choice import ChoiceItem
 
 Task = Literal["choice", "document", "instruction"]
 Items = list[ChoiceItem] | list[Item] | list[Instruction]

@@ -20,9 +20,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from fuser.choice import ChoiceItem
 from fuser.lab.data.document import Item
 from fuser.lab.data.instruction import Instruction
+from fuser.prompts.choice import ChoiceItem
 
 _BYTES = 6
 _FILE = Path(__file__).with_name("held_out.bin")

@@ -8,12 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from fuser.heads.selection import SelectionConfig
 from fuser.interval import Interval
 from fuser.lab.evaluate.plans import selected_by
 from fuser.lab.evaluate.plot import check
 from fuser.lab.evaluate.report import CEILINGS, gap
 from fuser.lab.evaluate.rows import DOCUMENT_ROWS, SELECTED, SENT, Row
-from fuser.select import SelectionConfig
 from kvwire.plan import Plan
 
 _LEVELS = ("receiver", "text", "sharer")  # rows without a plan, shown as lines across

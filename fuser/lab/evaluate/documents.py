@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.deadline import Deadline
 from fuser.lab.evaluate.excerpt import QuestionExcerpts
 from fuser.lab.evaluate.mismatched import mismatched
@@ -28,7 +28,7 @@ from fuser.lab.evaluate.score import marks
 from fuser.lab.evaluate.sharer_cache import SharerCache
 from fuser.lab.evaluate.slices import ReceiversOwn, Slices, Translated
 from fuser.lab.train.reading import FrozenReceiver
-from fuser.prompt import withheld
+from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
 from kvwire.plan import WHOLE, Plan
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.heads.selection import SelectionConfig
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.excerpt import Example, Excerpts
-from fuser.select import SelectionConfig
 
 
 class QuestionExcerpts:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from fuser.bundle import Bundle, BundleConfig
-from fuser.choice import ChoiceItem, choice_prompt
+from fuser.bundle.bundle import Bundle, BundleConfig
 from fuser.lab.evaluate.choice.evaluation import Budget
 from fuser.lab.evaluate.choice.prompts import sections, with_answer
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.qa import receiver_sections
 from fuser.lab.evaluate.relay import ANSWER_TOKENS, sharer_prompt
-from fuser.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
+from fuser.prompts.choice import ChoiceItem, choice_prompt
+from fuser.prompts.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
 
 _SHARER = "longer than the Sharer's window"
 _RECEIVER = "longer than the Receiver's window"

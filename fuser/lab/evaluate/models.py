@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from fuser.geometry import window
+from fuser.kv.geometry import window
+from fuser.kv.prefill import adopt
 from fuser.models.dtype import DeviceName, find_device
 from fuser.models.load import load_config, load_model, load_tokenizer, model_ref, resolve
-from fuser.prefill import adopt
 from kvwire.identity import ModelRef
 
 Dtype = Literal["float32", "bfloat16"]

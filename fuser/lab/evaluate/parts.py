@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fuser.lab.evaluate.questions import DocumentQuestion
-from fuser.prompt import tokenise
+from fuser.prompts.prompt import tokenise
 
 _LENGTHS = {
     "1 token": (1, 1),

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 
-from fuser.bundle import Bundle
-from fuser.select import SelectionConfig
+from fuser.bundle.bundle import Bundle
+from fuser.heads.selection import SelectionConfig
 from fuser.slice_specs import slice_specs
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan

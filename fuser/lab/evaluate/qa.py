@@ -16,7 +16,7 @@ from fuser.lab.evaluate.line import first_line, line_ended
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.evaluate.relay import ANSWER_TOKENS
 from fuser.lab.evaluate.slices import Slices
-from fuser.prompt import withheld
+from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind

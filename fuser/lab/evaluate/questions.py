@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 
-from fuser.choice import ChoiceItem
 from fuser.lab.data.document import Item
+from fuser.prompts.choice import ChoiceItem
 
 
 @dataclass(frozen=True, slots=True)

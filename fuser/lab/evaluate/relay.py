@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.generate import generate, stop_tokens
+from fuser.kv.generate import generate, stop_tokens
+from fuser.kv.past import Past
 from fuser.lab.evaluate.line import first_line, line_ended
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.train.sharer_reading import document_sections
-from fuser.past import Past
-from fuser.prompt import PromptStyle, common_prefix
+from fuser.prompts.prompt import PromptStyle, common_prefix
 from fuser.reading import prompt_of
 
 ANSWER_TOKENS = 16

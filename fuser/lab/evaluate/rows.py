@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 

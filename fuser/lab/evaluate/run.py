@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
-from fuser.choice import ChoiceItem
+from fuser.bundle.bundle import Bundle
 from fuser.lab.data.cases import UNANSWERABLE, Cases
 from fuser.lab.data.document import Item
 from fuser.lab.data.load import RECORDS, Items, load
@@ -34,7 +33,8 @@ from fuser.lab.evaluate.questions import DocumentQuestion, digest, draw, draw_ch
 from fuser.lab.evaluate.report import summarise
 from fuser.lab.evaluate.rows import Extras, Row
 from fuser.models.cache import cache_directory
-from fuser.prompt import tokenise
+from fuser.prompts.choice import ChoiceItem
+from fuser.prompts.prompt import tokenise
 from fuser.whole_file import whole_file
 from kvwire.plan import Plan
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.data.document import Item, Question
 from fuser.lab.evaluate.deadline import Deadline, OutOfTime
 from fuser.lab.evaluate.models import Model

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fuser.alignment import read_as
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.excerpt import QuestionExcerpts
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.train.reading import KV, FrozenReceiver
+from fuser.prompts.alignment import read_as
 from fuser.slice_specs import slice_specs
 from kvwire.codec import roundtrip
-from kvwire.payload import payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
+from kvwire.slice_io import payload_codec
 
 
 class Slices(Protocol):

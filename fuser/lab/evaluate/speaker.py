@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fuser.choice import LETTERS
-from fuser.generate import generate, stop_tokens
-from fuser.geometry import window
-from fuser.past import Past
-from fuser.prompt import Rendered, tokenise
+from fuser.kv.generate import generate, stop_tokens
+from fuser.kv.geometry import window
+from fuser.kv.past import Past
+from fuser.prompts.choice import LETTERS
+from fuser.prompts.prompt import Rendered, tokenise
 
 
 class Side(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.deadline import Deadline
 from fuser.lab.evaluate.excerpt import QuestionExcerpts
 from fuser.lab.evaluate.mismatched import mismatched
@@ -26,12 +26,12 @@ from fuser.lab.evaluate.slices import Translated
 from fuser.lab.profile.rows import Row, Screened
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.reading import replies_to
-from fuser.prompt import withheld
+from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
 from fuser.slice_specs import slice_specs
-from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
+from kvwire.slice_io import most_bytes, payload_codec
 
 
 class ExcerptProfile:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from fuser.bundle import Bundle
-from fuser.compact.head import CompactFuse
+from fuser.bundle.bundle import Bundle
+from fuser.heads.compact import CompactFuse
 from fuser.slice_specs import layers_by_gate
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fuser.bundle.plans import PlanRow
 from fuser.interval import Interval, difference, gap_closed, mean, wilson
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.profile.front import front
 from fuser.lab.profile.rows import Profiled, Row
-from fuser.plan_table import PlanRow
 from kvwire.plan import Plan
 
 ALONE = Row("receiver")

@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
-from fuser.choice import ChoiceItem
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.config import to_dict
 from fuser.lab.data.document import Item
 from fuser.lab.data.load import load
@@ -36,7 +36,7 @@ from fuser.lab.profile.shared import SharedProfile
 from fuser.lab.profile.source import check_training
 from fuser.models.cache import cache_directory
 from fuser.models.dtype import DeviceName
-from fuser.plan_table import BadTable, PlanRow, PlanTable
+from fuser.prompts.choice import ChoiceItem
 from kvwire.plan import Plan
 
 SEED = 7_001

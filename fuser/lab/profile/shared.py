@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
-from fuser.choice import ChoiceItem, choice_answer, choice_prompt, named
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.choice.batch import bucketed, mismatched
 from fuser.lab.evaluate.choice.prompts import sections
 from fuser.lab.evaluate.choice.sent import SentSlices
@@ -21,6 +20,7 @@ from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.speaker import Side
 from fuser.lab.profile.rows import Row, Screened
 from fuser.lab.train.reading import reply_ids
+from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt, named
 from fuser.receiver import Draft, Receiver
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind

@@ -21,12 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.lab.train.cached import Cached, CachedItem, CachedPrompt, from_row, moved
 from fuser.lab.train.sources import AnyItem
 from fuser.models.cache import cache_directory
-from fuser.prompt import PromptStyle
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig
+from fuser.prompts.prompt import PromptStyle
 from kvwire.identity import ModelRef
 
 INDEX = "index.jsonl"

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from fuser.c2c.head import C2CConfig
-from fuser.compact.head import CompactConfig
 from fuser.config import BadConfig, from_dict
+from fuser.heads.c2c import C2CConfig
+from fuser.heads.compact import CompactConfig
+from fuser.heads.selection import SelectionConfig
+from fuser.heads.translate import TranslateConfig
+from fuser.kv.layer_map import LayerMap
 from fuser.lab.profile.grid import Dials
 from fuser.lab.train.dials import DialsConfig
-from fuser.layer_map import LayerMap
 from fuser.models.dtype import DeviceName
-from fuser.prompt import PromptStyle
-from fuser.select import SelectionConfig
-from fuser.translate import TranslateConfig
+from fuser.prompts.prompt import PromptStyle
 
 FuseConfig = CompactConfig | C2CConfig
 _SEEDS = 1 << 31  # so that what is made of a seed, a step and a worker fits the random generator

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fuser.heads.translate import TranslateHead
 from fuser.lab.train.batch import ExampleBatch
 from fuser.lab.train.dials import sample_one
 from fuser.lab.train.excerpt import Example, Excerpts
@@ -19,7 +20,6 @@ from fuser.lab.train.regress import explained_variance, gather_moments, standard
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
 from fuser.lab.train.window import RECITE, window_of
-from fuser.translate import TranslateHead
 from kvwire.codec import roundtrip
 from kvwire.segment import SegmentKind, SegmentSpec
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fuser.heads.selection import SelectionConfig, choose
+from fuser.heads.translate import TranslateHead
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Asked, Cached
 from fuser.lab.train.regress import of_layers
-from fuser.select import SelectionConfig, choose
-from fuser.translate import TranslateHead
 
 Example = tuple[Cached, Asked]
 """A question and the document it is about."""

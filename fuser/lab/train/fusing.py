@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fuser.alignment import align_tail
-from fuser.fuse import FuseHead
-from fuser.fusing import Fusing
-from fuser.geometry import Geometry
+from fuser.heads.fuse import FuseHead
+from fuser.heads.fusing import Fusing
+from fuser.heads.translate import features_of, split_kv
+from fuser.kv.geometry import Geometry
+from fuser.kv.rope import Rope
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.noise import quantisation_noise
+from fuser.prompts.alignment import align_tail
+from fuser.prompts.shared import SharedPositions
 from fuser.receiver import Draft
-from fuser.rope import Rope
-from fuser.shared import SharedPositions
-from fuser.translate import features_of, split_kv
 from kvwire.segment import SegmentKind
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from fuser.bundle import Bundle, BundleConfig
-from fuser.scorer import Scorer
+from fuser.bundle.bundle import Bundle, BundleConfig
+from fuser.heads.selection import Scorer
 
 _PAIR = ("sharer", "receiver", "sharer_geometry", "receiver_geometry", "sharer_prompt", "receiver_prompt")
 _PACE = ("anneal_steps", "initial_temperature", "final_temperature", "dropout")

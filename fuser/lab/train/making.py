@@ -19,7 +19,8 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.plans import PLANS_FILE
 from fuser.lab.calibrate import calibrated_for
 from fuser.lab.profile.run import ProfileConfig, ProfileRun
 from fuser.lab.train.cache import CacheIncomplete, item_key
@@ -31,7 +32,6 @@ from fuser.lab.train.run import CHECKPOINT
 from fuser.lab.train.selection import load_scorer
 from fuser.lab.train.session import train as train_here
 from fuser.lab.train.sources import read_sources
-from fuser.plan_table import PLANS_FILE
 from fuser.whole_file import alone_in, whole_file
 
 RECORD = "stage.json"

@@ -10,8 +10,9 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.bundle import Bundle, BundleConfig
-from fuser.geometry import Geometry
+from fuser.bundle.bundle import Bundle, BundleConfig
+from fuser.heads.selection import Scorer
+from fuser.kv.geometry import Geometry
 from fuser.lab.data.document import Item
 from fuser.lab.train.cache import FeatureCache, cache_folder
 from fuser.lab.train.cache_writer import CacheSize, CacheWriter
@@ -27,7 +28,6 @@ from fuser.lab.train.sources import Sources, read_sources
 from fuser.lab.train.task import Task
 from fuser.models.dtype import find_device
 from fuser.models.load import load_config, load_model, model_ref, resolve
-from fuser.scorer import Scorer
 from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
 

@@ -10,13 +10,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from fuser.answer_loss import Outcome
+from fuser.heads.translate import TranslateHead
 from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.lab.train.excerpt import Example, examples_of
 from fuser.lab.train.reading import replies_to
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
-from fuser.prompt import tokenise, withheld
-from fuser.translate import TranslateHead
+from fuser.prompts.prompt import tokenise, withheld
 from kvwire.segment import SliceKind
 
 Posed = tuple[str, str]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.alignment import read_as
-from fuser.geometry import Geometry
-from fuser.prefill import prefill
-from fuser.prompt import PromptStyle, Rendered, tokenise
-from fuser.rope import Rope
-from fuser.translate import features_of
+from fuser.heads.translate import features_of
+from fuser.kv.geometry import Geometry
+from fuser.kv.prefill import prefill
+from fuser.kv.rope import Rope
+from fuser.prompts.alignment import read_as
+from fuser.prompts.prompt import PromptStyle, Rendered, tokenise
 
 REPLY_TOKENS = 64
 """Tokens of a reply that are trained on: the logits of more, for a batch, would not fit a laptop."""
@@ -57,7 +57,7 @@ class FrozenReceiver:
         Args:
             text: the document.
             spans: (positions, 2) characters of the Sharer's tokens.
-            receiver_positions: for each of them, as `fuser.alignment.read_as` chooses them.
+            receiver_positions: for each of them, as `fuser.prompts.alignment.read_as` chooses them.
 
         Returns:
             (positions, receiver_positions * width) float32.

@@ -1,7 +1,7 @@
 """A training recipe: the stages that make a bundle, read once from TOML.
 
 A recipe is a base and a list of `[[stage]]` tables, each of which has a `name`, a `kind`, and the keys of the base that
-it changes (`fuser.overrides.merged`). The base has the keys of `fuser.lab.train.config.TrainConfig`, but for its
+it changes (`fuser.lab.overrides.merged`). The base has the keys of `fuser.lab.train.config.TrainConfig`, but for its
 sources, which are named: `[sources.NAME]`. A stage starts from the bundle of the stage before it.
 """
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fuser.bundle.shipped import bundle_directory
 from fuser.config import BadConfig, from_dict, to_dict
+from fuser.lab.overrides import merged, with_values
 from fuser.lab.train.config import SourceConfig, TrainConfig
-from fuser.overrides import merged, with_values
-from fuser.shipped import bundle_directory
 
 Kind = Literal["fit", "train", "calibrate", "profile"]
 """Of a stage. fit: the attention heads that a learnt selection follows. train: heads, on answers. calibrate: the bases

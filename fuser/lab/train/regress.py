@@ -13,11 +13,11 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from fuser.heads.translate import TranslateHead
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached
 from fuser.lab.train.reading import FrozenReceiver
 from fuser.ridge import Moments
-from fuser.translate import TranslateHead
 
 
 def of_layers(features: Tensor, head: TranslateHead) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.fuse import FuseHead
+from fuser.heads.fuse import FuseHead
 from fuser.lab.train.checkpoint import load_checkpoint, save_checkpoint
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.log import RunLog

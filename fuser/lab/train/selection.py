@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fuser.heads.selection import Scorer, SelectionConfig, choose
 from fuser.lab.data.document import Item
 from fuser.lab.train.batch import evenly_spaced
 from fuser.lab.train.sharer_reading import SharerReading
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig, choose
 from fuser.whole_file import whole_file
 
 _STEPS = 500
@@ -140,7 +139,7 @@ def _fit(seen: Sequence[Pointed], seed: int, progress: Progress) -> Scorer:
 def _covered(held: Sequence[Pointed], rule: str, scorer: Scorer, count: int) -> float:
     hits = 0
     for each in held:
-        # "last" as the service does it: the loudest head of each layer, added up (`fuser.select.attention_row`)
+        # "last" as the service does it: the loudest head of each layer, summed (`fuser.heads.selection.attention_row`)
         by_last = each.attention.amax(1).sum(0)
         scores = scorer(each.attention.flatten(0, 1)) if rule == "learnt" else by_last
         chosen = choose(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from fuser.bundle import Bundle, BundleConfig
+from fuser.bundle.bundle import Bundle, BundleConfig
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached, CachedPrompt
 from fuser.lab.train.config import TrainConfig

@@ -14,9 +14,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from fuser.answer_loss import Outcome
-from fuser.compact.head import CompactFuse
-from fuser.fuse import FuseHead
-from fuser.fuse_shapes import flatten_heads
+from fuser.heads.compact import CompactFuse
+from fuser.heads.fuse import FuseHead, flatten_heads
+from fuser.kv.rope import Rope
 from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.dials import sample_one
@@ -26,7 +26,6 @@ from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
 from fuser.models.load import resolve
 from fuser.receiver import Draft
-from fuser.rope import Rope
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fuser.choice import ChoiceItem, choice_answer, choice_prompt
 from fuser.lab.data.continuation import with_continuations
 from fuser.lab.data.document import Item
 from fuser.lab.data.instruction import Instruction
 from fuser.lab.data.load import load
 from fuser.lab.train.config import SourceConfig, TrainConfig
+from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt
 
 _HELD_BACK = (
     64  # items of a task that validate where no source does, at most: a tenth, and two for a mismatch

@@ -10,8 +10,8 @@ from kvwire.codec.lossless import Lossless
 from kvwire.codec.raw import Raw
 from kvwire.codec.roundtrip import roundtrip
 from kvwire.codec.transform import Basis, Transform
-from kvwire.description import CodecRef
 from kvwire.errors import Unsupported
+from kvwire.messages import CodecRef
 
 __all__ = [
     "Basis",

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
-from kvwire.description import BundleRef, CodecRef, Description
 from kvwire.errors import BadHeader
 from kvwire.limits import Limits
+from kvwire.messages import BundleRef, CodecRef, Description
 from kvwire.serde.fields import (
     SLICE_KIND,
     at_most,

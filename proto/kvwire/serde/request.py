@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from kvwire.errors import InvalidRequest
 from kvwire.limits import Limits
+from kvwire.messages import RelayReply, RelayRequest, ShareRequest
 from kvwire.plan import Plan
-from kvwire.request import RelayReply, RelayRequest, ShareRequest
 from kvwire.section import Section
 from kvwire.segment import REQUEST_ID_BYTES
 from kvwire.serde.fields import (

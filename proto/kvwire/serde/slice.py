@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from kvwire.errors import BadHeader
-from kvwire.frame import Frame
 from kvwire.limits import Limits
 from kvwire.segment import REQUEST_DIGEST_BYTES, SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.serde.fields import (
@@ -17,6 +16,7 @@ from kvwire.serde.fields import (
     timings_from_proto,
     timings_to_proto,
 )
+from kvwire.slice_io import Frame
 from kvwire.v1 import sharer_pb2 as pb
 
 DIGEST_BYTES = 16

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuser.compact.head import CompactConfig, CompactFuse
-from fuser.fuse_shapes import KEYS, VALUES
-from fuser.gate import binary_concrete
-from fuser.geometry import Geometry
-from fuser.layer_map import LayerMap
+from fuser.heads.compact import CompactConfig, CompactFuse
+from fuser.heads.fuse import KEYS, VALUES, binary_concrete
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
 from kvwire.segment import SegmentKind
 
 SHARER, RECEIVER = Geometry(3, 2, 8), Geometry(4, 1, 16)

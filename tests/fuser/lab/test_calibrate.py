@@ -9,8 +9,8 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from fuser import bundle_tensors
-from fuser.bundle import BadBundle, Bundle
+from fuser.bundle.bundle import BadBundle, Bundle
+from fuser.bundle.bundle import tensors as bundle_tensors
 from fuser.lab.calibrate import calibrated
 from fuser.lab.scatter import Scatter, shared_out
 from fuser.lab.train.setting import Setting
@@ -102,7 +102,7 @@ def test_keys_and_values_use_the_rate_on_average(bundle: Bundle) -> None:
 def test_keys_and_values_are_told_better_than_by_as_many_bits_without_calibration(
     setting: Setting, bundle: Bundle
 ) -> None:
-    from fuser.translate import split_kv
+    from fuser.heads.translate import split_kv
 
     prompt = max(setting.train.prompts, key=lambda prompt: prompt.count)
     kv = split_kv(setting.cache.raw(prompt, torch.arange(prompt.count)), setting.bundle.sharer_geometry)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fuser.choice import ChoiceItem, choice_prompt
 from fuser.lab.evaluate.choice.prompts import sections
 from fuser.lab.evaluate.choice.slices import Heard, SharerSlices
 from fuser.lab.evaluate.speaker import Said
+from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.receiver import Draft, Receiver
 from kvwire.segment import SliceKind
 

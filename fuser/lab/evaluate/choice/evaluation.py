@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
-from fuser.choice import ChoiceItem, choice_prompt
+from fuser.bundle.bundle import Bundle
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate.choice.batch import Transfer, bucketed, mismatched
 from fuser.lab.evaluate.choice.fitted import Fitted
@@ -24,6 +23,7 @@ from fuser.lab.evaluate.choice.slices import SharerSlices
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.rows import Row
 from fuser.lab.evaluate.speaker import Side, Speaker
+from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.receiver import Receiver
 from kvwire.plan import WHOLE
 

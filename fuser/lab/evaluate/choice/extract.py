@@ -1,7 +1,7 @@
 """Which letter an answer most likely means, as the public evaluator of Cache-to-Cache reads it.
 
 This reading (that of the code of arXiv 2510.03215, step by step, for the letters of any item) takes almost any letter
-for an answer, which rewards a letter bias. Tables report the strict one beside it (`fuser.choice.named`).
+for an answer, which rewards a letter bias. Tables report the strict one beside it (`fuser.prompts.choice.named`).
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from fuser.choice import ChoiceItem, choice_prompt
 from fuser.lab.evaluate.choice.batch import bucketed, letter_logits
 from fuser.lab.evaluate.choice.fit import confidence, fit_bias, fit_threshold, masked
 from fuser.lab.evaluate.choice.mark import mark
 from fuser.lab.evaluate.choice.prompts import Asker
 from fuser.lab.evaluate.speaker import Said
+from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.whole_file import whole_file
 
 METRIC = "lenient"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fuser.choice import LETTERS, ChoiceItem, named
 from fuser.lab.evaluate.choice.extract import lenient
 from fuser.lab.evaluate.speaker import Said
+from fuser.prompts.choice import LETTERS, ChoiceItem, named
 
 METRICS = ("lenient", "strict", "letter")
 """What was read from the text, leniently and strictly; and the letter with the highest logit at the first position."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 
 CHOICE_ROWS = {
     "receiver": "Receiver",

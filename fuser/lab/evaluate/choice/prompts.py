@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fuser.choice import ChoiceItem, choice_prompt
 from fuser.lab.evaluate.speaker import Speaker
-from fuser.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, render
+from fuser.prompts.choice import ChoiceItem, choice_prompt
+from fuser.prompts.prompt import RECEIVER_HOLDS, PromptStyle, Rendered, render
 from kvwire.section import Role, Section, Visibility
 
 

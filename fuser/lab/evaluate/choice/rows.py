@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from fuser.choice import ChoiceItem, choice_prompt
 from fuser.lab.evaluate.choice.batch import Reading, Transfer, letter_logits
 from fuser.lab.evaluate.choice.fit import confidence, masked
 from fuser.lab.evaluate.choice.mark import letter_said
@@ -24,7 +23,8 @@ from fuser.lab.evaluate.choice.sent import SentSlices
 from fuser.lab.evaluate.choice.slices import Heard, fuse_heard
 from fuser.lab.evaluate.rows import Row
 from fuser.lab.evaluate.speaker import Said, Speaker
-from fuser.prompt import Rendered
+from fuser.prompts.choice import ChoiceItem, choice_prompt
+from fuser.prompts.prompt import Rendered
 from fuser.receiver import Receiver
 from kvwire.plan import WHOLE, Plan
 

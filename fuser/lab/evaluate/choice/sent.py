@@ -6,20 +6,20 @@ from collections.abc import Iterable
 
 import torch
 
-from fuser.bundle import Bundle
-from fuser.choice import ChoiceItem, choice_prompt
+from fuser.bundle.bundle import Bundle
 from fuser.cut import shared_layout
 from fuser.lab.evaluate.choice.prompts import sections
 from fuser.lab.evaluate.choice.slices import TRAVELS_AS, Heard
 from fuser.lab.evaluate.plans import registry_of
 from fuser.layout import SliceLayout
+from fuser.prompts.choice import ChoiceItem, choice_prompt
+from fuser.prompts.shared import SharedPositions
 from fuser.receiver import Draft, Receiver
-from fuser.shared import SharedPositions
 from fuser.slice_specs import made_from, shared_segment
 from kvwire.codec import roundtrip
-from kvwire.payload import most_bytes, payload_codec
 from kvwire.plan import Plan
 from kvwire.segment import Segment, SliceKind
+from kvwire.slice_io import most_bytes, payload_codec
 
 _DTYPE = str(TRAVELS_AS).removeprefix("torch.")
 

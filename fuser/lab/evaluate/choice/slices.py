@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.kv.past import Past
 from fuser.lab.evaluate.speaker import Said, Side, Speaker
-from fuser.past import Past
 from fuser.receiver import Draft
 from fuser.sharer import Cut, Reading, Sharer
 from fuser.slice_specs import source_of

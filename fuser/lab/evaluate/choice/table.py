@@ -10,14 +10,14 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
-from fuser.choice import ChoiceItem
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.lab.evaluate.choice.needs import CHOICE_ROWS, READ_SHARER, Given, missing
 from fuser.lab.evaluate.deadline import Deadline
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.prediction import PredictionLog
 from fuser.lab.evaluate.rows import Row, rows_of
+from fuser.prompts.choice import ChoiceItem
 from fuser.whole_file import whole_file
 from kvwire.plan import WHOLE, Plan
 

@@ -9,7 +9,7 @@ import pytest
 from fuser.lab.c2c.bundle import bundle_of_public
 from fuser.lab.c2c.generate import generate_public
 from fuser.models.load import load_model
-from fuser.prompt import RECEIVER_HOLDS, render, tokenise
+from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fuser.c2c.head import C2CFuse
-from fuser.compact.head import CompactConfig, CompactFuse
-from fuser.generate import greedy_ids
-from fuser.geometry import Geometry
+from fuser.heads.c2c import C2CFuse
+from fuser.heads.compact import CompactConfig, CompactFuse
+from fuser.kv.generate import greedy_ids
+from fuser.kv.geometry import Geometry
+from fuser.kv.past import Past
 from fuser.lab.c2c.checkpoint import import_public
 from fuser.lab.c2c.generate import LATER, PINNED, fused_cache, generate_public
 from fuser.models.load import load_weights
-from fuser.past import Past
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fuser.bundle_tensors import BadBundle
-from fuser.c2c.head import C2CConfig, C2CFuse
-from fuser.gate import single_gumbel
-from fuser.geometry import Geometry
+from fuser.bundle.tensors import BadBundle
+from fuser.heads.c2c import C2CConfig, C2CFuse
+from fuser.heads.fuse import single_gumbel
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
 from fuser.lab.c2c.checkpoint import import_public
 from fuser.lab.c2c.describe import alignment_of
-from fuser.layer_map import LayerMap
 from kvwire.segment import SegmentKind
 
 GOLDEN = Path(__file__).parent / "golden" / "c2c_layer.safetensors"

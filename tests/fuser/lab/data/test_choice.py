@@ -1,6 +1,6 @@
 import pytest
 
-from fuser.choice import named
+from fuser.prompts.choice import named
 
 
 @pytest.mark.parametrize(

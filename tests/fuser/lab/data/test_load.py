@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fuser.choice import ChoiceItem, choice_prompt
 from fuser.lab.data.document import Item
 from fuser.lab.data.instruction import Instruction
 from fuser.lab.data.load import load
 from fuser.lab.data.rows import BadRow
+from fuser.prompts.choice import ChoiceItem, choice_prompt
 
 CHOICE = {"id": "c1", "question": "What floats?", "choices": ["lead", "cork", "iron"], "answer": 1}
 DOCUMENT = {

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fuser.choice import ChoiceItem
 from fuser.lab.data import overlap
 from fuser.lab.data.document import Item, Question
 from fuser.lab.data.instruction import Instruction
 from fuser.lab.data.load import load
 from fuser.lab.data.overlap import digest, drop_overlaps, held_out, normalise, write_held_out
+from fuser.prompts.choice import ChoiceItem
 
 # Items of the public sets, as anyone can find them: ARC-Challenge test, SQuAD dev, C-Eval val, ARC-Challenge validation
 # (a question that stands in its training split too).

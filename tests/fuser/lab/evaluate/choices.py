@@ -2,7 +2,7 @@
 
 import random
 
-from fuser.choice import ChoiceItem
+from fuser.prompts.choice import ChoiceItem
 
 WORDS = [
     "harbour",

@@ -35,7 +35,7 @@ def evaluation(
     tmp_path: Path,
 ) -> "Callable[..., DocumentEvaluation]":
     """Makes an evaluation; keywords replace the questions, the work folder and what `Extras` holds."""
-    from fuser.bundle import Bundle
+    from fuser.bundle.bundle import Bundle
     from fuser.lab.evaluate.documents import DocumentEvaluation
     from fuser.lab.evaluate.models import Model
     from fuser.lab.evaluate.prediction import PredictionLog

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from fuser.heads.selection import SelectionConfig
 from fuser.lab.evaluate.curve import curve, curve_markdown, plot_curve
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.report import summarise
 from fuser.lab.evaluate.rows import DOCUMENT_ROWS, rows_of
-from fuser.select import SelectionConfig
 from kvwire.plan import Plan
 
 PLANS = [

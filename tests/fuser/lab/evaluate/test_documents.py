@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.deadline import Deadline, OutOfTime
 from fuser.lab.evaluate.documents import DocumentEvaluation
 from fuser.lab.evaluate.line import first_line

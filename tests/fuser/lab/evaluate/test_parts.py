@@ -8,7 +8,7 @@ import pytest
 from fuser.lab.evaluate.parts import parts
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.models.load import load_tokenizer
-from fuser.prompt import tokenise
+from fuser.prompts.prompt import tokenise
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.data.load import load
 from fuser.lab.evaluate.deadline import Deadline
 from fuser.lab.evaluate.documents import DocumentEvaluation

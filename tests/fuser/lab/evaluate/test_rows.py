@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.plans import excerpt_plans, selected_by, shared_plans
 from fuser.lab.evaluate.rows import DOCUMENT_ROWS, Row, rows_of
 from kvwire.errors import InvalidRequest, Unsupported

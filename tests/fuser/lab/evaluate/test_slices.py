@@ -8,8 +8,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from fuser.alignment import read_as
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.heads.translate import features_of
+from fuser.kv.rope import Rope
 from fuser.lab.evaluate.deadline import Deadline
 from fuser.lab.evaluate.documents import DocumentEvaluation
 from fuser.lab.evaluate.excerpt import QuestionExcerpts
@@ -22,11 +23,10 @@ from fuser.lab.evaluate.sharer_cache import SharerCache
 from fuser.lab.evaluate.slices import ReceiversOwn
 from fuser.lab.train.reading import FrozenReceiver
 from fuser.models.load import load_model
-from fuser.prompt import Rendered, tokenise
+from fuser.prompts.alignment import read_as
+from fuser.prompts.prompt import Rendered, tokenise
 from fuser.receiver import Receiver
-from fuser.rope import Rope
 from fuser.sharer import Sharer
-from fuser.translate import features_of
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility

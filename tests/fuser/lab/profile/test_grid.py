@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.lab.profile.grid import Dials, grid
 from kvwire.codec import CodecRegistry
 from kvwire.plan import Plan

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.plans import PlanTable
 from fuser.lab.profile.grid import Dials
 from fuser.lab.profile.run import ProfileConfig, ProfileRun
-from fuser.plan_table import PlanTable
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from fuser.heads.selection import SelectionConfig
 from fuser.lab.data.document import Item, Question
 from fuser.lab.train.cache import FEATURES, INDEX, STATISTICS, CacheIncomplete, FeatureCache, cache_folder
 from fuser.lab.train.cache_writer import CacheWriter
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import AnyItem, Prompt
 from fuser.models.load import load_model
-from fuser.prompt import PromptStyle
-from fuser.select import SelectionConfig
+from fuser.prompts.prompt import PromptStyle
 from fuser.whole_file import alone_in
 from kvwire.identity import ModelRef
 from tests.tiny_bundle import SHARER_PROMPT

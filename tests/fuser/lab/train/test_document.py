@@ -8,15 +8,15 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.heads.selection import SelectionConfig
 from fuser.lab.train.document import DocumentTask
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.sources import AnyItem
 from fuser.lab.train.window import RECITE, window_of
 from fuser.models.load import load_model
-from fuser.prompt import withheld
+from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
-from fuser.select import SelectionConfig
 from fuser.sharer import Sharer
 from kvwire.errors import TooLarge, Unsupported
 from kvwire.section import Role, Section, Visibility

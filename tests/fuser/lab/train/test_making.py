@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.plans import PlanTable
+from fuser.lab.overrides import merged
 from fuser.lab.train.log import read_log
 from fuser.lab.train.making import RECORD, _Record, make, standings
 from fuser.lab.train.recipe import Recipe
 from fuser.lab.train.run import Run
 from fuser.lab.train.sources import Sources, read_sources
-from fuser.overrides import merged
-from fuser.plan_table import PlanTable
 from fuser.whole_file import alone_in
 from kvwire.segment import SliceKind
 from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fuser.bundle import Bundle
-from fuser.c2c.head import C2CConfig
-from fuser.compact.config import CompactConfig
+from fuser.bundle.bundle import Bundle
 from fuser.config import BadConfig
+from fuser.heads.c2c import C2CConfig
+from fuser.heads.compact import CompactConfig
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.dials import DialsConfig
 from fuser.lab.train.recipe import Recipe

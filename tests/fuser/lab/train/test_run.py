@@ -8,12 +8,12 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.compact.head import CompactFuse
-from fuser.geometry import Geometry
+from fuser.heads.compact import CompactFuse
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.log import read_log
 from fuser.lab.train.run import CHECKPOINT, Run
-from fuser.layer_map import LayerMap
 from tests.fuser.lab.train.toy_task import WIDTH, ToyTask, toy_config
 
 
@@ -193,7 +193,7 @@ class _GateTask(ToyTask):
 
 @pytest.mark.parametrize("price", [0.0, 0.5])
 def test_a_price_closes_gates_that_earn_nothing(tmp_path: Path, price: float) -> None:
-    from fuser.compact.config import CompactConfig
+    from fuser.heads.compact import CompactConfig
 
     side = Geometry(layers=2, kv_heads=1, head_dim=4)
     head = CompactFuse(CompactConfig(LayerMap.terminal(2, 2), rank=2, inner=2), side, side)

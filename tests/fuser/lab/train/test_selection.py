@@ -7,8 +7,9 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.config import from_dict
+from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.lab.data.load import load
 from fuser.lab.train.cache import cache_folder
 from fuser.lab.train.config import TrainConfig
@@ -17,9 +18,7 @@ from fuser.lab.train.prepare import scorer_of
 from fuser.lab.train.selection import answer_at, fit_scorer, load_scorer, save_scorer
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.models.load import load_model
-from fuser.prompt import PromptStyle
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig
+from fuser.prompts.prompt import PromptStyle
 from fuser.sharer import Sharer
 from kvwire.identity import ModelRef
 from kvwire.section import Role, Section, Visibility

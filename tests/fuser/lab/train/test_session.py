@@ -9,7 +9,7 @@ import torch
 from rich.progress import Progress
 from safetensors.torch import save_file
 
-from fuser.bundle import Bundle
+from fuser.bundle.bundle import Bundle
 from fuser.config import from_dict
 from fuser.lab.calibrate import calibrated_for
 from fuser.lab.data.overlap import digest, held_out

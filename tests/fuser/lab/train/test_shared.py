@@ -9,8 +9,8 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.bundle import Bundle
-from fuser.fuse import FuseHead
+from fuser.bundle.bundle import Bundle
+from fuser.heads.fuse import FuseHead
 from fuser.lab.train.batch import ExampleBatch
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.config import NoiseConfig

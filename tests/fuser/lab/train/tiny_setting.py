@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from fuser.bundle import BundleConfig
+from fuser.bundle.bundle import BundleConfig
 from fuser.config import from_dict
-from fuser.geometry import Geometry
+from fuser.kv.geometry import Geometry
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached, CachedPrompt, moved
 from fuser.lab.train.config import TrainConfig

@@ -74,9 +74,9 @@ class ToyTask:
 
 def toy_config(work: str, **values: Any) -> TrainConfig:
     """A run of 12 steps; `values` replace keys of `[answer]`, or of the run."""
+    from fuser.heads.translate import TranslateConfig
     from fuser.lab.train.config import SourceConfig
-    from fuser.prompt import PromptStyle
-    from fuser.translate import TranslateConfig
+    from fuser.prompts.prompt import PromptStyle
 
     answer = {"steps": 12, "batch": 4, "warmup": 2, "evaluate_every": 4, "checkpoint_every": 5}
     own = {name: values.pop(name) for name in list(values) if name in AnswerConfig.__dataclass_fields__}

@@ -12,8 +12,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
-from fuser.choice import ChoiceItem, choice_prompt
+from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.choice.batch import bucketed, mismatched
 from fuser.lab.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.lab.evaluate.choice.fitted import Fitted
@@ -34,6 +33,7 @@ from fuser.lab.evaluate.rows import Row, rows_of
 from fuser.lab.evaluate.speaker import Side, Speaker
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
+from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.errors import InvalidRequest, Unsupported

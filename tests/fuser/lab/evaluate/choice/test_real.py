@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from fuser.bundle import Bundle
-from fuser.bundle_config import BundleConfig
-from fuser.compact.config import CompactConfig
-from fuser.geometry import Geometry
+from fuser.bundle.bundle import Bundle
+from fuser.bundle.config import BundleConfig
+from fuser.heads.compact import CompactConfig
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
 from fuser.lab.c2c.bundle import chat_style
 from fuser.lab.evaluate.choice.evaluation import Budget, ChoiceEvaluation
-from fuser.layer_map import LayerMap
 from fuser.models.load import load_model, model_ref
 from tests.fuser.lab.evaluate.choices import make_choices
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fuser.geometry import Geometry
+from fuser.kv.geometry import Geometry
 from fuser.ridge import Moments, reduced_rank
 
 

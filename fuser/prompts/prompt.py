@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.ordinary import encode
+from fuser.prompts.ordinary import encode
 from kvwire.section import Role, Section, Visibility
 
 

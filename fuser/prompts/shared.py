@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fuser.alignment import align_positions
-from fuser.prompt import positions_within, tail_positions
+from fuser.prompts.alignment import align_positions
+from fuser.prompts.prompt import positions_within, tail_positions
 from kvwire.errors import InvalidRequest
 from kvwire.section import Section, Visibility
 

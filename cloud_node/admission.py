@@ -1,13 +1,89 @@
-"""Turns at the replicas: tenants in rotation, and one place that no tenant alone can fill."""
+"""Who is let in: places for each tenant and host, one slice for each request id, and turns at the replicas."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Final
 
-from kvwire.errors import Busy
+from kvwire.errors import Busy, InvalidRequest
+
+
+class Places:
+    """Counts who holds a place. Used within one event loop.
+
+    Args:
+        most: places in all.
+        each: places that one value of a key may hold, by key: {"tenant": 16, "host": 32}.
+        retry_after_s: when a caller without a place is told to come again.
+    """
+
+    def __init__(self, most: int, each: Mapping[str, int], retry_after_s: float) -> None:
+        self._most, self._each, self._retry_after_s = most, dict(each), retry_after_s
+        self._held: Counter[tuple[str, str]] = Counter()
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def held(self, **who: str) -> Iterator[None]:
+        """Hold a place while the context lasts.
+
+        Args:
+            who: the caller's value of each key.
+
+        Raises:
+            Busy: there is none left, in all or for one of these values.
+        """
+        keys = [(key, who[key]) for key in self._each]
+        if self._taken >= self._most or any(self._held[at] >= self._each[at[0]] for at in keys):
+            raise Busy(self._retry_after_s)
+        self._taken += 1
+        self._held.update(keys)
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            for at in keys:
+                self._held[at] -= 1
+                if not self._held[at]:
+                    del self._held[at]  # or every caller there ever was would be remembered
+
+
+_WINDOW_S: Final = 600.0
+_MAX_IDS: Final = 100_000
+
+
+class RecentRequests:
+    """Refuses a request id that the same tenant used within the window.
+
+    A request that failed before anything of it was sent may come again under its id: `forget` it.
+    """
+
+    def __init__(self, window_s: float = _WINDOW_S, max_ids: int = _MAX_IDS) -> None:
+        self._window_s = window_s
+        self._max_ids = max_ids
+        self._seen: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+
+    def enter(self, tenant: str, request_id: bytes) -> None:
+        """Remember a request.
+
+        Raises:
+            InvalidRequest: its id was used before.
+        """
+        now = time.monotonic()
+        while self._seen and (
+            len(self._seen) >= self._max_ids or now - next(iter(self._seen.values())) > self._window_s
+        ):
+            self._seen.popitem(last=False)
+        if (tenant, request_id) in self._seen:
+            raise InvalidRequest("the request id was used before")
+        self._seen[tenant, request_id] = now
+
+    def forget(self, tenant: str, request_id: bytes) -> None:
+        """Let the id be used again."""
+        self._seen.pop((tenant, request_id), None)
 
 
 class Turns:

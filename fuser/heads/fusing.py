@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fuser.compact.head import CompactFuse
-from fuser.fuse import FuseHead
-from fuser.fuse_shapes import KEYS, VALUES
-from fuser.past import Past
-from fuser.rope import Rope
+from fuser.heads.compact import CompactFuse
+from fuser.heads.fuse import KEYS, VALUES, FuseHead
+from fuser.kv.past import Past
+from fuser.kv.rope import Rope
 from fuser.slice_specs import HALVES
 from kvwire.segment import SegmentKind
 

@@ -15,11 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuser.fuse import FuseHead
-from fuser.fuse_shapes import flatten_heads, split_heads
-from fuser.gate import check_annealing, single_gumbel, temperature_at
-from fuser.geometry import Geometry
-from fuser.layer_map import LayerMap
+from fuser.heads.fuse import (
+    FuseHead,
+    check_annealing,
+    flatten_heads,
+    single_gumbel,
+    split_heads,
+    temperature_at,
+)
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
 
 TokenAlignment = Literal["same", "first", "longest"]
 _HALVES = ("key", "value")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.past import Past
+from fuser.kv.past import Past
 
 
 @dataclass(frozen=True, slots=True)

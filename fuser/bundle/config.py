@@ -6,17 +6,16 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fuser.bundle_tensors import BadBundle
-from fuser.c2c.head import C2CConfig, C2CFuse
-from fuser.codec_bases import CodecBases, CodecBasesConfig
-from fuser.compact.head import CompactConfig, CompactFuse
+from fuser.bundle.codecs import CodecBases, CodecBasesConfig
+from fuser.bundle.tensors import BadBundle
 from fuser.config import BadConfig, from_dict, to_dict
-from fuser.fuse import FuseHead
-from fuser.geometry import Geometry
-from fuser.prompt import PromptStyle
-from fuser.scorer import Scorer
-from fuser.select import SelectionConfig
-from fuser.translate import TranslateConfig, TranslateHead
+from fuser.heads.c2c import C2CConfig, C2CFuse
+from fuser.heads.compact import CompactConfig, CompactFuse
+from fuser.heads.fuse import FuseHead
+from fuser.heads.selection import Scorer, SelectionConfig
+from fuser.heads.translate import TranslateConfig, TranslateHead
+from fuser.kv.geometry import Geometry
+from fuser.prompts.prompt import PromptStyle
 from kvwire.identity import ModelRef
 from kvwire.segment import SegmentKind
 

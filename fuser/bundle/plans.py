@@ -113,7 +113,7 @@ class PlanTable:
         except (BadConfig, InvalidRequest, ValueError, RecursionError) as error:
             raise error if isinstance(error, BadTable) else BadTable(f"{path}: {error}") from error
         if bundle_hash is None:
-            from fuser.bundle import Bundle
+            from fuser.bundle.bundle import Bundle
 
             bundle_hash = Bundle.load(directory).hash
         if table.bundle != bundle_hash:

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fuser import bundle_tensors
-from fuser.bundle_config import BundleConfig
-from fuser.bundle_tensors import BadBundle
-from fuser.codec_bases import CodecBases, CodecBasesConfig
-from fuser.fuse import FuseHead
-from fuser.scorer import Scorer
-from fuser.translate import TranslateHead
+from fuser.bundle import tensors as bundle_tensors
+from fuser.bundle.codecs import CodecBases, CodecBasesConfig
+from fuser.bundle.config import BundleConfig
+from fuser.bundle.tensors import BadBundle
+from fuser.heads.fuse import FuseHead
+from fuser.heads.selection import Scorer
+from fuser.heads.translate import TranslateHead
 from fuser.whole_file import whole_file
 from kvwire.codec import Codec
 from kvwire.errors import Unsupported

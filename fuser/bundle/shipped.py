@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-SHIPPED: Final = Path(__file__).parent / "bundles"
+SHIPPED: Final = Path(__file__).parent.parent / "bundles"
 
 
 def shipped_bundles() -> dict[str, Path]:

@@ -20,8 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fuser.geometry import Geometry
-from fuser.select import attention_row
+from fuser.heads.selection import attention_row
+from fuser.kv.geometry import Geometry
 from kvwire.errors import Cancelled, Unsupported
 
 ATTENTION = "kvwire_sdpa"

@@ -8,10 +8,109 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fuser.fuse_shapes import KEYS, VALUES, check_layer_stack, check_layers
-from fuser.geometry import Geometry
-from fuser.layer_map import LayerMap
+from fuser.kv.geometry import Geometry
+from fuser.kv.layer_map import LayerMap
 from kvwire.segment import SegmentKind
+
+KEYS, VALUES = 0, 1  # the half axis
+
+
+def flatten_heads(half: Tensor) -> Tensor:
+    """(..., heads, positions, head_dim) -> (..., positions, heads * head_dim), heads outermost."""
+    return half.transpose(-3, -2).flatten(-2)
+
+
+def split_heads(flat: Tensor, heads: int) -> Tensor:
+    """Inverse of `flatten_heads`."""
+    parted: Tensor = flat.unflatten(-1, (heads, flat.shape[-1] // heads))
+    return parted.transpose(-3, -2)
+
+
+def check_half(name: str, half: Tensor, heads: int, head_dim: int, like: Tensor | None = None) -> None:
+    """Refuse a K or V tensor that is not (batch, heads, positions, head_dim) of this side.
+
+    Raises:
+        ValueError: naming the tensor, what it is and what it should be.
+    """
+    fits = half.dim() == 4 and half.shape[1] == heads and half.shape[3] == head_dim
+    if fits and like is not None:
+        fits = half.shape[0] == like.shape[0] and half.shape[2] == like.shape[2]
+    if not fits:
+        batch, positions = ("batch", "positions") if like is None else (like.shape[0], like.shape[2])
+        raise ValueError(
+            f"{name} is {tuple(half.shape)}; expected ({batch}, {heads}, {positions}, {head_dim})"
+        )
+
+
+def check_layer_stack(
+    name: str, stack: Tensor, layers: int, side: Geometry, like: Tensor | None = None
+) -> None:
+    """Refuse K or V of so many layers that is not (layers, batch, heads, positions, head_dim) of this side.
+
+    `like` is the Receiver's stack, None for that stack itself.
+
+    Raises:
+        ValueError: naming the tensor, what it is and what it should be.
+    """
+    if stack.dim() != 5 or stack.shape[0] != layers:
+        raise ValueError(f"{name} is {tuple(stack.shape)}; expected {layers} layers of K or V")
+    check_half(name, stack[0], side.kv_heads, side.head_dim, None if like is None else like[0])
+
+
+def check_layers(layer_map: LayerMap, sharer: Geometry, receiver: Geometry) -> None:
+    """Refuse a layer map that was made for other models.
+
+    Raises:
+        ValueError: naming both layer counts.
+    """
+    for side, mapped, real in (
+        ("Sharer", layer_map.sharer_layers, sharer.layers),
+        ("Receiver", layer_map.receiver_layers, receiver.layers),
+    ):
+        if mapped != real:
+            raise ValueError(f"the layer map is for a {side} of {mapped} layers; this one has {real}")
+
+
+def temperature_at(step: int, initial: float, final: float, steps: int) -> float:
+    """The gates' temperature after `step` optimiser steps: geometric from initial to final, then constant.
+
+    The schedule of the public Cache-to-Cache code.
+    """
+    return float(initial * (final / initial) ** min(step / steps, 1.0))
+
+
+def check_annealing(initial: float, final: float, steps: int) -> None:
+    """Refuse a schedule of temperatures without meaning.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if not (0 < initial < float("inf") and 0 < final < float("inf")):
+        raise ValueError(f"gate temperatures must be positive, got {initial} and {final}")
+    if steps < 1:
+        raise ValueError(f"anneal_steps must be positive, got {steps}")
+
+
+def binary_concrete(logit: Tensor, temperature: float) -> Tensor:
+    """Sample a binary concrete gate in (0, 1), arXiv 1611.00712: P(gate > 1/2) = sigmoid(logit).
+
+    The noise is the difference of two Gumbels (a logistic), so an undecided logit of 0 is open half of the
+    time, and the most likely value is the one that evaluation takes. Noise is drawn in float32, one per
+    element of `logit`.
+    """
+    uniform = torch.rand(logit.shape, device=logit.device).clamp(1e-7, 1 - 1e-7)
+    return torch.sigmoid((logit + torch.logit(uniform)) / temperature)
+
+
+def single_gumbel(logit: Tensor, shape: torch.Size, temperature: Tensor) -> Tensor:
+    """Sample a gate per element of `shape` as the public code does, with one Gumbel in the logit's dtype.
+
+    Evaluation disagrees with it: P(gate > 1/2) = 1 - exp(-exp(logit)), so at a logit of 0 it opens 63 % of draws,
+    and evaluation never.
+    """
+    uniform = torch.rand(shape, dtype=logit.dtype, device=logit.device)
+    gumbel = -torch.log(-torch.log(uniform + 1e-20) + 1e-20)
+    return torch.sigmoid((logit + gumbel) / temperature)
 
 
 class FuseHead(nn.Module, ABC):

@@ -1,0 +1,1 @@
+"""A bundle on disk: config, tensors, codec state, plans; and those that ship."""

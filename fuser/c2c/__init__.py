@@ -1,1 +1,0 @@
-"""Published Cache-to-Cache checkpoints: their head, their files, their generation."""

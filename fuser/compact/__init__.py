@@ -1,1 +1,0 @@
-"""Our own fuse head: low rank, every layer in one batched product."""
