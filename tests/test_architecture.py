@@ -187,7 +187,7 @@ FACTORY = re.compile(
     r"|scalar_tensor|tensor|tril_indices|triu_indices|zeros)"
 )
 ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
-    *(f"fuser/evaluate/{name}.py" for name in ("interval", "report", "speaker", "stranger")),
+    *(f"fuser/evaluate/{name}.py" for name in ("interval", "report", "speaker", "mismatched")),
     *(f"fuser/evaluate/choice/{name}.py" for name in ("fit", "fitted")),
     *(f"fuser/train/{name}.py" for name in ("checkpoint", "dials", "document", "regress")),
     *(f"fuser/train/{name}.py" for name in ("selection", "window", "world")),

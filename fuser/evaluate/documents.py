@@ -15,7 +15,8 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.evaluate.deadline import Deadline
-from fuser.evaluate.excerpt import Excerpts
+from fuser.evaluate.excerpt import QuestionExcerpts
+from fuser.evaluate.mismatched import mismatched
 from fuser.evaluate.models import Model
 from fuser.evaluate.plans import selected_by
 from fuser.evaluate.prediction import Prediction, PredictionLog
@@ -26,7 +27,6 @@ from fuser.evaluate.rows import DOCUMENT_ROWS, EXCERPTS, READ_SHARER, Extras, Ro
 from fuser.evaluate.score import marks
 from fuser.evaluate.sharer_cache import SharerCache
 from fuser.evaluate.slices import ReceiversOwn, Slices, Translated
-from fuser.evaluate.stranger import strangers
 from fuser.prompt import withheld
 from fuser.receiver import Receiver
 from fuser.train.reading import FrozenReceiver
@@ -111,15 +111,15 @@ class DocumentEvaluation:
         bundle, sharer = self.bundle, self._sharer
         if row.kind == "identical" and self._extras.identical is not None:
             bundle, sharer = self._extras.identical, self._receiver
-        sliced: tuple[Excerpts | None, float] = None, 0.0
+        sliced: tuple[QuestionExcerpts | None, float] = None, 0.0
         if row.kind in EXCERPTS:
             cache, reading = self._caches.read(bundle, sharer, progress, deadline)
             selection = selected_by(row.plan, bundle.config.selection)
-            sliced = Excerpts(bundle, cache, self._questions, selection), reading
+            sliced = QuestionExcerpts(bundle, cache, self._questions, selection), reading
         return self._by_batches(row, todo, bundle, *sliced)
 
     def _by_batches(
-        self, row: Row, todo: Sequence[int], bundle: Bundle, excerpts: Excerpts | None, reading: float
+        self, row: Row, todo: Sequence[int], bundle: Bundle, excerpts: QuestionExcerpts | None, reading: float
     ) -> Iterator[list[Prediction]]:
         kind = row.kind
         network, tokenizer = self._receiver.network, self._receiver.tokenizer
@@ -152,7 +152,7 @@ class DocumentEvaluation:
         self,
         kind: str,
         index: int,
-        excerpts: Excerpts | None,
+        excerpts: QuestionExcerpts | None,
         reading: float,
         heard: Mapping[str, Prediction],
     ) -> Before:
@@ -167,7 +167,7 @@ class DocumentEvaluation:
         if kind == "excerpt-text":
             quote = excerpts.quote(index)
             return Before(quote, bytes=len(quote.encode()), seconds=reading)
-        source = self._strangers[index] if kind == "mismatched" else index
+        source = self._mismatched[index] if kind == "mismatched" else index
         return Before(slice_of=source, seconds=reading)
 
     def _by_sharer(self, todo: Sequence[int]) -> Iterator[list[Prediction]]:
@@ -180,5 +180,5 @@ class DocumentEvaluation:
             ]
 
     @cached_property
-    def _strangers(self) -> list[int]:
-        return strangers(self._questions)
+    def _mismatched(self) -> list[int]:
+        return mismatched(self._questions)

@@ -10,11 +10,10 @@ from fuser.bundle import Bundle
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.select import SelectionConfig
 from fuser.train.cache import FeatureCache
-from fuser.train.excerpt import Example
-from fuser.train.excerpt import Excerpts as Chosen
+from fuser.train.excerpt import Example, Excerpts
 
 
-class Excerpts:
+class QuestionExcerpts:
     """The excerpts of questions, as a bundle with this selection chooses them.
 
     Args:
@@ -35,7 +34,7 @@ class Excerpts:
     ) -> None:
         self._most = selection.positions
         self._cache = cache
-        self._chosen = Chosen(cache, selection, bundle.require_translate())
+        self._chosen = Excerpts(cache, selection, bundle.require_translate())
         held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
         try:
             self._examples: list[Example] = [held[q.document, q.question] for q in questions]

@@ -26,7 +26,8 @@ DOCUMENT_ROWS = {
 receiver: nothing before the question. own: the Receiver's own KV at the Sharer's tokens of the excerpt, no Fuser in
 between. relay-fair: the Sharer's answer to the prompt that the slice is cut from, given as a document. routing: the
 Receiver's own answer where it is sure of it, else the Sharer's. mismatched: the slice of the most alike question over
-another document (`fuser.evaluate.stranger`). identical: the slice of a bundle whose Sharer is the Receiver's own model.
+another document (`fuser.evaluate.mismatched`). identical: the slice of a bundle whose Sharer is the Receiver's own
+model.
 """
 
 READ_SHARER = ("relay-fair", "routing")

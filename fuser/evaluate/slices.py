@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fuser.alignment import read_as
 from fuser.bundle import Bundle
-from fuser.evaluate.excerpt import Excerpts
+from fuser.evaluate.excerpt import QuestionExcerpts
 from fuser.evaluate.plans import registry_of
 from fuser.slice_specs import slice_specs
 from fuser.train.reading import KV, FrozenReceiver
@@ -35,7 +35,7 @@ class Slices(Protocol):
 class Translated:
     """Excerpts as they arrive: encoded by the bundle, sent by a plan, expanded to Receiver KV."""
 
-    def __init__(self, bundle: Bundle, excerpts: Excerpts, plan: Plan) -> None:
+    def __init__(self, bundle: Bundle, excerpts: QuestionExcerpts, plan: Plan) -> None:
         self._head = bundle.require_translate()
         self._codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
         self._specs = partial(slice_specs, bundle, SliceKind.EXCERPT, plan, dtype="float32")
@@ -63,7 +63,7 @@ class ReceiversOwn:
     """
 
     def __init__(
-        self, reading: FrozenReceiver, before: KV, excerpts: Excerpts, receiver_positions: int
+        self, reading: FrozenReceiver, before: KV, excerpts: QuestionExcerpts, receiver_positions: int
     ) -> None:
         self._reading = reading
         self._each = receiver_positions

@@ -13,7 +13,8 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.evaluate.deadline import Deadline
-from fuser.evaluate.excerpt import Excerpts
+from fuser.evaluate.excerpt import QuestionExcerpts
+from fuser.evaluate.mismatched import mismatched
 from fuser.evaluate.models import Model
 from fuser.evaluate.plans import registry_of
 from fuser.evaluate.prediction import Prediction
@@ -22,7 +23,6 @@ from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.score import marks
 from fuser.evaluate.sharer_cache import SharerCache
 from fuser.evaluate.slices import Translated
-from fuser.evaluate.stranger import strangers
 from fuser.profile.rows import Row, Screened
 from fuser.prompt import withheld
 from fuser.receiver import Receiver
@@ -59,7 +59,7 @@ class ExcerptProfile:
     ) -> None:
         self._bundle, self._sharer, self._receiver = bundle, sharer, receiver
         self._asked = tuple(questions)
-        self._strangers = strangers(self._asked)
+        self._mismatched = mismatched(self._asked)
         self._caches = SharerCache(self._asked, caches)
         self._batch = batch
         self._cache: FeatureCache | None = None
@@ -116,7 +116,7 @@ class ExcerptProfile:
         sent = None
         if row.source == "plan" and row.plan is not None and excerpts is not None:
             sent = Translated(self._bundle, excerpts, row.plan)
-        before = [self._before(row, self._strangers[i] if row.mismatched else i, excerpts) for i in todo]
+        before = [self._before(row, self._mismatched[i] if row.mismatched else i, excerpts) for i in todo]
         for batch in self._asker.ask([self._asked[i] for i in todo], before, sent):
             found: list[Prediction] = []
             for place, said in batch.items():
@@ -133,7 +133,7 @@ class ExcerptProfile:
         specs = (slice_specs(self._bundle, self.kind, plan, count, "float32") for count in counts)
         return max(most_bytes(spec, codec) for spec in specs)
 
-    def _before(self, row: Row, source: int, excerpts: Excerpts | None) -> Before:
+    def _before(self, row: Row, source: int, excerpts: QuestionExcerpts | None) -> Before:
         """`source`: the question whose slice or text it is."""
         if row.source == "plan":
             return Before(slice_of=source)
@@ -144,12 +144,12 @@ class ExcerptProfile:
             text = excerpts.quote(source)
         return Before(text, bytes=len(text.encode()))
 
-    def _excerpts(self, plan: Plan) -> Excerpts:
+    def _excerpts(self, plan: Plan) -> QuestionExcerpts:
         if self._cache is None:
             raise RuntimeError("the Sharer has read nothing yet: call read first")
         own = self._bundle.config.selection
         selection = replace(own, positions=plan.positions or own.positions)
-        return Excerpts(self._bundle, self._cache, self._asked, selection)
+        return QuestionExcerpts(self._bundle, self._cache, self._asked, selection)
 
     @cached_property
     def _service(self) -> Receiver:

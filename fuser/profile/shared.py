@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_answer, choice_prompt, named
-from fuser.evaluate.choice.batch import bucketed, strangers
+from fuser.evaluate.choice.batch import bucketed, mismatched
 from fuser.evaluate.choice.prompts import sections
 from fuser.evaluate.choice.sent import SentSlices
 from fuser.evaluate.choice.slices import Heard, SharerSlices
@@ -54,7 +54,7 @@ class SharedProfile:
         self._items, self._folder = tuple(items), slices
         lengths = [len(choice_prompt(item)) for item in items]
         order = [index for batch in bucketed(lengths, _AT_ONCE) for index in batch]
-        self._strangers = strangers(self._items, order)
+        self._mismatched = mismatched(self._items, order)
         self._heard = lru_cache(maxsize=4)(self._load)
 
     @property
@@ -103,7 +103,7 @@ class SharedProfile:
                 draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
             else:
                 draft, size = self._fused(
-                    index, row.plan, self._strangers[index] if row.mismatched else index
+                    index, row.plan, self._mismatched[index] if row.mismatched else index
                 )
             text = "".join(draft.generate(ANSWER_TOKENS)).strip()
             right = {self.metric: float(named(text, item.letters) == item.letter)}

@@ -56,7 +56,7 @@ class Examples(Generic[E]):
             raise ValueError(
                 f"{where}: a mismatched slice needs at least two documents or prompts, there is one"
             )
-        self._others = _strangers(subjects)
+        self._others = _mismatched(subjects)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -82,7 +82,7 @@ class Examples(Generic[E]):
         return ExampleBatch(own, tuple(self.items[self._others[i]] for i in picked))
 
 
-def _strangers(subjects: Sequence[Hashable]) -> list[int]:
+def _mismatched(subjects: Sequence[Hashable]) -> list[int]:
     """For each the index of the first with another subject, from halfway round the list on."""
     count = len(subjects)
     if count and len(set(subjects)) == 1:
@@ -98,7 +98,7 @@ def _strangers(subjects: Sequence[Hashable]) -> list[int]:
     return found
 
 
-def spread(items: Sequence[E], limit: int) -> Sequence[E]:
+def evenly_spaced(items: Sequence[E], limit: int) -> Sequence[E]:
     """At most `limit` items, evenly spread over all of them."""
     if len(items) <= limit:
         return items

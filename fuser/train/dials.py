@@ -41,6 +41,6 @@ class DialsConfig:
             raise ValueError("dials.bits imitates a codec: give bits or codecs, not both")
 
 
-def drawn(among: Sequence[_T], otherwise: _T) -> _T:
+def sample_one(among: Sequence[_T], otherwise: _T) -> _T:
     """One of them by torch's global generator, which the run seeds by its step."""
     return among[int(torch.randint(len(among), (), device="cpu"))] if among else otherwise

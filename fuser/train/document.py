@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fuser.train.batch import ExampleBatch
-from fuser.train.dials import drawn
+from fuser.train.dials import sample_one
 from fuser.train.excerpt import Example, Excerpts
 from fuser.train.noise import quantisation_noise
 from fuser.train.questions import Posed, QuestionTask
@@ -80,7 +80,7 @@ class DocumentTask(QuestionTask):
     def _positions(self, examples: Sequence[Example]) -> int:
         """Positions in the slices of a batch: as a plan would have, as many as the shortest document allows."""
         most = self.setting.config.selection.positions
-        wanted = drawn(self._dials.positions, most) if self._translate.training else most
+        wanted = sample_one(self._dials.positions, most) if self._translate.training else most
         return min(wanted, min(document.count for document, _ in examples))
 
     def _translated(self, features: Tensor) -> Tensor:
@@ -88,13 +88,13 @@ class DocumentTask(QuestionTask):
         codes = self._translate.encode(features.to(self.setting.device))
         if self._translate.training:
             dials, config = self._dials, self.setting.config
-            kept = drawn(dials.code_dims, codes.shape[-1])
+            kept = sample_one(dials.code_dims, codes.shape[-1])
             sent = codes[..., :kept]
             if self._codecs:
                 spec = SegmentSpec(0, SegmentKind.CODE, -1, tuple(sent.shape[1:]), "float32")
-                arrived, _ = roundtrip(drawn(self._codecs, self._codecs[0]), sent, spec)
+                arrived, _ = roundtrip(sample_one(self._codecs, self._codecs[0]), sent, spec)
             else:
-                arrived = quantisation_noise(sent, drawn(dials.bits, config.noise.bits), -1)
+                arrived = quantisation_noise(sent, sample_one(dials.bits, config.noise.bits), -1)
             codes = functional.pad(arrived, (0, codes.shape[-1] - kept))
         return self._translate.expand(codes)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fuser.answer_loss import Outcome
 from fuser.prompt import tokenise, withheld
-from fuser.train.batch import ExampleBatch, Examples, spread
+from fuser.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.train.excerpt import Example, examples_of
 from fuser.train.reading import replies_to
 from fuser.train.setting import Setting
@@ -56,7 +56,7 @@ class QuestionTask(ABC):
             raise ValueError(
                 f"the {self.name} task has no validation document of {shortest} positions, as many as a slice has"
             )
-        self._validation = self._together(spread(held, setting.config.answer.validation), "validation")
+        self._validation = self._together(evenly_spaced(held, setting.config.answer.validation), "validation")
 
     @abstractmethod
     def modules(self) -> Mapping[str, nn.Module]:

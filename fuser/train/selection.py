@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fuser.data.document import Item
 from fuser.scorer import Scorer
 from fuser.select import SelectionConfig, choose
-from fuser.train.batch import spread
+from fuser.train.batch import evenly_spaced
 from fuser.train.sharer_reading import SharerReading
 from fuser.whole_file import whole_file
 
@@ -107,7 +107,7 @@ def _of_every_source(items: Sequence[Item], questions: int) -> list[Item]:
     sources: dict[str, list[Item]] = {}
     for item in items:
         sources.setdefault(item.source, []).append(item)
-    return [item for own in sources.values() for item in spread(own, questions // len(sources))]
+    return [item for own in sources.values() for item in evenly_spaced(own, questions // len(sources))]
 
 
 def _read(items: Sequence[Item], reading: SharerReading, progress: Progress) -> list[Pointed]:

@@ -20,9 +20,9 @@ from fuser.fuse_shapes import flatten_heads
 from fuser.models.load import resolve
 from fuser.receiver import Draft
 from fuser.rope import Rope
-from fuser.train.batch import ExampleBatch, Examples, spread
+from fuser.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.train.cached import CachedPrompt
-from fuser.train.dials import drawn
+from fuser.train.dials import sample_one
 from fuser.train.fusing import CachedSlices, Given
 from fuser.train.reading import replies_to
 from fuser.train.setting import Setting
@@ -49,7 +49,7 @@ class SharedTask:
         rope = Rope.of_model(resolve(setting.config.sharer)) if head.rotated_keys else None
         sharer, config = setting.bundle.sharer_geometry, setting.config
         self.slices = CachedSlices(head, setting.cache, sharer, rope, config.noise.bits)
-        held = spread(setting.validation.prompts, setting.config.answer.validation)
+        held = evenly_spaced(setting.validation.prompts, setting.config.answer.validation)
         self._train = _examples(setting.train.prompts, "training")
         self._validation = _examples(held, "validation")
 
@@ -63,7 +63,7 @@ class SharedTask:
         if not isinstance(self._head, CompactFuse) or "fuse" in self._setting.started:
             return {}
         sums: list[Tensor] = []
-        prompts = spread(self._train.items, _STATISTICS_PROMPTS)
+        prompts = evenly_spaced(self._train.items, _STATISTICS_PROMPTS)
         task = progress.add_task("statistics of shared prompts", total=len(prompts))
         for prompt in prompts:
             given, layers = [Given(prompt, matched=True)], range(self._head.receiver.layers)
@@ -103,7 +103,7 @@ class SharedTask:
             raise ValueError(f"the shared task has no control {control}; it has {', '.join(self.controls)}")
         slices = batch.other if control == "mismatched" else batch.own
         given = [Given(one, matched=one is prompt) for prompt, one in zip(batch.own, slices, strict=True)]
-        last = drawn(self._setting.config.dials.last, 0) if self._head.training else 0
+        last = sample_one(self._setting.config.dials.last, 0) if self._head.training else 0
         draft = self.read(batch.own)
         if control != "alone":
             self.slices.fuse(draft, given, last)

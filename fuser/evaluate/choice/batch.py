@@ -53,7 +53,7 @@ def bucketed(lengths: Sequence[int], batch: int, max_tokens: int = 16_384) -> li
     return found
 
 
-def strangers(items: Sequence[ChoiceItem], order: Sequence[int]) -> list[int]:
+def mismatched(items: Sequence[ChoiceItem], order: Sequence[int]) -> list[int]:
     """For each item the one whose slice it gets in the mismatched row: another question, of about the same length.
 
     Args:

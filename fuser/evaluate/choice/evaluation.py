@@ -13,7 +13,7 @@ from rich.progress import Progress
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
 from fuser.data.overlap import normalise
-from fuser.evaluate.choice.batch import Transfer, bucketed, strangers
+from fuser.evaluate.choice.batch import Transfer, bucketed, mismatched
 from fuser.evaluate.choice.fitted import Fitted
 from fuser.evaluate.choice.mark import mark
 from fuser.evaluate.choice.needs import Given, missing
@@ -111,7 +111,7 @@ class ChoiceEvaluation:
         self._refuse(rows)
         self._prepare(rows, progress, check)
         mismatched = any(row.kind == "mismatched" for row in rows)
-        others = self._strangers() if mismatched else range(len(self._items))
+        others = self._mismatched() if mismatched else range(len(self._items))
         answered = {row: frozenset(done(row.name)) for row in rows}
         tasks = {row: progress.add_task(row.name, total=len(self._items)) for row in rows}
         for picked in self._batches:
@@ -146,8 +146,8 @@ class ChoiceEvaluation:
     def _speaker(self, side: tuple[Any, Any]) -> Speaker:
         return Speaker(Side(*side), self._budget.max_new_tokens)
 
-    def _strangers(self) -> list[int]:
-        return strangers(self._items, [index for batch in self._batches for index in batch])
+    def _mismatched(self) -> list[int]:
+        return mismatched(self._items, [index for batch in self._batches for index in batch])
 
     def _refuse(self, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -11,12 +11,12 @@ from fuser.bundle import Bundle
 from fuser.evaluate.deadline import Deadline, OutOfTime
 from fuser.evaluate.documents import DocumentEvaluation
 from fuser.evaluate.line import first_line
+from fuser.evaluate.mismatched import mismatched
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
 from fuser.evaluate.questions import DocumentQuestion
 from fuser.evaluate.relay import ANSWER_TOKENS
 from fuser.evaluate.rows import Row
-from fuser.evaluate.stranger import strangers
 from fuser.layout import SliceLayout
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
@@ -115,7 +115,7 @@ def test_mismatched_answers_are_those_of_the_strangers_slice(
     evaluation: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver]
 ) -> None:
     found = texts(answers(evaluation(), "mismatched", "fused"))
-    others = strangers(documents)
+    others = mismatched(documents)
     expected = [
         served(pair, SliceKind.EXCERPT, q, documents[other].document, documents[other].question)
         for q, other in zip(documents, others, strict=True)

@@ -12,7 +12,7 @@ from fuser.alignment import read_as
 from fuser.bundle import Bundle
 from fuser.evaluate.deadline import Deadline
 from fuser.evaluate.documents import DocumentEvaluation
-from fuser.evaluate.excerpt import Excerpts
+from fuser.evaluate.excerpt import QuestionExcerpts
 from fuser.evaluate.line import first_line
 from fuser.evaluate.models import Model
 from fuser.evaluate.prediction import Prediction, PredictionLog
@@ -172,7 +172,7 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
     cache, _ = SharerCache(documents, tmp_path).read(
         bundle, Model(str(tiny_sharer)), Progress(disable=True), Deadline()
     )
-    excerpts = Excerpts(bundle, cache, documents, bundle.config.selection)
+    excerpts = QuestionExcerpts(bundle, cache, documents, bundle.config.selection)
     style = bundle.config.receiver_prompt
     reading = FrozenReceiver(receiver.network, receiver.tokenizer, style, "")
     lead = tokenise(receiver.tokenizer, Rendered(style.opening + LEAD, (), 0)).ids

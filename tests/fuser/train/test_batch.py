@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuser.train.batch import Examples, spread
+from fuser.train.batch import Examples, evenly_spaced
 
 WORDS = [f"{'abc'[i % 3]}{'x' * (i * 7 % 23)}" for i in range(50)]
 
@@ -62,5 +62,5 @@ def test_no_examples_make_no_batches() -> None:
 
 
 def test_spread_takes_from_all_over() -> None:
-    assert list(spread(range(100), 4)) == [0, 25, 50, 75]
-    assert list(spread(range(3), 4)) == [0, 1, 2]
+    assert list(evenly_spaced(range(100), 4)) == [0, 25, 50, 75]
+    assert list(evenly_spaced(range(3), 4)) == [0, 1, 2]

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from fuser.bundle import Bundle
 from fuser.data.choice import ChoiceItem, choice_prompt
-from fuser.evaluate.choice.batch import bucketed, strangers
+from fuser.evaluate.choice.batch import bucketed, mismatched
 from fuser.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.evaluate.choice.fitted import Fitted
 from fuser.evaluate.choice.needs import CHOICE_ROWS
@@ -363,11 +363,11 @@ def test_the_mismatched_slice_is_of_another_question_of_like_length() -> None:
     items[7] = dataclasses.replace(items[6], id="twin")
     order = [i for batch in bucketed([len(item.question) for item in items], 16) for i in batch]
     place = {index: at for at, index in enumerate(order)}
-    for index, other in enumerate(strangers(items, order)):
+    for index, other in enumerate(mismatched(items, order)):
         assert items[index].question != items[other].question
         assert abs(place[index] - place[other]) <= 3 or index == order[-1]
     with pytest.raises(ValueError, match="two different questions"):
-        strangers([items[6], items[7]], [0, 1])
+        mismatched([items[6], items[7]], [0, 1])
 
 
 def test_long_prompts_come_in_smaller_batches() -> None:

@@ -36,7 +36,7 @@ _ASKING = (
 _ROWS = 256  # questions compared with all others at once
 
 
-def strangers(questions: Sequence[DocumentQuestion]) -> list[int]:
+def mismatched(questions: Sequence[DocumentQuestion]) -> list[int]:
     """For each question the index of its stranger.
 
     Raises:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from fuser.evaluate.mismatched import mismatched
 from fuser.evaluate.questions import DocumentQuestion
-from fuser.evaluate.stranger import strangers
 
 
 def asked(document: str, question: str, answer: str) -> DocumentQuestion:
@@ -18,7 +18,7 @@ def test_the_stranger_asks_the_most_alike_question_over_another_document() -> No
         asked("b", "Who built the bridge in Velmora?", "Dana Whitlock"),
         asked("c", "How many boats sank in the storm?", "3"),
     ]
-    assert strangers(questions) == [3, 3, 4, 0, 2]
+    assert mismatched(questions) == [3, 3, 4, 0, 2]
 
 
 def test_the_kind_of_answer_decides_between_questions_that_share_no_word() -> None:
@@ -27,13 +27,13 @@ def test_the_kind_of_answer_decides_between_questions_that_share_no_word() -> No
         asked("b", "When was Otto late?", "on Monday"),
         asked("c", "When was Otto early?", "1898"),
     ]
-    assert strangers(questions)[0] == 2
+    assert mismatched(questions)[0] == 2
 
 
 def test_what_the_answers_say_plays_no_part() -> None:
     names = ("Otto", "Ilse")
     found = [
-        strangers(
+        mismatched(
             [asked("a", "Who sings?", "Otto"), asked("b", "Who sings?", n), asked("c", "Who swims?", "Otto")]
         )
         for n in names
@@ -43,12 +43,12 @@ def test_what_the_answers_say_plays_no_part() -> None:
 
 def test_one_document_leaves_nothing_to_mismatch() -> None:
     with pytest.raises(ValueError, match="at least two documents"):
-        strangers([asked("a", "Who?", "Otto"), asked("a", "When?", "1904")])
+        mismatched([asked("a", "Who?", "Otto"), asked("a", "When?", "1904")])
 
 
 def test_many_questions_are_compared_in_parts() -> None:
     questions = [asked(f"d{i % 300}", f"What is number {i}?", str(i)) for i in range(600)]
-    found = strangers(questions)
+    found = mismatched(questions)
     assert all(questions[i].document != questions[s].document for i, s in enumerate(found))
     assert len(found) == 600
 
@@ -64,6 +64,6 @@ def test_a_longer_document_that_holds_the_questions_own_is_no_stranger() -> None
         over("c", "c", "When was it?"),
         over("c b", "c", "When was it?", source="notes, long"),
     ]
-    assert strangers(questions) == [3, 4, 0, 0, 1], "of their own source where it has one"
+    assert mismatched(questions) == [3, 4, 0, 0, 1], "of their own source where it has one"
     with pytest.raises(ValueError, match="at least two documents"):
-        strangers(questions[:2])
+        mismatched(questions[:2])
