@@ -114,7 +114,7 @@ class Begun:
         until = [len(p.tokens.ids) - 1 if shared else p.insertion for p in self.prompts]
         ids = [p.tokens.ids[:end] for p, end in zip(self.prompts, until, strict=True)]
         rest = [p.tokens.ids[end:] for p, end in zip(self.prompts, until, strict=True)]
-        draft = Draft(self._receiver, self.prompts, self._run(ids, kept=not shared), rest)
+        draft = Draft(self._receiver, kind, self.prompts, self._run(ids, kept=not shared), rest)
         prefix = self._receiver.bundle.prefix_kv(kind)
         if prefix is not None and len(prefix):
             draft.put(prefix[None].expand(len(ids), -1, -1))
@@ -152,20 +152,26 @@ class Draft:
     `answers`, or `loss`: each of the three uses the draft up.
 
     Attributes:
-        prompts: as they were begun. past: what the model has. rest: of each prompt what is still to be run, int64.
-        tokens: ids that `generate` has given so far.
+        kind: of slice that it was prefilled for. prompts: as they were begun. past: what the model has. rest: of each
+        prompt what is still to be run, int64. tokens: ids that `generate` has given so far.
     """
 
     def __init__(
-        self, receiver: Receiver, prompts: Sequence[Prompt], past: Past, rest: Sequence[Tensor]
+        self,
+        receiver: Receiver,
+        kind: SliceKind | None,
+        prompts: Sequence[Prompt],
+        past: Past,
+        rest: Sequence[Tensor],
     ) -> None:
-        self.receiver, self.prompts, self.past, self.rest = receiver, tuple(prompts), past, list(rest)
+        self.receiver, self.kind, self.prompts = receiver, kind, tuple(prompts)
+        self.past, self.rest = past, list(rest)
         self.tokens: list[int] = []
         self._check_window(0)
 
     def copy(self) -> Draft:
         """The same draft, to take another slice in."""
-        return Draft(self.receiver, self.prompts, self.past.copy(), self.rest)
+        return Draft(self.receiver, self.kind, self.prompts, self.past.copy(), self.rest)
 
     def put(self, flat: Tensor) -> None:
         """Put Receiver KV (batch, positions, receiver width), keys re-based, behind what each row has; differentiable.
@@ -191,8 +197,14 @@ class Draft:
         self.rest = [torch.cat(pair) for pair in zip(texts, self.rest, strict=True)]
 
     def fusing(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Fusing:
-        """Fuse slices into the rows; `pairs` as there."""
+        """Fuse slices into the rows; `pairs` as there.
+
+        Raises:
+            ValueError: the draft was not prefilled for shared slices.
+        """
         receiver = self.receiver
+        if self.kind is not SliceKind.SHARED:
+            raise ValueError(f"a draft prefilled for {self.kind} has nothing to fuse")
         return Fusing(receiver.bundle.require_fuse(), receiver.rope, self.past, pairs)
 
     def take(self, layout: SliceLayout, plan: Plan = WHOLE) -> Intake:
@@ -205,8 +217,10 @@ class Draft:
         Raises:
             Unsupported: the bundle has no head for this kind of slice.
             TooLarge: with the slice the prompt does not fit the Receiver's window.
-            ValueError: the spans do not fit the prompt.
+            ValueError: the spans do not fit the prompt, or the draft was prefilled for another kind.
         """
+        if layout.kind is not self.kind:
+            raise ValueError(f"a draft prefilled for {self.kind} takes no slice of kind {layout.kind}")
         if layout.kind is SliceKind.SHARED:
             return _SharedIntake(self, layout, plan)
         return _CodeIntake(self, layout)

@@ -148,6 +148,8 @@ def test_a_slice_is_whole_before_it_is_used(receiver: Receiver, tiny_sharer: Pat
     spans = tuple((1, start, end) for _, start, end in local.cut.spans)
     layout = SliceLayout(SliceKind.SHARED, local.cut.specs, spans, local.cut.tail)
     intake = receiver.begin(asked("Who keeps the key?")).prefill(SliceKind.SHARED).take(layout)
+    with pytest.raises(ValueError, match="prefilled for None takes no slice of kind shared"):
+        receiver.begin(asked("Who keeps the key?")).prefill(None).take(layout)
     intake.add(first)
     with pytest.raises(ValueError, match="segment 0 is not due"):
         intake.add(first)
