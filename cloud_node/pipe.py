@@ -14,7 +14,7 @@ from kvwire.errors import Cancelled, DeadlineExceeded
 T = TypeVar("T")
 
 
-class Stop:
+class CancelToken:
     """Says whether work should go on: until it is set, or its time is over. May be asked from any thread."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -42,7 +42,7 @@ class Pipe(Generic[T]):
     `put` waits while `capacity` items lie unread, and gives up as soon as `stop` says so.
     """
 
-    def __init__(self, capacity: int, stop: Stop) -> None:
+    def __init__(self, capacity: int, stop: CancelToken) -> None:
         self._capacity = capacity
         self._stop = stop
         self._items: deque[T] = deque()

@@ -1,6 +1,6 @@
 """One replica: a Sharer model, its bundles, the codecs and the documents. Knows nothing of Ray or gRPC.
 
-The model has one thread, where prompts take turns (`cloud_node.schedule`). A thread of each call encodes its segments
+The model has one thread, where prompts take turns (`cloud_node.scheduler`). A thread of each call encodes its segments
 while the next layer computes, and puts the frames into a pipe; the event loop reads them. A caller who goes away, or a
 deadline, is noticed before the next layer.
 """
@@ -24,8 +24,8 @@ from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
-from cloud_node.pipe import Pipe, Stop
-from cloud_node.schedule import Schedule, Steps, Ticket
+from cloud_node.pipe import CancelToken, Pipe
+from cloud_node.scheduler import PrefillScheduler, Steps, Ticket
 from fuser import Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
@@ -53,7 +53,7 @@ class Replica:
         ref: which model that is.
         max_prompt_tokens: longer prompts are refused before they are prefilled.
         workers: calls that may be under way at once. Of each one slice at most lies in memory before it is encoded.
-        max_batch, max_batch_positions: as `Schedule` takes them.
+        max_batch, max_batch_positions: as `PrefillScheduler` takes them.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Replica:
         self._max_prompt_tokens = max_prompt_tokens
         self._codecs = {name: CodecRegistry(s.bundle.codecs()) for name, s in sharers.items()}
         model = next(iter(sharers.values())).model
-        self._schedule = Schedule(
+        self._schedule = PrefillScheduler(
             partial(prefill_together, model),
             max_batch=max_batch if can_pack(model) else 1,
             max_batch_positions=max_batch_positions,
@@ -143,7 +143,7 @@ class Replica:
         An error is the last part and is not raised, so that it crosses process boundaries as a value. Closing
         the iterator, or cancelling its task, stops the prefill before its next layer.
         """
-        stop = Stop(timeout_s)
+        stop = CancelToken(timeout_s)
         pipe: Pipe[Part | KvwireError] = Pipe(_PIPE_PARTS, stop)
 
         def work() -> None:
@@ -164,7 +164,7 @@ class Replica:
 
     async def relay(self, call: RelayCall, timeout_s: float) -> RelayReply | KvwireError:
         """The Sharer's own answer as text. Shorter prompts go first between its tokens."""
-        stop = Stop(timeout_s)
+        stop = CancelToken(timeout_s)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._relay, call, stop)
         except Exception as error:
@@ -172,7 +172,7 @@ class Replica:
         finally:
             stop.set()
 
-    def _share(self, call: ShareCall, put: Callable[[Part], None], stop: Stop) -> None:
+    def _share(self, call: ShareCall, put: Callable[[Part], None], stop: CancelToken) -> None:
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
         allowed = least(call.allowed, positions_allowed(self._export, request.kind, caps))
@@ -203,7 +203,7 @@ class Replica:
                     put(frame)
         put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
 
-    def _relay(self, call: RelayCall, stop: Stop) -> RelayReply:
+    def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request
         sections, caps = self._resolve(call.tenant, request.sections)
         allowed = least(call.allowed, tokens_allowed(self._export, caps))
@@ -255,7 +255,7 @@ class Replica:
             raise IncompatiblePeer("bundle hash", ", ".join(self._sharers), bundle_hash)
         return sharer
 
-    def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: Stop) -> None:
+    def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: CancelToken) -> None:
         """Refuse what is far too long after as many tokens as there is room for, and not after all it has.
 
         Tokenising a prompt whole can be neither stopped nor cut short: so texts are counted first, a part at a time.
@@ -279,7 +279,7 @@ class Replica:
 class _Work:
     """What the model's thread does for one call, and the segments that come from there. Leaving it ends the work."""
 
-    def __init__(self, schedule: Schedule, stop: Stop) -> None:
+    def __init__(self, schedule: PrefillScheduler, stop: CancelToken) -> None:
         self._schedule, self._stop = schedule, stop
         self._left = threading.Event()
         self._segments: queue.SimpleQueue[tuple[SegmentSpec, Tensor] | None] = queue.SimpleQueue()
@@ -318,7 +318,7 @@ class _Work:
             raise self._ticket.failure
 
 
-def _told(error: Exception, stop: Stop) -> KvwireError:
+def _told(error: Exception, stop: CancelToken) -> KvwireError:
     """What the gateway may know of an error. Foreign messages may quote a text: only their type is kept."""
     try:
         stop.check()

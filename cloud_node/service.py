@@ -13,10 +13,10 @@ from cloud_node.access import Access, identify
 from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
 from cloud_node.call import Part, RelayCall, ShareCall
+from cloud_node.call_record import CallRecord
 from cloud_node.config import CloudConfig
 from cloud_node.documents import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import caps_of, check_leaving, check_relayed, positions_allowed, tokens_allowed
-from cloud_node.ledger import Ledger
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
@@ -82,9 +82,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Share(self, request: pb.ShareRequest, context: Any) -> None:
         """One slice, written to the context part by part as the replica finishes them."""
-        async with self._answering("Share", context) as (identity, ledger):
-            wanted = self._checked_share(request, ledger)
-            documents = await self._documents(identity, wanted, ledger)
+        async with self._answering("Share", context) as (identity, record):
+            wanted = self._checked_share(request, record)
+            documents = await self._documents(identity, wanted, record)
             # The policy first: how long a document is shows in what is refused for its length.
             allowed = positions_allowed(self._config.export, wanted.kind, caps_of(documents))
             self._check_length(wanted, documents)
@@ -99,9 +99,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 ):
                     async for part in parts:
                         if not begun:
-                            await self._release(identity, part, wanted, ledger)
+                            await self._release(identity, part, wanted, record)
                         begun = True
-                        ledger.sent(part)
+                        record.sent(part)
                         await context.write(serde.share_response_to_proto(part))
             finally:
                 if not begun:
@@ -109,25 +109,25 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Relay(self, request: pb.RelayRequest, context: Any) -> pb.RelayResponse:
         """The Sharer's own answer as text, where the configuration allows it."""
-        async with self._answering("Relay", context) as (identity, ledger):
-            wanted = self._checked_relay(request, ledger)
-            documents = await self._documents(identity, wanted, ledger)
+        async with self._answering("Relay", context) as (identity, record):
+            wanted = self._checked_relay(request, record)
+            documents = await self._documents(identity, wanted, record)
             allowed = tokens_allowed(self._config.export, caps_of(documents))
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
             async with self._turns.taken(identity.tenant):
                 reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
-            documents = await self._documents(identity, wanted, ledger)
+            documents = await self._documents(identity, wanted, record)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, caps_of(documents)))
-            ledger.bytes = len(reply.text.encode())
-            self._write_ahead(ledger.leaving())
+            record.bytes = len(reply.text.encode())
+            self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
 
     def refused(self, method: str, tenant: str, error: KvwireError) -> None:
         """A call that came no further than the door."""
-        ledger = Ledger(method, tenant)
-        ledger.failed(error)
-        self._unanswered.tell(ledger.record())
+        record = CallRecord(method, tenant)
+        record.failed(error)
+        self._unanswered.tell(record.line())
 
     def recording(self) -> bool:
         """Whether calls can be recorded; if not, none is answered. To be asked every second or so."""
@@ -143,17 +143,17 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             return False
         return True
 
-    def _checked_share(self, request: pb.ShareRequest, ledger: Ledger) -> ShareRequest:
-        ledger.request_id = request.request_id[:16]
+    def _checked_share(self, request: pb.ShareRequest, record: CallRecord) -> ShareRequest:
+        record.request_id = request.request_id[:16]
         self._check_size(request)
         _check_version(request.protocol_version)
         wanted = serde.share_request_from_proto(request, self._limits)
-        ledger.kind = wanted.kind
+        record.kind = wanted.kind
         check_request(wanted, self._description)
         return wanted
 
-    def _checked_relay(self, request: pb.RelayRequest, ledger: Ledger) -> RelayRequest:
-        ledger.request_id = request.request_id[:16]
+    def _checked_relay(self, request: pb.RelayRequest, record: CallRecord) -> RelayRequest:
+        record.request_id = request.request_id[:16]
         self._check_size(request)
         _check_version(request.protocol_version)
         wanted = serde.relay_request_from_proto(request, self._limits)
@@ -165,28 +165,30 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             raise TooLarge("request bytes", request.ByteSize(), self._limits.max_request_bytes)
 
     async def _documents(
-        self, identity: Identity, wanted: ShareRequest | RelayRequest, ledger: Ledger
+        self, identity: Identity, wanted: ShareRequest | RelayRequest, record: CallRecord
     ) -> tuple[DocumentInfo, ...]:
         asked = [section.document_id for section in wanted.sections if section.document_id is not None]
-        ledger.documents = tuple(name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
+        record.documents = tuple(name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
         return await self._access.documents_of(identity, asked)
 
     def _check_length(self, wanted: ShareRequest | RelayRequest, documents: Sequence[DocumentInfo]) -> None:
         texts = sum(len(section.text or "") for section in wanted.sections)
         self._limits.check_prompt(texts + sum(document.characters for document in documents))
 
-    async def _release(self, identity: Identity, part: Part, wanted: ShareRequest, ledger: Ledger) -> None:
+    async def _release(
+        self, identity: Identity, part: Part, wanted: ShareRequest, record: CallRecord
+    ) -> None:
         """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded.
 
         The documents are looked up again: one may have been removed or sealed while the call waited for its turn.
         """
         if not isinstance(part, SliceHeader):
             raise InternalError("a slice without a header")
-        documents = await self._documents(identity, wanted, ledger)
+        documents = await self._documents(identity, wanted, record)
         allowed = positions_allowed(self._config.export, wanted.kind, caps_of(documents))
         check_leaving(part, wanted, allowed)
-        ledger.announced(part)
-        self._write_ahead(ledger.leaving())
+        record.announced(part)
+        self._write_ahead(record.leaving())
 
     def _write_ahead(self, record: AuditRecord) -> None:
         try:
@@ -196,36 +198,36 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             raise AuditUnavailable from error
 
     @contextlib.asynccontextmanager
-    async def _answering(self, method: str, context: Any) -> AsyncIterator[tuple[Identity, Ledger]]:
+    async def _answering(self, method: str, context: Any) -> AsyncIterator[tuple[Identity, CallRecord]]:
         """Identity and record of one call; whatever is raised becomes a status of the catalogue."""
-        ledger = Ledger(method)
+        record = CallRecord(method)
         self._in_flight += 1
         self._idle.clear()
         try:
             identity = identify(context)
-            ledger.tenant = identity.tenant
+            record.tenant = identity.tenant
             if self._draining:
                 raise Draining(self._config.sharer.retry_after_s)
             if not self._audit.writable():
                 raise AuditUnavailable
             async with asyncio.timeout(self._limits.checked_deadline(context.time_remaining())):
-                yield identity, ledger
+                yield identity, record
         except asyncio.CancelledError:
             left_s = context.time_remaining()
-            ledger.failed(DeadlineExceeded() if left_s is not None and left_s <= 0 else Cancelled())
+            record.failed(DeadlineExceeded() if left_s is not None and left_s <= 0 else Cancelled())
             raise
         except Exception as error:
             told = Cancelled() if context.cancelled() else _told(error)  # a write to a caller who has gone
-            ledger.failed(told)
+            record.failed(told)
             await context.abort_with_status(to_grpc(told))
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-            if ledger.left:
-                self._audit.keep(ledger.record())
+            if record.left:
+                self._audit.keep(record.line())
             else:
-                self._unanswered.tell(ledger.record())
+                self._unanswered.tell(record.line())
 
 
 def offered(description: Description, config: CloudConfig) -> Description:

@@ -31,8 +31,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edge_node.assistant import Assistant
 from edge_node.body import AskBody, error_object, status_of, unanswered
 from edge_node.config import ApiConfig
+from edge_node.request_queue import RequestQueue
 from edge_node.stream import AnswerStream
-from edge_node.turns import Turns
 from kvwire.errors import (
     Busy,
     DeadlineExceeded,
@@ -54,7 +54,7 @@ _LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGN
 
 def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -> Starlette:
     """The application around one assistant. `body_s`: seconds that a caller has to send a body."""
-    turns = Turns(config.max_waiting)
+    queue = RequestQueue(config.max_waiting)
 
     async def ask(request: Request) -> Response:
         try:
@@ -66,7 +66,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
             return refusal(error, headers=_CLOSE)
         try:
             body = AskBody.parse(sent)
-            return _Reply(assistant, assistant.stream(**body.arguments()), turns, lines=body.stream)
+            return _Reply(assistant, assistant.stream(**body.arguments()), queue, lines=body.stream)
         except Exception as error:
             return refusal(_known(error))
 
@@ -117,10 +117,10 @@ def _no_such_call(request: Request, error: Exception) -> Response:
 class _Reply(Response):
     """Waits for a turn, runs one stream and sends what comes of it, as long as the caller is there."""
 
-    def __init__(self, assistant: Assistant, stream: AnswerStream, turns: Turns, lines: bool) -> None:
+    def __init__(self, assistant: Assistant, stream: AnswerStream, queue: RequestQueue, lines: bool) -> None:
         super().__init__()
         self._cloud = assistant.config.cloud.address
-        self._stream, self._turns, self._lines = stream, turns, lines
+        self._stream, self._queue, self._lines = stream, queue, lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answering = asyncio.ensure_future(self._answer(scope, receive, send))
@@ -148,7 +148,7 @@ class _Reply(Response):
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
         try:
-            async with self._turns.taken():
+            async with self._queue.taken():
                 while (piece := await self._next()) is not None:
                     if self._lines:
                         await line({"piece": piece})

@@ -43,7 +43,7 @@ class Receiver:
 
     Attributes:
         window: positions the model was made for; prompt, prefix, slice and answer have to fit.
-        heads: what stands before a slice of prompts that were begun before.
+        prefix_cache: what stands before a slice of prompts that were begun before.
     """
 
     def __init__(self, model: Any, tokenizer: Any, bundle: Bundle) -> None:
@@ -59,7 +59,7 @@ class Receiver:
         self.rope = Rope(model)
         self.stops = stop_tokens(model, tokenizer)
         self.window = window(model.config)
-        self.heads = PrefixCache(_HEADS_BYTES)
+        self.prefix_cache = PrefixCache(_HEADS_BYTES)
 
     def begin(self, *prompts: Sequence[Section]) -> Begun:
         """Render and tokenise prompts; cloud sections keep their place but give no text.
@@ -134,12 +134,12 @@ class Begun:
             return past
         # It is the same for every question over a document; notes of the edge are not kept beyond their answer.
         kept = kept and all(s.visibility is not Visibility.EDGE for p in self.prompts for s in p.sections)
-        known = receiver.heads.get("", ids[0], 1) if kept else None
+        known = receiver.prefix_cache.get("", ids[0], 1) if kept else None
         past = Past.empty(1, receiver.model.device)
         if known is None:
             past.run(receiver.model, ids[:1])
             if kept:
-                receiver.heads.put("", ids[0], past.layers)
+                receiver.prefix_cache.put("", ids[0], past.layers)
         else:
             past.append(known)
         return past if rows == 1 else past.repeat(rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fuser.atomic import atomic_write
 from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.codecs import CodecBases, CodecBasesConfig
 from fuser.bundle.config import BundleConfig
@@ -15,7 +16,6 @@ from fuser.bundle.tensors import BadBundle
 from fuser.heads.fuse import FuseHead
 from fuser.heads.selection import Scorer
 from fuser.heads.translate import TranslateHead
-from fuser.whole_file import whole_file
 from kvwire.codec import Codec
 from kvwire.errors import Unsupported
 from kvwire.segment import SliceKind
@@ -170,7 +170,7 @@ class Bundle:
         tensors, text = self._stored(dtype), self.config.to_json()
         found = bundle_tensors.digest(text, tensors)
         bundle_tensors.write(directory / TENSORS_FILE, tensors, found)
-        with whole_file(directory / CONFIG_FILE) as partial:
+        with atomic_write(directory / CONFIG_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
         return found
 

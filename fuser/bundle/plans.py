@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fuser.atomic import atomic_write
 from fuser.config import BadConfig, from_dict, to_dict
 from fuser.interval import Interval
-from fuser.whole_file import whole_file
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -79,7 +79,7 @@ class PlanTable:
     def save(self, bundle: Path | str) -> Path:
         """Write the table into a bundle's directory, whole or not at all; returns its path."""
         path = Path(bundle) / PLANS_FILE
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(json.dumps(to_dict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
         return path
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fuser.whole_file import whole_file
+from fuser.atomic import atomic_write
 
 SMALL_DTYPES = (torch.float16, torch.bfloat16)
 _BUNDLE = "bundle"
@@ -70,7 +70,7 @@ def digest(config: str, tensors: Mapping[str, Tensor]) -> str:
 
 def write(path: Path, tensors: Mapping[str, Tensor], bundle: str) -> None:
     """Write a safetensors file, which is there whole or not at all; its header tells `bundle`, the digest."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(save(dict(tensors), {_BUNDLE: bundle}))
 
 

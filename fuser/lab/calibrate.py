@@ -14,7 +14,7 @@ from fuser.bundle.codecs import CodecBasesConfig
 from fuser.heads.compact import CompactFuse
 from fuser.heads.translate import split_kv
 from fuser.lab.data.document import Item
-from fuser.lab.scatter import Scatter, shared_out
+from fuser.lab.scatter import Scatter, allocate_bits
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached, CachedPrompt
 from fuser.lab.train.config import TrainConfig
@@ -64,7 +64,7 @@ def calibrated(
     with torch.no_grad():
         for group in _shared(bundle, cache, _shuffled(prompts, generator), positions, progress):
             bases |= group
-            shares = [shared_out(list(group.values()), rate) for rate in rates]
+            shares = [allocate_bits(list(group.values()), rate) for rate in rates]
             bits |= {place: list(column) for place, *column in zip(group, *shares, strict=True)}
         asked = _shuffled(examples_of(documents, 1), generator)
         codes = _codes(bundle, cache, asked, positions, code_dims, progress)

@@ -69,7 +69,7 @@ class Scatter:
         return Basis(mean.float(), (back @ components.flip(1)).half(), spread.float())
 
 
-def shared_out(bases: Sequence[Basis], rate: float) -> list[float]:
+def allocate_bits(bases: Sequence[Basis], rate: float) -> list[float]:
     """Bits a number for each basis, `rate` on average over all their numbers, so that the relative error is the same.
 
     That is reverse water-filling over the components of all segments, each in units of its own segment's spread.

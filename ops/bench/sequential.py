@@ -81,7 +81,7 @@ class Sequential:
             bundle, sharer=sharer, receiver=receiver, device=device, dtype=dtype
         )
         self.receiver.model = Whole(self.receiver.model)
-        self.receiver.heads = PrefixCache(0)
+        self.receiver.prefix_cache = PrefixCache(0)
 
     def answer(self, sections: Sequence[Section], kind: SliceKind, limit: int, max_new_tokens: int) -> Timed:
         """Answer a prompt whose documents stand in it as text; `limit`: document positions at most."""

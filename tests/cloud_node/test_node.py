@@ -49,7 +49,7 @@ def test_sigterm_drains_and_exits_with_0(
     assert decisions == ["SENDING", "DRAINING", "SERVED"]
     assert verify(cloud.directory / "audit.jsonl") == 4
     log = (cloud.directory / "cloud.log").read_text()
-    assert "Traceback" not in log and "tide into the ledger" not in log
+    assert "Traceback" not in log and "tide into the record" not in log
     assert re.search(r"the Sharer tiny-sharer computes on cpu \(\d+ threads\) in (float32|bfloat16)", log)
 
 

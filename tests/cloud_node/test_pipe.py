@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from cloud_node.pipe import Pipe, Stop
+from cloud_node.pipe import CancelToken, Pipe
 from kvwire.errors import Cancelled, DeadlineExceeded
 
 
 async def test_everything_arrives_in_order_through_a_narrow_pipe() -> None:
-    pipe: Pipe[int] = Pipe(2, Stop(10))
+    pipe: Pipe[int] = Pipe(2, CancelToken(10))
 
     def work() -> None:
         for i in range(50):
@@ -21,7 +21,7 @@ async def test_everything_arrives_in_order_through_a_narrow_pipe() -> None:
 
 
 async def test_a_writer_waits_while_nobody_reads() -> None:
-    pipe: Pipe[int] = Pipe(2, Stop(10))
+    pipe: Pipe[int] = Pipe(2, CancelToken(10))
     written: list[int] = []
 
     def work() -> None:
@@ -37,7 +37,7 @@ async def test_a_writer_waits_while_nobody_reads() -> None:
 
 
 async def test_a_waiting_writer_gives_up_when_the_reader_goes_away() -> None:
-    stop = Stop(10)
+    stop = CancelToken(10)
     pipe: Pipe[int] = Pipe(1, stop)
     pipe.put(1)
     asyncio.get_running_loop().call_later(0.1, stop.set)
@@ -46,14 +46,14 @@ async def test_a_waiting_writer_gives_up_when_the_reader_goes_away() -> None:
 
 
 async def test_a_waiting_writer_gives_up_when_the_time_is_over() -> None:
-    pipe: Pipe[int] = Pipe(1, Stop(0.1))
+    pipe: Pipe[int] = Pipe(1, CancelToken(0.1))
     pipe.put(1)
     with pytest.raises(DeadlineExceeded):
         await asyncio.to_thread(pipe.put, 2)
 
 
 def test_stop_tells_a_deadline_from_a_caller_who_left() -> None:
-    stop = Stop(0.05)
+    stop = CancelToken(0.05)
     assert not stop()
     time.sleep(0.06)
     assert stop()

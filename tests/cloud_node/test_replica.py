@@ -13,7 +13,7 @@ import torch
 
 from cloud_node.call import RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.pipe import Stop
+from cloud_node.pipe import CancelToken
 from cloud_node.replica import Replica, _told
 from fuser.bundle.bundle import BadBundle
 from fuser.models.errors import NoSuchDevice
@@ -145,7 +145,7 @@ async def test_a_caller_who_leaves_stops_the_prefill(replica: Replica) -> None:
     async with aclosing(replica.share(call_for(replica, "slow", kind=SliceKind.SHARED), 30.0)) as batches:
         await anext(batches)  # the header; the prefill is under way
     idle = threading.Event()
-    replica._schedule.enter(iter(()), 1 << 40, Stop(30), idle.set)  # after everybody else
+    replica._schedule.enter(iter(()), 1 << 40, CancelToken(30), idle.set)  # after everybody else
     assert await asyncio.to_thread(idle.wait, 10)
     assert len(layers) < 4
     assert len(await share(replica, call_for(replica, "note-1"))) == 3
@@ -160,7 +160,7 @@ async def test_a_deadline_stops_the_prefill(replica: Replica) -> None:
 
 async def test_a_call_that_waits_for_the_model_gives_up_in_time(replica: Replica) -> None:
     free = threading.Event()
-    replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, Stop(30), lambda: None)
+    replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, CancelToken(30), lambda: None)
     start = time.monotonic()
     (error,) = await share(replica, call_for(replica, "note-1"), timeout_s=0.2)
     assert isinstance(error, DeadlineExceeded)
@@ -267,7 +267,7 @@ async def test_a_relay_reads_its_prompt_when_its_turn_has_come(
         request_id=long.request_id, sharer=long.sharer, max_new_tokens=2, sections=long.sections
     )
     free = threading.Event()
-    replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, Stop(30), lambda: None)
+    replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, CancelToken(30), lambda: None)
     shared = asyncio.create_task(share(replica, call_for(replica, "note-1")))
     relayed = asyncio.create_task(replica.relay(RelayCall("acme", relay, None), 30.0))
     while len(replica._schedule._waiting) < 2:
@@ -299,7 +299,7 @@ def test_a_gpu_that_is_reserved_and_not_there_is_refused_by_name(
 
 
 def test_a_stopped_call_is_cancelled_whatever_broke() -> None:
-    stop = Stop(10)
+    stop = CancelToken(10)
     stop.set()
     assert isinstance(_told(RuntimeError("x"), stop), Cancelled)
 

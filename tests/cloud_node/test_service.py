@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from cloud_node.audit import verify
+from cloud_node.call_record import REASONS
 from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
-from cloud_node.ledger import REASONS
 from fuser.sharer import Sharer
 from kvwire.errors import (
     AccessDenied,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import fuser.bundle.bundle
+import fuser
 from fuser.bundle.bundle import BadBundle, Bundle, BundleConfig
 from fuser.heads.c2c import C2CConfig
 from fuser.heads.compact import CompactConfig
@@ -24,7 +24,7 @@ from kvwire.errors import Unsupported
 from kvwire.identity import ModelRef
 from kvwire.segment import SliceKind
 
-SHIPPED = Path(fuser.bundle.bundle.__file__).parent / "bundles"
+SHIPPED = Path(fuser.__file__).parent / "bundles"
 STYLE = PromptStyle("<s>", {"question": ("问 ", "\n")}, "A:")
 MAP = LayerMap.custom({1: 0, 3: 2}, 4, 3)
 CONFIG = BundleConfig(

@@ -66,7 +66,7 @@ def test_an_answer_has_the_same_bits_whatever_the_default_device_is(
     pair: tuple[Sharer, Receiver], kind: SliceKind, codec: str, plan: Plan
 ) -> None:
     expected = answered(pair, kind, codec, plan)
-    pair[1].heads = type(pair[1].heads)(1 << 20)  # nothing is left over from before
+    pair[1].prefix_cache = type(pair[1].prefix_cache)(1 << 20)  # nothing is left over from before
     with default_device("meta"):
         halves, payloads, text = answered(pair, kind, codec, plan)
     assert payloads == expected[1] and text == expected[2]

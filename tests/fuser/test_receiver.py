@@ -161,7 +161,7 @@ def test_a_slice_is_whole_before_it_is_used(receiver: Receiver, tiny_sharer: Pat
 
 
 def test_notes_of_the_edge_are_not_kept(plain: Receiver) -> None:
-    before = plain.heads.bytes
+    before = plain.prefix_cache.bytes
     draft = plain.begin((NOTES, *asked("Who keeps the key?"))).prefill(None)
     assert draft.past.slots > 0
-    assert plain.heads.bytes == before
+    assert plain.prefix_cache.bytes == before

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvwire.codec.step import finest, levels, rounded_up, step_from_bytes, step_to_bytes
+from kvwire.codec.step import levels, rounded_up, smallest_step_within, step_from_bytes, step_to_bytes
 from kvwire.errors import BadPayload
 
 
@@ -44,13 +44,13 @@ def test_the_finest_step_keeps_to_the_limit_and_nearly_uses_it(
         return math.ceil(count * max(0.0, math.log2(spread / step) + 2))
 
     limit = int(rate * count)
-    step = finest(bits_at, limit, guess, 0.0, count)
+    step = smallest_step_within(bits_at, limit, guess, 0.0, count)
     assert bits_at(step) <= limit
     assert bits_at(step * (1 - 2**-5)) > limit * (1 - 1 / 32) - 2
 
 
 def test_no_step_is_finer_than_the_least() -> None:
-    step = finest(lambda step: 0, 8, 1.0, 0.3, 1)
+    step = smallest_step_within(lambda step: 0, 8, 1.0, 0.3, 1)
     assert 0.3 <= step < 0.31 or step == 1.0
 
 

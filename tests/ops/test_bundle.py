@@ -15,7 +15,7 @@ from fuser.heads.c2c import C2CConfig
 from ops.cli import app
 from tests.public_checkpoint import save_golden, save_public_checkpoint
 
-GOLDEN = Path(__file__).parent.parent / "fuser" / "c2c" / "golden"
+GOLDEN = Path(__file__).parent.parent / "fuser" / "lab" / "c2c" / "golden"
 PAIRS = {0: [[0, 0]], 2: [[5, 1], [0, 0]], 3: [[5, 0]]}  # nothing feeds layer 1; projector 0 serves two
 
 

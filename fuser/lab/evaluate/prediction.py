@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fuser.whole_file import whole_lines
+from fuser.atomic import whole_lines
 
 
 @dataclass(frozen=True, slots=True)

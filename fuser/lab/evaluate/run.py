@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rich.progress import Progress
 
+from fuser.atomic import atomic_write
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.cases import UNANSWERABLE, Cases
 from fuser.lab.data.document import Item
@@ -35,7 +36,6 @@ from fuser.lab.evaluate.rows import Extras, Row
 from fuser.models.cache import cache_directory
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
-from fuser.whole_file import whole_file
 from kvwire.plan import Plan
 
 _EVERY_LENGTH = 1 << 40  # the loader drops no document: the draw does, and counts
@@ -235,7 +235,7 @@ class Run:
         self._digest = questions
         self._folder = self._work / digest(key)[:16]
         self._log = PredictionLog(self._folder / "predictions.jsonl")
-        with whole_file(self._folder / "questions.jsonl") as partial:
+        with atomic_write(self._folder / "questions.jsonl") as partial:
             lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in asked)
             partial.write_text("".join(lines), encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fuser.whole_file import whole_file
+from fuser.atomic import atomic_write
 
 
 class Spent:
@@ -28,5 +28,5 @@ class Spent:
             return
         before = self._all.get(self._source, [0.0, 0.0])
         self._all[self._source] = [before[0] + seconds, before[1] + questions]
-        with whole_file(self._path) as partial:
+        with atomic_write(self._path) as partial:
             partial.write_text(json.dumps(self._all), encoding="utf-8")

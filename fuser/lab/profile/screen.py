@@ -6,10 +6,10 @@ import json
 from collections.abc import Container
 from pathlib import Path
 
+from fuser.atomic import whole_lines
 from fuser.config import BadConfig, from_dict, to_dict
 from fuser.lab.profile.front import nearest_front
 from fuser.lab.profile.rows import Screened
-from fuser.whole_file import whole_lines
 from kvwire.plan import Plan
 
 

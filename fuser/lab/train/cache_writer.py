@@ -14,6 +14,7 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fuser.atomic import atomic_write, directory_lock
 from fuser.lab.data.document import Item
 from fuser.lab.train.cache import (
     FEATURES,
@@ -27,7 +28,6 @@ from fuser.lab.train.cache import (
 from fuser.lab.train.cached import moved, to_row
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import AnyItem
-from fuser.whole_file import alone_in, whole_file
 
 _FIT_ITEMS = 16  # items whose statistics standardise the cache
 
@@ -66,7 +66,7 @@ class CacheWriter:
         items = list(items)
         if not self._todo(items):  # whoever fills it meanwhile is nothing to us
             return 0
-        with alone_in(self.directory, "filling the cache"):
+        with directory_lock(self.directory, "filling the cache"):
             start = self._cut_torn_tail()
             todo = self._todo(items)
             self._check_space(size := self._size(todo, progress))
@@ -132,7 +132,7 @@ class CacheWriter:
             picked = items[:: -(-len(items) // _FIT_ITEMS)]
             sample = torch.cat([self._reading.read_item(_first_question(item))[0] for item in picked])
             scale = 1 / sample.std(0).clamp(min=1e-4)
-            with whole_file(path) as partial:
+            with atomic_write(path) as partial:
                 save_file({"mean": sample.mean(0), "scale": scale}, partial)
         return read_statistics(self.directory)
 

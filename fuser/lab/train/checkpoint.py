@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fuser.whole_file import whole_file
+from fuser.atomic import atomic_write
 
 
 def save_checkpoint(
@@ -26,7 +26,7 @@ def save_checkpoint(
     for name, parameter in _parameters(modules).items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value).clone().contiguous()
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, metadata={"step": str(step)})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuser.whole_file import whole_file
+from fuser.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class RunLog:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / LOG
         kept = [row for row in read_log(directory) if row["step"] < step]
-        with whole_file(self._path) as partial:
+        with atomic_write(self._path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _board(directory / "tensorboard", step)

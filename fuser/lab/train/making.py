@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from fuser.atomic import atomic_write, directory_lock
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import PLANS_FILE
 from fuser.lab.calibrate import calibrated_for
@@ -32,7 +33,6 @@ from fuser.lab.train.run import CHECKPOINT
 from fuser.lab.train.selection import load_scorer
 from fuser.lab.train.session import train as train_here
 from fuser.lab.train.sources import read_sources
-from fuser.whole_file import alone_in, whole_file
 
 RECORD = "stage.json"
 REPORT = "report.json"
@@ -89,7 +89,7 @@ def make(
         RuntimeError: another process is at it.
     """
     deadline = time.monotonic() + 60 * max_minutes
-    with alone_in(recipe.work, "training in"):
+    with directory_lock(recipe.work, "training in"):
         made = _made_before(recipe)
         for stage in recipe.stages:
             record = _Record(stage, made)
@@ -160,7 +160,7 @@ class _Record:
 
     def _write(self, done: dict[str, Any] | None) -> None:
         self._stage.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._path) as partial:
+        with atomic_write(self._path) as partial:
             whole = {"depends_on": self._depends_on | self._texts, "done": done}
             partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -245,7 +245,7 @@ def _profile(stage: Stage, progress: Progress, minutes: float, train: Train) -> 
     if not run.measure(progress, minutes):
         return {"finished": False}
     run.table(output).save(output)
-    with whole_file(stage.folder / REPORT) as partial:
+    with atomic_write(stage.folder / REPORT) as partial:
         partial.write_text(json.dumps(run.report(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"finished": True, "bundle": found}
 
@@ -268,6 +268,6 @@ def _copy(bundle: str, directory: Path) -> str:
     found = Bundle.load(bundle).save(directory)
     plans = Path(bundle) / PLANS_FILE
     if plans.exists():
-        with whole_file(directory / PLANS_FILE) as partial:
+        with atomic_write(directory / PLANS_FILE) as partial:
             shutil.copyfile(plans, partial)
     return found

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fuser.atomic import atomic_write
 from fuser.heads.selection import Scorer, SelectionConfig, choose
 from fuser.lab.data.document import Item
 from fuser.lab.train.batch import evenly_spaced
 from fuser.lab.train.sharer_reading import SharerReading
-from fuser.whole_file import whole_file
 
 _STEPS = 500
 _BATCH = 32
@@ -69,7 +69,7 @@ def fit_scorer(
 
 def save_scorer(scorer: Scorer, path: Path) -> None:
     """Write the weights as safetensors."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         save_file({"weight": scorer.weight.detach()}, partial)
 
 

@@ -16,7 +16,7 @@ import torch
 from kvwire.codec.base import hash_parameters
 from kvwire.codec.layout import DTYPES, check_tensor, narrowed
 from kvwire.codec.rice import LARGEST, Whole, check_room, count_bits, folded, pack, unfolded, unpack
-from kvwire.codec.step import Reals, finest, levels, step_from_bytes, step_to_bytes
+from kvwire.codec.step import Reals, levels, smallest_step_within, step_from_bytes, step_to_bytes
 from kvwire.errors import BadPayload
 from kvwire.segment import SegmentKind, SegmentSpec
 
@@ -69,7 +69,7 @@ class Hadamard:
         spread = turned - turned.mean(1, keepdims=True) if spec.kind is SegmentKind.KEY else turned
         guess = 4.4 * unit * float(spread.std()) * 2.0**-self.rate
         least = 2 * unit * float(np.abs(turned).max()) / LARGEST
-        step = finest(bits_at, bits, guess, least, rows * channels)
+        step = smallest_step_within(bits_at, bits, guess, least, rows * channels)
         found, widths = tried(step)
         halves = np.append(widths, np.zeros(rows % 2, widths.dtype)).astype(np.uint8)
         packed = pack(found.ravel(), np.repeat(widths, channels))

@@ -50,14 +50,16 @@ def step_from_bytes(payload: bytes | memoryview) -> float:
     """The inverse.
 
     Raises:
-        BadPayload: not two bytes, or no step that `finest` gives.
+        BadPayload: not two bytes, or no step that `smallest_step_within` gives.
     """
     if len(payload) != 2 or not _FINEST <= (bits := int.from_bytes(payload, "little")) <= _COARSEST:
         raise BadPayload("a step that is no normal positive number")
     return _of(bits)
 
 
-def finest(bits_at: Callable[[float], int], limit: int, guess: float, least: float, numbers: int) -> float:
+def smallest_step_within(
+    bits_at: Callable[[float], int], limit: int, guess: float, least: float, numbers: int
+) -> float:
     """About the finest step at which a payload keeps within its bits: the rate is then a promise, not a mean.
 
     A step twice as large saves a bit a number, so each try goes by what is missing; three or four are enough.

@@ -18,7 +18,7 @@ import torch
 from kvwire.codec.base import hash_parameters
 from kvwire.codec.layout import DTYPES, check_tensor, narrowed, to_bytes
 from kvwire.codec.rice import LARGEST, Whole, check_room, count_bits, folded, pack, unfolded, unpack
-from kvwire.codec.step import Reals, finest, levels, step_from_bytes, step_to_bytes
+from kvwire.codec.step import Reals, levels, smallest_step_within, step_from_bytes, step_to_bytes
 from kvwire.errors import BadPayload, Unsupported
 from kvwire.segment import SegmentKind, SegmentSpec
 
@@ -133,7 +133,7 @@ class Transform:
 
         likely = min(len(basis.spread) - 1, int(self._bits[place] * n / 2))
         guess, least = float(basis.spread[likely]), float(np.abs(parts).max()) / LARGEST
-        step = finest(bits_at, 8 * (self.max_bytes(spec) - 2), guess, least, spec.elements)
+        step = smallest_step_within(bits_at, 8 * (self.max_bytes(spec) - 2), guess, least, spec.elements)
         found, widths = tried(step)
         return step_to_bytes(step) + pack(found.ravel(), np.tile(widths, len(found)))
 

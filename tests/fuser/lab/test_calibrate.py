@@ -9,10 +9,10 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.bundle.bundle import tensors as bundle_tensors
 from fuser.lab.calibrate import calibrated
-from fuser.lab.scatter import Scatter, shared_out
+from fuser.lab.scatter import Scatter, allocate_bits
 from fuser.lab.train.setting import Setting
 from fuser.slice_specs import slice_specs
 from kvwire.codec import Basis, CodecRegistry
@@ -264,6 +264,6 @@ def test_bits_are_shared_out_so_that_every_segment_has_the_same_relative_error()
 
     flat, steep = basis(torch.ones(32)), basis(2.0 ** -torch.arange(32).float())
     loud = basis(1000 * flat.spread)
-    bits = shared_out([flat, steep, loud], 2.0)
+    bits = allocate_bits([flat, steep, loud], 2.0)
     assert sum(bits) / 3 == pytest.approx(2.0, rel=0.02)
     assert bits[0] == bits[2] > 2 * bits[1]

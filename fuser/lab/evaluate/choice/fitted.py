@@ -11,13 +11,13 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from fuser.atomic import atomic_write
 from fuser.lab.evaluate.choice.batch import bucketed, letter_logits
 from fuser.lab.evaluate.choice.fit import confidence, fit_bias, fit_threshold, masked
 from fuser.lab.evaluate.choice.mark import mark
 from fuser.lab.evaluate.choice.prompts import Asker
 from fuser.lab.evaluate.speaker import Said
 from fuser.prompts.choice import ChoiceItem, choice_prompt
-from fuser.whole_file import whole_file
 
 METRIC = "lenient"
 """The metric whose gain decides when to ask the Sharer."""
@@ -91,5 +91,5 @@ def _load(path: Path) -> dict[int, Said]:
 
 def _save(path: Path, said: Mapping[int, Said]) -> None:
     rows = [(i, s.text, s.letters.tolist(), s.seconds) for i, s in said.items()]
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(rows), "utf-8")

@@ -14,13 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fuser.atomic import atomic_write
 from fuser.bundle.bundle import Bundle
 from fuser.kv.past import Past
 from fuser.lab.evaluate.speaker import Said, Side, Speaker
 from fuser.receiver import Draft
 from fuser.sharer import Cut, Reading, Sharer
 from fuser.slice_specs import source_of
-from fuser.whole_file import whole_file
 from kvwire.section import Section
 from kvwire.segment import SegmentKind, SliceKind
 
@@ -134,7 +134,7 @@ def _save(path: Path, heard: Heard) -> None:
     }
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     tensors |= {"spans": heard.spans, "letters": heard.said.letters}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, metadata={"about": json.dumps(about)})
 
 

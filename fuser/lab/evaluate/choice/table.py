@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from fuser.atomic import atomic_write
 from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.choice.evaluation import Budget, ChoiceEvaluation
 from fuser.lab.evaluate.choice.needs import CHOICE_ROWS, READ_SHARER, Given, missing
@@ -18,7 +19,6 @@ from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.prediction import PredictionLog
 from fuser.lab.evaluate.rows import Row, rows_of
 from fuser.prompts.choice import ChoiceItem
-from fuser.whole_file import whole_file
 from kvwire.plan import WHOLE, Plan
 
 
@@ -102,7 +102,7 @@ class ChoiceTable:
         self._keep()
 
     def _keep(self) -> None:
-        with whole_file(self._kept) as partial:
+        with atomic_write(self._kept) as partial:
             partial.write_text(json.dumps(self.notes), "utf-8")
 
 

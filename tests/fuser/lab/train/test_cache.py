@@ -7,6 +7,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from fuser.atomic import directory_lock
 from fuser.heads.selection import SelectionConfig
 from fuser.lab.data.document import Item, Question
 from fuser.lab.train.cache import FEATURES, INDEX, STATISTICS, CacheIncomplete, FeatureCache, cache_folder
@@ -15,7 +16,6 @@ from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import AnyItem, Prompt
 from fuser.models.load import load_model
 from fuser.prompts.prompt import PromptStyle
-from fuser.whole_file import alone_in
 from kvwire.identity import ModelRef
 from tests.tiny_bundle import SHARER_PROMPT
 
@@ -151,7 +151,7 @@ def test_damaged_statistics_are_named(sharer: Any, tmp_path: Path) -> None:
 
 def test_who_needs_nothing_does_not_wait_for_who_fills(sharer: Any, tmp_path: Path) -> None:
     _fill(tmp_path, sharer, ITEMS[:2])
-    with alone_in(tmp_path, "filling"):
+    with directory_lock(tmp_path, "filling"):
         assert _fill(tmp_path, sharer, ITEMS[:2]) == 0
         with pytest.raises(RuntimeError, match="another process is filling the cache"):
             _fill(tmp_path, sharer, ITEMS)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
+from fuser.atomic import directory_lock
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import PlanTable
 from fuser.lab.overrides import merged
@@ -16,7 +17,6 @@ from fuser.lab.train.making import RECORD, _Record, make, standings
 from fuser.lab.train.recipe import Recipe
 from fuser.lab.train.run import Run
 from fuser.lab.train.sources import Sources, read_sources
-from fuser.whole_file import alone_in
 from kvwire.segment import SliceKind
 from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
@@ -268,5 +268,5 @@ def test_a_damaged_record_is_named_with_what_to_do(table: dict[str, Any]) -> Non
 
 def test_two_processes_do_not_work_on_one_recipe(table: dict[str, Any]) -> None:
     busy = pytest.raises(RuntimeError, match="another process is training in")
-    with alone_in(Path(table["work"]), "training in"), busy:
+    with directory_lock(Path(table["work"]), "training in"), busy:
         made(table)

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from fuser.whole_file import whole_file, whole_lines
+from fuser.atomic import atomic_write, whole_lines
 
 
 def test_a_file_is_replaced_when_it_is_whole_and_left_alone_when_its_writer_fails(tmp_path: Path) -> None:
     path = tmp_path / "numbers"
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("one")
         assert not path.exists()
-    with pytest.raises(OSError, match="full"), whole_file(path) as partial:
+    with pytest.raises(OSError, match="full"), atomic_write(path) as partial:
         partial.write_text("tw")
         raise OSError("disk full")
     assert path.read_text() == "one"

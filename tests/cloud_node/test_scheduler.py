@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cloud_node.pipe import Stop
-from cloud_node.schedule import Schedule, Steps, Ticket
+from cloud_node.pipe import CancelToken
+from cloud_node.scheduler import PrefillScheduler, Steps, Ticket
 from fuser.kv.prefill import Prefill
 from kvwire.errors import Cancelled, DeadlineExceeded
 
@@ -39,8 +39,8 @@ def model() -> Model:
 
 
 @pytest.fixture
-def schedule(model: Model) -> Schedule:
-    return Schedule(model.run, max_batch=3, max_batch_positions=100, least=16)
+def schedule(model: Model) -> PrefillScheduler:
+    return PrefillScheduler(model.run, max_batch=3, max_batch_positions=100, least=16)
 
 
 def steps(*sizes: int, told: list[str] | None = None) -> Steps:
@@ -53,21 +53,21 @@ def steps(*sizes: int, told: list[str] | None = None) -> Steps:
 class Calls:
     """Calls in one schedule; `wait` until all have ended."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: PrefillScheduler) -> None:
         self.schedule = schedule
         self.ends: list[threading.Event] = []
 
-    def enter(self, work: Steps, positions: int, stop: Stop | None = None) -> Ticket:
+    def enter(self, work: Steps, positions: int, stop: CancelToken | None = None) -> Ticket:
         ended = threading.Event()
         self.ends.append(ended)
-        return self.schedule.enter(work, positions, stop or Stop(30), ended.set)
+        return self.schedule.enter(work, positions, stop or CancelToken(30), ended.set)
 
     def wait(self) -> None:
         assert all(end.wait(5) for end in self.ends)
 
 
 @pytest.fixture
-def calls(schedule: Schedule) -> Calls:
+def calls(schedule: PrefillScheduler) -> Calls:
     return Calls(schedule)
 
 
@@ -156,7 +156,7 @@ def test_a_step_without_a_prefill_lets_others_go_first(calls: Calls, model: Mode
 def test_a_call_whose_time_is_over_is_not_run(calls: Calls, model: Model) -> None:
     calls.enter(steps(17), 17)
     assert model.entered.wait(5)
-    gone, late = Stop(30), Stop(0.0)
+    gone, late = CancelToken(30), CancelToken(0.0)
     gone.set()
     left, expired = calls.enter(steps(20), 20, gone), calls.enter(steps(21), 21, late)
     model.gate.set()

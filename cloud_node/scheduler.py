@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from cloud_node.pipe import Stop
+from cloud_node.pipe import CancelToken
 from fuser.kv.prefill import Prefill
 
 Steps = Iterator[Prefill | None]
@@ -33,7 +33,7 @@ class Ticket:
 
     _steps: Steps
     _rank: float
-    _stop: Stop
+    _stop: CancelToken
     _ended: Callable[[], None]
     arrived_s: float
     begun_s: float | None = None
@@ -53,7 +53,7 @@ class Ticket:
         return 0.0 if self.begun_s is None else (self.ended_s or time.monotonic()) - self.begun_s
 
 
-class Schedule:
+class PrefillScheduler:
     """Runs the steps of many calls on one thread.
 
     Args:
@@ -71,7 +71,7 @@ class Schedule:
         self._news = threading.Condition()
         threading.Thread(target=self._serve, name="sharer-model", daemon=True).start()
 
-    def enter(self, steps: Steps, positions: int, stop: Stop, ended: Callable[[], None]) -> Ticket:
+    def enter(self, steps: Steps, positions: int, stop: CancelToken, ended: Callable[[], None]) -> Ticket:
         """Hand in the steps of a call; returns at once.
 
         Args:

@@ -1,4 +1,4 @@
-"""Books of one call: filled while it runs; a line of the audit log before anything leaves, and one when it ends."""
+"""Per-call record, written to the audit log before anything leaves and when the call ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SEN
 
 
 @dataclass
-class Ledger:
+class CallRecord:
     """What is known so far of one call."""
 
     method: str
@@ -41,7 +41,7 @@ class Ledger:
     def leaving(self) -> AuditRecord:
         """The line to write before anything leaves."""
         self.left = True
-        return replace(self.record(), decision=SENDING)
+        return replace(self.line(), decision=SENDING)
 
     def sent(self, part: Part) -> None:
         """Count a part that is handed to the transport; how much of it a caller takes is not known here."""
@@ -54,8 +54,8 @@ class Ledger:
         """The call ends with this error."""
         self.decision = entry_of(type(error)).reason
 
-    def record(self) -> AuditRecord:
-        """The line to keep."""
+    def line(self) -> AuditRecord:
+        """The line of the audit log, as far as the call has come."""
         return AuditRecord(
             method=self.method,
             tenant=self.tenant,

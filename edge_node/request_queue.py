@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from kvwire.errors import Busy
 
 
-class Turns:
+class RequestQueue:
     """Gives out turns in the order they were asked for. Used within one event loop."""
 
     def __init__(self, max_waiting: int, retry_after_s: float = 1.0) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends, and not when it raises."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # another process may write the same file
     try:
@@ -34,7 +34,7 @@ def whole_lines(path: Path) -> list[bytes]:
 
 
 @contextmanager
-def alone_in(directory: Path, doing: str) -> Iterator[None]:
+def directory_lock(directory: Path, doing: str) -> Iterator[None]:
     """Keeps other processes from doing the same in a directory, which is made if absent.
 
     Raises:
