@@ -291,7 +291,7 @@ class _Work:
         self._left.set()
 
     def enter(self, steps: Steps, positions: int) -> Ticket:
-        """Hand the steps in, for a prompt of so many positions."""
+        """Hand in the steps of a prompt with this many positions."""
         self._ticket = self._schedule.enter(steps, positions, self._stop, lambda: self._segments.put(None))
         return self._ticket
 

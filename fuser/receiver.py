@@ -339,6 +339,6 @@ class _SharedIntake(Intake):
 
 
 def _check_window(receiver: Receiver, positions: int) -> None:
-    """Refuse so many positions where they leave no room for a token of an answer."""
+    """Refuse a number of positions that leaves no room for a token of an answer."""
     if positions + 1 > receiver.window:
         raise TooLarge("Receiver prompt positions", positions + 1, receiver.window)

@@ -45,7 +45,7 @@ def check_half(name: str, half: Tensor, heads: int, head_dim: int, like: Tensor 
 def check_layer_stack(
     name: str, stack: Tensor, layers: int, side: Geometry, like: Tensor | None = None
 ) -> None:
-    """Refuse K or V of so many layers that is not (layers, batch, heads, positions, head_dim) of this side.
+    """Refuse K or V of several layers that is not (layers, batch, heads, positions, head_dim) of this side.
 
     `like` is the Receiver's stack, None for that stack itself.
 

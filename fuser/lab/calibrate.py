@@ -181,7 +181,7 @@ def _codes(
 def _until(
     positions: int, items: Sequence[_T], read: Callable[[_T], int], progress: Progress, what: str
 ) -> None:
-    """Read items until they come to so many positions, or all of them."""
+    """Read items until they have this many positions together, or all items."""
     task = progress.add_task(f"reading {what}", total=positions)
     done = 0
     for item in items:

@@ -34,14 +34,14 @@ class SharedPositions:
         return self if self.tail < 2 else SharedPositions(self.at[:-1], self.spans, self.tail - 1)
 
     def fused(self, length: int) -> SharedPositions:
-        """The Receiver's, in a prompt of so many tokens, without the last one: it is run on top of the fused cache."""
+        """The Receiver's, in a prompt of `length` tokens, without the last one: it runs on top of the fused cache."""
         if not len(self.at) or int(self.at[-1]) < length - 1:
             return self
         spans = self.spans if self.tail else self.spans[:-1]
         return SharedPositions(self.at[:-1], spans, max(0, self.tail - 1))
 
     def last(self, count: int) -> SharedPositions:
-        """Only the last so many positions; 0 leaves all."""
+        """The last `count` positions alone; 0 leaves all."""
         if not 0 < count < len(self.at):
             return self
         tail = min(self.tail, count)

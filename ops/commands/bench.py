@@ -32,8 +32,10 @@ app = typer.Typer(no_args_is_help=True, help="Benchmarks: every time beside its 
 
 @app.command()
 def link(
-    rates: Annotated[str, typer.Option(help="Mbit/s both ways, comma between.")] = "1,5,10,20,50,100,1000",
-    rtt: Annotated[str, typer.Option(help="Round trips in ms, comma between.")] = "5,40,100",
+    rates: Annotated[
+        str, typer.Option(help="Comma-separated rates in Mbit/s, both ways.")
+    ] = "1,5,10,20,50,100,1000",
+    rtt: Annotated[str, typer.Option(help="Comma-separated round trips in ms.")] = "5,40,100",
     loss: Annotated[float, typer.Option(help="Only 0: a TCP proxy cannot lose packets.")] = 0.0,
     limit: Annotated[int, typer.Option(min=1, help="Questions of the demo, one a document first.")] = 5,
     ways: Annotated[
@@ -103,7 +105,9 @@ def link(
 
 @app.command()
 def cloud(
-    streams: Annotated[str, typer.Option(help="Callers at a time, comma between.")] = "1,2,4,8,16",
+    streams: Annotated[
+        str, typer.Option(help="Comma-separated numbers of callers at a time.")
+    ] = "1,2,4,8,16",
     limit: Annotated[int, typer.Option(min=1, help="Calls for each number of callers.")] = 48,
     kind: Annotated[
         SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")

@@ -36,7 +36,7 @@ def evaluate(
     rows: Annotated[
         str | None,
         typer.Option(
-            help="Rows, comma between. [default: all that can be run with what is given]",
+            help="Comma-separated rows. [default: all that can be run with what is given]",
             rich_help_panel=_WITH,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def evaluate(
     case: Annotated[
         str | None,
         typer.Option(
-            help="What the questions are asked over, comma between: plain, two (the document and a stranger, both "
+            help="Comma-separated cases: plain, two (the document and a stranger, both "
             "orders), long:TOKENS; or unanswerable (a stranger alone).",
             rich_help_panel=_SLICES,
         ),
@@ -76,14 +76,14 @@ def evaluate(
     positions: Annotated[
         str | None,
         typer.Option(
-            help="Positions of an excerpt, comma between; rows are made for each. [default: the bundle's]",
+            help="Comma-separated numbers of positions; rows are made for each. [default: the bundle's]",
             rich_help_panel=_SLICES,
         ),
     ] = None,
     plan: Annotated[
         str | None,
         typer.Option(
-            help="How slices are sent, comma between: a CODEC and what else the plan has, such as int8:m8:256 (8 "
+            help="Comma-separated plans: a CODEC and what else the plan has, such as int8:m8:256 (8 "
             "positions, 256 numbers of a code), raw:last3, int4:bottleneck (of shared slices), any with "
             ":padded. [default: raw]",
         ),
@@ -204,7 +204,7 @@ def _listed(option: str, words: str | None) -> tuple[str, ...]:
 
 def _number(option: str, word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
-        raise ValueError(f"{option} {word}: expected numbers from 1, comma between")
+        raise ValueError(f"{option} {word}: expected comma-separated numbers from 1")
     return int(word)
 
 

@@ -90,4 +90,6 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in (text or "").split(",") if part.strip())
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: whole numbers, comma between", param_hint=option) from error
+        raise typer.BadParameter(
+            f"{text!r}: expected comma-separated whole numbers", param_hint=option
+        ) from error

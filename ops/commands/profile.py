@@ -29,7 +29,7 @@ def profile(
     ] = 12,
     codecs: Annotated[
         str | None,
-        typer.Option(help="Codecs to try, comma between. [default: all]", rich_help_panel=_PLANS),
+        typer.Option(help="Comma-separated codecs to try. [default: all]", rich_help_panel=_PLANS),
     ] = None,
     positions: Annotated[
         str | None,

@@ -24,7 +24,7 @@ _LENGTH_BYTES: Final = 5  # 35 bits: more than any payload may have
 
 
 def length_bytes(size: int) -> bytes:
-    """What stands before a payload of so many bytes: an unsigned LEB128, which is a varint of protobuf."""
+    """The prefix of a payload with this many bytes: unsigned LEB128, the varint of protobuf."""
     length = bytearray()
     while size > _LOW_BITS:
         length.append(size & _LOW_BITS | _MORE)

@@ -1,4 +1,4 @@
-"""How long an evaluation may run before it stops to be gone on with later."""
+"""Time limit of an evaluation, which continues later where it stopped."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Example = tuple[Cached, Asked]
 
 
 def examples_of(documents: Sequence[Cached], shortest: int) -> list[Example]:
-    """Every question over a document of at least so many positions."""
+    """Every question over a document of at least this many positions."""
     return [(d, q) for d in documents if d.count >= shortest for q in d.questions]
 
 

@@ -42,7 +42,7 @@ class Pointed:
 def fit_scorer(
     items: Sequence[Item], reading: SharerReading, questions: int, seed: int, progress: Progress
 ) -> tuple[Scorer, dict[str, Any]]:
-    """Read the first question of so many documents, as many of each source, and fit one weight a head.
+    """Read the first question of this many documents, evenly over the sources; fit one weight per head.
 
     Returns:
         The scorer, and how often a whole answer is among so many chosen positions, on questions held back: by its

@@ -22,7 +22,7 @@ class Window:
 
 
 def window_of(document: Cached, positions: int, at: float) -> Window:
-    """The window of so many positions that begins at a word, at that share of the document or just before it.
+    """The window of this many positions that begins at a word, at that share of the document or just before it.
 
     Its text ends with a whole word (a run of letters and digits), unless the window holds no whole one.
 
