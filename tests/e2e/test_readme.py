@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
@@ -46,15 +47,32 @@ def test_the_five_lines_of_python_answer_a_question(
     assert capsys.readouterr().out.endswith(f" fused False {answer.positions} {answer.bytes_received}\n")
 
 
-def test_both_configurations_are_accepted_once_the_files_are_there(tmp_path: Path) -> None:
+def test_the_commands_that_set_the_nodes_up_work_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from cloud_node import CloudConfig
     from edge_node import EdgeConfig
+    from ops.cli import app
 
-    cloud, edge = blocks("toml")
-    (tmp_path / "cloud.toml").write_text(cloud, encoding="utf-8")
-    (tmp_path / "edge.toml").write_text(edge, encoding="utf-8")
-    assert CloudConfig.load(tmp_path / "cloud.toml").export.allow_relay is False
-    assert EdgeConfig.load(tmp_path / "edge.toml").cloud.address == "cloud.example:7443"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note.txt").write_text("The spare key lies under the blue flowerpot.", encoding="utf-8")
+    commands = [
+        line.partition("#")[0].split() for line in README.splitlines() if line.startswith("    kvwire ")
+    ]
+    setting_up = [words[1:] for words in commands if words[1] in ("init", "certs", "documents")]
+    assert [words[0] for words in setting_up] == ["init", "certs", "documents", "init"]
+    for words in setting_up:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    cloud, edge = CloudConfig.load("cloud.toml"), EdgeConfig.load("edge.toml")
+    (export,) = blocks("toml")
+    assert tomllib.loads(export)["export"] == {
+        "max_positions": cloud.export.max_positions,
+        "shared_over_documents": cloud.export.shared_over_documents,
+        "allow_relay": cloud.export.allow_relay,
+    }
+    assert edge.cloud.address == "cloud.example:7443"
+    edge.check_files()
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:
