@@ -22,6 +22,7 @@ from typing import Any, Final
 GENESIS: Final = "0" * 64
 
 
+SERVED: Final = "SERVED"
 SENDING: Final = "SENDING"
 MENDED: Final = "MENDED"
 LOST: Final = "LOST"
@@ -71,7 +72,7 @@ class AuditRecord:
     positions: int = 0
     segments: int = 0
     bytes: int = 0
-    decision: str = "SERVED"
+    decision: str = SERVED
     seconds: float = 0.0
     calls: int = 1
 
@@ -89,9 +90,8 @@ class AuditLog:
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        flags = (
-            os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        )  # a pipe would block it for ever
+        # O_NONBLOCK: opening a pipe would wait for ever.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._file = os.open(self.path, flags, 0o600)
         self._kept: list[AuditRecord] = []
         self._lost = 0
@@ -175,9 +175,8 @@ class AuditLog:
         line["hash"] = _hash(line)
         text = _canonical(line) + b"\n"
         if os.fstat(self._file).st_size > self._size:
-            os.ftruncate(
-                self._file, self._size
-            )  # half a line that could not be taken back when it was written
+            # Half a line that could not be taken back when it was written.
+            os.ftruncate(self._file, self._size)
         try:
             if os.write(self._file, text) != len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from cloud_node.audit import LOST, MENDED, SENDING, AuditRecord
+from cloud_node.audit import LOST, MENDED, SENDING, SERVED, AuditRecord
 from cloud_node.call import Part
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.segment import SliceHeader, SliceTrailer
 from kvwire.slice_io import Frame
 
-SERVED = "SERVED"
 REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED, LOST}
 """Everything `decision` can be."""
 

@@ -56,7 +56,7 @@ def calibrated(
         seed: which items are read first.
 
     Raises:
-        ValueError: too few positions, rates that are none, or a bundle whose keys are not re-based.
+        ValueError: too few positions, rates out of range, or a bundle whose keys are not re-based.
     """
     generator = torch.Generator().manual_seed(seed)
     bases: dict[Place, Basis] = {}
