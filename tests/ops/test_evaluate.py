@@ -335,7 +335,7 @@ def test_choices_have_plans_and_no_positions_or_cases(call: Any, tmp_path: Path)
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--positions", "4,x"), "--positions x: expected numbers from 1"),
+        (("--positions", "4,x"), "--positions x: expected comma-separated numbers from 1"),
         (("--positions", "0"), "--positions 0"),
         (("--plan", "int8:x"), "int8:x: expected CODEC"),
         (("--plan", "zip"), "codec 'zip'"),

@@ -57,7 +57,7 @@ def test_out_of_time_no_table_is_written_and_the_same_call_goes_on(call: Any, tm
     [
         (("--data", "records:heldout"), "marked 'heldout'"),
         (("--codecs", "int9"), "unknown codec 'int9'"),
-        (("--positions", "12,x"), "whole numbers"),
+        (("--positions", "12,x"), "comma-separated"),
         (("--plot", "picture.txt"), "its ending must be"),
         (("--data", "nowhere.jsonl"), "nowhere.jsonl"),
     ],
