@@ -141,7 +141,7 @@ class Assistant:
             document: id of a document that the cloud holds.
             sections: further sections, put first.
             notes: text for the Receiver alone; it is never sent.
-            kind: of the slice; by default an excerpt where a document of the cloud is asked about, else a shared slice.
+            kind: of the slice; by default as configured where a document of the cloud is asked about, else shared.
             max_new_tokens: tokens generated at most.
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
@@ -212,7 +212,7 @@ class Assistant:
                 raise InvalidRequest(f"this bundle takes no {wanted} slices in")
             return wanted, None
         document = any(s.visibility is Visibility.CLOUD for s in prompt)
-        best = SliceKind.EXCERPT if document else SliceKind.SHARED
+        best = SliceKind(self.config.share.kind) if document else SliceKind.SHARED
         if best in kinds and (document or any(s.visibility is Visibility.SHARED for s in prompt)):
             return best, None
         return None, NOTHING_TO_SHARE

@@ -109,8 +109,10 @@ class ShareConfig:
 
     plan: "codec" asks with the codec and the positions given here; "auto" picks from the bundle's table of plans
         (docs/plans.md), which must be there.
+    kind: of the slice where a document of the cloud is asked about: "excerpt" quotes the document and is the fastest;
+        "draft" says only what the Sharer would answer, after it has written that.
     codec: a codec's name; both sides must know it.
-    max_positions: document positions wanted at most; the cloud's export policy may allow fewer.
+    max_positions: positions wanted at most; the cloud's export policy may allow fewer.
     deadline_s: the time the cloud has for a whole slice, connecting and retries included; then a question
         about a document of the cloud is not answered, and any other by the Receiver alone. It is cut to
         `Limits.max_deadline_s`.
@@ -118,6 +120,7 @@ class ShareConfig:
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
 
+    kind: Literal["excerpt", "draft"] = "excerpt"
     codec: str = "lossless"
     max_positions: int = 32
     deadline_s: float = 20.0

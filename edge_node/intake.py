@@ -116,7 +116,7 @@ def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:
     from fuser.slice_specs import most_positions, slice_specs
 
     shared = header.kind is SliceKind.SHARED
-    if not shared and header.positions > most_positions(bundle, plan):
+    if not shared and header.positions > most_positions(bundle, plan, header.kind):
         raise BadHeader("more positions than this bundle makes")
     dtype = header.specs[0].dtype if header.specs else "float32"
     if header.specs != slice_specs(bundle, header.kind, plan, header.positions, dtype):

@@ -128,7 +128,7 @@ class Picker:
         if kind is not SliceKind.SHARED:
             from fuser.slice_specs import most_positions
 
-            return most_positions(self._bundle, plan)
+            return most_positions(self._bundle, plan, kind)
         style = self._bundle.config.sharer_prompt
         after = max((len(wrap[1].encode()) for wrap in style.wraps.values()), default=0)
         texts = [s.text for s in sections if s.visibility is Visibility.SHARED and s.text is not None]

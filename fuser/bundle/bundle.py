@@ -72,8 +72,10 @@ class Bundle:
     @property
     def kinds(self) -> frozenset[SliceKind]:
         """The kinds of slice this bundle can make and take in."""
-        heads = ((SliceKind.SHARED, self.fuse), (SliceKind.EXCERPT, self.translate))
-        return frozenset(kind for kind, head in heads if head is not None)
+        shared = {SliceKind.SHARED} if self.fuse is not None else set()
+        return frozenset(
+            shared | ({SliceKind.EXCERPT, SliceKind.DRAFT} if self.translate is not None else set())
+        )
 
     def require_fuse(self) -> FuseHead:
         """The fuse head.
@@ -89,10 +91,10 @@ class Bundle:
         """The translate head.
 
         Raises:
-            Unsupported: the bundle has none, so it makes no excerpts.
+            Unsupported: the bundle has none, so it makes no excerpts or drafts.
         """
         if self.translate is None:
-            raise Unsupported("this bundle has no translate head: it makes no excerpts")
+            raise Unsupported("this bundle has no translate head: it makes no excerpts or drafts")
         return self.translate
 
     def codecs(self) -> tuple[Codec, ...]:

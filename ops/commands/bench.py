@@ -241,7 +241,7 @@ def _cast(
 
 def _first_kind(bundle: "Bundle") -> SliceKind:
     """Of slices that the bundle makes: excerpts before others."""
-    return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SHARED].index)
+    return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SHARED, SliceKind.DRAFT].index)
 
 
 def _named(cast: "Cast", bundle: "Bundle") -> dict[str, str]:

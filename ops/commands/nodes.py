@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kvwire.segment import SliceKind
 from ops.commands.options import OtherDevice, OtherDtype, placed
 from ops.output import Json, console, failed, print_json
 
@@ -80,6 +81,10 @@ def ask(
         int | None, typer.Option(min=0, help="Bytes of the slice at most; 0 is no cap.")
     ] = None,
     deadline: Annotated[float | None, typer.Option(min=0.05, help="Seconds that the slice may take.")] = None,
+    kind: Annotated[
+        SliceKind | None,
+        typer.Option(help="Kind of the slice. [default: as edge.toml says]"),
+    ] = None,
     codec: Annotated[str | None, typer.Option(help="Codec of the slice, in place of a picked plan.")] = None,
     positions: Annotated[
         int | None, typer.Option(min=1, help="Positions at most, in place of a picked plan.")
@@ -105,6 +110,7 @@ def ask(
             question,
             document,
             notes=None if notes is None else notes.read_text(encoding="utf-8"),
+            kind=kind,
             max_new_tokens=max_new_tokens,
             deadline_s=deadline,
             plan=dialled if codec or positions else None,

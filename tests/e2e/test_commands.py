@@ -27,10 +27,10 @@ def test_a_document_that_is_added_can_be_asked_about(
     runner, cloud = CliRunner(), ["--config", str(filled_cloud.directory / "cloud.toml"), "--tenant", "acme"]
     note = tmp_path / "note.txt"
     note.write_text("The boat is called Grey Petrel and lies at pier 9.", encoding="utf-8")
-    added = runner.invoke(
-        app, ["documents", "add", "boat", str(note), *cloud, "--max-positions", "5", "--json"]
-    )
-    assert json.loads(added.stdout) == {"id": "boat", "characters": 50, "max_positions": 5}
+    add = ["documents", "add", "boat", str(note), *cloud, "--json"]
+    added = runner.invoke(app, [*add, "--max-positions", "5"])
+    stored = {"id": "boat", "characters": 50, "max_positions": 5, "kinds": None}
+    assert json.loads(added.stdout) == stored
     listed = runner.invoke(app, ["documents", "list", *cloud, "--json"])
     assert "boat" in {document["id"] for document in json.loads(listed.stdout)}
     question = ["ask", "What is the boat called?", "--document", "boat", "--config", edge_toml]
@@ -45,6 +45,14 @@ def test_a_document_that_is_added_can_be_asked_about(
     answer = json.loads(dialled.stdout)
     assert (answer["source"], answer["codec"], answer["positions"]) == ("fused", "int8", 3)
     assert answer["plan_reason"] == "REQUESTED"
+    again = runner.invoke(app, [*add, "--replace", "--kinds", "draft"])
+    assert json.loads(again.stdout) == stored | {"max_positions": None, "kinds": ["draft"]}
+    refused = runner.invoke(app, question)
+    assert refused.exit_code != 0 and "excerpt slices of this document" in f"{refused.exception}"
+    drafted = json.loads(runner.invoke(app, [*question, "--kind", "draft", "--json"]).stdout)
+    assert (drafted["source"], drafted["kind"]) == ("fused", "draft") and 0 < drafted["positions"] <= 14
+    wrong = runner.invoke(app, [*add, "--replace", "--kinds", "drafts"])
+    assert wrong.exit_code == 2 and "drafts" in wrong.stderr
     unknown = runner.invoke(app, [*question, "--codec", "zip"])
     assert unknown.exit_code != 0 and "zip" in f"{unknown.stderr}{unknown.exception}"
     assert runner.invoke(app, ["documents", "remove", "boat", *cloud]).exit_code == 0

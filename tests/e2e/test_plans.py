@@ -25,6 +25,8 @@ ROWS = (
     row(LARGE, 1_200, 0.4),
     row(Plan(codec="int8", last=4, bottleneck=True), 400, 0.3, kind=SliceKind.SHARED),
     row(Plan(codec="int8"), 4_000, 0.4, kind=SliceKind.SHARED),
+    row(Plan(codec="int8", positions=2, code_dim=8), 60, 0.3, kind=SliceKind.DRAFT),
+    row(Plan(codec="int8", quoted=4), 1_000, 0.4, kind=SliceKind.DRAFT),
 )
 
 

@@ -660,7 +660,7 @@ async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
 
 def test_more_positions_than_the_bundle_makes_are_refused_where_the_plan_names_none(bundle: Bundle) -> None:
     kind = SliceKind.EXCERPT
-    most = most_positions(bundle, WHOLE)
+    most = most_positions(bundle, WHOLE, SliceKind.EXCERPT)
 
     def header(positions: int) -> SliceHeader:
         return SliceHeader(bytes(16), kind, slice_specs(bundle, kind, WHOLE, positions, "float32"), (), 0)

@@ -26,6 +26,7 @@ VISIBILITY: Mapping[Visibility, pb.Visibility] = {
 SLICE_KIND: Mapping[SliceKind, pb.SliceKind] = {
     SliceKind.SHARED: pb.SLICE_KIND_SHARED,
     SliceKind.EXCERPT: pb.SLICE_KIND_EXCERPT,
+    SliceKind.DRAFT: pb.SLICE_KIND_DRAFT,
 }
 SEGMENT_KIND: Mapping[SegmentKind, pb.SegmentKind] = {
     SegmentKind.KEY: pb.SEGMENT_KIND_KEY,

@@ -60,6 +60,8 @@ def plan_to_proto(plan: Plan) -> pb.Plan:
         last=plan.last,
         bottleneck=plan.bottleneck,
         padded=plan.padded,
+        quoted=plan.quoted,
+        runs=plan.runs,
     )
 
 
@@ -74,6 +76,8 @@ def plan_from_proto(message: pb.Plan, limits: Limits) -> Plan:
         last=message.last,
         bottleneck=message.bottleneck,
         padded=message.padded,
+        quoted=message.quoted,
+        runs=message.runs,
     )
 
 
