@@ -35,7 +35,7 @@ class SharerConfig:
     device: where a replica computes; auto is the GPU that Ray hands it where gpus is above 0, else whatever GPU torch
         finds, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
-        (`fuser.models.dtype`). float16 needs a GPU.
+        (`fuser.models.load`). float16 needs a GPU.
     max_ongoing: calls a replica holds at once; one tenant's never have all places of all replicas.
     max_batch: prompts of those that are prefilled together at most; 1 prefills each alone. What is sent has the same
         bits on a CPU, and differs in the last ones on a GPU.

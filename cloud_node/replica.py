@@ -106,7 +106,6 @@ class Replica:
             device=own.wanted_device,
             dtype=own.dtype,
             prefix_cache_bytes=own.prefix_cache_bytes,
-            progress=False,
         )
         return cls(
             {one.bundle.hash: one for one in sharers},

@@ -25,7 +25,7 @@ def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
     from fuser.heads.translate import TranslateConfig
     from fuser.kv.geometry import Geometry
     from fuser.kv.layer_map import LayerMap
-    from fuser.models.reference import model_ref
+    from fuser.models.directory import model_ref
     from fuser.prompts.prompt import PromptStyle
 
     theirs, ours = (Geometry.of(AutoConfig.from_pretrained(path)) for path in (sharer, receiver))

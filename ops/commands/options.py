@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from fuser.models.dtype import DeviceName, DtypeName
+from fuser.models.load import DeviceName, DtypeName
 
 SharerOption = Annotated[
     str | None, typer.Option("--sharer", help="Another Sharer: known name, id or directory.")

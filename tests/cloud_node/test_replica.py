@@ -16,7 +16,7 @@ from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.pipe import CancelToken
 from cloud_node.replica import Replica, _told
 from fuser.bundle.bundle import BadBundle
-from fuser.models.errors import NoSuchDevice
+from fuser.models.directory import NoSuchDevice
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.codec.raw import Raw

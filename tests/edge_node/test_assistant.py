@@ -18,7 +18,7 @@ from edge_node.capture import read_capture
 from edge_node.sync import Client
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.kv.generate import greedy
-from fuser.models.errors import NoSuchDevice
+from fuser.models.directory import NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Begun, Draft, Receiver

@@ -15,7 +15,7 @@ from fuser.heads.translate import TranslateConfig
 from fuser.kv.layer_map import LayerMap
 from fuser.lab.profile.grid import Dials
 from fuser.lab.train.dials import DialsConfig
-from fuser.models.dtype import DeviceName
+from fuser.models.load import DeviceName
 from fuser.prompts.prompt import PromptStyle
 
 FuseConfig = CompactConfig | C2CConfig

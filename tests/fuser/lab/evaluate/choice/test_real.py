@@ -14,7 +14,8 @@ from fuser.kv.geometry import Geometry
 from fuser.kv.layer_map import LayerMap
 from fuser.lab.c2c.bundle import chat_style
 from fuser.lab.evaluate.choice.evaluation import Budget, ChoiceEvaluation
-from fuser.models.load import load_model, model_ref
+from fuser.models.directory import model_ref
+from fuser.models.load import load_model
 from tests.fuser.lab.evaluate.choices import make_choices
 
 pytestmark = [

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 
-from fuser.models.errors import FetchFailed
-from fuser.models.folder import missing_parts
-from fuser.models.progress import Progress
-from fuser.models.registry import HubFile, KnownModel
+from fuser.models.directory import HUB_FILES, local_snapshot, split_hub_id
+from ops.models.errors import FetchFailed
+from ops.models.progress import Progress
+from ops.models.registry import HubFile, KnownModel
 
 PROBE_SECONDS = 3.0
-HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-_WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 
 
 def fetch_from_hub(model: KnownModel, path: Path, progress: Progress) -> None:
@@ -51,7 +48,7 @@ def snapshot(name: str, progress: Progress) -> Path:
     """
     if (local := local_snapshot(name)) is not None:
         return local
-    repository, revision = _split(name)
+    repository, revision = split_hub_id(name)
     try:
         _probe(HubFile(repository, revision or "main", "config.json"))
     except FetchFailed as error:
@@ -63,34 +60,10 @@ def snapshot(name: str, progress: Progress) -> Path:
     progress.say(f"fetching {name} from the Hub")
     try:
         return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=_WANTED, endpoint=_endpoint())
+            snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES, endpoint=_endpoint())
         )
     except Exception as error:
         raise FetchFailed(f"{name}: the download stopped ({_short(error)}); run it again") from error
-
-
-def local_snapshot(name: str) -> Path | None:
-    """Directory of the Hub model `name` in the local Hugging Face cache, if all that is wanted of it is there."""
-    from huggingface_hub import snapshot_download
-
-    repository, revision = _split(name)
-    try:
-        local = Path(
-            snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=_WANTED)
-        )
-    except (OSError, ValueError):
-        return None
-    whole = (
-        (local / "config.json").is_file() and any(local.glob("*.safetensors")) and not missing_parts(local)
-    )
-    return local if whole else None
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    matched = HUB_ID.fullmatch(name)
-    if matched is None:
-        raise ValueError(f"{name!r} is not a Hugging Face id")
-    return matched[1], matched[2]
 
 
 def _probe(file: HubFile) -> None:

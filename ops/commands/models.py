@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(help="A known name (see list), a Hugging Fa
 @app.command("list")
 def list_models(json: Json = False) -> None:
     """The models known by name, and which of them are on this machine."""
-    from fuser.models.registry import KNOWN_MODELS
+    from ops.models.registry import KNOWN_MODELS
 
     rows = [_describe(name) for name in KNOWN_MODELS]
     if json:
@@ -44,7 +44,8 @@ def fetch(
     json: Json = False,
 ) -> None:
     """Bring models onto this machine, checked by hash and converted once."""
-    from fuser.models.load import model_ref, resolve
+    from fuser.models.directory import model_ref
+    from ops.models.fetch import resolve
 
     done: list[dict[str, Any]] = []
     for name in names or DEMO_PAIR:
@@ -60,7 +61,7 @@ def fetch(
 @app.command()
 def path(name: Name, json: Json = False) -> None:
     """Print the directory of a model that is on this machine; fetches nothing."""
-    from fuser.models.load import find
+    from ops.models.fetch import find
 
     found = find(name)
     if json:
@@ -70,9 +71,9 @@ def path(name: Name, json: Json = False) -> None:
 
 
 def _describe(name: str) -> dict[str, Any]:
-    from fuser.models.cache import model_directory
-    from fuser.models.fetch import is_ready
-    from fuser.models.registry import KNOWN_MODELS
+    from fuser.models.directory import model_directory
+    from ops.models.fetch import is_ready
+    from ops.models.registry import KNOWN_MODELS
 
     model = KNOWN_MODELS[name]
     return {

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from fuser.models.errors import UnknownModel
-from fuser.models.registry import GEMMA_3_270M, KNOWN_MODELS, QWEN_CODER_1_5B, KnownModel, known_model
+from fuser.models.directory import UnknownModel
+from ops.models.registry import GEMMA_3_270M, KNOWN_MODELS, QWEN_CODER_1_5B, KnownModel, known_model
 
 ALL = pytest.mark.parametrize("model", KNOWN_MODELS.values(), ids=lambda model: model.name)
 

@@ -15,7 +15,7 @@ import gguf
 import torch
 from torch import Tensor
 
-from fuser.models.errors import BadGguf
+from ops.models.errors import BadGguf
 
 ARCHITECTURES = ("llama", "qwen2", "gemma3")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from fuser.models.errors import BadGguf
-from fuser.models.gguf import ARCHITECTURES, GgufFile
-from tests.fuser.models.tiny_gguf import TinyGguf, write_tiny_gguf
+from ops.models.errors import BadGguf
+from ops.models.gguf import ARCHITECTURES, GgufFile
+from tests.ops.models.tiny_gguf import TinyGguf, write_tiny_gguf
 
 
 def loaded(tiny: TinyGguf) -> dict[str, torch.Tensor]:

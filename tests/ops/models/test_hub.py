@@ -13,12 +13,13 @@ import huggingface_hub
 import pytest
 from huggingface_hub._tree_cache import TreeCacheEntry, write_tree_cache
 
-import fuser.models.hub as hub_module
-from fuser.models.errors import FetchFailed
-from fuser.models.hub import fetch_from_hub, local_snapshot, snapshot
-from fuser.models.load import find, resolve
-from fuser.models.progress import Progress
-from fuser.models.registry import SMOLLM2_135M, HubFile, KnownModel
+import ops.models.hub as hub_module
+from fuser.models.directory import NotFetched, local_snapshot
+from ops.models.errors import FetchFailed
+from ops.models.fetch import find, resolve
+from ops.models.hub import fetch_from_hub, snapshot
+from ops.models.progress import Progress
+from ops.models.registry import SMOLLM2_135M, HubFile, KnownModel
 
 QUIET = Progress(False)
 CONTENT = b"the bytes of a model" * 1000
@@ -148,5 +149,5 @@ def test_a_model_that_was_fetched_in_part_is_not_taken_for_whole(
 ) -> None:
     fetched_before(hub_cache, lacking, listed=listed)
     assert local_snapshot("owner/model") is None
-    with pytest.raises(FetchFailed, match="run `kvwire models fetch owner/model`"):
+    with pytest.raises(NotFetched, match="run `kvwire models fetch owner/model`"):
         find("owner/model")

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from fuser.models.store import write_safetensors
+from ops.models.store import write_safetensors
 
 WEIGHTS = {
     "b": torch.randn(3, 5),

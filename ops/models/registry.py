@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fuser.models.errors import UnknownModel
+from fuser.models.directory import UnknownModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,4 +224,13 @@ def known_model(name: str) -> KnownModel:
     try:
         return KNOWN_MODELS[name]
     except KeyError:
-        raise UnknownModel(name, tuple(KNOWN_MODELS)) from None
+        raise unknown(name) from None
+
+
+def unknown(name: str) -> UnknownModel:
+    """The error for a name that is none; its text has the known ones."""
+    return UnknownModel(
+        f"{name!r} is no known model, no directory and no Hugging Face id. "
+        f"Give one of: {', '.join(KNOWN_MODELS)}; or an id such as 'owner/model'; "
+        "or the path of a directory with config.json and *.safetensors."
+    )

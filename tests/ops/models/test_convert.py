@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from fuser.models import convert as module
-from fuser.models.convert import convert, is_converted
-from fuser.models.errors import BadGguf
-from fuser.models.gguf import ARCHITECTURES
 from fuser.models.load import load_model
-from fuser.models.progress import Progress
-from tests.fuser.models.tiny_gguf import TinyGguf, write_tiny_gguf
+from ops.models import convert as module
+from ops.models.convert import convert, is_converted
+from ops.models.errors import BadGguf
+from ops.models.gguf import ARCHITECTURES
+from ops.models.progress import Progress
+from tests.ops.models.tiny_gguf import TinyGguf, write_tiny_gguf
 
 QUIET = Progress(False)
 

