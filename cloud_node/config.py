@@ -28,7 +28,7 @@ class TlsConfig:
 class SharerConfig:
     """What the replicas run and what each may use.
 
-    model: a known model's name, a Hugging Face id or a directory.
+    model: a directory, or a model on this machine by its known name or Hugging Face id; `kvwire` fetches it first.
     bundles: directories of bundles trained for this Sharer, or names of those that ship; at least one.
     cpus: cores per replica: Ray's reservation and the number of torch threads.
     gpus: GPUs per replica, as Ray reserves and hands them out; a part of one is shared with other replicas.

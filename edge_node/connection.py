@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 import grpc
 import grpc.aio
 
-from edge_node.retry import Deadline
+from edge_node.bounds import Deadline
 from kvwire.errors import Cancelled, DeadlineExceeded, Unreachable
 
 T = TypeVar("T")

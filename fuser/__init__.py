@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.plans import PlanRow, PlanTable
-    from fuser.bundle.shipped import bundle_directory
     from fuser.layout import SliceLayout
     from fuser.models.directory import find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
@@ -54,7 +54,7 @@ _HOMES = {
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.layout",
-    "bundle_directory": "fuser.bundle.shipped",
+    "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
     "load_pair": "fuser.pair",
     "load_receiver": "fuser.pair",

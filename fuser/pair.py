@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fuser.bundle import bundle_directory, shipped_bundles
 from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.bundle.shipped import bundle_directory, shipped_bundles
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.models.directory import find_model, model_ref
 from fuser.models.load import DeviceName, DtypeName, computes, dtype_of, find_device, load_model

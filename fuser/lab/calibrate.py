@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch.func import jacfwd
 
 from fuser.bundle.bundle import Bundle
-from fuser.bundle.codecs import CodecBasesConfig
+from fuser.bundle.config import CodecBasesConfig
 from fuser.heads.compact import CompactFuse
 from fuser.heads.translate import split_kv
 from fuser.lab.data.document import Item

@@ -37,7 +37,7 @@ def cloud(
     logging.getLogger("cloud_node").setLevel(logging.INFO)
     try:
         if settings.ray.address == "local":  # machines of a cluster look among their own models
-            settings = replace(settings, sharer=_found(settings.sharer))
+            settings = replace(settings, sharer=here(settings.sharer))
         run(settings, lambda address: _say_listening(address, as_json))
     except KeyboardInterrupt:  # before the node listens to signals
         leave(130)
@@ -56,7 +56,7 @@ def edge(
     from edge_node import EdgeConfig, run
 
     settings = EdgeConfig.load(config)
-    settings = replace(settings, receiver=_found(placed(settings.receiver, device, dtype)))
+    settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     for name in ("edge_node", "fuser.pair"):
         logging.getLogger(name).setLevel(logging.INFO)
     run(settings, lambda address: _say_listening(address, as_json))
@@ -104,7 +104,7 @@ def ask(
     from edge_node.answer import RECEIVER_ONLY, explained
 
     settings = EdgeConfig.load(config)
-    settings = replace(settings, receiver=_found(placed(settings.receiver, device, dtype)))
+    settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     with Assistant.from_config(settings) as assistant:
         usual = assistant.config.share.configured
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
@@ -152,7 +152,7 @@ def ask(
     )
 
 
-def _found(side: Side) -> Side:
+def here(side: Side) -> Side:
     """A model's table of a configuration with the model's directory; what is not on this machine is fetched."""
     from ops.models.fetch import resolve
 

@@ -13,13 +13,13 @@ import torch
 
 from cloud_node.call import RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.pipe import CancelToken
 from cloud_node.replica import Replica, _told
+from cloud_node.scheduler import CancelToken
 from fuser.bundle.bundle import BadBundle
 from fuser.models.directory import NoSuchDevice
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry
-from kvwire.codec.raw import Raw
+from kvwire.codec.exact import Raw
 from kvwire.errors import (
     Cancelled,
     DeadlineExceeded,

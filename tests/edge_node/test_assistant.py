@@ -14,8 +14,8 @@ import torch
 
 from edge_node import Assistant, EdgeConfig
 from edge_node.answer import explained
-from edge_node.capture import read_capture
-from edge_node.sync import Client
+from edge_node.channel import read_capture
+from edge_node.client import Client
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.kv.generate import greedy
 from fuser.models.directory import NoSuchDevice

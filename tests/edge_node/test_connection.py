@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge_node import Assistant, AsyncClient, Client, EdgeConfig, connection, retry
+from edge_node import Assistant, AsyncClient, Client, EdgeConfig, bounds, connection
 from edge_node.config import CloudPeer
 from fuser.bundle.bundle import Bundle
 from fuser.receiver import Receiver
@@ -58,7 +58,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_ANSWER_S", 0.5)
     monkeypatch.setattr(connection, "_FIRST_PROBE_S", 0.1)
     monkeypatch.setattr(connection, "_MOST_PROBE_S", 0.2)
-    monkeypatch.setattr(retry, "_FIRST_S", 0.01)
+    monkeypatch.setattr(bounds, "_FIRST_S", 0.01)
 
 
 async def _ask(client: AsyncClient, deadline_s: float) -> tuple[KvwireError | None, float]:

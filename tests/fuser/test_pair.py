@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fuser import BadBundle, load_pair
-from fuser.bundle.shipped import bundle_directory, shipped_bundles
+from fuser.bundle import bundle_directory, shipped_bundles
 from fuser.models.directory import NoSuchDevice
 
 

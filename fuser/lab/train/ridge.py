@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fuser.heads.translate import TranslateHead
 from fuser.kv.geometry import Geometry
 
 
@@ -90,3 +91,23 @@ def reduced_rank(gram: Tensor, cross: Tensor, penalty: float, rank: int) -> tupl
     squeeze = vectors @ (weight @ widen)
     missing = (0, rank - widen.shape[-1])
     return functional.pad(squeeze, missing), functional.pad(widen, missing)
+
+
+def start_in_closed_form(head: TranslateHead, moments: Moments, receiver: Geometry, ridge: float) -> None:
+    """Write the rank-limited ridge solution into the maps of a head, and centre.
+
+    The numbers of a code come in the order of what they explain, so the first are worth most.
+
+    Args:
+        moments: sums over positions of standardised features (the layers of `head.layers`) and Receiver KV there.
+        ridge: penalty per position, in units of a standardised feature's variance.
+    """
+    gram, cross, scale = moments.centred(receiver)
+    squeeze, widen = reduced_rank(gram, cross, ridge * moments.count, head.code_dim)
+    with torch.no_grad():
+        head.squeeze.weight.copy_(squeeze.mT)
+        head.widen.weight.copy_(widen)
+        head.output_scale.copy_(scale)
+        head.output_mean.copy_(moments.output_mean)
+        # Codes are then 0 on average: a number that is not sent is best guessed as 0.
+        head.input_mean += moments.feature_mean / head.input_scale

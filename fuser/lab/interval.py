@@ -6,26 +6,15 @@ Questions over one document are no independent draws, so documents are drawn and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fuser.bundle.plans import Interval
+
 _Z = 1.959964
 DRAWS = 10_000
 _CELLS = 20_000_000  # numbers of a bootstrap in memory together
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A point with its 95 % interval."""
-
-    point: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.point:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 def wilson(hits: int, count: int) -> Interval:

@@ -1,9 +1,10 @@
-"""When to try again: only what may succeed a moment later, with full jitter, and never past the deadline."""
+"""What bounds a call: a deadline, attempts, and the process that it may be made in."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -79,3 +80,26 @@ def wait_s(error: KvwireError, attempt: int, left_s: float) -> float | None:
     asked_s = error.retry_after_s if isinstance(error, Busy | Draining) else 0.0
     wait = asked_s + random.uniform(0.0, min(_MOST_S, _FIRST_S * 2 ** (attempt - 1)))
     return wait if wait < left_s else None
+
+
+class Home:
+    """This process. `what` was made here, for the message."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._pid = what, os.getpid()
+
+    @property
+    def here(self) -> bool:
+        """Whether this is still the process, not a child forked from it."""
+        return os.getpid() == self._pid
+
+    def check(self) -> None:
+        """Nothing where this is still the process.
+
+        Raises:
+            RuntimeError: this is a child forked from it.
+        """
+        if not self.here:
+            raise RuntimeError(
+                f"{self._what} was made before this process was forked: make one in each process"
+            )
