@@ -24,8 +24,7 @@ from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Document, Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
-from cloud_node.pipe import CancelToken, Pipe
-from cloud_node.scheduler import PrefillScheduler, Steps, Ticket
+from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Ticket
 from fuser import Cut, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
@@ -106,7 +105,6 @@ class Replica:
             device=own.wanted_device,
             dtype=own.dtype,
             prefix_cache_bytes=own.prefix_cache_bytes,
-            progress=False,
         )
         return cls(
             {one.bundle.hash: one for one in sharers},

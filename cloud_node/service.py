@@ -12,8 +12,7 @@ from typing import Any, Protocol
 from cloud_node.access import Access, identify
 from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
-from cloud_node.call import Part, RelayCall, ShareCall
-from cloud_node.call_record import CallRecord
+from cloud_node.call import CallRecord, Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.documents import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import check_leaving, check_relayed, positions_allowed, tokens_allowed

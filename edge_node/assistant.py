@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
+from edge_node.bounds import Home
+from edge_node.client import Client
 from edge_node.config import EdgeConfig
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
-from edge_node.process import Home
 from edge_node.stream import AnswerStream, Ask, first_document
-from edge_node.sync import Client
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan

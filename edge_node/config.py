@@ -81,7 +81,7 @@ class CloudPeer:
 class ReceiverConfig:
     """What runs here.
 
-    model: a known model's name, a Hugging Face id or a directory.
+    model: a directory, or a model on this machine by its known name or Hugging Face id; `kvwire` fetches it first.
     bundle: directory of the bundle trained for the pair, or the name of one that ships.
     threads: torch threads; 0 leaves torch's own choice.
     device: where model and heads compute; auto is a GPU where there is one, else the CPU.
@@ -161,7 +161,7 @@ class ApiConfig:
 class EdgeConfig:
     """The whole configuration of one edge node. Paths are absolute after `load`.
 
-    capture: file to which every protobuf message sent or received is appended (`edge_node.capture`); it holds
+    capture: file to which every protobuf message sent or received is appended (`edge_node.channel`); it holds
         questions as they were sent, so leave it out except to audit the wire.
     """
 

@@ -37,9 +37,9 @@ def tiny_receiver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_pair() -> tuple[Path, Path]:
     """Directories of the real Sharer and Receiver; fetched first where KVWIRE_TEST_REAL=1, else the test is skipped."""
-    from fuser.models.errors import ModelError
-    from fuser.models.load import find, resolve
+    from fuser.models.directory import ModelError
     from ops.demo.pair import RECEIVER, SHARER
+    from ops.models.fetch import find, resolve
 
     locate = resolve if os.environ.get("KVWIRE_TEST_REAL") == "1" else find
     try:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from fuser.atomic import atomic_write
 from fuser.bundle import tensors as bundle_tensors
-from fuser.bundle.codecs import CodecBases, CodecBasesConfig
-from fuser.bundle.config import BundleConfig
+from fuser.bundle.config import BundleConfig, CodecBases, CodecBasesConfig
 from fuser.bundle.tensors import BadBundle
 from fuser.heads.fuse import FuseHead
 from fuser.heads.selection import Scorer

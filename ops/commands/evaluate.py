@@ -210,7 +210,9 @@ def _number(option: str, word: str) -> int:
 
 def _run(config: "EvaluateConfig", max_minutes: float, curve: bool) -> dict[str, Any]:
     from fuser.lab.evaluate.run import Run
+    from ops.models.fetch import bring_pair
 
+    bring_pair(config.bundle, config.sharer, config.receiver)
     run = Run(config)
     if curve and run.task == "choice":
         raise ValueError("--curve is for questions over documents")

@@ -131,7 +131,9 @@ def profile(
 def _measured(config: "ProfileConfig", max_minutes: float, table: Path) -> dict[str, Any]:
     """The report; the table is written once all is measured."""
     from fuser.lab.profile.run import ProfileRun
+    from ops.models.fetch import bring_pair
 
+    bring_pair(config.bundle, config.sharer, config.receiver)
     run = ProfileRun(config)
     with counting_progress() as progress:
         done = run.measure(progress, max_minutes)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cloud_node import CloudConfig
-from fuser.bundle.shipped import SHIPPED
+from fuser.bundle import SHIPPED
 from fuser.config import BadConfig
 from kvwire.segment import SliceKind
 

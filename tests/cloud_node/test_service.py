@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from cloud_node.audit import verify
-from cloud_node.call_record import REASONS
+from cloud_node.call import REASONS
 from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
 from fuser.sharer import Sharer
 from kvwire.errors import (

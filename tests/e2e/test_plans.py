@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_node import Assistant, Client, EdgeConfig
-from edge_node.capture import Direction, read_capture
+from edge_node.channel import Direction, read_capture
 from edge_node.picker import BEST, BYTE_BUDGET
 from fuser.bundle.plans import PlanTable
 from fuser.receiver import Receiver

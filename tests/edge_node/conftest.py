@@ -81,7 +81,7 @@ def receiver(tiny_receiver: Path, bundle: "Bundle") -> "Receiver":
 @pytest.fixture
 def assistant(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant"]:
     from edge_node import Assistant
-    from edge_node.sync import Client
+    from edge_node.client import Client
 
     with Assistant(config, receiver, Client(config)) as made:
         yield made
@@ -91,8 +91,8 @@ def assistant(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant
 def cut_off(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant"]:
     """An assistant whose cloud is not there."""
     from edge_node import Assistant
+    from edge_node.client import Client
     from edge_node.config import CloudPeer
-    from edge_node.sync import Client
 
     config = dataclasses.replace(config, cloud=CloudPeer(address="127.0.0.1:1"))
     with Assistant(config, receiver, Client(config)) as made:

@@ -14,11 +14,11 @@ import torch
 
 from edge_node import Assistant, EdgeConfig
 from edge_node.answer import explained
-from edge_node.capture import read_capture
-from edge_node.sync import Client
+from edge_node.channel import read_capture
+from edge_node.client import Client
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.kv.generate import greedy
-from fuser.models.errors import NoSuchDevice
+from fuser.models.directory import NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Begun, Draft, Receiver

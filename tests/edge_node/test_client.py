@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from edge_node import AsyncClient, Client, EdgeConfig
-from edge_node.capture import Direction, read_capture
+from edge_node.channel import Direction, read_capture
 from edge_node.config import CloudPeer, TlsConfig
 from edge_node.intake import check_specs
 from fuser.bundle.bundle import Bundle

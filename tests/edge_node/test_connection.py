@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge_node import Assistant, AsyncClient, Client, EdgeConfig, connection, retry
+from edge_node import Assistant, AsyncClient, Client, EdgeConfig, bounds, connection
 from edge_node.config import CloudPeer
 from fuser.bundle.bundle import Bundle
 from fuser.receiver import Receiver
@@ -58,7 +58,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_ANSWER_S", 0.5)
     monkeypatch.setattr(connection, "_FIRST_PROBE_S", 0.1)
     monkeypatch.setattr(connection, "_MOST_PROBE_S", 0.2)
-    monkeypatch.setattr(retry, "_FIRST_S", 0.01)
+    monkeypatch.setattr(bounds, "_FIRST_S", 0.01)
 
 
 async def _ask(client: AsyncClient, deadline_s: float) -> tuple[KvwireError | None, float]:
@@ -195,6 +195,21 @@ async def test_a_cloud_that_lives_has_all_the_time_it_was_given_and_is_asked_onc
         ends = await asyncio.gather(*(_slice(client, bundle, 20.0) for _ in range(8)))
         assert all(error is None and took > 1.9 for error, took in ends), ends
     assert 1 <= asked <= 8 and len(link.carried) == connections  # of 8 calls in 2 s, one in 0.3 s
+
+
+async def test_a_call_goes_on_by_the_sign_of_life_that_it_waited_for_though_another_asks_anew(
+    attentive: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = connection.Connected(channel=None)  # type: ignore[arg-type]
+
+    async def alive(*how: Any, **more: Any) -> bool:
+        held.check = asyncio.create_task(asyncio.sleep(60.0, True))  # as another call does, which woke first
+        return True
+
+    monkeypatch.setattr(connection, "_answers", alive)
+    calls = connection.Connection(lambda: asyncio.sleep(0), "cloud:1")  # type: ignore[arg-type, return-value]
+    assert await calls.reply(held, asyncio.sleep(1.0, "came")) == "came"
+    assert held.check is not None and held.check.cancel()
 
 
 async def test_a_slow_answer_is_no_reason_to_connect_anew(

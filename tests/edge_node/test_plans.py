@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from edge_node import Assistant, EdgeConfig
-from edge_node.capture import Direction, read_capture
+from edge_node.channel import Direction, read_capture
+from edge_node.client import Client
 from edge_node.picker import (
     BEST,
     BYTE_BUDGET,
@@ -22,7 +23,6 @@ from edge_node.picker import (
     REQUESTED,
     Picker,
 )
-from edge_node.sync import Client
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.receiver import Receiver

@@ -17,8 +17,7 @@ from fuser.heads.c2c import C2CConfig
 from fuser.heads.compact import CompactConfig
 from fuser.heads.selection import SelectionConfig
 from fuser.heads.translate import TranslateConfig
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from fuser.prompts.prompt import PromptStyle
 from kvwire.errors import Unsupported
 from kvwire.identity import ModelRef

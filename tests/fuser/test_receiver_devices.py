@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fuser.answer_loss import Outcome
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import greedy
+from fuser.kv.generate import Outcome, greedy
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld

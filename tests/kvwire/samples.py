@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from kvwire.codec import Basis, CodecRegistry, Transform
-from kvwire.codec.layout import DTYPES
+from kvwire.codec.base import DTYPES
 from kvwire.identity import ModelRef
 from kvwire.limits import MIB, Limits
 from kvwire.messages import BundleRef, Description, ShareRequest

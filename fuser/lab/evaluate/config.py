@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fuser.lab.evaluate.models import Dtype
-from fuser.models.dtype import DeviceName
+from fuser.models.load import DeviceName
 from kvwire.plan import Plan
 
 

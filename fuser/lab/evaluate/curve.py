@@ -8,8 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from fuser.bundle.plans import Interval
 from fuser.heads.selection import SelectionConfig
-from fuser.interval import Interval
 from fuser.lab.evaluate.plans import selected_by
 from fuser.lab.evaluate.plot import check
 from fuser.lab.evaluate.report import CEILINGS, gap

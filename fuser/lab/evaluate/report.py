@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.interval import Interval, difference, gap_closed, mean, wilson
+from fuser.bundle.plans import Interval
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.rows import Row
+from fuser.lab.interval import difference, gap_closed, mean, wilson
 
 _DIFFERENCES = (
     ("fused", "mismatched", "transfer: "),
@@ -41,7 +42,7 @@ def summarise(
     Args:
         rows: of the table, in its order; answers of others are only compared with.
         asked: questions of the evaluation; a row with fewer answers is marked as not complete.
-        groups: item -> what it shares with others, its document (see `fuser.interval`).
+        groups: item -> what it shares with others, its document (see `fuser.lab.interval`).
         parts: name -> items that are also reported on alone.
     """
     predictions = list(predictions)

@@ -33,7 +33,7 @@ from fuser.lab.evaluate.provenance import file_hash, machine, versions
 from fuser.lab.evaluate.questions import DocumentQuestion, digest, draw, draw_choices
 from fuser.lab.evaluate.report import summarise
 from fuser.lab.evaluate.rows import Extras, Row
-from fuser.models.cache import cache_directory
+from fuser.models.directory import cache_directory
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
 from kvwire.plan import Plan

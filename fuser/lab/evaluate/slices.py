@@ -14,7 +14,7 @@ from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.excerpt import QuestionExcerpts
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.train.reading import KV, FrozenReceiver
-from fuser.prompts.alignment import read_as
+from fuser.prompts.shared import read_as
 from fuser.slice_specs import slice_specs
 from kvwire.codec import roundtrip
 from kvwire.plan import Plan

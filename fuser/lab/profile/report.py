@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.bundle.plans import PlanRow
-from fuser.interval import Interval, difference, gap_closed, mean, wilson
+from fuser.bundle.plans import Interval, PlanRow
 from fuser.lab.evaluate.prediction import Prediction
+from fuser.lab.interval import difference, gap_closed, mean, wilson
 from fuser.lab.profile.front import front
 from fuser.lab.profile.rows import Profiled, Row
 from kvwire.plan import Plan

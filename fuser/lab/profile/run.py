@@ -34,8 +34,8 @@ from fuser.lab.profile.rows import Profiled, Row
 from fuser.lab.profile.screen import ScreenLog
 from fuser.lab.profile.shared import SharedProfile
 from fuser.lab.profile.source import check_training
-from fuser.models.cache import cache_directory
-from fuser.models.dtype import DeviceName
+from fuser.models.directory import cache_directory
+from fuser.models.load import DeviceName
 from fuser.prompts.choice import ChoiceItem
 from kvwire.plan import Plan
 

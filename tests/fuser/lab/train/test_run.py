@@ -9,8 +9,7 @@ from rich.progress import Progress
 from torch import nn
 
 from fuser.heads.compact import CompactFuse
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.log import read_log
 from fuser.lab.train.run import CHECKPOINT, Run

@@ -10,11 +10,11 @@ from rich.progress import Progress
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.config import BundleConfig
 from fuser.heads.compact import CompactConfig
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.c2c.bundle import chat_style
 from fuser.lab.evaluate.choice.evaluation import Budget, ChoiceEvaluation
-from fuser.models.load import load_model, model_ref
+from fuser.models.directory import model_ref
+from fuser.models.load import load_model
 from tests.fuser.lab.evaluate.choices import make_choices
 
 pytestmark = [
