@@ -186,7 +186,7 @@ class Assistant:
             kind=chosen,
             reason=reason,
             document=first_document(prompt),
-            plan=plan or share.configured,
+            plan=plan or share.configured(chosen or SliceKind.SHARED),
             plan_reason=plan_reason,
             estimate=None if plan_reason is None else estimate,
             max_new_tokens=tokens,

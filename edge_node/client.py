@@ -153,7 +153,7 @@ class AsyncClient:
             sections,
             bundle,
             kind,
-            plan or self.config.share.configured,
+            plan or self.config.share.configured(kind),
             max_bytes,
             self._deadline(deadline_s),
         )

@@ -14,6 +14,7 @@ from fuser.config import BadConfig, from_dict
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
+from kvwire.segment import SliceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +133,9 @@ class ShareConfig:
         if self.max_positions < 1 or not 0 < self.deadline_s < float("inf") or self.max_bytes < 0:
             raise ValueError("max_positions starts at 1, deadline_s is above 0, max_bytes starts at 0")
 
-    @property
-    def configured(self) -> Plan:
-        """The plan of codec and positions."""
-        return Plan(codec=self.codec, positions=self.max_positions)
+    def configured(self, kind: SliceKind) -> Plan:
+        """The plan of codec and positions; a shared slice has those of its sections."""
+        return Plan(codec=self.codec, positions=0 if kind is SliceKind.SHARED else self.max_positions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class Picker:
         rows = () if self._table is None else self._table.of(kind)
         if rows and (max_bytes or self._share.plan == "auto"):
             return pick(rows, most, max_bytes, deadline_s, estimate)
-        plan = self._share.configured
+        plan = self._share.configured(kind)
         return Pick(None, BYTE_BUDGET) if 0 < max_bytes < most(plan) else Pick(plan, CONFIGURED)
 
     def most_bytes(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:

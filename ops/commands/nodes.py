@@ -111,7 +111,8 @@ def ask(
     settings = EdgeConfig.load(config)
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     with Assistant.from_config(settings) as assistant:
-        usual = assistant.config.share.configured
+        share = assistant.config.share
+        usual = share.configured(kind or (SliceKind(share.kind) if document else SliceKind.SHARED))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         stream = assistant.stream(
             question,

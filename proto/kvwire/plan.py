@@ -97,7 +97,7 @@ class Plan:
         return cls(codec=codec, **given)
 
     def check(self, kind: SliceKind) -> None:
-        """Refuse what slices of this kind do not have; `positions` of a shared slice are ignored.
+        """Refuse what slices of this kind do not have.
 
         Raises:
             InvalidRequest: names the field.
@@ -106,6 +106,7 @@ class Plan:
             "layers": (self.layers, {SliceKind.SHARED}),
             "last": (self.last, {SliceKind.SHARED}),
             "bottleneck": (self.bottleneck, {SliceKind.SHARED}),
+            "positions": (self.positions, {SliceKind.EXCERPT, SliceKind.DRAFT}),
             "code_dim": (self.code_dim, {SliceKind.EXCERPT, SliceKind.DRAFT}),
             "quoted": (self.quoted, {SliceKind.DRAFT}),
             "runs": (self.runs, {SliceKind.EXCERPT, SliceKind.DRAFT}),
