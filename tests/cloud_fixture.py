@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kvwire.messages import Description, ShareRequest
     from ops.certs import Certificates
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 START_S = 120.0
 
 DOCUMENTS = {
@@ -164,12 +163,10 @@ def start_cloud(
     for (tenant, document_id), text in DOCUMENTS.items():
         documents.add(tenant, document_id, text, CAPS.get((tenant, document_id)), replace=True)
     documents.close()
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
     with (directory / "cloud.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "cloud_node", "--config", str(config)],
             cwd=directory,
-            env=environment,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cloud_node.audit import verify
 from kvwire.errors import Busy
 from ops.certs import Certificates
-from tests.cloud_fixture import REPOSITORY, CloudNode, start_cloud, write_config
+from tests.cloud_fixture import CloudNode, start_cloud, write_config
+from tests.process import python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -33,11 +34,8 @@ def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="kt-", dir="/tmp") as name:
         monkeypatch.setenv("TMPDIR", name)
         yield Path(name)
-        subprocess.run(  # whatever a failed test left
-            [sys.executable, "-c", "from cloud_node.ray_folder import RayFolder; RayFolder.make().remove()"],
-            env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
-            check=False,
-        )
+        # Whatever a failed test left.
+        python("-c", "from cloud_node.ray_folder import RayFolder; RayFolder.make().remove()")
 
 
 @pytest.fixture
@@ -168,7 +166,6 @@ def kill(node: CloudNode, name: str, what: signal.Signals = signal.SIGKILL) -> N
 def start(config: Path, command: tuple[str, ...] = ("-m", "cloud_node")) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(
         [sys.executable, *command, "--config", str(config)],
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

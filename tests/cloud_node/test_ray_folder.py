@@ -1,6 +1,5 @@
 """RayFolder: private, and gone with its owner, whichever way he went."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cloud_node.ray_folder import RayFolder
-from tests.cloud_fixture import REPOSITORY
 
 OWNER = """
 import subprocess, sys
@@ -38,7 +36,6 @@ def owner() -> "tuple[subprocess.Popen[str], Path, int]":
     """Another process with a folder, and a child of it that writes there."""
     process = subprocess.Popen(
         [sys.executable, "-c", OWNER],
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

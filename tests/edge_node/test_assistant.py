@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -41,8 +38,8 @@ from kvwire.slice_io import Frame
 from tests.edge_node.sharer_server import DOCUMENTS, Part, RunningServer, SliceService, wait_until
 from tests.edge_node.toml import write_toml
 from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line
+from tests.process import python
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
 
 
@@ -323,14 +320,7 @@ def test_an_assistant_in_a_forked_child_says_so_though_the_receiver_was_at_work(
     config: EdgeConfig, tmp_path: Path
 ) -> None:
     write_toml(config, tmp_path / "edge.toml")
-    ended = subprocess.run(
-        [sys.executable, "-c", FORKED],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=100,
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
-    )
+    ended = python("-c", FORKED, cwd=tmp_path)
     *told, status = ended.stdout.splitlines()
     assert status == "7" and ended.returncode == 0, ended.stderr
     assert len(told) == 5 and all("an assistant was made before" in line for line in told)
@@ -558,12 +548,6 @@ def test_notes_are_in_no_message(config: EdgeConfig, receiver: Receiver, tmp_pat
     assert QUESTION.encode() in wire
     for canary in ("zanzibar", "4711", "图钉", "🌋"):
         assert canary.encode() not in wire
-
-
-def test_the_five_lines_of_the_readme_work(config: EdgeConfig, tmp_path: Path) -> None:
-    path = write_toml(config, tmp_path / "edge.toml")
-    with Assistant.from_config(path) as assistant:
-        assert assistant.ask("Who keeps the key?", document="note-1").source == "fused"
 
 
 def test_a_bundle_for_another_receiver_is_refused(config: EdgeConfig, tiny_sharer: Path) -> None:

@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
-import os
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +23,10 @@ from kvwire.segment import SliceKind
 from tests.edge_node.broken_link import BrokenLink, Fault, How, Way, broken_link
 from tests.edge_node.sharer_server import RunningServer
 from tests.edge_node.toml import write_toml
+from tests.process import python
 
 if TYPE_CHECKING:
     from ops.certs import Certificates
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def _towards(config: EdgeConfig, address: str) -> EdgeConfig:
@@ -349,14 +345,7 @@ main()
 
 def test_a_client_in_a_forked_child_says_so_and_the_child_ends(config: EdgeConfig, tmp_path: Path) -> None:
     write_toml(config, tmp_path / "edge.toml")
-    ended = subprocess.run(
-        [sys.executable, "-c", FORKED],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=60,
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
-    )
+    ended = python("-c", FORKED, cwd=tmp_path)
     first, told, status, again = ended.stdout.splitlines()
     assert "forked" in told and status == "status 7" and first == again
     assert ended.returncode == 0, ended.stderr

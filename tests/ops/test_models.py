@@ -1,8 +1,6 @@
 """`kvwire models` lists, fetches and finds."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from typer.testing import CliRunner
 from fuser.models.errors import FetchFailed, UnknownModel
 from fuser.models.registry import KNOWN_MODELS
 from ops.models import app
+from tests.process import python
 
 
 @pytest.fixture(autouse=True)
@@ -56,4 +55,4 @@ def test_an_unknown_name_is_an_error() -> None:
 
 def test_listing_does_not_import_torch() -> None:
     code = "import sys, ops.models as m; m.list_models(json=True); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    assert python("-c", code).returncode == 0
