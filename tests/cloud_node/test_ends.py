@@ -44,10 +44,9 @@ def node(
 ) -> Iterator[CloudNode]:
     """A cloud node of the test's own."""
     cloud = start_cloud(tmp_path / "cloud", tiny_sharer, tiny_bundle, certificates, DRAIN)
-    yield cloud
-    if cloud.process.poll() is None:
+    with cloud.process:
+        yield cloud
         cloud.process.kill()
-        cloud.process.wait()
 
 
 def test_a_killed_replica_is_noticed_and_replaced_and_so_is_a_killed_raylet(
@@ -170,11 +169,11 @@ def start(config: Path, command: tuple[str, ...] = ("-m", "cloud_node")) -> "Ite
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def family_of(pid: int) -> set[int]:

@@ -428,10 +428,11 @@ def test_a_bad_or_late_slice_is_never_fused(
     reason: str,
 ) -> None:
     server.service.tamper = tamper
-    answer = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=2.0)
+    deadline_s = 0.5 if reason == "DEADLINE_EXCEEDED" else 20.0
+    answer = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s)
     assert (answer.source, answer.reason, answer.positions) == ("receiver-only", reason, 0)
     assert (answer.answered, answer.text) == (False, "")
-    guess = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=2.0, guess=True)
+    guess = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s, guess=True)
     assert guess.reason == reason and guess.text == first_line(receiver_alone(receiver, QUESTION, 8))
     server.service.tamper = lambda parts: parts
     assert assistant.ask(QUESTION, document="note-1", kind=kind).source == "fused"
