@@ -30,6 +30,7 @@ WITH_RAY = (
     "tests/cloud_node/test_gateway.py",
     "tests/cloud_node/test_node.py",
     "tests/ops/test_bench_service.py",
+    "tests/ops/test_train.py::test_two_workers",
 )
 """Where tests start Ray: one worker has them all, so that one cloud node serves them and two Rays rarely run."""
 

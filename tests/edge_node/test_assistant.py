@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,14 @@ from kvwire.errors import (
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
 from kvwire.slice_io import Frame
-from tests.edge_node.sharer_server import DOCUMENTS, Part, RunningServer, SliceService, wait_until
+from tests.edge_node.sharer_server import (
+    DOCUMENTS,
+    Part,
+    RunningServer,
+    SliceService,
+    reading,
+    wait_until,
+)
 from tests.edge_node.toml import write_toml
 from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line
 from tests.process import python
@@ -516,23 +524,13 @@ def test_a_stream_may_be_closed_from_another_thread_whatever_it_does(
     monkeypatch.setattr(Draft, "generate", lambda *_: pytest.fail("it goes on"))
     server.service.tamper = lambda parts: [*list(parts)[:2], 30.0]
     stream = assistant.stream(QUESTION, document="note-1", guess=True)
-    raised: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            next(stream)
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    wait_until(lambda: bool(server.service.requests))
-    if where == "the Receiver prefills":
-        assert prefilling.wait(20)
-    stream.close()
-    wait_until(server.service.cancelled.is_set, 5)  # while the Receiver is still at it
-    go_on.set()
-    thread.join(20)
+    with reading(stream) as raised:
+        wait_until(lambda: bool(server.service.requests))
+        if where == "the Receiver prefills":
+            assert prefilling.wait(20)
+        stream.close()
+        wait_until(server.service.cancelled.is_set, 5)  # while the Receiver is still at it
+        go_on.set()
     assert [type(error) for error in raised] == [Cancelled]
     stream.close()
     assert next(stream, None) is None
@@ -557,19 +555,21 @@ def test_a_bundle_for_another_receiver_is_refused(config: EdgeConfig, tiny_share
         Assistant.from_config(wrong)
 
 
-def test_a_device_that_is_not_there_is_refused_by_name(
-    config: EdgeConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wanted", "error", "said"),
+    [
+        ({"device": "cuda"}, NoSuchDevice, "device cuda is not there"),
+        ({"dtype": "float16"}, ValueError, "float16 needs a GPU"),
+    ],
+)
+def test_a_device_that_is_not_there_and_half_precision_without_a_gpu_are_refused_by_name(
+    config: EdgeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: dict[str, Any],
+    error: type[Exception],
+    said: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, device="cuda"))
-    with pytest.raises(NoSuchDevice, match="device cuda is not there"):
+    wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, **wanted))
+    with pytest.raises(error, match=said):
         Assistant.from_config(wrong)
-
-
-def test_a_receiver_in_half_precision_is_refused_where_there_is_no_gpu(
-    config: EdgeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    half = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, dtype="float16"))
-    with pytest.raises(ValueError, match="float16 needs a GPU"):
-        Assistant.from_config(half)
