@@ -16,7 +16,6 @@ from kvwire.errors import (
     Draining,
     IncompatiblePeer,
     InternalError,
-    InvalidRequest,
     KvwireError,
     NotFound,
     RelayDisabled,
@@ -64,14 +63,6 @@ async def test_the_export_policy_caps_positions(
     cloud = await start_local(export=ExportPolicy(max_positions=policy))
     header, *_ = await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=asked)))
     assert header.positions == granted
-
-
-async def test_a_request_id_is_served_once(start_local: Start) -> None:
-    cloud = await start_local()
-    request = cloud.request("note-1", QUESTION)
-    await cloud.share(request)
-    with pytest.raises(InvalidRequest):
-        await cloud.share(request)
 
 
 async def test_a_request_that_failed_before_its_header_may_come_again(
