@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
-from kvwire.plan import WHOLE
-from kvwire.segment import SliceKind
+from kvwire.segment import Segment, SliceHeader, SliceKind
 from ops.demo.samples import load_samples
 from tests.cloud_fixture import CloudNode, start_cloud
 from tests.e2e.prompts import DOCUMENTS, Prompt
-from tests.e2e.test_distributed_equals_local import taken_in
-from tests.in_one_process import answer_in_one_process
+from tests.in_one_process import answer_in_one_process, cache_of
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
-    from fuser.receiver import Receiver
+    from fuser.receiver import Intake, Receiver
     from fuser.sharer import Sharer
     from ops.certs import Certificates
 
@@ -95,6 +94,7 @@ def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(
     real_config: "EdgeConfig", sharer: "Sharer", receiver: "Receiver"
 ) -> None:
     from edge_node import Client
+    from fuser.layout import SliceLayout
 
     texts = DOCUMENTS | RECORDS
     with Client(real_config) as client:
@@ -102,8 +102,22 @@ def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(
             local = answer_in_one_process(
                 sharer, receiver, prompt.sections, texts, SliceKind.EXCERPT, 16, TOKENS
             )
-            assert local.segments
-            draft = taken_in(client, receiver, prompt, SliceKind.EXCERPT, WHOLE, local)
+            draft = receiver.begin(prompt.sections).prefill(SliceKind.EXCERPT)
+            intake: Intake | None = None
+            arrived: list[Segment] = []
+            for part in client.share(prompt.sections, receiver.bundle, kind=SliceKind.EXCERPT):
+                if isinstance(part, SliceHeader):
+                    intake = draft.take(SliceLayout.of(part))
+                elif isinstance(part, Segment):
+                    assert intake is not None
+                    arrived.append(part)
+                    intake.add(part)
+            assert intake is not None and intake.done() is draft
+            assert arrived and len(arrived) == len(local.segments)
+            assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(arrived, local.segments, strict=True))
+            keys, values = cache_of(draft)
+            assert all(torch.equal(a, b) for a, b in zip(keys, local.keys, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(values, local.values, strict=True))
             assert "".join(draft.generate(TOKENS)) == local.text
             assert draft.tokens == local.draft.tokens
 
