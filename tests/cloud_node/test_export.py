@@ -17,7 +17,7 @@ from kvwire.messages import RelayReply, RelayRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from kvwire.serde import relay_reply_from_proto, relay_request_to_proto, share_request_to_proto
+from kvwire.serde import relay_request_to_proto, share_request_to_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from tests.cloud_node.conftest import LocalCloud, Start
 
@@ -220,14 +220,8 @@ async def test_a_document_that_may_only_be_drafted_never_gives_an_excerpt(
 
 async def test_relayed_text_has_no_more_tokens_than_the_documents_cap(start_local: Start) -> None:
     cloud = await start_local(export=ExportPolicy(allow_relay=True))
-    share = cloud.request("capped", QUESTION)  # cap 3
-    request = RelayRequest(
-        request_id=share.request_id, sharer=share.sharer, max_new_tokens=64, sections=share.sections
-    )
-    async with cloud.channel() as channel:
-        stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
-        reply = relay_reply_from_proto(await stub.Relay(relay_request_to_proto(request), timeout=20))
-    replica = cloud.replicas.replica
+    reply = await cloud.relay("capped", QUESTION, 64)  # cap 3
+    share, replica = cloud.request("capped", QUESTION), cloud.replicas.replica
     sections, _ = replica._resolve("acme", share.sections)
     assert reply.text == "".join(replica._sharer(share.bundle_hash).answer(sections, 3))
 

@@ -39,7 +39,7 @@ PLANS: list[tuple[SliceKind, Plan]] = [
     (SliceKind.DRAFT, Plan(codec="raw", positions=3, code_dim=9)),
     (SliceKind.DRAFT, Plan(codec="lossless", quoted=4, padded=True)),
 ]
-CONFIGURED = Plan(codec="raw", positions=12)
+
 PLANNED = [prompt for prompt in PROMPTS if prompt.document is not None][::6]
 
 
@@ -103,10 +103,11 @@ def test_every_bit_and_token_is_the_same(
     local_sharer: Sharer,
     local_receiver: Receiver,
 ) -> None:
+    plan = client.config.share.configured(kind)
     local = answer_in_one_process(
-        local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 32, TOKENS, CONFIGURED
+        local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 32, TOKENS, plan
     )
-    draft = taken_in(client, local_receiver, prompt, kind, CONFIGURED, local)
+    draft = taken_in(client, local_receiver, prompt, kind, plan, local)
     text = "".join(draft.generate(TOKENS))
     assert (draft.tokens, text) == (local.draft.tokens, local.text)
 

@@ -52,15 +52,10 @@ def config(
     server: "RunningServer", certificates: "Certificates", tiny_receiver: Path, tiny_bundle: Path
 ) -> "EdgeConfig":
     """An edge of tenant acme that talks to `server`."""
-    from edge_node.config import CloudPeer, EdgeConfig, ReceiverConfig, ShareConfig, TlsConfig
+    from tests.edge_node.toml import edge_of
 
-    edge = certificates.edges["acme"]
-    return EdgeConfig(
-        tls=TlsConfig(str(edge.certificate), str(edge.key), str(certificates.ca.certificate)),
-        receiver=ReceiverConfig(str(tiny_receiver), str(tiny_bundle), max_new_tokens=8),
-        cloud=CloudPeer(address=server.address),
-        share=ShareConfig(codec="raw", max_positions=8, deadline_s=20.0),
-    )
+    pair = (tiny_receiver, tiny_bundle)
+    return edge_of(certificates, server.address, *pair, tokens=8, max_positions=8, deadline_s=20.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """`kvwire models` lists, fetches and finds."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from typer.testing import CliRunner
 from fuser.models.directory import NotFetched, UnknownModel
 from ops.commands.models import app
 from ops.models.registry import KNOWN_MODELS
+from tests.process import python
 
 
 @pytest.fixture(autouse=True)
@@ -56,4 +55,4 @@ def test_an_unknown_name_is_an_error() -> None:
 
 def test_listing_does_not_import_torch() -> None:
     code = "import sys, ops.commands.models as m; m.list_models(json=True); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    assert python("-c", code).returncode == 0
