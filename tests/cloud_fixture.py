@@ -130,13 +130,15 @@ def request_for(
     sections = [Section(Role.QUESTION, Visibility.SHARED, text=question)]
     if document_id is not None:
         sections.insert(0, Section(Role.DOCUMENT, Visibility.CLOUD, document_id=document_id))
+    usual = SliceKind.EXCERPT if document_id is not None else SliceKind.SHARED
+    kind = changes.get("kind", usual)
     fields: dict[str, Any] = {
         "request_id": os.urandom(16),
         "sharer": offer.sharer,
         "bundle_hash": offer.bundles[0].bundle_hash,
         "codec_hash": next(codec.parameters_hash for codec in offer.codecs if codec.name == "raw"),
-        "kind": SliceKind.EXCERPT if document_id is not None else SliceKind.SHARED,
-        "plan": Plan(codec="raw", positions=12),
+        "kind": kind,
+        "plan": Plan(codec="raw", positions=0 if kind is SliceKind.SHARED else 12),
         "sections": tuple(sections),
     }
     return ShareRequest(**(fields | changes))

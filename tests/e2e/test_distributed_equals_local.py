@@ -103,7 +103,7 @@ def test_every_bit_and_token_is_the_same(
     local_sharer: Sharer,
     local_receiver: Receiver,
 ) -> None:
-    plan = client.config.share.configured(kind)
+    plan = assistant.config.share.configured(kind)
     local = answer_in_one_process(
         local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 32, TOKENS, plan
     )
