@@ -1,9 +1,9 @@
-"""Which plans are tried: the raw one, and every other codec with every setting of the dials"""
+"""What a profile is told, and which plans are tried: raw, and every other codec with every setting of the dials."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from fuser.bundle.bundle import Bundle
@@ -13,6 +13,8 @@ from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 RAW = "raw"
+SEED = 7_001
+"""Of the questions drawn: not the seed of any training run that ships."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,31 @@ class Dials:
     code_dims: tuple[int, ...] = ()
     last: tuple[int, ...] = (32, 8, 2, 1)
     padded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileConfig:
+    """What a profile is told.
+
+    data: as of an evaluation; training data alone. Questions over documents profile excerpts, questions with choices
+    shared slices. questions: answered. screened: of them, those of the screen. plans: answered, at most, besides the
+    raw one. batch: questions at once.
+    """
+
+    data: str = "records:train"
+    questions: int = 200
+    screened: int = 48
+    plans: int = 12
+    dials: Dials = field(default_factory=Dials)
+    seed: int = SEED
+    batch: int = 16
+    max_document_chars: int = 1200
+
+    def __post_init__(self) -> None:
+        if self.questions < 2 or min(self.screened, self.plans, self.batch, self.max_document_chars) < 1:
+            raise ValueError(
+                "a profile needs questions >= 2, and screened, plans, batch and max_document_chars >= 1"
+            )
 
 
 def grid(bundle: Bundle, kind: SliceKind, codecs: Sequence[str], dials: Dials) -> list[Plan]:

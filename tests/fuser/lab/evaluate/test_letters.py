@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuser.lab.evaluate.choice.extract import lenient
+from fuser.lab.evaluate.letters import lenient
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
-"""Which letter an answer most likely means, as the public evaluator of Cache-to-Cache reads it.
+"""What is read from an answer to a question with choices.
 
-This reading (that of the code of arXiv 2510.03215, step by step, for the letters of any item) takes almost any letter
-for an answer, which rewards a letter bias. Tables report the strict one beside it (`fuser.prompts.choice.named`).
+`lenient` is the reading of the public code of arXiv 2510.03215, step by step, for the letters of any item. It takes
+almost any letter for an answer, which rewards a letter bias. Tables report the strict one beside it
+(`fuser.prompts.choice.named`).
 """
 
 from __future__ import annotations
 
 import re
+
+from torch import Tensor
+
+from fuser.prompts.choice import LETTERS, ChoiceItem, named
 
 # Phrases that announce an answer, in the public evaluator's order, and what follows up to the end of a line.
 _CUES = tuple(
@@ -56,3 +61,18 @@ def lenient(text: str, letters: str) -> str | None:
 def _is_maths(text: str) -> bool:
     lowered = text.lower()
     return any(sign in text for sign in _MATHS) and not any(word in lowered for word in _ANSWERING)
+
+
+def best_letter(letters: Tensor, item: ChoiceItem) -> str:
+    """Of the item's letters the one with the highest logit, of (10,)."""
+    return LETTERS[int(letters[: len(item.choices)].argmax())]
+
+
+def mark(text: str, letters: Tensor, item: ChoiceItem) -> dict[str, float]:
+    """1 or 0 for each metric; no letter is wrong. letter: the best one at the first position, by logits (10,)."""
+    read = {
+        "lenient": lenient(text, item.letters),
+        "strict": named(text, item.letters),
+        "letter": best_letter(letters, item),
+    }
+    return {name: float(letter == item.letter) for name, letter in read.items()}

@@ -5,22 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.translate import features_of
 from fuser.kv.rope import Rope
-from fuser.lab.evaluate.deadline import Deadline
-from fuser.lab.evaluate.documents import DocumentEvaluation
-from fuser.lab.evaluate.excerpt import QuestionExcerpts
-from fuser.lab.evaluate.line import first_line
+from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentTask
+from fuser.lab.evaluate.evaluation import Deadline, Given
+from fuser.lab.evaluate.excerpts import QuestionExcerpts, ReceiversOwn
 from fuser.lab.evaluate.models import Dtype, Model
-from fuser.lab.evaluate.prediction import Prediction, PredictionLog
+from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.questions import DocumentQuestion
-from fuser.lab.evaluate.relay import ANSWER_TOKENS
-from fuser.lab.evaluate.sharer_cache import SharerCache
-from fuser.lab.evaluate.slices import ReceiversOwn
+from fuser.lab.evaluate.score import first_line
+from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.reading import FrozenReceiver
 from fuser.models.load import load_model
 from fuser.prompts.alignment import read_as
@@ -31,6 +28,8 @@ from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from tests.fuser.lab.evaluate.asking import QUIET
+from tests.fuser.lab.evaluate.asking import ask as ask_rows
 from tests.identity import save_identity_bundle
 from tests.in_one_process import answer_in_one_process
 
@@ -47,25 +46,17 @@ def asked(documents: list[DocumentQuestion]) -> list[DocumentQuestion]:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, asked: list[DocumentQuestion]) -> Callable[..., Answers]:
-    """Answers of rows, by row and question."""
+def ask(tmp_path: Path, asked: list[DocumentQuestion], given: Callable[..., Given]) -> Callable[..., Answers]:
+    """Answers of rows, by line and question."""
 
     def run(
-        bundle: Path, sharer: Path, receiver: Path, plans: list[Plan], *rows: str, dtype: str = "float32"
+        bundle: Path, sharer: Path, receiver: Path, plans: list[Plan], *rows: str, dtype: Dtype = "float32"
     ) -> Answers:
-        made = DocumentEvaluation(
-            Bundle.load(bundle),
-            Model(str(sharer), dtype),  # type: ignore[arg-type]
-            Model(str(receiver), dtype),  # type: ignore[arg-type]
-            asked,
-            PredictionLog(tmp_path / f"{len(rows)}{dtype}" / "predictions.jsonl"),
-            tmp_path / "read",
-            plans=plans,
-        )
-        made.run([row for row in made.rows if row.kind in rows], Progress(disable=True), Deadline())
+        models = Model(str(sharer), dtype), Model(str(receiver), dtype)
+        task = DocumentTask(given(bundle=Bundle.load(bundle), sharer=models[0], receiver=models[1]), asked)
         found: Answers = {}
-        for prediction in made.log.predictions:
-            found.setdefault(prediction.row, {})[prediction.item] = prediction
+        for (line, item), one in ask_rows(task, tmp_path / f"{len(rows)}{dtype}", *rows, plans=plans).items():
+            found.setdefault(line, {})[item] = one
         return found
 
     return run
@@ -155,9 +146,8 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
     tmp_path: Path,
 ) -> None:
     bundle, receiver = Bundle.load(tiny_bundle), Model(str(tiny_receiver))
-    cache, _ = SharerCache(documents, tmp_path).read(
-        bundle, Model(str(tiny_sharer)), Progress(disable=True), Deadline()
-    )
+    sharer = Model(str(tiny_sharer))
+    cache, _ = read_documents(documents, bundle, sharer, tmp_path, QUIET, Deadline())
     excerpts = QuestionExcerpts(bundle, cache, documents, bundle.config.selection)
     style = bundle.config.receiver_prompt
     reading = FrozenReceiver(receiver.network, receiver.tokenizer, style, "")

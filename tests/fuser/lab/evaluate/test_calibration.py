@@ -2,7 +2,7 @@
 
 import torch
 
-from fuser.lab.evaluate.choice.fit import confidence, fit_bias, fit_threshold, masked
+from fuser.lab.evaluate.calibration import confidence, fit_bias, fit_threshold, masked
 
 
 def test_a_letter_bias_is_found_and_undone() -> None:

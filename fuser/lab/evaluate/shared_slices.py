@@ -1,11 +1,11 @@
-"""What the Sharer makes of a question, computed once and kept on disk: its slice and its own answer."""
+"""Shared slices: what the Sharer reads of a question, kept on disk, and how a Receiver takes it in."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +16,25 @@ from torch import Tensor
 
 from fuser.atomic import atomic_write
 from fuser.bundle.bundle import Bundle
-from fuser.kv.past import Past
-from fuser.lab.evaluate.speaker import Said, Side, Speaker
-from fuser.receiver import Draft
+from fuser.cut import shared_layout
+from fuser.lab.evaluate.models import Model
+from fuser.lab.evaluate.plans import registry_of
+from fuser.lab.evaluate.speaker import sections
+from fuser.layout import SliceLayout
+from fuser.prompts.choice import ChoiceItem, choice_prompt
+from fuser.prompts.shared import SharedPositions
+from fuser.receiver import Draft, Receiver
 from fuser.sharer import Cut, Reading, Sharer
-from fuser.slice_specs import source_of
+from fuser.slice_specs import made_from, shared_segment, source_of
+from kvwire.codec import roundtrip
+from kvwire.plan import Plan
 from kvwire.section import Section
-from kvwire.segment import SegmentKind, SliceKind
+from kvwire.segment import Segment, SegmentKind, SliceKind
+from kvwire.slice_io import most_bytes, payload_codec
 
 TRAVELS_AS = torch.bfloat16
 """Slices are rounded to this before they are fused, kept or not: an answer never depends on what was on disk."""
+_DTYPE = str(TRAVELS_AS).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +42,13 @@ class Heard:
     """One question as the Sharer read it.
 
     segments: (kind, Sharer layer) -> (kv_heads, positions, head_dim) bfloat16. spans: (positions - tail, 3) int64, as
-    in `SharedPositions`. seconds: of the prefill, the share of its batch. said: the Sharer's own answer.
+    in `SharedPositions`. seconds: of the prefill, the share of its batch.
     """
 
     segments: Mapping[tuple[SegmentKind, int], Tensor]
     spans: Tensor
     tail: int
     seconds: float
-    said: Said
 
     @property
     def bytes(self) -> int:
@@ -58,10 +66,9 @@ class SharerSlices:
         Unsupported: the bundle has no fuse head, or is for another Sharer.
     """
 
-    def __init__(self, bundle: Bundle, side: Side, max_new_tokens: int, directory: Path) -> None:
+    def __init__(self, bundle: Bundle, sharer: Model, directory: Path) -> None:
         self._head = bundle.require_fuse()
-        self._sharer = Sharer(side.model, side.tokenizer, bundle)
-        self._speaker = Speaker(side, max_new_tokens)
+        self._sharer = Sharer(sharer.network, sharer.tokenizer, bundle)
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         needed = [(str(kind), layer) for kind, layer in self._head.needed()]
@@ -69,11 +76,10 @@ class SharerSlices:
         self._key = json.dumps(
             [
                 str(config.sharer),
-                str(side.model.config.name_or_path),
+                str(sharer.path),
                 config.sharer_prompt.to_dict(),
                 needed,
                 self._head.rotated_keys,
-                max_new_tokens,
             ]
         )
 
@@ -95,19 +101,15 @@ class SharerSlices:
         started = time.perf_counter()
         readings = self._sharer.read([cut.prompt for cut in cuts])
         seconds = (time.perf_counter() - started) / len(prompts)
-        past = Past.of(
-            [[(keys[:, :-1], values[:, :-1]) for keys, values in read.kv.values()] for read in readings]
-        )
-        said = self._speaker.say(past, [cut.prompt.tokens.ids[-1:] for cut in cuts])
-        return [self._heard(*each, seconds) for each in zip(readings, cuts, said, strict=True)]
+        return [self._heard(*each, seconds) for each in zip(readings, cuts, strict=True)]
 
-    def _heard(self, reading: Reading, cut: Cut, said: Said, seconds: float) -> Heard:
+    def _heard(self, reading: Reading, cut: Cut, seconds: float) -> Heard:
         segments = {
             (segment.spec.kind, segment.spec.layer): segment.tensor.to(TRAVELS_AS).cpu()
             for segment in self._sharer.cut(reading, cut)
         }
         spans = torch.tensor(cut.spans, dtype=torch.int64, device="cpu").reshape(-1, 3)
-        return Heard(segments, spans, cut.tail, seconds, said)
+        return Heard(segments, spans, cut.tail, seconds)
 
 
 @torch.inference_mode()
@@ -124,18 +126,51 @@ def fuse_heard(draft: Draft, heard: Sequence[Heard]) -> None:
             fusing.merge([layer], theirs)
 
 
+class SentSlices:
+    """What one question at a time becomes behind a slice; what a plan leaves out is the business of the Receiver.
+
+    Raises:
+        Unsupported: the bundle makes no shared slices.
+    """
+
+    def __init__(self, bundle: Bundle, receiver: Receiver) -> None:
+        self._bundle, self._head, self._receiver = bundle, bundle.require_fuse(), receiver
+
+    def draft(self, item: ChoiceItem, heard: Heard, plan: Plan) -> tuple[Draft, int]:
+        """A question's draft, prefilled and fused with a slice by a plan; and the slice's payload bytes."""
+        shared, layout = self._layout(heard, plan)
+        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+        draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        intake = draft.take(layout, plan)
+        size = 0
+        for spec in layout.specs:
+            half = heard.segments[made_from(self._head, spec.kind, spec.layer)][:, shared.at]
+            half = half.to(self._receiver.model.device)  # where the bundle's heads are
+            part = shared_segment(self._bundle, spec.kind, spec.layer, half)
+            (arrived,), (sent,) = roundtrip(codec, part[None], spec)
+            intake.add(Segment(spec, arrived))
+            size += sent
+        return intake.done(), size
+
+    def most_bytes(self, heard: Iterable[Heard], plan: Plan) -> int:
+        """The most that the payload of any of these may come to by a plan."""
+        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+        specs = {self._layout(one, plan)[1].specs for one in heard}
+        return max(most_bytes(one, codec) for one in specs)
+
+    def _layout(self, heard: Heard, plan: Plan) -> tuple[SharedPositions, SliceLayout]:
+        """What a plan sends of what was read; the positions are counted among those read."""
+        count = len(heard.spans) + heard.tail
+        every = SharedPositions(torch.arange(count, device="cpu"), heard.spans, heard.tail)
+        shared = every.last(plan.last)
+        return shared, shared_layout(shared, self._bundle, plan, _DTYPE)
+
+
 def _save(path: Path, heard: Heard) -> None:
-    tensors = {f"{kind.value}.{layer}": tensor for (kind, layer), tensor in heard.segments.items()}
-    about = {
-        "tail": heard.tail,
-        "seconds": heard.seconds,
-        "text": heard.said.text,
-        "answering": heard.said.seconds,
-    }
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    tensors |= {"spans": heard.spans, "letters": heard.said.letters}
+    tensors = {f"{kind.value}.{layer}": part.contiguous() for (kind, layer), part in heard.segments.items()}
+    about = json.dumps({"tail": heard.tail, "seconds": heard.seconds})
     with atomic_write(path) as partial:
-        save_file(tensors, partial, metadata={"about": json.dumps(about)})
+        save_file(tensors | {"spans": heard.spans}, partial, metadata={"about": about})
 
 
 def _load(path: Path) -> Heard:
@@ -143,11 +178,8 @@ def _load(path: Path) -> Heard:
         about = json.loads(file.metadata()["about"])
         names = file.keys()
         tensors = {name: file.get_tensor(name) for name in names}
-    spans, letters = tensors.pop("spans"), tensors.pop("letters")
-    segments = {}
+    spans, segments = tensors.pop("spans"), {}
     for name, tensor in tensors.items():
         kind, _, layer = name.partition(".")
         segments[SegmentKind(kind), int(layer)] = tensor
-    return Heard(
-        segments, spans, about["tail"], about["seconds"], Said(about["text"], letters, about["answering"])
-    )
+    return Heard(segments, spans, about["tail"], about["seconds"])
