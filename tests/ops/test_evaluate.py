@@ -77,7 +77,11 @@ def test_a_report_holds_every_row_with_its_counts_and_where_it_is_from(call: Any
     assert [row["row"] for row in report["rows"]] == ["receiver", "text", "fused", "mismatched"]
     for row in report["rows"]:
         assert (row["questions"], row["complete"]) == (10, True)
-        assert {m: v["count"] for m, v in row["metrics"].items()} == {"exact_match": 10, "f1": 10}
+        assert {m: v["count"] for m, v in row["metrics"].items()} == {
+            "exact_match": 10,
+            "f1": 10,
+            "contains": 10,
+        }
     assert "the key identical" in report["not_run"]["identical"]
     assert (report["data"]["questions"], report["data"]["documents"], report["data"]["seed"]) == (10, 5, 3)
     for hashed in (report["data"]["sha256"], report["data"]["questions_sha256"], report["bundle"]["sha256"]):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fuser.lab.evaluate import controls
 from fuser.lab.evaluate.calibration import confidence, masked
 from fuser.lab.evaluate.letters import best_letter
 from fuser.lab.evaluate.rows import Answer, Answers, Registry
@@ -103,6 +104,19 @@ def fused(batch: ChoiceBatch, plan: Plan) -> Answers:
 def mismatched(batch: ChoiceBatch, plan: Plan) -> Answers:
     """The slice of another question of about the same length."""
     return batch.fused(batch.task.transfer, batch.others, plan)
+
+
+@ROWS.row("zeroed", "fused, a slice of zeros", needs=_slices, control="fused", by="plan")
+def zeroed(batch: ChoiceBatch, plan: Plan) -> Answers:
+    """Keys and values of zeros."""
+    return batch.fused(batch.task.transfer, controls.zeroed(batch.heard), plan)
+
+
+@ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
+def random(batch: ChoiceBatch, plan: Plan) -> Answers:
+    """Random keys and values, each layer's with the mean and covariance of the batch's true ones."""
+    noise = controls.random_slices(batch.heard, batch.picked[0])
+    return batch.fused(batch.task.transfer, noise, plan)
 
 
 @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)

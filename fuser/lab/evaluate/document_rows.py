@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
+from fuser.lab.evaluate.controls import random_codes
 from fuser.lab.evaluate.rows import Answer, Answers, Registry
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -114,6 +118,20 @@ def mismatched(batch: DocumentBatch, plan: Plan) -> Answers:
     """The slice of the most alike question over another document (`fuser.lab.evaluate.mismatched`)."""
     transfer = batch.task.transfer
     return batch.behind(transfer, transfer.slices(plan), batch.others)
+
+
+@ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
+def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
+    """Codes of zeros, which are the mean of all."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.slices(plan, torch.zeros_like))
+
+
+@ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
+def random(batch: DocumentBatch, plan: Plan) -> Answers:
+    """Random codes with the mean and covariance of the batch's true ones."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.slices(plan, partial(random_codes, seed=batch.picked[0])))
 
 
 @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)

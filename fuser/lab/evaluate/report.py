@@ -26,6 +26,8 @@ _DIFFERENCES = (
 """Rows compared beside those that have a control of their own (`Row.control`)."""
 _ABOUT = {("fused", "mismatched"): "transfer: "}
 _CEILINGS = ("text", "sharer")
+MARGIN = 0.05
+"""How far a control may be from the Receiver alone, either way, and still be called equivalent to it."""
 
 
 class Marks:
@@ -92,7 +94,11 @@ def summarise(
 def _table(marks: Marks, lines: Sequence[Line[Any]], rows: Registry[Any], asked: int) -> dict[str, Any]:
     shown = [_row(line, asked, marks) for line in lines if line.key in marks.found]
     metrics = list(dict.fromkeys(metric for row in shown for metric in row["metrics"]))
-    return {"rows": shown, "differences": {m: _differences(m, marks, lines, rows) for m in metrics}}
+    return {
+        "rows": shown,
+        "differences": {metric: _differences(metric, marks, lines, rows) for metric in metrics},
+        "equivalence": {metric: _equivalence(metric, marks, lines, rows) for metric in metrics},
+    }
 
 
 def _row(line: Line[Any], asked: int, marks: Marks) -> dict[str, Any]:
@@ -146,6 +152,26 @@ def _differences(
     return out
 
 
+def _equivalence(
+    metric: str, marks: Marks, lines: Sequence[Line[Any]], rows: Registry[Any]
+) -> dict[str, Any]:
+    """Whether controls of the slice say as little as nothing at all: two one-sided tests against the Receiver alone.
+
+    Equivalent is a control whose difference has a 95 % interval within the margin (so each test is at 2.5 %). The
+    interval reaches at least as far as Wilson's for none of as many, since a bootstrap of equal marks has no width.
+    """
+    out: dict[str, Any] = {}
+    for line in (line for line in lines if line.row.control == "fused"):
+        columns, groups = marks(metric, line, rows.line("receiver"))
+        if columns:
+            found, least = difference(columns[0], columns[1], groups), wilson(0, len(columns[0])).high
+            low, high = min(found.low, -least), max(found.high, least)
+            values = {"point": found.point, "low": low, "high": high, "margin": MARGIN}
+            equivalent = low >= -MARGIN and high <= MARGIN
+            out[f"{line.name} - receiver"] = values | {"equivalent": equivalent} | _of(line, columns)
+    return out
+
+
 def _of(line: Line[Any], columns: Sequence[Tensor]) -> dict[str, Any]:
     row, plan = line.key
     return {"row": row, "plan": plan, "count": len(columns[0])}
@@ -172,6 +198,17 @@ def markdown(report: Mapping[str, Any]) -> str:
         if differences:
             lines += ["", f"{metric.replace('_', ' ')}, in points over the same questions:", ""]
             lines += [f"- {name}: {_shown(value)} ({value['count']})" for name, value in differences.items()]
+    for metric, found in report["equivalence"].items():
+        if found:
+            margin = f"±{100 * MARGIN:.0f} points"
+            lines += [
+                "",
+                f"{metric.replace('_', ' ')}, controls against the Receiver alone within {margin}:",
+                "",
+            ]
+            for name, value in found.items():
+                said = "equivalent" if value["equivalent"] else "not shown to be equivalent"
+                lines.append(f"- {name}: {_shown(value)} ({value['count']}), {said}")
     for metric in metrics if report.get("parts") else ():
         lines += _by_part(report, metric)
     if report.get("not_run"):

@@ -2,9 +2,10 @@
 
 To add one, decorate a function of a batch and a plan in `document_rows.py` or `choice_rows.py`:
 
-    @ROWS.row("zeroed", "fused, a slice of zeros", needs=slices, control="fused", by="plan")
-    def zeroed(batch: DocumentBatch, plan: Plan) -> Sequence[Answer]:
-        return batch.behind(batch.transfer, plan, change=torch.zeros_like)
+    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
+    def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
+        transfer = batch.task.transfer
+        return batch.behind(transfer, transfer.slices(plan, torch.zeros_like))
 """
 
 from __future__ import annotations

@@ -38,9 +38,16 @@ def f1(prediction: str, answers: Iterable[str]) -> float:
 
 
 def marks(prediction: str, answers: Iterable[str]) -> dict[str, float]:
-    """Both metrics of an answer, each in [0, 1]: `exact_match` and `f1`, the best over the right answers."""
+    """All metrics of an answer, each in [0, 1], the best over the right answers.
+
+    exact_match, f1: as SQuAD has them. contains: a right answer stands in the prediction, words as for exact match.
+    """
     right = tuple(answers)
-    return {"exact_match": float(exact_match(prediction, right)), "f1": f1(prediction, right)}
+    return {
+        "exact_match": float(exact_match(prediction, right)),
+        "f1": f1(prediction, right),
+        "contains": float(any(_within(normalise(answer), prediction) for answer in right)),
+    }
 
 
 def abstaining(

@@ -72,3 +72,19 @@ def test_a_plot_of_nothing_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="nothing to plot"):
         plot_rows({"rows": []}, tmp_path / "rows.png")
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "equivalent"), [(400, 0, True), (400, 8, True), (400, 60, False), (12, 0, False)]
+)
+def test_a_control_is_equivalent_to_nothing_only_where_enough_questions_say_so(
+    count: int, wrong: int, equivalent: bool
+) -> None:
+    rows = [*row("receiver", 20, count), *row("mismatched", 20 + wrong, count), *row("fused", 200, count)]
+    report = summarise(rows, ROWS, REGISTRY, count)
+    found = report["equivalence"]["exact_match"]
+    assert list(found) == ["mismatched - receiver"], "the slice itself is no control"
+    value = found["mismatched - receiver"]
+    assert value["low"] < value["point"] < value["high"] and value["count"] == count
+    assert value["equivalent"] is equivalent
+    assert ("not shown to be equivalent" in markdown(report)) is not equivalent

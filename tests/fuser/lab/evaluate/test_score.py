@@ -22,7 +22,7 @@ def test_exact_match_ignores_case_articles_and_punctuation_only() -> None:
 
 
 def test_the_best_of_several_right_answers_counts() -> None:
-    assert marks("bay 14", ["dock", "Bay 14!"]) == {"exact_match": 1.0, "f1": 1.0}
+    assert marks("bay 14", ["dock", "Bay 14!"]) == {"exact_match": 1.0, "f1": 1.0, "contains": 1.0}
     assert marks("red boat", ["house", "a red boat house", "blue boat"])["f1"] == pytest.approx(0.8)
 
 
@@ -30,6 +30,20 @@ def test_f1_counts_a_word_as_often_as_both_say_it() -> None:
     assert f1("new new york", ["new york"]) == pytest.approx(0.8)  # precision 2/3, recall 1
     assert f1("", ["red"]) == 0.0
     assert f1("blue", ["red"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "contained"),
+    [
+        ("The boat is called the Grey Petrel.", ["grey petrel"], 1.0),
+        ("room 3170", ["Room 317", "317"], 0.0),
+        ("evergreen", ["green"], 0.0),
+        ("It costs 27400.", ["27,400"], 1.0),
+        ("", ["the"], 0.0),
+    ],
+)
+def test_an_answer_contains_whole_words_of_a_right_one(said: str, right: list[str], contained: float) -> None:
+    assert marks(said, right)["contains"] == contained
 
 
 def test_the_first_line_that_is_not_empty_is_the_answer() -> None:
