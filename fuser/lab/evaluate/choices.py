@@ -35,7 +35,7 @@ BACKGROUND_TOKENS = 128
 _FIT_ITEMS = 512  # training questions that are fitted on, at most
 
 
-class ChoiceTask(Task):
+class ChoiceTask(Task["Transfer"]):
     """Questions with choices.
 
     Args:
@@ -90,17 +90,9 @@ class ChoiceTask(Task):
         heard = (self.transfer.hear([item])[0] for item in self.items)
         return self.transfer.sent.most_bytes(heard, plan)
 
-    @cached_property
-    def transfer(self) -> Transfer:
-        """The bundle between its two models."""
-        return Transfer(self, self.given.bundle, self.given.sharer)
-
-    @cached_property
-    def identical(self) -> Transfer:
-        """The bundle whose Sharer is the Receiver's own model."""
-        if self.given.identical is None:
-            raise ValueError("there is no bundle whose Sharer is the Receiver's own model")
-        return Transfer(self, self.given.identical, self.given.receiver)
+    def between(self, bundle: Bundle, sharer: Model) -> Transfer:
+        """As in `Task`."""
+        return Transfer(self, bundle, sharer)
 
     @cached_property
     def bias(self) -> torch.Tensor:

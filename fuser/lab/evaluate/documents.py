@@ -44,7 +44,7 @@ ANSWER_TOKENS = 16
 _SHARED = 3  # questions over one document from which prefilling it once outweighs smaller batches
 
 
-class DocumentTask(Task):
+class DocumentTask(Task["Transfer"]):
     """Questions over documents; `given.bundle`'s learnt prefix is in every Receiver row, so that none is favoured.
 
     answerable: whether the documents answer the questions.
@@ -81,17 +81,9 @@ class DocumentTask(Task):
         specs = (slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32") for count in counts)
         return max(most_bytes(spec, codec) for spec in specs)
 
-    @cached_property
-    def transfer(self) -> Transfer:
-        """The bundle between its two models."""
-        return Transfer(self, self.given.bundle, self.given.sharer)
-
-    @cached_property
-    def identical(self) -> Transfer:
-        """The bundle whose Sharer is the Receiver's own model."""
-        if self.given.identical is None:
-            raise ValueError("there is no bundle whose Sharer is the Receiver's own model")
-        return Transfer(self, self.given.identical, self.given.receiver)
+    def between(self, bundle: Bundle, sharer: Model) -> Transfer:
+        """As in `Task`."""
+        return Transfer(self, bundle, sharer)
 
     @cached_property
     def mismatched(self) -> list[int]:

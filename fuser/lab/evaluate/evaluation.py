@@ -11,8 +11,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rich.progress import Progress
 
@@ -23,6 +24,8 @@ from fuser.lab.evaluate.rows import Answers, Line, Registry
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 
+Bound = TypeVar("Bound")
+"""A bundle between two models, as one kind of question needs it."""
 _TOGETHER = 1 << 14  # tokens of a batch, padded ones included
 
 
@@ -63,7 +66,7 @@ class Given:
     batch: int = 16
 
 
-class Task(ABC):
+class Task(ABC, Generic[Bound]):
     """Questions of one kind, and how they are answered.
 
     Args:
@@ -90,6 +93,22 @@ class Task(ABC):
         """What else a report should say about the rows: plain JSON values."""
         return {}
 
+    @cached_property
+    def transfer(self) -> Bound:
+        """The bundle between its two models."""
+        return self.between(self.given.bundle, self.given.sharer)
+
+    @cached_property
+    def identical(self) -> Bound:
+        """The bundle whose Sharer is the Receiver's own model."""
+        if self.given.identical is None:
+            raise ValueError("there is no bundle whose Sharer is the Receiver's own model")
+        return self.between(self.given.identical, self.given.receiver)
+
+    @abstractmethod
+    def between(self, bundle: Bundle, sharer: Model) -> Bound:
+        """A bundle between a Sharer and the Receiver."""
+
     @abstractmethod
     def batch(self, picked: Sequence[int]) -> Batch:
         """Some of the questions, by their indices."""
@@ -106,7 +125,7 @@ class Task(ABC):
 class Batch:
     """Questions that are answered together. picked: their indices."""
 
-    def __init__(self, task: Task, picked: Sequence[int]) -> None:
+    def __init__(self, task: Task[Any], picked: Sequence[int]) -> None:
         self.picked = list(picked)
         self._registry = task.rows
         self._found: dict[Line[Any], Answers] = {}
@@ -123,7 +142,7 @@ class Batch:
 
 
 def answer(
-    task: Task,
+    task: Task[Any],
     lines: Sequence[Line[Any]],
     log: PredictionLog,
     progress: Progress,
@@ -156,7 +175,7 @@ def answer(
                 progress.advance(bars[line.row.name], len(todo))
 
 
-def predicted(task: Task, batch: Batch, line: Line[Any], todo: Sequence[int]) -> list[Prediction]:
+def predicted(task: Task[Any], batch: Batch, line: Line[Any], todo: Sequence[int]) -> list[Prediction]:
     """The answers of a line to some places of a batch, marked."""
     found = []
     for at in todo:

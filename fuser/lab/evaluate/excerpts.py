@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -76,16 +75,6 @@ class QuestionExcerpts:
         return "".join(parts)
 
 
-class Slices(Protocol):
-    """KV that may stand before questions."""
-
-    def count(self, index: int) -> int:
-        """Sharer positions that stand before a question; as many or a multiple of them are taken."""
-
-    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
-
-
 class Translated:
     """Excerpts as they arrive: encoded by the bundle, sent by a plan, expanded to Receiver KV.
 
@@ -109,7 +98,7 @@ class Translated:
 
     @torch.inference_mode()
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """As in `Slices`."""
+        """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
         features = self._excerpts.features(indices)
         codes = self._head.encode(features.to(self._head.input_mean.device))
         codes = codes if self._change is None else self._change(codes)
@@ -138,7 +127,7 @@ class ReceiversOwn:
         self.count = excerpts.count
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """As in `Slices`."""
+        """As in `Translated`."""
         taken = []
         for index in indices:
             text, spans = self._excerpts.document(index)
@@ -146,3 +135,7 @@ class ReceiversOwn:
             at = read_as(spans, offsets, self._each)
             taken.append(kv[at[self._excerpts.positions(index)].flatten()])
         return torch.stack(taken), [0] * len(indices)
+
+
+Slices = Translated | ReceiversOwn
+"""What may stand before questions. `count`: of the Sharer's positions; as many or a multiple of them are taken."""

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fuser.lab.data.document import Item
+from fuser.lab.data.load import RECORDS, load
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
 
@@ -43,6 +44,25 @@ class DocumentQuestion:
     def own(self) -> str:
         """The document that it was written for."""
         return self.origin or self.document
+
+
+def read_questions(
+    source: str, task: Literal["auto", "choice", "document"], limit: int | None, seed: int, **options: Any
+) -> tuple[list[ChoiceItem], list[Item]]:
+    """All of a source, questions with choices or over documents; one of both is empty.
+
+    Args:
+        limit: of generated records, which are made as they are asked for. options: of `fuser.lab.data.load.load`.
+
+    Raises:
+        ValueError: bad data (file, line and field are named), or data that asks neither.
+    """
+    items = load(source, task, limit if source.startswith(RECORDS) else None, seed, **options)
+    choices = [item for item in items if isinstance(item, ChoiceItem)]
+    documents = [item for item in items if isinstance(item, Item)]
+    if not choices and not documents:
+        raise ValueError(f"{source} holds instructions: nothing there can be marked right or wrong")
+    return choices, documents
 
 
 def draw(

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from fuser.atomic import atomic_write
 from fuser.config import BadConfig
 from fuser.lab.data.cases import UNANSWERABLE, Cases
 from fuser.lab.data.document import Item
-from fuser.lab.data.load import RECORDS, Items, load
+from fuser.lab.data.load import RECORDS, load
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate.choices import ChoiceTask
 from fuser.lab.evaluate.documents import DocumentTask
@@ -26,8 +25,8 @@ from fuser.lab.evaluate.evaluation import Deadline, OutOfTime, Task, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
 from fuser.lab.evaluate.plans import excerpt_plans, shared_plans
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.provenance import file_hash, machine, versions
-from fuser.lab.evaluate.questions import digest, draw, draw_choices, parts, questions_digest
+from fuser.lab.evaluate.provenance import data_of, provenance
+from fuser.lab.evaluate.questions import digest, draw, draw_choices, parts, questions_digest, read_questions
 from fuser.lab.evaluate.report import summarise
 from fuser.lab.evaluate.score import abstaining
 from fuser.lab.evaluate.settings import EvaluateConfig, Setup, made_in
@@ -52,7 +51,11 @@ class Run:
         self._config, self._path = config, bundle
         self._given = setup.given(bundle, "evaluate", config.batch, config.identical)
         self._left_out: Counter[str] = Counter()
-        choices, documents = self._load()
+        options = {"max_document_chars": _EVERY_LENGTH, "left_out": self._left_out}
+        found = read_questions(
+            config.data, config.task, self._limit, config.seed, for_training=False, **options
+        )
+        choices, documents = found
         self._task, plans = self._choices(choices) if choices else self._documents(documents)
         rows = self._task.rows
         names = config.rows or [row.name for row in rows if not row.on_request]
@@ -84,11 +87,7 @@ class Run:
         return {
             "task": "document" if isinstance(task, DocumentTask) else "choice",
             "data": {
-                "source": config.data,
-                "sha256": file_hash(config.data),
-                "questions": len(task.ids),
-                "questions_sha256": self._digest,
-                "documents": len(set(groups.values())),
+                **data_of(config.data, self._digest, len(task.ids), groups),
                 "limit": self._limit,
                 "seed": config.seed,
                 "cases": list(config.cases),
@@ -106,16 +105,12 @@ class Run:
                 "receiver": str(bundle.config.receiver),
             },
             "batch": config.batch,
-            "dtype": given.receiver.dtype,
-            "device": given.receiver.device.type,
             "predictions": str(self._log.path),
-            "machine": machine(),
-            "versions": versions(),
             "command": list(command),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            **provenance(given.receiver),
         }
 
-    def _documents(self, items: Sequence[Item]) -> tuple[Task, Sequence[Plan]]:
+    def _documents(self, items: Sequence[Item]) -> tuple[Task[Any], Sequence[Plan]]:
         config, given = self._config, self._given
         if config.calibration:
             raise ValueError("calibration is for questions with choices: no row over documents is fitted")
@@ -142,7 +137,7 @@ class Run:
         most, left_out = config.max_document_chars, self._left_out
         return Cases(config.cases, items, config.seed, tokens, most, left_out)
 
-    def _choices(self, items: Sequence[ChoiceItem]) -> tuple[Task, Sequence[Plan]]:
+    def _choices(self, items: Sequence[ChoiceItem]) -> tuple[Task[Any], Sequence[Plan]]:
         config, given = self._config, self._given
         if config.cases or config.positions:
             raise ValueError("cases and positions are for questions over documents")
@@ -179,28 +174,6 @@ class Run:
     def _limit(self) -> int | None:
         config = self._config
         return 200 if config.limit is None and config.data.startswith(RECORDS) else config.limit
-
-    def _load(self) -> tuple[list[ChoiceItem], list[Item]]:
-        """All of the data: questions with choices, or questions over documents; one of both is empty."""
-        config = self._config
-        items: Items
-        if config.task == "choice":
-            items = load(config.data, "choice", for_training=False, left_out=self._left_out)
-        else:
-            items = load(
-                config.data,
-                config.task,
-                self._limit if config.data.startswith(RECORDS) else None,
-                config.seed,
-                for_training=False,
-                max_document_chars=_EVERY_LENGTH,
-                left_out=self._left_out,
-            )
-        choices = [item for item in items if isinstance(item, ChoiceItem)]
-        documents = [item for item in items if isinstance(item, Item)]
-        if not choices and not documents:
-            raise ValueError(f"{config.data} holds instructions: nothing there can be marked right or wrong")
-        return choices, documents
 
 
 @contextmanager

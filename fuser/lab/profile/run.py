@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,14 @@ from rich.progress import Progress
 
 from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.config import to_dict
-from fuser.lab.data.document import Item
-from fuser.lab.data.load import RECORDS, load
 from fuser.lab.evaluate.choices import ChoiceTask
 from fuser.lab.evaluate.documents import DocumentTask
 from fuser.lab.evaluate.evaluation import Deadline, OutOfTime, Task, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.provenance import file_hash, machine, versions
-from fuser.lab.evaluate.questions import digest, draw, draw_choices, questions_digest
+from fuser.lab.evaluate.provenance import data_of, provenance
+from fuser.lab.evaluate.questions import digest, draw, draw_choices, questions_digest, read_questions
 from fuser.lab.evaluate.report import Marks
 from fuser.lab.evaluate.rows import Line
 from fuser.lab.evaluate.settings import Setup, made_in
@@ -34,7 +31,6 @@ from fuser.lab.profile.front import nearest_front
 from fuser.lab.profile.grid import ProfileConfig, grid
 from fuser.lab.profile.source import check_training
 from fuser.lab.profile.worth import best, rival, worth
-from fuser.prompts.choice import ChoiceItem
 from kvwire.plan import WHOLE, Plan
 
 _RIVALS = ("receiver", "text", "excerpt-text", "mismatched-text")
@@ -137,22 +133,9 @@ class ProfileRun:
         }
 
     def _about(self) -> dict[str, Any]:
-        config, model = self._config, self._given.receiver
-        return {
-            "data": {
-                "source": config.data,
-                "sha256": file_hash(config.data),
-                "questions": len(self._task.ids),
-                "questions_sha256": self._digest,
-                "documents": len(set(self._task.groups.values())),
-                "seed": config.seed,
-            },
-            "dtype": model.dtype,
-            "device": model.device.type,
-            "machine": machine(),
-            "versions": versions(),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        config, task = self._config, self._task
+        data = data_of(config.data, self._digest, len(task.ids), task.groups)
+        return {"data": data | {"seed": config.seed}, **provenance(self._given.receiver)}
 
     def _lines(self) -> list[Line[Any]]:
         """What is answered: the chosen plans with their controls, and rows that need no slice."""
@@ -182,18 +165,13 @@ class ProfileRun:
     def _answered(self, line: Line[Any], count: int) -> bool:
         return self._log.of(line.key).keys() >= set(self._task.ids[:count])
 
-    def _draw(self) -> tuple[Task, str]:
+    def _draw(self) -> tuple[Task[Any], str]:
         """The questions, as their kind of slice is measured, and their digest."""
         config, given = self._config, self._given
         limit, most = config.questions, config.max_document_chars
-        some = limit if config.data.startswith(RECORDS) else None
-        found = load(config.data, "auto", some, config.seed, max_document_chars=most)
-        choices = [item for item in found if isinstance(item, ChoiceItem)]
-        documents = [item for item in found if isinstance(item, Item)]
+        choices, documents = read_questions(config.data, "auto", limit, config.seed, max_document_chars=most)
         if choices:
             items = draw_choices(choices, limit, config.seed, unfit_choice(given, most))
             return ChoiceTask(given, items, given.work), questions_digest(items)
-        if not documents:
-            raise ValueError(f"{config.data} holds instructions: nothing there can be marked right or wrong")
         asked = draw(documents, limit, config.seed, unfit(given, most))
         return DocumentTask(given, asked), questions_digest(asked)

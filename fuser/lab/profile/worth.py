@@ -16,7 +16,7 @@ from fuser.lab.profile.front import front
 from kvwire.plan import Plan
 
 
-def worth(marks: Marks, task: Task, plan: Plan, raw: Plan) -> PlanRow:
+def worth(marks: Marks, task: Task[Any], plan: Plan, raw: Plan) -> PlanRow:
     """What a plan is worth, over the questions that it, raw, their controls and the Receiver alone have answered."""
     rows, metric = task.rows, task.metric
     line, alone = rows.line("fused", plan), rows.line("receiver")
@@ -42,7 +42,7 @@ def worth(marks: Marks, task: Task, plan: Plan, raw: Plan) -> PlanRow:
     )
 
 
-def rival(marks: Marks, task: Task, line: Line[Any]) -> dict[str, Any]:
+def rival(marks: Marks, task: Task[Any], line: Line[Any]) -> dict[str, Any]:
     """A line without a slice as plain JSON values; its transfer is over its control, None where it has none."""
     (own,), _ = marks(task.metric, line)
     transfer = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
@@ -13,7 +14,7 @@ QUIET = Progress(disable=True)
 
 
 def ask(
-    task: Task,
+    task: Task[Any],
     folder: Path,
     *rows: str,
     plans: Sequence[Plan] = (WHOLE,),
