@@ -126,12 +126,6 @@ def identical(batch: ChoiceBatch, plan: Plan) -> Answers:
     return batch.fused(transfer, transfer.hear(batch.items))
 
 
-@ROWS.row("loss", "loss of the right answer behind the slice", needs=_slices, by="plan", on_request=True)
-def loss(batch: ChoiceBatch, plan: Plan) -> Answers:
-    """Nats a token, no answer: what plans are screened by."""
-    return batch.losses(plan)
-
-
 def background(item: ChoiceItem) -> str:
     """What the Sharer is asked in the paper's text relay: the bare question, for knowledge that helps."""
     return (

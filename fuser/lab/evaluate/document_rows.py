@@ -139,9 +139,3 @@ def identical(batch: DocumentBatch, plan: Plan) -> Answers:
     """The slice of a bundle whose Sharer is the Receiver's own model."""
     transfer = batch.task.identical
     return batch.behind(transfer, transfer.slices(plan))
-
-
-@ROWS.row("loss", "loss of the right answer behind the slice", needs=_excerpts, by="plan", on_request=True)
-def loss(batch: DocumentBatch, plan: Plan) -> Answers:
-    """Nats a token, no answer: what plans are screened by."""
-    return batch.losses(plan)

@@ -122,7 +122,7 @@ class Task(ABC, Generic[Bound]):
         """The most payload bytes that the plan's codec could need for any of the questions."""
 
 
-class Batch:
+class Batch(ABC):
     """Questions that are answered together. picked: their indices."""
 
     def __init__(self, task: Task[Any], picked: Sequence[int]) -> None:
@@ -139,6 +139,10 @@ class Batch:
         if line not in self._found:
             self._found[line] = line.row.answer(self, line.plan)
         return self._found[line]
+
+    @abstractmethod
+    def losses(self, plan: Plan) -> Answers:
+        """How surprised the Receiver is by the right answers behind slices by a plan: marks `loss`, nats a token."""
 
 
 def answer(

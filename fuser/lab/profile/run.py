@@ -18,14 +18,14 @@ from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.config import to_dict
 from fuser.lab.evaluate.choices import ChoiceTask
 from fuser.lab.evaluate.documents import DocumentTask
-from fuser.lab.evaluate.evaluation import Deadline, OutOfTime, Task, answer
+from fuser.lab.evaluate.evaluation import Batch, Deadline, OutOfTime, Task, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.prediction import PredictionLog
 from fuser.lab.evaluate.provenance import data_of, provenance
 from fuser.lab.evaluate.questions import digest, draw, draw_choices, questions_digest, read_questions
 from fuser.lab.evaluate.report import Marks
-from fuser.lab.evaluate.rows import Line
+from fuser.lab.evaluate.rows import Line, Row
 from fuser.lab.evaluate.settings import Setup, made_in
 from fuser.lab.profile.front import nearest_front
 from fuser.lab.profile.grid import ProfileConfig, grid
@@ -33,6 +33,7 @@ from fuser.lab.profile.source import check_training
 from fuser.lab.profile.worth import best, rival, worth
 from kvwire.plan import WHOLE, Plan
 
+_SCREEN: Row[Batch] = Row("loss", "loss", lambda batch, plan: batch.losses(plan), by="plan")
 _RIVALS = ("receiver", "text", "excerpt-text", "mismatched-text")
 
 
@@ -75,7 +76,7 @@ class ProfileRun:
         """Screen and answer what is not done yet; returns whether all is done."""
         deadline, task = Deadline(max_minutes), self._task
         try:
-            screen = task.rows.lines(["loss"], self.plans)
+            screen = [Line(_SCREEN, plan) for plan in self.plans]
             answer(task, screen, self._log, progress, deadline, self._config.screened)
             answer(task, self._lines(), self._log, progress, deadline)
         except OutOfTime:
@@ -155,7 +156,7 @@ class ProfileRun:
         """The plans that are screened."""
         count = min(self._config.screened, len(self._task.ids))
         found = []
-        for line in self._task.rows.lines(["loss"], self.plans):
+        for line in (Line(_SCREEN, plan) for plan in self.plans):
             if self._answered(line, count):
                 said = [self._log.of(line.key)[item] for item in self._task.ids[:count]]
                 loss, size = sum(one.right["loss"] for one in said), sum(one.bytes for one in said)
