@@ -27,10 +27,8 @@ from fuser.lab.evaluate.questions import digest, draw, draw_choices, questions_d
 from fuser.lab.evaluate.report import Marks
 from fuser.lab.evaluate.rows import Line, Row
 from fuser.lab.evaluate.settings import Setup, made_in
-from fuser.lab.profile.front import nearest_front
-from fuser.lab.profile.grid import ProfileConfig, grid
-from fuser.lab.profile.source import check_training
-from fuser.lab.profile.worth import best, rival, worth
+from fuser.lab.profile.grid import ProfileConfig, check_training, grid
+from fuser.lab.profile.worth import best, nearest_front, rival, worth
 from kvwire.plan import WHOLE, Plan
 
 _SCREEN: Row[Batch] = Row("loss", "loss", lambda batch, plan: batch.losses(plan), by="plan")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuser.lab.profile.source import check_training
+from fuser.lab.profile.grid import check_training
 
 
 @pytest.mark.parametrize(
