@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_type_hints
 
 from fuser.bundle.bundle import Bundle
 from fuser.config import BadConfig, from_dict
@@ -119,8 +119,10 @@ def read_settings(kind: type[T], path: Path | None, assignments: Iterable[str]) 
     try:
         table = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
         table = with_lists(kind, with_values(table, assignments))
-        own = {field.name for field in fields(Setup)}
+        own, others = set(get_type_hints(Setup)), set(get_type_hints(kind))
+        if unknown := sorted(table.keys() - own - others):
+            raise BadConfig(f"unknown key {unknown[0]}; known are {', '.join(sorted(own | others))}")
         setup = from_dict(Setup, {key: value for key, value in table.items() if key in own})
-        return from_dict(kind, {key: value for key, value in table.items() if key not in own}), setup
+        return from_dict(kind, {key: value for key, value in table.items() if key in others}), setup
     except ValueError as error:  # not TOML, not UTF-8, or not such a config
         raise BadConfig(str(error) if path is None else f"{path}: {error}") from error
