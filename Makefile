@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Of pytest; tests share two cores well, and each worker loads torch.
+WORKERS ?= 2
 BUNDLE ?= fuser/bundles/qwen2.5-coder-0.5b--smollm2-135m
 PACKAGES := ops cloud_node edge_node fuser proto tests
 
@@ -11,7 +13,7 @@ PACKAGES := ops cloud_node edge_node fuser proto tests
 
 help:
 	@echo "make demo     answers over the wire with a real pair: installs, fetches the models, prints one table"
-	@echo "make test     installs if need be and runs the tests"
+	@echo "make test     installs if need be and runs the tests, two at a time (make test WORKERS=0: in one process)"
 	@echo "make check    lint, format and types, as CI runs them"
 	@echo "make format   fixes what can be fixed"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
@@ -44,7 +46,7 @@ table: $(STAMP)
 	$(BIN)/kvwire eval $(BUNDLE) ops/examples/eval.toml --json build/table.json --into docs/results.md
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-real: $(STAMP)
 	KVWIRE_TEST_REAL=1 $(BIN)/python -m pytest -m real

@@ -1,9 +1,12 @@
-"""What gateway and replica say to each other: plain values that any process can read, never a tensor."""
+"""One call: what gateway and replica say to each other (plain values, never a tensor), and its record for the audit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field, replace
 
+from cloud_node.audit import LOST, MENDED, SENDING, SERVED, AuditRecord
+from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.messages import RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceTrailer
 from kvwire.slice_io import Frame
@@ -35,3 +38,61 @@ class RelayCall:
     tenant: str
     request: RelayRequest
     allowed: int | None
+
+
+REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED, LOST}
+"""Everything `decision` can be."""
+
+
+@dataclass
+class CallRecord:
+    """What is known so far of one call."""
+
+    method: str
+    tenant: str = ""
+    request_id: bytes = b""
+    documents: tuple[str, ...] = ()
+    kind: str = ""
+    positions: int = 0
+    segments: int = 0
+    bytes: int = 0
+    decision: str = SERVED
+    left: bool = False
+    """Whether a slice or a text may have left: its line is written."""
+    started: float = field(default_factory=time.monotonic)
+    _announced: int = 0
+
+    def announced(self, header: SliceHeader) -> None:
+        """The slice that will leave."""
+        self.positions, self._announced = header.positions, len(header.specs)
+
+    def leaving(self) -> AuditRecord:
+        """The line to write before anything leaves."""
+        self.left = True
+        return replace(self.line(), decision=SENDING)
+
+    def sent(self, part: Part) -> None:
+        """Count a part that is handed to the transport; how much of it a caller takes is not known here."""
+        if isinstance(part, Frame):
+            self.bytes += len(part.data)
+        elif isinstance(part, SliceTrailer):
+            self.segments = self._announced
+
+    def failed(self, error: KvwireError) -> None:
+        """The call ends with this error."""
+        self.decision = entry_of(type(error)).reason
+
+    def line(self) -> AuditRecord:
+        """The line of the audit log, as far as the call has come."""
+        return AuditRecord(
+            method=self.method,
+            tenant=self.tenant,
+            request_id=self.request_id.hex(),
+            documents=self.documents,
+            kind=self.kind,
+            positions=self.positions,
+            segments=self.segments,
+            bytes=self.bytes,
+            decision=self.decision,
+            seconds=time.monotonic() - self.started,
+        )

@@ -28,14 +28,14 @@ class TlsConfig:
 class SharerConfig:
     """What the replicas run and what each may use.
 
-    model: a known model's name, a Hugging Face id or a directory.
+    model: a directory, or a model on this machine by its known name or Hugging Face id; `kvwire` fetches it first.
     bundles: directories of bundles trained for this Sharer, or names of those that ship; at least one.
     cpus: cores per replica: Ray's reservation and the number of torch threads.
     gpus: GPUs per replica, as Ray reserves and hands them out; a part of one is shared with other replicas.
     device: where a replica computes; auto is the GPU that Ray hands it where gpus is above 0, else whatever GPU torch
         finds, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
-        (`fuser.models.dtype`). float16 needs a GPU.
+        (`fuser.models.load`). float16 needs a GPU.
     max_ongoing: calls a replica holds at once; one tenant's never have all places of all replicas.
     max_batch: prompts of those that are prefilled together at most; 1 prefills each alone. What is sent has the same
         bits on a CPU, and differs in the last ones on a GPU.

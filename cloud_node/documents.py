@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from kvwire.errors import NotFound
 from kvwire.limits import Limits
+from kvwire.segment import SliceKind
 
 MAX_DOCUMENT_CHARS: Final = Limits().max_prompt_chars - Limits().max_question_chars
 """So that the longest question may be asked about the longest document."""
@@ -34,6 +35,7 @@ class _Row(_Base):
     text: Mapped[str] = mapped_column(Text)
     characters: Mapped[int]
     max_positions: Mapped[int | None]
+    kinds: Mapped[str | None] = mapped_column(String(64))
     added: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
@@ -42,11 +44,13 @@ class DocumentInfo:
     """What may be known of a document without its text.
 
     max_positions: the most positions of it that one slice may carry; None leaves it to the export policy.
+    kinds: the kinds of slice that it may be in; None leaves it to the export policy.
     """
 
     id: str
     characters: int
     max_positions: int | None
+    kinds: tuple[SliceKind, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,6 +60,7 @@ class Document:
     id: str
     text: str
     max_positions: int | None
+    kinds: tuple[SliceKind, ...] | None = None
 
     def __repr__(self) -> str:
         return f"Document(id={self.id!r}, characters={len(self.text)}, max_positions={self.max_positions})"
@@ -84,6 +89,7 @@ class Documents:
         text: str,
         max_positions: int | None = None,
         replace: bool = False,
+        kinds: Sequence[SliceKind] | None = None,
     ) -> DocumentInfo:
         """Store a document. An empty text is allowed.
 
@@ -105,6 +111,7 @@ class Documents:
             text=text,
             characters=len(text),
             max_positions=max_positions,
+            kinds=None if kinds is None else ",".join(kinds),
             added=datetime.now(UTC),
         )
         try:
@@ -115,7 +122,7 @@ class Documents:
                     session.add(row)
         except IntegrityError:
             raise ValueError(f"document {document_id} exists for tenant {tenant}") from None
-        return DocumentInfo(document_id, len(text), max_positions)
+        return DocumentInfo(document_id, len(text), max_positions, None if kinds is None else tuple(kinds))
 
     def get(self, tenant: str, document_id: str) -> Document:
         """One document with its text.
@@ -123,12 +130,13 @@ class Documents:
         Raises:
             NotFound: unknown, or another tenant's.
         """
-        columns = select(_Row.text, _Row.max_positions).where(_Row.tenant == tenant, _Row.id == document_id)
+        columns = select(_Row.text, _Row.max_positions, _Row.kinds)
+        columns = columns.where(_Row.tenant == tenant, _Row.id == document_id)
         with self._engine.connect() as connection:
             row = connection.execute(columns).one_or_none()
         if row is None:
             raise NotFound(f"document {document_id[:80]!r} of tenant {tenant!r}")
-        return Document(document_id, row.text, row.max_positions)
+        return Document(document_id, row.text, row.max_positions, _kinds(row.kinds))
 
     def find(self, tenant: str, document_ids: Iterable[str]) -> tuple[DocumentInfo, ...]:
         """What is known of each document, without reading its text; one query, whatever is missing.
@@ -137,20 +145,18 @@ class Documents:
             NotFound: one of them is unknown or another tenant's; which one is not told.
         """
         wanted = tuple(document_ids)
-        columns = select(_Row.id, _Row.characters, _Row.max_positions)
         with self._engine.connect() as connection:
-            rows = connection.execute(columns.where(_Row.tenant == tenant, _Row.id.in_(set(wanted)))).all()
-        found = {row.id: DocumentInfo(row.id, row.characters, row.max_positions) for row in rows}
+            rows = connection.execute(_KNOWN.where(_Row.tenant == tenant, _Row.id.in_(set(wanted)))).all()
+        found = {row.id: _info(row) for row in rows}
         if any(document_id not in found for document_id in wanted):
             raise NotFound(f"one of {len(wanted)} documents of tenant {tenant!r}")
         return tuple(found[document_id] for document_id in wanted)
 
     def list(self, tenant: str) -> Sequence[DocumentInfo]:
         """Every document of a tenant, by id."""
-        columns = select(_Row.id, _Row.characters, _Row.max_positions)
         with self._engine.connect() as connection:
-            rows = connection.execute(columns.where(_Row.tenant == tenant).order_by(_Row.id)).all()
-        return [DocumentInfo(row.id, row.characters, row.max_positions) for row in rows]
+            rows = connection.execute(_KNOWN.where(_Row.tenant == tenant).order_by(_Row.id)).all()
+        return [_info(row) for row in rows]
 
     def remove(self, tenant: str, document_id: str) -> None:
         """Forget a document.
@@ -166,6 +172,17 @@ class Documents:
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
+
+
+_KNOWN: Final = select(_Row.id, _Row.characters, _Row.max_positions, _Row.kinds)
+
+
+def _info(row: Any) -> DocumentInfo:
+    return DocumentInfo(row.id, row.characters, row.max_positions, _kinds(row.kinds))
+
+
+def _kinds(stored: str | None) -> tuple[SliceKind, ...] | None:
+    return None if stored is None else tuple(SliceKind(kind) for kind in stored.split(",") if kind)
 
 
 def look(url: str) -> None:

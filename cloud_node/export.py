@@ -6,34 +6,56 @@ header against it before the first byte is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from cloud_node.config import ExportPolicy
-from cloud_node.documents import Document, DocumentInfo
 from kvwire.errors import ExportDenied, InternalError, RelayDisabled
 from kvwire.messages import RelayReply, RelayRequest, ShareRequest
+from kvwire.plan import Plan
 from kvwire.segment import SliceHeader, SliceKind
 
 
-def positions_allowed(policy: ExportPolicy, kind: SliceKind, caps: Iterable[int | None]) -> int | None:
+class Guarded(Protocol):
+    """A document as the policy sees it.
+
+    max_positions: the most positions of one slice; None leaves it to the policy. kinds: of slice that it may be in;
+    None leaves it to the policy.
+    """
+
+    @property
+    def max_positions(self) -> int | None: ...
+    @property
+    def kinds(self) -> tuple[SliceKind, ...] | None: ...
+
+
+def positions_allowed(
+    policy: ExportPolicy, kind: SliceKind, plan: Plan, documents: Sequence[Guarded]
+) -> int | None:
     """The most positions that a slice may have; None where only the limits of the wire count.
 
     Args:
-        caps: for each document of the prompt its own cap; None leaves it to the policy.
+        documents: of the prompt.
 
     Raises:
         ExportDenied: none may leave.
     """
-    if kind not in policy.kinds:
-        raise ExportDenied(f"{kind} slices")
-    caps = list(caps)
-    if kind is not SliceKind.SHARED:
-        return _allowed(policy.max_positions, caps, f"{kind} slices")
+    # A draft that quotes is an excerpt too.
+    for wanted in (kind, *([SliceKind.EXCERPT] if plan.quoted else [])):
+        if wanted not in policy.kinds:
+            raise ExportDenied(f"{wanted} slices")
+        if any(d.kinds is not None and wanted not in d.kinds for d in documents):
+            raise ExportDenied(f"{wanted} slices of this document")
+    if kind is SliceKind.EXCERPT:
+        return _allowed(policy.max_positions, documents, "excerpt slices")
+    if not documents:
+        return None
     # What the Sharer holds at shared positions after it has read a document tells what the document says.
-    return _allowed(policy.shared_over_documents, caps, "shared slices over documents") if caps else None
+    most = policy.shared_over_documents if kind is SliceKind.SHARED else policy.max_positions
+    return _allowed(most, documents, f"{kind} slices over documents")
 
 
-def tokens_allowed(policy: ExportPolicy, caps: Iterable[int | None]) -> int | None:
+def tokens_allowed(policy: ExportPolicy, documents: Sequence[Guarded]) -> int | None:
     """The most tokens of relayed text: a token said counts as a position sent. None: as many as asked for.
 
     Raises:
@@ -42,8 +64,10 @@ def tokens_allowed(policy: ExportPolicy, caps: Iterable[int | None]) -> int | No
     """
     if not policy.allow_relay:
         raise RelayDisabled
-    caps = list(caps)
-    return _allowed(policy.max_positions, caps, "relayed text about documents") if caps else None
+    # It says what a draft says, and more plainly.
+    if any(d.kinds is not None and SliceKind.DRAFT not in d.kinds for d in documents):
+        raise ExportDenied("relayed text about this document")
+    return _allowed(policy.max_positions, documents, "relayed text about documents") if documents else None
 
 
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:
@@ -72,18 +96,13 @@ def check_relayed(reply: RelayReply, request: RelayRequest, allowed: int | None)
         raise ExportDenied(f"more than {allowed} tokens")
 
 
-def caps_of(documents: Iterable[DocumentInfo | Document]) -> list[int | None]:
-    """The cap of each document of a prompt."""
-    return [document.max_positions for document in documents]
-
-
 def least(*bounds: int | None) -> int | None:
     """The lowest of some bounds, where None is none."""
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
-def _allowed(policy: int, caps: list[int | None], what: str) -> int:
-    most = least(policy, *caps)
+def _allowed(policy: int, documents: Iterable[Guarded], what: str) -> int:
+    most = least(policy, *(document.max_positions for document in documents))
     if not most:
         raise ExportDenied(what)
     return most

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 
 from cloud_node.access import Gatekeeper
 from cloud_node.admission import Places
 from cloud_node.config import CloudConfig
-from cloud_node.health import Health
 from cloud_node.service import SharerService
-from kvwire.descriptors import raise_descriptors
 from kvwire.identity import TlsFiles, server_credentials
+from kvwire.limits import raise_descriptors
 from kvwire.v1.sharer_pb2_grpc import add_SharerServiceServicer_to_server
 
 logger = logging.getLogger(__name__)
@@ -129,3 +129,48 @@ def _options(config: CloudConfig) -> list[tuple[str, Any]]:
         ("grpc.http2.min_ping_interval_without_data_ms", int(gateway.min_ping_interval_s * 1000)),
         ("grpc.so_reuseport", 0),
     ]
+
+
+_States = health_pb2.HealthCheckResponse
+
+
+class Health(HealthServicer):  # type: ignore[misc]
+    """One state for all services: serving or not. `end` makes it not serving for good."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = frozenset(services)
+        self._serving = False
+        self._ended = False
+        self._changed = asyncio.Condition()
+
+    async def set(self, serving: bool) -> None:
+        """Tell everyone who asks or watches."""
+        async with self._changed:
+            self._serving = serving and not self._ended
+            self._changed.notify_all()
+
+    async def end(self) -> None:
+        """Not serving from now on."""
+        self._ended = True
+        await self.set(False)
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        """The state now; NOT_FOUND for a service that is not here."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return _States(status=self._state(request.service))
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        """The state now and at every change, until the caller leaves."""
+        told = None
+        while True:
+            async with self._changed:
+                while self._state(request.service) == told:
+                    await self._changed.wait()
+                told = self._state(request.service)
+            await context.write(_States(status=told))
+
+    def _state(self, service: str) -> int:
+        if service not in self._services:
+            return int(_States.SERVICE_UNKNOWN)
+        return int(_States.SERVING if self._serving else _States.NOT_SERVING)

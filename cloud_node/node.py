@@ -59,10 +59,10 @@ def leave(status: int) -> NoReturn:
 
 
 def _check_pair(config: CloudConfig) -> None:
-    """Fetch the model once, with progress, and say early if a bundle is not for it."""
-    from fuser import model_ref, resolve
+    """Say early if a bundle is not for the model."""
+    from fuser import find_model, model_ref
 
-    sharer = model_ref(resolve(config.sharer.model))
+    sharer = model_ref(find_model(config.sharer.model))
     for directory in config.sharer.bundles:
         written = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
         if ModelRef(**written["sharer"]) != sharer:

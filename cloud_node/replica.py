@@ -22,11 +22,10 @@ from torch import Tensor
 
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.documents import Documents
+from cloud_node.documents import Document, Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
-from cloud_node.pipe import CancelToken, Pipe
-from cloud_node.scheduler import PrefillScheduler, Steps, Ticket
-from fuser import Sharer, computes
+from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Ticket
+from fuser import Cut, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
 from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
@@ -106,7 +105,6 @@ class Replica:
             device=own.wanted_device,
             dtype=own.dtype,
             prefix_cache_bytes=own.prefix_cache_bytes,
-            progress=False,
         )
         return cls(
             {one.bundle.hash: one for one in sharers},
@@ -174,39 +172,47 @@ class Replica:
 
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: CancelToken) -> None:
         request = call.request
-        sections, caps = self._resolve(call.tenant, request.sections)
-        allowed = least(call.allowed, positions_allowed(self._export, request.kind, caps))
+        sections, documents = self._resolve(call.tenant, request.sections)
+        allowed = least(call.allowed, positions_allowed(self._export, request.kind, request.plan, documents))
         sharer = self._sharer(request.bundle_hash)
         self._check_length(sharer.tokenizer, sections, stop)
         # A shared slice without documents has no bound, and does not read it.
         cut = sharer.layout(sections, request.kind, allowed or 0, request.plan)
-        header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
-        check_leaving(header, request, allowed)
-        self._check_prompt(len(cut.prompt))
-        self._limits.check_slice(header)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
-        writer = SliceWriter(header, codec, self._limits, request.max_bytes)
+
+        def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:
+            header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+            check_leaving(header, request, allowed)
+            self._limits.check_slice(header)
+            return header, SliceWriter(header, codec, self._limits, request.max_bytes)
+
+        self._check_prompt(len(cut.prompt))
+        begun(cut)  # refused before it is read, if by the most that it may have
+        writer: SliceWriter | None = None
         encode_s = 0.0
         with _Work(self._schedule, stop) as work:
-
-            def steps() -> Steps:
-                put(header)  # when the queue is over; it does not wait, for nothing was put before it
-                yield from sharer.steps(cut, work.emit, work.cancelled, call.tenant)
-
-            ticket = work.enter(steps(), len(cut.prompt))
-            for spec, tensor in work.segments():
+            steps = sharer.steps(cut, work.emit, work.cancelled, call.tenant, work.announce)
+            ticket = work.enter(steps, len(cut.prompt))
+            for part in work.parts():
+                if isinstance(part, Cut):
+                    header, writer = begun(part)
+                    put(header)
+                    continue
+                assert writer is not None
+                spec, tensor = part
                 began = time.monotonic()
                 frames = writer.write(spec, tensor)
                 if ticket.ended_s is not None:  # what was encoded before cost no time of its own
                     encode_s += time.monotonic() - max(began, ticket.ended_s)
                 for frame in frames:
                     put(frame)
+        assert writer is not None
         put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
 
     def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request
-        sections, caps = self._resolve(call.tenant, request.sections)
-        allowed = least(call.allowed, tokens_allowed(self._export, caps))
+        sections, documents = self._resolve(call.tenant, request.sections)
+        allowed = least(call.allowed, tokens_allowed(self._export, documents))
         most = request.max_new_tokens if allowed is None else min(request.max_new_tokens, allowed)
         sharer = next(iter(self._sharers.values()))
         self._check_length(sharer.tokenizer, sections, stop)
@@ -230,24 +236,24 @@ class Replica:
 
         with _Work(self._schedule, stop) as work:
             ticket = work.enter(steps(), positions)
-            for _ in work.segments():
+            for _ in work.parts():
                 pass
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
         return RelayReply(request.request_id, "".join(text), tokens, timings)
 
-    def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[int | None]]:
-        """Sections with their texts, short enough to be tokenised, and each document's own cap on positions."""
+    def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[Document]]:
+        """Sections with their texts, short enough to be tokenised, and the documents among them."""
         resolved: list[Section] = []
-        caps: list[int | None] = []
+        documents: list[Document] = []
         for section in sections:
             if section.document_id is None:
                 resolved.append(section)
                 continue
             document = self._documents.get(tenant, section.document_id)
             resolved.append(dataclasses.replace(section, text=document.text, document_id=None))
-            caps.append(document.max_positions)
+            documents.append(document)
         self._limits.check_prompt(sum(len(section.text or "") for section in resolved))
-        return resolved, caps
+        return resolved, documents
 
     def _sharer(self, bundle_hash: str) -> Sharer:
         sharer = self._sharers.get(bundle_hash)
@@ -277,12 +283,12 @@ class Replica:
 
 
 class _Work:
-    """What the model's thread does for one call, and the segments that come from there. Leaving it ends the work."""
+    """What the model's thread does for one call, and what comes from there. Leaving it ends the work."""
 
     def __init__(self, schedule: PrefillScheduler, stop: CancelToken) -> None:
         self._schedule, self._stop = schedule, stop
         self._left = threading.Event()
-        self._segments: queue.SimpleQueue[tuple[SegmentSpec, Tensor] | None] = queue.SimpleQueue()
+        self._parts: queue.SimpleQueue[Cut | tuple[SegmentSpec, Tensor] | None] = queue.SimpleQueue()
 
     def __enter__(self) -> _Work:
         return self
@@ -292,28 +298,32 @@ class _Work:
 
     def enter(self, steps: Steps, positions: int) -> Ticket:
         """Hand in the steps of a prompt with this many positions."""
-        self._ticket = self._schedule.enter(steps, positions, self._stop, lambda: self._segments.put(None))
+        self._ticket = self._schedule.enter(steps, positions, self._stop, lambda: self._parts.put(None))
         return self._ticket
 
     def emit(self, spec: SegmentSpec, tensor: Tensor) -> None:
         """As `Sharer.steps` takes it; never waits, or a slow reader would stop the model for all."""
-        self._segments.put((spec, tensor))
+        self._parts.put((spec, tensor))
+
+    def announce(self, cut: Cut) -> None:
+        """As `Sharer.steps` takes it."""
+        self._parts.put(cut)
 
     def cancelled(self) -> bool:
         """As `Sharer.steps` takes it."""
         return self._left.is_set() or self._stop()
 
-    def segments(self) -> Iterator[tuple[SegmentSpec, Tensor]]:
-        """Segments as they come, to the end of the steps; raises what ended these early."""
+    def parts(self) -> Iterator[Cut | tuple[SegmentSpec, Tensor]]:
+        """What is cut, then segments as they come, to the end of the steps; raises what ended these early."""
         while True:
             try:
-                segment = self._segments.get(timeout=_POLL_S)
+                part = self._parts.get(timeout=_POLL_S)
             except queue.Empty:
                 self._stop.check()
                 continue
-            if segment is None:
+            if part is None:
                 break
-            yield segment
+            yield part
         if self._ticket.failure is not None:
             raise self._ticket.failure
 

@@ -12,11 +12,10 @@ from typing import Any, Protocol
 from cloud_node.access import Access, identify
 from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
-from cloud_node.call import Part, RelayCall, ShareCall
-from cloud_node.call_record import CallRecord
+from cloud_node.call import CallRecord, Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.documents import DOCUMENT_ID, DocumentInfo
-from cloud_node.export import caps_of, check_leaving, check_relayed, positions_allowed, tokens_allowed
+from cloud_node.export import check_leaving, check_relayed, positions_allowed, tokens_allowed
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
@@ -86,7 +85,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             wanted = self._checked_share(request, record)
             documents = await self._documents(identity, wanted, record)
             # The policy first: how long a document is shows in what is refused for its length.
-            allowed = positions_allowed(self._config.export, wanted.kind, caps_of(documents))
+            allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
             call = ShareCall(identity.tenant, wanted, allowed)
@@ -112,13 +111,13 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         async with self._answering("Relay", context) as (identity, record):
             wanted = self._checked_relay(request, record)
             documents = await self._documents(identity, wanted, record)
-            allowed = tokens_allowed(self._config.export, caps_of(documents))
+            allowed = tokens_allowed(self._config.export, documents)
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
             async with self._turns.taken(identity.tenant):
                 reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
             documents = await self._documents(identity, wanted, record)
-            check_relayed(reply, wanted, tokens_allowed(self._config.export, caps_of(documents)))
+            check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             record.bytes = len(reply.text.encode())
             self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
@@ -185,7 +184,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         if not isinstance(part, SliceHeader):
             raise InternalError("a slice without a header")
         documents = await self._documents(identity, wanted, record)
-        allowed = positions_allowed(self._config.export, wanted.kind, caps_of(documents))
+        allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
         check_leaving(part, wanted, allowed)
         record.announced(part)
         self._write_ahead(record.leaving())

@@ -6,13 +6,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edge_node.answer import Answer
     from edge_node.assistant import Assistant
-    from edge_node.client import AsyncClient
+    from edge_node.client import AsyncClient, Client
     from edge_node.config import EdgeConfig
-    from edge_node.sync import Client
+    from edge_node.serve import run
 
 __all__ = ["Answer", "Assistant", "AsyncClient", "Client", "EdgeConfig", "run"]
 
@@ -20,19 +18,10 @@ _HOMES = {
     "Answer": "edge_node.answer",
     "Assistant": "edge_node.assistant",
     "AsyncClient": "edge_node.client",
-    "Client": "edge_node.sync",
+    "Client": "edge_node.client",
     "EdgeConfig": "edge_node.config",
+    "run": "edge_node.serve",
 }
-
-
-def run(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
-    """Serve the local API until SIGTERM or SIGINT.
-
-    `ready` is called once, with the address listened on ("host:port"), when questions can be answered.
-    """
-    from edge_node.serve import serve
-
-    serve(config, ready)
 
 
 def __getattr__(name: str) -> object:

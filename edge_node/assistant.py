@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
+from edge_node.bounds import Home
+from edge_node.client import Client
 from edge_node.config import EdgeConfig
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
-from edge_node.process import Home
 from edge_node.stream import AnswerStream, Ask, first_document
-from edge_node.sync import Client
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
@@ -141,7 +141,7 @@ class Assistant:
             document: id of a document that the cloud holds.
             sections: further sections, put first.
             notes: text for the Receiver alone; it is never sent.
-            kind: of the slice; by default an excerpt where a document of the cloud is asked about, else a shared slice.
+            kind: of the slice; by default as configured where a document of the cloud is asked about, else shared.
             max_new_tokens: tokens generated at most.
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
@@ -186,7 +186,7 @@ class Assistant:
             kind=chosen,
             reason=reason,
             document=first_document(prompt),
-            plan=plan or share.configured,
+            plan=plan or share.configured(chosen or SliceKind.SHARED),
             plan_reason=plan_reason,
             estimate=None if plan_reason is None else estimate,
             max_new_tokens=tokens,
@@ -212,7 +212,7 @@ class Assistant:
                 raise InvalidRequest(f"this bundle takes no {wanted} slices in")
             return wanted, None
         document = any(s.visibility is Visibility.CLOUD for s in prompt)
-        best = SliceKind.EXCERPT if document else SliceKind.SHARED
+        best = SliceKind(self.config.share.kind) if document else SliceKind.SHARED
         if best in kinds and (document or any(s.visibility is Visibility.SHARED for s in prompt)):
             return best, None
         return None, NOTHING_TO_SHARE

@@ -1,36 +1,36 @@
-"""AsyncClient: asks the cloud for slices. Every call has a deadline, every failure is of `kvwire.errors`."""
+"""Clients of the cloud, with an event loop and without. Every call has a deadline, every failure is a KvwireError."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
 import contextlib
 import math
 import os
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Self, TypeVar
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from edge_node.bounds import Deadline, Home, retried
 from edge_node.channel import CloudChannel, Traffic
 from edge_node.config import EdgeConfig
-from edge_node.intake import Intake, Part
+from edge_node.intake import SharedSlice, SliceStream
 from edge_node.link import Link
-from edge_node.process import Home
-from edge_node.retry import Deadline, retried
 from kvwire import PROTOCOL_VERSION, serde
-from kvwire.codec import CodecRegistry
-from kvwire.errors import BadHeader, BadPayload, DeadlineExceeded, InvalidRequest, TooLarge
+from kvwire.errors import BadHeader, BadPayload, Cancelled, InvalidRequest, TooLarge
 from kvwire.limits import Limits
-from kvwire.messages import Description, RelayReply, RelayRequest, ShareRequest
+from kvwire.messages import Description, RelayReply, RelayRequest
 from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
-from kvwire.segment import REQUEST_ID_BYTES, SliceHeader, SliceKind, SliceTrailer
-from kvwire.slice_io import check_bytes, most_bytes, payload_codec
+from kvwire.segment import REQUEST_ID_BYTES, SliceKind
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
     from fuser import Bundle
+
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class AsyncClient:
             sections,
             bundle,
             kind,
-            plan or self.config.share.configured,
+            plan or self.config.share.configured(kind),
             max_bytes,
             self._deadline(deadline_s),
         )
@@ -171,128 +171,134 @@ class AsyncClient:
         return Deadline(min(after_s, self.limits.max_deadline_s), self.limits.min_deadline_s)
 
 
-class SliceStream:
-    """The parts of one slice as they arrive, verified and decoded off the event loop. Close it or read it up.
-
-    Until the header is here a call that failed may be tried again; each attempt has a request id of its own.
-    """
-
-    def __init__(
-        self,
-        client: AsyncClient,
-        channel: CloudChannel,
-        sections: Sequence[Section],
-        bundle: Bundle,
-        kind: SliceKind,
-        plan: Plan,
-        max_bytes: int,
-        deadline: Deadline,
-    ) -> None:
-        from fuser.slice_specs import slice_specs
-
-        if kind not in bundle.kinds:
-            raise InvalidRequest(f"this bundle takes no {kind} slices in")
-        least = slice_specs(bundle, kind, plan, 1, "bfloat16")  # refuses what the bundle cannot do
-        self.home = client.home
-        self._channel, self._bundle, self._limits, self._link = channel, bundle, client.limits, client.link
-        self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
-        self._deadline = deadline
-        self._kind, self._plan, self._max_bytes = kind, plan, max_bytes
-        self._places = [i for i, s in enumerate(sections) if s.visibility is not Visibility.EDGE]
-        self._sections = tuple(sections[i] for i in self._places)
-        self._intake: Intake | None = None
-        self._traffic, self._decode_s = Traffic(), 0.0
-        self._limits.check_sections(self._sections)
-        self._request()
-        check_bytes(least, self._codec, max_bytes)
-        self._parts = retried(self._once, deadline)
-
-    @property
-    def bytes_sent(self) -> int:
-        """Serialised messages sent, all attempts."""
-        return self._traffic.sent
-
-    @property
-    def bytes_received(self) -> int:
-        """Serialised messages received, all attempts."""
-        return self._traffic.received
-
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of segments that were received and good, last attempt."""
-        return self._intake.payload_bytes if self._intake else 0
-
-    @property
-    def share_arrived(self) -> float:
-        """Share of the slice that arrived and decoded, 0 to 1, last attempt."""
-        return self._intake.arrived if self._intake else 0.0
-
-    @property
-    def decode_s(self) -> float:
-        """Seconds from a message's arrival to its being checked and decoded, over all messages."""
-        return self._decode_s
-
-    def __aiter__(self) -> AsyncIterator[Part]:
-        return self
-
-    async def __anext__(self) -> Part:
-        return await anext(self._parts)
-
-    async def aclose(self) -> None:
-        """Cancel the call if it is still going on."""
-        await self._parts.aclose()
-
-    async def _once(self) -> AsyncGenerator[Part, None]:
-        request = self._request()
-        message = serde.share_request_to_proto(request).SerializeToString()
-        if len(message) > self._limits.max_request_bytes:
-            raise TooLarge("request bytes", len(message), self._limits.max_request_bytes)
-        self._intake = intake = Intake(request, self._places, self._bundle, self._codec, self._limits)
-        replies = self._channel.stream("Share", message, self._deadline, self._traffic)
-        came: list[float] = []
-        most = 0
-        summary: SliceTrailer | None = None
-        try:
-            async with contextlib.aclosing(replies):  # type: ignore[type-var]
-                async for reply in replies:
-                    came.append(self._traffic.received_at)
-                    parts = await asyncio.to_thread(intake.take, reply)
-                    self._decode_s += time.monotonic() - came[-1]
-                    for part in parts:
-                        if isinstance(part, SliceTrailer):
-                            summary, end = part, came[-1]
-                            waited_s = came[0] - self._traffic.sent_at
-                            self._link.slice_came(
-                                part.payload_bytes, waited_s, end - came[0], end - came[1], part.timings
-                            )
-                            continue
-                        if isinstance(part, SliceHeader):
-                            most = most_bytes(part.specs, self._codec)
-                        yield part
-        except DeadlineExceeded:
-            if came:
-                self._link.slice_late(most, time.monotonic() - came[0])
-            raise
-        intake.end()
-        if summary is not None:
-            yield summary  # once the cloud has closed the call without an error
-
-    def _request(self) -> ShareRequest:
-        return ShareRequest(
-            request_id=os.urandom(REQUEST_ID_BYTES),
-            sharer=self._bundle.config.sharer,
-            bundle_hash=self._bundle.hash,
-            codec_hash=self._codec.parameters_hash,
-            kind=self._kind,
-            plan=self._plan,
-            sections=self._sections,
-            max_bytes=self._max_bytes,
-        )
-
-
 async def _retried(once: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
     async def only() -> AsyncGenerator[T, None]:
         yield await once()
 
     async with contextlib.aclosing(retried(only, deadline)) as answers:
         return await anext(answers)
+
+
+class Client:
+    """A client of one cloud for any thread of the process that made it. Close it, or use it as a context manager."""
+
+    def __init__(self, config: EdgeConfig, limits: Limits | None = None) -> None:
+        self._client = AsyncClient(config, limits)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kvwire-client", daemon=True)
+        self._thread.start()
+        self._closed, self._door = False, threading.Lock()
+        atexit.register(self.close)
+
+    @property
+    def limits(self) -> Limits:
+        """The caps this side holds to."""
+        return self._client.limits
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and stop the thread; calls in flight are cancelled.
+
+        In a forked child there is neither, so it does nothing there.
+        """
+        atexit.unregister(self.close)
+        if not self._client.home.here:
+            return
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def describe(self, deadline_s: float | None = None) -> Description:
+        """What the cloud offers. Raises KvwireError."""
+        return self._run(self._client.describe(deadline_s))
+
+    def relay(
+        self,
+        sections: Sequence[Section],
+        bundle: Bundle,
+        *,
+        max_new_tokens: int,
+        max_bytes: int = 0,
+        deadline_s: float | None = None,
+        traffic: Traffic | None = None,
+        begun: Callable[[concurrent.futures.Future[RelayReply]], None] | None = None,
+    ) -> RelayReply:
+        """As `AsyncClient.relay`. `begun` is given the call, which any thread may cancel: raises Cancelled."""
+        return self._run(
+            self._client.relay(
+                sections,
+                bundle,
+                max_new_tokens=max_new_tokens,
+                max_bytes=max_bytes,
+                deadline_s=deadline_s,
+                traffic=traffic,
+            ),
+            begun,
+        )
+
+    @property
+    def link(self) -> Link:
+        """The running estimate of the link, from the calls of this client."""
+        return self._client.link
+
+    def share(
+        self,
+        sections: Sequence[Section],
+        bundle: Bundle,
+        *,
+        kind: SliceKind,
+        plan: Plan | None = None,
+        max_bytes: int = 0,
+        deadline_s: float | None = None,
+    ) -> SharedSlice:
+        """As `AsyncClient.share`, but the request is sent at once and parts wait to be asked for."""
+        stream = self._client.share(
+            sections, bundle, kind=kind, plan=plan, max_bytes=max_bytes, deadline_s=deadline_s
+        )
+        return SharedSlice(stream, self._begun)
+
+    async def _finish(self) -> None:
+        await self._client.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _run(
+        self,
+        work: Coroutine[Any, Any, T],
+        begun: Callable[[concurrent.futures.Future[T]], None] | None = None,
+    ) -> T:
+        call = self._begun(work)
+        if begun is not None:
+            begun(call)
+        try:
+            return call.result()
+        except concurrent.futures.CancelledError as error:
+            raise Cancelled("the call was cancelled") from error
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """On the client's thread; what was begun there before `close` is ended by it, so nobody waits for ever.
+
+        Raises:
+            Cancelled: the client is closed. RuntimeError: this is a forked child.
+        """
+        try:
+            self._client.home.check()
+            with self._door:
+                if self._closed:
+                    raise Cancelled("the client is closed")
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except BaseException:
+            work.close()
+            raise

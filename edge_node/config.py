@@ -14,6 +14,7 @@ from fuser.config import BadConfig, from_dict
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
+from kvwire.segment import SliceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class CloudPeer:
 class ReceiverConfig:
     """What runs here.
 
-    model: a known model's name, a Hugging Face id or a directory.
+    model: a directory, or a model on this machine by its known name or Hugging Face id; `kvwire` fetches it first.
     bundle: directory of the bundle trained for the pair, or the name of one that ships.
     threads: torch threads; 0 leaves torch's own choice.
     device: where model and heads compute; auto is a GPU where there is one, else the CPU.
@@ -109,8 +110,10 @@ class ShareConfig:
 
     plan: "codec" asks with the codec and the positions given here; "auto" picks from the bundle's table of plans
         (docs/plans.md), which must be there.
+    kind: of the slice where a document of the cloud is asked about: "excerpt" quotes the document and is the fastest;
+        "draft" says only what the Sharer would answer, after it has written that.
     codec: a codec's name; both sides must know it.
-    max_positions: document positions wanted at most; the cloud's export policy may allow fewer.
+    max_positions: positions wanted at most; the cloud's export policy may allow fewer.
     deadline_s: the time the cloud has for a whole slice, connecting and retries included; then a question
         about a document of the cloud is not answered, and any other by the Receiver alone. It is cut to
         `Limits.max_deadline_s`.
@@ -118,6 +121,7 @@ class ShareConfig:
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
 
+    kind: Literal["excerpt", "draft"] = "excerpt"
     codec: str = "lossless"
     max_positions: int = 32
     deadline_s: float = 20.0
@@ -129,10 +133,9 @@ class ShareConfig:
         if self.max_positions < 1 or not 0 < self.deadline_s < float("inf") or self.max_bytes < 0:
             raise ValueError("max_positions starts at 1, deadline_s is above 0, max_bytes starts at 0")
 
-    @property
-    def configured(self) -> Plan:
-        """The plan of codec and positions."""
-        return Plan(codec=self.codec, positions=self.max_positions)
+    def configured(self, kind: SliceKind) -> Plan:
+        """The plan of codec and positions; a shared slice has those of its sections."""
+        return Plan(codec=self.codec, positions=0 if kind is SliceKind.SHARED else self.max_positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class ApiConfig:
 class EdgeConfig:
     """The whole configuration of one edge node. Paths are absolute after `load`.
 
-    capture: file to which every protobuf message sent or received is appended (`edge_node.capture`); it holds
+    capture: file to which every protobuf message sent or received is appended (`edge_node.channel`); it holds
         questions as they were sent, so leave it out except to audit the wire.
     """
 

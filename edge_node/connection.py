@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 import grpc
 import grpc.aio
 
-from edge_node.retry import Deadline
+from edge_node.bounds import Deadline
 from kvwire.errors import Cancelled, DeadlineExceeded, Unreachable
 
 T = TypeVar("T")
@@ -139,10 +139,11 @@ class Connection:
                     continue
                 if held.check is None or held.check.done():
                     held.check = asyncio.create_task(_answers(held.channel, silent=_LATE))
-                await asyncio.wait({waiting, held.check}, return_when=asyncio.FIRST_COMPLETED)
+                check = held.check  # another call may ask anew before this one goes on
+                await asyncio.wait({waiting, check}, return_when=asyncio.FIRST_COMPLETED)
                 if waiting.done():
                     break
-                if not held.check.result():
+                if not check.result():
                     raise self._lost(held)
                 held.heard = time.monotonic()
             held.heard = time.monotonic()

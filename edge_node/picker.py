@@ -111,7 +111,7 @@ class Picker:
         rows = () if self._table is None else self._table.of(kind)
         if rows and (max_bytes or self._share.plan == "auto"):
             return pick(rows, most, max_bytes, deadline_s, estimate)
-        plan = self._share.configured
+        plan = self._share.configured(kind)
         return Pick(None, BYTE_BUDGET) if 0 < max_bytes < most(plan) else Pick(plan, CONFIGURED)
 
     def most_bytes(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
@@ -128,7 +128,7 @@ class Picker:
         if kind is not SliceKind.SHARED:
             from fuser.slice_specs import most_positions
 
-            return most_positions(self._bundle, plan)
+            return most_positions(self._bundle, plan, kind)
         style = self._bundle.config.sharer_prompt
         after = max((len(wrap[1].encode()) for wrap in style.wraps.values()), default=0)
         texts = [s.text for s in sections if s.visibility is Visibility.SHARED and s.text is not None]

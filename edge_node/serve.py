@@ -19,16 +19,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from edge_node.api import make_app, refusal
 from edge_node.assistant import Assistant
 from edge_node.config import EdgeConfig, split_address
-from kvwire.descriptors import raise_descriptors
 from kvwire.errors import Busy
+from kvwire.limits import raise_descriptors
 
 _GRACE_S = 20
 _HEAD_S = 10.0
 _MOST_CONNECTIONS = 256
 
 
-def serve(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
-    """Load the Receiver, listen, and return after a signal once requests in flight are answered."""
+def run(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
+    """Load the Receiver and serve the local API until SIGTERM or SIGINT; requests in flight are then answered.
+
+    `ready` is called once, with the address listened on ("host:port"), when questions can be answered.
+    """
     host, port = split_address(config.api.listen)
     with Assistant.from_config(config) as assistant:
         server = make_server(make_app(assistant, config.api), ready)

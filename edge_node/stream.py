@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from edge_node.answer import EMPTY, FUSED, RECEIVER_ONLY, RELAYED, Answer, FirstLine
+from edge_node.bounds import Home
 from edge_node.channel import Traffic
+from edge_node.client import Client
+from edge_node.intake import SharedSlice
 from edge_node.link import Estimate
-from edge_node.process import Home
-from edge_node.sync import Client, SharedSlice
 from fuser import SliceLayout
 from fuser.prompts.choice import LETTERS, named
 from kvwire.errors import (

@@ -9,13 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.plans import PlanRow, PlanTable
-    from fuser.bundle.shipped import bundle_directory
     from fuser.layout import SliceLayout
-    from fuser.models.dtype import DeviceName, DtypeName, computes
-    from fuser.models.load import resolve
-    from fuser.models.reference import model_ref
+    from fuser.models.directory import find_model, model_ref
+    from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
     from fuser.receiver import Begun, Draft, Receiver
     from fuser.sharer import Cut, Sharer
@@ -38,8 +37,8 @@ __all__ = [
     "load_pair",
     "load_receiver",
     "load_sharers",
+    "find_model",
     "model_ref",
-    "resolve",
 ]
 
 _HOMES = {
@@ -47,21 +46,21 @@ _HOMES = {
     "Begun": "fuser.receiver",
     "Bundle": "fuser.bundle.bundle",
     "Cut": "fuser.sharer",
-    "DeviceName": "fuser.models.dtype",
+    "DeviceName": "fuser.models.load",
     "Draft": "fuser.receiver",
-    "DtypeName": "fuser.models.dtype",
+    "DtypeName": "fuser.models.load",
     "PlanRow": "fuser.bundle.plans",
     "PlanTable": "fuser.bundle.plans",
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.layout",
-    "bundle_directory": "fuser.bundle.shipped",
-    "computes": "fuser.models.dtype",
+    "bundle_directory": "fuser.bundle",
+    "computes": "fuser.models.load",
     "load_pair": "fuser.pair",
     "load_receiver": "fuser.pair",
     "load_sharers": "fuser.pair",
-    "model_ref": "fuser.models.reference",
-    "resolve": "fuser.models.load",
+    "find_model": "fuser.models.directory",
+    "model_ref": "fuser.models.directory",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from fuser.bundle.bundle import Bundle
 from fuser.layout import SliceLayout
 from fuser.prompts.shared import SharedPositions
 from fuser.reading import SharerPrompt
-from fuser.slice_specs import most_positions, slice_specs
+from fuser.slice_specs import most_positions, most_written, slice_specs
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Visibility
@@ -21,8 +21,9 @@ from kvwire.segment import SegmentSpec, SliceKind
 class Cut:
     """See the module.
 
-    kind, specs, spans, tail: as in `SliceLayout`. exported: positions of the prompt, int64, that are cut (shared), or
-    may be chosen (excerpt: the document's).
+    kind, specs, spans, tail: as in `SliceLayout`; the specs of a draft have room for the longest that may be written.
+    exported: positions of the prompt, int64, that are cut (shared), or may be chosen (the document's). quoted: how many
+    of these are chosen, and runs: in how many runs. drafting: how many positions may be written.
     """
 
     kind: SliceKind
@@ -31,11 +32,20 @@ class Cut:
     tail: int
     prompt: SharerPrompt
     exported: Tensor
+    quoted: int = 0
+    drafting: int = 0
+    runs: int = 0
 
     @property
     def positions(self) -> int:
         """Positions that travel."""
         return self.specs[0].positions if self.specs else 0
+
+    def written(self, count: int) -> Cut:
+        """The cut of a draft that has become this long."""
+        positions = self.quoted + count
+        specs = tuple(replace(s, shape=(positions, *s.shape[1:])) for s in self.specs) if positions else ()
+        return replace(self, specs=specs, drafting=count)
 
 
 def shared_layout(shared: SharedPositions, bundle: Bundle, plan: Plan, dtype: str) -> SliceLayout:
@@ -67,8 +77,31 @@ def cut_excerpt(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions:
         Unsupported: the bundle has no translate head, or none for this plan.
         InvalidRequest: no section is a cloud document, or the plan asks for numbers that there are not.
     """
+    _check_document(prompt)
+    count = min(max_positions, most_positions(bundle, plan, SliceKind.EXCERPT), len(prompt.document))
+    specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
+    return Cut(SliceKind.EXCERPT, specs, (), 0, prompt, prompt.document, quoted=count, runs=plan.runs)
+
+
+def cut_draft(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions: int) -> Cut:
+    """Codes of the Sharer's own short answer, behind those of an excerpt where the plan wants one too.
+
+    Where not all may leave, the draft goes first.
+
+    Raises:
+        Unsupported: the bundle has no translate head, or none for this plan.
+        InvalidRequest: the plan quotes and no section is a cloud document, or it asks for numbers that there are not.
+    """
+    if plan.quoted:
+        _check_document(prompt)
+    drafting = min(max_positions, most_written(plan))
+    quoted = min(
+        max_positions - drafting, plan.quoted, bundle.config.selection.positions, len(prompt.document)
+    )
+    specs = slice_specs(bundle, SliceKind.DRAFT, plan, quoted + drafting, "float32")
+    return Cut(SliceKind.DRAFT, specs, (), 0, prompt, prompt.document, quoted, drafting, plan.runs)
+
+
+def _check_document(prompt: SharerPrompt) -> None:
     if not any(s.visibility is Visibility.CLOUD and s.role is Role.DOCUMENT for s in prompt.sections):
         raise InvalidRequest("an excerpt needs a cloud document")
-    count = min(max_positions, most_positions(bundle, plan), len(prompt.document))
-    specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
-    return Cut(SliceKind.EXCERPT, specs, (), 0, prompt, prompt.document)

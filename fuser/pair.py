@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fuser.bundle import bundle_directory, shipped_bundles
 from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.bundle.shipped import bundle_directory, shipped_bundles
 from fuser.kv.prefix_cache import PrefixCache
-from fuser.models.dtype import DeviceName, DtypeName, computes, dtype_of, find_device
-from fuser.models.load import load_model, model_ref, resolve
+from fuser.models.directory import find_model, model_ref
+from fuser.models.load import DeviceName, DtypeName, computes, dtype_of, find_device, load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.identity import ModelRef
@@ -36,12 +36,13 @@ def load_pair(
 
     Args:
         bundle: a directory, or the name of a shipped bundle.
-        sharer, receiver: a known model's name, a Hugging Face id or a directory; by default the bundle's own names.
+        sharer, receiver: a directory, a model that `kvwire models fetch` brought, by name, or a Hugging Face id; by
+            default the bundle's own names. Nothing is fetched here.
         device: where models and heads compute; "auto" is a GPU where there is one.
         dtype: what the models compute in; "auto" is bfloat16 where the device multiplies it, else float32.
 
     Raises:
-        NoSuchDevice, UnknownModel, FetchFailed, BadModelDirectory: as `fuser.models` raises them.
+        NoSuchDevice, UnknownModel, NotFetched, BadModelDirectory: as `fuser.models` raises them.
         BadBundle: the bundle cannot be read, or is for other models.
         ValueError: a dtype that the device does not take.
     """
@@ -63,7 +64,7 @@ def load_receiver(
     found = dtype_of(dtype, where)
     directory = _directory(bundle)
     loaded = Bundle.load(directory)
-    path = resolve(receiver)
+    path = find_model(receiver)
     _check(directory, "Receiver", loaded.config.receiver, model_ref(path))
     model, tokenizer = load_model(path, device=str(where), dtype=found)
     _log("Receiver", path, model)
@@ -77,19 +78,17 @@ def load_sharers(
     device: DeviceName = "auto",
     dtype: DtypeName = "auto",
     prefix_cache_bytes: int = 0,
-    progress: bool = True,
 ) -> list[Sharer]:
     """One Sharer for each of the bundles, all around one model, with one prefix cache.
 
     Args:
         prefix_cache_bytes: K and V of prefixes that are kept in memory; 0 keeps none.
-        progress: show one while a model is fetched.
 
     The other arguments and the errors are those of `load_pair`.
     """
     where = find_device(device)
     found = dtype_of(dtype, where)
-    path = resolve(sharer, progress=progress)
+    path = find_model(sharer)
     ref = model_ref(path)
     loaded = []
     for directory in map(_directory, bundles):

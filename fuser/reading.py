@@ -17,6 +17,8 @@ from torch import Tensor
 
 from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import features_of
+from fuser.kv.drafting import write
+from fuser.kv.generate import stop_tokens
 from fuser.kv.geometry import Geometry
 from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, prefill_together
 from fuser.kv.prefix_cache import KV, PrefixCache
@@ -86,9 +88,10 @@ def prompt_of(tokenizer: Any, style: PromptStyle, sections: Sequence[Section]) -
 class Reading:
     """What the Sharer read of one prompt.
 
-    at: positions that were kept, ascending int64. kv: by layer, K and V at those, each (kv_heads, positions, head_dim),
-    keys rotated. scores: (prompt positions,) float32 by which an excerpt is chosen, (layers read * heads, prompt
-    positions) where attention heads were kept apart, None where nothing asked. rope: of the Sharer.
+    at: positions that were kept, ascending int64; those of a draft come last, after all of the prompt's. kv: by layer,
+    K and V at those, each (kv_heads, positions, head_dim), keys rotated. scores: (prompt positions,) float32 by which
+    an excerpt is chosen, (layers read * heads, prompt positions) where attention heads were kept apart, None where
+    nothing asked. rope: of the Sharer. draft: tokens of its short answer, none where it was to write none.
     """
 
     prompt: SharerPrompt
@@ -96,6 +99,12 @@ class Reading:
     kv: Mapping[int, tuple[Tensor, Tensor]]
     scores: Tensor | None
     rope: Rope
+    draft: tuple[int, ...] = ()
+
+    @property
+    def drafted(self) -> Tensor:
+        """Positions of the draft, int64."""
+        return torch.arange(len(self.draft), device=self.at.device) + len(self.prompt)
 
     def among(self, at: Tensor) -> Tensor:
         """Indices of positions among those kept, int64.
@@ -169,6 +178,7 @@ class Reader:
         self.style = style
         self.selection = selection
         self.scorer = None if scorer is None else scorer.to(model.device)
+        self._stops = stop_tokens(model, tokenizer)
 
     def prompt(self, sections: Sequence[Section]) -> SharerPrompt:
         """Render and tokenise sections; documents already resolved."""
@@ -182,6 +192,7 @@ class Reader:
         *,
         asking: bool = False,
         per_head: bool = False,
+        draft: int = 0,
     ) -> list[Reading]:
         """Read prompts; what several begin with is prefilled once, and those that are long enough run together.
 
@@ -192,6 +203,7 @@ class Reader:
             at: positions of each prompt where they are kept, ascending; all by default.
             asking: attention of each prompt's last token is read: it chooses an excerpt.
             per_head: keep its attention heads apart, whatever the selection does with them.
+            draft: tokens at most of a short answer that is written after each prompt, and kept with it.
         """
         kept = range(self.geometry.layers) if layers is None else layers
         wanted = [torch.arange(len(p), device="cpu") for p in prompts] if at is None else at
@@ -200,7 +212,9 @@ class Reader:
         rest: dict[int, Steps[Reading]] = {}
         begun: set[bytes] = set()
         for number, (prompt, where) in enumerate(zip(prompts, wanted, strict=True)):
-            steps = self.reading(prompt, kept, where, caller, asking=asking or per_head, per_head=per_head)
+            steps = self.reading(
+                prompt, kept, where, caller, asking=asking or per_head, per_head=per_head, draft=draft
+            )
             prefix = prompt.tokens.ids[: prompt.prefix].numpy().tobytes()
             (rest if prefix in begun else first)[number] = steps
             begun |= {prefix} if prefix else set()
@@ -216,6 +230,7 @@ class Reader:
         *,
         asking: bool = False,
         per_head: bool = False,
+        draft: int = 0,
         on_layer: OnLayer | None = None,
     ) -> Steps[Reading]:
         """What is to be prefilled for a reading: the prefix, unless it was before, and the rest on top of it.
@@ -223,21 +238,27 @@ class Reader:
         In two parts even where nothing is reused: how a prompt is parted changes the last bits.
 
         Args:
-            layers, at, asking, per_head: as in `read`, of one prompt.
-            on_layer: is given what would be kept of a layer as soon as it is computed; nothing is kept then.
+            layers, at, asking, per_head, draft: as in `read`, of one prompt. A draft's positions are kept behind `at`.
+            on_layer: is given what would be kept of a layer as soon as it is computed; nothing is kept then, and
+                nothing drafted.
         """
         at = at.to(self.model.device)
         ids = prompt.tokens.ids.to(self.model.device)
-        last_layer = self.geometry.layers - 1 if asking else max(layers)
+        last_layer = self.geometry.layers - 1 if asking or draft else max(layers)
         past = (yield from self._past(ids[: prompt.prefix], last_layer, caller)) if prompt.prefix else []
         kv: dict[int, tuple[Tensor, Tensor]] = {}
+        all_layers: KV = []
 
         def take(layer: int, keys: Tensor, values: Tensor) -> None:
-            if layer not in layers:
+            if layer not in layers and not draft:
                 return
             if past:
                 before = past[layer]
                 keys, values = torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
+            if draft:
+                all_layers.append((keys, values))
+            if layer not in layers:
+                return
             if on_layer is None:
                 kv[layer] = keys[0][:, at], values[0][:, at]
             else:
@@ -251,14 +272,32 @@ class Reader:
             asking=asking,
             first_query_layer=self.selection.first_query_layer(self.geometry.layers),
             per_head=per_head or self.scorer is not None,
+            whole=draft > 0,
             past=past,
         )
         yield work
+        said: list[int] = []
+        if draft and work.hidden is not None:
+            said, new = yield from write(
+                self.model, ids.tolist(), work.hidden[0, -1], all_layers, draft, self._ended, caller.cancelled
+            )
+            at = torch.cat((at, torch.arange(len(said), device=at.device) + len(prompt)))
+            kv = {
+                layer: (
+                    torch.cat((keys, new[layer][0][0]), dim=1),
+                    torch.cat((values, new[layer][1][0]), dim=1),
+                )
+                for layer, (keys, values) in kv.items()
+            }
         scores = work.scores
         if scores is not None:
             with torch.inference_mode():
                 scores = (scores if per_head or self.scorer is None else self.scorer(scores))[0].cpu()
-        return Reading(prompt, at, kv, scores, self.rope)
+        return Reading(prompt, at, kv, scores, self.rope, tuple(said))
+
+    def _ended(self, said: list[int]) -> bool:
+        """A draft is over where its first line is, or the model ends it."""
+        return said[-1] in self._stops or "\n" in self.tokenizer.decode(said)
 
     def _past(self, ids: Tensor, last_layer: int, caller: Caller) -> Steps[KV]:
         found = caller.prefixes.get(caller.owner, ids, last_layer + 1)

@@ -15,11 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fuser.answer_loss import Outcome, answer_loss
 from fuser.bundle.bundle import Bundle
 from fuser.heads.fusing import Fusing
 from fuser.heads.translate import split_kv
-from fuser.kv.generate import Generated, generate, greedy_ids, never, pieces, stop_tokens
+from fuser.kv.generate import (
+    Generated,
+    Outcome,
+    answer_loss,
+    generate,
+    greedy_ids,
+    never,
+    pieces,
+    stop_tokens,
+)
 from fuser.kv.geometry import Geometry, window
 from fuser.kv.past import Past
 from fuser.kv.prefix_cache import PrefixCache

@@ -1,8 +1,8 @@
 """The Sharer: read a prompt and cut the slice that travels.
 
-`layout` renders and tokenises, so the header is known before any layer is computed. `read` and `cut` make a whole
-slice. `steps` makes the same one for a service: it says what to prefill, and hands out segments, those of a shared
-slice layer after layer while the next one computes, an excerpt's at the end.
+`layout` renders and tokenises, so what a slice can have at most is known before any layer is computed. `read` and `cut`
+make a whole slice. `steps` makes the same one for a service: it says what to prefill, and hands out segments, those of
+a shared slice layer after layer while the next one computes, those of an excerpt or a draft at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.cut import Cut, cut_excerpt, cut_shared
+from fuser.cut import Cut, cut_draft, cut_excerpt, cut_shared
 from fuser.heads.selection import choose
 from fuser.kv.generate import greedy
 from fuser.kv.geometry import Geometry
@@ -26,9 +26,10 @@ from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section
 from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceKind
 
-__all__ = ["Cut", "Emit", "Reading", "Sharer", "SharerPrompt", "Steps"]
+__all__ = ["Announce", "Cut", "Emit", "Reading", "Sharer", "SharerPrompt", "Steps"]
 
 Emit = Callable[[SegmentSpec, Tensor], None]
+Announce = Callable[[Cut], None]
 
 
 class Sharer(Reader):
@@ -65,7 +66,7 @@ class Sharer(Reader):
 
         Args:
             prompt: or every section of it with its text; documents already resolved.
-            max_positions: excerpt positions allowed; the plan may want fewer.
+            max_positions: excerpt and draft positions allowed; the plan may want fewer.
             plan: what of the slice to cut; its codec and padding are not ours.
 
         Raises:
@@ -75,20 +76,22 @@ class Sharer(Reader):
         prompt = prompt if isinstance(prompt, SharerPrompt) else self.prompt(prompt)
         if kind is SliceKind.SHARED:
             return cut_shared(prompt, self.bundle, plan, self._dtype)
-        return cut_excerpt(prompt, self.bundle, plan, max_positions)
+        cut = cut_draft if kind is SliceKind.DRAFT else cut_excerpt
+        return cut(prompt, self.bundle, plan, max_positions)
 
     def cut(self, reading: Reading, layout: Cut) -> list[Segment]:
         """Cut a slice from what was read; on the model's device.
 
         Args:
-            reading: of the layout's prompt, with the layers that are cut at the positions exported; of an excerpt with
-                scores.
+            reading: of the layout's prompt, with the layers that are cut at the positions exported; with scores where
+                positions are chosen, and with the draft where it is cut.
 
         Raises:
             ValueError: the reading lacks positions that are cut.
         """
         if layout.kind is not SliceKind.SHARED:
-            return [Segment(spec, self._codes(reading, layout)) for spec in layout.specs]
+            settled = _settled(layout, reading)
+            return [Segment(spec, self._codes(reading, settled)) for spec in settled.specs]
         among = reading.among(layout.exported)
         found: dict[SegmentSpec, Tensor] = {}
         for layer, specs in self._wanted(layout).items():
@@ -97,32 +100,56 @@ class Sharer(Reader):
         return [Segment(spec, found[spec]) for spec in layout.specs]
 
     def run(
-        self, layout: Cut, emit: Emit, cancelled: Callable[[], bool] = lambda: False, owner: str = ""
+        self,
+        layout: Cut,
+        emit: Emit,
+        cancelled: Callable[[], bool] = lambda: False,
+        owner: str = "",
+        announce: Announce = lambda cut: None,
     ) -> None:
         """Take all `steps`, and prefill what they say.
 
         Raises:
             Cancelled: `cancelled()` became true.
         """
-        self._run({0: self.steps(layout, emit, cancelled, owner)})
+        self._run({0: self.steps(layout, emit, cancelled, owner, announce)})
 
     def steps(
-        self, layout: Cut, emit: Emit, cancelled: Callable[[], bool] = lambda: False, owner: str = ""
+        self,
+        layout: Cut,
+        emit: Emit,
+        cancelled: Callable[[], bool] = lambda: False,
+        owner: str = "",
+        announce: Announce = lambda cut: None,
     ) -> Steps[None]:
-        """What is to be prefilled for a slice; emits every segment of it, in the order of `layout.specs`.
+        """What is to be prefilled for a slice; emits every segment of it, in the order of the specs announced.
 
         Args:
+            announce: called once, before any segment, with what is cut in the end: of a draft the positions written.
             emit: called while a prefill runs, or between two; the tensor is on the CPU and its own to keep.
             cancelled: polled before each layer.
             owner: whose documents these are; what was read for one owner is not reused for another.
         """
+        if layout.kind is not SliceKind.DRAFT:
+            announce(layout)
         if not layout.specs:
             return
         caller = Caller(self._prefixes, cancelled, owner)
         if layout.kind is not SliceKind.SHARED:
-            layers = self.bundle.require_translate().layers
-            reading = yield from self.reading(layout.prompt, layers, layout.exported, caller, asking=True)
-            emit(layout.specs[0], self._codes(reading, layout).cpu())
+            layers, at = self.bundle.require_translate().layers, layout.exported
+            reading = yield from self.reading(
+                layout.prompt,
+                layers,
+                at if layout.quoted else at[:0],
+                caller,
+                asking=layout.quoted > 0,
+                draft=layout.drafting,
+            )
+            settled = _settled(layout, reading)
+            if layout.kind is SliceKind.DRAFT:
+                announce(settled)
+            for spec in settled.specs:
+                emit(spec, self._codes(reading, settled).cpu())
             return
         at, wanted = layout.exported.to(self.model.device), self._wanted(layout)
 
@@ -165,15 +192,23 @@ class Sharer(Reader):
             yield spec, shared_segment(self.bundle, spec.kind, spec.layer, half)
 
     def _codes(self, reading: Reading, layout: Cut) -> Tensor:
-        """Codes of the chosen positions, (positions, code_dim) float32."""
+        """Codes of the chosen positions and of the draft's, (positions, code_dim) float32."""
         head = self.bundle.require_translate()
-        if reading.scores is None:
-            raise ValueError("an excerpt is chosen by scores, and nothing asked while this was read")
+        at = reading.drafted if layout.drafting else reading.at[:0]
+        if layout.quoted:
+            if reading.scores is None:
+                raise ValueError("an excerpt is chosen by scores, and nothing asked while this was read")
+            chosen = choose(reading.scores, layout.exported, self.selection, layout.quoted, layout.runs)
+            at = torch.cat((chosen.to(at.device), at))
         with torch.inference_mode():
-            chosen = choose(reading.scores, layout.exported, self.selection, layout.positions)
-            codes = head.encode(reading.features(head.layers, reading.among(chosen)))
+            codes = head.encode(reading.features(head.layers, reading.among(at)))
             return codes[:, : layout.specs[0].shape[1]]
 
     @property
     def _dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
+
+
+def _settled(layout: Cut, reading: Reading) -> Cut:
+    """What is cut once it was read: a draft has as many positions as were written."""
+    return layout.written(len(reading.draft)) if layout.kind is SliceKind.DRAFT else layout

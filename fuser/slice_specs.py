@@ -19,6 +19,10 @@ HALVES = {
 """Halves of a fuse head that the source half in a segment is of."""
 
 
+MAX_WRITTEN = 14
+"""Positions of a draft at most: a short answer, and no more of the document than that."""
+
+
 def slice_specs(
     bundle: Bundle, kind: SliceKind, plan: Plan, positions: int, dtype: str
 ) -> tuple[SegmentSpec, ...]:
@@ -55,10 +59,17 @@ def slice_specs(
     return tuple(SegmentSpec(number, *about) for number, about in enumerate(shapes))
 
 
-def most_positions(bundle: Bundle, plan: Plan) -> int:
-    """The most positions that an excerpt by this plan has, whatever the document."""
-    own = bundle.config.selection.positions
-    return min(plan.positions or own, own)
+def most_positions(bundle: Bundle, plan: Plan, kind: SliceKind) -> int:
+    """The most positions that an excerpt or a draft by this plan has, whatever the document."""
+    quoted = bundle.config.selection.positions
+    if kind is SliceKind.EXCERPT:
+        return min(plan.positions or quoted, quoted)
+    return most_written(plan) + min(plan.quoted, quoted)
+
+
+def most_written(plan: Plan) -> int:
+    """The most positions that the Sharer writes for a draft by this plan."""
+    return min(plan.positions or MAX_WRITTEN, MAX_WRITTEN)
 
 
 def layers_by_gate(head: FuseHead) -> list[int]:

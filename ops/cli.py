@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ops import models
-from ops.commands import audit_log, bench, bundle, documents, init
+from ops.commands import audit_log, bench, bundle, documents, init, models
 from ops.commands.certs import certs
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor

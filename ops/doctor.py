@@ -77,7 +77,7 @@ def _version(name: str) -> str | None:
 def _device() -> Iterator[Finding]:
     import torch
 
-    from fuser.models.dtype import device_text, dtype_of, find_device
+    from fuser.models.load import device_text, dtype_of, find_device
 
     device = find_device("auto")
     dtype = str(dtype_of("auto", device)).removeprefix("torch.")
@@ -91,9 +91,9 @@ def _device() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from fuser.models.cache import model_directory
-    from fuser.models.convert import is_converted
-    from fuser.models.registry import KNOWN_MODELS
+    from fuser.models.directory import model_directory
+    from ops.models.convert import is_converted
+    from ops.models.registry import KNOWN_MODELS
 
     for name, model in KNOWN_MODELS.items():
         ready = is_converted(model_directory(name), model)
@@ -122,7 +122,7 @@ def _bundle() -> Iterator[Finding]:
 
 
 def _room() -> Iterator[Finding]:
-    from fuser.models.cache import cache_directory
+    from fuser.models.directory import cache_directory
 
     memory = _free_memory_bytes()
     if memory is not None:

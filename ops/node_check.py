@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cloud_node import CloudConfig
     from edge_node import EdgeConfig
     from fuser.bundle.bundle import Bundle
-    from fuser.models.dtype import DeviceName, DtypeName
+    from fuser.models.load import DeviceName, DtypeName
 
 DESCRIBE_S = 10.0
 
@@ -106,7 +106,7 @@ def _cloud(config: "CloudConfig") -> Iterator[Finding]:
 
 
 def _device(table: str, device: "DeviceName", dtype: "DtypeName") -> Iterator[Finding]:
-    from fuser.models.dtype import device_text, dtype_of, find_device
+    from fuser.models.load import device_text, dtype_of, find_device
 
     found = find_device(device)
     what = str(dtype_of(dtype, found)).removeprefix("torch.")
@@ -121,14 +121,13 @@ def _tls(tls: object, role: PeerRole) -> Iterator[Finding]:
 
 def _model(key: str, name: str) -> Generator[Finding, None, ModelRef | None]:
     """The model that `key` names, if it is on this machine."""
-    from fuser.models.errors import FetchFailed, ModelError
-    from fuser.models.load import find
-    from fuser.models.reference import model_ref
+    from fuser.models.directory import ModelError, NotFetched, model_ref
+    from ops.models.fetch import find
 
     try:
         found = find(name)
         ref = model_ref(found)
-    except FetchFailed:
+    except NotFetched:
         then = f"kvwire models fetch {name}; else the node fetches it when it starts"
         yield Finding(State.NOTE, key, f"{name} is not on this machine", then)
     except (ModelError, OSError, ValueError) as error:
@@ -145,8 +144,8 @@ def _bundle(
     key: str, directory: str, model: ModelRef | None, role: PeerRole
 ) -> "Generator[Finding, None, Bundle | None]":
     """The bundle in a directory that `key` names, where it can be read and is for the model."""
+    from fuser.bundle import shipped_bundles
     from fuser.bundle.bundle import BadBundle, Bundle
-    from fuser.bundle.shipped import shipped_bundles
 
     try:
         bundle = Bundle.load(directory)

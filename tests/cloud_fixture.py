@@ -8,7 +8,6 @@ def test_something(cloud: CloudNode) -> None:
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from kvwire.messages import Description, ShareRequest
     from ops.certs import Certificates
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 START_S = 120.0
 
 DOCUMENTS = {
@@ -107,13 +105,17 @@ class CloudNode:
 
     def stop(self, within_s: float = 60.0) -> int:
         """SIGTERM, and the exit status."""
-        self.process.send_signal(signal.SIGTERM)
+        return ended(self.process, within_s)
+
+
+def ended(process: "subprocess.Popen[str]", within_s: float = 60.0) -> int:
+    """The exit status of a process after SIGTERM, and after SIGKILL where that does not end it in time."""
+    with process:  # its pipes are closed, and it is waited for
+        process.terminate()
         try:
-            return self.process.wait(within_s)
+            return process.wait(within_s)
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
+            process.kill()
 
 
 def request_for(
@@ -164,24 +166,22 @@ def start_cloud(
     for (tenant, document_id), text in DOCUMENTS.items():
         documents.add(tenant, document_id, text, CAPS.get((tenant, document_id)), replace=True)
     documents.close()
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
     with (directory / "cloud.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "cloud_node", "--config", str(config)],
             cwd=directory,
-            env=environment,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
         )
-    node = CloudNode(process, directory, _address(process, directory), certificates)
     try:
+        node = CloudNode(process, directory, _address(process, directory), certificates)
         with node.channel() as channel:
             stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
             reply = stub.Describe(sharer_pb2.DescribeRequest(protocol_version=PROTOCOL_VERSION), timeout=20)
         node.description = description_from_proto(reply)
-    except Exception:
-        node.stop()
+    except BaseException:  # Ctrl-C among them
+        ended(process)
         raise
     return node
 
@@ -244,5 +244,4 @@ def _address(process: "subprocess.Popen[str]", directory: Path) -> str:
             line = process.stdout.readline()
             if line.startswith("{"):
                 return str(json.loads(line)["listening"])
-    process.kill()
     raise RuntimeError(f"the cloud node did not start:\n{(directory / 'cloud.log').read_text()[-3000:]}")

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,35 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+# Children import this tree, wherever they run.
+ROOT = Path(__file__).resolve().parent.parent
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(ROOT), str(ROOT / "proto"), os.environ.get("PYTHONPATH")))
+)
+
+WITH_RAY = (
+    "tests/e2e/",
+    "tests/cloud_node/test_deployment.py",
+    "tests/cloud_node/test_ends.py",
+    "tests/cloud_node/test_gateway.py",
+    "tests/cloud_node/test_node.py",
+    "tests/ops/test_bench_service.py",
+    "tests/ops/test_train.py::test_two_workers",
+)
+"""Where tests start Ray: one worker has them all, so that one cloud node serves them and two Rays rarely run."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: a file is the work of one worker, so that what its tests share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "Ray" if nodeid.startswith(WITH_RAY) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +66,9 @@ def tiny_receiver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_pair() -> tuple[Path, Path]:
     """Directories of the real Sharer and Receiver; fetched first where KVWIRE_TEST_REAL=1, else the test is skipped."""
-    from fuser.models.errors import ModelError
-    from fuser.models.load import find, resolve
+    from fuser.models.directory import ModelError
     from ops.demo.pair import RECEIVER, SHARER
+    from ops.models.fetch import find, resolve
 
     locate = resolve if os.environ.get("KVWIRE_TEST_REAL") == "1" else find
     try:

@@ -31,7 +31,8 @@ def save_identity_bundle(directory: Path, model: Path, positions: int = 1024) ->
     from fuser.heads.translate import TranslateConfig
     from fuser.kv.geometry import Geometry
     from fuser.lab.train.reading import FrozenReceiver
-    from fuser.models.load import load_model, model_ref
+    from fuser.models.directory import model_ref
+    from fuser.models.load import load_model
     from fuser.prompts.prompt import PromptStyle
 
     network, tokenizer = load_model(model)

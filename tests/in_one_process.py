@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fuser.layout import SliceLayout
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
-from kvwire.segment import Segment, SegmentSpec, SliceKind
+from kvwire.segment import Segment, SliceKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,14 +55,17 @@ def answer_in_one_process(
     cut = sharer.layout([_resolved(sections[i], documents) for i in places], kind, max_positions, plan)
     spans = tuple((places[section], start, end) for section, start, end in cut.spans)
     draft = receiver.begin(sections).prefill(kind)
-    intake = draft.take(SliceLayout(kind, cut.specs, spans, cut.tail), plan)
+    announced: list[Cut] = []
     segments: list[Segment] = []
-
-    def emit(spec: SegmentSpec, tensor: "Tensor") -> None:
-        segments.append(Segment(spec, tensor.clone()))
-        intake.add(Segment(spec, tensor))
-
-    sharer.run(cut, emit)
+    sharer.run(
+        cut,
+        lambda spec, tensor: segments.append(Segment(spec, tensor.clone())),
+        announce=announced.append,
+    )
+    (cut,) = announced
+    intake = draft.take(SliceLayout(kind, cut.specs, spans, cut.tail), plan)
+    for segment in segments:
+        intake.add(segment)
     draft = intake.done()
     keys, values = cache_of(draft)
     return LocalAnswer(cut, segments, draft, keys, values, "".join(draft.generate(max_new_tokens)))

@@ -23,9 +23,8 @@ def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
     from fuser.heads.compact import CompactConfig
     from fuser.heads.selection import SelectionConfig
     from fuser.heads.translate import TranslateConfig
-    from fuser.kv.geometry import Geometry
-    from fuser.kv.layer_map import LayerMap
-    from fuser.models.reference import model_ref
+    from fuser.kv.geometry import Geometry, LayerMap
+    from fuser.models.directory import model_ref
     from fuser.prompts.prompt import PromptStyle
 
     theirs, ours = (Geometry.of(AutoConfig.from_pretrained(path)) for path in (sharer, receiver))

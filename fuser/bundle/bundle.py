@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from fuser.atomic import atomic_write
 from fuser.bundle import tensors as bundle_tensors
-from fuser.bundle.codecs import CodecBases, CodecBasesConfig
-from fuser.bundle.config import BundleConfig
+from fuser.bundle.config import BundleConfig, CodecBases, CodecBasesConfig
 from fuser.bundle.tensors import BadBundle
 from fuser.heads.fuse import FuseHead
 from fuser.heads.selection import Scorer
@@ -72,8 +71,10 @@ class Bundle:
     @property
     def kinds(self) -> frozenset[SliceKind]:
         """The kinds of slice this bundle can make and take in."""
-        heads = ((SliceKind.SHARED, self.fuse), (SliceKind.EXCERPT, self.translate))
-        return frozenset(kind for kind, head in heads if head is not None)
+        shared = {SliceKind.SHARED} if self.fuse is not None else set()
+        return frozenset(
+            shared | ({SliceKind.EXCERPT, SliceKind.DRAFT} if self.translate is not None else set())
+        )
 
     def require_fuse(self) -> FuseHead:
         """The fuse head.
@@ -89,10 +90,10 @@ class Bundle:
         """The translate head.
 
         Raises:
-            Unsupported: the bundle has none, so it makes no excerpts.
+            Unsupported: the bundle has none, so it makes no excerpts or drafts.
         """
         if self.translate is None:
-            raise Unsupported("this bundle has no translate head: it makes no excerpts")
+            raise Unsupported("this bundle has no translate head: it makes no excerpts or drafts")
         return self.translate
 
     def codecs(self) -> tuple[Codec, ...]:

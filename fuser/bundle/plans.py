@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from fuser.atomic import atomic_write
 from fuser.config import BadConfig, from_dict, to_dict
-from fuser.interval import Interval
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -24,6 +23,18 @@ _MAX_BYTES = 1 << 20
 
 class BadTable(ValueError):
     """A table of plans cannot be used; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A point with its 95 % interval."""
+
+    point: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.point:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ from fuser.heads.fuse import (
     split_heads,
     temperature_at,
 )
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 
 TokenAlignment = Literal["same", "first", "longest"]
 _HALVES = ("key", "value")

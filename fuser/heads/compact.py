@@ -19,8 +19,7 @@ from fuser.heads.fuse import (
     split_heads,
     temperature_at,
 )
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from kvwire.segment import SegmentKind
 
 KEYS, VALUES = 0, 1  # the half axis

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Rule = Literal["last", "learnt"]
 
@@ -66,13 +67,15 @@ def attention_row(
     return weights if per_head else weights.amax(1)
 
 
-def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int) -> Tensor:
+def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int, runs: int = 0) -> Tensor:
     """Pick the excerpt among the document's positions.
 
     Args:
         scores: (positions,) over the prompt: summed attention rows, or what the learnt scorer made of them.
         document: indices of the document's positions, ascending.
         limit: positions allowed (already lowered by the export policy).
+        runs: of neighbouring positions, which share the number evenly: each one has the most probability, a softmax of
+            the scores, of what those before it left. 0 takes the best positions wherever they stand.
 
     Returns:
         Chosen positions, ascending, min(limit, config.positions, len(document)) of them.
@@ -80,7 +83,17 @@ def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int
     count = min(limit, config.positions, len(document))
     if count == 0:
         return document[:0]
-    return document[scores[document].topk(count).indices.sort().values]
+    own = scores[document]
+    if not runs:
+        return document[own.topk(count).indices.sort().values]
+    left, chosen = torch.arange(len(document), device=document.device), []
+    for run in range(min(runs, count)):
+        size = count // runs + (run < count % runs)
+        mass = functional.pad(own.softmax(0)[left].cumsum(0), (1, 0))
+        start = int((mass[size:] - mass[:-size]).argmax())
+        chosen.append(left[start : start + size])
+        left = torch.cat((left[:start], left[start + size :]))
+    return document[torch.cat(chosen).sort().values]
 
 
 _LEAST = 1e-5  # attention below this counts as this

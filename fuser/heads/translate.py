@@ -1,8 +1,8 @@
 """The translate head: Sharer KV at a position the Receiver has never seen -> Receiver KV there.
 
 One code per position, a joint bottleneck over K and V of all chosen Sharer layers; the cloud computes it (`encode`),
-the edge expands it to K and V of every Receiver layer (`expand`). Keys are re-based on both sides. It starts in closed
-form (`start`).
+the edge expands it to K and V of every Receiver layer (`expand`). Keys are re-based on both sides. Its start
+in closed form is `fuser.lab.train.ridge`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from fuser.kv.geometry import Geometry
-from fuser.ridge import Moments, reduced_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +114,6 @@ class TranslateHead(nn.Module):
         if not self.prefix_positions:
             return self.output_mean.new_zeros(0, self._width)
         return self.prefix * self.output_scale[: self._width] + self.output_mean[: self._width]
-
-    def start(self, moments: Moments, receiver: Geometry, ridge: float) -> None:
-        """Write the rank-limited ridge solution into the maps, and centre.
-
-        The numbers of a code come in the order of what they explain, so the first are worth most.
-
-        Args:
-            moments: sums over positions of standardised features (the layers of `layers`) and Receiver KV there.
-            ridge: penalty per position, in units of a standardised feature's variance.
-        """
-        gram, cross, scale = moments.centred(receiver)
-        squeeze, widen = reduced_rank(gram, cross, ridge * moments.count, self.code_dim)
-        with torch.no_grad():
-            self.squeeze.weight.copy_(squeeze.mT)
-            self.widen.weight.copy_(widen)
-            self.output_scale.copy_(scale)
-            self.output_mean.copy_(moments.output_mean)
-            # Codes are then 0 on average: a number that is not sent is best guessed as 0.
-            self.input_mean += moments.feature_mean / self.input_scale
 
 
 def split_kv(flat: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:

@@ -43,9 +43,11 @@ class Prefill:
     asking: whether the attention of the last of `ids` is read.
     first_query_layer: attention below this layer is not read.
     per_head: attention heads are kept apart instead of summed.
+    whole: the model is run to its end, for the hidden states after its last layer.
     past: K and V of every layer for the positions before `ids`, as `on_layer` gave them; empty for none.
     scores: once run, (batch, past and new positions) float32: attention rows summed over the layers read; with
         `per_head` (batch, layers read * heads, past and new positions), layer after layer; None where none was read.
+    hidden: once run, (batch, positions, hidden) after the last layer, as the LM head reads it; None unless `whole`.
     failure: once run, what ended it early: Cancelled, or what `on_layer` raised.
     """
 
@@ -56,8 +58,10 @@ class Prefill:
     asking: bool = False
     first_query_layer: int = 0
     per_head: bool = False
+    whole: bool = False
     past: Sequence[tuple[Tensor, Tensor]] = ()
     scores: Tensor | None = field(default=None, init=False)
+    hidden: Tensor | None = field(default=None, init=False)
     failure: Exception | None = field(default=None, init=False)
 
     @property
@@ -80,20 +84,20 @@ class Prefill:
             except Exception as error:  # of this prompt alone: others run on
                 self.failure = error
         return self.failure is None and (
-            layer < self.last_layer or (self.asking and layer == self.last_layer)
+            self.whole or layer < self.last_layer or (self.asking and layer == self.last_layer)
         )
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, scaling: float, mask: Tensor | None) -> bool:
         """Read the attention of one layer, if the last token asks; whether attention is computed at all."""
-        if self.failure is not None or layer > self.last_layer:
+        if self.failure is not None or (layer > self.last_layer and not self.whole):
             return False
-        if self.asking and layer >= self.first_query_layer:
+        if self.asking and self.first_query_layer <= layer <= self.last_layer:
             row = attention_row(query, keys, scaling, self.per_head, mask)
             if self.scores is None:
                 self.scores = row
             else:
                 self.scores = torch.cat((self.scores, row), dim=1) if self.per_head else self.scores + row
-        return layer < self.last_layer
+        return self.whole or layer < self.last_layer
 
     def joined(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """K and V of past and new positions."""
@@ -241,7 +245,12 @@ def prefill_together(
         with torch.inference_mode():
             cache = _HandingCache(run)
             positions = torch.cat(at)[None]
-            model.get_decoder()(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
+            done = model.get_decoder()(
+                input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
+            )
+        for work, at_of in run.spans:
+            if work.whole and work.failure is None:
+                work.hidden = done.last_hidden_state[:, at_of]
     except _Done:
         pass
     finally:

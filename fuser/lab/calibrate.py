@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch.func import jacfwd
 
 from fuser.bundle.bundle import Bundle
-from fuser.bundle.codecs import CodecBasesConfig
+from fuser.bundle.config import CodecBasesConfig
 from fuser.heads.compact import CompactFuse
 from fuser.heads.translate import split_kv
 from fuser.lab.data.document import Item
@@ -21,7 +21,7 @@ from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.excerpt import Example, Excerpts, examples_of
 from fuser.lab.train.initial import check_scorer
 from fuser.lab.train.prepare import open_cache, scorer_of
-from fuser.models.load import model_ref, resolve
+from fuser.models.directory import find_model, model_ref
 from fuser.slice_specs import made_from, shared_segment, slice_specs
 from kvwire.codec import Basis
 from kvwire.codec.transform import Place, by_position
@@ -89,7 +89,7 @@ def calibrated_for(bundle: Bundle, config: TrainConfig, progress: Progress) -> B
     """
     ours = bundle.config
     named = (
-        ("sharer", ours.sharer, model_ref(resolve(config.sharer))),
+        ("sharer", ours.sharer, model_ref(find_model(config.sharer))),
         ("sharer_prompt", ours.sharer_prompt, config.sharer_prompt),
         ("selection", ours.selection, config.selection),
     )

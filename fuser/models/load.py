@@ -1,73 +1,23 @@
-"""From a name, a Hub id or a directory to a model in memory.
-
-    path = resolve("smollm2-135m-instruct")
-    model, tokenizer = load_model(path)
-
-Loading takes safetensors only and runs no code that came with a model.
-"""
+"""From a directory to a model in memory: what loads it, where it computes and in what."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fuser.models.cache import model_directory
-from fuser.models.convert import is_converted
-from fuser.models.errors import BadModelDirectory, FetchFailed, UnknownModel
-from fuser.models.fetch import fetch
-from fuser.models.folder import checked, without_code
-from fuser.models.hub import HUB_ID, local_snapshot, snapshot
-from fuser.models.progress import Progress
-from fuser.models.reference import model_ref
-from fuser.models.registry import KNOWN_MODELS
-
-__all__ = [
-    "find",
-    "has_tokenizer",
-    "load_config",
-    "load_model",
-    "load_tokenizer",
-    "load_weights",
-    "model_ref",
-    "resolve",
-]
+from fuser.models.directory import BadModelDirectory, NoSuchDevice, checked, without_code
 
 if TYPE_CHECKING:
     import torch
 
 
-def resolve(name_or_path: str | Path, progress: bool = True) -> Path:
-    """Directory of a model: a known name, a directory, or a Hugging Face id ("owner/model[@revision]").
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
-    Known names are fetched and converted on first use.
-    Raises `UnknownModel`, `BadModelDirectory`, `FetchFailed`.
-    """
-    name = str(name_or_path)
-    if name in KNOWN_MODELS:
-        return fetch(KNOWN_MODELS[name], Progress(progress))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return checked(path)
-    if HUB_ID.fullmatch(name):
-        return checked(snapshot(name, Progress(progress)))
-    raise UnknownModel(name, tuple(KNOWN_MODELS))
-
-
-def find(name_or_path: str | Path) -> Path:
-    """As `resolve`, but fetches nothing: raises `FetchFailed` for a model that is not on this machine."""
-    name = str(name_or_path)
-    if (model := KNOWN_MODELS.get(name)) is not None:
-        directory = model_directory(name)
-        if not is_converted(directory, model):
-            raise FetchFailed(f"{name} is not on this machine; run `kvwire models fetch {name}`")
-        return directory
-    if not Path(name).expanduser().is_dir() and HUB_ID.fullmatch(name):
-        if (local := local_snapshot(name)) is None:
-            raise FetchFailed(f"{name} is not on this machine; run `kvwire models fetch {name}`")
-        return checked(local)
-    return resolve(name, progress=False)
+_NATIVE: Final = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
+"""What `torch.cpu.get_capabilities` calls processors' instructions that multiply bfloat16."""
 
 
 def load_model(
@@ -143,3 +93,68 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def find_device(name: DeviceName = "auto") -> torch.device:
+    """The device that a configuration names; "auto" is a GPU where there is one, else the CPU.
+
+    Raises:
+        NoSuchDevice: it is not there. Nothing else is taken in its place.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = [kind for kind, available in there.items() if available]
+    if name == "auto":
+        return torch.device(found[0])
+    if name not in found:
+        raise NoSuchDevice(
+            f"device {name} is not there: torch {torch.__version__} finds {' and '.join(found)} here; "
+            f"take {found[0]}, or auto"
+        )
+    return torch.device(name)
+
+
+def device_text(device: torch.device) -> str:
+    """A device for people: "cuda (NVIDIA L4)", "mps" or "cpu (8 threads)"."""
+    import torch
+
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def computes(model: Any) -> str:
+    """Where and in what a loaded model computes, for people: "cpu (8 threads) in bfloat16"."""
+    return f"{device_text(model.device)} in {str(model.dtype).removeprefix('torch.')}"
+
+
+def dtype_of(name: DtypeName, device: str | torch.device = "cpu") -> torch.dtype:
+    """The dtype that a configuration names, for a model on `device`.
+
+    "auto" is bfloat16 where the device multiplies it (a GPU since Ampere; AVX512-BF16, AMX, Arm BF16), which is several
+    times faster than float32 there and slower elsewhere; else float32.
+
+    Raises:
+        ValueError: float16 on a CPU, where it is neither fast nor safe from overflow.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(kind) else torch.float32
+    if name == "float16" and kind == "cpu":
+        raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
+    named: torch.dtype = getattr(torch, name)
+    return named
+
+
+def _multiplies_bfloat16(kind: str) -> bool:
+    import torch
+
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "cpu":
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name, False) for name in _NATIVE)
+    return False

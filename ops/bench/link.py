@@ -130,7 +130,7 @@ def questions(limit: int) -> list[tuple[Sample, Question]]:
 
 def working_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder for one run, beside the fetched models."""
-    from fuser.models.cache import cache_directory
+    from fuser.models.directory import cache_directory
 
     runs = cache_directory() / "bench"
     runs.mkdir(parents=True, exist_ok=True)

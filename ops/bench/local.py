@@ -135,7 +135,7 @@ def _round(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
     import torch
 
-    from fuser.interval import mean
+    from fuser.lab.interval import mean
 
     ratios = torch.tensor([row["service"][key] / row["sequential"][key] for row in rows])
     interval = mean(ratios.log())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kvwire.codec.layout import DTYPES
+from kvwire.codec.base import DTYPES
 from kvwire.codec.transform import by_position
 from kvwire.plan import Plan
 from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceKind

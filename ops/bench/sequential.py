@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_node.answer import FirstLine
-from fuser.models.dtype import DeviceName, DtypeName
+from fuser.models.load import DeviceName, DtypeName
 from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SegmentSpec, SliceKind
 

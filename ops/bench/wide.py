@@ -30,10 +30,9 @@ def save_wide_pair(folder: Path, like: Path) -> tuple[Path, Path]:
 
     from fuser.bundle.bundle import Bundle, BundleConfig
     from fuser.heads.compact import CompactConfig
-    from fuser.kv.geometry import Geometry
-    from fuser.kv.layer_map import LayerMap
+    from fuser.kv.geometry import Geometry, LayerMap
+    from fuser.models.directory import model_ref
     from fuser.models.load import load_tokenizer
-    from fuser.models.reference import model_ref
     from fuser.prompts.prompt import PromptStyle
 
     model, bundle = folder / "wide", folder / "wide-bundle"

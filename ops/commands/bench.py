@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fuser.bundle.bundle import Bundle
-    from fuser.models.dtype import DeviceName, DtypeName
+    from fuser.models.load import DeviceName, DtypeName
     from ops.demo.stage import Cast
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: every time beside its baseline of the same run.")
@@ -201,11 +201,13 @@ def codecs(
     from fuser.bundle.bundle import Bundle
     from fuser.bundle.plans import PlanTable
     from fuser.lab.data.load import load
-    from fuser.models.load import load_model, model_ref, resolve
+    from fuser.models.directory import model_ref
+    from fuser.models.load import load_model
     from kvwire.codec import CodecRegistry
     from ops.bench import codecs as bench
     from ops.bench.real_segments import read_samples
     from ops.demo import pair
+    from ops.models.fetch import resolve
 
     directory = bundle or pair.BUNDLE
     found = Bundle.load(directory)
@@ -229,9 +231,9 @@ def _cast(
 ) -> tuple["Cast", "Bundle"]:
     """Who plays, models brought onto this machine; and the bundle."""
     from fuser.bundle.bundle import Bundle
-    from fuser.models.dtype import find_device
-    from fuser.models.load import resolve
+    from fuser.models.load import find_device
     from ops.demo.stage import Cast
+    from ops.models.fetch import resolve
 
     find_device(device)  # refused now, and not when two nodes have started
     paths = [str(resolve(model).resolve()) for model in (sharer, receiver)]
@@ -241,12 +243,12 @@ def _cast(
 
 def _first_kind(bundle: "Bundle") -> SliceKind:
     """Of slices that the bundle makes: excerpts before others."""
-    return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SHARED].index)
+    return min(bundle.kinds, key=[SliceKind.EXCERPT, SliceKind.SHARED, SliceKind.DRAFT].index)
 
 
 def _named(cast: "Cast", bundle: "Bundle") -> dict[str, str]:
     """What a report says of who played, and where."""
-    from fuser.models.dtype import dtype_of, find_device
+    from fuser.models.load import dtype_of, find_device
 
     device = find_device(cast.device)
     return {

@@ -71,7 +71,7 @@ def import_(
     from fuser.bundle.bundle import Bundle
     from fuser.heads.c2c import C2CConfig
     from fuser.lab.c2c.bundle import bundle_of_public, save_exactly
-    from fuser.models.load import resolve
+    from ops.models.fetch import resolve
 
     ours, theirs = resolve(receiver), resolve(sharer)
     with progress_console.status("reading the checkpoint"):

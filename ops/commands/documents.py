@@ -1,11 +1,13 @@
 """`kvwire documents add|list|remove`: the documents that a cloud node holds."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvwire.segment import SliceKind
 from ops.output import Json, console, print_json, print_mapping, table
 
 if TYPE_CHECKING:
@@ -30,14 +32,21 @@ def add(
         int | None,
         typer.Option(min=0, help="Positions that one slice may carry. [default: the cloud's policy]"),
     ] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated kinds of slice that it may be in, such as draft. [default: the cloud's policy]"
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of one with this id.")] = False,
     as_json: Json = False,
 ) -> None:
     """Store a document."""
+    allowed = None if kinds is None else _kinds(kinds)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    info = _open(config).add(tenant, document_id, text, max_positions, replace)
-    stored = {"id": info.id, "characters": info.characters, "max_positions": info.max_positions}
-    print_mapping(stored, as_json)
+    print_mapping(
+        asdict(_open(config).add(tenant, document_id, text, max_positions, replace, allowed)), as_json
+    )
 
 
 @app.command("list")
@@ -45,12 +54,18 @@ def list_documents(config: Config, tenant: Tenant, as_json: Json = False) -> Non
     """List a tenant's documents, without their text."""
     found = _open(config).list(tenant)
     if as_json:
-        print_json(
-            [{"id": d.id, "characters": d.characters, "max_positions": d.max_positions} for d in found]
-        )
+        print_json([asdict(document) for document in found])
         return
-    rows = [(d.id, d.characters, "policy" if d.max_positions is None else d.max_positions) for d in found]
-    console.print(table(("id", "characters", "positions allowed"), rows))
+    rows = [
+        (
+            d.id,
+            d.characters,
+            "policy" if d.max_positions is None else d.max_positions,
+            "policy" if d.kinds is None else ", ".join(d.kinds) or "none",
+        )
+        for d in found
+    ]
+    console.print(table(("id", "characters", "positions allowed", "kinds"), rows))
 
 
 @app.command()
@@ -58,6 +73,14 @@ def remove(document_id: Id, config: Config, tenant: Tenant, as_json: Json = Fals
     """Forget a document."""
     _open(config).remove(tenant, document_id)
     print_mapping({"removed": document_id}, as_json)
+
+
+def _kinds(text: str) -> tuple[SliceKind, ...]:
+    try:
+        return tuple(SliceKind(word.strip()) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        known = ", ".join(SliceKind)
+        raise typer.BadParameter(f"{error}; there are {known}", param_hint="--kinds") from error
 
 
 def _open(config: Path) -> "Documents":

@@ -47,13 +47,16 @@ def evaluate(
     from fuser.lab.evaluate.report import markdown
     from fuser.lab.evaluate.run import Run
     from fuser.lab.evaluate.settings import EvaluateConfig, read_settings
+    from ops.models.fetch import bring_pair
     from ops.tables import check_marks, put, short_table
 
     if plot_out is not None:
         check(plot_out)
     if into is not None:
         check_marks(into)
-    run = Run(bundle, *read_settings(EvaluateConfig, config, values or ()))
+    told, setup = read_settings(EvaluateConfig, config, values or ())
+    bring_pair(bundle, setup.sharer or None, setup.receiver or None)
+    run = Run(bundle, told, setup)
     with counting_progress() as progress:
         run.answer(progress, max_minutes)
     report = run.report(sys.argv)

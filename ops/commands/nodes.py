@@ -4,13 +4,19 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from kvwire.segment import SliceKind
 from ops.commands.options import OtherDevice, OtherDtype, placed
 from ops.output import Json, console, failed, print_json
 
+if TYPE_CHECKING:
+    from cloud_node.config import SharerConfig
+    from edge_node.config import ReceiverConfig
+
+Side = TypeVar("Side", "SharerConfig", "ReceiverConfig")
 ConfigFile = typer.Option("--config", help="The node's configuration.", exists=True, dir_okay=False)
 
 
@@ -31,6 +37,8 @@ def cloud(
         raise typer.Exit(2) from None
     logging.getLogger("cloud_node").setLevel(logging.INFO)
     try:
+        if settings.ray.address == "local":  # machines of a cluster look among their own models
+            settings = replace(settings, sharer=here(settings.sharer))
         run(settings, lambda address: _say_listening(address, as_json))
     except KeyboardInterrupt:  # before the node listens to signals
         leave(130)
@@ -49,7 +57,7 @@ def edge(
     from edge_node import EdgeConfig, run
 
     settings = EdgeConfig.load(config)
-    settings = replace(settings, receiver=placed(settings.receiver, device, dtype))
+    settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     for name in ("edge_node", "fuser.pair"):
         logging.getLogger(name).setLevel(logging.INFO)
     run(settings, lambda address: _say_listening(address, as_json))
@@ -80,6 +88,10 @@ def ask(
         int | None, typer.Option(min=0, help="Bytes of the slice at most; 0 is no cap.")
     ] = None,
     deadline: Annotated[float | None, typer.Option(min=0.05, help="Seconds that the slice may take.")] = None,
+    kind: Annotated[
+        SliceKind | None,
+        typer.Option(help="Kind of the slice. [default: as edge.toml says]"),
+    ] = None,
     codec: Annotated[str | None, typer.Option(help="Codec of the slice, in place of a picked plan.")] = None,
     positions: Annotated[
         int | None, typer.Option(min=1, help="Positions at most, in place of a picked plan.")
@@ -97,14 +109,16 @@ def ask(
     from edge_node.answer import RECEIVER_ONLY, explained
 
     settings = EdgeConfig.load(config)
-    settings = replace(settings, receiver=placed(settings.receiver, device, dtype))
+    settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     with Assistant.from_config(settings) as assistant:
-        usual = assistant.config.share.configured
+        share = assistant.config.share
+        usual = share.configured(kind or (SliceKind(share.kind) if document else SliceKind.SHARED))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         stream = assistant.stream(
             question,
             document,
             notes=None if notes is None else notes.read_text(encoding="utf-8"),
+            kind=kind,
             max_new_tokens=max_new_tokens,
             deadline_s=deadline,
             plan=dialled if codec or positions else None,
@@ -143,6 +157,13 @@ def ask(
     console.print(
         f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim", soft_wrap=True
     )
+
+
+def here(side: Side) -> Side:
+    """A model's table of a configuration with the model's directory; what is not on this machine is fetched."""
+    from ops.models.fetch import resolve
+
+    return replace(side, model=str(resolve(side.model).absolute()))
 
 
 def _say_listening(address: str, as_json: bool) -> None:

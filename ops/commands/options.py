@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from fuser.models.dtype import DeviceName, DtypeName
+from fuser.models.load import DeviceName, DtypeName
 
 SharerOption = Annotated[
     str | None, typer.Option("--sharer", help="Another Sharer: known name, id or directory.")
@@ -16,7 +16,7 @@ ReceiverOption = Annotated[str | None, typer.Option("--receiver", help="Another 
 
 def found_bundle(name: str) -> Path:
     """The directory of a bundle, by its path or the name of one that ships; another name is wrong use."""
-    from fuser.bundle.shipped import bundle_directory, shipped_bundles
+    from fuser.bundle import bundle_directory, shipped_bundles
 
     directory = bundle_directory(name)
     if not directory.is_dir():

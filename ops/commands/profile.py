@@ -48,10 +48,13 @@ def profile(
     from fuser.lab.profile.grid import ProfileConfig
     from fuser.lab.profile.run import ProfileRun
     from fuser.lab.profile.worth import markdown
+    from ops.models.fetch import bring_pair
 
     if plot_out is not None:
         check(plot_out)
-    run = ProfileRun(bundle, *read_settings(ProfileConfig, config, values or ()))
+    told, setup = read_settings(ProfileConfig, config, values or ())
+    bring_pair(bundle, setup.sharer or None, setup.receiver or None)
+    run = ProfileRun(bundle, told, setup)
     with counting_progress() as progress:
         done = run.measure(progress, max_minutes)
     if done:

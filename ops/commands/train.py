@@ -75,8 +75,10 @@ def _make(recipe: "Recipe", max_minutes: float, workers: int) -> dict[str, Any]:
 
     from fuser.lab.train.making import make
     from fuser.lab.train.world import World
+    from ops.models.fetch import bring
 
     for stage in recipe.stages:
+        bring(stage.config.sharer, stage.config.receiver)
         if stage.kind == "train":
             World(size=workers).check(stage.config.answer.batch)
     with Progress(console=progress_console) as progress:

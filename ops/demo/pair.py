@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from fuser.bundle.shipped import SHIPPED
+from fuser.bundle import SHIPPED
 
 SHARER: Final = "qwen2.5-coder-0.5b-instruct"
 RECEIVER: Final = "smollm2-135m-instruct"

@@ -56,7 +56,8 @@ def run_demo(demo: Demo, console: Console, check: Callable[[], None] = lambda: N
         ModelError, BadBundle: models or the bundle cannot be had.
     """
     from fuser.bundle.bundle import Bundle
-    from fuser.models.load import load_tokenizer, resolve
+    from fuser.models.load import load_tokenizer
+    from ops.models.fetch import resolve
 
     started = time.monotonic()
     sharer, receiver = resolve(demo.cast.sharer), resolve(demo.cast.receiver)
@@ -154,7 +155,7 @@ def _tokeniser(tokenizer: Any) -> Tokeniser:
 @contextlib.contextmanager
 def _folder(demo: Demo, console: Console) -> Iterator[Path]:
     """A folder of this run's own. It goes when the run went well, and stays with its logs when not."""
-    from fuser.models.cache import cache_directory
+    from fuser.models.directory import cache_directory
 
     runs = cache_directory() / "demo"
     runs.mkdir(parents=True, exist_ok=True)

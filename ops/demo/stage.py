@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fuser.models.dtype import DeviceName, DtypeName
+from fuser.models.load import DeviceName, DtypeName
 from ops.certs import make_certificates
 from ops.demo.process import NodeProcess
 from ops.demo.samples import Sample
@@ -38,7 +38,7 @@ class Cast:
     @property
     def gpus(self) -> float:
         """GPUs that the Sharer's replica is handed: one where the device is CUDA. The edge's process asks nobody."""
-        from fuser.models.dtype import find_device
+        from fuser.models.load import find_device
 
         return 1.0 if find_device(self.device).type == "cuda" else 0.0
 

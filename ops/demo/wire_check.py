@@ -48,11 +48,11 @@ def check_wire(
     tokenisers: Sequence[Callable[[str], Sequence[int]]],
     codecs: Sequence["Codec"] = (),
 ) -> WireCheck:
-    """Search a capture of `edge_node.capture` for everything of `samples` that `questions` do not say.
+    """Search a capture of `edge_node.channel` for everything of `samples` that `questions` do not say.
 
     `codecs` are those that the bundle brings.
     """
-    from edge_node.capture import Direction, read_capture
+    from edge_node.channel import Direction, read_capture
 
     captured = list(read_capture(capture))
     sent = [message for direction, message in captured if direction is Direction.SENT]
@@ -79,7 +79,7 @@ def _segments(sent: Sequence[bytes], received: Sequence[bytes], codecs: Sequence
     from google.protobuf.message import DecodeError
 
     from kvwire.codec import CodecRegistry
-    from kvwire.codec.layout import to_bytes
+    from kvwire.codec.base import to_bytes
     from kvwire.errors import KvwireError
     from kvwire.limits import Limits
     from kvwire.plan import Plan

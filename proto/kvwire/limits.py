@@ -1,4 +1,4 @@
-"""Every cap of the wire in one place."""
+"""Every cap of the wire in one place, and the cap of the system on connections."""
 
 import math
 from collections.abc import Sequence
@@ -106,3 +106,11 @@ class Limits:
 def _check(what: str, size: int, limit: int) -> None:
     if size > limit:
         raise TooLarge(what, size, limit)
+
+
+def raise_descriptors() -> None:
+    """As many as the system lets this process have: half-open connections must not keep callers out."""
+    import resource  # Unix alone has it
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

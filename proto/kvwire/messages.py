@@ -1,5 +1,6 @@
 """What an edge asks for, what a cloud offers, and the handshake by which both sides compare the two."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
@@ -48,7 +49,6 @@ class ShareRequest:
 
     def digest(self) -> bytes:
         """The first 16 bytes of SHA-256 over every field in one canonical order; the slice's header repeats it."""
-        plan = self.plan
         values = [
             self.protocol_version,
             self.request_id.hex(),
@@ -57,7 +57,7 @@ class ShareRequest:
             self.bundle_hash,
             self.codec_hash,
             self.kind,
-            [plan.codec, plan.positions, plan.code_dim, plan.layers, plan.last, plan.bottleneck, plan.padded],
+            dataclasses.astuple(self.plan),
             [[s.role, s.visibility, s.text, s.document_id] for s in self.sections],
             self.max_bytes,
         ]
@@ -186,7 +186,8 @@ def check_header(header: SliceHeader, request: ShareRequest) -> None:
     """
     if header.request_digest != request.digest() or header.kind is not request.kind:
         raise BadHeader("the header of another request")
-    most = request.plan.last if header.kind is SliceKind.SHARED else request.plan.positions
+    plan = request.plan
+    most = plan.last if header.kind is SliceKind.SHARED else plan.positions and plan.positions + plan.quoted
     if most and header.positions > most:
         raise TooLarge("positions", header.positions, most)
     ends = [len(s.text or "") if s.visibility is Visibility.SHARED else -1 for s in request.sections]

@@ -10,7 +10,8 @@ from kvwire.segment import MAX_LAYERS, SliceKind
 _LARGEST: Final = 2**32 - 1  # what a field of the wire holds
 _WORD: Final = re.compile(
     r"m(?P<positions>[1-9][0-9]{0,9})|(?P<code_dim>[1-9][0-9]{0,9})|last(?P<last>[1-9][0-9]{0,9})"
-    r"|layers(?P<layers>[0-9]{1,5}(?:\+[0-9]{1,5})*)|(?P<bottleneck>bottleneck)|(?P<padded>padded)"
+    r"|layers(?P<layers>[0-9]{1,5}(?:\+[0-9]{1,5})*)|(?P<bottleneck>bottleneck)|(?P<padded>padded)|quoted(?P<quoted>[1-9][0-9]{0,9})"
+    r"|runs(?P<runs>[1-9][0-9]{0,9})"
 )
 
 
@@ -20,7 +21,10 @@ class Plan:
 
     Attributes:
         codec: name of the codec of every segment.
-        positions: excerpt positions at most; 0 takes as many as bundle and policy allow.
+        positions: excerpt positions at most, or those of a draft that are written; 0 takes as many as bundle and policy
+            allow.
+        quoted: excerpt positions at most that stand before a draft.
+        runs: in how many runs of neighbours excerpt positions stand; 0 takes them wherever they stand.
         code_dim: leading numbers of each code that are sent; 0 sends all. A bundle's codes are ordered: the first
             numbers matter most.
         layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.
@@ -35,6 +39,8 @@ class Plan:
 
     codec: str
     positions: int = 0
+    quoted: int = 0
+    runs: int = 0
     code_dim: int = 0
     layers: tuple[int, ...] = ()
     last: int = 0
@@ -42,9 +48,9 @@ class Plan:
     padded: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.positions, self.code_dim, self.last, *self.layers, 0) < 0:
+        if min(self.positions, self.quoted, self.runs, self.code_dim, self.last, *self.layers, 0) < 0:
             raise InvalidRequest("a plan has no negative numbers")
-        if max(self.positions, self.code_dim, self.last) > _LARGEST:
+        if max(self.positions, self.quoted, self.runs, self.code_dim, self.last) > _LARGEST:
             raise InvalidRequest(f"a plan has no numbers over {_LARGEST}")
         if list(self.layers) != sorted(set(self.layers)):
             raise InvalidRequest("a plan names layers in ascending order, each once")
@@ -56,6 +62,8 @@ class Plan:
         words = (
             self.codec,
             f"m{self.positions}" if self.positions else "",
+            f"quoted{self.quoted}" if self.quoted else "",
+            f"runs{self.runs}" if self.runs else "",
             str(self.code_dim or ""),
             f"layers{'+'.join(map(str, self.layers))}" if self.layers else "",
             f"last{self.last}" if self.last else "",
@@ -78,7 +86,8 @@ class Plan:
             kind = found and found.lastgroup
             if not found or not kind or kind in given:
                 raise InvalidRequest(
-                    f"{text}: expected CODEC[:mPOSITIONS][:NUMBERS][:layersA+B][:lastN][:bottleneck][:padded]"
+                    f"{text}: expected CODEC[:mPOSITIONS][:quotedN][:runsN][:NUMBERS][:layersA+B][:lastN]"
+                    "[:bottleneck][:padded]"
                 )
             value = found[kind]
             if kind == "layers":
@@ -88,19 +97,22 @@ class Plan:
         return cls(codec=codec, **given)
 
     def check(self, kind: SliceKind) -> None:
-        """Refuse what slices of this kind do not have; `positions` of a shared slice are ignored.
+        """Refuse what slices of this kind do not have.
 
         Raises:
             InvalidRequest: names the field.
         """
-        shared = {
-            "layers": self.layers,
-            "last": self.last,
-            "bottleneck": self.bottleneck,
+        of_kind = {
+            "layers": (self.layers, {SliceKind.SHARED}),
+            "last": (self.last, {SliceKind.SHARED}),
+            "bottleneck": (self.bottleneck, {SliceKind.SHARED}),
+            "positions": (self.positions, {SliceKind.EXCERPT, SliceKind.DRAFT}),
+            "code_dim": (self.code_dim, {SliceKind.EXCERPT, SliceKind.DRAFT}),
+            "quoted": (self.quoted, {SliceKind.DRAFT}),
+            "runs": (self.runs, {SliceKind.EXCERPT, SliceKind.DRAFT}),
         }
-        others = {"code_dim": self.code_dim}
-        for field, value in (others if kind is SliceKind.SHARED else shared).items():
-            if value:
+        for field, (value, kinds) in of_kind.items():
+            if value and kind not in kinds:
                 raise InvalidRequest(f"a slice of kind {kind} has no {field}")
 
 

@@ -22,10 +22,12 @@ _MAX_DIM = 2**24
 
 
 class SliceKind(StrEnum):
-    """What the positions of a slice are."""
+    """What the positions of a slice are: of sections that both sides hold, of a document, or of the Sharer's own short
+    answer, which may stand behind some of a document."""
 
     SHARED = "shared"
     EXCERPT = "excerpt"
+    DRAFT = "draft"
 
 
 class SegmentKind(StrEnum):

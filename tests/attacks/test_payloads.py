@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvwire.codec import Codec, Int8, Lossless, Raw
-from kvwire.codec.layout import DTYPES
+from kvwire.codec.base import DTYPES
 from kvwire.errors import BadPayload, WireError
 from kvwire.segment import SegmentKind, SegmentSpec
 from tests.kvwire.samples import CODECS, spec_of, tensor_of, transform_of

@@ -133,6 +133,29 @@ class LocalCloud:
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
 
+    async def relay(self, document_id: str, question: str, max_new_tokens: int) -> "RelayReply":
+        """The Sharer's own answer; raises KvwireError as the cloud told it."""
+        import grpc
+
+        from kvwire.messages import RelayRequest
+        from kvwire.serde import relay_reply_from_proto, relay_request_to_proto
+        from kvwire.status import from_rpc_error
+        from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
+
+        share = self.request(document_id, question)
+        request = RelayRequest(
+            request_id=share.request_id,
+            sharer=share.sharer,
+            max_new_tokens=max_new_tokens,
+            sections=share.sections,
+        )
+        async with self.channel() as channel:
+            stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
+            try:
+                return relay_reply_from_proto(await stub.Relay(relay_request_to_proto(request), timeout=20))
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from None
+
 
 Start = Callable[..., Awaitable[LocalCloud]]
 

@@ -1,7 +1,4 @@
 import datetime
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from cloud_node.documents import Documents
 from kvwire.errors import AccessDenied, NotFound
 from kvwire.identity import Identity, PeerRole
 from kvwire.v1 import sharer_pb2
-from tests.cloud_fixture import REPOSITORY
+from tests.process import python
 
 ACME = Identity(PeerRole.EDGE, "acme")
 
@@ -134,13 +131,5 @@ sys.exit(7)
 
 
 def test_a_database_that_hangs_keeps_neither_the_loop_nor_the_process_from_ending() -> None:
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
-    done = subprocess.run(
-        [sys.executable, "-c", HANGS],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python("-c", HANGS)
     assert (done.stdout, done.returncode) == ("given up\n", 7), done.stderr

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cloud_node import CloudConfig
-from fuser.bundle.shipped import SHIPPED
+from fuser.bundle import SHIPPED
 from fuser.config import BadConfig
 from kvwire.segment import SliceKind
 
@@ -50,7 +50,7 @@ def test_what_is_not_said_is_safe(tmp_path: Path) -> None:
     config = load(tmp_path, MINIMAL)
     assert config.listen.startswith("127.0.0.1:")
     assert not config.export.allow_relay
-    assert config.export.kinds == (SliceKind.SHARED, SliceKind.EXCERPT)
+    assert config.export.kinds == tuple(SliceKind)
     assert not config.ray.insecure_dev
 
 

@@ -192,8 +192,9 @@ async def test_a_place_comes_back_however_a_call_ends(
 
 
 async def test_connections_that_never_shake_hands_are_closed_in_seconds_and_keep_nobody_out(
-    start_local: Start,
+    start_local: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gateway, "_HANDSHAKE_MS", 2_000)
     cloud = await start_local()
     host, port = cloud.address.split(":")
     mute = [socket.create_connection((host, int(port))) for _ in range(300)]

@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cloud_node.audit import verify
 from kvwire.errors import Busy
 from ops.certs import Certificates
-from tests.cloud_fixture import REPOSITORY, CloudNode, start_cloud, write_config
+from tests.cloud_fixture import CloudNode, start_cloud, write_config
+from tests.process import python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -33,11 +34,8 @@ def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="kt-", dir="/tmp") as name:
         monkeypatch.setenv("TMPDIR", name)
         yield Path(name)
-        subprocess.run(  # whatever a failed test left
-            [sys.executable, "-c", "from cloud_node.ray_folder import RayFolder; RayFolder.make().remove()"],
-            env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
-            check=False,
-        )
+        # Whatever a failed test left.
+        python("-c", "from cloud_node.ray_folder import RayFolder; RayFolder.make().remove()")
 
 
 @pytest.fixture
@@ -46,10 +44,9 @@ def node(
 ) -> Iterator[CloudNode]:
     """A cloud node of the test's own."""
     cloud = start_cloud(tmp_path / "cloud", tiny_sharer, tiny_bundle, certificates, DRAIN)
-    yield cloud
-    if cloud.process.poll() is None:
+    with cloud.process:
+        yield cloud
         cloud.process.kill()
-        cloud.process.wait()
 
 
 def test_a_killed_replica_is_noticed_and_replaced_and_so_is_a_killed_raylet(
@@ -168,16 +165,15 @@ def kill(node: CloudNode, name: str, what: signal.Signals = signal.SIGKILL) -> N
 def start(config: Path, command: tuple[str, ...] = ("-m", "cloud_node")) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(
         [sys.executable, *command, "--config", str(config)],
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def family_of(pid: int) -> set[int]:

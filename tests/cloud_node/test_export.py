@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.documents import Documents
+from cloud_node.documents import DocumentInfo, Documents
 from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from kvwire.errors import AccessDenied, ExportDenied, InternalError, KvwireError, RelayDisabled
 from kvwire.messages import RelayReply, RelayRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from kvwire.serde import relay_reply_from_proto, relay_request_to_proto, share_request_to_proto
+from kvwire.serde import relay_request_to_proto, share_request_to_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from tests.cloud_node.conftest import LocalCloud, Start
 
@@ -32,7 +32,17 @@ policies = st.builds(
     shared_over_documents=st.integers(0, 64),
     allow_relay=st.booleans(),
 )
-caps = st.lists(st.none() | st.integers(0, 64), max_size=4)
+documents = st.lists(
+    st.builds(
+        DocumentInfo,
+        id=st.just("d"),
+        characters=st.just(1),
+        max_positions=st.none() | st.integers(0, 64),
+        kinds=st.none() | st.sets(st.sampled_from(SliceKind)).map(tuple),
+    ),
+    max_size=4,
+)
+plans = st.sampled_from([Plan(codec="raw"), Plan(codec="raw", quoted=4)])
 
 
 def of(function: Any, *arguments: Any) -> Any:
@@ -42,39 +52,48 @@ def of(function: Any, *arguments: Any) -> Any:
         return type(error)
 
 
-@given(policies, st.sampled_from(SliceKind), caps)
-def test_no_more_leaves_than_policy_and_every_cap_allow(
-    policy: ExportPolicy, kind: SliceKind, caps: list[int | None]
+def least(policy: int, documents: list[DocumentInfo]) -> Any:
+    """The lowest cap, or the refusal that a cap of 0 is."""
+    return min([policy, *(d.max_positions for d in documents if d.max_positions is not None)]) or ExportDenied
+
+
+def keeps_in(documents: list[DocumentInfo], kind: SliceKind) -> bool:
+    return any(d.kinds is not None and kind not in d.kinds for d in documents)
+
+
+@given(policies, st.sampled_from(SliceKind), plans, documents)
+def test_no_more_leaves_than_policy_and_every_document_allow(
+    policy: ExportPolicy, kind: SliceKind, plan: Plan, documents: list[DocumentInfo]
 ) -> None:
-    allowed = of(positions_allowed, policy, kind, caps)
-    if kind not in policy.kinds:
+    allowed = of(positions_allowed, policy, kind, plan, documents)
+    needed = {kind, SliceKind.EXCERPT} if plan.quoted else {kind}
+    if not needed <= set(policy.kinds) or any(keeps_in(documents, one) for one in needed):
         assert allowed is ExportDenied
-        return
-    if kind is SliceKind.SHARED and not caps:
+    elif kind is not SliceKind.EXCERPT and not documents:
         assert allowed is None, "nothing of a document is in it"
-        return
-    most = policy.shared_over_documents if kind is SliceKind.SHARED else policy.max_positions
-    assert allowed == (min([most, *(cap for cap in caps if cap is not None)]) or ExportDenied)
+    else:
+        most = policy.shared_over_documents if kind is SliceKind.SHARED else policy.max_positions
+        assert allowed == least(most, documents)
 
 
-@given(policies, caps)
-def test_relayed_text_counts_as_positions_sent(policy: ExportPolicy, caps: list[int | None]) -> None:
-    allowed = of(tokens_allowed, policy, caps)
+@given(policies, documents)
+def test_relayed_text_counts_as_a_draft(policy: ExportPolicy, documents: list[DocumentInfo]) -> None:
+    allowed = of(tokens_allowed, policy, documents)
     if not policy.allow_relay:
         assert allowed is RelayDisabled
-    elif caps:
-        least = min([policy.max_positions, *(cap for cap in caps if cap is not None)])
-        assert allowed == (least or ExportDenied)
+    elif keeps_in(documents, SliceKind.DRAFT):
+        assert allowed is ExportDenied
     else:
-        assert allowed is None
+        assert allowed == (least(policy.max_positions, documents) if documents else None)
 
 
-@given(policies, st.sampled_from(SliceKind), caps)
+@given(policies, st.sampled_from(SliceKind), plans, documents)
 def test_of_a_sealed_document_nothing_leaves_whatever_the_policy(
-    policy: ExportPolicy, kind: SliceKind, caps: list[int | None]
+    policy: ExportPolicy, kind: SliceKind, plan: Plan, documents: list[DocumentInfo]
 ) -> None:
-    assert of(positions_allowed, policy, kind, [*caps, 0]) is ExportDenied
-    assert of(tokens_allowed, policy, [*caps, 0]) in (ExportDenied, RelayDisabled)
+    for sealed in (DocumentInfo("s", 1, 0), DocumentInfo("s", 1, None, ())):
+        assert of(positions_allowed, policy, kind, plan, [*documents, sealed]) is ExportDenied
+        assert of(tokens_allowed, policy, [*documents, sealed]) in (ExportDenied, RelayDisabled)
 
 
 PLANS = {
@@ -89,6 +108,11 @@ PLANS = {
         Plan(codec="raw"),
         Plan(codec="int8", positions=1),
         Plan(codec="lossless", positions=4, code_dim=6, padded=True),
+    ),
+    SliceKind.DRAFT: (
+        Plan(codec="raw"),
+        Plan(codec="int8", positions=1, padded=True),
+        Plan(codec="lossless", quoted=4),
     ),
 }
 
@@ -169,16 +193,35 @@ async def test_shared_slices_over_documents_are_refused_unless_the_policy_names_
     assert header.positions <= 4
 
 
+async def test_a_document_that_may_only_be_drafted_never_gives_an_excerpt(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(export=ExportPolicy(shared_over_documents=64, allow_relay=True))
+    store = Documents(config.documents)
+    store.add("acme", "drafts", "The key hangs behind the clock.", kinds=[SliceKind.DRAFT])
+    store.add("acme", "quotes", "The key hangs behind the clock.", kinds=[SliceKind.EXCERPT])
+
+    def asked(document: str, kind: SliceKind, plan: Plan) -> Any:
+        return cloud.share(cloud.request(document, QUESTION, kind=kind, plan=plan))
+
+    for kind, plan in (
+        (SliceKind.EXCERPT, Plan(codec="raw")),
+        (SliceKind.DRAFT, Plan(codec="raw", quoted=1)),
+    ):
+        with pytest.raises(ExportDenied, match="excerpt slices of this document"):
+            await asked("drafts", kind, plan)
+    with pytest.raises(ExportDenied, match="shared slices of this document"):
+        await asked("drafts", SliceKind.SHARED, Plan(codec="raw"))
+    header, *_ = await asked("drafts", SliceKind.DRAFT, Plan(codec="raw"))
+    assert header.kind is SliceKind.DRAFT and 0 < header.positions <= 14
+    with pytest.raises(ExportDenied, match="draft slices of this document"):
+        await asked("quotes", SliceKind.DRAFT, Plan(codec="raw"))
+
+
 async def test_relayed_text_has_no_more_tokens_than_the_documents_cap(start_local: Start) -> None:
     cloud = await start_local(export=ExportPolicy(allow_relay=True))
-    share = cloud.request("capped", QUESTION)  # cap 3
-    request = RelayRequest(
-        request_id=share.request_id, sharer=share.sharer, max_new_tokens=64, sections=share.sections
-    )
-    async with cloud.channel() as channel:
-        stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
-        reply = relay_reply_from_proto(await stub.Relay(relay_request_to_proto(request), timeout=20))
-    replica = cloud.replicas.replica
+    reply = await cloud.relay("capped", QUESTION, 64)  # cap 3
+    share, replica = cloud.request("capped", QUESTION), cloud.replicas.replica
     sections, _ = replica._resolve("acme", share.sections)
     assert reply.text == "".join(replica._sharer(share.bundle_hash).answer(sections, 3))
 

@@ -26,7 +26,6 @@ from kvwire.errors import (
 from kvwire.identity import ModelRef, TlsFiles, channel_credentials
 from kvwire.messages import ShareRequest
 from kvwire.plan import Plan
-from kvwire.section import Role, Section, Visibility
 from kvwire.serde import share_request_to_proto
 from kvwire.status import from_rpc_error
 from kvwire.v1 import sharer_pb2
@@ -99,12 +98,6 @@ def test_an_oversized_prompt_is_refused(cloud: CloudNode, document_id: str, ques
     with within_a_second_then_works(cloud), pytest.raises(TooLarge) as error:
         cloud.share(cloud.request(document_id, question))
     assert error.value.what == what
-
-
-def test_an_oversized_message_is_refused(cloud: CloudNode) -> None:
-    sections = (Section(Role.SYSTEM, Visibility.SHARED, text="x" * 65_536),) * 31
-    with within_a_second_then_works(cloud), pytest.raises(TooLarge):
-        cloud.share(cloud.request(None, QUESTION, sections=sections))
 
 
 def test_a_call_without_a_deadline_is_refused(cloud: CloudNode) -> None:

@@ -1,11 +1,7 @@
 """A cloud node from start to end, as a process."""
 
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,8 @@ from kvwire.errors import Draining, Unreachable
 from kvwire.serde import share_request_to_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from ops.certs import Certificates
-from tests.cloud_fixture import REPOSITORY, start_cloud, write_config
+from tests.cloud_fixture import start_cloud, write_config
+from tests.process import python
 
 QUESTION = "Who keeps the spare key?"
 
@@ -56,7 +53,7 @@ def test_sigterm_drains_and_exits_with_0(
 @pytest.mark.parametrize("module", [("cloud_node",), ("ops.cli", "cloud")])
 def test_a_wrong_configuration_is_named_and_exits_with_2(tmp_path: Path, module: tuple[str, ...]) -> None:
     (tmp_path / "cloud.toml").write_text("listn = 'x'\n")
-    done = run(tmp_path / "cloud.toml", module)
+    done = python("-m", *module, "--config", str(tmp_path / "cloud.toml"))
     assert done.returncode == 2
     assert "listn" in done.stderr and "Traceback" not in done.stderr
 
@@ -65,7 +62,7 @@ def test_a_bundle_for_another_sharer_is_named_before_ray_starts(
     tmp_path: Path, tiny_receiver: Path, tiny_bundle: Path, certificates: Certificates
 ) -> None:
     config = write_config(tmp_path, tiny_receiver, tiny_bundle, certificates)
-    done = run(config)
+    done = python("-m", "cloud_node", "--config", str(config))
     assert done.returncode == 1
     assert "Sharer of bundle" in done.stderr and "tiny-receiver" in done.stderr
     assert "Traceback" not in done.stderr
@@ -106,15 +103,7 @@ def test_a_command_ends_whatever_hangs_and_a_program_around_a_node_keeps_its_own
     status: int,
 ) -> None:
     config = write_config(tmp_path, tiny_sharer, tiny_bundle, certificates)
-    done = run(config, module, [sys.executable, "-c", HANGS])
+    done = python("-c", HANGS, *module, "--config", str(config))
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert module == ("embedded",) or done.stderr.splitlines()[-1].endswith("Ray hangs")
-
-
-def run(
-    config: Path, module: tuple[str, ...] = ("cloud_node",), python: Sequence[str] = (sys.executable, "-m")
-) -> "subprocess.CompletedProcess[str]":
-    command = [*python, *module, "--config", str(config)]
-    paths = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
-    return subprocess.run(command, env=paths, capture_output=True, text=True, timeout=60, check=False)

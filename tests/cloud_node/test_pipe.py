@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from cloud_node.pipe import CancelToken, Pipe
+from cloud_node.scheduler import CancelToken, Pipe
 from kvwire.errors import Cancelled, DeadlineExceeded
 
 

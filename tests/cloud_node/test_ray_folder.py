@@ -1,6 +1,5 @@
 """RayFolder: private, and gone with its owner, whichever way he went."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cloud_node.ray_folder import RayFolder
-from tests.cloud_fixture import REPOSITORY
 
 OWNER = """
 import subprocess, sys
@@ -38,7 +36,6 @@ def owner() -> "tuple[subprocess.Popen[str], Path, int]":
     """Another process with a folder, and a child of it that writes there."""
     process = subprocess.Popen(
         [sys.executable, "-c", OWNER],
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -61,8 +58,8 @@ def test_a_folder_is_its_owners_alone_and_removed_with_whoever_writes_there(pare
 
 def test_what_a_killed_owner_left_ends_with_the_next_start(parent: Path) -> None:
     process, path, orphan = owner()
-    process.kill()
-    process.wait()
+    with process:
+        process.kill()
     assert path.exists() and Path(f"/proc/{orphan}").exists()
     RayFolder.make().remove()
     assert not list(parent.iterdir())
@@ -71,8 +68,8 @@ def test_what_a_killed_owner_left_ends_with_the_next_start(parent: Path) -> None
 
 def test_who_only_reads_what_a_killed_owner_left_lives_on(parent: Path) -> None:
     process, path, orphan = owner()
-    process.kill()
-    process.wait()
+    with process:
+        process.kill()
     with subprocess.Popen(["tail", "-f", str(path / "log")], stdout=subprocess.PIPE, bufsize=0) as reader:
         assert reader.stdout is not None
         assert reader.stdout.read(1) == b"."  # it has the file open
@@ -90,8 +87,8 @@ def test_a_living_owners_folder_stays(parent: Path) -> None:
         RayFolder.make().remove()
         assert path.exists() and running(child)
     finally:
-        process.kill()
-        process.wait()
+        with process:
+            process.kill()
         RayFolder.make().remove()
 
 

@@ -11,7 +11,7 @@ from cloud_node.call import ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.replica import Replica
 from fuser.bundle.bundle import Bundle
-from fuser.bundle.codecs import CodecBasesConfig
+from fuser.bundle.config import CodecBasesConfig
 from fuser.lab.scatter import Scatter
 from kvwire.codec import CodecRegistry
 from kvwire.errors import IncompatiblePeer

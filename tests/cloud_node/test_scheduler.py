@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cloud_node.pipe import CancelToken
-from cloud_node.scheduler import PrefillScheduler, Steps, Ticket
+from cloud_node.scheduler import CancelToken, PrefillScheduler, Steps, Ticket
 from fuser.kv.prefill import Prefill
 from kvwire.errors import Cancelled, DeadlineExceeded
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from cloud_node.audit import verify
-from cloud_node.call_record import REASONS
+from cloud_node.call import REASONS
 from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
 from fuser.sharer import Sharer
 from kvwire.errors import (
@@ -16,48 +16,33 @@ from kvwire.errors import (
     Draining,
     IncompatiblePeer,
     InternalError,
-    InvalidRequest,
     KvwireError,
     NotFound,
     RelayDisabled,
     TooLarge,
 )
-from kvwire.messages import RelayRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from kvwire.serde import relay_reply_from_proto, relay_request_to_proto, share_request_to_proto
+from kvwire.serde import share_request_to_proto
 from kvwire.status import from_rpc_error
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
-from tests.cloud_node.conftest import LocalCloud, Start
+from tests.cloud_node.conftest import Start
 
 CANARY = "zebra-canary-7731"
 QUESTION = "Who keeps the spare key?"
-
-
-async def relay(cloud: LocalCloud) -> Any:
-    share = cloud.request("note-1", QUESTION)
-    request = RelayRequest(
-        request_id=share.request_id, sharer=share.sharer, max_new_tokens=4, sections=share.sections
-    )
-    async with cloud.channel() as channel:
-        stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
-        try:
-            return relay_reply_from_proto(await stub.Relay(relay_request_to_proto(request), timeout=20))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
 
 
 async def test_relay_is_refused_unless_text_is_allowed(start_local: Start) -> None:
     cloud = await start_local()
     assert not cloud.description.relay_allowed
     with pytest.raises(RelayDisabled):
-        await relay(cloud)
+        await cloud.relay("note-1", QUESTION, 4)
 
 
 async def test_relay_answers_where_text_is_allowed(start_local: Start) -> None:
     cloud = await start_local(export=ExportPolicy(allow_relay=True))
-    reply = await relay(cloud)
+    reply = await cloud.relay("note-1", QUESTION, 4)
     assert reply.text and reply.tokens >= 1
     assert cloud.description.relay_allowed
 
@@ -78,14 +63,6 @@ async def test_the_export_policy_caps_positions(
     cloud = await start_local(export=ExportPolicy(max_positions=policy))
     header, *_ = await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=asked)))
     assert header.positions == granted
-
-
-async def test_a_request_id_is_served_once(start_local: Start) -> None:
-    cloud = await start_local()
-    request = cloud.request("note-1", QUESTION)
-    await cloud.share(request)
-    with pytest.raises(InvalidRequest):
-        await cloud.share(request)
 
 
 async def test_a_request_that_failed_before_its_header_may_come_again(

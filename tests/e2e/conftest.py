@@ -36,16 +36,10 @@ def filled_cloud(cloud: "CloudNode") -> "CloudNode":
 @pytest.fixture(scope="session")
 def edge_config(filled_cloud: "CloudNode", tiny_receiver: Path, tiny_bundle: Path) -> "EdgeConfig":
     """An edge of tenant acme; `raw`, at most 12 document positions."""
-    from edge_node.config import CloudPeer, EdgeConfig, ReceiverConfig, ShareConfig, TlsConfig
+    from tests.edge_node.toml import edge_of
 
-    certificates = filled_cloud.certificates
-    pair = certificates.edges["acme"]
-    return EdgeConfig(
-        tls=TlsConfig(str(pair.certificate), str(pair.key), str(certificates.ca.certificate)),
-        receiver=ReceiverConfig(str(tiny_receiver), str(tiny_bundle), max_new_tokens=12),
-        cloud=CloudPeer(address=filled_cloud.address),
-        share=ShareConfig(codec="raw", max_positions=12, deadline_s=60.0),
-    )
+    cloud, pair = filled_cloud, (tiny_receiver, tiny_bundle)
+    return edge_of(cloud.certificates, cloud.address, *pair, tokens=12, max_positions=12, deadline_s=60.0)
 
 
 @pytest.fixture(scope="session")

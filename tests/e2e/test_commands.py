@@ -1,5 +1,6 @@
 """The commands that talk to a running cloud node."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ops.cli import app
-from tests.e2e.test_readme import write_edge_toml
+from tests.edge_node.toml import write_toml
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def edge_toml(edge_config: "EdgeConfig", tmp_path: Path) -> str:
-    write_edge_toml(edge_config, tmp_path / "edge.toml")
-    return str(tmp_path / "edge.toml")
+    return str(write_toml(edge_config, tmp_path / "edge.toml"))
 
 
 def test_a_document_that_is_added_can_be_asked_about(
@@ -27,10 +27,10 @@ def test_a_document_that_is_added_can_be_asked_about(
     runner, cloud = CliRunner(), ["--config", str(filled_cloud.directory / "cloud.toml"), "--tenant", "acme"]
     note = tmp_path / "note.txt"
     note.write_text("The boat is called Grey Petrel and lies at pier 9.", encoding="utf-8")
-    added = runner.invoke(
-        app, ["documents", "add", "boat", str(note), *cloud, "--max-positions", "5", "--json"]
-    )
-    assert json.loads(added.stdout) == {"id": "boat", "characters": 50, "max_positions": 5}
+    add = ["documents", "add", "boat", str(note), *cloud, "--json"]
+    added = runner.invoke(app, [*add, "--max-positions", "5"])
+    stored = {"id": "boat", "characters": 50, "max_positions": 5, "kinds": None}
+    assert json.loads(added.stdout) == stored
     listed = runner.invoke(app, ["documents", "list", *cloud, "--json"])
     assert "boat" in {document["id"] for document in json.loads(listed.stdout)}
     question = ["ask", "What is the boat called?", "--document", "boat", "--config", edge_toml]
@@ -45,6 +45,14 @@ def test_a_document_that_is_added_can_be_asked_about(
     answer = json.loads(dialled.stdout)
     assert (answer["source"], answer["codec"], answer["positions"]) == ("fused", "int8", 3)
     assert answer["plan_reason"] == "REQUESTED"
+    again = runner.invoke(app, [*add, "--replace", "--kinds", "draft"])
+    assert json.loads(again.stdout) == stored | {"max_positions": None, "kinds": ["draft"]}
+    refused = runner.invoke(app, question)
+    assert refused.exit_code != 0 and "excerpt slices of this document" in f"{refused.exception}"
+    drafted = json.loads(runner.invoke(app, [*question, "--kind", "draft", "--json"]).stdout)
+    assert (drafted["source"], drafted["kind"]) == ("fused", "draft") and 0 < drafted["positions"] <= 14
+    wrong = runner.invoke(app, [*add, "--replace", "--kinds", "drafts"])
+    assert wrong.exit_code == 2 and "drafts" in wrong.stderr
     unknown = runner.invoke(app, [*question, "--codec", "zip"])
     assert unknown.exit_code != 0 and "zip" in f"{unknown.stderr}{unknown.exception}"
     assert runner.invoke(app, ["documents", "remove", "boat", *cloud]).exit_code == 0
@@ -84,12 +92,11 @@ def test_the_doctor_asks_the_cloud_who_it_is(edge_toml: str) -> None:
     assert done.exit_code == 0
 
 
-def test_the_doctor_says_when_the_cloud_is_gone(edge_toml: str) -> None:
-    text = Path(edge_toml).read_text(encoding="utf-8")
-    lines = [
-        f'        address = "127.0.0.1:{9}"' if "address" in line else line for line in text.splitlines()
-    ]
-    Path(edge_toml).write_text("\n".join(lines), encoding="utf-8")
+def test_the_doctor_says_when_the_cloud_is_gone(edge_config: "EdgeConfig", tmp_path: Path) -> None:
+    gone = dataclasses.replace(
+        edge_config, cloud=dataclasses.replace(edge_config.cloud, address="127.0.0.1:9")
+    )
+    edge_toml = str(write_toml(gone, tmp_path / "edge.toml"))
     done = CliRunner().invoke(app, ["doctor", "--config", edge_toml, "--json"])
     assert done.exit_code == 1
     (bad,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["state"] == "bad"]

@@ -9,7 +9,7 @@ from edge_node import Assistant, Client, EdgeConfig
 from fuser.layout import SliceLayout
 from fuser.receiver import Draft, Intake, Receiver
 from fuser.sharer import Sharer
-from kvwire.plan import WHOLE, Plan
+from kvwire.plan import Plan
 from kvwire.section import Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 from tests.e2e.prompts import DOCUMENTS, PROMPTS, Prompt
@@ -36,7 +36,10 @@ PLANS: list[tuple[SliceKind, Plan]] = [
     ),
     (SliceKind.EXCERPT, Plan(codec="raw", positions=5, code_dim=9)),
     (SliceKind.EXCERPT, Plan(codec="lossless", padded=True)),
+    (SliceKind.DRAFT, Plan(codec="raw", positions=3, code_dim=9)),
+    (SliceKind.DRAFT, Plan(codec="lossless", quoted=4, padded=True)),
 ]
+
 PLANNED = [prompt for prompt in PROMPTS if prompt.document is not None][::6]
 
 
@@ -100,8 +103,11 @@ def test_every_bit_and_token_is_the_same(
     local_sharer: Sharer,
     local_receiver: Receiver,
 ) -> None:
-    local = answer_in_one_process(local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 12, TOKENS)
-    draft = taken_in(client, local_receiver, prompt, kind, WHOLE, local)
+    plan = client.config.share.configured(kind)
+    local = answer_in_one_process(
+        local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 32, TOKENS, plan
+    )
+    draft = taken_in(client, local_receiver, prompt, kind, plan, local)
     text = "".join(draft.generate(TOKENS))
     assert (draft.tokens, text) == (local.draft.tokens, local.text)
 
@@ -122,7 +128,7 @@ def test_every_bit_is_the_same_whatever_the_plan(
 ) -> None:
     for prompt in PLANNED:
         local = answer_in_one_process(
-            local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 12, TOKENS, plan
+            local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 32, TOKENS, plan
         )
         draft = taken_in(client, local_receiver, prompt, kind, plan, local)
         assert "".join(draft.generate(TOKENS)) == local.text

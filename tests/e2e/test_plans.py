@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_node import Assistant, Client, EdgeConfig
-from edge_node.capture import Direction, read_capture
+from edge_node.channel import Direction, read_capture
 from edge_node.picker import BEST, BYTE_BUDGET
 from fuser.bundle.plans import PlanTable
 from fuser.receiver import Receiver
@@ -25,6 +25,8 @@ ROWS = (
     row(LARGE, 1_200, 0.4),
     row(Plan(codec="int8", last=4, bottleneck=True), 400, 0.3, kind=SliceKind.SHARED),
     row(Plan(codec="int8"), 4_000, 0.4, kind=SliceKind.SHARED),
+    row(Plan(codec="int8", positions=2, code_dim=8), 60, 0.3, kind=SliceKind.DRAFT),
+    row(Plan(codec="int8", quoted=4), 1_000, 0.4, kind=SliceKind.DRAFT),
 )
 
 

@@ -1,6 +1,6 @@
 """The promises of the design on captured bytes of a real run: no text down, no text up, no more positions than allowed.
 
-The wire is what `edge_node.capture` keeps: every serialised message, both ways, Ray and mutual TLS in between.
+The wire is what `edge_node.channel` keeps: every serialised message, both ways, Ray and mutual TLS in between.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from edge_node import Assistant, Client, EdgeConfig
-from edge_node.capture import Direction, read_capture
+from edge_node.channel import Direction, read_capture
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.errors import NotFound
@@ -176,7 +176,7 @@ def test_no_more_positions_are_sent_than_the_export_policy_allows(
     for header in run.headers:
         assert len({run.shape[-2] for run in header.segments}) == 1
         positions = header.segments[0].shape[-2]
-        if header.kind == pb.SLICE_KIND_EXCERPT:
+        if header.kind != pb.SLICE_KIND_SHARED:
             assert positions <= 12 and not header.spans and not header.tail
         else:
             assert positions == len(header.spans) + header.tail

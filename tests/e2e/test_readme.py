@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.edge_node.toml import write_toml
+
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
     from tests.cloud_fixture import CloudNode
@@ -34,7 +36,7 @@ def test_the_five_lines_of_python_answer_a_question(
     documents = Documents(f"sqlite:///{filled_cloud.directory / 'documents.db'}")
     documents.add("acme", "note-1", "The spare key lies under the blue flowerpot by the door.", replace=True)
     documents.close()
-    write_edge_toml(edge_config, tmp_path / "edge.toml")
+    write_toml(edge_config, tmp_path / "edge.toml")
     monkeypatch.chdir(tmp_path)
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line]) <= 5
@@ -107,27 +109,3 @@ def test_the_first_screen_of_the_readme_is_sixty_lines_with_controls_and_what_le
         "docs/design.md",
     ):
         assert said in first, said
-
-
-def write_edge_toml(config: "EdgeConfig", path: Path) -> None:
-    """The parts of a configuration that tests set, as TOML."""
-    path.write_text(
-        f"""
-        [tls]
-        certificate = "{config.tls.certificate}"
-        key = "{config.tls.key}"
-        authority = "{config.tls.authority}"
-        [cloud]
-        address = "{config.cloud.address}"
-        [receiver]
-        model = "{config.receiver.model}"
-        bundle = "{config.receiver.bundle}"
-        max_new_tokens = {config.receiver.max_new_tokens}
-        [share]
-        codec = "{config.share.codec}"
-        max_positions = {config.share.max_positions}
-        deadline_s = {config.share.deadline_s}
-        """,
-        encoding="utf-8",
-    )
-    tomllib.loads(path.read_text(encoding="utf-8"))

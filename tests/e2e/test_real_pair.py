@@ -73,8 +73,7 @@ def real_config(edge_config: "EdgeConfig", real_cloud: CloudNode) -> "EdgeConfig
 @pytest.fixture(scope="module")
 def sharer(real_pair: tuple[Path, Path], bundle: Path) -> "Sharer":
     from fuser.bundle.bundle import Bundle
-    from fuser.models.dtype import dtype_of
-    from fuser.models.load import load_model
+    from fuser.models.load import dtype_of, load_model
     from fuser.sharer import Sharer
 
     return Sharer(*load_model(real_pair[0], dtype=dtype_of("auto")), Bundle.load(bundle))
@@ -83,8 +82,7 @@ def sharer(real_pair: tuple[Path, Path], bundle: Path) -> "Sharer":
 @pytest.fixture(scope="module")
 def receiver(real_pair: tuple[Path, Path], bundle: Path) -> "Receiver":
     from fuser.bundle.bundle import Bundle
-    from fuser.models.dtype import dtype_of
-    from fuser.models.load import load_model
+    from fuser.models.load import dtype_of, load_model
     from fuser.receiver import Receiver
 
     return Receiver(*load_model(real_pair[1], dtype=dtype_of("auto")), Bundle.load(bundle))

@@ -52,15 +52,10 @@ def config(
     server: "RunningServer", certificates: "Certificates", tiny_receiver: Path, tiny_bundle: Path
 ) -> "EdgeConfig":
     """An edge of tenant acme that talks to `server`."""
-    from edge_node.config import CloudPeer, EdgeConfig, ReceiverConfig, ShareConfig, TlsConfig
+    from tests.edge_node.toml import edge_of
 
-    edge = certificates.edges["acme"]
-    return EdgeConfig(
-        tls=TlsConfig(str(edge.certificate), str(edge.key), str(certificates.ca.certificate)),
-        receiver=ReceiverConfig(str(tiny_receiver), str(tiny_bundle), max_new_tokens=8),
-        cloud=CloudPeer(address=server.address),
-        share=ShareConfig(codec="raw", max_positions=8, deadline_s=20.0),
-    )
+    pair = (tiny_receiver, tiny_bundle)
+    return edge_of(certificates, server.address, *pair, tokens=8, max_positions=8, deadline_s=20.0)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +76,7 @@ def receiver(tiny_receiver: Path, bundle: "Bundle") -> "Receiver":
 @pytest.fixture
 def assistant(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant"]:
     from edge_node import Assistant
-    from edge_node.sync import Client
+    from edge_node.client import Client
 
     with Assistant(config, receiver, Client(config)) as made:
         yield made
@@ -91,8 +86,8 @@ def assistant(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant
 def cut_off(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant"]:
     """An assistant whose cloud is not there."""
     from edge_node import Assistant
+    from edge_node.client import Client
     from edge_node.config import CloudPeer
-    from edge_node.sync import Client
 
     config = dataclasses.replace(config, cloud=CloudPeer(address="127.0.0.1:1"))
     with Assistant(config, receiver, Client(config)) as made:

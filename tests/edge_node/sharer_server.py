@@ -189,6 +189,23 @@ def serving(service: SliceService, files: TlsFiles) -> Iterator[RunningServer]:
         server.close()
 
 
+@contextmanager
+def reading(stream: Iterator[object]) -> Iterator[list[BaseException]]:
+    """A thread that reads the next of `stream`, until it has ended; what it raised stands in the list then."""
+    raised: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            next(stream)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield raised
+    thread.join(20)
+
+
 def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Poll until the condition holds."""
     end = time.monotonic() + within_s

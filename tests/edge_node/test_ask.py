@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from edge_node import EdgeConfig
 from edge_node.config import CloudPeer
-from fuser.models.errors import NoSuchDevice
+from fuser.models.directory import NoSuchDevice
 from kvwire.errors import Busy, DeadlineExceeded
 from ops.cli import app
 from tests.edge_node.sharer_server import RunningServer

@@ -2,23 +2,21 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from edge_node import Assistant, EdgeConfig
 from edge_node.answer import explained
-from edge_node.capture import read_capture
-from edge_node.sync import Client
+from edge_node.channel import read_capture
+from edge_node.client import Client
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.kv.generate import greedy
-from fuser.models.errors import NoSuchDevice
+from fuser.models.directory import NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Begun, Draft, Receiver
@@ -38,11 +36,18 @@ from kvwire.errors import (
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
 from kvwire.slice_io import Frame
-from tests.edge_node.sharer_server import DOCUMENTS, Part, RunningServer, SliceService, wait_until
+from tests.edge_node.sharer_server import (
+    DOCUMENTS,
+    Part,
+    RunningServer,
+    SliceService,
+    reading,
+    wait_until,
+)
 from tests.edge_node.toml import write_toml
 from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line
+from tests.process import python
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
 
 
@@ -323,14 +328,7 @@ def test_an_assistant_in_a_forked_child_says_so_though_the_receiver_was_at_work(
     config: EdgeConfig, tmp_path: Path
 ) -> None:
     write_toml(config, tmp_path / "edge.toml")
-    ended = subprocess.run(
-        [sys.executable, "-c", FORKED],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=100,
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"},
-    )
+    ended = python("-c", FORKED, cwd=tmp_path)
     *told, status = ended.stdout.splitlines()
     assert status == "7" and ended.returncode == 0, ended.stderr
     assert len(told) == 5 and all("an assistant was made before" in line for line in told)
@@ -438,10 +436,11 @@ def test_a_bad_or_late_slice_is_never_fused(
     reason: str,
 ) -> None:
     server.service.tamper = tamper
-    answer = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=2.0)
+    deadline_s = 0.5 if reason == "DEADLINE_EXCEEDED" else 20.0
+    answer = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s)
     assert (answer.source, answer.reason, answer.positions) == ("receiver-only", reason, 0)
     assert (answer.answered, answer.text) == (False, "")
-    guess = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=2.0, guess=True)
+    guess = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s, guess=True)
     assert guess.reason == reason and guess.text == first_line(receiver_alone(receiver, QUESTION, 8))
     server.service.tamper = lambda parts: parts
     assert assistant.ask(QUESTION, document="note-1", kind=kind).source == "fused"
@@ -525,23 +524,13 @@ def test_a_stream_may_be_closed_from_another_thread_whatever_it_does(
     monkeypatch.setattr(Draft, "generate", lambda *_: pytest.fail("it goes on"))
     server.service.tamper = lambda parts: [*list(parts)[:2], 30.0]
     stream = assistant.stream(QUESTION, document="note-1", guess=True)
-    raised: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            next(stream)
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    wait_until(lambda: bool(server.service.requests))
-    if where == "the Receiver prefills":
-        assert prefilling.wait(20)
-    stream.close()
-    wait_until(server.service.cancelled.is_set, 5)  # while the Receiver is still at it
-    go_on.set()
-    thread.join(20)
+    with reading(stream) as raised:
+        wait_until(lambda: bool(server.service.requests))
+        if where == "the Receiver prefills":
+            assert prefilling.wait(20)
+        stream.close()
+        wait_until(server.service.cancelled.is_set, 5)  # while the Receiver is still at it
+        go_on.set()
     assert [type(error) for error in raised] == [Cancelled]
     stream.close()
     assert next(stream, None) is None
@@ -560,31 +549,27 @@ def test_notes_are_in_no_message(config: EdgeConfig, receiver: Receiver, tmp_pat
         assert canary.encode() not in wire
 
 
-def test_the_five_lines_of_the_readme_work(config: EdgeConfig, tmp_path: Path) -> None:
-    path = write_toml(config, tmp_path / "edge.toml")
-    with Assistant.from_config(path) as assistant:
-        assert assistant.ask("Who keeps the key?", document="note-1").source == "fused"
-
-
 def test_a_bundle_for_another_receiver_is_refused(config: EdgeConfig, tiny_sharer: Path) -> None:
     wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, model=str(tiny_sharer)))
     with pytest.raises(BadBundle, match="is for the Receiver"):
         Assistant.from_config(wrong)
 
 
-def test_a_device_that_is_not_there_is_refused_by_name(
-    config: EdgeConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wanted", "error", "said"),
+    [
+        ({"device": "cuda"}, NoSuchDevice, "device cuda is not there"),
+        ({"dtype": "float16"}, ValueError, "float16 needs a GPU"),
+    ],
+)
+def test_a_device_that_is_not_there_and_half_precision_without_a_gpu_are_refused_by_name(
+    config: EdgeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: dict[str, Any],
+    error: type[Exception],
+    said: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, device="cuda"))
-    with pytest.raises(NoSuchDevice, match="device cuda is not there"):
+    wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, **wanted))
+    with pytest.raises(error, match=said):
         Assistant.from_config(wrong)
-
-
-def test_a_receiver_in_half_precision_is_refused_where_there_is_no_gpu(
-    config: EdgeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    half = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, dtype="float16"))
-    with pytest.raises(ValueError, match="float16 needs a GPU"):
-        Assistant.from_config(half)

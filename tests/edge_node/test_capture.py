@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_node.capture import Capture, Captured, Direction, read_capture
+from edge_node.channel import Capture, Captured, Direction, read_capture
 
 
 def test_messages_come_back_in_order_with_their_direction(tmp_path: Path) -> None:

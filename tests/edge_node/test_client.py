@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from edge_node import AsyncClient, Client, EdgeConfig
-from edge_node.capture import Direction, read_capture
+from edge_node.channel import Direction, read_capture
 from edge_node.config import CloudPeer, TlsConfig
 from edge_node.intake import check_specs
 from fuser.bundle.bundle import Bundle
@@ -306,13 +306,11 @@ async def test_nobody_at_the_address_is_unreachable_within_a_second(
 async def test_a_port_that_never_answers_is_unreachable_within_the_deadline(
     config: EdgeConfig, bundle: Bundle
 ) -> None:
-    silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(30), "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    deaf = dataclasses.replace(config, cloud=CloudPeer(address=f"127.0.0.1:{port}"))
-    started = time.monotonic()
-    assert isinstance(await _failure(deaf, bundle, deadline_s=1.0), Unreachable | DeadlineExceeded)
-    assert time.monotonic() - started < 3.0
-    silent.close()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        deaf = dataclasses.replace(config, cloud=CloudPeer(f"127.0.0.1:{silent.getsockname()[1]}"))
+        started = time.monotonic()
+        assert isinstance(await _failure(deaf, bundle, deadline_s=1.0), Unreachable | DeadlineExceeded)
+        assert time.monotonic() - started < 3.0
 
 
 async def test_a_port_that_hangs_up_is_unreachable(config: EdgeConfig, bundle: Bundle) -> None:
@@ -660,7 +658,7 @@ async def test_a_cloud_that_sends_more_than_the_plan_is_refused(
 
 def test_more_positions_than_the_bundle_makes_are_refused_where_the_plan_names_none(bundle: Bundle) -> None:
     kind = SliceKind.EXCERPT
-    most = most_positions(bundle, WHOLE)
+    most = most_positions(bundle, WHOLE, SliceKind.EXCERPT)
 
     def header(positions: int) -> SliceHeader:
         return SliceHeader(bytes(16), kind, slice_specs(bundle, kind, WHOLE, positions, "float32"), (), 0)

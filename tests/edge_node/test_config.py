@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from edge_node import EdgeConfig
 from edge_node.config import ReceiverConfig, TlsConfig
-from fuser.bundle.shipped import SHIPPED
+from fuser.bundle import SHIPPED
 from fuser.config import BadConfig
 from ops.certs import Certificates
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from edge_node import Assistant, EdgeConfig
-from edge_node.capture import Direction, read_capture
+from edge_node.channel import Direction, read_capture
+from edge_node.client import Client
 from edge_node.picker import (
     BEST,
     BYTE_BUDGET,
@@ -22,7 +23,6 @@ from edge_node.picker import (
     REQUESTED,
     Picker,
 )
-from edge_node.sync import Client
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.receiver import Receiver
@@ -30,7 +30,7 @@ from kvwire.errors import Cancelled, InvalidRequest, RelayDisabled
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from tests.edge_node.sharer_server import RunningServer, SliceService
+from tests.edge_node.sharer_server import RunningServer, SliceService, reading
 from tests.edge_node.toml import write_toml
 from tests.fuser.lab.profile.rows import row
 from tests.kvwire.samples import payload_bytes_of
@@ -215,20 +215,10 @@ def test_a_stream_that_waits_for_the_relay_may_be_closed_from_another_thread(
     server.start(server.port)  # with the method as it is now
     useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
     stream = make(useless, plan="auto", relay=True).stream(QUESTION, document="note-1", guess=True)
-    raised: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            next(stream)
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    assert asked.wait(20)
-    stream.close()
-    assert cancelled.wait(5)
-    thread.join(20)
+    with reading(stream) as raised:
+        assert asked.wait(20)
+        stream.close()
+        assert cancelled.wait(5)
     assert [type(error) for error in raised] == [Cancelled]
     monkeypatch.undo()
     server.stop()

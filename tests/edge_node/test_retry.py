@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_node.retry import MAX_ATTEMPTS, Deadline, wait_s
+from edge_node.bounds import MAX_ATTEMPTS, Deadline, wait_s
 from kvwire.errors import (
     AccessDenied,
     BadChecksum,

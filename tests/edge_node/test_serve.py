@@ -3,7 +3,6 @@
 import dataclasses
 import http.client
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,9 +17,7 @@ from edge_node.config import ApiConfig
 from edge_node.serve import _listening
 from fuser.config import BadConfig
 from tests.edge_node.toml import write_toml
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'proto'}"}
+from tests.process import python
 
 
 def test_a_process_serves_until_it_is_told_to_end(config: EdgeConfig, tmp_path: Path) -> None:
@@ -31,7 +28,6 @@ def test_a_process_serves_until_it_is_told_to_end(config: EdgeConfig, tmp_path: 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
         cwd=tmp_path,
     )
     try:
@@ -79,12 +75,7 @@ def test_a_file_of_tls_that_is_missing_is_refused_at_start_by_its_key(
     broken = dataclasses.replace(config, tls=dataclasses.replace(config.tls, certificate="/gone.pem"))
     with pytest.raises(BadConfig, match=r"tls\.certificate: /gone\.pem"):
         Assistant.from_config(broken)
-    run = subprocess.run(
-        [sys.executable, "-m", "edge_node", "--config", str(write_toml(broken, tmp_path / "edge.toml"))],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    run = python("-m", "edge_node", "--config", str(write_toml(broken, tmp_path / "edge.toml")))
     assert run.returncode == 2 and "tls.certificate: /gone.pem" in run.stderr
     assert "Traceback" not in run.stderr
 
@@ -98,25 +89,12 @@ a = Assistant.from_config("edge.toml")
 answer = a.ask("Who keeps the spare key?", document="note-1")
 print(answer.to_json())
 """
-    run = subprocess.run(
-        [sys.executable, "-c", lines],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=tmp_path,
-        timeout=120,
-    )
+    run = python("-c", lines, cwd=tmp_path)
     assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
     assert json.loads(run.stdout)["source"] == "fused"
 
 
 def test_a_wrong_configuration_ends_with_status_2_and_the_key(tmp_path: Path) -> None:
     (tmp_path / "edge.toml").write_text("colour = 1\n")
-    run = subprocess.run(
-        [sys.executable, "-m", "edge_node", "--config", "edge.toml"],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=tmp_path,
-    )
+    run = python("-m", "edge_node", "--config", "edge.toml", cwd=tmp_path)
     assert run.returncode == 2 and "colour" in run.stderr and "Traceback" not in run.stderr

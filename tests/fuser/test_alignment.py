@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fuser.prompts.alignment import align, align_positions, align_tail, read_as
+from fuser.prompts.shared import align, align_positions, align_tail, read_as
 from tests.fuser.byte_level import ascii_tokenizer, bytes_tokenizer, trimming_tokenizer, unicode_tokenizer
 
 TOKENIZERS = {

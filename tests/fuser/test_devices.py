@@ -58,7 +58,9 @@ def default_device(name: str) -> Iterator[None]:
 
 CODECS = ("raw", "lossless", "int8", "int4", "hadamard-3")
 CASES = [(kind, codec, WHOLE) for kind in SliceKind for codec in CODECS]
-CASES += [(SliceKind.SHARED, "raw", Plan(codec="raw", last=2))]
+CASES += [
+    (SliceKind.SHARED, "raw", Plan(codec="raw", **dials)) for dials in ({"last": 2}, {"bottleneck": True})
+]
 
 
 @pytest.mark.parametrize(("kind", "codec", "plan"), CASES)

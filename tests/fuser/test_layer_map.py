@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import LayerMap
 
 
 def test_terminal_lets_the_last_layers_meet() -> None:

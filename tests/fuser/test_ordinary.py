@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from fuser.models.errors import FetchFailed
-from fuser.models.load import find, load_tokenizer
+from fuser.models.load import load_tokenizer
 from fuser.prompts.prompt import Rendered, tokenise
+from ops.models.errors import FetchFailed
+from ops.models.fetch import find
 from tests.fuser.byte_level import MANY_SCRIPTS, WORDS, ascii_tokenizer, trimming_tokenizer, unicode_tokenizer
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<filename>", "<s>"]

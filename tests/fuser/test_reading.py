@@ -14,7 +14,7 @@ from fuser.lab.train.cached import Cached
 from fuser.lab.train.sharer_reading import SharerReading, document_sections
 from fuser.models.load import load_model
 from fuser.reading import Reader
-from fuser.sharer import Sharer
+from fuser.sharer import Cut, Reading, Sharer
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -25,7 +25,13 @@ QUESTIONS = (
     "Who keeps the key of the boat house, and under which stone is it?",
     "Why?",
 )
-PLANS = [(SliceKind.SHARED, WHOLE), (SliceKind.SHARED, Plan(codec="raw", last=5)), (SliceKind.EXCERPT, WHOLE)]
+PLANS = [
+    (SliceKind.SHARED, WHOLE),
+    (SliceKind.SHARED, Plan(codec="raw", last=5)),
+    (SliceKind.EXCERPT, WHOLE),
+    (SliceKind.DRAFT, WHOLE),
+    (SliceKind.DRAFT, Plan(codec="raw", positions=4, quoted=3)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +61,23 @@ def served(sharer: Sharer, sections: tuple[Section, ...], kind: SliceKind, plan:
     return found
 
 
+def read(sharer: Sharer, layouts: list[Cut]) -> list[Reading]:
+    """What the slices of one kind and plan are cut from."""
+    first = layouts[0]
+    return sharer.read([layout.prompt for layout in layouts], asking=first.quoted > 0, draft=first.drafting)
+
+
 @pytest.mark.parametrize(("kind", "plan"), PLANS)
 def test_a_slice_cut_from_a_batch_has_the_bits_of_the_service(
     sharer: Sharer, kind: SliceKind, plan: Plan
 ) -> None:
     asked = [s for s in prompts() if kind is SliceKind.SHARED or len(s) > 1]
     layouts = [sharer.layout(sections, kind, 7, plan) for sections in asked]
-    readings = sharer.read([layout.prompt for layout in layouts], asking=kind is SliceKind.EXCERPT)
+    readings = read(sharer, layouts)
     for sections, layout, reading in zip(asked, layouts, readings, strict=True):
         cut = sharer.cut(reading, layout)
-        assert tuple(segment.spec for segment in cut) == layout.specs
+        settled = layout.written(len(reading.draft)) if kind is SliceKind.DRAFT else layout
+        assert tuple(segment.spec for segment in cut) == settled.specs
         expected = served(sharer, sections, kind, plan)
         assert all(torch.equal(s.tensor, e) for s, e in zip(cut, expected, strict=True))
 
@@ -116,7 +129,7 @@ def test_no_tensor_is_made_on_the_default_device(sharer: Sharer, kind: SliceKind
     expected = served(sharer, sections, kind, plan)
     with torch.device("meta"):
         layout = sharer.layout(sections, kind, 7, plan)
-        (reading,) = sharer.read([layout.prompt], asking=kind is SliceKind.EXCERPT)
+        (reading,) = read(sharer, [layout])
         cut = sharer.cut(reading, layout)
         again = served(sharer, sections, kind, plan)
     for found in ([segment.tensor for segment in cut], again):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fuser.answer_loss import Outcome
 from fuser.bundle.bundle import Bundle
 from fuser.heads.translate import TranslateConfig
+from fuser.kv.generate import Outcome
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.receiver import Draft, Receiver

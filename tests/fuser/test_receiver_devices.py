@@ -8,26 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fuser.answer_loss import Outcome
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import greedy
-from fuser.layout import SliceLayout
+from fuser.kv.generate import Outcome, greedy
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
-from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry, roundtrip
-from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
-from tests.in_one_process import answer_in_one_process
 
 QUESTIONS = ("Who keeps the key?", "何时开门？", "What is 12 + 345? 👩‍🔬")
-SECTIONS = (
-    Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note"),
-    Section(Role.QUESTION, Visibility.SHARED, text=QUESTIONS[0]),
-)
-DOCUMENTS = {"note": "The key hangs in bay 14, behind the clock. Ilse keeps it."}
 ELSEWHERE = torch.device("meta")
 
 
@@ -57,29 +47,6 @@ def test_a_batch_is_answered_and_scored_where_the_model_is(receiver: Receiver, k
         found, again = run()
     assert found == expected
     assert torch.equal(again.loss, outcome.loss) and torch.equal(again.exact, outcome.exact)
-
-
-@pytest.mark.parametrize(
-    ("kind", "plan"),
-    [
-        (SliceKind.EXCERPT, WHOLE),
-        (SliceKind.SHARED, WHOLE),
-        (SliceKind.SHARED, Plan(codec="raw", last=6)),
-        (SliceKind.SHARED, Plan(codec="raw", bottleneck=True)),
-    ],
-)
-def test_a_slice_is_taken_in_where_the_model_is(
-    receiver: Receiver, tiny_sharer: Path, kind: SliceKind, plan: Plan
-) -> None:
-    sharer = Sharer(*load_model(tiny_sharer), receiver.bundle)
-    local = answer_in_one_process(sharer, receiver, SECTIONS, DOCUMENTS, kind, 8, 6, plan)
-    with ELSEWHERE:
-        draft = receiver.begin(SECTIONS).prefill(kind)
-        spans = tuple((1, start, end) for _, start, end in local.cut.spans)
-        intake = draft.take(SliceLayout(kind, local.cut.specs, spans, local.cut.tail), plan)
-        for segment in local.segments:
-            intake.add(segment)
-        assert "".join(intake.done().generate(6)) == local.text
 
 
 def test_text_is_generated_where_the_model_is(receiver: Receiver) -> None:

@@ -49,3 +49,30 @@ def test_the_last_token_attends_to_what_its_mask_lets_it_see() -> None:
     mask[..., -1, :9] = False
     seen = attention_row(query, keys, 0.4, mask=mask)
     assert seen[:, :9].eq(0).all() and seen[:, 9:].gt(0).all()
+
+
+SPREAD = torch.tensor([0.0, 4.0, 0.0, 0.0, 3.5, 3.6, 0.0, 9.0, 1.0, 3.0])
+"""Scores of ten positions, of which the last nine are a document's."""
+NINE = torch.arange(1, 10)
+
+
+@pytest.mark.parametrize(
+    ("limit", "runs", "expected"),
+    [
+        (1, 1, [7]),
+        (3, 1, [5, 6, 7]),
+        (4, 1, [4, 5, 6, 7]),
+        (9, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (4, 2, [4, 5, 7, 8]),  # 7 with a neighbour, then the best pair of what is left
+        (2, 2, [1, 7]),
+        (2, 5, [1, 7]),
+        (3, 0, [1, 5, 7]),
+        (0, 1, []),
+    ],
+)
+def test_runs_are_the_windows_of_most_probability(limit: int, runs: int, expected: list[int]) -> None:
+    assert choose(SPREAD, NINE, SelectionConfig(positions=9), limit, runs).tolist() == expected
+
+
+def test_a_document_shorter_than_its_runs_is_taken_whole() -> None:
+    assert choose(SPREAD, NINE[:3], SelectionConfig(positions=9), 8, 2).tolist() == [1, 2, 3]

@@ -7,7 +7,7 @@ import torch
 
 from fuser.heads.translate import TranslateConfig, TranslateHead, features_of, split_kv
 from fuser.kv.geometry import Geometry
-from fuser.ridge import Moments
+from fuser.lab.train.ridge import Moments, start_in_closed_form
 
 SHARER, RECEIVER = Geometry(3, 2, 4), Geometry(2, 1, 6)
 
@@ -29,7 +29,7 @@ def fit(noise: float, **shape: Any) -> torch.Tensor:
     moments = Moments.empty(SHARER.width, RECEIVER.width)
     for seed in range(2, 40):
         moments.add(*rows(seed, 40, noise))
-    head.start(moments, RECEIVER, ridge=1e-6)
+    start_in_closed_form(head, moments, RECEIVER, ridge=1e-6)
     features, targets = rows(1000, 160, noise)
     with torch.no_grad():
         error = (head.expand(head.encode(features)) - targets).square().sum(0)
@@ -64,7 +64,7 @@ def test_a_code_becomes_two_positions_of_which_each_has_its_own_targets() -> Non
     for seed in range(2, 40):
         features, targets = rows(seed, 40, 0.0)
         moments.add(features, torch.cat((targets, 1 - 2 * targets), dim=1))
-    head.start(moments, RECEIVER, ridge=1e-6)
+    start_in_closed_form(head, moments, RECEIVER, ridge=1e-6)
     features, targets = rows(1000, 6, 0.0)
     with torch.no_grad():
         one_by_one = head.expand(head.encode(features.view(2, 3, -1)))

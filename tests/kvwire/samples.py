@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from kvwire.codec import Basis, CodecRegistry, Transform
-from kvwire.codec.layout import DTYPES
+from kvwire.codec.base import DTYPES
 from kvwire.identity import ModelRef
 from kvwire.limits import MIB, Limits
 from kvwire.messages import BundleRef, Description, ShareRequest
@@ -89,12 +89,12 @@ def request_of(kind: SliceKind = SliceKind.SHARED, codec: str = "raw") -> ShareR
         bundle_hash=BUNDLE_HASH,
         codec_hash=CODECS.get(codec).parameters_hash,
         kind=kind,
-        plan=Plan(codec=codec, positions=12),
+        plan=Plan(codec=codec, positions=0 if kind is SliceKind.SHARED else 12),
         sections=sections,
     )
 
 
-FULL_PLAN = Plan(codec="raw", layers=(0, 5), last=9, bottleneck=True, padded=True, positions=300)
+FULL_PLAN = Plan(codec="raw", layers=(0, 5), last=9, bottleneck=True, padded=True)
 """Every dial of a shared slice turned."""
 
 

@@ -10,7 +10,7 @@ import torch
 
 from kvwire import serde
 from kvwire.codec import CodecRegistry, Raw
-from kvwire.codec.layout import DTYPES
+from kvwire.codec.base import DTYPES
 from kvwire.limits import Limits
 from kvwire.segment import SegmentKind, SegmentSpec, SliceTrailer
 from kvwire.slice_io import Frame, Padded, SliceDigest

@@ -1,21 +1,17 @@
-import subprocess
-import sys
+"""What the parts of kvwire load, in a fresh interpreter each."""
 
-import pytest
+from tests.process import modules_after
 
 HEAVY = {"torch", "numpy", "ray", "transformers"}
 
 
-@pytest.mark.parametrize("module", ["section", "segment", "limits", "errors", "identity", "messages", "plan"])
-def test_a_light_module_loads_neither_torch_nor_grpc(module: str) -> None:
-    assert not loaded_by(f"kvwire.{module}") & (HEAVY | {"grpc", "google.protobuf"})
+def test_the_light_modules_and_names_load_neither_torch_nor_grpc() -> None:
+    light = ["errors", "identity", "limits", "messages", "plan", "section", "segment"]
+    imports = "; ".join(f"import kvwire.{name}" for name in light)
+    assert not modules_after(f"{imports}; kvwire.Section, kvwire.Plan") & (
+        HEAVY | {"grpc", "google.protobuf"}
+    )
 
 
-@pytest.mark.parametrize("module", ["slice_io", "serde", "status"])
-def test_what_a_gateway_needs_loads_no_torch(module: str) -> None:
-    assert not loaded_by(f"kvwire.{module}") & HEAVY
-
-
-def loaded_by(module: str) -> set[str]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; import {module}; print(*sys.modules)"
-    return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+def test_what_a_gateway_needs_loads_no_torch() -> None:
+    assert not modules_after("import kvwire.slice_io, kvwire.serde, kvwire.status") & HEAVY

@@ -29,9 +29,18 @@ def test_a_plan_names_layers_once_and_in_order(layers: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", list(SliceKind))
-def test_codec_positions_and_padding_are_of_every_kind(kind: SliceKind) -> None:
-    Plan(codec="int8", positions=4, padded=True).check(kind)
+def test_codec_and_padding_are_of_every_kind(kind: SliceKind) -> None:
+    Plan(codec="int8", padded=True).check(kind)
     WHOLE.check(kind)
+
+
+@pytest.mark.parametrize("field", ["positions", "code_dim", "runs"])
+def test_the_dials_of_codes_are_refused_for_shared_slices(field: str) -> None:
+    plan = Plan(codec="raw", **{field: 1})  # type: ignore[arg-type]
+    plan.check(SliceKind.EXCERPT)
+    plan.check(SliceKind.DRAFT)
+    with pytest.raises(InvalidRequest, match=f"kind shared has no {field}"):
+        plan.check(SliceKind.SHARED)
 
 
 @pytest.mark.parametrize(("field", "value"), [("layers", (0,)), ("last", 1), ("bottleneck", True)])

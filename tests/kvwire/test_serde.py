@@ -40,6 +40,7 @@ def test_a_request_survives(kind: SliceKind) -> None:
         (SliceKind.SHARED, FULL_PLAN),
         (SliceKind.EXCERPT, Plan(codec="int8", positions=8, code_dim=64, padded=True)),
         (SliceKind.EXCERPT, Plan(codec="x" * 256, positions=2**32 - 1)),
+        (SliceKind.DRAFT, Plan(codec="raw", positions=3, quoted=4, runs=1)),
     ],
 )
 def test_a_plan_and_a_cap_survive(kind: SliceKind, plan: Plan) -> None:
@@ -65,12 +66,14 @@ def test_the_digest_of_a_request_covers_every_field() -> None:
         replace(request, sections=(replace(question, role=Role.SYSTEM), document)),
         replace(request, sections=(question, replace(document, document_id="note-2"))),
         replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw")),
-        replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw", code_dim=1)),
+        *(
+            replace(request, kind=SliceKind.DRAFT, plan=Plan(codec="raw", **change))
+            for change in ({}, {"code_dim": 1}, {"positions": 1}, {"quoted": 1}, {"runs": 1})
+        ),
         *(
             replace(request, plan=replace(FULL_PLAN, **change))
             for change in (
                 {"codec": "other"},
-                {"positions": 1},
                 {"layers": (0,)},
                 {"last": 8},
                 {"bottleneck": False},
@@ -303,13 +306,6 @@ def test_more_segments_than_the_limits_allow_are_refused_before_they_are_made() 
         message.segments.extend(runs)
         with pytest.raises(TooLarge, match="segments: 1025 is over"):
             serde.slice_header_from_proto(message, LIMITS)
-
-
-def test_a_header_that_asks_for_too_much_memory_is_refused() -> None:
-    header = header_of(positions=3)
-    huge = replace(header, specs=tuple(replace(spec, shape=(2**24, 3, 2**24)) for spec in header.specs))
-    with pytest.raises(TooLarge, match="slice bytes"):
-        serde.slice_header_from_proto(serde.slice_header_to_proto(huge), LIMITS)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvwire.codec.step import levels, rounded_up, smallest_step_within, step_from_bytes, step_to_bytes
+from kvwire.codec.rice import levels, rounded_up, smallest_step_within, step_from_bytes, step_to_bytes
 from kvwire.errors import BadPayload
 
 

@@ -75,7 +75,7 @@ def sample(group: str = "K", positions: int = 50) -> Sample:
 def row(
     codec: str, kind: SliceKind, against_raw: float, mean_bytes: int, bottleneck: bool = False
 ) -> PlanRow:
-    from fuser.interval import Interval
+    from fuser.bundle.plans import Interval
 
     worth = Interval(0.5, 0.4, 0.6)
     lost = Interval(against_raw, against_raw - 0.1, against_raw + 0.2)

@@ -8,8 +8,7 @@ import pytest
 from rich.progress import Progress
 
 from fuser.bundle.bundle import Bundle
-from fuser.bundle.plans import BadTable, PlanRow, PlanTable
-from fuser.interval import Interval
+from fuser.bundle.plans import BadTable, Interval, PlanRow, PlanTable
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 from ops.bench import link

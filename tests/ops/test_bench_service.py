@@ -93,14 +93,9 @@ def test_the_clouds_rate_stands_beside_the_best_bare_prefill() -> None:
 
 @pytest.fixture
 def edge(cloud: CloudNode, tiny_receiver: Path, tiny_bundle: Path) -> "EdgeConfig":
-    from edge_node.config import CloudPeer, EdgeConfig, ReceiverConfig, TlsConfig
+    from tests.edge_node.toml import edge_of
 
-    pair, ca = cloud.certificates.edges["acme"], cloud.certificates.ca
-    return EdgeConfig(
-        tls=TlsConfig(str(pair.certificate), str(pair.key), str(ca.certificate)),
-        receiver=ReceiverConfig(str(tiny_receiver), str(tiny_bundle)),
-        cloud=CloudPeer(address=cloud.address),
-    )
+    return edge_of(cloud.certificates, cloud.address, tiny_receiver, tiny_bundle, tokens=64)
 
 
 @pytest.mark.parametrize("kind", [SliceKind.SHARED, SliceKind.EXCERPT])

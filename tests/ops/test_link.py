@@ -23,14 +23,22 @@ async def linked(
     handler: Handler, shape: Shape
 ) -> AsyncIterator[tuple[LinkProxy, asyncio.StreamReader, asyncio.StreamWriter]]:
     """A server behind a link, and a client's connection through it."""
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    ends: list[asyncio.StreamWriter] = []
+
+    async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(writer)
+        await handler(reader, writer)
+
+    server = await asyncio.start_server(handled, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, LinkProxy("127.0.0.1:0", f"127.0.0.1:{port}", shape) as link:
         reader, writer = await asyncio.open_connection(*link.address.rsplit(":", 1))
         try:
             yield link, reader, writer
         finally:
-            writer.transport.abort()
+            for end in (writer, *ends):
+                end.transport.abort()
+            await asyncio.sleep(0)  # until they are closed
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

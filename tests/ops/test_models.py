@@ -1,16 +1,15 @@
 """`kvwire models` lists, fetches and finds."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from fuser.models.errors import FetchFailed, UnknownModel
-from fuser.models.registry import KNOWN_MODELS
-from ops.models import app
+from fuser.models.directory import NotFetched, UnknownModel
+from ops.commands.models import app
+from ops.models.registry import KNOWN_MODELS
+from tests.process import python
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +44,7 @@ def test_the_path_of_a_directory_is_printed_bare(tiny_receiver: Path) -> None:
 def test_the_path_of_a_model_that_is_not_here_is_an_error() -> None:
     result = CliRunner().invoke(app, ["path", "smollm2-135m-instruct"])
     assert result.exit_code != 0
-    assert isinstance(result.exception, FetchFailed)
+    assert isinstance(result.exception, NotFetched)
     assert "kvwire models fetch" in str(result.exception)
 
 
@@ -55,5 +54,5 @@ def test_an_unknown_name_is_an_error() -> None:
 
 
 def test_listing_does_not_import_torch() -> None:
-    code = "import sys, ops.models as m; m.list_models(json=True); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    code = "import sys, ops.commands.models as m; m.list_models(json=True); sys.exit('torch' in sys.modules)"
+    assert python("-c", code).returncode == 0

@@ -1,7 +1,6 @@
 """A recipe from the command line, on the tiny pair: to its end, through a kill, and in two workers as in one."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typer.testing import CliRunner
 from fuser.bundle.bundle import Bundle
 from fuser.lab.train.log import read_log
 from ops.cli import app
+from tests.process import python
 
 CONFIG = """
 sharer = "{sharer}"
@@ -164,7 +164,7 @@ def test_a_process_that_was_killed_is_gone_on_with_bit_for_bit(place: Place) -> 
     said("train", place.recipe("straight", steps=14))
     recipe = place.recipe("killed", steps=14)
     for wanted in (5, 9):
-        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "train", str(recipe)], env=os.environ)
+        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "train", str(recipe)])
         deadline = time.monotonic() + 120
         while len(place.steps("killed")) < wanted and process.poll() is None:
             assert time.monotonic() < deadline
@@ -190,7 +190,6 @@ def test_ctrl_c_says_how_to_go_on_and_how_to_have_the_bundle_as_it_is(place: Pla
     line = [sys.executable, "-m", "ops.cli", "train", str(recipe)]
     process = subprocess.Popen(
         line,
-        env=os.environ,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=_heed_ctrl_c,
@@ -221,8 +220,7 @@ def test_two_workers_take_the_steps_of_one(place: Place) -> None:
     pytest.importorskip("ray.train")
     said("train", place.recipe("alone"))
     recipe = place.recipe("shared")
-    command = [sys.executable, "-m", "ops.cli", "train", str(recipe), "--workers", "2", "--json"]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=400, check=False)
+    done = python("-m", "ops.cli", "train", str(recipe), "--workers", "2", "--json", timeout_s=400)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["finished"]
     alone, together = place.steps("alone"), place.steps("shared")

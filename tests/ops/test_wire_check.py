@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from edge_node.capture import Capture, Direction
+from edge_node.channel import Capture, Direction
 from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits

@@ -14,7 +14,8 @@ from fuser.heads.c2c import TokenAlignment
 from fuser.kv.geometry import Geometry
 from fuser.lab.c2c.checkpoint import import_public
 from fuser.lab.c2c.describe import alignment_of
-from fuser.models.load import has_tokenizer, load_config, load_tokenizer, model_ref
+from fuser.models.directory import model_ref
+from fuser.models.load import has_tokenizer, load_config, load_tokenizer
 from fuser.prompts.prompt import PromptStyle
 
 _QUESTION = "What stands here?"

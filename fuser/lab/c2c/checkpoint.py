@@ -15,8 +15,7 @@ from torch import Tensor
 
 from fuser.bundle.tensors import BadBundle
 from fuser.heads.c2c import C2CConfig, C2CFuse, TokenAlignment
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.c2c.describe import LAYERS_FILE, arguments_of, layers_of
 
 _SHAPES = ("hidden_dim", "intermediate_dim", "num_layers")

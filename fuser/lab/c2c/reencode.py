@@ -2,7 +2,7 @@
 
 Every Receiver token becomes exactly one Sharer token, so positions coincide and nothing has to be aligned;
 pieces of a token that the Sharer would write as several are dropped. Our own bundles align by characters
-(`fuser.prompts.alignment`).
+(`fuser.prompts.shared`).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Task(ABC, Generic[Bound]):
 
     Args:
         ids: of the questions, each once. lengths: in tokens, or about; questions of like length are answered together.
-        groups: id -> what a question shares with others, its document (see `fuser.interval`); none where nothing is.
+        groups: id -> what a question shares with others, its document (`fuser.lab.interval`); none where nothing is.
 
     Attributes:
         rows: all that there are. kind: of their slices. metric: of a prediction, by which plans are judged.

@@ -16,7 +16,7 @@ from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.reading import KV, FrozenReceiver
-from fuser.prompts.alignment import read_as
+from fuser.prompts.shared import read_as
 from fuser.slice_specs import slice_specs
 from kvwire.codec import roundtrip
 from kvwire.plan import Plan

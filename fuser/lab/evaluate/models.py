@@ -10,8 +10,8 @@ import torch
 
 from fuser.kv.geometry import window
 from fuser.kv.prefill import adopt
-from fuser.models.dtype import DeviceName, find_device
-from fuser.models.load import load_config, load_model, load_tokenizer, model_ref, resolve
+from fuser.models.directory import find_model, model_ref
+from fuser.models.load import DeviceName, find_device, load_config, load_model, load_tokenizer
 from kvwire.identity import ModelRef
 
 Dtype = Literal["float32", "bfloat16"]
@@ -30,7 +30,7 @@ class Model:
 
     def __init__(self, name: str, dtype: Dtype = "float32", device: DeviceName = "auto") -> None:
         self.device = find_device(device)
-        self.path: Path = resolve(name)
+        self.path: Path = find_model(name)
         self.dtype = dtype
 
     def require(self, wanted: ModelRef, who: str) -> None:

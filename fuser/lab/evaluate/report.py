@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.interval import Interval, difference, gap_closed, mean, wilson
+from fuser.bundle.plans import Interval
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.rows import Line, Registry
+from fuser.lab.interval import difference, gap_closed, mean, wilson
 
 _DIFFERENCES = (
     ("fused", "receiver", ""),
@@ -34,7 +35,7 @@ class Marks:
     """Marks of lines over the questions that they share.
 
     Args:
-        groups: item -> what it shares with others, its document (see `fuser.interval`); empty where nothing is.
+        groups: item -> what it shares with others, its document (see `fuser.lab.interval`); empty where nothing is.
     """
 
     def __init__(self, predictions: Iterable[Prediction], groups: Mapping[str, str]) -> None:

@@ -13,8 +13,8 @@ from fuser.config import BadConfig, from_dict
 from fuser.lab.evaluate.evaluation import Given
 from fuser.lab.evaluate.models import Dtype, Model
 from fuser.lab.overrides import with_lists, with_values
-from fuser.models.cache import cache_directory
-from fuser.models.dtype import DeviceName
+from fuser.models.directory import cache_directory
+from fuser.models.load import DeviceName
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 

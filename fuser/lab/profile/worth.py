@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fuser.bundle.plans import PlanRow
-from fuser.interval import Interval, difference, gap_closed
+from fuser.bundle.plans import Interval, PlanRow
 from fuser.lab.evaluate.evaluation import Task
 from fuser.lab.evaluate.report import Marks, share
 from fuser.lab.evaluate.rows import Line
+from fuser.lab.interval import difference, gap_closed
 from kvwire.plan import Plan
 
 Costs = tuple[float, ...]

@@ -24,7 +24,7 @@ from torch import Tensor
 from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.lab.train.cached import Cached, CachedItem, CachedPrompt, from_row, moved
 from fuser.lab.train.sources import AnyItem
-from fuser.models.cache import cache_directory
+from fuser.models.directory import cache_directory
 from fuser.prompts.prompt import PromptStyle
 from kvwire.identity import ModelRef
 

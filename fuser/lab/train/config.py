@@ -12,10 +12,10 @@ from fuser.heads.c2c import C2CConfig
 from fuser.heads.compact import CompactConfig
 from fuser.heads.selection import SelectionConfig
 from fuser.heads.translate import TranslateConfig
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import LayerMap
 from fuser.lab.profile.grid import ProfileConfig
 from fuser.lab.train.dials import DialsConfig
-from fuser.models.dtype import DeviceName
+from fuser.models.load import DeviceName
 from fuser.prompts.prompt import PromptStyle
 
 FuseConfig = CompactConfig | C2CConfig

@@ -17,6 +17,7 @@ from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.noise import quantisation_noise
 from fuser.lab.train.questions import Posed, QuestionTask
 from fuser.lab.train.regress import explained_variance, gather_moments, standardise_as
+from fuser.lab.train.ridge import start_in_closed_form
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
 from fuser.lab.train.window import RECITE, window_of
@@ -113,5 +114,5 @@ def start_translate(head: TranslateHead, setting: Setting, progress: Progress) -
             progress,
         )
         solving = progress.add_task("solving the regression", total=1)
-        head.start(moments, setting.reading.geometry, config.ridge)
+        start_in_closed_form(head, moments, setting.reading.geometry, config.ridge)
         progress.advance(solving)

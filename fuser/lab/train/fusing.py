@@ -17,8 +17,7 @@ from fuser.kv.rope import Rope
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.noise import quantisation_noise
-from fuser.prompts.alignment import align_tail
-from fuser.prompts.shared import SharedPositions
+from fuser.prompts.shared import SharedPositions, align_tail
 from fuser.receiver import Draft
 from kvwire.segment import SegmentKind
 

@@ -26,8 +26,8 @@ from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import Sources, read_sources
 from fuser.lab.train.task import Task
-from fuser.models.dtype import find_device
-from fuser.models.load import load_config, load_model, model_ref, resolve
+from fuser.models.directory import find_model, model_ref
+from fuser.models.load import find_device, load_config, load_model
 from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
 
@@ -46,7 +46,7 @@ def fill_cache(
         What was still to do before this call, and the items cached by it.
     """
     items = read_sources(config).all
-    path = resolve(config.sharer)
+    path = find_model(config.sharer)
     model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
     folder = _folder(config, model_ref(path))
     reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
@@ -62,7 +62,7 @@ def open_cache(config: TrainConfig) -> tuple[FeatureCache, Sources]:
         CacheIncomplete: not all items are cached.
     """
     sources = read_sources(config)
-    folder = _folder(config, model_ref(resolve(config.sharer)))
+    folder = _folder(config, model_ref(find_model(config.sharer)))
     return FeatureCache(folder, sources.all), sources
 
 
@@ -74,7 +74,7 @@ def prepare(config: TrainConfig) -> Setting:
         BadBundle, ValueError: `init` is no bundle or does not fit; a prefix that is not as long as the lead.
     """
     cache, sources = open_cache(config)
-    sharer, receiver = resolve(config.sharer), resolve(config.receiver)
+    sharer, receiver = find_model(config.sharer), find_model(config.receiver)
     device = device_of(config)
     model, tokenizer = load_model(receiver, device=str(device), dtype=getattr(torch, config.dtype))
     reading = FrozenReceiver(model, tokenizer, config.receiver_prompt, config.lead)
@@ -174,7 +174,7 @@ def fit_selection(config: TrainConfig, output: Path, progress: Progress) -> dict
     """
     items = [item for item in read_sources(config).train if isinstance(item, Item)]
     model, tokenizer = load_model(
-        resolve(config.sharer), device=str(device_of(config)), dtype=getattr(torch, config.dtype)
+        find_model(config.sharer), device=str(device_of(config)), dtype=getattr(torch, config.dtype)
     )
     reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection)
     scorer, found = fit_scorer(items, reading, config.fit.questions, config.seed, progress)

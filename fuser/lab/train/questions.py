@@ -9,8 +9,8 @@ from typing import Any
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from fuser.answer_loss import Outcome
 from fuser.heads.translate import TranslateHead
+from fuser.kv.generate import Outcome
 from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.lab.train.excerpt import Example, examples_of
 from fuser.lab.train.reading import replies_to

@@ -12,8 +12,8 @@ from fuser.heads.translate import features_of
 from fuser.kv.geometry import Geometry
 from fuser.kv.prefill import prefill
 from fuser.kv.rope import Rope
-from fuser.prompts.alignment import read_as
 from fuser.prompts.prompt import PromptStyle, Rendered, tokenise
+from fuser.prompts.shared import read_as
 
 REPLY_TOKENS = 64
 """Tokens of a reply that are trained on: the logits of more, for a batch, would not fit a laptop."""
@@ -57,7 +57,7 @@ class FrozenReceiver:
         Args:
             text: the document.
             spans: (positions, 2) characters of the Sharer's tokens.
-            receiver_positions: for each of them, as `fuser.prompts.alignment.read_as` chooses them.
+            receiver_positions: for each of them, as `fuser.prompts.shared.read_as` chooses them.
 
         Returns:
             (positions, receiver_positions * width) float32.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fuser.bundle.shipped import bundle_directory
+from fuser.bundle import bundle_directory
 from fuser.config import BadConfig, from_dict, to_dict
 from fuser.lab.overrides import merged, with_values
 from fuser.lab.train.config import SourceConfig, TrainConfig

@@ -1,7 +1,7 @@
 """Stage 1: the sums for the closed-form start of a translate head, from text alone, and how well it then explains.
 
-Ridge regression of the Receiver's own re-based KV on the Sharer's features at aligned positions (`fuser.ridge` solves
-it). Dense targets, no labels.
+Ridge regression of the Receiver's own re-based KV on the Sharer's features at aligned positions (solved by
+`fuser.lab.train.ridge`). Dense targets, no labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fuser.heads.translate import TranslateHead
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached
 from fuser.lab.train.reading import FrozenReceiver
-from fuser.ridge import Moments
+from fuser.lab.train.ridge import Moments
 
 
 def of_layers(features: Tensor, head: TranslateHead) -> Tensor:

@@ -13,9 +13,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from fuser.answer_loss import Outcome
 from fuser.heads.compact import CompactFuse
 from fuser.heads.fuse import FuseHead, flatten_heads
+from fuser.kv.generate import Outcome
 from fuser.kv.rope import Rope
 from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.lab.train.cached import CachedPrompt
@@ -24,7 +24,7 @@ from fuser.lab.train.fusing import CachedSlices, Given
 from fuser.lab.train.reading import replies_to
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
-from fuser.models.load import resolve
+from fuser.models.directory import find_model
 from fuser.receiver import Draft
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -45,7 +45,7 @@ class SharedTask:
         self._setting = setting
         self._head = head
         self.receiver = setting.receiver()
-        rope = Rope.of_model(resolve(setting.config.sharer)) if head.rotated_keys else None
+        rope = Rope.of_model(find_model(setting.config.sharer)) if head.rotated_keys else None
         sharer, config = setting.bundle.sharer_geometry, setting.config
         self.slices = CachedSlices(head, setting.cache, sharer, rope, config.noise.bits)
         held = evenly_spaced(setting.validation.prompts, setting.config.answer.validation)

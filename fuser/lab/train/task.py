@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 from rich.progress import Progress
 from torch import nn
 
-from fuser.answer_loss import Outcome
+from fuser.kv.generate import Outcome
 
 Control = Literal["true", "mismatched", "alone", "text", "unanswerable", "recite"]
 """What the Receiver has before it answers: the slice; another item's slice; none; the document as text; another item's

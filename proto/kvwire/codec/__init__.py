@@ -2,13 +2,9 @@
 
 from collections.abc import Iterable
 
-from kvwire.codec.base import Codec
-from kvwire.codec.hadamard import Hadamard
-from kvwire.codec.int4 import Int4
-from kvwire.codec.int8 import Int8
-from kvwire.codec.lossless import Lossless
-from kvwire.codec.raw import Raw
-from kvwire.codec.roundtrip import roundtrip
+from kvwire.codec.base import Codec, roundtrip
+from kvwire.codec.exact import Lossless, Raw
+from kvwire.codec.scalar import Hadamard, Int4, Int8
 from kvwire.codec.transform import Basis, Transform
 from kvwire.errors import Unsupported
 from kvwire.messages import CodecRef

@@ -15,10 +15,22 @@ from typing import Final
 import numpy as np
 import torch
 
-from kvwire.codec.base import hash_parameters
-from kvwire.codec.layout import DTYPES, check_tensor, narrowed, to_bytes
-from kvwire.codec.rice import LARGEST, Whole, check_room, count_bits, folded, pack, unfolded, unpack
-from kvwire.codec.step import Reals, levels, smallest_step_within, step_from_bytes, step_to_bytes
+from kvwire.codec.base import DTYPES, check_tensor, hash_parameters, narrowed, to_bytes
+from kvwire.codec.rice import (
+    LARGEST,
+    Reals,
+    Whole,
+    check_room,
+    count_bits,
+    folded,
+    levels,
+    pack,
+    smallest_step_within,
+    step_from_bytes,
+    step_to_bytes,
+    unfolded,
+    unpack,
+)
 from kvwire.errors import BadPayload, Unsupported
 from kvwire.segment import SegmentKind, SegmentSpec
 

@@ -24,6 +24,7 @@ class SliceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SLICE_KIND_UNSPECIFIED: _ClassVar[SliceKind]
     SLICE_KIND_SHARED: _ClassVar[SliceKind]
     SLICE_KIND_EXCERPT: _ClassVar[SliceKind]
+    SLICE_KIND_DRAFT: _ClassVar[SliceKind]
 
 class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,6 +51,7 @@ VISIBILITY_CLOUD: Visibility
 SLICE_KIND_UNSPECIFIED: SliceKind
 SLICE_KIND_SHARED: SliceKind
 SLICE_KIND_EXCERPT: SliceKind
+SLICE_KIND_DRAFT: SliceKind
 SEGMENT_KIND_UNSPECIFIED: SegmentKind
 SEGMENT_KIND_KEY: SegmentKind
 SEGMENT_KIND_VALUE: SegmentKind
@@ -104,7 +106,7 @@ class ShareRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec_hash: _Optional[str] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("codec", "positions", "code_dim", "layers", "last", "bottleneck", "padded")
+    __slots__ = ("codec", "positions", "code_dim", "layers", "last", "bottleneck", "padded", "quoted", "runs")
     CODEC_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     CODE_DIM_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +114,8 @@ class Plan(_message.Message):
     LAST_FIELD_NUMBER: _ClassVar[int]
     BOTTLENECK_FIELD_NUMBER: _ClassVar[int]
     PADDED_FIELD_NUMBER: _ClassVar[int]
+    QUOTED_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     codec: str
     positions: int
     code_dim: int
@@ -119,7 +123,9 @@ class Plan(_message.Message):
     last: int
     bottleneck: bool
     padded: bool
-    def __init__(self, codec: _Optional[str] = ..., positions: _Optional[int] = ..., code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ...) -> None: ...
+    quoted: int
+    runs: int
+    def __init__(self, codec: _Optional[str] = ..., positions: _Optional[int] = ..., code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ..., quoted: _Optional[int] = ..., runs: _Optional[int] = ...) -> None: ...
 
 class ShareResponse(_message.Message):
     __slots__ = ("header", "frame", "trailer")

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from fuser.heads.compact import CompactConfig, CompactFuse
 from fuser.heads.fuse import KEYS, VALUES, binary_concrete
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from kvwire.segment import SegmentKind
 
 SHARER, RECEIVER = Geometry(3, 2, 8), Geometry(4, 1, 16)

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from fuser.models.dtype import DeviceName, dtype_of, find_device
-from fuser.models.errors import NoSuchDevice
+from fuser.models.directory import NoSuchDevice
+from fuser.models.load import DeviceName, dtype_of, find_device
 
 
 def test_a_named_dtype_is_taken_as_it_is() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fuser.kv.rope import Rope
-from fuser.models.errors import BadModelDirectory
-from fuser.models.load import find, load_config, load_model, load_tokenizer, load_weights, resolve
+from fuser.models.directory import BadModelDirectory
+from fuser.models.load import load_config, load_model, load_tokenizer, load_weights
+from ops.models.fetch import find, resolve
 
 CODE = """
 from pathlib import Path

@@ -1,12 +1,14 @@
 """A name, an id or a directory becomes a model in memory."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from fuser.models.errors import BadModelDirectory, FetchFailed, UnknownModel
-from fuser.models.load import find, load_model, load_tokenizer, resolve
+from fuser.models.directory import MARK, BadModelDirectory, NotFetched, UnknownModel, find_model, model_ref
+from fuser.models.load import load_model, load_tokenizer
+from ops.models.fetch import find, resolve
 
 
 def test_a_directory_is_taken_as_it_is(tiny_receiver: Path) -> None:
@@ -58,5 +60,17 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", "nobody/nothing"])
 def test_looking_for_a_model_that_is_not_here_says_how_to_fetch_it(name: str) -> None:
-    with pytest.raises(FetchFailed, match=f"run `kvwire models fetch {name}`"):
+    with pytest.raises(NotFetched, match=f"run `kvwire models fetch {name}`"):
         find(name)
+
+
+def test_the_core_finds_a_fetched_model_by_its_name_and_fetches_none(
+    tiny_receiver: Path, cache: Path
+) -> None:
+    with pytest.raises(UnknownModel, match="no model that was fetched to this machine"):
+        find_model("smollm2-135m-instruct")
+    place = cache / "models" / "smollm2-135m-instruct"
+    shutil.copytree(tiny_receiver, place)
+    (place / MARK).write_text('{"name": "smollm2-135m-instruct", "revision": "abc"}')
+    assert find_model("smollm2-135m-instruct") == place
+    assert str(model_ref(place)).startswith("smollm2-135m-instruct")

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from fuser.models.convert import convert
-from fuser.models.progress import Progress
-from fuser.models.reference import model_ref
-from tests.fuser.models.tiny_gguf import write_tiny_gguf
+from fuser.models.directory import model_ref
+from ops.models.convert import convert
+from ops.models.progress import Progress
+from tests.ops.models.tiny_gguf import write_tiny_gguf
 
 
 def test_a_converted_model_has_its_registry_name_and_the_hash_of_its_file(tmp_path: Path) -> None:

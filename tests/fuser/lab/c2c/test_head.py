@@ -12,8 +12,7 @@ from torch import Tensor
 from fuser.bundle.tensors import BadBundle
 from fuser.heads.c2c import C2CConfig, C2CFuse
 from fuser.heads.fuse import single_gumbel
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.c2c.checkpoint import import_public
 from fuser.lab.c2c.describe import alignment_of
 from kvwire.segment import SegmentKind

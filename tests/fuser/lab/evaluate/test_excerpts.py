@@ -20,8 +20,8 @@ from fuser.lab.evaluate.score import first_line
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.reading import FrozenReceiver
 from fuser.models.load import load_model
-from fuser.prompts.alignment import read_as
 from fuser.prompts.prompt import Rendered, tokenise
+from fuser.prompts.shared import read_as
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.codec import CodecRegistry

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fuser.interval import difference, gap_closed, mean, wilson
+from fuser.lab.interval import difference, gap_closed, mean, wilson
 
 
 def test_wilson_agrees_with_the_published_example() -> None:

@@ -16,8 +16,7 @@ import torch
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.config import BundleConfig
 from fuser.heads.compact import CompactConfig
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.c2c.bundle import chat_style
 from fuser.lab.data.load import load
 from fuser.lab.evaluate.choices import ChoiceTask
@@ -28,7 +27,8 @@ from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import DocumentQuestion, draw
 from fuser.lab.evaluate.report import summarise
 from fuser.lab.evaluate.score import marks
-from fuser.models.load import load_model, model_ref
+from fuser.models.directory import model_ref
+from fuser.models.load import load_model
 from tests.fuser.lab.evaluate.asking import ask as ask_rows
 from tests.fuser.lab.evaluate.choices import make_choices
 from tests.identity import save_identity_bundle

@@ -1,7 +1,6 @@
 """Rows of a table of plans, as a profile would have measured them."""
 
-from fuser.bundle.plans import PlanRow
-from fuser.interval import Interval
+from fuser.bundle.plans import Interval, PlanRow
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 

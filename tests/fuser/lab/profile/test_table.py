@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from fuser.bundle.bundle import Bundle
-from fuser.bundle.plans import PLANS_FILE, BadTable, PlanTable
-from fuser.interval import Interval
+from fuser.bundle.plans import PLANS_FILE, BadTable, Interval, PlanTable
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 from tests.fuser.lab.profile.rows import row

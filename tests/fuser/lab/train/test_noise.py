@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fuser.lab.train.noise import quantisation_noise
-from kvwire.codec.int8 import Int8
+from kvwire.codec.scalar import Int8
 from kvwire.segment import SegmentKind, SegmentSpec
 
 

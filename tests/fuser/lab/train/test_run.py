@@ -1,5 +1,6 @@
 """The training run: deterministic steps, exact resume, one optimiser for all tasks, controls in evaluation mode."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ from rich.progress import Progress
 from torch import nn
 
 from fuser.heads.compact import CompactFuse
-from fuser.kv.geometry import Geometry
-from fuser.kv.layer_map import LayerMap
+from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.log import read_log
 from fuser.lab.train.run import CHECKPOINT, Run
@@ -50,8 +50,8 @@ def test_a_killed_run_goes_on_with_the_losses_of_the_unbroken_one(tmp_path: Path
     ):  # steps after its start: before any was kept, then twice between two
         tasks = _tasks(seed)
         _kill_at(tasks, stop)
-        with pytest.raises(_Killed):
-            _run(config, tasks).advance()
+        with closing(_run(config, tasks)) as run, pytest.raises(_Killed):
+            run.advance()
     resumed = _finish(config)
     for stage in ("start", "step", "validation"):
         assert _events(tmp_path / "killed", stage) == _events(tmp_path / "straight", stage)

@@ -18,7 +18,8 @@ from fuser.lab.train.reading import FrozenReceiver
 from fuser.lab.train.setting import Setting, Split
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import AnyItem, Prompt
-from fuser.models.load import load_model, model_ref
+from fuser.models.directory import model_ref
+from fuser.models.load import load_model
 from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
 PROMPTS = (

@@ -1,0 +1,1 @@
+"""Real models, pinned by hash: fetched once, converted once to safetensors."""
