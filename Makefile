@@ -43,9 +43,7 @@ bench: $(STAMP)
 	$(BIN)/kvwire bench local --json build/bench/local.json --markdown build/bench/local.md
 
 table: $(STAMP)
-	$(BIN)/kvwire eval $(BUNDLE) --data records:heldout --limit 320 --seed 7 --max-document-chars 700 \
-		--dtype bfloat16 --json build/table.json --into docs/results.md \
-		--rows receiver,text,excerpt-text,own,fused,mismatched,sharer
+	$(BIN)/kvwire eval $(BUNDLE) ops/examples/eval.toml --json build/table.json --into docs/results.md
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS)

@@ -25,11 +25,11 @@ def short_table(report: Mapping[str, Any]) -> str:
     for row in rows:
         cells = [_shown(row["metrics"][metrics[0]])]
         cells += [f"{100 * row['metrics'][metric]['point']:.1f}" for metric in metrics[1:]]
-        label = f"**{row['label']}**" if row["kind"] == "fused" else row["label"]
+        label = f"**{row['label']}**" if row["row"] == "fused" else row["label"]
         lines.append(f"| {label} | {' | '.join(cells)} | {row['bytes_per_question']:,.0f} |")
-    shown = {row["row"] for row in rows}
+    shown = {(row["row"], row["plan"]) for row in rows}
     for name, value in report["differences"].get(metrics[0], {}).items():
-        if name.startswith(("transfer", "gap")) and value["row"] in shown:
+        if name.startswith(("transfer", "gap")) and (value["row"], value["plan"]) in shown:
             unit = "points" if name.startswith("transfer") else "%"
             lines += ["", f"{name[0].upper()}{name[1:]}: {_shown(value)} {unit} ({heads[0].split(' %')[0]})."]
     bundle, machine = report["bundle"], report["machine"]

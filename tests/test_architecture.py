@@ -200,8 +200,6 @@ FACTORY = re.compile(
     r"|scalar_tensor|tensor|tril_indices|triu_indices|zeros)"
 )
 ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
-    *(f"fuser/lab/evaluate/{name}.py" for name in ("report", "speaker", "mismatched")),
-    *(f"fuser/lab/evaluate/choice/{name}.py" for name in ("fit", "fitted")),
     *(f"fuser/lab/train/{name}.py" for name in ("checkpoint", "dials", "document", "regress")),
     *(f"fuser/lab/train/{name}.py" for name in ("selection", "window", "world")),
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, cast, get_origin, get_type_hints
 
 from fuser.config import BadConfig
 
@@ -63,3 +64,22 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def with_lists(kind: type, table: Mapping[str, Any]) -> dict[str, Any]:
+    """`table`, whose keys are fields of the dataclass `kind`, with single values and `a,b` read as lists.
+
+    Raises:
+        BadConfig: text in place of a list that names nothing.
+    """
+    hints, found = get_type_hints(kind), dict(table)
+    for key, value in table.items():
+        hint = hints.get(key)
+        if is_dataclass(hint) and isinstance(value, Mapping):
+            found[key] = with_lists(cast(type, hint), value)
+        elif get_origin(hint) is tuple and not isinstance(value, list):
+            words = [word.strip() for word in value.split(",")] if isinstance(value, str) else [value]
+            found[key] = [_value(word) if isinstance(word, str) else word for word in words if word != ""]
+            if not found[key]:
+                raise BadConfig(f"{key}: {value!r} names nothing")
+    return found

@@ -42,7 +42,7 @@ class Bench:
         from ops.bench.envelope import measured
 
         if plot_out is not None:
-            from fuser.lab.evaluate.plot import check
+            from fuser.lab.evaluate.picture import check
 
             check(plot_out)
         with counting_progress() as progress:

@@ -187,7 +187,7 @@ def codecs(
         ),
     ] = None,
     data: Annotated[
-        str, typer.Option(help="Documents with questions, as `kvwire eval --data` takes them.")
+        str, typer.Option(help="Documents with questions, as the key `data` of `kvwire eval` takes them.")
     ] = ("records:heldout"),
     limit: Annotated[int, typer.Option(min=1, help="Documents.")] = 12,
     rounds: Annotated[int, typer.Option(min=1, help="Each rung's fastest counts.")] = 3,

@@ -75,6 +75,23 @@ PlotOut = Annotated[
     Path | None, typer.Option("--plot", help="Draw it here: .png, .svg or .pdf.", rich_help_panel=_OUT)
 ]
 
+SettingsArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Its settings as TOML. [default: none]", metavar="CONFIG", exists=True, dir_okay=False
+    ),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another value for a key, written with dots; a list as words with commas between.",
+    ),
+]
+MaxMinutes = Annotated[
+    float, typer.Option(min=0.0, help="Stop after so long; the same call goes on. [default: no limit]")
+]
 
 Placed = TypeVar("Placed")
 
@@ -83,13 +100,3 @@ def placed(table: Placed, device: DeviceName | None, dtype: DtypeName | None) ->
     """A configuration's table with the device and the dtype of the command line, where these are given."""
     given = {"device": device, "dtype": dtype}
     return replace(table, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
-
-
-def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
-    """Whole numbers with commas between; none where the option is not given."""
-    try:
-        return tuple(int(part) for part in (text or "").split(",") if part.strip())
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r}: expected comma-separated whole numbers", param_hint=option
-        ) from error

@@ -16,12 +16,13 @@ from ops.cli import app
 def call(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path) -> Any:
     """Runs `kvwire profile` on a copy of the tiny bundle in tmp_path / "bundle"."""
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    pair = ["--sharer", str(tiny_sharer), "--receiver", str(tiny_receiver), "--work", str(tmp_path / "work")]
-    few = ["--questions", "4", "--screen", "2", "--plans", "2", "--codecs", "int8", "--positions", "12,3"]
+    told = {"sharer": tiny_sharer, "receiver": tiny_receiver, "work": tmp_path / "work"}
+    told |= {"questions": 4, "screened": 2, "plans": 2}
+    told |= {"dials.codecs": "int8", "dials.positions": "12,3", "dials.code_dims": "24,6"}
+    given = [word for key, value in told.items() for word in ("--set", f"{key}={value}")]
 
     def run(*options: str) -> Result:
-        given = ["profile", str(bundle), *pair, *few, "--code-dims", "24,6", *options]
-        return CliRunner().invoke(app, given)
+        return CliRunner().invoke(app, ["profile", str(bundle), *given, *options])
 
     return run
 
@@ -55,11 +56,11 @@ def test_out_of_time_no_table_is_written_and_the_same_call_goes_on(call: Any, tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "records:heldout"), "marked 'heldout'"),
-        (("--codecs", "int9"), "unknown codec 'int9'"),
-        (("--positions", "12,x"), "comma-separated"),
+        (("--set", "data=records:heldout"), "marked 'heldout'"),
+        (("--set", "dials.codecs=int9"), "unknown codec 'int9'"),
+        (("--set", "dials.positions=12,x"), "dials.positions[1]: expected int"),
         (("--plot", "picture.txt"), "its ending must be"),
-        (("--data", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--set", "data=nowhere.jsonl"), "nowhere.jsonl"),
     ],
 )
 def test_wrong_use_says_what_is_wrong(call: Any, options: tuple[str, ...], message: str) -> None:

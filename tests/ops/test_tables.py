@@ -8,12 +8,12 @@ import pytest
 from ops.tables import check_marks, put, short_table
 
 VALUE = {"point": 0.269, "low": 0.223, "high": 0.32}
-OWN = VALUE | {"row": "fused raw:m8"}
+OWN = VALUE | {"row": "fused", "plan": "raw:m8"}
 REPORT: dict[str, Any] = {
     "rows": [
         {
-            "row": "fused raw:m8",
-            "kind": "fused",
+            "row": "fused",
+            "plan": "raw:m8",
             "label": "fused, raw:m8",
             "metrics": {"exact_match": VALUE, "f1": VALUE | {"point": 0.374}},
             "bytes_per_question": 8224.0,
@@ -22,7 +22,8 @@ REPORT: dict[str, Any] = {
     "differences": {
         "exact_match": {
             "transfer: fused raw:m8 - mismatched raw:m8": OWN,
-            "transfer: fused - mismatched": VALUE | {"row": "fused"},  # was answered before and is not shown
+            "transfer: fused - mismatched": VALUE
+            | {"row": "fused", "plan": ""},  # was answered before and is not shown
             "fused raw:m8 - receiver": OWN,
             "gap to text closed: (fused raw:m8 - receiver) / (text - receiver)": OWN,
         }

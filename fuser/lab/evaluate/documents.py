@@ -1,184 +1,254 @@
-"""An evaluation over cloud documents: every question in every row, answers kept as they come.
+"""Questions over cloud documents, in batches: what the Receiver says with this or that before its question.
 
-The Sharer reads every document once for all rows that need a slice. Its texts are answers like others and are kept as
-such, so relay and routing take them from there.
+Every row answers the same questions with the same budget and the same learnt prefix. An answer is the first line of
+what is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
 
-from rich.progress import Progress
+import torch
+from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.lab.evaluate.deadline import Deadline
-from fuser.lab.evaluate.excerpt import QuestionExcerpts
+from fuser.kv.generate import generate, stop_tokens
+from fuser.kv.past import Past
+from fuser.lab.evaluate.document_rows import ROWS, SURE
+from fuser.lab.evaluate.evaluation import Batch, Given, Task
+from fuser.lab.evaluate.excerpts import QuestionExcerpts, ReceiversOwn, Slices, Translated
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
-from fuser.lab.evaluate.plans import selected_by
-from fuser.lab.evaluate.prediction import Prediction, PredictionLog
-from fuser.lab.evaluate.qa import Asker, Before
+from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
-from fuser.lab.evaluate.relay import SharerTexts
-from fuser.lab.evaluate.rows import DOCUMENT_ROWS, EXCERPTS, READ_SHARER, Extras, Row, missing, rows_of
-from fuser.lab.evaluate.score import marks
-from fuser.lab.evaluate.sharer_cache import SharerCache
-from fuser.lab.evaluate.slices import ReceiversOwn, Slices, Translated
-from fuser.lab.train.reading import FrozenReceiver
-from fuser.prompts.prompt import withheld
-from fuser.receiver import Receiver
-from kvwire.plan import WHOLE, Plan
+from fuser.lab.evaluate.rows import Answer, Registry
+from fuser.lab.evaluate.score import first_line, marks
+from fuser.lab.evaluate.sharer_cache import read_documents
+from fuser.lab.train.cache import FeatureCache
+from fuser.lab.train.reading import FrozenReceiver, replies_to
+from fuser.lab.train.sharer_reading import document_sections
+from fuser.prompts.prompt import common_prefix, withheld
+from fuser.reading import prompt_of
+from fuser.receiver import Draft, Receiver
+from fuser.slice_specs import slice_specs
+from kvwire.plan import Plan
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+from kvwire.slice_io import most_bytes, payload_codec
 
-SURE = 0.5  # routing: mean probability of its tokens from which the Receiver's own answer is taken
+ANSWER_TOKENS = 16
+_SHARED = 3  # questions over one document from which prefilling it once outweighs smaller batches
 
 
-class DocumentEvaluation:
-    """Questions over documents, answered in rows.
+class DocumentTask(Task["Transfer"]):
+    """Questions over documents; `given.bundle`'s learnt prefix is in every Receiver row, so that none is favoured.
 
-    Args:
-        bundle: its learnt prefix, if any, is in every Receiver row, so that none is favoured.
-        log: where answers are kept; those that are there are not made again.
-        caches: directory for what Sharers read.
-        batch: questions at once.
-        plans: how excerpts are cut and sent: rows that have one are made once for each.
-
-    Attributes:
-        bundle, log: as given. rows: those known.
+    answerable: whether the documents answer the questions.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        sharer: Model,
-        receiver: Model,
-        questions: Sequence[DocumentQuestion],
-        log: PredictionLog,
-        caches: Path,
-        extras: Extras | None = None,
-        batch: int = 16,
-        plans: Sequence[Plan] = (WHOLE,),
-    ) -> None:
-        self.bundle = bundle
-        self._sharer = sharer
-        self._receiver = receiver
-        self._questions = tuple(questions)
-        self.log = log
-        self._caches = SharerCache(self._questions, caches)
-        self._extras = extras or Extras()
-        self._batch = batch
-        self.rows = rows_of(DOCUMENT_ROWS, plans)
+    rows: ClassVar[Registry[Any]] = ROWS
+    kind = SliceKind.EXCERPT
+    metric = "exact_match"
+
+    def __init__(self, given: Given, questions: Sequence[DocumentQuestion], answerable: bool = True) -> None:
+        lengths = [len(question.document) // 4 for question in questions]
+        groups = {question.id: question.own for question in questions}
+        super().__init__(given, [question.id for question in questions], lengths, groups)
+        self.questions, self.answerable = tuple(questions), answerable
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What else a report should say about the rows."""
+        """As in `Task`."""
         return {"routing": {"sure_from": SURE}}
 
-    def missing(self, kind: str) -> str | None:
-        """Why rows of a kind cannot be run with what is given; None where they can.
+    def batch(self, picked: Sequence[int]) -> DocumentBatch:
+        """As in `Task`."""
+        return DocumentBatch(self, picked)
 
-        Raises:
-            ValueError: an unknown kind.
-        """
-        return missing(kind, self.bundle, self._extras, len({q.own for q in self._questions}))
+    def mark(self, index: int, text: str, letters: Any = None) -> dict[str, float]:
+        """As in `Task`."""
+        return marks(text, self.questions[index].answers)
 
-    def run(self, rows: Sequence[Row], progress: Progress, deadline: Deadline) -> None:
-        """Answer in every row, and in those it reads, what is not answered yet.
+    def cap_bytes(self, plan: Plan) -> int:
+        """As in `Task`."""
+        bundle, excerpts = self.given.bundle, self.transfer.excerpts(plan)
+        codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
+        counts = {excerpts.count(index) for index in range(len(self.ids))}
+        specs = (slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32") for count in counts)
+        return max(most_bytes(spec, codec) for spec in specs)
 
-        Raises:
-            OutOfTime: the deadline passed; answers so far are kept.
-        """
-        wanted = {*rows, *(Row("sharer") for row in rows if row.kind in READ_SHARER)}
-        order = [row for row in self.rows if row in wanted]
-        for row in sorted(order, key=lambda row: row.kind in READ_SHARER):
-            done = self.log.done(row.name)
-            todo = [index for index, question in enumerate(self._questions) if question.id not in done]
-            task = progress.add_task(row.name, total=len(self._questions), completed=len(done))
-            if todo:
-                deadline.check()
-                for batch in self._row(row, todo, progress, deadline):
-                    self.log.append(batch)
-                    progress.advance(task, len(batch))
-                    deadline.check()
-
-    def _row(
-        self, row: Row, todo: Sequence[int], progress: Progress, deadline: Deadline
-    ) -> Iterator[list[Prediction]]:
-        if row.kind == "sharer":
-            return self._by_sharer(todo)
-        bundle, sharer = self.bundle, self._sharer
-        if row.kind == "identical" and self._extras.identical is not None:
-            bundle, sharer = self._extras.identical, self._receiver
-        sliced: tuple[QuestionExcerpts | None, float] = None, 0.0
-        if row.kind in EXCERPTS:
-            cache, reading = self._caches.read(bundle, sharer, progress, deadline)
-            selection = selected_by(row.plan, bundle.config.selection)
-            sliced = QuestionExcerpts(bundle, cache, self._questions, selection), reading
-        return self._by_batches(row, todo, bundle, *sliced)
-
-    def _by_batches(
-        self, row: Row, todo: Sequence[int], bundle: Bundle, excerpts: QuestionExcerpts | None, reading: float
-    ) -> Iterator[list[Prediction]]:
-        kind = row.kind
-        network, tokenizer = self._receiver.network, self._receiver.tokenizer
-        receiver = Receiver(network, tokenizer, bundle)
-        asker = Asker(receiver, self._batch)
-        slices: Slices | None = None
-        if excerpts is not None:
-            if kind == "own":
-                each = bundle.require_translate().receiver_positions
-                frozen = FrozenReceiver(network, tokenizer, bundle.config.receiver_prompt, lead="")
-                past = receiver.begin(withheld("")).prefill(None).past.layers
-                slices = ReceiversOwn(frozen, past, excerpts, receiver_positions=each)
-            else:
-                slices = Translated(bundle, excerpts, row.plan)
-        heard = {p.item: p for p in self.log.predictions if p.row == "sharer"} if kind in READ_SHARER else {}
-        before = [self._before(kind, index, excerpts, reading, heard) for index in todo]
-        for batch in asker.ask([self._questions[i] for i in todo], before, slices):
-            said: list[Prediction] = []
-            for place, answer in batch.items():
-                question, had = self._questions[todo[place]], before[place]
-                text, sent, seconds = answer.text, had.bytes + answer.bytes, answer.seconds + had.seconds
-                if kind == "routing" and answer.confidence < SURE:
-                    theirs = heard[question.id]
-                    text, sent, seconds = theirs.text, theirs.bytes, seconds + theirs.seconds
-                right = marks(text, question.answers)
-                said.append(Prediction(row.name, question.id, text, right, seconds, sent))
-            yield said
-
-    def _before(
-        self,
-        kind: str,
-        index: int,
-        excerpts: QuestionExcerpts | None,
-        reading: float,
-        heard: Mapping[str, Prediction],
-    ) -> Before:
-        question = self._questions[index]
-        if kind == "text":
-            return Before(question.document, bytes=len(question.document.encode()))
-        if kind == "relay-fair":
-            text = heard[question.id]
-            return Before(text.text, bytes=text.bytes, seconds=text.seconds)
-        if excerpts is None:
-            return Before()
-        if kind == "excerpt-text":
-            quote = excerpts.quote(index)
-            return Before(quote, bytes=len(quote.encode()), seconds=reading)
-        source = self._mismatched[index] if kind == "mismatched" else index
-        return Before(slice_of=source, seconds=reading)
-
-    def _by_sharer(self, todo: Sequence[int]) -> Iterator[list[Prediction]]:
-        model = self._sharer
-        texts = SharerTexts(model.network, model.tokenizer, self.bundle.config.sharer_prompt)
-        for batch in texts.answers([self._questions[i] for i in todo], self._batch):
-            yield [
-                Prediction("sharer", q.id, text, marks(text, q.answers), seconds, len(text.encode()))
-                for q, text, seconds in batch
-            ]
+    def between(self, bundle: Bundle, sharer: Model) -> Transfer:
+        """As in `Task`."""
+        return Transfer(self, bundle, sharer)
 
     @cached_property
-    def _mismatched(self) -> list[int]:
-        return mismatched(self._questions)
+    def mismatched(self) -> list[int]:
+        """For each question the one whose slice it gets as a control."""
+        return mismatched(self.questions)
+
+
+class Transfer:
+    """A bundle between a Sharer, whose excerpts it sends, and the task's Receiver, which takes them in."""
+
+    def __init__(self, task: DocumentTask, bundle: Bundle, sharer: Model) -> None:
+        self._task, self._bundle, self._sharer = task, bundle, sharer
+        self.excerpts = lru_cache(maxsize=None)(self._excerpts)
+        self.own = lru_cache(maxsize=None)(self._own)
+
+    @cached_property
+    def receiver(self) -> Receiver:
+        """The Receiver of the service."""
+        model = self._task.given.receiver
+        return Receiver(model.network, model.tokenizer, self._bundle)
+
+    @property
+    def seconds(self) -> float:
+        """Of the Sharer's reading, a question."""
+        return self._read[1]
+
+    def slices(self, plan: Plan, change: Callable[[Tensor], Tensor] | None = None) -> Translated:
+        """Excerpts as a plan sends them."""
+        return Translated(self._bundle, self.excerpts(plan), plan, change)
+
+    def _excerpts(self, plan: Plan) -> QuestionExcerpts:
+        """As a plan chooses them."""
+        selection = self._bundle.config.selection
+        selection = replace(selection, positions=plan.positions or selection.positions)
+        return QuestionExcerpts(self._bundle, self._read[0], self._task.questions, selection)
+
+    def _own(self, plan: Plan) -> ReceiversOwn:
+        """The Receiver's own KV at the positions of the excerpts."""
+        model, head = self._task.given.receiver, self._bundle.require_translate()
+        style = self._bundle.config.receiver_prompt
+        reading = FrozenReceiver(model.network, model.tokenizer, style, lead="")
+        before = self.receiver.begin(withheld("")).prefill(None).past.layers
+        return ReceiversOwn(reading, before, self.excerpts(plan), head.receiver_positions)
+
+    @cached_property
+    def _read(self) -> tuple[FeatureCache, float]:
+        task = self._task
+        root, progress, deadline = task.given.work, task.progress, task.deadline
+        return read_documents(task.questions, self._bundle, self._sharer, root, progress, deadline)
+
+
+class DocumentBatch(Batch):
+    """Some of the questions; the words by which rows say how they answer."""
+
+    def __init__(self, task: DocumentTask, picked: Sequence[int]) -> None:
+        super().__init__(task, picked)
+        self.task = task
+        self.questions = [task.questions[index] for index in picked]
+
+    @property
+    def others(self) -> list[int]:
+        """The questions whose slices these get as a control."""
+        return [self.task.mismatched[index] for index in self.picked]
+
+    def ask(self, texts: Sequence[str] | None = None, costs: Sequence[Answer] | None = None) -> list[Answer]:
+        """Answers with a text where the document would stand. costs: what the texts took; else their bytes alone."""
+        texts = [""] * len(self.picked) if texts is None else texts
+        costs = [Answer("", bytes=len(text.encode())) for text in texts] if costs is None else costs
+        answers = self._answers(self.task.transfer.receiver, texts)
+        return [answer.with_cost_of(cost) for answer, cost in zip(answers, costs, strict=True)]
+
+    def behind(
+        self, transfer: Transfer, slices: Slices, sources: Sequence[int] | None = None
+    ) -> list[Answer]:
+        """Answers behind slices, those of the questions `sources` or each one's own."""
+        reading = Answer("", transfer.seconds)
+        sources = self.picked if sources is None else sources
+        answers = self._answers(transfer.receiver, [""] * len(self.picked), slices, sources)
+        return [answer.with_cost_of(reading) for answer in answers]
+
+    @torch.inference_mode()
+    def losses(self, plan: Plan) -> list[Answer]:
+        """How surprised the Receiver is by the right answers behind slices: each has the mean of those like it."""
+        transfer, found = self.task.transfer, [Answer("")] * len(self.picked)
+        receiver, slices = transfer.receiver, transfer.slices(plan)
+        end, texts = int(receiver.tokenizer.eos_token_id), [""] * len(self.picked)
+        for places, draft, sizes in self._drafts(receiver, texts, slices, self.picked):
+            replies = [self.questions[place].answers[0] for place in places]
+            rendered = [prompt.rendered for prompt in draft.prompts]
+            loss = float(draft.loss(replies_to(receiver.tokenizer, rendered, replies, end)).loss)
+            for place, size in zip(places, sizes, strict=True):
+                found[place] = Answer("", bytes=size, marks={"loss": loss})
+        return found
+
+    def from_sharer(self) -> list[Answer]:
+        """The Sharer's answers to the very prompts that slices are cut from."""
+        groups: dict[str, list[int]] = {}
+        for place, question in enumerate(self.questions):
+            groups.setdefault(question.document, []).append(place)
+        many = [group for group in groups.values() if len(group) >= _SHARED]
+        few = [place for group in groups.values() if len(group) < _SHARED for place in group]
+        found = [Answer("")] * len(self.picked)
+        for places in (*many, few) if few else many:
+            began = time.perf_counter()
+            texts = self._from_sharer([self.questions[place] for place in places])
+            each = (time.perf_counter() - began) / len(places)
+            for place, text in zip(places, texts, strict=True):
+                found[place] = Answer(text, each, len(text.encode()))
+        return found
+
+    def _from_sharer(self, questions: Sequence[DocumentQuestion]) -> list[str]:
+        sharer, style = self.task.given.sharer, self.task.given.bundle.config.sharer_prompt
+        model, tokenizer = sharer.network, sharer.tokenizer
+        read = (prompt_of(tokenizer, style, document_sections(q.document, q.question)) for q in questions)
+        prompts = [prompt.tokens.ids for prompt in read]
+        shared = min(common_prefix(prompts), min(map(len, prompts)) - 1)  # each has a rest to run
+        past = Past.empty(1, model.device)
+        if shared:
+            with torch.inference_mode():
+                past.run(model, [prompts[0][:shared]])
+        rest, stops = [ids[shared:] for ids in prompts], stop_tokens(model, tokenizer)
+        said = generate(model, past.repeat(len(rest)), rest, stops, ANSWER_TOKENS, line_ended(tokenizer))
+        return [first_line(tokenizer.decode(ids, skip_special_tokens=True)) for ids in said.tokens]
+
+    @torch.inference_mode()
+    def _answers(
+        self,
+        receiver: Receiver,
+        texts: Sequence[str],
+        slices: Slices | None = None,
+        sources: Sequence[int] = (),
+    ) -> list[Answer]:
+        found, tokenizer = [Answer("")] * len(texts), receiver.tokenizer
+        began = time.perf_counter()
+        for places, draft, sizes in self._drafts(receiver, texts, slices, sources):
+            said = draft.answers(ANSWER_TOKENS, line_ended(tokenizer), confident=True)
+            lines = [first_line(tokenizer.decode(ids, skip_special_tokens=True)) for ids in said.tokens]
+            now = time.perf_counter()
+            each, began = (now - began) / len(places), now
+            for place, line, sure, size in zip(places, lines, said.confidence, sizes, strict=True):
+                found[place] = Answer(line, each, size, sure)
+        return found
+
+    def _drafts(
+        self, receiver: Receiver, texts: Sequence[str], slices: Slices | None, sources: Sequence[int]
+    ) -> Iterator[tuple[list[int], Draft, list[int]]]:
+        """Places of questions with slices of one length, their draft, and the payload bytes of their slices."""
+        prompts = [receiver_sections(t, q.question) for t, q in zip(texts, self.questions, strict=True)]
+        counts = [0] * len(prompts) if slices is None else [slices.count(source) for source in sources]
+        for count in sorted(set(counts)):
+            places = [place for place, own in enumerate(counts) if own == count]
+            draft = receiver.begin(*(prompts[place] for place in places)).prefill(SliceKind.EXCERPT)
+            sizes = [0] * len(places)
+            if slices is not None:
+                taken, sizes = slices.take([sources[place] for place in places])
+                draft.put(taken)
+            yield places, draft, sizes
+
+
+def receiver_sections(text: str, question: str) -> tuple[Section, Section]:
+    """A question with `text` where a document stands; an empty one is withheld."""
+    document, asked = withheld(question)
+    return (Section(Role.DOCUMENT, Visibility.SHARED, text=text) if text else document), asked
+
+
+def line_ended(tokenizer: Any) -> Callable[[list[int]], bool]:
+    """Whether tokens hold a whole first line, so that nothing said after them counts."""
+    return lambda ids: "\n" in tokenizer.decode(ids, skip_special_tokens=True).lstrip()

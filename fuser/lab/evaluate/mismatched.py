@@ -50,10 +50,11 @@ def mismatched(questions: Sequence[DocumentQuestion]) -> list[int]:
     asking = _codes([_asking(q.question) for q in questions])
     answers = _codes([_kind(q.answers[0]) for q in questions])
     words = _words([q.question for q in questions])
+    order = torch.arange(len(questions), device="cpu")
     found: list[int] = []
     for start in range(0, len(questions), _ROWS):
         rows = slice(start, start + _ROWS)
-        alike = (words @ words.index_select(0, torch.arange(len(questions))[rows]).to_dense().T).T
+        alike = (words @ words.index_select(0, order[rows]).to_dense().T).T
         alike = alike + 0.5 * (asking[rows, None] == asking) + 0.5 * (answers[rows, None] == answers)
         alike = alike + 2.0 * (sources[rows, None] == sources)
         best = alike.masked_fill(holds[own[rows]][:, documents], -1.0).max(1)
@@ -67,14 +68,14 @@ def _holding(questions: Sequence[DocumentQuestion]) -> Tensor:
     """Which documents hold which questions' own, (own documents, documents) bool, both numbered as by `_codes`."""
     own, documents = dict.fromkeys(q.own for q in questions), dict.fromkeys(q.document for q in questions)
     if not any(q.origin for q in questions):
-        return torch.eye(len(documents), dtype=torch.bool)
-    return torch.tensor([[one in document for document in documents] for one in own])
+        return torch.eye(len(documents), dtype=torch.bool, device="cpu")
+    return torch.tensor([[one in document for document in documents] for one in own], device="cpu")
 
 
 def _codes(values: Sequence[str]) -> Tensor:
     """Equal texts, equal numbers from 0: (texts,) int64."""
     numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(value, len(numbers)) for value in values])
+    return torch.tensor([numbers.setdefault(value, len(numbers)) for value in values], device="cpu")
 
 
 def _asking(question: str) -> str:
@@ -102,6 +103,8 @@ def _words(texts: Sequence[str]) -> Tensor:
         norm = math.sqrt(sum(weight**2 for weight in weights.values())) or 1.0
         where += [(row, columns[word]) for word in weights]
         values += [weight / norm for weight in weights.values()]
-    at = torch.tensor(where, dtype=torch.int64).reshape(-1, 2).T
+    at = torch.tensor(where, dtype=torch.int64, device="cpu").reshape(-1, 2).T
     shape = (len(texts), max(1, len(columns)))
-    return torch.sparse_coo_tensor(at, torch.tensor(values), shape, check_invariants=True).coalesce()
+    return torch.sparse_coo_tensor(
+        at, torch.tensor(values, device="cpu"), shape, check_invariants=True
+    ).coalesce()

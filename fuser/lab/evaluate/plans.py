@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import product
 
 from fuser.bundle.bundle import Bundle
-from fuser.heads.selection import SelectionConfig
 from fuser.slice_specs import slice_specs
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
@@ -52,11 +51,6 @@ def shared_plans(bundle: Bundle, plans: Iterable[Plan]) -> tuple[Plan, ...]:
         slice_specs(bundle, SliceKind.SHARED, plan, 1, "bfloat16")
         found[plan] = None
     return tuple(found)
-
-
-def selected_by(plan: Plan, config: SelectionConfig) -> SelectionConfig:
-    """The bundle's selection with the plan's positions in it."""
-    return replace(config, positions=plan.positions or config.positions)
 
 
 def registry_of(bundle: Bundle) -> CodecRegistry:

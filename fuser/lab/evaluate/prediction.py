@@ -1,4 +1,4 @@
-"""One answer of one row, marked, and the file that keeps answers while they are made."""
+"""Answers, marked, and the file that keeps them as they are made: a run that is stopped continues from there."""
 
 from __future__ import annotations
 
@@ -12,49 +12,61 @@ from fuser.atomic import whole_lines
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row's answer to one question.
+    """One row's answer to one question by one plan.
 
-    row: the row's name. item: names the question within its run, the same in every row, so that rows pair up.
+    row, plan: names as `Line.key` gives them. item: the question's id, the same in every row, so that rows pair up.
     text: what was said. right: every metric of the task, each in [0, 1] (1 or 0 where it is a yes or no).
     seconds: of this row's own work, a question's share of its batch. bytes: payload from cloud to edge.
     """
 
     row: str
+    plan: str
     item: str
     text: str
     right: Mapping[str, float]
     seconds: float = 0.0
     bytes: int = 0
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Of its line."""
+        return self.row, self.plan
+
 
 class PredictionLog:
-    """Answers in a file of JSON lines, appended as they are made, so that a run that was cut short goes on.
+    """Answers in a file of JSON lines.
 
     Args:
         path: made with its folder if absent. A last line that was not written to its end is cut off.
-
-    Attributes:
-        folder: of the file.
 
     Raises:
         ValueError: a line that is no prediction, named with its number.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.folder = path.parent
-        self.predictions = [_parse(line, path, n) for n, line in enumerate(whole_lines(path), 1)]
+        self.path = path
+        self._found: dict[tuple[str, str], dict[str, Prediction]] = {}
+        self._keep(_parse(line, path, n) for n, line in enumerate(whole_lines(path), 1))
 
-    def done(self, row: str) -> set[str]:
-        """Items that the row has answered."""
-        return {p.item for p in self.predictions if p.row == row}
+    @property
+    def predictions(self) -> list[Prediction]:
+        """All answers, line by line."""
+        return [one for found in self._found.values() for one in found.values()]
+
+    def of(self, key: tuple[str, str]) -> Mapping[str, Prediction]:
+        """The answers of one line, by question."""
+        return self._found.get(key, {})
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Keep answers, here and in the file."""
         new = list(predictions)
-        with self._path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in new)
-        self.predictions += new
+        self._keep(new)
+
+    def _keep(self, predictions: Iterable[Prediction]) -> None:
+        for one in predictions:
+            self._found.setdefault(one.key, {})[one.item] = one
 
 
 def _parse(line: bytes, path: Path, number: int) -> Prediction:

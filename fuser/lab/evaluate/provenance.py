@@ -5,11 +5,37 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from fuser.lab.evaluate.models import Model
+
+
+def provenance(model: Model) -> dict[str, Any]:
+    """Where and when something is measured with a model; plain JSON values."""
+    return {
+        "dtype": model.dtype,
+        "device": model.device.type,
+        "machine": machine(),
+        "versions": versions(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def data_of(source: str, digest: str, questions: int, groups: Mapping[str, str]) -> dict[str, Any]:
+    """Which questions something is measured on; plain JSON values."""
+    return {
+        "source": source,
+        "sha256": file_hash(source),
+        "questions": questions,
+        "questions_sha256": digest,
+        "documents": len(set(groups.values())),
+    }
 
 
 def machine() -> dict[str, Any]:

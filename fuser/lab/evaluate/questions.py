@@ -6,12 +6,24 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
+from typing import Any, Literal, TypeVar
 
 from fuser.lab.data.document import Item
+from fuser.lab.data.load import RECORDS, load
 from fuser.prompts.choice import ChoiceItem
+from fuser.prompts.prompt import tokenise
+
+Asked = TypeVar("Asked", "DocumentQuestion", ChoiceItem)
+_LENGTHS = {
+    "1 token": (1, 1),
+    "2-3 tokens": (2, 3),
+    "4-5 tokens": (4, 5),
+    "more than 5 tokens": (6, 1 << 30),
+    "at most 5 tokens": (1, 5),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,57 +46,59 @@ class DocumentQuestion:
         return self.origin or self.document
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Questions in order, documents together. left_out: reason -> questions that came up and were not taken."""
+def read_questions(
+    source: str, task: Literal["auto", "choice", "document"], limit: int | None, seed: int, **options: Any
+) -> tuple[list[ChoiceItem], list[Item]]:
+    """All of a source, questions with choices or over documents; one of both is empty.
 
-    questions: tuple[DocumentQuestion, ...]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    Args:
+        limit: of generated records, which are made as they are asked for. options: of `fuser.lab.data.load.load`.
 
-    @property
-    def digest(self) -> str:
-        """64 hex digits: SHA-256 of the questions, their documents and their answers, in order."""
-        return digest([asdict(question) for question in self.questions])
+    Raises:
+        ValueError: bad data (file, line and field are named), or data that asks neither.
+    """
+    items = load(source, task, limit if source.startswith(RECORDS) else None, seed, **options)
+    choices = [item for item in items if isinstance(item, ChoiceItem)]
+    documents = [item for item in items if isinstance(item, Item)]
+    if not choices and not documents:
+        raise ValueError(f"{source} holds instructions: nothing there can be marked right or wrong")
+    return choices, documents
 
 
 def draw(
     items: Iterable[Item],
     limit: int | None,
     seed: int,
-    unfit: Callable[[str, str], str | None] = lambda document, question: None,
+    unfit: Callable[[DocumentQuestion], str | None] = lambda asked: None,
     vary: Callable[[Item], Iterable[Item]] = lambda item: (item,),
     left_out: Counter[str] | None = None,
-) -> Drawn:
+) -> list[DocumentQuestion]:
     """Shuffle the documents, then take their questions until there are enough.
 
     Args:
         limit: questions at most; None takes all.
-        unfit: for a document and a question the reason to leave it out, or None.
+        unfit: for a question the reason to leave it out, or None.
         vary: what is asked in an item's place, such as `fuser.lab.data.cases.Cases`.
-        left_out: counted on from here; `vary` may count in it too.
+        left_out: reason -> questions that came up and were not taken; counted here, `vary` may count in it too.
 
     Raises:
         ValueError: no question is left.
     """
     shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
-    taken: dict[str, DocumentQuestion] = {}
-    left_out = Counter() if left_out is None else left_out
-    for item in chain.from_iterable(map(vary, shuffled)):
-        for question in item.questions:
-            if limit is not None and len(taken) >= limit:
-                return Drawn(tuple(taken.values()), dict(left_out))
-            name = digest([item.document, question.text, question.answers])[:12]
-            reason = "asked twice" if name in taken else unfit(item.document, question.text)
-            if reason:
-                left_out[reason] += 1
-                continue
-            taken[name] = DocumentQuestion(
-                name, item.source, item.document, question.text, tuple(question.answers), item.origin
-            )
-    if not taken:
-        raise _nothing(left_out)
-    return Drawn(tuple(taken.values()), dict(left_out))
+    found = (
+        DocumentQuestion(
+            digest([item.document, question.text, question.answers])[:12],
+            item.source,
+            item.document,
+            question.text,
+            tuple(question.answers),
+            item.origin,
+        )
+        for item in chain.from_iterable(map(vary, shuffled))
+        for question in item.questions
+    )
+    return _taken(found, limit, unfit, left_out)
 
 
 def draw_choices(
@@ -92,38 +106,58 @@ def draw_choices(
     limit: int | None,
     seed: int,
     unfit: Callable[[ChoiceItem], str | None] = lambda item: None,
-) -> tuple[list[ChoiceItem], dict[str, int]]:
-    """Questions with choices, and what came up and was left out by its reason; arguments and error as in `draw`."""
+    left_out: Counter[str] | None = None,
+) -> list[ChoiceItem]:
+    """The same of questions with choices."""
     shuffled = list(items)
     if limit is not None and limit < len(shuffled):
         random.Random(seed).shuffle(shuffled)
-    taken: list[ChoiceItem] = []
-    left_out: Counter[str] = Counter()
-    for item in shuffled:
+    return _taken(shuffled, limit, unfit, left_out)
+
+
+def _taken(
+    found: Iterable[Asked],
+    limit: int | None,
+    unfit: Callable[[Asked], str | None],
+    left_out: Counter[str] | None,
+) -> list[Asked]:
+    left_out = Counter() if left_out is None else left_out
+    taken: dict[str, Asked] = {}
+    for asked in found:
         if limit is not None and len(taken) >= limit:
             break
-        if reason := unfit(item):
+        if reason := "asked twice" if asked.id in taken else unfit(asked):
             left_out[reason] += 1
         else:
-            taken.append(item)
+            taken[asked.id] = asked
     if not taken:
-        raise _nothing(left_out)
-    return taken, dict(left_out)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "the data is empty"
+        raise ValueError(f"no question is left to evaluate: {reasons}")
+    return list(taken.values())
 
 
-def _nothing(left_out: Mapping[str, int]) -> ValueError:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "the data is empty"
-    return ValueError(f"no question is left to evaluate: {reasons}")
-
-
-def by_document(questions: Sequence[DocumentQuestion]) -> dict[str, list[int]]:
-    """Document -> indices of its questions."""
-    found: dict[str, list[int]] = {}
-    for index, question in enumerate(questions):
-        found.setdefault(question.document, []).append(index)
-    return found
+def questions_digest(questions: Sequence[DocumentQuestion | ChoiceItem]) -> str:
+    """64 hex digits: SHA-256 of questions with all that they hold, in order."""
+    return digest([asdict(question) for question in questions])
 
 
 def digest(value: object) -> str:
     """64 hex digits of a plain JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def parts(questions: Sequence[DocumentQuestion], tokenizer: Any) -> dict[str, frozenset[str]]:
+    """Name of a part -> ids of its questions; parts that are empty, or all of the questions, are left out.
+
+    An answer is as long as the Receiver's `tokenizer` makes the shortest of the right ones.
+    """
+    lengths = {
+        q.id: min(len(tokenise(tokenizer, f" {answer}").ids) for answer in q.answers) for q in questions
+    }
+    found = {
+        f"answers of {name}": frozenset(i for i, length in lengths.items() if low <= length <= high)
+        for name, (low, high) in _LENGTHS.items()
+    }
+    for source in dict.fromkeys(q.source for q in questions):
+        found[source] = frozenset(q.id for q in questions if q.source == source)
+    return {name: ids for name, ids in found.items() if 0 < len(ids) < len(questions)}

@@ -1,9 +1,9 @@
-"""From predictions to the table: every row with its counts and intervals, paired differences, the gap closed."""
+"""From predictions to the table: every line with its counts and intervals, paired differences, the gap closed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from fuser.bundle.plans import Interval
 from fuser.lab.evaluate.prediction import Prediction
-from fuser.lab.evaluate.rows import Row
+from fuser.lab.evaluate.rows import Line, Registry
 from fuser.lab.interval import difference, gap_closed, mean, wilson
 
 _DIFFERENCES = (
-    ("fused", "mismatched", "transfer: "),
     ("fused", "receiver", ""),
     ("fused", "calibrated", ""),
     ("fused", "relay-fair", ""),
@@ -25,124 +24,158 @@ _DIFFERENCES = (
     ("text", "own", "lost by alignment and selection: "),
     ("own", "fused", "lost by translation: "),
 )
-CEILINGS = ("text", "sharer")
+"""Rows compared beside those that have a control of their own (`Row.control`)."""
+_ABOUT = {("fused", "mismatched"): "transfer: "}
+_CEILINGS = ("text", "sharer")
+MARGIN = 0.05
+"""How far a control may be from the Receiver alone, either way, and still be called equivalent to it."""
+
+
+class Marks:
+    """Marks of lines over the questions that they share.
+
+    Args:
+        groups: item -> what it shares with others, its document (see `fuser.lab.interval`); empty where nothing is.
+    """
+
+    def __init__(self, predictions: Iterable[Prediction], groups: Mapping[str, str]) -> None:
+        self.found: dict[tuple[str, str], dict[str, Prediction]] = {}
+        for one in predictions:
+            self.found.setdefault(one.key, {})[one.item] = one
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(groups.values()))}
+        self._numbers = {item: numbers[name] for item, name in groups.items()}
+
+    def __call__(self, metric: str, *lines: Line[Any]) -> tuple[list[Tensor], Tensor | None]:
+        """(questions,) float32 marks of each line, and the questions' groups; no marks where a line has none."""
+        answers = [self.found.get(line.key, {}) for line in lines]
+        shared = set.intersection(*(set(each) for each in answers))
+        items = sorted(item for item in shared if all(metric in each[item].right for each in answers))
+        if not items:
+            return [], None
+        columns = [torch.tensor([each[i].right[metric] for i in items], device="cpu") for each in answers]
+        groups = [self._numbers[item] for item in items] if self._numbers else None
+        return columns, None if groups is None else torch.tensor(groups, device="cpu")
+
+
+def share(marks: Tensor, groups: Tensor | None = None, graded: bool = False) -> Interval:
+    """Mean of marks: Wilson's interval where each is right or wrong, unless they are `graded`; else a bootstrap."""
+    binary = bool(((marks == 0) | (marks == 1)).all()) and not graded
+    return wilson(round(float(marks.double().sum())), len(marks)) if binary else mean(marks, groups)
 
 
 def summarise(
     predictions: Iterable[Prediction],
-    rows: Sequence[Row],
+    lines: Sequence[Line[Any]],
+    rows: Registry[Any],
     asked: int,
     groups: Mapping[str, str] | None = None,
     parts: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
-    """The rows that have answers, then differences per metric, then the same for every part; plain JSON values.
+    """The lines that have answers, then differences per metric, then the same for every part; plain JSON values.
 
-    A difference is over the questions that all its rows have answered, and says how many those are.
+    A difference is over the questions that all its lines have answered, and says how many those are.
 
     Args:
-        rows: of the table, in its order; answers of others are only compared with.
-        asked: questions of the evaluation; a row with fewer answers is marked as not complete.
-        groups: item -> what it shares with others, its document (see `fuser.lab.interval`).
+        lines: of the table, in its order. rows: all that there are; answers of others are only compared with.
+        asked: questions of the evaluation; a line with fewer answers is marked as not complete.
+        groups: as in `Marks`.
         parts: name -> items that are also reported on alone.
     """
-    predictions = list(predictions)
-    table = _table(predictions, rows, asked, groups)
+    predictions, groups = list(predictions), groups or {}
+    table = _table(Marks(predictions, groups), lines, rows, asked)
     if parts:
         table["parts"] = {
             name: {"questions": len(items)}
-            | _table([p for p in predictions if p.item in items], rows, len(items), groups)
+            | _table(Marks([p for p in predictions if p.item in items], groups), lines, rows, len(items))
             for name, items in parts.items()
         }
     return table
 
 
-def _table(
-    predictions: Sequence[Prediction], rows: Sequence[Row], asked: int, groups: Mapping[str, str] | None
-) -> dict[str, Any]:
-    found: dict[str, dict[str, Prediction]] = {}
-    for prediction in predictions:
-        found.setdefault(prediction.row, {})[prediction.item] = prediction
-    numbers = {name: number for number, name in enumerate(dict.fromkeys((groups or {}).values()))}
-    marks = _Marks(rows, found, {item: numbers[name] for item, name in (groups or {}).items()})
-    shown = [_row(row, found[row.name], asked, marks) for row in rows if row.name in found]
+def _table(marks: Marks, lines: Sequence[Line[Any]], rows: Registry[Any], asked: int) -> dict[str, Any]:
+    shown = [_row(line, asked, marks) for line in lines if line.key in marks.found]
     metrics = list(dict.fromkeys(metric for row in shown for metric in row["metrics"]))
-    return {"rows": shown, "differences": {metric: _differences(metric, marks) for metric in metrics}}
-
-
-class _Marks:
-    """Marks of several rows over the questions that they share."""
-
-    def __init__(
-        self, rows: Sequence[Row], found: Mapping[str, Mapping[str, Prediction]], numbers: Mapping[str, int]
-    ) -> None:
-        self._rows = rows
-        self._found = found
-        self._numbers = numbers
-
-    def pairs(self, left: str, right: str) -> Iterator[tuple[str, str]]:
-        """Names of rows to compare, by each plan that either has been made with."""
-        found = [(row, row.beside(right)) for row in self._rows if row.kind == left]
-        found += [(row.beside(left), row) for row in self._rows if row.kind == right]
-        return iter(dict.fromkeys((one.name, other.name) for one, other in found))
-
-    def __call__(self, metric: str, *rows: str) -> tuple[list[Tensor], Tensor | None]:
-        """(questions,) marks per row, and each question's group; no marks where a row or the metric is not there."""
-        if any(row not in self._found for row in rows):
-            return [], None
-        shared = set.intersection(*(set(self._found[row]) for row in rows))
-        items = sorted(i for i in shared if all(metric in self._found[row][i].right for row in rows))
-        if not items:
-            return [], None
-        marks = [torch.tensor([self._found[row][item].right[metric] for item in items]) for row in rows]
-        groups = torch.tensor([self._numbers[item] for item in items]) if self._numbers else None
-        return marks, groups
-
-
-def _row(row: Row, found: Mapping[str, Prediction], asked: int, marks: _Marks) -> dict[str, Any]:
-    count = len(found)
-    seconds = sum(p.seconds for p in found.values()) / count
-    metrics: dict[str, Any] = {}
-    for metric in dict.fromkeys(name for p in found.values() for name in p.right):
-        (column,), groups = marks(metric, row.name)
-        total = float(column.double().sum())
-        binary = bool(((column == 0) | (column == 1)).all()) and metric != "f1"
-        interval = wilson(round(total), len(column)) if binary else mean(column, groups)
-        metrics[metric] = {"right": round(total, 4), "count": len(column)} | asdict(interval)
     return {
-        "row": row.name,
-        "kind": row.kind,
-        "label": row.title,
-        "questions": count,
-        "complete": count == asked,
-        "metrics": metrics,
-        "seconds_per_question": round(seconds, 5),
-        "questions_per_minute": round(60 / seconds, 2) if seconds else None,
-        "bytes_per_question": round(sum(p.bytes for p in found.values()) / count, 1),
+        "rows": shown,
+        "differences": {metric: _differences(metric, marks, lines, rows) for metric in metrics},
+        "equivalence": {metric: _equivalence(metric, marks, lines, rows) for metric in metrics},
     }
 
 
-def _differences(metric: str, marks: _Marks) -> dict[str, Any]:
+def _row(line: Line[Any], asked: int, marks: Marks) -> dict[str, Any]:
+    found = marks.found[line.key].values()
+    seconds = sum(p.seconds for p in found) / len(found)
+    metrics: dict[str, Any] = {}
+    for metric in dict.fromkeys(name for p in found for name in p.right):
+        (column,), groups = marks(metric, line)
+        interval = share(column, groups, graded=metric == "f1")
+        total = round(float(column.double().sum()), 4)
+        metrics[metric] = {"right": total, "count": len(column)} | asdict(interval)
+    row, plan = line.key
+    return {
+        "row": row,
+        "plan": plan,
+        "label": line.label,
+        "questions": len(found),
+        "complete": len(found) == asked,
+        "metrics": metrics,
+        "seconds_per_question": round(seconds, 5),
+        "questions_per_minute": round(60 / seconds, 2) if seconds else None,
+        "bytes_per_question": round(sum(p.bytes for p in found) / len(found), 1),
+    }
+
+
+def _differences(
+    metric: str, marks: Marks, lines: Sequence[Line[Any]], rows: Registry[Any]
+) -> dict[str, Any]:
+    """Differences of lines by the same plan, as far as each has one; then the shares of the gaps closed."""
+    known = {row.name for row in rows}
+    controls = [(row.control, row.name) for row in rows if row.control]
+    compared = [(*pair, _ABOUT.get(pair, "")) for pair in controls] + list(_DIFFERENCES)
     out: dict[str, Any] = {}
-    for left, right, about in _DIFFERENCES:
-        for one, other in marks.pairs(left, right):
-            columns, groups = marks(metric, one, other)
-            if columns:
-                found = asdict(difference(columns[0], columns[1], groups))
-                out[f"{about}{one} - {other}"] = found | {"row": one, "count": len(columns[0])}
-    for ceiling in CEILINGS:
-        for row, _ in marks.pairs("fused", "receiver"):
-            columns, groups = marks(metric, row, "receiver", ceiling)
+    for left, right, about in compared:
+        if {left, right} <= known:
+            plans = [line.plan for line in lines if line.row.name in (left, right)]
+            for one, other in dict.fromkeys((rows.line(left, p), rows.line(right, p)) for p in plans):
+                columns, groups = marks(metric, one, other)
+                if columns:
+                    found = asdict(difference(columns[0], columns[1], groups))
+                    out[f"{about}{one.name} - {other.name}"] = found | _of(one, columns)
+    for ceiling in _CEILINGS:
+        for line in (line for line in lines if line.row.name == "fused" and ceiling in known):
+            columns, groups = marks(metric, line, rows.line("receiver"), rows.line(ceiling))
             if not columns:
                 continue
             closed = gap_closed(columns[0], columns[1], columns[2], groups)
             if not math.isnan(closed.point):
-                out[gap(row, ceiling)] = asdict(closed) | {"row": row, "count": len(columns[0])}
+                name = f"gap to {ceiling} closed: ({line.name} - receiver) / ({ceiling} - receiver)"
+                out[name] = asdict(closed) | _of(line, columns)
     return out
 
 
-def gap(row: str, ceiling: str) -> str:
-    """What the differences call the share of the gap to a ceiling that a row closes."""
-    return f"gap to {ceiling} closed: ({row} - receiver) / ({ceiling} - receiver)"
+def _equivalence(
+    metric: str, marks: Marks, lines: Sequence[Line[Any]], rows: Registry[Any]
+) -> dict[str, Any]:
+    """Whether controls of the slice say as little as nothing at all: two one-sided tests against the Receiver alone.
+
+    Equivalent is a control whose difference has a 95 % interval within the margin (so each test is at 2.5 %). The
+    interval reaches at least as far as Wilson's for none of as many, since a bootstrap of equal marks has no width.
+    """
+    out: dict[str, Any] = {}
+    for line in (line for line in lines if line.row.control == "fused"):
+        columns, groups = marks(metric, line, rows.line("receiver"))
+        if columns:
+            found, least = difference(columns[0], columns[1], groups), wilson(0, len(columns[0])).high
+            low, high = min(found.low, -least), max(found.high, least)
+            values = {"point": found.point, "low": low, "high": high, "margin": MARGIN}
+            equivalent = low >= -MARGIN and high <= MARGIN
+            out[f"{line.name} - receiver"] = values | {"equivalent": equivalent} | _of(line, columns)
+    return out
+
+
+def _of(line: Line[Any], columns: Sequence[Tensor]) -> dict[str, Any]:
+    row, plan = line.key
+    return {"row": row, "plan": plan, "count": len(columns[0])}
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -166,6 +199,17 @@ def markdown(report: Mapping[str, Any]) -> str:
         if differences:
             lines += ["", f"{metric.replace('_', ' ')}, in points over the same questions:", ""]
             lines += [f"- {name}: {_shown(value)} ({value['count']})" for name, value in differences.items()]
+    for metric, found in report["equivalence"].items():
+        if found:
+            margin = f"±{100 * MARGIN:.0f} points"
+            lines += [
+                "",
+                f"{metric.replace('_', ' ')}, controls against the Receiver alone within {margin}:",
+                "",
+            ]
+            for name, value in found.items():
+                said = "equivalent" if value["equivalent"] else "not shown to be equivalent"
+                lines.append(f"- {name}: {_shown(value)} ({value['count']}), {said}")
     for metric in metrics if report.get("parts") else ():
         lines += _by_part(report, metric)
     if report.get("not_run"):

@@ -1,116 +1,129 @@
-"""The rows of a table: what answers, and by which plan its slices are sent."""
+"""Rows of a table: a registry of ways to answer, each a function of a batch of questions.
+
+To add one, decorate a function of a batch and a plan in `document_rows.py` or `choice_rows.py`:
+
+    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
+    def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
+        transfer = batch.task.transfer
+        return batch.behind(transfer, transfer.slices(plan, torch.zeros_like))
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeVar
 
-from fuser.bundle.bundle import Bundle
+from torch import Tensor
+
 from kvwire.plan import WHOLE, Plan
-from kvwire.segment import SliceKind
 
-DOCUMENT_ROWS = {
-    "receiver": "Receiver alone (floor)",
-    "text": "Receiver given the document's text (ceiling)",
-    "excerpt-text": "Receiver given the excerpt's text",
-    "own": "Receiver's own KV, the excerpt's positions",
-    "sharer": "Sharer's own answer",
-    "relay-fair": "text relay (fair)",
-    "routing": "routing",
-    "fused": "fused",
-    "mismatched": "fused, slice of another document",
-    "identical": "fused, Identical Sharer",
-}
-"""Rows over cloud documents -> what a table calls them.
-
-receiver: nothing before the question. own: the Receiver's own KV at the Sharer's tokens of the excerpt, no Fuser in
-between. relay-fair: the Sharer's answer to the prompt that the slice is cut from, given as a document. routing: the
-Receiver's own answer where it is sure of it, else the Sharer's. mismatched: the slice of the most alike question over
-another document (`fuser.lab.evaluate.mismatched`). identical: the slice of a bundle whose Sharer is the Receiver's own
-model.
-"""
-
-READ_SHARER = ("relay-fair", "routing")
-"""Rows that read the answers of the row `sharer`."""
-
-SENT = ("fused", "mismatched")
-"""Rows that are made once for every plan."""
-
-SELECTED = ("excerpt-text", "own")
-"""Rows that are made once for every number of positions: nothing is encoded for them."""
-
-EXCERPTS = ("fused", "mismatched", "identical", *SELECTED)
-"""Rows that read document positions of the Sharer's."""
+B = TypeVar("B")
+Answers = Sequence["Answer"]
+"""One for each question of a batch, in order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table.
+class Answer:
+    """What a row says to a question.
 
-    kind: such as `fused`. plan: as much of one as means something to the row. label: what a table calls the kind.
+    seconds: all that such an answer takes, on both sides, a question's share of its batch. bytes: payload from cloud to
+    edge. sure: mean probability of its tokens, where that is asked for. letters: (10,) float32, logits of A to J at its
+    first position, of a question with choices. marks: in place of those that its text gets.
     """
 
-    kind: str
+    text: str
+    seconds: float = 0.0
+    bytes: int = 0
+    sure: float = 1.0
+    letters: Tensor | None = None
+    marks: Mapping[str, float] | None = None
+
+    def with_cost_of(self, other: Answer) -> Answer:
+        """The same answer, which took another one first: its seconds and its bytes come on top."""
+        return replace(self, seconds=self.seconds + other.seconds, bytes=self.bytes + other.bytes)
+
+
+def nothing(task: Any) -> str | None:
+    """A row that can always be run needs nothing."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[B]):
+    """One way to answer.
+
+    label: what a table calls it. answer: answers of a batch by a plan. needs: what a task lacks for it, None where it
+    can be run. control: the row that it is a control of; the report shows what that row has over it. by: how much of a
+    plan means something to it; it is made once for each. on_request: whether it is run only where it is named.
+    """
+
+    name: str
+    label: str
+    answer: Callable[[B, Plan], Answers]
+    needs: Callable[[Any], str | None] = nothing
+    control: str = ""
+    by: Literal["", "positions", "plan"] = ""
+    on_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Generic[B]):
+    """A row by a plan: one line of a table. plan: as much of one as means something to the row."""
+
+    row: Row[B]
     plan: Plan = WHOLE
-    label: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The names of row and plan in the log and in reports; the bundle's own way of sending has no name."""
+        return self.row.name, "" if self.plan == WHOLE else str(self.plan)
 
     @property
     def name(self) -> str:
-        """In the log and in reports, such as `fused int8:m8`; the bundle's own way has the name of the kind."""
-        return self.kind if self.plan == WHOLE else f"{self.kind} {self.plan}"
+        """Such as `fused int8:m8`."""
+        return " ".join(filter(None, self.key))
 
     @property
-    def title(self) -> str:
-        """What a table calls the row."""
-        return self.label if self.plan == WHOLE else f"{self.label}, {self.plan}"
-
-    def beside(self, kind: str) -> Row:
-        """The row of another kind that is to be compared with this one: by the same plan, as far as it has one."""
-        return Row(kind, _had(kind, self.plan))
+    def label(self) -> str:
+        """Such as `fused, int8:m8`."""
+        return ", ".join(filter(None, (self.row.label, self.key[1])))
 
 
-def rows_of(labels: Mapping[str, str], plans: Sequence[Plan] = (WHOLE,)) -> tuple[Row, ...]:
-    """Every row of a table, each once. labels: kind -> what a table calls it."""
-    return tuple(
-        dict.fromkeys(Row(kind, _had(kind, plan), label) for kind, label in labels.items() for plan in plans)
-    )
+class Registry(Generic[B]):
+    """The rows of one kind of question. about: what those are, for an error."""
 
+    def __init__(self, about: str) -> None:
+        self._about = about
+        self._rows: dict[str, Row[B]] = {}
 
-def _had(kind: str, plan: Plan) -> Plan:
-    """As much of a plan as a kind of row has."""
-    if kind in SENT:
-        return plan
-    return replace(WHOLE, positions=plan.positions) if kind in SELECTED else WHOLE
+    def row(
+        self, name: str, label: str, **options: Any
+    ) -> Callable[[Callable[[B, Plan], Answers]], Callable[[B, Plan], Answers]]:
+        """Decorator that adds a function as a row; `options` are the fields of `Row`."""
 
+        def add(answer: Callable[[B, Plan], Answers]) -> Callable[[B, Plan], Answers]:
+            self._rows[name] = Row(name, label, answer, **options)
+            return answer
 
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What some rows need beside the bundle. answerable: whether the documents answer the questions."""
+        return add
 
-    identical: Bundle | None = None
-    answerable: bool = True
+    def __getitem__(self, name: str) -> Row[B]:
+        """A row by its name. Raises ValueError where there is none."""
+        if name not in self._rows:
+            raise ValueError(f"unknown row {name!r}; rows {self._about} are {', '.join(self._rows)}")
+        return self._rows[name]
 
+    def __iter__(self) -> Iterator[Row[B]]:
+        return iter(self._rows.values())
 
-def missing(kind: str, bundle: Bundle, extras: Extras, documents: int) -> str | None:
-    """Why rows of a kind cannot be run with what is given; None where they can.
+    def line(self, name: str, plan: Plan = WHOLE) -> Line[B]:
+        """A row by as much of a plan as it has."""
+        row = self[name]
+        positions = replace(WHOLE, positions=plan.positions)
+        return Line(row, {"": WHOLE, "positions": positions, "plan": plan}[row.by])
 
-    Args:
-        documents: how many different ones the questions are over.
-
-    Raises:
-        ValueError: an unknown kind.
-    """
-    if kind not in DOCUMENT_ROWS:
-        raise ValueError(f"unknown row {kind!r}; rows over documents are {', '.join(DOCUMENT_ROWS)}")
-    if kind in EXCERPTS and kind != "identical" and SliceKind.EXCERPT not in bundle.kinds:
-        return f"the bundle makes no {SliceKind.EXCERPT} slices"
-    if kind == "identical":
-        if extras.identical is None:
-            return "needs a bundle whose Sharer is the Receiver's own model: --identical"
-        if SliceKind.EXCERPT not in extras.identical.kinds:
-            return f"the bundle given with --identical makes no {SliceKind.EXCERPT} slices"
-    if kind == "mismatched" and not extras.answerable:
-        return "every slice is one of a document that does not answer the question"
-    if kind == "mismatched" and documents < 2:
-        return "needs questions over at least two documents: a higher --limit"
-    return None
+    def lines(self, names: Sequence[str], plans: Sequence[Plan] = (WHOLE,)) -> list[Line[B]]:
+        """The named rows in their order, each by every plan, once."""
+        known = [row.name for row in self if row.name in names]
+        return list(dict.fromkeys(self.line(name, plan) for name in known for plan in plans))

@@ -1,262 +1,185 @@
-"""An evaluation from a bundle and its data to a report; stopped at any time, it goes on when called again."""
+"""An evaluation from a bundle and its data to a report; stopped at any time, it continues when called again."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
 from fuser.atomic import atomic_write
-from fuser.bundle.bundle import Bundle
+from fuser.config import BadConfig
 from fuser.lab.data.cases import UNANSWERABLE, Cases
 from fuser.lab.data.document import Item
-from fuser.lab.data.load import RECORDS, Items, load
+from fuser.lab.data.load import RECORDS, load
 from fuser.lab.data.overlap import normalise
-from fuser.lab.evaluate.abstain import abstaining
-from fuser.lab.evaluate.choice.table import ChoiceGiven, ChoiceTable
-from fuser.lab.evaluate.config import EvaluateConfig
-from fuser.lab.evaluate.curve import curve
-from fuser.lab.evaluate.deadline import Deadline, OutOfTime
-from fuser.lab.evaluate.documents import DocumentEvaluation
+from fuser.lab.evaluate.choices import ChoiceTask
+from fuser.lab.evaluate.documents import DocumentTask
+from fuser.lab.evaluate.evaluation import Deadline, OutOfTime, Task, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
-from fuser.lab.evaluate.models import Model
-from fuser.lab.evaluate.parts import parts
 from fuser.lab.evaluate.plans import excerpt_plans, shared_plans
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.provenance import file_hash, machine, versions
-from fuser.lab.evaluate.questions import DocumentQuestion, digest, draw, draw_choices
+from fuser.lab.evaluate.provenance import data_of, provenance
+from fuser.lab.evaluate.questions import digest, draw, draw_choices, parts, questions_digest, read_questions
 from fuser.lab.evaluate.report import summarise
-from fuser.lab.evaluate.rows import Extras, Row
-from fuser.models.directory import cache_directory
+from fuser.lab.evaluate.score import abstaining
+from fuser.lab.evaluate.settings import EvaluateConfig, Setup, made_in
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
+from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import Plan
 
 _EVERY_LENGTH = 1 << 40  # the loader drops no document: the draw does, and counts
-
-
-class Table(Protocol):
-    """One kind of task, with its rows.
-
-    rows: those known. notes: plain JSON values about rows, once they have run.
-    """
-
-    @property
-    def rows(self) -> Sequence[Row]: ...
-    @property
-    def notes(self) -> Mapping[str, Any]: ...
-
-    def missing(self, kind: str) -> str | None:
-        """Why rows of a kind cannot be run with what is given; None where they can. Unknown ones raise ValueError."""
-        ...
-
-    def run(self, rows: Sequence[Row], progress: Progress, deadline: Deadline) -> None:
-        """Answer what is not answered yet. Raises OutOfTime; answers so far are kept."""
-        ...
 
 
 class Run:
     """One evaluation. Reads the data and draws its questions at once; models are loaded when a row needs them.
 
     Raises:
-        ValueError: bad data (file, line and field are named), an unknown row, no question left, or a model that the
-            bundle was not made for.
+        ValueError: bad data (file, line and field are named), an unknown row, a key that means nothing for this data,
+            no question left, or a model that the bundle was not made for.
         BadBundle: the bundle cannot be read.
     """
 
-    def __init__(self, config: EvaluateConfig) -> None:
-        self._config = config
-        self._bundle = Bundle.load(config.bundle)
-        self._identical = None if config.identical is None else Bundle.load(config.identical)
-        pair = self._bundle.config
-        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype, config.device)
-        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype, config.device)
-        self._sharer.require(pair.sharer, "the bundle's Sharer")
-        self._receiver.require(pair.receiver, "the bundle's Receiver")
-        if self._identical is not None:
-            self._receiver.require(self._identical.config.sharer, "the Sharer of --identical")
-            self._receiver.require(self._identical.config.receiver, "the Receiver of --identical")
-        self._work = config.work or cache_directory() / "evaluate"
-        self._plans: tuple[Plan, ...] = ()
+    def __init__(self, bundle: Path, config: EvaluateConfig, setup: Setup) -> None:
+        self._config, self._path = config, bundle
+        self._given = setup.given(bundle, "evaluate", config.batch, config.identical)
         self._left_out: Counter[str] = Counter()
-        choices, documents = self._load()
-        self.task = "choice" if choices else "document"
-        self._groups: dict[str, str] = {}
-        self._questions: tuple[DocumentQuestion, ...] = ()
-        self._table = self._choices(choices) if choices else self._documents(documents)
-        kinds = config.rows or dict.fromkeys(row.kind for row in self._table.rows)
-        reasons = {kind: self._table.missing(kind) for kind in kinds}
-        self.not_run = {kind: reason for kind, reason in reasons.items() if reason is not None}
-        runs = reasons.keys() - self.not_run.keys()
-        self.rows = [row for row in self._table.rows if row.kind in runs]
+        options = {"max_document_chars": _EVERY_LENGTH, "left_out": self._left_out}
+        found = read_questions(
+            config.data, config.task, self._limit, config.seed, for_training=False, **options
+        )
+        choices, documents = found
+        self._task, plans = self._choices(choices) if choices else self._documents(documents)
+        rows = self._task.rows
+        names = config.rows or [row.name for row in rows if not row.on_request]
+        reasons = {name: rows[name].needs(self._task) for name in names}
+        self.not_run = {name: reason for name, reason in reasons.items() if reason is not None}
+        self.lines = rows.lines([name for name in reasons if name not in self.not_run], plans)
 
     def answer(self, progress: Progress, max_minutes: float = math.inf) -> bool:
         """Answer what is not answered yet; returns whether all is done."""
         try:
-            self._table.run(self.rows, progress, Deadline(max_minutes))
+            answer(self._task, self.lines, self._log, progress, Deadline(max_minutes))
         except OutOfTime:
             return False
         return True
 
     def report(self, command: Sequence[str] = ()) -> dict[str, Any]:
         """All that is answered so far as plain JSON values; `command` is how it was called."""
-        config = self._config
-        predictions = self._log.predictions
-        if UNANSWERABLE in config.cases:
-            predictions = abstaining(predictions, self._questions)
-        shares = parts(self._questions, self._receiver.tokenizer)
-        table = summarise(predictions, self.rows, self._count, self._groups, shares)
-        table |= curve(table, self._bundle.config.selection, self._plans)
+        config, task, given = self._config, self._task, self._given
+        bundle, predictions, shares = given.bundle, self._log.predictions, {}
+        groups: Mapping[str, str] = task.groups
+        if isinstance(task, DocumentTask):
+            shares = parts(task.questions, given.receiver.tokenizer)
+            if not task.answerable:
+                predictions = abstaining(predictions, task.questions)
+        elif isinstance(task, ChoiceTask) and not any(item.context for item in task.items):
+            groups = {}
+        table = summarise(predictions, self.lines, task.rows, len(task.ids), groups, shares)
         done = [row for row in table["rows"] if row["complete"]]
         return {
-            "task": self.task,
+            "task": "document" if isinstance(task, DocumentTask) else "choice",
             "data": {
-                "source": config.data,
-                "sha256": file_hash(config.data),
-                "questions": self._count,
-                "questions_sha256": self._digest,
-                "documents": len(set(self._groups.values())),
-                "limit": config.limit,
+                **data_of(config.data, self._digest, len(task.ids), groups),
+                "limit": self._limit,
                 "seed": config.seed,
                 "cases": list(config.cases),
             },
-            "complete": len(done) == len(self.rows),
+            "complete": len(done) == len(self.lines),
             **table,
             "not_run": self.not_run,
             "left_out": dict(self._left_out),
-            "notes": dict(self._table.notes),
+            "notes": dict(task.notes),
             "bundle": {
-                "path": str(config.bundle),
-                "sha256": self._bundle.hash,
-                "parameters": self._bundle.parameter_count,
-                "sharer": str(self._bundle.config.sharer),
-                "receiver": str(self._bundle.config.receiver),
+                "path": str(self._path),
+                "sha256": bundle.hash,
+                "parameters": bundle.parameter_count,
+                "sharer": str(bundle.config.sharer),
+                "receiver": str(bundle.config.receiver),
             },
             "batch": config.batch,
-            "dtype": config.dtype,
-            "device": self._receiver.device.type,
-            "predictions": str(self._folder / "predictions.jsonl"),
-            "machine": machine(),
-            "versions": versions(),
+            "predictions": str(self._log.path),
             "command": list(command),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            **provenance(given.receiver),
         }
 
-    def _documents(self, items: Sequence[Item]) -> Table:
-        settings = self._config
-        if settings.calibration is not None:
+    def _documents(self, items: Sequence[Item]) -> tuple[Task[Any], Sequence[Plan]]:
+        config, given = self._config, self._given
+        if config.calibration:
             raise ValueError("calibration is for questions with choices: no row over documents is fitted")
-        self._plans = excerpt_plans(self._bundle, settings.positions, settings.plans)
-        most = _EVERY_LENGTH if settings.cases else settings.max_document_chars
-        fits = unfit(self._bundle, self._sharer, self._receiver, most)
-        cases = self._cases(items)
-        vary = cases or (lambda item: (item,))
-        drawn = draw(items, settings.limit, settings.seed, fits, vary, self._left_out)
-        self._count, self._questions = len(drawn.questions), drawn.questions
-        self._groups = {question.id: question.own for question in drawn.questions}
-        asked = ({"item": q.id, "question": q.question, "answers": q.answers} for q in drawn.questions)
-        self._settle(drawn.digest, [], asked)
-        return DocumentEvaluation(
-            self._bundle,
-            self._sharer,
-            self._receiver,
-            drawn.questions,
-            self._log,
-            self._read,
-            Extras(self._identical, UNANSWERABLE not in settings.cases),
-            settings.batch,
-            self._plans,
-        )
+        with _of_plans():
+            plans = excerpt_plans(given.bundle, config.positions, config.sent_by)
+        fits = unfit(given, _EVERY_LENGTH if config.cases else config.max_document_chars)
+        vary = self._cases(items) or (lambda item: (item,))
+        drawn = draw(items, self._limit, config.seed, fits, vary, self._left_out)
+        asked = ({"item": q.id, "question": q.question, "answers": q.answers} for q in drawn)
+        self._settle(questions_digest(drawn), [], asked)
+        return DocumentTask(given, drawn, UNANSWERABLE not in config.cases), plans
 
     def _cases(self, items: Sequence[Item]) -> Cases | None:
         """The cases asked for; other documents come from the same data, of generated records from a thousand."""
-        settings, tokenizer = self._config, self._sharer.tokenizer
-        if not settings.cases:
+        config, tokenizer = self._config, self._given.sharer.tokenizer
+        if not config.cases:
             return None
-        if settings.data.startswith(RECORDS):
-            items = load(settings.data, "document", None, settings.seed, for_training=False)
-        return Cases(
-            settings.cases,
-            items,
-            settings.seed,
-            lambda text: len(tokenise(tokenizer, text).ids),
-            settings.max_document_chars,
-            self._left_out,
-        )
+        if config.data.startswith(RECORDS):
+            items = load(config.data, "document", None, config.seed, for_training=False)
 
-    def _choices(self, items: Sequence[ChoiceItem]) -> Table:
-        settings = self._config
-        if settings.cases or settings.positions:
+        def tokens(text: str) -> int:
+            return len(tokenise(tokenizer, text).ids)
+
+        most, left_out = config.max_document_chars, self._left_out
+        return Cases(config.cases, items, config.seed, tokens, most, left_out)
+
+    def _choices(self, items: Sequence[ChoiceItem]) -> tuple[Task[Any], Sequence[Plan]]:
+        config, given = self._config, self._given
+        if config.cases or config.positions:
             raise ValueError("cases and positions are for questions over documents")
-        plans = shared_plans(self._bundle, settings.plans)
-        fits = unfit_choice(self._bundle, self._sharer, self._receiver, settings.max_document_chars)
-        drawn, left_out = draw_choices(items, settings.limit, settings.seed, fits)
-        self._left_out.update(left_out)
-        self._count = len(drawn)
-        if any(item.context for item in drawn):
-            self._groups = {item.id: item.context or item.question for item in drawn}
+        with _of_plans():
+            plans = shared_plans(given.bundle, config.sent_by)
+        fits = unfit_choice(given, config.max_document_chars)
+        drawn = draw_choices(items, self._limit, config.seed, fits, self._left_out)
         training: list[ChoiceItem] = []
-        if settings.calibration is not None:
-            asked = {normalise(item.question) for item in drawn}
-            training = [item for item in load(settings.calibration, "choice") if fits(item) is None]
-            if all(normalise(item.question) in asked for item in training):
-                raise ValueError(f"{settings.calibration} holds no question that is not evaluated too")
-        examples = [asdict(item) for item in training]
-        asked_items = (
+        if config.calibration:
+            known = {normalise(item.question) for item in drawn}
+            training = [item for item in load(config.calibration, "choice") if fits(item) is None]
+            if all(normalise(item.question) in known for item in training):
+                raise ValueError(f"{config.calibration} holds no question that is not evaluated too")
+        asked = (
             {"item": i.id, "question": i.question, "choices": i.choices, "answer": i.letter} for i in drawn
         )
-        key = digest([asdict(item) for item in drawn])
-        self._settle(key, [{"seed": settings.seed}, *examples], asked_items)
-        others = self._identical, settings.batch, settings.seed, plans
-        given = ChoiceGiven(drawn, training, *others)
-        return ChoiceTable(self._bundle, self._sharer, self._receiver, given, self._log, self._read)
+        fitted = [{"seed": config.seed}, *(asdict(item) for item in training)]
+        self._settle(questions_digest(drawn), fitted, asked)
+        return ChoiceTask(given, drawn, self._log.path.parent, training, config.seed), plans
 
-    def _settle(
-        self, questions: str, training: list[dict[str, Any]], asked: Iterable[Mapping[str, Any]]
-    ) -> None:
+    def _settle(self, questions: str, training: list[Any], asked: Iterable[Mapping[str, Any]]) -> None:
         """Name the folder after what decides the answers, open the log in it, and write what its items ask."""
-        config = self._config
-        key = [
-            self._bundle.hash,
-            questions,
-            digest(training),
-            None if self._identical is None else self._identical.hash,
-        ]
-        made: list[str] = [config.dtype] if config.dtype != "float32" else []
-        made += [device] if (device := self._receiver.device.type) != "cpu" else []  # its last bits differ
-        key += made
-        self._read = self._work / "-".join(["read", *made])
+        given = self._given
+        identical = None if given.identical is None else given.identical.hash
+        key = [given.bundle.hash, questions, digest(training), identical, *made_in(given.receiver)]
         self._digest = questions
-        self._folder = self._work / digest(key)[:16]
-        self._log = PredictionLog(self._folder / "predictions.jsonl")
-        with atomic_write(self._folder / "questions.jsonl") as partial:
+        folder = given.work.parent / digest(key)[:16]
+        self._log = PredictionLog(folder / "predictions.jsonl")
+        with atomic_write(folder / "questions.jsonl") as partial:
             lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in asked)
             partial.write_text("".join(lines), encoding="utf-8")
 
-    def _load(self) -> tuple[list[ChoiceItem], list[Item]]:
-        """All of the data: questions with choices, or questions over documents; one of both is empty."""
+    @property
+    def _limit(self) -> int | None:
         config = self._config
-        items: Items
-        if config.task == "choice":
-            items = load(config.data, "choice", for_training=False, left_out=self._left_out)
-        else:
-            items = load(
-                config.data,
-                config.task,
-                config.limit if config.data.startswith(RECORDS) else None,
-                config.seed,
-                for_training=False,
-                max_document_chars=_EVERY_LENGTH,
-                left_out=self._left_out,
-            )
-        choices = [item for item in items if isinstance(item, ChoiceItem)]
-        documents = [item for item in items if isinstance(item, Item)]
-        if not choices and not documents:
-            raise ValueError(f"{config.data} holds instructions: nothing there can be marked right or wrong")
-        return choices, documents
+        return 200 if config.limit is None and config.data.startswith(RECORDS) else config.limit
+
+
+@contextmanager
+def _of_plans() -> Iterator[None]:
+    """Errors name the key."""
+    try:
+        yield
+    except (InvalidRequest, Unsupported) as error:
+        raise BadConfig(f"plans: {error}") from error

@@ -1,73 +1,62 @@
-"""A model that answers prompts in batches: text, and its preference among letters."""
+"""A model that answers questions with choices in batches: text, and its preference among letters."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fuser.kv.generate import generate, stop_tokens
-from fuser.kv.geometry import window
 from fuser.kv.past import Past
+from fuser.lab.evaluate.models import Model
+from fuser.lab.evaluate.rows import Answer
 from fuser.prompts.choice import LETTERS
-from fuser.prompts.prompt import Rendered, tokenise
+from fuser.prompts.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
+from kvwire.section import Role, Section, Visibility
 
 
-class Side(NamedTuple):
-    """A model in evaluation mode and its tokenizer."""
-
-    model: Any
-    tokenizer: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """An answer. letters: (10,) float32, logits of A to J at its first position. seconds: to generate it, the share
-    of its batch."""
-
-    text: str
-    letters: Tensor
-    seconds: float
+def sections(text: str) -> tuple[Section, ...]:
+    """The one shared section that asks a question: the slice is cut from it, and the Receiver reads it."""
+    return (Section(Role.QUESTION, Visibility.SHARED, text=text),)
 
 
 class Speaker:
-    """A side with its budget of new tokens."""
+    """A model with its prompt style and its budget of new tokens."""
 
-    def __init__(self, side: Side, max_new_tokens: int) -> None:
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens {max_new_tokens}: expected at least 1")
-        self.side = side
-        self.stops = stop_tokens(*side)
-        self.max_new_tokens = max_new_tokens
-        self.window = window(side.model.get_decoder().config)
-        self._letters = letter_tokens(side.tokenizer)
+    def __init__(self, model: Model, style: PromptStyle, max_new_tokens: int) -> None:
+        self.model, self.style, self.max_new_tokens = model, style, max_new_tokens
 
-    def fits(self, prompt: Rendered) -> bool:
-        """Whether a prompt and its answer fit the model's window."""
-        return len(self.tokens(prompt)) + self.max_new_tokens <= self.window
+    def tokens(self, text: str) -> Tensor:
+        """(tokens,) int64 of the prompt that asks a text."""
+        return tokenise(self.model.tokenizer, render(sections(text), self.style, RECEIVER_HOLDS)).ids
 
-    def tokens(self, prompt: Rendered) -> Tensor:
-        """(tokens,) int64 of a rendered prompt."""
-        return tokenise(self.side.tokenizer, prompt).ids
+    def fits(self, text: str) -> bool:
+        """Whether its prompt and an answer fit the model's window."""
+        return len(self.tokens(text)) + self.max_new_tokens <= self.model.window
 
-    def answer(self, prompts: Sequence[Rendered]) -> list[Said]:
-        """Answer rendered prompts in one batch; the seconds include reading them."""
-        past = Past.empty(len(prompts), self.side.model.device)
-        return self.say(past, [self.tokens(prompt) for prompt in prompts])
+    def answer(self, texts: Sequence[str]) -> list[Answer]:
+        """Answers in one batch; the seconds include reading."""
+        past = Past.empty(len(texts), self.model.network.device)
+        return self.say(past, [self.tokens(text) for text in texts])
 
-    def say(self, past: Past, rest: Sequence[Tensor]) -> list[Said]:
-        """Answer once the rest of each prompt, (tokens,) int64, is run on top of a past, which is used up."""
+    def say(self, past: Past, rest: Sequence[Tensor]) -> list[Answer]:
+        """Answers once the rest of each prompt, (tokens,) int64, is run on top of a past, which is used up."""
         started = time.perf_counter()
-        generated = generate(self.side.model, past, rest, self.stops, self.max_new_tokens)
+        model, tokenizer = self.model.network, self.model.tokenizer
+        generated = generate(model, past, rest, stop_tokens(model, tokenizer), self.max_new_tokens)
         seconds = (time.perf_counter() - started) / len(rest)
         first = generated.first
         letters = first[:, self._letters.to(first.device)].amax(2).float().cpu()
-        texts = [self.side.tokenizer.decode(ids, skip_special_tokens=True) for ids in generated.tokens]
-        return [Said(text, row, seconds) for text, row in zip(texts, letters, strict=True)]
+        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in generated.tokens]
+        return [Answer(text, seconds, letters=row) for text, row in zip(texts, letters, strict=True)]
+
+    @cached_property
+    def _letters(self) -> Tensor:
+        return letter_tokens(self.model.tokenizer)
 
 
 def letter_tokens(tokenizer: Any) -> Tensor:

@@ -1,18 +1,28 @@
-"""Which plans are tried: the raw one, and every other codec with every setting of the dials"""
+"""What a profile is told, and which plans are tried: raw, and every other codec with every setting of the dials."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.compact import CompactFuse
+from fuser.lab.data.hub import PREFIX, HubName
+from fuser.lab.data.load import RECORDS
+from fuser.lab.data.records.generate import TRAINING
 from fuser.slice_specs import layers_by_gate
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 RAW = "raw"
+SEED = 7_001
+"""Of the questions drawn: not the seed of any training run that ships."""
+
+_OTHER = re.compile(r"(dev|test|valid|val|eval)(set)?|validation|evaluation|held_?out")
+"""Words in a file's name, or its folder's, that mark it as no training data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,56 @@ class Dials:
     code_dims: tuple[int, ...] = ()
     last: tuple[int, ...] = (32, 8, 2, 1)
     padded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileConfig:
+    """What a profile is told.
+
+    data: as of an evaluation; training data alone. Questions over documents profile excerpts, questions with choices
+    shared slices. questions: answered. screened: of them, those of the screen. plans: answered, at most, besides the
+    raw one. batch: questions at once.
+    """
+
+    data: str = "records:train"
+    questions: int = 200
+    screened: int = 48
+    plans: int = 12
+    dials: Dials = field(default_factory=Dials)
+    seed: int = SEED
+    batch: int = 16
+    max_document_chars: int = 1200
+
+    def __post_init__(self) -> None:
+        if self.questions < 2 or min(self.screened, self.plans, self.batch, self.max_document_chars) < 1:
+            raise ValueError(
+                "a profile needs questions >= 2, and screened, plans, batch and max_document_chars >= 1"
+            )
+
+
+def check_training(source: str) -> None:
+    """Refuse data that is marked as kept from training.
+
+    Raises:
+        ValueError: names the mark and what to give instead.
+    """
+    if source.startswith(RECORDS):
+        split = source.removeprefix(RECORDS)
+        found = None if split in TRAINING else split
+    elif source.startswith(PREFIX):
+        named = HubName.parse(source).split
+        found = None if named is None or named.startswith("train") else named
+    else:
+        path = Path(source)
+        words = re.split(
+            r"[^a-z_]+|(?<!held)_|_(?!out)", f"{path.parent.name}/{path.name}".lower().replace("-", "_")
+        )
+        found = next((word for word in words if _OTHER.fullmatch(word)), None)
+    if found is not None:
+        raise ValueError(
+            f"{source} is marked {found!r}: plans are chosen on training data, so that what is kept from training "
+            f"can still judge them. Give {RECORDS}train or a training split"
+        )
 
 
 def grid(bundle: Bundle, kind: SliceKind, codecs: Sequence[str], dials: Dials) -> list[Plan]:

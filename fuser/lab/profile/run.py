@@ -1,4 +1,4 @@
-"""A profile from a bundle and training data to its table; stopped at any time, it goes on when called again.
+"""A profile from a bundle and training data to its table: an evaluation over plans, by the loop of every evaluation.
 
 Two stages: the loss of the right answers screens every plan cheaply; the plans nearest to the front of loss against
 bytes then answer, with their controls, and the front of what they transfer is the table.
@@ -8,68 +8,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
-from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.config import to_dict
-from fuser.lab.data.document import Item
-from fuser.lab.data.load import load
-from fuser.lab.evaluate.deadline import Deadline, OutOfTime
+from fuser.lab.evaluate.choices import ChoiceTask
+from fuser.lab.evaluate.documents import DocumentTask
+from fuser.lab.evaluate.evaluation import Batch, Deadline, OutOfTime, Task, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
-from fuser.lab.evaluate.models import Dtype, Model
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.provenance import file_hash, machine, versions
-from fuser.lab.evaluate.questions import digest, draw, draw_choices
-from fuser.lab.profile.excerpts import ExcerptProfile
-from fuser.lab.profile.grid import Dials, grid
-from fuser.lab.profile.report import Answers, as_json, best
-from fuser.lab.profile.rows import Profiled, Row
-from fuser.lab.profile.screen import ScreenLog
-from fuser.lab.profile.shared import SharedProfile
-from fuser.lab.profile.source import check_training
-from fuser.models.directory import cache_directory
-from fuser.models.load import DeviceName
-from fuser.prompts.choice import ChoiceItem
-from kvwire.plan import Plan
+from fuser.lab.evaluate.provenance import data_of, provenance
+from fuser.lab.evaluate.questions import digest, draw, draw_choices, questions_digest, read_questions
+from fuser.lab.evaluate.report import Marks
+from fuser.lab.evaluate.rows import Line, Row
+from fuser.lab.evaluate.settings import Setup, made_in
+from fuser.lab.profile.grid import ProfileConfig, check_training, grid
+from fuser.lab.profile.worth import best, nearest_front, rival, worth
+from kvwire.plan import WHOLE, Plan
 
-SEED = 7_001
-"""Of the questions drawn: not the seed of any training run that ships."""
+_SCREEN: Row[Batch] = Row("loss", "loss", lambda batch, plan: batch.losses(plan), by="plan")
+_RIVALS = ("receiver", "text", "excerpt-text", "mismatched-text")
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileConfig:
-    """What a profile is told.
+class Screened:
+    """A plan, screened: mean loss of the right answers in nats a token, and mean payload bytes, over some questions."""
 
-    data: as of an evaluation; training data alone. Questions over documents profile excerpts, questions with choices
-    shared slices. questions: answered. screened: of them, those of the screen. plans: answered, at most, besides the
-    raw one. work: where answers and what the Sharer reads are kept.
-    """
-
-    bundle: Path
-    data: str = "records:train"
-    questions: int = 200
-    screened: int = 48
-    plans: int = 12
-    dials: Dials = field(default_factory=Dials)
-    seed: int = SEED
-    batch: int = 16
-    max_document_chars: int = 1200
-    dtype: Dtype = "float32"
-    device: DeviceName = "auto"
-    work: Path | None = None
-    sharer: str | None = None
-    receiver: str | None = None
+    plan: Plan
+    loss: float
+    mean_bytes: float
+    questions: int
 
 
 class ProfileRun:
     """One profile. Reads the data and draws its questions at once; models are loaded when they are needed.
+
+    Attributes:
+        plans: all that are screened, the raw one first.
 
     Raises:
         ValueError: data kept from training, or bad data; no question left; a value of a dial that the bundle does not
@@ -77,67 +57,43 @@ class ProfileRun:
         BadBundle: the bundle cannot be read. Unsupported: it makes no slices of the data's kind.
     """
 
-    def __init__(self, config: ProfileConfig) -> None:
+    def __init__(self, bundle: Path, config: ProfileConfig, setup: Setup) -> None:
         check_training(config.data)
-        self._config = config
-        self._bundle = bundle = Bundle.load(config.bundle)
-        pair = bundle.config
-        self._sharer = Model(config.sharer or pair.sharer.name, config.dtype, config.device)
-        self._receiver = Model(config.receiver or pair.receiver.name, config.dtype, config.device)
-        self._sharer.require(pair.sharer, "the bundle's Sharer")
-        self._receiver.require(pair.receiver, "the bundle's Receiver")
-        self._profiled, drawn = self._draw()
-        self._read = False
-        registry = registry_of(bundle)
-        self.plans = grid(bundle, self._profiled.kind, registry.names(), config.dials)
+        self._config, self._path = config, bundle
+        self._given = setup.given(bundle, "profile", config.batch)
+        registry = registry_of(self._given.bundle)
         codecs = [[codec.name, codec.parameters_hash] for codec in registry.refs()]
-        key = [bundle.hash, drawn, codecs, config.dtype, config.screened]
-        key += [] if (device := self._receiver.device.type) == "cpu" else [device]  # its last bits differ
-        self._questions_digest = drawn
-        folder = self._work / digest(key)[:16]
-        self._screen = ScreenLog(folder / "screen.jsonl")
-        self._log = PredictionLog(folder / "predictions.jsonl")
+        self._task, self._digest = self._draw()
+        self.plans = grid(self._given.bundle, self._task.kind, registry.names(), config.dials)
+        if reason := self._task.rows["mismatched"].needs(self._task):
+            raise ValueError(f"no slice can be mismatched: {reason}")
+        key = [self._given.bundle.hash, self._digest, codecs, *made_in(self._given.receiver)]
+        self._log = PredictionLog(self._given.work.parent / digest(key)[:16] / "predictions.jsonl")
 
     def measure(self, progress: Progress, max_minutes: float = math.inf) -> bool:
         """Screen and answer what is not done yet; returns whether all is done."""
-        deadline = Deadline(max_minutes)
+        deadline, task = Deadline(max_minutes), self._task
         try:
-            self._profiled.read(progress, deadline)
-            self._read = True
-            done = self._screen.done()
-            todo = [plan for plan in self.plans if plan not in done]
-            task = progress.add_task("screening plans", total=len(self.plans))
-            progress.advance(task, len(self.plans) - len(todo))
-            for plan in todo:
-                deadline.check()
-                self._screen.append(self._profiled.screen(plan, self._config.screened))
-                progress.advance(task)
-            for row in self._rows():
-                self._answer(row, progress, deadline)
+            screen = [Line(_SCREEN, plan) for plan in self.plans]
+            answer(task, screen, self._log, progress, deadline, self._config.screened)
+            answer(task, self._lines(), self._log, progress, deadline)
         except OutOfTime:
             return False
         return True
 
     @property
     def complete(self) -> bool:
-        """Whether every plan is screened, and every row answered."""
-        return self._screened and all(self._answers.complete(row) for row in self._rows())
+        """Whether every plan is screened, and every line answered."""
+        screened = len(self._screened()) == len(self.plans)
+        return screened and all(self._answered(line, len(self._task.ids)) for line in self._lines())
 
     @property
     def worth(self) -> list[PlanRow]:
-        """What each plan is worth that all questions are answered with; none until `measure` has been called."""
-        if not (self._read and self._screened):
+        """What each plan is worth; none before all is answered."""
+        if not self.complete:
             return []
-        answers, raw = self._answers, Row("plan", self.plans[0])
-        needed = [raw, raw.control, Row("receiver")]
-        if not all(answers.complete(row) for row in needed):
-            return []
-        rows = [Row("plan", plan) for plan in self._chosen]
-        return [
-            answers.plan(row.plan)
-            for row in rows
-            if row.plan is not None and answers.complete(row) and answers.complete(row.control)
-        ]
+        marks = Marks(self._log.predictions, self._task.groups)
+        return [worth(marks, self._task, plan, self.plans[0]) for plan in self._chosen()]
 
     def table(self, other_kinds: Path | None = None) -> PlanTable:
         """The plans that nothing beats, as an edge picks from them.
@@ -145,118 +101,76 @@ class ProfileRun:
         Args:
             other_kinds: a bundle's directory, whose table's rows of other kinds of slice are kept.
         """
-        kind = self._profiled.kind
+        kind, sha256 = self._task.kind, self._given.bundle.hash
         kept: tuple[PlanRow, ...] = ()
         measured: dict[str, Any] = {}
         if other_kinds is not None:
             try:
-                before = PlanTable.load(other_kinds, self._bundle.hash)
+                before = PlanTable.load(other_kinds, sha256)
                 kept = tuple(row for row in before.rows if row.kind is not kind)
                 measured = {name: value for name, value in before.measured.items() if name != kind.value}
             except BadTable:
                 pass  # none yet, or of a bundle that was there before
-        return PlanTable(
-            self._bundle.hash, (*kept, *best(self.worth)), measured | {kind.value: self._about()}
-        )
+        return PlanTable(sha256, (*kept, *best(self.worth)), measured | {kind.value: self._about()})
 
     def report(self, command: Sequence[str] = ()) -> dict[str, Any]:
         """All that is measured so far as plain JSON values; `command` is how it was called."""
-        worth, answers = self.worth, self._answers
-        rivals = self._profiled.rivals(self._chosen) if self._screened else []
-        screened = [one for one in self._screen.screened if one.plan in set(self.plans)]
+        rows, task = self.worth, self._task
+        marks = Marks(self._log.predictions, task.groups)
+        rivals = [line for line in self._lines() if rows and line.row.by != "plan" and not line.row.control]
         return {
             "complete": self.complete,
-            "kind": self._profiled.kind.value,
-            "plans": [to_dict(row) | {"label": str(row.plan)} for row in worth],
-            "rivals": [
-                as_json(answers.rival(row)) for row in rivals if not row.mismatched and answers.complete(row)
-            ],
-            "table": [str(row.plan) for row in best(worth)],
-            "screen": [to_dict(one) | {"label": str(one.plan)} for one in screened],
+            "kind": task.kind.value,
+            "plans": [to_dict(row) | {"label": str(row.plan)} for row in rows],
+            "rivals": [rival(marks, task, line) for line in rivals],
+            "table": [str(row.plan) for row in best(rows)],
+            "screen": [to_dict(one) | {"label": str(one.plan)} for one in self._screened()],
             "grid": len(self.plans),
-            "bundle": {"path": str(self._config.bundle), "sha256": self._bundle.hash},
+            "bundle": {"path": str(self._path), "sha256": self._given.bundle.hash},
             "command": list(command),
             **self._about(),
         }
 
     def _about(self) -> dict[str, Any]:
-        config = self._config
-        return {
-            "data": {
-                "source": config.data,
-                "sha256": file_hash(config.data),
-                "questions": len(self._profiled.questions),
-                "questions_sha256": self._questions_digest,
-                "documents": len(set(self._profiled.groups.values())),
-                "seed": config.seed,
-            },
-            "dtype": config.dtype,
-            "device": self._receiver.device.type,
-            "machine": machine(),
-            "versions": versions(),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        config, task = self._config, self._task
+        data = data_of(config.data, self._digest, len(task.ids), task.groups)
+        return {"data": data | {"seed": config.seed}, **provenance(self._given.receiver)}
 
-    def _answer(self, row: Row, progress: Progress, deadline: Deadline) -> None:
-        done, questions = self._log.done(row.name), self._profiled.questions
-        todo = [index for index, name in enumerate(questions) if name not in done]
-        task = progress.add_task(row.name, total=len(questions), completed=len(done))
-        if todo:
-            deadline.check()
-            for batch in self._profiled.answers(row, todo):
-                self._log.append(batch)
-                progress.advance(task, len(batch))
-                deadline.check()
+    def _lines(self) -> list[Line[Any]]:
+        """What is answered: the chosen plans with their controls, and rows that need no slice."""
+        rows, chosen, own = self._task.rows, self._chosen(), self._given.bundle.config.selection.positions
+        counts = sorted({plan.positions or own for plan in chosen})
+        quoted = [replace(WHOLE, positions=0 if count == own else count) for count in counts]
+        rivals = [row.name for row in rows if row.name in _RIVALS]
+        return rows.lines(["fused", "mismatched"], chosen) + rows.lines(rivals, quoted)
 
-    def _rows(self) -> list[Row]:
-        """What is answered, the raw plan and the Receiver alone first: all others are compared with them."""
-        plans = [Row("plan", plan) for plan in self._chosen]
-        rivals = self._profiled.rivals(self._chosen)
-        return [*(row for plan in plans[:1] for row in (plan, plan.control)), *rivals] + [
-            row for plan in plans[1:] for row in (plan, plan.control)
-        ]
-
-    @property
-    def _screened(self) -> bool:
-        return self._screen.done() >= set(self.plans)
-
-    @property
     def _chosen(self) -> list[Plan]:
-        """The plans that are answered: the raw one, then those nearest to the front."""
-        raw, asked = self.plans[0], set(self.plans)
-        near = [plan for plan in self._screen.nearest(self._config.plans, asked) if plan != raw]
-        return [raw, *near]
+        """The plans that are answered: the raw one, then those nearest to the front of loss against bytes."""
+        found = sorted(self._screened(), key=lambda one: one.mean_bytes)
+        near = nearest_front([(one.mean_bytes, one.loss) for one in found], self._config.plans)
+        return list(dict.fromkeys([self.plans[0], *(found[index].plan for index in near)]))
 
-    @property
-    def _answers(self) -> Answers:
-        return Answers(self._log.predictions, self._profiled, self.plans[0])
+    def _screened(self) -> list[Screened]:
+        """The plans that are screened."""
+        count = min(self._config.screened, len(self._task.ids))
+        found = []
+        for line in (Line(_SCREEN, plan) for plan in self.plans):
+            if self._answered(line, count):
+                said = [self._log.of(line.key)[item] for item in self._task.ids[:count]]
+                loss, size = sum(one.right["loss"] for one in said), sum(one.bytes for one in said)
+                found.append(Screened(line.plan, loss / count, size / count, count))
+        return found
 
-    @property
-    def _work(self) -> Path:
-        return self._config.work or cache_directory() / "profile"
+    def _answered(self, line: Line[Any], count: int) -> bool:
+        return self._log.of(line.key).keys() >= set(self._task.ids[:count])
 
-    def _draw(self) -> tuple[Profiled, str]:
+    def _draw(self) -> tuple[Task[Any], str]:
         """The questions, as their kind of slice is measured, and their digest."""
-        config, bundle = self._config, self._bundle
-        limit = config.questions if config.data.startswith("records:") else None
-        found = load(config.data, "auto", limit, config.seed, max_document_chars=config.max_document_chars)
-        choices = [item for item in found if isinstance(item, ChoiceItem)]
-        documents = [item for item in found if isinstance(item, Item)]
+        config, given = self._config, self._given
+        limit, most = config.questions, config.max_document_chars
+        choices, documents = read_questions(config.data, "auto", limit, config.seed, max_document_chars=most)
         if choices:
-            fits = unfit_choice(bundle, self._sharer, self._receiver, config.max_document_chars)
-            items, _ = draw_choices(choices, config.questions, config.seed, fits)
-            slices = self._work / ("slices" if config.dtype == "float32" else f"slices-{config.dtype}")
-            shared = SharedProfile(bundle, self._sharer, self._receiver, items, slices)
-            return shared, digest([asdict(item) for item in items])
-        if not documents:
-            raise ValueError(f"{config.data} holds instructions: nothing there can be marked right or wrong")
-        drawn = draw(
-            documents,
-            config.questions,
-            config.seed,
-            unfit(bundle, self._sharer, self._receiver, config.max_document_chars),
-        )
-        excerpts = ExcerptProfile(
-            bundle, self._sharer, self._receiver, drawn.questions, self._work / "read", config.batch
-        )
-        return excerpts, drawn.digest
+            items = draw_choices(choices, limit, config.seed, unfit_choice(given, most))
+            return ChoiceTask(given, items, given.work), questions_digest(items)
+        asked = draw(documents, limit, config.seed, unfit(given, most))
+        return DocumentTask(given, asked), questions_digest(asked)

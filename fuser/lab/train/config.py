@@ -13,7 +13,7 @@ from fuser.heads.compact import CompactConfig
 from fuser.heads.selection import SelectionConfig
 from fuser.heads.translate import TranslateConfig
 from fuser.kv.geometry import LayerMap
-from fuser.lab.profile.grid import Dials
+from fuser.lab.profile.grid import ProfileConfig
 from fuser.lab.train.dials import DialsConfig
 from fuser.models.load import DeviceName
 from fuser.prompts.prompt import PromptStyle
@@ -136,24 +136,6 @@ class CalibrateConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PlansConfig:
-    """The profile that gives a bundle its table of plans: the keys of `fuser.lab.profile.run.ProfileConfig`."""
-
-    data: str = "records:train"
-    questions: int = 200
-    screened: int = 48
-    plans: int = 12
-    dials: Dials = field(default_factory=Dials)
-    seed: int = 7_001
-    batch: int = 16
-    max_document_chars: int = 1200
-
-    def __post_init__(self) -> None:
-        if self.questions < 2 or min(self.screened, self.plans, self.batch) < 1:
-            raise ValueError("profile needs questions >= 2, and screened, plans and batch >= 1")
-
-
-@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """One stage: which pair, which heads, which data, how long.
 
@@ -197,7 +179,7 @@ class TrainConfig:
     dials: DialsConfig = field(default_factory=DialsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
-    profile: PlansConfig = field(default_factory=PlansConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     regression_positions: int = 40_000
     ridge: float = 0.02
     seed: int = 1

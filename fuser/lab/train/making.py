@@ -23,7 +23,8 @@ from fuser.atomic import atomic_write, directory_lock
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import PLANS_FILE
 from fuser.lab.calibrate import calibrated_for
-from fuser.lab.profile.run import ProfileConfig, ProfileRun
+from fuser.lab.evaluate.settings import Setup
+from fuser.lab.profile.run import ProfileRun
 from fuser.lab.train.cache import CacheIncomplete, item_key
 from fuser.lab.train.checkpoint import checkpoint_step
 from fuser.lab.train.config import TrainConfig
@@ -230,18 +231,8 @@ def _calibrate(stage: Stage, progress: Progress, minutes: float, train: Train) -
 def _profile(stage: Stage, progress: Progress, minutes: float, train: Train) -> dict[str, Any]:
     config, output = stage.config, Path(stage.config.output)
     found = _copy(config.init, output)
-    asked = {name: getattr(config.profile, name) for name in config.profile.__dataclass_fields__}
-    run = ProfileRun(
-        ProfileConfig(
-            bundle=output,
-            dtype=config.dtype,
-            device=config.device,
-            work=stage.folder,
-            sharer=config.sharer,
-            receiver=config.receiver,
-            **asked,
-        )
-    )
+    setup = Setup(config.sharer, config.receiver, config.dtype, config.device, str(stage.folder))
+    run = ProfileRun(output, config.profile, setup)
     if not run.measure(progress, minutes):
         return {"finished": False}
     run.table(output).save(output)

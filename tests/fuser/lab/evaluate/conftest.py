@@ -1,4 +1,4 @@
-"""Questions over small documents, and an evaluation of them by the tiny pair."""
+"""Questions over small documents, and evaluations by the tiny pair."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from fuser.lab.evaluate.documents import DocumentEvaluation
+    from fuser.lab.evaluate.evaluation import Given
     from fuser.lab.evaluate.questions import DocumentQuestion
+
+    Make = Callable[..., Given]
 
 
 @pytest.fixture(scope="session")
@@ -23,40 +25,25 @@ def documents() -> "list[DocumentQuestion]":
     foreign = Item(
         "notes", "图书馆在河边。👩‍🔬 Ilse Brandvik keeps the key.", (Question("谁有钥匙？", ("Ilse",)),)
     )
-    return list(draw([*items, short, foreign], 21, 1).questions)
+    return draw([*items, short, foreign], 21, 1)
 
 
 @pytest.fixture
-def evaluation(
-    documents: "list[DocumentQuestion]",
-    tiny_bundle: Path,
-    tiny_sharer: Path,
-    tiny_receiver: Path,
-    tmp_path: Path,
-) -> "Callable[..., DocumentEvaluation]":
-    """Makes an evaluation; keywords replace the questions, the work folder and what `Extras` holds."""
+def given(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path) -> "Make":
+    """Makes the tiny pair with what it reads in tmp_path / "read"; keywords replace a part of it."""
     from fuser.bundle.bundle import Bundle
-    from fuser.lab.evaluate.documents import DocumentEvaluation
+    from fuser.lab.evaluate.evaluation import Given
     from fuser.lab.evaluate.models import Model
-    from fuser.lab.evaluate.prediction import PredictionLog
-    from fuser.lab.evaluate.rows import Extras
 
-    def make(
-        name: str = "run",
-        batch: int = 16,
-        questions: "list[DocumentQuestion]" = documents,
-        bundle: "Bundle | None" = None,
-        **extras: Any,
-    ) -> "DocumentEvaluation":
-        return DocumentEvaluation(
-            bundle or Bundle.load(tiny_bundle),
-            Model(str(tiny_sharer)),
-            Model(str(tiny_receiver)),
-            questions,
-            PredictionLog(tmp_path / name / "predictions.jsonl"),
-            tmp_path / "read",
-            Extras(**extras),
-            batch,
-        )
+    def make(**changed: Any) -> "Given":
+        read = tmp_path / "read"
+        read.mkdir(exist_ok=True)
+        usual = {
+            "bundle": Bundle.load(tiny_bundle),
+            "sharer": Model(str(tiny_sharer)),
+            "receiver": Model(str(tiny_receiver)),
+            "work": read,
+        }
+        return Given(**(usual | changed))
 
     return make

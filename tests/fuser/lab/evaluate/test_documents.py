@@ -5,27 +5,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.progress import Progress
 
 from fuser.bundle.bundle import Bundle
-from fuser.lab.evaluate.deadline import Deadline, OutOfTime
-from fuser.lab.evaluate.documents import DocumentEvaluation
-from fuser.lab.evaluate.line import first_line
+from fuser.lab.evaluate.document_rows import ROWS
+from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentTask, line_ended
+from fuser.lab.evaluate.evaluation import Deadline, Given, OutOfTime
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
-from fuser.lab.evaluate.prediction import Prediction, PredictionLog
+from fuser.lab.evaluate.prediction import PredictionLog
 from fuser.lab.evaluate.questions import DocumentQuestion
-from fuser.lab.evaluate.relay import ANSWER_TOKENS
-from fuser.lab.evaluate.rows import Row
+from fuser.lab.evaluate.score import first_line
 from fuser.layout import SliceLayout
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from tests.fuser.lab.evaluate.asking import ask, texts
 from tests.identity import save_identity_bundle
 from tests.in_one_process import answer_in_one_process
 
-Make = Callable[..., DocumentEvaluation]
+Make = Callable[..., Given]
 BATCHED = (
     "receiver",
     "text",
@@ -36,12 +35,6 @@ BATCHED = (
     "fused",
     "mismatched",
 )
-
-
-def answers(evaluation: DocumentEvaluation, *rows: str) -> dict[tuple[str, str], Prediction]:
-    """Run to the end; (row, item) -> answer."""
-    evaluation.run([Row(row) for row in rows], Progress(disable=True), Deadline())
-    return {(p.row, p.item): p for p in evaluation.log.predictions}
 
 
 class Short(Deadline):
@@ -55,10 +48,6 @@ class Short(Deadline):
         self._left -= 1
         if not self._left:
             raise OutOfTime
-
-
-def texts(found: dict[tuple[str, str], Prediction]) -> dict[tuple[str, str], str]:
-    return {at: p.text for at, p in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +78,12 @@ def served(
 
 
 def test_one_question_at_a_time_gives_what_sixteen_together_give(
-    evaluation: Make, documents: list[DocumentQuestion]
+    given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    together = texts(answers(evaluation("many", 16), *BATCHED))
-    alone = texts(answers(evaluation("one", 1), *BATCHED))
+    together, alone = (
+        texts(ask(DocumentTask(given(batch=batch), documents), tmp_path / str(batch), *BATCHED))
+        for batch in (16, 1)
+    )
     assert together == alone
     assert len(together) == len(documents) * len(BATCHED)
     assert len({together[row, documents[0].id] for row in BATCHED}) > 4, (
@@ -101,9 +92,9 @@ def test_one_question_at_a_time_gives_what_sixteen_together_give(
 
 
 def test_fused_answers_are_those_of_the_service(
-    evaluation: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver]
+    given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    found = texts(answers(evaluation(), "fused"))
+    found = texts(ask(DocumentTask(given(), documents), tmp_path, "fused"))
     expected = {
         ("fused", q.id): served(pair, SliceKind.EXCERPT, q, q.document, q.question) for q in documents
     }
@@ -112,9 +103,9 @@ def test_fused_answers_are_those_of_the_service(
 
 
 def test_mismatched_answers_are_those_of_the_strangers_slice(
-    evaluation: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver]
+    given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    found = texts(answers(evaluation(), "mismatched", "fused"))
+    found = texts(ask(DocumentTask(given(), documents), tmp_path, "mismatched", "fused"))
     others = mismatched(documents)
     expected = [
         served(pair, SliceKind.EXCERPT, q, documents[other].document, documents[other].question)
@@ -126,9 +117,9 @@ def test_mismatched_answers_are_those_of_the_strangers_slice(
 
 
 def test_the_sharers_text_is_its_own_greedy_answer(
-    evaluation: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver]
+    given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    found = texts(answers(evaluation(), "sharer"))
+    found = texts(ask(DocumentTask(given(), documents), tmp_path, "sharer"))
     for question in documents:
         sections = (
             Section(Role.DOCUMENT, Visibility.CLOUD, text=question.document),
@@ -138,25 +129,28 @@ def test_the_sharers_text_is_its_own_greedy_answer(
 
 
 def test_a_run_in_pieces_gives_what_one_run_gives(
-    evaluation: Make, documents: list[DocumentQuestion]
+    given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    rows = ("receiver", "sharer", "relay-fair", "fused")
-    whole = texts(answers(evaluation("whole"), *rows))
+    rows, pieces = ("receiver", "sharer", "relay-fair", "fused"), given(batch=5)
+    whole = texts(ask(DocumentTask(pieces, documents), tmp_path / "whole", *rows))
     stops = 0
     while stops < 100:
         try:
-            evaluation("pieces", 5).run([Row(row) for row in rows], Progress(disable=True), Short(3))
+            ask(DocumentTask(pieces, documents), tmp_path / "parts", *rows, deadline=Short(3))
             break
         except OutOfTime:
             stops += 1
     assert 3 < stops < 100
-    pieces = evaluation("pieces")
-    assert texts(answers(pieces, *rows)) == whole
-    assert len(pieces.log.predictions) == len(documents) * len(rows)
+    assert texts(ask(DocumentTask(given(), documents), tmp_path / "parts", *rows)) == whole
+    log = PredictionLog(tmp_path / "parts" / "predictions.jsonl")
+    assert len(log.predictions) == len(log.path.read_text("utf-8").splitlines()) == len(documents) * len(rows)
 
 
-def test_what_a_slice_and_a_text_cost_is_counted(evaluation: Make, documents: list[DocumentQuestion]) -> None:
-    found = answers(evaluation(), "receiver", "text", "fused", "relay-fair", "sharer", "routing")
+def test_what_a_slice_and_a_text_cost_is_counted(
+    given: Make, documents: list[DocumentQuestion], tmp_path: Path
+) -> None:
+    rows = ("receiver", "text", "fused", "relay-fair", "sharer", "routing")
+    found = ask(DocumentTask(given(), documents), tmp_path, *rows)
     by_id = {q.id: q for q in documents}
     for (row, item), p in found.items():
         if row == "receiver":
@@ -173,46 +167,41 @@ def test_what_a_slice_and_a_text_cost_is_counted(evaluation: Make, documents: li
             assert p.bytes in (0, found["sharer", item].bytes)
 
 
-def test_reading_the_documents_counts_for_the_rows_that_need_it_even_from_a_cache(evaluation: Make) -> None:
-    first = answers(evaluation("first"), "receiver", "fused")
-    again = answers(evaluation("again"), "receiver", "fused")
+def test_reading_the_documents_counts_for_the_rows_that_need_it_even_from_a_cache(
+    given: Make, documents: list[DocumentQuestion], tmp_path: Path
+) -> None:
+    first, again = (
+        ask(DocumentTask(given(), documents), tmp_path / run, "receiver", "fused")
+        for run in ("first", "again")
+    )
     read = [sum(p.seconds for (row, _), p in found.items() if row == "fused") for found in (first, again)]
     own = sum(p.seconds for (row, _), p in again.items() if row == "receiver")
     assert read[1] > own
     assert math.isclose(read[0], read[1], rel_tol=0.9)
 
 
-def test_rows_that_cannot_be_run_say_what_they_need(
-    evaluation: Make, documents: list[DocumentQuestion]
-) -> None:
-    made = evaluation()
-    assert made.missing("fused") is None
-    assert "--identical" in str(made.missing("identical"))
+def test_rows_that_cannot_be_run_say_what_they_need(given: Make, documents: list[DocumentQuestion]) -> None:
+    def lacks(row: str, task: DocumentTask) -> str:
+        return str(ROWS[row].needs(task))
+
+    whole = DocumentTask(given(), documents)
+    assert lacks("fused", whole) == "None"
+    assert "the key identical" in lacks("identical", whole)
     only = [q for q in documents if q.document == documents[0].document]
-    assert "two documents" in str(evaluation(questions=only).missing("mismatched"))
-    config = made.bundle.config
-    bare = Bundle(
-        type(config)(
-            **{
-                **{f: getattr(config, f) for f in config.__slots__},
-                "fuse": None,
-                "translate": None,
-            }
-        )
-    )
-    assert "excerpt" in str(evaluation(bundle=bare).missing("fused"))
-    with pytest.raises(ValueError, match=r"unknown row 'magic'; .*receiver, text"):
-        made.missing("magic")
+    assert "two documents" in lacks("mismatched", DocumentTask(given(), only))
+    assert "does not answer" in lacks("mismatched", DocumentTask(given(), documents, answerable=False))
+    config = given().bundle.config
+    fields = {name: getattr(config, name) for name in config.__slots__}
+    bare = Bundle(type(config)(**(fields | {"fuse": None, "translate": None})))
+    assert "excerpt" in lacks("fused", DocumentTask(given(bundle=bare), documents))
 
 
 def test_the_same_models_own_slice_of_a_whole_document_reads_as_its_text(
-    evaluation: Make, documents: list[DocumentQuestion], tiny_receiver: Path, tmp_path: Path
+    given: Make, documents: list[DocumentQuestion], tiny_receiver: Path, tmp_path: Path
 ) -> None:
     identity = Bundle.load(save_identity_bundle(tmp_path / "identity", tiny_receiver))
-    model = Model(str(tiny_receiver))
-    log = PredictionLog(tmp_path / "same" / "predictions.jsonl")
-    same = DocumentEvaluation(identity, model, model, documents, log, tmp_path / "read")
-    found = texts(answers(same, "text", "fused", "mismatched"))
+    same = given(bundle=identity, sharer=Model(str(tiny_receiver)))
+    found = texts(ask(DocumentTask(same, documents), tmp_path / "same", "text", "fused", "mismatched"))
     alike = [
         sum(found[row, q.id] == found["text", q.id] for q in documents) for row in ("fused", "mismatched")
     ]
@@ -220,7 +209,14 @@ def test_the_same_models_own_slice_of_a_whole_document_reads_as_its_text(
         alike[0] >= len(documents) - 2
     )  # half precision in the cache, and where the prompt is cut into tokens
     assert alike[1] <= len(documents) // 4
-    made = evaluation(identical=identity)
-    assert texts(answers(made, "identical")) == {
+    task = DocumentTask(given(identical=identity), documents)
+    assert texts(ask(task, tmp_path / "identical", "identical")) == {
         ("identical", item): text for (row, item), text in found.items() if row == "fused"
     }
+
+
+def test_generation_ends_with_the_first_line_that_is_not_empty(tiny_receiver: Path) -> None:
+    tokenizer = Model(str(tiny_receiver)).tokenizer
+    ended = line_ended(tokenizer)
+    for text, whole in (("\n\n", False), ("\n bay 14", False), ("\n bay 14\n", True), ("bay\n14", True)):
+        assert ended(tokenizer(text).input_ids) is whole

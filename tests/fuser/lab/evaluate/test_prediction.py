@@ -6,8 +6,8 @@ import pytest
 
 from fuser.lab.evaluate.prediction import Prediction, PredictionLog
 
-ONE = Prediction("fused", "q1", "bay 14 — Süd\u2028", {"exact_match": 1.0, "f1": 1.0}, 0.25, 512)
-TWO = Prediction("fused", "q2", "", {"exact_match": 0.0, "f1": 0.0})
+ONE = Prediction("fused", "int8:m8", "q1", "bay 14 — Süd\u2028", {"exact_match": 1.0, "f1": 1.0}, 0.25, 512)
+TWO = Prediction("fused", "int8:m8", "q2", "", {"exact_match": 0.0, "f1": 0.0})
 
 
 def test_a_log_gives_back_what_it_was_given(tmp_path: Path) -> None:
@@ -16,8 +16,8 @@ def test_a_log_gives_back_what_it_was_given(tmp_path: Path) -> None:
     log.append([ONE, TWO])
     again = PredictionLog(path)
     assert again.predictions == log.predictions == [ONE, TWO]
-    assert again.done("fused") == {"q1", "q2"}
-    assert again.done("receiver") == set()
+    assert again.of(("fused", "int8:m8")) == {"q1": ONE, "q2": TWO}
+    assert again.of(("fused", "")) == {}
 
 
 def test_a_line_cut_off_by_a_kill_is_made_again(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_line_cut_off_by_a_kill_is_made_again(tmp_path: Path) -> None:
     PredictionLog(path).append([ONE, TWO])
     path.write_bytes(path.read_bytes()[:-5])
     log = PredictionLog(path)
-    assert log.done("fused") == {"q1"}
+    assert log.predictions == [ONE]
     log.append([TWO])
     assert PredictionLog(path).predictions == [ONE, TWO]
 

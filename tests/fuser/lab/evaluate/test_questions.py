@@ -1,9 +1,15 @@
 """Questions are drawn by the seed alone, and none disappears without a reason."""
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from fuser.lab.data.document import Item, Question
-from fuser.lab.evaluate.questions import by_document, draw
+from fuser.lab.evaluate.questions import DocumentQuestion, draw, parts, questions_digest
+from fuser.models.load import load_tokenizer
+from fuser.prompts.prompt import tokenise
 
 ITEMS = [
     Item("notes", f"document {d}", tuple(Question(f"question {d}.{q}", ("yes",)) for q in range(3)))
@@ -13,30 +19,56 @@ ITEMS = [
 
 def test_a_smaller_limit_asks_the_first_questions_of_a_larger_one() -> None:
     small, large = draw(ITEMS, 10, seed=4), draw(ITEMS, 25, seed=4)
-    assert small.questions == large.questions[:10]
-    assert draw(ITEMS, None, seed=4).questions[:25] == large.questions
-    assert len(draw(ITEMS, None, seed=4).questions) == 60
+    assert small == large[:10]
+    assert draw(ITEMS, None, seed=4)[:25] == large
+    assert len(draw(ITEMS, None, seed=4)) == 60
 
 
 def test_another_seed_draws_other_questions() -> None:
-    assert draw(ITEMS, 10, seed=4).digest == draw(ITEMS, 10, seed=4).digest
-    assert draw(ITEMS, 10, seed=4).digest != draw(ITEMS, 10, seed=5).digest
+    assert questions_digest(draw(ITEMS, 10, seed=4)) == questions_digest(draw(ITEMS, 10, seed=4))
+    assert questions_digest(draw(ITEMS, 10, seed=4)) != questions_digest(draw(ITEMS, 10, seed=5))
 
 
 def test_what_does_not_fit_is_counted_by_its_reason() -> None:
-    drawn = draw(ITEMS, None, 1, lambda document, question: "too long" if document.endswith("7") else None)
-    assert dict(drawn.left_out) == {"too long": 6}
-    assert len(drawn.questions) == 54
-    assert len({q.id for q in drawn.questions}) == 54
+    left_out: Counter[str] = Counter()
+    twice = [*ITEMS, ITEMS[0]]
+
+    def unfit(asked: DocumentQuestion) -> str | None:
+        return "too long" if asked.document.endswith("7") else None
+
+    drawn = draw(twice, None, 1, unfit, left_out=left_out)
+    assert left_out == {"too long": 6, "asked twice": 3}
+    assert len(drawn) == len({q.id for q in drawn}) == 54
 
 
 def test_nothing_left_says_why() -> None:
     with pytest.raises(ValueError, match="60 too long"):
-        draw(ITEMS, 5, 1, lambda document, question: "too long")
+        draw(ITEMS, 5, 1, lambda asked: "too long")
 
 
-def test_questions_are_grouped_by_their_document() -> None:
-    drawn = draw(ITEMS, 7, 2)
-    groups = by_document(drawn.questions)
-    assert sorted(index for at in groups.values() for index in at) == list(range(7))
-    assert [len(at) for at in groups.values()] == [3, 3, 1]
+@pytest.fixture
+def tokenizer(tiny_receiver: Path) -> Any:
+    """Makes a token of each digit."""
+    return load_tokenizer(tiny_receiver)
+
+
+def question(name: str, *answers: str, source: str = "notes") -> DocumentQuestion:
+    return DocumentQuestion(name, source, "a note", "What?", answers)
+
+
+def test_an_answer_is_as_long_as_the_shortest_of_the_right_ones(tokenizer: Any) -> None:
+    texts = {"one": "7", "two": "75", "five": "12345", "six": "123456"}
+    counts = {name: len(tokenise(tokenizer, f" {text}").ids) for name, text in texts.items()}
+    assert counts == {"one": 2, "two": 3, "five": 6, "six": 7}, "a token a digit, and one for the blank"
+    asked = [question(name, text) for name, text in texts.items()] + [question("both", "123456", "1")]
+    assert parts(asked, tokenizer) == {
+        "answers of 2-3 tokens": {"one", "two", "both"},
+        "answers of more than 5 tokens": {"five", "six"},
+        "answers of at most 5 tokens": {"one", "two", "both"},
+    }
+
+
+def test_a_part_that_is_all_or_nothing_is_no_part(tokenizer: Any) -> None:
+    assert parts([question("a", "7"), question("b", "8")], tokenizer) == {}
+    two = [question("a", "7"), question("b", "8", source="notes, long:512")]
+    assert parts(two, tokenizer) == {"notes": {"a"}, "notes, long:512": {"b"}}

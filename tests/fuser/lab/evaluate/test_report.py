@@ -4,30 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from fuser.lab.evaluate.plot import plot
+from fuser.lab.evaluate.document_rows import ROWS as REGISTRY
+from fuser.lab.evaluate.picture import plot_rows
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.report import markdown, summarise
-from fuser.lab.evaluate.rows import rows_of
 
-ROWS = rows_of(
-    {
-        "receiver": "Receiver alone",
-        "text": "given the text",
-        "fused": "fused",
-        "mismatched": "another's slice",
-    }
-)
+ROWS = REGISTRY.lines(["receiver", "text", "fused", "mismatched"])
 
 
 def row(name: str, right: int, count: int = 50, sent: int = 0) -> list[Prediction]:
     return [
-        Prediction(name, f"q{i}", "said", {"exact_match": float(i < right), "f1": 0.5}, 0.25, sent)
+        Prediction(name, "", f"q{i}", "said", {"exact_match": float(i < right), "f1": 0.5}, 0.25, sent)
         for i in range(count)
     ]
 
 
 def test_rows_have_counts_intervals_speed_and_bytes() -> None:
-    report = summarise([*row("fused", 35, sent=512)], ROWS, 50)
+    report = summarise([*row("fused", 35, sent=512)], ROWS, REGISTRY, 50)
     (found,) = report["rows"]
     assert (found["questions"], found["complete"], found["bytes_per_question"]) == (50, True, 512.0)
     assert (found["seconds_per_question"], found["questions_per_minute"]) == (0.25, 240.0)
@@ -39,7 +32,7 @@ def test_rows_have_counts_intervals_speed_and_bytes() -> None:
 
 def test_differences_pair_questions_and_say_how_many() -> None:
     rows = [*row("receiver", 5), *row("text", 45), *row("fused", 35, count=40), *row("mismatched", 5)]
-    report = summarise(rows, ROWS, 50)
+    report = summarise(rows, ROWS, REGISTRY, 50)
     transfer = report["differences"]["exact_match"]["transfer: fused - mismatched"]
     assert transfer["point"] == pytest.approx(30 / 40)
     assert transfer["count"] == 40
@@ -51,13 +44,13 @@ def test_differences_pair_questions_and_say_how_many() -> None:
 
 
 def test_rows_over_no_common_question_have_no_difference() -> None:
-    other = [Prediction("mismatched", "x", "said", {"exact_match": 1.0})]
-    report = summarise([*row("fused", 3), *other], ROWS, 50)
+    other = [Prediction("mismatched", "", "x", "said", {"exact_match": 1.0})]
+    report = summarise([*row("fused", 3), *other], ROWS, REGISTRY, 50)
     assert report["differences"] == {"exact_match": {}, "f1": {}}
 
 
 def test_the_table_shows_what_is_incomplete_not_run_and_left_out() -> None:
-    report = summarise([*row("fused", 35), *row("mismatched", 5, count=10)], ROWS, 50)
+    report = summarise([*row("fused", 35), *row("mismatched", 5, count=10)], ROWS, REGISTRY, 50)
     report |= {"not_run": {"identical": "needs a bundle"}, "left_out": {"longer than the window": 3}}
     text = markdown(report)
     assert "| fused | 70.0 [" in text
@@ -70,7 +63,7 @@ def test_the_table_shows_what_is_incomplete_not_run_and_left_out() -> None:
 def test_a_plot_is_a_picture(tmp_path: Path, ending: str) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "new" / f"rows.{ending}"
-    plot(summarise([*row("receiver", 3), *row("fused", 35, sent=512)], ROWS, 50), path)
+    plot_rows(summarise([*row("receiver", 3), *row("fused", 35, sent=512)], ROWS, REGISTRY, 50), path)
     start = path.read_bytes()[:8]
     assert start.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
 
@@ -78,4 +71,20 @@ def test_a_plot_is_a_picture(tmp_path: Path, ending: str) -> None:
 def test_a_plot_of_nothing_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="nothing to plot"):
-        plot({"rows": []}, tmp_path / "rows.png")
+        plot_rows({"rows": []}, tmp_path / "rows.png")
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "equivalent"), [(400, 0, True), (400, 8, True), (400, 60, False), (12, 0, False)]
+)
+def test_a_control_is_equivalent_to_nothing_only_where_enough_questions_say_so(
+    count: int, wrong: int, equivalent: bool
+) -> None:
+    rows = [*row("receiver", 20, count), *row("mismatched", 20 + wrong, count), *row("fused", 200, count)]
+    report = summarise(rows, ROWS, REGISTRY, count)
+    found = report["equivalence"]["exact_match"]
+    assert list(found) == ["mismatched - receiver"], "the slice itself is no control"
+    value = found["mismatched - receiver"]
+    assert value["low"] < value["point"] < value["high"] and value["count"] == count
+    assert value["equivalent"] is equivalent
+    assert ("not shown to be equivalent" in markdown(report)) is not equivalent

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from fuser.bundle.bundle import Bundle
-from fuser.lab.evaluate.plans import excerpt_plans, selected_by, shared_plans
-from fuser.lab.evaluate.rows import DOCUMENT_ROWS, Row, rows_of
+from fuser.lab.evaluate.document_rows import ROWS
+from fuser.lab.evaluate.plans import excerpt_plans, shared_plans
+from fuser.lab.evaluate.rows import Answer, Answers, Registry
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import WHOLE, Plan
 
@@ -23,15 +24,13 @@ def bundle(tiny_bundle: Path) -> Bundle:
 def test_the_bundles_own_way_has_no_plan_in_its_name(bundle: Bundle) -> None:
     whole = excerpt_plans(bundle, [12], [Plan(codec="raw", code_dim=24)])
     assert excerpt_plans(bundle, [], []) == (WHOLE,) == whole
-    assert [row.name for row in rows_of(DOCUMENT_ROWS)] == list(DOCUMENT_ROWS)
+    every = [row.name for row in ROWS]
+    assert [line.name for line in ROWS.lines(every)] == every
 
 
 def test_every_number_of_positions_comes_with_every_plan(bundle: Bundle) -> None:
     found = excerpt_plans(bundle, [4, 12, 4], [INT8, replace(INT8, code_dim=8, padded=True)])
     assert [str(plan) for plan in found] == ["int8:m4", "int8:m4:8:padded", "int8", "int8:8:padded"]
-    own = bundle.config.selection
-    assert selected_by(found[0], own) == replace(own, positions=4)
-    assert selected_by(found[2], own) == own
     assert excerpt_plans(bundle, [], [replace(INT8, positions=4)]) == found[:1]
 
 
@@ -45,19 +44,37 @@ def test_what_the_bundle_has_not_is_refused(bundle: Bundle) -> None:
 
 
 def test_rows_have_as_much_of_a_plan_as_means_something_to_them(bundle: Bundle) -> None:
-    rows = rows_of(DOCUMENT_ROWS, excerpt_plans(bundle, [4, 8], [Plan(codec="raw", code_dim=8), INT8]))
-    names = {row.kind: [other.name for other in rows if other.kind == row.kind] for row in rows}
-    assert names["receiver"] == ["receiver"]
-    assert names["own"] == ["own raw:m4", "own raw:m8"]
-    assert names["fused"] == ["fused raw:m4:8", "fused int8:m4", "fused raw:m8:8", "fused int8:m8"]
-    (row,) = (row for row in rows if row.name == "fused int8:m4")
-    assert row.title == "fused, int8:m4"
+    plans = excerpt_plans(bundle, [4, 8], [Plan(codec="raw", code_dim=8), INT8])
+    lines = ROWS.lines(["fused", "own", "receiver"], plans)
+    assert [line.name for line in lines] == [
+        "receiver",
+        "own raw:m4",
+        "own raw:m8",
+        "fused raw:m4:8",
+        "fused int8:m4",
+        "fused raw:m8:8",
+        "fused int8:m8",
+    ]
+    assert (lines[4].key, lines[4].label) == (("fused", "int8:m4"), "fused, int8:m4")
 
 
 @pytest.mark.parametrize(
-    ("kind", "found"),
+    ("row", "found"),
     [("mismatched", "mismatched int8:m4"), ("own", "own raw:m4"), ("receiver", "receiver")],
 )
-def test_rows_are_compared_by_the_same_plan(kind: str, found: str) -> None:
-    assert Row("fused", replace(INT8, positions=4)).beside(kind).name == found
-    assert Row("fused", replace(INT8, code_dim=8, padded=True)).beside("own") == Row("own")
+def test_rows_are_compared_by_the_same_plan(row: str, found: str) -> None:
+    assert ROWS.line(row, replace(INT8, positions=4)).name == found
+    assert ROWS.line("own", replace(INT8, code_dim=8, padded=True)) == ROWS.line("own")
+
+
+def test_a_row_is_added_by_a_decorated_function_and_an_unknown_one_names_the_known() -> None:
+    rows: Registry[list[str]] = Registry("of a test")
+
+    @rows.row("echo", "says what was asked", by="plan")
+    def echo(batch: list[str], plan: Plan) -> Answers:
+        return [Answer(f"{text} by {plan}") for text in batch]
+
+    line = rows.line("echo", INT8)
+    assert [answer.text for answer in line.row.answer(["a", "b"], line.plan)] == ["a by int8", "b by int8"]
+    with pytest.raises(ValueError, match=r"unknown row 'magic'; rows of a test are echo"):
+        rows["magic"]

@@ -2,7 +2,7 @@
 
 import random
 
-from fuser.lab.profile.front import front, nearest_front
+from fuser.lab.profile.worth import front, nearest_front
 
 
 def test_the_front_has_what_no_other_point_beats() -> None:

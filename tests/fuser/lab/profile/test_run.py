@@ -10,8 +10,9 @@ from rich.progress import Progress
 
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import PlanTable
-from fuser.lab.profile.grid import Dials
-from fuser.lab.profile.run import ProfileConfig, ProfileRun
+from fuser.lab.evaluate.settings import Setup
+from fuser.lab.profile.grid import Dials, ProfileConfig
+from fuser.lab.profile.run import ProfileRun
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
@@ -25,17 +26,12 @@ def make(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Pa
     """Makes a profile of eight questions over records; keywords change it."""
 
     def made(**changed: Any) -> ProfileRun:
-        given: dict[str, Any] = {
-            "bundle": tiny_bundle,
-            "questions": 8,
-            "screened": 5,
-            "plans": 3,
-            "dials": DIALS,
-            "work": tmp_path / "work",
-            "sharer": str(tiny_sharer),
-            "receiver": str(tiny_receiver),
-        }
-        return ProfileRun(ProfileConfig(**(given | changed)))
+        setup: dict[str, Any] = {"sharer": str(tiny_sharer), "receiver": str(tiny_receiver)}
+        setup |= {"work": str(changed.pop("work", tmp_path / "work"))}
+        if dtype := changed.pop("dtype", None):
+            setup["dtype"] = dtype
+        given: dict[str, Any] = {"questions": 8, "screened": 5, "plans": 3, "dials": DIALS}
+        return ProfileRun(tiny_bundle, ProfileConfig(**(given | changed)), Setup(**setup))
 
     return made
 
@@ -69,7 +65,7 @@ def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(mak
         assert row.questions == 8 and row.kind is SliceKind.EXCERPT
     raw = rows[Plan(codec="raw")]
     assert (raw.against_raw.point, raw.against_raw.low, raw.against_raw.high) == (0.0, 0.0, 0.0)
-    assert {"Receiver alone", "document's text", "text of the excerpt, 12 positions"} <= {
+    assert {"Receiver alone (floor)", "Receiver given the excerpt's text"} <= {
         rival["name"] for rival in report["rivals"]
     }
     json.dumps(report, allow_nan=False)
@@ -95,7 +91,7 @@ def test_a_stopped_profile_goes_on_where_it_was(make: Make, tmp_path: Path) -> N
     assert run.complete
     assert run.table().rows == whole.table().rows
     answered = (next(tmp_path.glob("work/*/predictions.jsonl"))).read_text("utf-8").splitlines()
-    assert len(answered) == len({(p["row"], p["item"]) for p in map(json.loads, answered)})
+    assert len(answered) == len({(p["row"], p["plan"], p["item"]) for p in map(json.loads, answered)})
 
 
 def test_more_dials_add_to_what_is_measured(make: Make) -> None:
@@ -136,10 +132,8 @@ def test_shared_slices_are_sent_by_every_dial(make: Make, choices: str) -> None:
 
 
 def test_slices_read_in_one_dtype_are_not_taken_for_another(make: Make, choices: str) -> None:
-    profiled: list[Any] = [
-        make(data=choices, questions=5, dtype=dtype)._profiled for dtype in ("float32", "bfloat16")
-    ]
-    assert profiled[0]._folder != profiled[1]._folder
+    runs = [make(data=choices, questions=5, dtype=dtype) for dtype in ("float32", "bfloat16")]
+    assert runs[0]._given.work != runs[1]._given.work
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""The rows over cloud documents. docs/evaluation.md says what each of them is for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from fuser.lab.evaluate.controls import random_codes
+from fuser.lab.evaluate.rows import Answer, Answers, Registry
+from kvwire.plan import Plan
+from kvwire.segment import SliceKind
+
+if TYPE_CHECKING:
+    from fuser.lab.evaluate.documents import DocumentBatch, DocumentTask
+
+ROWS: Registry[DocumentBatch] = Registry("over documents")
+SURE = 0.5
+"""Mean probability of its tokens from which the Receiver's own answer is taken in the row `routing`."""
+
+
+def _excerpts(task: DocumentTask) -> str | None:
+    kinds = task.given.bundle.kinds
+    return None if SliceKind.EXCERPT in kinds else f"the bundle makes no {SliceKind.EXCERPT} slices"
+
+
+def _another(task: DocumentTask) -> str | None:
+    if not task.answerable:
+        return "every slice is one of a document that does not answer the question"
+    if len({question.own for question in task.questions}) < 2:
+        return "needs questions over at least two documents: a higher limit"
+    return _excerpts(task)
+
+
+def _identical(task: DocumentTask) -> str | None:
+    if task.given.identical is None:
+        return "needs a bundle whose Sharer is the Receiver's own model: the key identical"
+    if SliceKind.EXCERPT not in task.given.identical.kinds:
+        return f"the bundle of the key identical makes no {SliceKind.EXCERPT} slices"
+    return None
+
+
+@ROWS.row("receiver", "Receiver alone (floor)")
+def receiver(batch: DocumentBatch, plan: Plan) -> Answers:
+    """Nothing before the question."""
+    return batch.ask()
+
+
+@ROWS.row("text", "Receiver given the document's text (ceiling)")
+def text(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The document before the question."""
+    return batch.ask([question.document for question in batch.questions])
+
+
+@ROWS.row("excerpt-text", "Receiver given the excerpt's text", needs=_excerpts, by="positions")
+def excerpt_text(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The text of the positions that a slice has."""
+    return _quoted(batch, plan, batch.picked)
+
+
+@ROWS.row(
+    "mismatched-text",
+    "Receiver given the text of another document's excerpt",
+    needs=_another,
+    control="excerpt-text",
+    by="positions",
+    on_request=True,
+)
+def mismatched_text(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The same of another question."""
+    return _quoted(batch, plan, batch.others)
+
+
+def _quoted(batch: DocumentBatch, plan: Plan, sources: list[int]) -> Answers:
+    excerpts = batch.task.transfer.excerpts(plan)
+    quotes = [excerpts.quote(source) for source in sources]
+    seconds = batch.task.transfer.seconds
+    return batch.ask(quotes, [Answer("", seconds, len(quote.encode())) for quote in quotes])
+
+
+@ROWS.row("own", "Receiver's own KV, the excerpt's positions", needs=_excerpts, by="positions")
+def own(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Receiver's own KV at the positions that a slice has, no Fuser in between."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.own(plan))
+
+
+@ROWS.row("sharer", "Sharer's own answer")
+def sharer(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Sharer's answer to the prompt that the slice is cut from."""
+    return batch.from_sharer()
+
+
+@ROWS.row("relay-fair", "text relay (fair)")
+def relay_fair(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Sharer's answer before the question."""
+    told = batch.of("sharer")
+    return batch.ask([answer.text for answer in told], told)
+
+
+@ROWS.row("routing", "routing")
+def routing(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Receiver's own answer where it is sure of it, else the Sharer's."""
+    pairs = zip(batch.of("receiver"), batch.of("sharer"), strict=True)
+    return [mine if mine.sure >= SURE else theirs.with_cost_of(mine) for mine, theirs in pairs]
+
+
+@ROWS.row("fused", "fused", needs=_excerpts, by="plan")
+def fused(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The slice."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.slices(plan))
+
+
+@ROWS.row("mismatched", "fused, slice of another document", needs=_another, control="fused", by="plan")
+def mismatched(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The slice of the most alike question over another document (`fuser.lab.evaluate.mismatched`)."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.slices(plan), batch.others)
+
+
+@ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
+def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
+    """Codes of zeros, which are the mean of all."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.slices(plan, torch.zeros_like))
+
+
+@ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
+def random(batch: DocumentBatch, plan: Plan) -> Answers:
+    """Random codes with the mean and covariance of the batch's true ones."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.slices(plan, partial(random_codes, seed=batch.picked[0])))
+
+
+@ROWS.row("identical", "fused, Identical Sharer", needs=_identical)
+def identical(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The slice of a bundle whose Sharer is the Receiver's own model."""
+    transfer = batch.task.identical
+    return batch.behind(transfer, transfer.slices(plan))

@@ -1,0 +1,141 @@
+"""Excerpts of documents: the positions that a Sharer chose, and what may stand of them before a Receiver's question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fuser.bundle.bundle import Bundle
+from fuser.heads.selection import SelectionConfig
+from fuser.lab.evaluate.plans import registry_of
+from fuser.lab.evaluate.questions import DocumentQuestion
+from fuser.lab.train.cache import FeatureCache
+from fuser.lab.train.excerpt import Example, Excerpts
+from fuser.lab.train.reading import KV, FrozenReceiver
+from fuser.prompts.shared import read_as
+from fuser.slice_specs import slice_specs
+from kvwire.codec import roundtrip
+from kvwire.plan import Plan
+from kvwire.segment import SliceKind
+from kvwire.slice_io import payload_codec
+
+
+class QuestionExcerpts:
+    """The excerpts of questions, as a bundle with this selection chooses them.
+
+    Args:
+        bundle: with a translate head.
+        cache: of the bundle's Sharer, prompt style and selection; it must hold every question.
+        selection: the bundle's own, or with a plan's positions.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        cache: FeatureCache,
+        questions: Sequence[DocumentQuestion],
+        selection: SelectionConfig,
+    ) -> None:
+        self._most = selection.positions
+        self._chosen = Excerpts(cache, selection, bundle.require_translate())
+        held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
+        self._examples: list[Example] = [held[q.document, q.question] for q in questions]
+
+    def count(self, index: int) -> int:
+        """Positions of a question's excerpt: fewer than the selection's where the document is shorter."""
+        return min(self._most, self._examples[index][0].count)
+
+    def positions(self, index: int) -> Tensor:
+        """The excerpt's positions within the document, ascending int64."""
+        return self._chosen.chosen(*self._examples[index])
+
+    def document(self, index: int) -> tuple[str, Tensor]:
+        """A question's document as it stands in prompts, and the characters of the Sharer's tokens, (positions, 2)."""
+        document, _ = self._examples[index]
+        return document.text, document.spans
+
+    def features(self, indices: Sequence[int]) -> Tensor:
+        """Features of excerpts of equal counts, of the layers that the translate head reads, unscaled."""
+        return self._chosen.features([self._examples[i] for i in indices])
+
+    def quote(self, index: int) -> str:
+        """The characters of the excerpt's tokens, neighbours joined, gaps as dots: the rival at equal exposure."""
+        text, spans = self.document(index)
+        parts: list[str] = []
+        last = -1
+        for start, end in spans[self.positions(index)].tolist():
+            if start > last:
+                parts.append(" ... " if parts else "")
+            parts.append(text[max(start, last) : end])
+            last = max(last, end)
+        return "".join(parts)
+
+
+class Translated:
+    """Excerpts as they arrive: encoded by the bundle, sent by a plan, expanded to Receiver KV.
+
+    Args:
+        change: what a control makes of codes (questions, positions, numbers) before they are sent.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        excerpts: QuestionExcerpts,
+        plan: Plan,
+        change: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._head = bundle.require_translate()
+        self._codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
+        self._specs = partial(slice_specs, bundle, SliceKind.EXCERPT, plan, dtype="float32")
+        self._change = change
+        self._excerpts = excerpts
+        self.count = excerpts.count
+
+    @torch.inference_mode()
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
+        features = self._excerpts.features(indices)
+        codes = self._head.encode(features.to(self._head.input_mean.device))
+        codes = codes if self._change is None else self._change(codes)
+        (spec,) = self._specs(positions=codes.shape[1])
+        sent = spec.shape[1]
+        arrived, sizes = roundtrip(self._codec, codes[..., :sent], spec)
+        return self._head.expand(functional.pad(arrived, (0, self._head.code_dim - sent))), sizes
+
+
+class ReceiversOwn:
+    """Excerpts as the Receiver would have read them behind what stands before a slice. Nothing is sent.
+
+    Args:
+        before: K (rotated) and V of what stands there: a prompt's head and the bundle's learnt prefix.
+        receiver_positions: for each of the Sharer's, as many as the bundle's codes are expanded to.
+    """
+
+    def __init__(
+        self, reading: FrozenReceiver, before: KV, excerpts: QuestionExcerpts, receiver_positions: int
+    ) -> None:
+        self._each = receiver_positions
+        self._excerpts = excerpts
+        self._read = lru_cache(maxsize=2)(
+            partial(reading.text_kv, past=before)
+        )  # one document after the other
+        self.count = excerpts.count
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """As in `Translated`."""
+        taken = []
+        for index in indices:
+            text, spans = self._excerpts.document(index)
+            kv, offsets = self._read(text)
+            at = read_as(spans, offsets, self._each)
+            taken.append(kv[at[self._excerpts.positions(index)].flatten()])
+        return torch.stack(taken), [0] * len(indices)
+
+
+Slices = Translated | ReceiversOwn
+"""What may stand before questions. `count`: of the Sharer's positions; as many or a multiple of them are taken."""

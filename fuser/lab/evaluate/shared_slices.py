@@ -1,0 +1,185 @@
+"""Shared slices: what the Sharer reads of a question, kept on disk, and how a Receiver takes it in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fuser.atomic import atomic_write
+from fuser.bundle.bundle import Bundle
+from fuser.cut import shared_layout
+from fuser.lab.evaluate.models import Model
+from fuser.lab.evaluate.plans import registry_of
+from fuser.lab.evaluate.speaker import sections
+from fuser.layout import SliceLayout
+from fuser.prompts.choice import ChoiceItem, choice_prompt
+from fuser.prompts.shared import SharedPositions
+from fuser.receiver import Draft, Receiver
+from fuser.sharer import Cut, Reading, Sharer
+from fuser.slice_specs import made_from, shared_segment, source_of
+from kvwire.codec import roundtrip
+from kvwire.plan import Plan
+from kvwire.section import Section
+from kvwire.segment import Segment, SegmentKind, SliceKind
+from kvwire.slice_io import most_bytes, payload_codec
+
+TRAVELS_AS = torch.bfloat16
+"""Slices are rounded to this before they are fused, kept or not: an answer never depends on what was on disk."""
+_DTYPE = str(TRAVELS_AS).removeprefix("torch.")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One question as the Sharer read it.
+
+    segments: (kind, Sharer layer) -> (kv_heads, positions, head_dim) bfloat16. spans: (positions - tail, 3) int64, as
+    in `SharedPositions`. seconds: of the prefill, the share of its batch.
+    """
+
+    segments: Mapping[tuple[SegmentKind, int], Tensor]
+    spans: Tensor
+    tail: int
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Payload of the slice."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.segments.values())
+
+
+class SharerSlices:
+    """A Sharer's slices for one bundle, in a directory.
+
+    Args:
+        directory: made if absent. A file a question, named after all that decides what is in it.
+
+    Raises:
+        Unsupported: the bundle has no fuse head, or is for another Sharer.
+    """
+
+    def __init__(self, bundle: Bundle, sharer: Model, directory: Path) -> None:
+        self._head = bundle.require_fuse()
+        self._sharer = Sharer(sharer.network, sharer.tokenizer, bundle)
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        needed = [(str(kind), layer) for kind, layer in self._head.needed()]
+        config = bundle.config
+        self._key = json.dumps(
+            [
+                str(config.sharer),
+                str(sharer.path),
+                config.sharer_prompt.to_dict(),
+                needed,
+                self._head.rotated_keys,
+            ]
+        )
+
+    def hear(self, prompts: Sequence[Sequence[Section]]) -> list[Heard]:
+        """What the Sharer makes of each prompt; those not on disk are prefilled in one batch."""
+        paths = [self._path(prompt) for prompt in prompts]
+        missing = {path: prompt for path, prompt in zip(paths, prompts, strict=True) if not path.exists()}
+        fresh = dict(zip(missing, self._read(list(missing.values())), strict=True)) if missing else {}
+        for path, heard in fresh.items():
+            _save(path, heard)
+        return [fresh[path] if path in fresh else _load(path) for path in paths]
+
+    def _path(self, prompt: Sequence[Section]) -> Path:
+        said = json.dumps([self._key, [[s.role, s.visibility, s.text] for s in prompt]])
+        return self._directory / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
+
+    def _read(self, prompts: Sequence[Sequence[Section]]) -> list[Heard]:
+        cuts = [self._sharer.layout(prompt, SliceKind.SHARED, 0) for prompt in prompts]
+        started = time.perf_counter()
+        readings = self._sharer.read([cut.prompt for cut in cuts])
+        seconds = (time.perf_counter() - started) / len(prompts)
+        return [self._heard(*each, seconds) for each in zip(readings, cuts, strict=True)]
+
+    def _heard(self, reading: Reading, cut: Cut, seconds: float) -> Heard:
+        segments = {
+            (segment.spec.kind, segment.spec.layer): segment.tensor.to(TRAVELS_AS).cpu()
+            for segment in self._sharer.cut(reading, cut)
+        }
+        spans = torch.tensor(cut.spans, dtype=torch.int64, device="cpu").reshape(-1, 3)
+        return Heard(segments, spans, cut.tail, seconds)
+
+
+@torch.inference_mode()
+def fuse_heard(draft: Draft, heard: Sequence[Heard]) -> None:
+    """Fuse a slice into each row of a prefilled draft."""
+    head = draft.receiver.bundle.require_fuse()
+    prompts = zip(draft.prompts, heard, strict=True)
+    fusing = draft.fusing([prompt.shared.fed(one.spans, one.tail, partial=False) for prompt, one in prompts])
+    for layer in head.fed:
+        source, reads = source_of(head, layer), head.live(layer)
+        kinds = [k for k, read in zip((SegmentKind.KEY, SegmentKind.VALUE), reads, strict=True) if read]
+        if kinds:
+            theirs = {kind: fusing.fed([one.segments[kind, source] for one in heard])[None] for kind in kinds}
+            fusing.merge([layer], theirs)
+
+
+class SentSlices:
+    """What one question at a time becomes behind a slice; what a plan leaves out is the business of the Receiver.
+
+    Raises:
+        Unsupported: the bundle makes no shared slices.
+    """
+
+    def __init__(self, bundle: Bundle, receiver: Receiver) -> None:
+        self._bundle, self._head, self._receiver = bundle, bundle.require_fuse(), receiver
+
+    def draft(self, item: ChoiceItem, heard: Heard, plan: Plan) -> tuple[Draft, int]:
+        """A question's draft, prefilled and fused with a slice by a plan; and the slice's payload bytes."""
+        shared, layout = self._layout(heard, plan)
+        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+        draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        intake = draft.take(layout, plan)
+        size = 0
+        for spec in layout.specs:
+            half = heard.segments[made_from(self._head, spec.kind, spec.layer)][:, shared.at]
+            half = half.to(self._receiver.model.device)  # where the bundle's heads are
+            part = shared_segment(self._bundle, spec.kind, spec.layer, half)
+            (arrived,), (sent,) = roundtrip(codec, part[None], spec)
+            intake.add(Segment(spec, arrived))
+            size += sent
+        return intake.done(), size
+
+    def most_bytes(self, heard: Iterable[Heard], plan: Plan) -> int:
+        """The most that the payload of any of these may come to by a plan."""
+        codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+        specs = {self._layout(one, plan)[1].specs for one in heard}
+        return max(most_bytes(one, codec) for one in specs)
+
+    def _layout(self, heard: Heard, plan: Plan) -> tuple[SharedPositions, SliceLayout]:
+        """What a plan sends of what was read; the positions are counted among those read."""
+        count = len(heard.spans) + heard.tail
+        every = SharedPositions(torch.arange(count, device="cpu"), heard.spans, heard.tail)
+        shared = every.last(plan.last)
+        return shared, shared_layout(shared, self._bundle, plan, _DTYPE)
+
+
+def _save(path: Path, heard: Heard) -> None:
+    tensors = {f"{kind.value}.{layer}": part.contiguous() for (kind, layer), part in heard.segments.items()}
+    about = json.dumps({"tail": heard.tail, "seconds": heard.seconds})
+    with atomic_write(path) as partial:
+        save_file(tensors | {"spans": heard.spans}, partial, metadata={"about": about})
+
+
+def _load(path: Path) -> Heard:
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+    spans, segments = tensors.pop("spans"), {}
+    for name, tensor in tensors.items():
+        kind, _, layer = name.partition(".")
+        segments[SegmentKind(kind), int(layer)] = tensor
+    return Heard(segments, spans, about["tail"], about["seconds"])
