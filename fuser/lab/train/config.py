@@ -166,6 +166,8 @@ class TrainConfig:
         stage "fit" before.
     fit, calibrate, profile: tables of the stages of these kinds.
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
+    drafts: keep the Sharer's own short answer to each question over a document in the cache, for `answer.draft_share`,
+        and to calibrate with.
     fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
         its gates' temperature falls over all steps unless it says otherwise.
     mix: share of the steps of each task; empty shares them equally among the tasks that have items.
@@ -187,6 +189,7 @@ class TrainConfig:
     init: str = ""
     scorer: str = ""
     cache: str = ""
+    drafts: bool = False
     fuse: Mapping[str, Any] | None = None
     translate: TranslateConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
