@@ -28,6 +28,14 @@ STAGES: list[dict[str, Any]] = [
     {"name": "codecs", "kind": "calibrate"},
     {"name": "through", "kind": "train", "answer": {"steps": 2}, "dials": {"codecs": ["raw", "transform-2"]}},
     {"name": "final", "kind": "calibrate"},
+    {
+        "name": "drafts",
+        "kind": "train",
+        "drafts": True,
+        "answer": {"draft_share": 0.5, "unanswerable_share": 0.2},
+        "dials": {"quoted": [0, 4], "codecs": ["raw", "transform-2"]},
+    },
+    {"name": "draft_codecs", "kind": "calibrate", "drafts": True},
     {"name": "plans", "kind": "profile"},
     {"name": "more_plans", "kind": "profile"},
 ]
