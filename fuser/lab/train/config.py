@@ -62,8 +62,8 @@ class AnswerConfig:
     recite_share: share of the document steps whose slice is a window of the document and the right reply the window's
         text (`fuser.lab.train.window`): each of its tokens is trained on, without labels. Translated excerpts alone.
     draft_share: share of the document steps whose slice is a draft, the Sharer's own short answer; and the share of
-        the unanswerable ones whose slice is another document's draft. Where a draft does not hold the right answer, its
-        own words are the right reply: what it does not say is not to be guessed.
+        the unanswerable ones whose slice is another document's draft. Where neither it nor what is quoted before it
+        holds the right answer, its own words are the right reply: what was not said is not to be guessed.
     evaluate_every, checkpoint_every: steps between. validation: examples of each task that are evaluated, at most.
     """
 

@@ -13,13 +13,14 @@ from torch.nn import functional
 from fuser.heads.translate import TranslateHead
 from fuser.lab.evaluate.score import normalise
 from fuser.lab.train.batch import ExampleBatch
-from fuser.lab.train.cached import Asked
+from fuser.lab.train.cached import Asked, Cached
 from fuser.lab.train.dials import sample_one
 from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.noise import quantisation_noise
 from fuser.lab.train.questions import Posed, QuestionTask
 from fuser.lab.train.regress import explained_variance, gather_moments, standardise_as
 from fuser.lab.train.ridge import start_in_closed_form
+from fuser.lab.train.selection import answer_at
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
 from fuser.lab.train.window import RECITE, window_of
@@ -102,9 +103,12 @@ class DocumentTask(QuestionTask):
         if control == "unanswerable_draft":
             abstain = self.setting.config.answer.abstain
             return slices, [(question.text, abstain) for _, question in batch.own]
-        told = control == "draft" and training
-        replies = [reply_to_draft(question) if told else question.answers[0] for _, question in batch.own]
-        return slices, [(q.text, reply) for (_, q), reply in zip(batch.own, replies, strict=True)]
+        if control == "draft" and training:
+            quotes = [self._excerpts.chosen(document, question, quoted) for document, question in batch.own]
+            return slices, [
+                (q.text, reply_to(d, q, at)) for (d, q), at in zip(batch.own, quotes, strict=True)
+            ]
+        return slices, [(question.text, question.answers[0]) for _, question in batch.own]
 
     def _excerpts_of(self, features: Tensor) -> Tensor:
         return torch.stack(self._translated(list(features)))
@@ -133,9 +137,15 @@ class DocumentTask(QuestionTask):
         return list(self._translate.expand(codes).split([count * each for count in counts]))
 
 
-def reply_to_draft(question: Asked) -> str:
-    """The right answer, where the draft holds it; else the draft's own words, which are all that was said."""
+def reply_to(document: Cached, question: Asked, quoted: Tensor) -> str:
+    """The right answer, where the draft or what is quoted holds it; else the draft's own words: more was not said.
+
+    Args:
+        quoted: positions of the document.
+    """
     held = any(f" {normalise(answer)} " in f" {normalise(question.written)} " for answer in question.answers)
+    at = answer_at(document.text, document.spans, question.answers)
+    held |= bool(at.any()) and bool(at[quoted].sum() == at.sum())
     return question.answers[0] if held or not question.written else question.written
 
 

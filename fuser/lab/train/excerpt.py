@@ -55,10 +55,7 @@ class Excerpts:
 
     def of_draft(self, document: Cached, question: Asked, quoted: int = 0) -> Tensor:
         """Features of a draft slice, (positions, numbers): of as many positions that are quoted, then the draft's."""
-        rows = question.drafted
-        if quoted:
-            rows = torch.cat((self.chosen(document, question, quoted), rows))
-        return self._of(document, rows)
+        return self._of(document, torch.cat((self.chosen(document, question, quoted), question.drafted)))
 
     def _of(self, document: Cached, rows: Tensor) -> Tensor:
         return of_layers(self._cache.raw(document, rows), self._translate)

@@ -10,8 +10,8 @@ from rich.progress import Progress
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.selection import SelectionConfig
-from fuser.lab.train.cached import Asked
-from fuser.lab.train.document import DocumentTask, reply_to_draft
+from fuser.lab.train.cached import Asked, Cached
+from fuser.lab.train.document import DocumentTask, reply_to
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.sources import AnyItem
 from fuser.lab.train.window import RECITE, window_of
@@ -221,17 +221,21 @@ def test_without_a_share_of_drafts_all_is_as_it_is_where_none_are_kept(
 
 
 @pytest.mark.parametrize(
-    ("written", "reply"),
+    ("written", "quoted", "reply"),
     [
-        ("It is under the Third stone, by the door.", "third stone"),
-        ("the second stone", "the second stone"),  # wrong: what it says is relayed, not guessed around
-        ("thirds of a stone", "thirds of a stone"),
-        ("", "third stone"),
+        ("It is under the Third stone, by the door.", [], "third stone"),
+        ("the second stone", [], "the second stone"),  # wrong: what it says is relayed, not guessed around
+        ("thirds of a stone", [], "thirds of a stone"),
+        ("the second stone", [0, 1], "the second stone"),
+        ("the second stone", [1, 2], "third stone"),
+        ("", [], "third stone"),
     ],
 )
-def test_the_right_reply_to_a_draft_is_in_the_draft(written: str, reply: str) -> None:
+def test_the_right_reply_to_a_draft_is_in_what_was_sent(written: str, quoted: list[int], reply: str) -> None:
+    spans = torch.tensor([[0, 5], [5, 11], [11, 17]])
     question = Asked("Where?", ("third stone", "3rd stone"), torch.zeros(3), written=written)
-    assert reply_to_draft(question) == reply
+    document = Cached("boxes", "Under third stone", 0, 3, spans, (question,))
+    assert reply_to(document, question, torch.tensor(quoted, dtype=torch.int64)) == reply
 
 
 @pytest.mark.parametrize("control", ["true", "mismatched", "alone", "text"])
