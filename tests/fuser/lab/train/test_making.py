@@ -134,6 +134,14 @@ def test_a_recipe_that_is_killed_again_and_again_makes_the_bundle_of_one_that_is
     assert bundle.kinds == set(SliceKind)
     assert bundle.config.selection.rule == "learnt"
     assert [codec.name for codec in bundle.codecs()] == ["transform-2", "transform-1"]
+    apart = {"draft", "mismatched_draft", "unanswerable_draft"}
+    validated = {
+        stage: [
+            row.keys() & (apart | {"true"}) for row in events(table, stage) if row["stage"] == "validation"
+        ]
+        for stage in ("through", "drafts")
+    }
+    assert validated == {"through": [{"true"}] * 2, "drafts": [apart | {"true"}] * 2}
     plans = PlanTable.load(table["output"])
     assert {row.kind for row in plans.rows} >= {SliceKind.EXCERPT, SliceKind.SHARED}
 
