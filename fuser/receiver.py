@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.fusing import Fusing
@@ -181,18 +182,23 @@ class Draft:
         """The same draft, to take another slice in."""
         return Draft(self.receiver, self.kind, self.prompts, self.past.copy(), self.rest)
 
-    def put(self, flat: Tensor) -> None:
-        """Put Receiver KV (batch, positions, receiver width), keys re-based, behind what each row has; differentiable.
+    def put(self, rows: Tensor | Sequence[Tensor]) -> None:
+        """Put Receiver KV (positions, receiver width), keys re-based, behind what each row has; differentiable.
+
+        Args:
+            rows: of a batch; as one tensor where all have as many positions.
 
         Raises:
             TooLarge: with it a prompt does not fit the Receiver's window.
         """
+        flat = rows if isinstance(rows, Tensor) else pad_sequence(list(rows), batch_first=True)
+        missing = [flat.shape[1] - len(row) for row in rows]
         self._check_window(flat.shape[1])
         rope, dtype = self.receiver.rope, self.receiver.model.dtype
         keys, values = split_kv(flat, self.receiver.geometry)
         at = self.past.lengths[:, None] + torch.arange(flat.shape[1], device=flat.device)
         keys = rope.rotate_all(keys, at).to(dtype)
-        self.past.append(list(zip(keys, values.to(dtype), strict=True)))
+        self.past.append(list(zip(keys, values.to(dtype), strict=True)), missing)
 
     def put_codes(self, codes: Tensor) -> None:
         """The same from codes (batch, positions, numbers), of which those that were not sent are 0 on average."""

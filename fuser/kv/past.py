@@ -75,10 +75,16 @@ class Past:
             [(k.expand(*shape), v.expand(*shape)) for k, v in self.layers], self.pads.expand(rows)
         )
 
-    def append(self, layers: KV) -> None:
-        """Put K (rotated) and V of new positions, as many in every row, behind each row; differentiable."""
+    def append(self, layers: KV, missing: Sequence[int] = ()) -> None:
+        """Put K (rotated) and V of new positions behind each row; differentiable.
+
+        Args:
+            missing: of each row, how many of these positions are padding at their end; none by default.
+        """
         for layer, (keys, values) in enumerate(layers):
             self.cache.update(keys, values, layer)
+        if any(missing):
+            self._settle(torch.tensor(missing, device=self.pads.device))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows."""

@@ -154,7 +154,7 @@ def _codes(
     code_dims: Sequence[int],
     progress: Progress,
 ) -> dict[Place, Basis]:
-    """Of whole codes, of their leading halves, and of `code_dims`."""
+    """Of whole codes, of their leading halves, and of `code_dims`; those of excerpts, and of drafts that are cached."""
     head = bundle.translate
     if head is None:
         return {}
@@ -162,7 +162,8 @@ def _codes(
     scatter = Scatter.empty(head.code_dim)
 
     def read(example: Example) -> int:
-        codes = head.encode(excerpts.features([example]).to(device))[0]
+        features = torch.cat((excerpts.features([example])[0], excerpts.of_draft(*example)))
+        codes = head.encode(features.to(device))
         scatter.add(codes)
         return len(codes)
 

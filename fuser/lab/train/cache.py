@@ -3,7 +3,8 @@
 A cache directory belongs to one Sharer, prompt style and way of reading attention, and is shared by all runs that
 agree on them (`cache_folder`). It holds `features.f16` (rows, sharer numbers), standardised with
 `statistics.safetensors` so that half precision loses nothing where a channel's mean is large beside its spread, and
-`index.jsonl`, one line an item: the hash of its content, where its rows are, its text, and the attention rows.
+`index.jsonl`, one line an item: the hash of its content, where its rows are, its text, and the attention rows; and the
+Sharer's drafts, where it is kept with them.
 `fuser.lab.train.cache_writer` fills it.
 """
 
@@ -26,6 +27,7 @@ from fuser.lab.train.cached import Cached, CachedItem, CachedPrompt, from_row, m
 from fuser.lab.train.sources import AnyItem
 from fuser.models.directory import cache_directory
 from fuser.prompts.prompt import PromptStyle
+from fuser.slice_specs import MAX_WRITTEN
 from kvwire.identity import ModelRef
 
 INDEX = "index.jsonl"
@@ -45,13 +47,20 @@ def cache_folder(
     root: str = "",
     dtype: str = "float32",
     scorer: Scorer | None = None,
+    drafts: bool = False,
 ) -> Path:
-    """The cache directory for what this Sharer reads so; `root` is beside the fetched models unless given."""
+    """The cache directory for what this Sharer reads so; `root` is beside the fetched models unless given.
+
+    Args:
+        drafts: whether the Sharer's short answer to each question is kept.
+    """
     read: list[object] = [str(sharer), style.to_dict(), selection.first_layer]
     if dtype != "float32":  # what the Sharer computed in
         read.append(dtype)
     if scorer is not None:
         read.append(scorer.digest())
+    if drafts:
+        read.append({"draft": MAX_WRITTEN})
     key = json.dumps(read, sort_keys=True)
     name = f"{sharer.name.rsplit('/', 1)[-1]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     return (Path(root).expanduser() if root else cache_directory() / "training") / name
@@ -101,11 +110,11 @@ class FeatureCache:
         return read
 
     def gather(self, item: CachedItem, positions: Tensor) -> Tensor:
-        """Standardised features of some of an item's positions, float32."""
+        """Standardised features of some of an item's rows, which are its positions first, float32."""
         return self.take(item.start + positions)
 
     def raw(self, item: CachedItem, positions: Tensor) -> Tensor:
-        """Features of some of an item's positions as the Sharer gave them, float32."""
+        """Features of some of an item's rows, which are its positions first, as the Sharer gave them, float32."""
         features: Tensor = self.gather(item, positions) / self.scale + self.mean
         return features
 
@@ -135,7 +144,7 @@ def read_index(directory: Path, width: int) -> Index:
             key, item = row.pop("key"), from_row(row)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
             break
-        end = item.start + item.count
+        end = item.start + item.rows
         if not line.endswith(b"\n") or item.start < rows or end > available:
             break
         items[key] = item

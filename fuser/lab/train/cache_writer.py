@@ -34,7 +34,10 @@ _FIT_ITEMS = 16  # items whose statistics standardise the cache
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
-    """What filling takes. items: not cached yet. needed: bytes of their features. free: bytes free on the disk."""
+    """What filling takes.
+
+    items: not cached yet. needed: bytes of their features, at most where drafts are kept. free: bytes free on the disk.
+    """
 
     items: int
     needed: int
@@ -52,7 +55,10 @@ class CacheWriter:
         self._rows: dict[str, int] = {}  # of items by key, once counted
 
     def size(self, items: Iterable[AnyItem], progress: Progress) -> CacheSize:
-        """What caching the items that are not there yet will take, exactly, from their tokens."""
+        """What caching the items that are not there yet will take, from their tokens.
+
+        Exactly, but for drafts, which are all taken to be as long as may be.
+        """
         return self._size(self._todo(items), progress)
 
     def fill(self, items: Iterable[AnyItem], progress: Progress, max_minutes: float = float("inf")) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,17 +13,25 @@ from torch import Tensor
 class Asked:
     """A cached question over a document.
 
-    scores: (document positions,) float32, the summed attention rows on the document.
+    scores: (document positions,) float32, the summed attention rows on the document. draft: tokens of the Sharer's own
+    short answer, none where the cache keeps no drafts; written: its text. drafted: rows of the item's features that are
+    those of its positions, int64.
     """
 
     text: str
     answers: tuple[str, ...]
     scores: Tensor
+    draft: tuple[int, ...] = ()
+    written: str = ""
+    drafted: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64, device="cpu"))
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A cached document: rows [start, start + count) of the features; spans (count, 2) are its tokens' characters."""
+    """A cached document: rows [start, start + count) of the features; spans (count, 2) are its tokens' characters.
+
+    Behind these rows are those of its questions' drafts.
+    """
 
     source: str
     text: str
@@ -31,6 +39,11 @@ class Cached:
     count: int
     spans: Tensor
     questions: tuple[Asked, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the features, with those of drafts."""
+        return self.count + sum(len(question.draft) for question in self.questions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,11 @@ class CachedPrompt:
     tail: int
     first: int
 
+    @property
+    def rows(self) -> int:
+        """Rows of the features."""
+        return self.count
+
 
 CachedItem = Cached | CachedPrompt
 
@@ -61,11 +79,7 @@ def to_row(item: CachedItem) -> dict[str, Any]:
     row["spans"] = item.spans.tolist()
     if isinstance(item, CachedPrompt):
         return row | {"response": item.response, "tail": item.tail, "first": item.first}
-    asked = [
-        {"text": q.text, "answers": q.answers, "scores": [round(score, 5) for score in q.scores.tolist()]}
-        for q in item.questions
-    ]
-    return row | {"questions": asked}
+    return row | {"questions": [_asked_row(question) for question in item.questions]}
 
 
 def from_row(row: dict[str, Any]) -> CachedItem:
@@ -75,11 +89,20 @@ def from_row(row: dict[str, Any]) -> CachedItem:
     if "tail" in row:
         own = {name: row[name] for name in ("response", "tail", "first")}
         return CachedPrompt(**shared, **own)
-    asked = tuple(
-        Asked(q["text"], tuple(q["answers"]), torch.tensor(q["scores"], device="cpu"))
-        for q in row["questions"]
-    )
-    return Cached(**shared, questions=asked)
+    asked: list[Asked] = []
+    after = shared["count"]
+    for q in row["questions"]:
+        scores, draft = torch.tensor(q["scores"], device="cpu"), tuple(q.get("draft", ()))
+        drafted = torch.arange(after, after + len(draft), device="cpu")
+        asked.append(Asked(q["text"], tuple(q["answers"]), scores, draft, q.get("written", ""), drafted))
+        after += len(draft)
+    return Cached(**shared, questions=tuple(asked))
+
+
+def _asked_row(question: Asked) -> dict[str, Any]:
+    scores = [round(score, 5) for score in question.scores.tolist()]
+    row = {"text": question.text, "answers": question.answers, "scores": scores}
+    return row | {"draft": question.draft, "written": question.written} if question.draft else row
 
 
 def moved(item: CachedItem, rows: int, source: str) -> CachedItem:

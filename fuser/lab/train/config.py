@@ -61,6 +61,9 @@ class AnswerConfig:
         where `abstain` is the right reply: the Receiver learns to say so when a slice is about something else.
     recite_share: share of the document steps whose slice is a window of the document and the right reply the window's
         text (`fuser.lab.train.window`): each of its tokens is trained on, without labels. Translated excerpts alone.
+    draft_share: share of the document steps whose slice is a draft, the Sharer's own short answer; and the share of
+        the unanswerable ones whose slice is another document's draft. Where neither it nor what is quoted before it
+        holds the right answer, its own words are the right reply: what was not said is not to be guessed.
     evaluate_every, checkpoint_every: steps between. validation: examples of each task that are evaluated, at most.
     """
 
@@ -75,6 +78,7 @@ class AnswerConfig:
     unanswerable_share: float = 0.0
     abstain: str = "not stated"
     recite_share: float = 0.0
+    draft_share: float = 0.0
     evaluate_every: int = 50
     checkpoint_every: int = 25
     validation: int = 96
@@ -90,11 +94,12 @@ class AnswerConfig:
             raise ValueError(f"decay_steps must be 0 or at least steps, {self.steps}, got {self.decay_steps}")
         if self.warmup < 0:
             raise ValueError(f"warmup must not be negative, got {self.warmup}")
-        for name in ("text_share", "unanswerable_share", "recite_share"):
+        shares = "text_share", "unanswerable_share", "recite_share", "draft_share"
+        for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share in [0, 1)")
-        if self.text_share + self.unanswerable_share + self.recite_share >= 1:
-            raise ValueError("text_share, unanswerable_share and recite_share leave no steps for answers")
+        if sum(getattr(self, name) for name in shares) >= 1:
+            raise ValueError(f"{', '.join(shares)} leave no steps for excerpts and their answers")
         if not self.abstain.strip():
             raise ValueError("abstain is what the Receiver says where there is no answer; it cannot be empty")
 
@@ -148,6 +153,8 @@ class TrainConfig:
         stage "fit" before.
     fit, calibrate, profile: tables of the stages of these kinds.
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
+    drafts: keep the Sharer's own short answer to each question over a document in the cache, for `answer.draft_share`,
+        and to calibrate with.
     fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
         its gates' temperature falls over all steps unless it says otherwise.
     mix: share of the steps of each task; empty shares them equally among the tasks that have items.
@@ -169,6 +176,7 @@ class TrainConfig:
     init: str = ""
     scorer: str = ""
     cache: str = ""
+    drafts: bool = False
     fuse: Mapping[str, Any] | None = None
     translate: TranslateConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
@@ -193,13 +201,18 @@ class TrainConfig:
             raise ValueError("answer.recite_share trains a translate head: give [translate]")
         if self.answer.unanswerable_share and self.translate is None:
             raise ValueError("answer.unanswerable_share is of questions over documents: give [translate]")
-        of_codes = self.dials.positions, self.dials.code_dims, self.dials.bits, self.dials.codecs
-        if self.translate is None and any(of_codes):
+        if self.answer.draft_share and (self.translate is None or not self.drafts):
             raise ValueError(
-                "dials.positions, code_dims, bits and codecs are those of a translate head: give [translate]"
+                "answer.draft_share trains a translate head on drafts: give [translate] and drafts = true"
             )
-        if max(self.dials.positions, default=0) > self.selection.positions:
-            raise ValueError(f"dials.positions goes beyond selection.positions, {self.selection.positions}")
+        of_codes = ("positions", "quoted", "code_dims", "bits", "codecs")
+        if self.translate is None and any(getattr(self.dials, name) for name in of_codes):
+            raise ValueError(
+                "dials.positions, quoted, code_dims, bits and codecs are those of a translate head: give [translate]"
+            )
+        for name in ("positions", "quoted"):
+            if max(getattr(self.dials, name), default=0) > self.selection.positions:
+                raise ValueError(f"dials.{name} goes beyond selection.positions, {self.selection.positions}")
         if self.dials.last and self.fuse is None:
             raise ValueError("dials.last is of shared slices: give [fuse]")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:

@@ -1,4 +1,4 @@
-"""Excerpts of cached documents, chosen as the service chooses them."""
+"""Excerpts of cached documents, chosen as the service chooses them, and the drafts of their questions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def examples_of(documents: Sequence[Cached], shortest: int) -> list[Example]:
 
 
 class Excerpts:
-    """Which positions of cached documents are excerpts, and what the Sharer read there.
+    """Which positions of cached documents are excerpts, and what the Sharer read there and in its drafts.
 
     Args:
         translate: says which features are read.
@@ -51,5 +51,11 @@ class Excerpts:
 
     def at(self, places: Sequence[tuple[Cached, Tensor]]) -> Tensor:
         """Features at positions of documents, as many of each, like those of excerpts."""
-        rows = [self._cache.raw(document, positions) for document, positions in places]
-        return of_layers(torch.stack(rows), self._translate)
+        return torch.stack([self._of(document, positions) for document, positions in places])
+
+    def of_draft(self, document: Cached, question: Asked, quoted: int = 0) -> Tensor:
+        """Features of a draft slice, (positions, numbers): of as many positions that are quoted, then the draft's."""
+        return self._of(document, torch.cat((self.chosen(document, question, quoted), question.drafted)))
+
+    def _of(self, document: Cached, rows: Tensor) -> Tensor:
+        return of_layers(self._cache.raw(document, rows), self._translate)

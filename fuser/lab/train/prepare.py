@@ -49,7 +49,8 @@ def fill_cache(
     path = find_model(config.sharer)
     model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
     folder = _folder(config, model_ref(path))
-    reading = SharerReading(model, tokenizer, config.sharer_prompt, config.selection, scorer_of(config))
+    reads = config.sharer_prompt, config.selection, scorer_of(config), config.drafts
+    reading = SharerReading(model, tokenizer, *reads)
     writer = CacheWriter(folder, reading)
     size = writer.size(items, progress)
     return size, writer.fill(items, progress, max_minutes)
@@ -144,7 +145,14 @@ def save(setting: Setting) -> str:
 
 
 def _folder(config: TrainConfig, sharer: ModelRef) -> Path:
-    reads = config.sharer_prompt, config.selection, config.cache, config.dtype, scorer_of(config)
+    reads = (
+        config.sharer_prompt,
+        config.selection,
+        config.cache,
+        config.dtype,
+        scorer_of(config),
+        config.drafts,
+    )
     return cache_folder(sharer, *reads)
 
 

@@ -117,8 +117,10 @@ class QuestionTask(ABC):
             draft.ask_after([tokenise(tokenizer, document.text).ids for document, _ in batch.own])
         return draft.loss(replies_to(tokenizer, prompts, [reply for _, reply in posed], self.setting.end))
 
-    def posed(self, batch: ExampleBatch[Example], control: Control) -> tuple[Tensor | None, list[Posed]]:
-        """What stands behind the prefix, as `slice` gives it, or nothing; and what is then asked."""
+    def posed(
+        self, batch: ExampleBatch[Example], control: Control
+    ) -> tuple[Tensor | Sequence[Tensor] | None, list[Posed]]:
+        """What stands behind the prefix, of each row as `slice` gives it, or nothing; and what is then asked."""
         slices, abstain = None, self.setting.config.answer.abstain
         if control not in ("alone", "text"):
             slices = self.slice(batch.own if control == "true" else batch.other)

@@ -40,6 +40,7 @@ _READ = (
     "sharer",
     "sharer_prompt",
     "sources",
+    "drafts",
     "selection",
     "seed",
     "dtype",

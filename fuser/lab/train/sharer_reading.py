@@ -1,13 +1,22 @@
-"""What the Sharer reads of an item: features of its positions, and the question's attention on the document."""
+"""What the Sharer reads of an item: features of its positions, and the question's attention on the document.
+
+And what it writes: its own short answer, with the features of that one's positions, as a draft slice holds them.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.lab.data.document import Item
 from fuser.lab.train.cached import Asked, Cached, CachedItem, CachedPrompt
 from fuser.lab.train.sources import AnyItem, Prompt
+from fuser.prompts.prompt import PromptStyle
 from fuser.reading import Reader, Reading, SharerPrompt
+from fuser.slice_specs import MAX_WRITTEN
 from kvwire.section import Role, Section, Visibility
 
 
@@ -25,19 +34,37 @@ def shared_section(text: str) -> tuple[Section, ...]:
 
 
 class SharerReading(Reader):
-    """The frozen Sharer, read one item at a time."""
+    """The frozen Sharer, read one item at a time.
+
+    Args:
+        drafts: write a short answer to each question over a document. The others are those of `Reader`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        style: PromptStyle,
+        selection: SelectionConfig,
+        scorer: Scorer | None = None,
+        drafts: bool = False,
+    ) -> None:
+        super().__init__(model, tokenizer, style, selection, scorer)
+        self._most_written = MAX_WRITTEN if drafts else 0
 
     def rows(self, item: AnyItem) -> int:
-        """Rows of features that `read_item` will give, from the tokens alone."""
+        """Rows of features that `read_item` will give, from the tokens alone; with drafts at most so many."""
         if isinstance(item, Prompt):
             return len(self.prompt(shared_section(item.text)).shared.at)
-        return len(self.prompt(document_sections(item.document, item.questions[0].text)).document)
+        document = self.prompt(document_sections(item.document, item.questions[0].text)).document
+        return len(document) + self._most_written * len(item.questions)
 
     def read_item(self, item: AnyItem) -> tuple[Tensor, CachedItem]:
         """Run the Sharer over an item; what its questions share is prefilled once.
 
         Returns:
-            (rows, layers * 2 * layer width) float32 on the CPU, keys re-based; and the item, placed from row 0.
+            (rows, layers * 2 * layer width) float32 on the CPU, keys re-based, those of drafts last; and the item,
+            placed from row 0.
         """
         return self._read_prompt(item) if isinstance(item, Prompt) else self._read_document(item)
 
@@ -66,13 +93,19 @@ class SharerReading(Reader):
         ]
         document = prompts[0].document
         kept = [document, *[document[:0]] * (len(prompts) - 1)]
-        readings = self.read(prompts, at=kept, asking=True)
+        readings = self.read(prompts, at=kept, asking=True, draft=self._most_written)
         asked: list[Asked] = []
+        after = len(document)
         for question, reading in zip(item.questions, readings, strict=True):
             assert reading.scores is not None
-            asked.append(Asked(question.text, question.answers, reading.scores[reading.prompt.document]))
+            draft = reading.draft
+            drafted = torch.arange(after, after + len(draft), device="cpu")
+            scores, written = reading.scores[reading.prompt.document], self.tokenizer.decode(draft).strip()
+            asked.append(Asked(question.text, question.answers, scores, draft, written, drafted))
+            after += len(draft)
         place = (0, len(document), _within_document(prompts[0]), tuple(asked))
-        return _features(readings[0]), Cached(item.source, item.document, *place)
+        features = torch.cat([_features(reading) for reading in readings if len(reading.at)])
+        return features, Cached(item.source, item.document, *place)
 
 
 def _features(reading: Reading) -> Tensor:

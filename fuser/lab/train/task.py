@@ -13,9 +13,20 @@ from torch import nn
 
 from fuser.kv.generate import Outcome
 
-Control = Literal["true", "mismatched", "alone", "text", "unanswerable", "recite"]
+Control = Literal[
+    "true",
+    "mismatched",
+    "alone",
+    "text",
+    "unanswerable",
+    "recite",
+    "draft",
+    "mismatched_draft",
+    "unanswerable_draft",
+]
 """What the Receiver has before it answers: the slice; another item's slice; none; the document as text; another item's
-slice, where the right reply is that there is no answer; or a window of the item, where the right reply is its text."""
+slice, where the right reply is that there is no answer; or a window of the item, where the right reply is its text.
+Those of drafts are the first, the second and the fifth with a draft slice."""
 
 
 class Batch(Protocol):

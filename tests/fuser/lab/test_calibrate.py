@@ -186,6 +186,32 @@ def test_a_config_of_bases_without_meaning_is_refused_by_name(
         Bundle.load(tmp_path)
 
 
+def test_codes_of_drafts_that_are_cached_count_beside_those_of_excerpts(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, plain: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fuser.lab.data.load import load
+
+    drafted = tiny_setting(
+        tiny_sharer,
+        tiny_receiver,
+        tmp_path,
+        load("records:train", "document", 12, 1),  # type: ignore[arg-type]
+        HEADS | {"fuse": None, "drafts": True},
+    )
+    read: list[int] = []
+    real = Scatter.add
+
+    def add(scatter: Scatter, rows: torch.Tensor) -> None:
+        read.append(len(rows))
+        real(scatter, rows)
+
+    monkeypatch.setattr(Scatter, "add", add)
+    calibrate(drafted, Bundle(replace(plain.config, fuse=None), translate=plain.translate), positions=10**6)
+    excerpt = drafted.config.selection.positions
+    written = [len(q.draft) for d in drafted.train.documents for q in d.questions]
+    assert sorted(read) == sorted(excerpt + count for count in written) and sum(written)
+
+
 def test_too_few_positions_are_no_calibration(setting: Setting, plain: Bundle) -> None:
     with pytest.raises(ValueError, match="too few"):
         calibrate(setting, plain, positions=10)

@@ -8,15 +8,20 @@ import torch
 from rich.progress import Progress
 
 from fuser.atomic import directory_lock
-from fuser.heads.selection import SelectionConfig
+from fuser.bundle.bundle import Bundle
+from fuser.heads.selection import SelectionConfig, choose
 from fuser.lab.data.document import Item, Question
 from fuser.lab.train.cache import FEATURES, INDEX, STATISTICS, CacheIncomplete, FeatureCache, cache_folder
 from fuser.lab.train.cache_writer import CacheWriter
-from fuser.lab.train.sharer_reading import SharerReading
+from fuser.lab.train.cached import Cached
+from fuser.lab.train.sharer_reading import SharerReading, document_sections
 from fuser.lab.train.sources import AnyItem, Prompt
 from fuser.models.load import load_model
 from fuser.prompts.prompt import PromptStyle
+from fuser.sharer import Sharer
 from kvwire.identity import ModelRef
+from kvwire.plan import Plan
+from kvwire.segment import SliceKind
 from tests.tiny_bundle import SHARER_PROMPT
 
 STYLE = PromptStyle.from_dict(SHARER_PROMPT)
@@ -187,5 +192,69 @@ def test_one_folder_serves_all_runs_that_read_alike(tmp_path: Path) -> None:
         cache_folder(sharer, PromptStyle("", {}, ""), SELECTION, str(tmp_path)),
         cache_folder(sharer, STYLE, SelectionConfig(first_layer=0.5), str(tmp_path)),
         cache_folder(sharer, STYLE, SELECTION, str(tmp_path), "bfloat16"),
+        cache_folder(sharer, STYLE, SELECTION, str(tmp_path), drafts=True),
     ]
-    assert len({first, *others}) == 5
+    assert len({first, *others}) == 6
+
+
+def _drafting(sharer: Any) -> SharerReading:
+    model, tokenizer = sharer
+    return SharerReading(model, tokenizer, STYLE, SELECTION, drafts=True)
+
+
+def test_a_draft_is_kept_with_the_bits_that_the_service_sends(sharer: Any, tiny_bundle: Path) -> None:
+    bundle = Bundle.load(tiny_bundle)
+    model, tokenizer = sharer
+    service, head = Sharer(model, tokenizer, bundle), bundle.require_translate()
+    lab = SharerReading(model, tokenizer, bundle.config.sharer_prompt, bundle.config.selection, drafts=True)
+    for item in (_document(1, questions=3), _document(2)):
+        features, cached = lab.read_item(item)
+        assert isinstance(cached, Cached) and len(features) == cached.rows
+        for question in cached.questions:
+            for quoted in (0, 3):
+                layout = service.layout(
+                    document_sections(item.document, question.text),
+                    SliceKind.DRAFT,
+                    99,
+                    Plan(codec="raw", quoted=quoted),
+                )
+                (reading,) = service.read(
+                    [layout.prompt], head.layers, [layout.exported], asking=True, draft=layout.drafting
+                )
+                sent = [segment.tensor for segment in service.cut(reading, layout)]
+                every = torch.arange(cached.count)
+                chosen = choose(question.scores, every, bundle.config.selection, quoted)
+                rows = features[torch.cat((chosen, question.drafted))]
+                assert len(sent) == bool(len(rows))
+                assert all(torch.equal(head.encode(rows), codes) for codes in sent)
+                assert question.draft == reading.draft
+                assert question.written == tokenizer.decode(reading.draft).strip()
+        assert any(question.draft for question in cached.questions)
+
+
+def test_a_cache_with_drafts_gives_back_what_was_written(sharer: Any, tmp_path: Path) -> None:
+    items = [_document(1), ITEMS[2], _document(3, questions=1)]
+    writer = CacheWriter(tmp_path, _drafting(sharer))
+    needed = writer.size(items, Progress(disable=True)).needed
+    assert writer.fill(items, Progress(disable=True)) == 3
+    assert (tmp_path / FEATURES).stat().st_size <= needed
+    cache = FeatureCache(tmp_path, items)
+    for item, cached in zip((items[0], items[2]), cache.documents, strict=True):
+        features, read = _drafting(sharer).read_item(item)
+        assert isinstance(read, Cached)
+        for found, wanted in zip(cached.questions, read.questions, strict=True):
+            assert (found.draft, found.written) == (wanted.draft, wanted.written)
+            assert torch.equal(found.drafted, wanted.drafted)
+            assert torch.allclose(cache.raw(cached, found.drafted), features[wanted.drafted], atol=2e-2)
+    assert any(question.draft for cached in cache.documents for question in cached.questions)
+
+
+def test_a_cache_with_drafts_that_was_torn_is_made_whole(sharer: Any, tmp_path: Path) -> None:
+    items = [_document(1), _document(3), _document(2)]
+    CacheWriter(tmp_path, _drafting(sharer)).fill(items, Progress(disable=True))
+    whole = (tmp_path / FEATURES).read_bytes(), (tmp_path / INDEX).read_bytes()
+    (tmp_path / FEATURES).write_bytes(whole[0][:-5])  # of the last draft
+    with pytest.raises(CacheIncomplete, match="1 of 3 items"):
+        FeatureCache(tmp_path, items)
+    assert CacheWriter(tmp_path, _drafting(sharer)).fill(items, Progress(disable=True)) == 1
+    assert ((tmp_path / FEATURES).read_bytes(), (tmp_path / INDEX).read_bytes()) == whole

@@ -10,15 +10,18 @@ from rich.progress import Progress
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.selection import SelectionConfig
-from fuser.lab.train.document import DocumentTask
+from fuser.lab.train.cached import Asked, Cached
+from fuser.lab.train.document import DocumentTask, reply_to
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.sources import AnyItem
 from fuser.lab.train.window import RECITE, window_of
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld
+from fuser.reading import Reader
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.errors import TooLarge, Unsupported
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.lab.train.conftest import HEADS
@@ -32,6 +35,10 @@ SOME_LAYERS = HEADS | {
 }
 
 
+DRAFTS = HEADS | {
+    "drafts": True,
+    "answer": {"draft_share": 0.4, "unanswerable_share": 0.1, "text_share": 0.1},
+}
 TWO_EACH = HEADS | {
     "translate": {"code_dim": 24, "prefix_positions": 6, "receiver_positions": 2},
 }
@@ -46,6 +53,12 @@ def with_noise(setting: Setting) -> Setting:
             for parameter in head.parameters():
                 parameter.normal_(0.0, 0.3, generator=generator)
     return setting
+
+
+@pytest.fixture
+def uneven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts of several lengths: the tiny model does not know when to end."""
+    monkeypatch.setattr(Reader, "_ended", lambda _, said: said[-1] % 5 == 0)
 
 
 @pytest.fixture
@@ -109,6 +122,120 @@ def test_two_positions_a_code_count_twice_in_the_receiver_s_window(
     receiver.window -= 1
     with pytest.raises(TooLarge, match="Receiver prompt positions"):
         answer_in_one_process(*asked)
+
+
+@pytest.mark.usefixtures("uneven")
+@pytest.mark.parametrize("quoted", [0, 3])
+def test_what_the_receiver_has_of_drafts_in_training_is_what_the_service_gives_it(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...], quoted: int
+) -> None:
+    tables = DRAFTS | {"translate": TWO_EACH["translate"], "dials": {"quoted": [quoted]}}
+    noisy = with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables))
+    bundle = Bundle(noisy.bundle, **noisy.heads)  # type: ignore[arg-type]
+    sharer = Sharer(*load_model(tiny_sharer), bundle)
+    receiver = Receiver(noisy.reading.model, noisy.reading.tokenizer, bundle)
+    task = DocumentTask(noisy)
+    task.modules()["translate"].train()
+    seen = set()
+    for batch in task.epoch(4, 0)[:2]:
+        with torch.no_grad():
+            slices, posed = task.posed(batch, "draft")
+            draft = task.receiver.begin(*(withheld(asked) for asked, _ in posed)).prefill(SliceKind.DRAFT)
+            assert slices is not None
+            draft.put(slices)
+        for row, (document, question) in enumerate(batch.own):
+            sections = (
+                Section(Role.DOCUMENT, Visibility.CLOUD, document_id="it"),
+                Section(Role.QUESTION, Visibility.SHARED, text=question.text),
+            )
+            asked = (sharer, receiver, sections, {"it": document.text}, SliceKind.DRAFT, 99, 1)
+            local = answer_in_one_process(*asked, Plan(codec="raw", quoted=quoted))
+            length = local.keys[0].shape[2]
+            assert draft.past.lengths[row] == length
+            seen.add(length)
+            for layer, (k, v) in enumerate(zip(local.keys, local.values, strict=True)):
+                keys, values = (half[row][:, -length:] for half in draft.past.layers[layer])
+                torch.testing.assert_close(keys, k[0], atol=1e-4, rtol=1e-4)
+                torch.testing.assert_close(values, v[0], atol=1e-4, rtol=1e-4)
+    assert len(seen) > 1  # drafts of several lengths side by side
+
+
+@pytest.mark.usefixtures("uneven")
+@pytest.mark.parametrize("control", ["draft", "mismatched_draft", "unanswerable_draft"])
+def test_a_batch_of_drafts_equals_single_ones(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...], control: str
+) -> None:
+    task = DocumentTask(with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, DRAFTS)))
+    assert control in task.controls
+    batch = task.epoch(4, 0)[0]
+    with torch.no_grad():
+        together = task.loss(batch, control)  # type: ignore[arg-type]
+        single = [task.loss(batch.shard(rank, 4), control) for rank in range(4)]  # type: ignore[arg-type]
+        excerpts = task.loss(batch, "true")
+    losses = torch.stack([outcome.loss for outcome in single])
+    assert float((together.loss - losses.mean()).abs()) < 1e-5
+    assert not torch.equal(together.loss, excerpts.loss)
+
+
+def test_a_fixed_share_of_the_steps_has_drafts_and_the_same_of_those_where_the_receiver_abstains(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    task = DocumentTask(with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, DRAFTS)))
+    asked = [task.control_at(step) for step in range(1000)]
+    counts = {name: asked.count(name) for name in sorted(set(asked))}
+    assert counts == {
+        "draft": 400,
+        "text": 100,
+        "true": 400,
+        "unanswerable": 60,
+        "unanswerable_draft": 40,
+    }
+    (batch,) = task.epoch(8, 0)[:1]
+    said = tuple((d, dataclasses.replace(q, answers=("not stated",))) for d, q in batch.own)
+    with torch.no_grad():
+        got = task.loss(batch, "unanswerable_draft").loss
+        wanted = task.loss(dataclasses.replace(batch, own=said), "mismatched_draft").loss
+    assert torch.equal(got, wanted)
+
+
+def test_without_a_share_of_drafts_all_is_as_it_is_where_none_are_kept(
+    tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path, items: tuple[AnyItem, ...]
+) -> None:
+    answer = {"recite_share": 0.2, "unanswerable_share": 0.2, "text_share": 0.1}
+    dials = {"positions": [2, 4, 8], "code_dims": [8, 24], "codecs": ["raw", "hadamard-2"]}
+    tables = HEADS | {"answer": answer, "dials": dials}
+    losses = []
+    for own in ({}, {"drafts": True, "dials": dials | {"quoted": [0, 4]}}):
+        setting = with_noise(tiny_setting(tiny_sharer, tiny_receiver, tmp_path, items, tables | own))
+        cache = setting.cache  # standardised alike: what is fitted to drafts too would round otherwise
+        cache.mean, cache.scale = torch.zeros_like(cache.mean), torch.ones_like(cache.scale)
+        task = DocumentTask(setting)
+        task.modules()["translate"].train()
+        seen = []
+        for step, batch in enumerate(task.epoch(2, 3)[:6]):
+            torch.manual_seed(step)
+            with torch.no_grad():
+                seen.append((task.control_at(step), float(task.loss(batch, task.control_at(step)).loss)))
+        losses.append((task.controls, seen))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("written", "quoted", "reply"),
+    [
+        ("It is under the Third stone, by the door.", [], "third stone"),
+        ("the second stone", [], "the second stone"),  # wrong: what it says is relayed, not guessed around
+        ("thirds of a stone", [], "thirds of a stone"),
+        ("the second stone", [0, 1], "the second stone"),
+        ("the second stone", [1, 2], "third stone"),
+        ("", [], "third stone"),
+    ],
+)
+def test_the_right_reply_to_a_draft_is_in_what_was_sent(written: str, quoted: list[int], reply: str) -> None:
+    spans = torch.tensor([[0, 5], [5, 11], [11, 17]])
+    question = Asked("Where?", ("third stone", "3rd stone"), torch.zeros(3), written=written)
+    document = Cached("boxes", "Under third stone", 0, 3, spans, (question,))
+    assert reply_to(document, question, torch.tensor(quoted, dtype=torch.int64)) == reply
 
 
 @pytest.mark.parametrize("control", ["true", "mismatched", "alone", "text"])

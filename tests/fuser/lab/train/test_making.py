@@ -28,6 +28,14 @@ STAGES: list[dict[str, Any]] = [
     {"name": "codecs", "kind": "calibrate"},
     {"name": "through", "kind": "train", "answer": {"steps": 2}, "dials": {"codecs": ["raw", "transform-2"]}},
     {"name": "final", "kind": "calibrate"},
+    {
+        "name": "drafts",
+        "kind": "train",
+        "drafts": True,
+        "answer": {"draft_share": 0.5, "unanswerable_share": 0.2},
+        "dials": {"quoted": [0, 4], "codecs": ["raw", "transform-2"]},
+    },
+    {"name": "draft_codecs", "kind": "calibrate", "drafts": True},
     {"name": "plans", "kind": "profile"},
     {"name": "more_plans", "kind": "profile"},
 ]
@@ -126,8 +134,16 @@ def test_a_recipe_that_is_killed_again_and_again_makes_the_bundle_of_one_that_is
     assert bundle.kinds == set(SliceKind)
     assert bundle.config.selection.rule == "learnt"
     assert [codec.name for codec in bundle.codecs()] == ["transform-2", "transform-1"]
+    apart = {"draft", "mismatched_draft", "unanswerable_draft"}
+    for stage, wanted in (("through", {"true"}), ("drafts", apart | {"true"})):
+        rows = [
+            row
+            for row in events(table, stage)
+            if (row["stage"], row.get("task")) == ("validation", "document")
+        ]
+        assert [row.keys() & (apart | {"true"}) for row in rows] == [wanted] * 2
     plans = PlanTable.load(table["output"])
-    assert {row.kind for row in plans.rows} == set(SliceKind)
+    assert {row.kind for row in plans.rows} >= {SliceKind.EXCERPT, SliceKind.SHARED}
 
     other = table | {"work": str(tmp_path / "killed"), "output": str(tmp_path / "killed-output")}
     kills, again = 0, None

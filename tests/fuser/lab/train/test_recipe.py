@@ -43,6 +43,8 @@ def test_each_stage_starts_from_the_bundle_before_it_and_chooses_by_the_selectio
         ("codecs", "calibrate"),
         ("through_codecs", "train"),
         ("final_codecs", "calibrate"),
+        ("drafts", "train"),
+        ("draft_codecs", "calibrate"),
         ("plans", "profile"),
     ]
     fit, start, *more = (stage.config for stage in recipe.stages)
@@ -133,6 +135,10 @@ def test_a_value_of_the_command_line_that_fits_nowhere_is_refused(value: str, me
         ("text_share = 0.03", "text_share = 1.5", "text_share"),
         ("unanswerable_share = 0.02", "unanswerable_share = 0.95", "leave no steps"),
         ("recite_share = 0.25", "recite_share = 0.95", "leave no steps"),
+        ("draft_share = 0.4", "draft_share = 0.9", "leave no steps"),
+        ("\ndrafts = true", "", r"give \[translate\] and drafts = true"),
+        ("quoted = [0, 0, 4, 8]", "quoted = [0, 33]", "dials.quoted goes beyond selection.positions, 32"),
+        ("quoted = [0, 0, 4, 8]", "quoted = [0, -1]", "dials.quoted are 0"),
         ("text_share = 0.03", 'text_share = 0.03\nabstain = " "', "abstain"),
         ("continuations = 2", "continuations = -1", "sources.squad: continuations"),
         ("documents = 4000", "documents = -1", "sources.squad: documents"),
@@ -257,7 +263,7 @@ def test_a_layer_map_that_is_none_is_refused(tmp_path: Path, given: str, message
 def test_what_is_of_one_head_is_refused_without_it() -> None:
     prompts = _config(Recipe.load(TWO_TASKS), "prompts")
     shared = replace(prompts, translate=None, dials=DialsConfig())
-    with pytest.raises(ValueError, match=r"dials\.positions, code_dims, bits and codecs"):
+    with pytest.raises(ValueError, match=r"dials\.positions, quoted, code_dims, bits and codecs"):
         replace(shared, dials=DialsConfig(codecs=("raw",)))
     with pytest.raises(ValueError, match=r"dials\.last is of shared slices"):
         replace(_config(Recipe.load(DOCUMENTS), "start"), dials=DialsConfig(last=(4,)))

@@ -97,7 +97,7 @@ def tiny_setting(
     )
     their_model, their_tokenizer = load_model(sharer)
     scorer = scorer_of(config)
-    reads = config.sharer_prompt, config.selection, scorer
+    reads = config.sharer_prompt, config.selection, scorer, config.drafts
     reader = SharerReading(their_model, their_tokenizer, *reads)
     cache = read_all(reader, items)
     model, tokenizer = load_model(receiver)
