@@ -119,6 +119,7 @@ class ExportPolicy:
     kinds: the kinds of slice.
     max_positions: excerpt positions in a slice at most, and tokens of a relayed text about documents; a
         document's own cap can only lower it.
+    max_runs: runs of neighbouring positions at most in which those of a document may stand; 0 is no bound.
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
@@ -126,12 +127,13 @@ class ExportPolicy:
 
     kinds: tuple[SliceKind, ...] = tuple(SliceKind)
     max_positions: int = 32
+    max_runs: int = 1
     shared_over_documents: int = 0
     allow_relay: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.max_positions, self.shared_over_documents) < 0:
-            raise ValueError("max_positions and shared_over_documents must not be negative")
+        if min(self.max_positions, self.max_runs, self.shared_over_documents) < 0:
+            raise ValueError("max_positions, max_runs and shared_over_documents must not be negative")
 
 
 @dataclass(frozen=True, slots=True)

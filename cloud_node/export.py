@@ -46,6 +46,8 @@ def positions_allowed(
             raise ExportDenied(f"{wanted} slices")
         if any(d.kinds is not None and wanted not in d.kinds for d in documents):
             raise ExportDenied(f"{wanted} slices of this document")
+    if 0 < policy.max_runs < plan.runs:
+        raise ExportDenied(f"slices of more than {policy.max_runs} runs")
     if kind is SliceKind.EXCERPT:
         return _allowed(policy.max_positions, documents, "excerpt slices")
     if not documents:

@@ -1,4 +1,4 @@
-"""Choose the excerpt: the few document positions that the question attends to most, by a rule that may be learnt."""
+"""Choose the excerpt: the short run of a document that the question attends to most, by a rule that may be learnt."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int
         scores: (positions,) over the prompt: summed attention rows, or what the learnt scorer made of them.
         document: indices of the document's positions, ascending.
         limit: positions allowed (already lowered by the export policy).
-        runs: of neighbouring positions, which share the number evenly: each one has the most probability, a softmax of
-            the scores, of what those before it left. 0 takes the best positions wherever they stand.
+        runs: of neighbouring positions at most, 0 is one. They share the number evenly, and each has the most
+            probability, a softmax of the scores, of what those before it left.
 
     Returns:
         Chosen positions, ascending, min(limit, config.positions, len(document)) of them.
@@ -83,13 +83,12 @@ def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int
     count = min(limit, config.positions, len(document))
     if count == 0:
         return document[:0]
-    own = scores[document]
-    if not runs:
-        return document[own.topk(count).indices.sort().values]
+    runs = min(max(runs, 1), count)
+    probability = scores[document].double().softmax(0)
     left, chosen = torch.arange(len(document), device=document.device), []
-    for run in range(min(runs, count)):
+    for run in range(runs):
         size = count // runs + (run < count % runs)
-        mass = functional.pad(own.softmax(0)[left].cumsum(0), (1, 0))
+        mass = functional.pad(probability[left].cumsum(0), (1, 0))
         start = int((mass[size:] - mass[:-size]).argmax())
         chosen.append(left[start : start + size])
         left = torch.cat((left[:start], left[start + size :]))

@@ -24,7 +24,7 @@ class Plan:
         positions: excerpt positions at most, or those of a draft that are written; 0 takes as many as bundle and policy
             allow.
         quoted: excerpt positions at most that stand before a draft.
-        runs: in how many runs of neighbours excerpt positions stand; 0 takes them wherever they stand.
+        runs: in how many runs of neighbours excerpt positions may stand; 0 is one. The export policy may allow fewer.
         code_dim: leading numbers of each code that are sent; 0 sends all. A bundle's codes are ordered: the first
             numbers matter most.
         layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.

@@ -29,6 +29,7 @@ policies = st.builds(
     ExportPolicy,
     kinds=st.sets(st.sampled_from(SliceKind)).map(tuple),
     max_positions=st.integers(0, 64),
+    max_runs=st.integers(0, 3),
     shared_over_documents=st.integers(0, 64),
     allow_relay=st.booleans(),
 )
@@ -42,7 +43,7 @@ documents = st.lists(
     ),
     max_size=4,
 )
-plans = st.sampled_from([Plan(codec="raw"), Plan(codec="raw", quoted=4)])
+plans = st.sampled_from([Plan(codec="raw"), Plan(codec="raw", quoted=4), Plan(codec="raw", runs=2)])
 
 
 def of(function: Any, *arguments: Any) -> Any:
@@ -67,7 +68,8 @@ def test_no_more_leaves_than_policy_and_every_document_allow(
 ) -> None:
     allowed = of(positions_allowed, policy, kind, plan, documents)
     needed = {kind, SliceKind.EXCERPT} if plan.quoted else {kind}
-    if not needed <= set(policy.kinds) or any(keeps_in(documents, one) for one in needed):
+    kept_in = not needed <= set(policy.kinds) or any(keeps_in(documents, one) for one in needed)
+    if kept_in or 0 < policy.max_runs < plan.runs:
         assert allowed is ExportDenied
     elif kind is not SliceKind.EXCERPT and not documents:
         assert allowed is None, "nothing of a document is in it"
@@ -216,6 +218,16 @@ async def test_a_document_that_may_only_be_drafted_never_gives_an_excerpt(
     assert header.kind is SliceKind.DRAFT and 0 < header.positions <= 14
     with pytest.raises(ExportDenied, match="draft slices of this document"):
         await asked("quotes", SliceKind.DRAFT, Plan(codec="raw"))
+
+
+async def test_a_quote_in_more_runs_than_the_policy_allows_is_refused_by_name(start_local: Start) -> None:
+    cloud = await start_local(export=ExportPolicy())
+    two = Plan(codec="raw", positions=4, runs=2)
+    with pytest.raises(ExportDenied, match="more than 1 runs"):
+        await cloud.share(cloud.request("note-1", QUESTION, plan=two))
+    allowed = await start_local(export=ExportPolicy(max_runs=2), audit=f"{cloud.audit}.2")
+    header, *_ = await allowed.share(allowed.request("note-1", QUESTION, plan=two))
+    assert header.positions == 4
 
 
 async def test_relayed_text_has_no_more_tokens_than_the_documents_cap(start_local: Start) -> None:

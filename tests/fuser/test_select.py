@@ -9,8 +9,8 @@ SCORES = torch.tensor([9.0, 0.1, 0.9, 0.2, 0.0, 0.8, 0.3, 9.0])
 DOCUMENT = torch.arange(1, 7)
 
 
-def test_the_highest_scores_within_the_document_are_chosen_in_order() -> None:
-    chosen = choose(SCORES, DOCUMENT, SelectionConfig(positions=3), limit=8)
+def test_as_many_runs_as_positions_are_the_highest_scores_within_the_document_in_order() -> None:
+    chosen = choose(SCORES, DOCUMENT, SelectionConfig(positions=3), limit=8, runs=8)
     assert chosen.tolist() == [2, 5, 6]
 
 
@@ -66,7 +66,8 @@ NINE = torch.arange(1, 10)
         (4, 2, [4, 5, 7, 8]),  # 7 with a neighbour, then the best pair of what is left
         (2, 2, [1, 7]),
         (2, 5, [1, 7]),
-        (3, 0, [1, 5, 7]),
+        (3, 0, [5, 6, 7]),
+        (3, 9, [1, 5, 7]),
         (0, 1, []),
     ],
 )

@@ -134,6 +134,34 @@ def random(batch: DocumentBatch, plan: Plan) -> Answers:
     return batch.behind(transfer, transfer.slices(plan, partial(random_codes, seed=batch.picked[0])))
 
 
+@ROWS.row("drafted", "fused, the Sharer's draft", needs=_excerpts, by="draft", on_request=True)
+def drafted(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The KV of the Sharer's own short answer, behind what the plan quotes."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.drafts(plan))
+
+
+@ROWS.row(
+    "drafted-mismatched",
+    "fused, the draft of another document",
+    needs=_another,
+    control="drafted",
+    by="draft",
+    on_request=True,
+)
+def drafted_mismatched(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The same of the most alike question over another document."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.drafts(plan), batch.others)
+
+
+@ROWS.row("drafted-text", "Receiver given the draft's text", needs=_excerpts, on_request=True)
+def drafted_text(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The text of the same draft, relayed: the honest rival of its KV."""
+    written = batch.task.transfer.drafted(plan).written
+    return batch.ask([written(index) for index in batch.picked])
+
+
 @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)
 def identical(batch: DocumentBatch, plan: Plan) -> Answers:
     """The slice of a bundle whose Sharer is the Receiver's own model."""

@@ -20,7 +20,7 @@ from fuser.kv.generate import generate, stop_tokens
 from fuser.kv.past import Past
 from fuser.lab.evaluate.document_rows import ROWS, SURE
 from fuser.lab.evaluate.evaluation import Batch, Given, Task
-from fuser.lab.evaluate.excerpts import QuestionExcerpts, ReceiversOwn, Slices, Translated
+from fuser.lab.evaluate.excerpts import QuestionDrafts, QuestionExcerpts, ReceiversOwn, Slices, Translated
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.plans import registry_of
@@ -98,6 +98,7 @@ class Transfer:
         self._task, self._bundle, self._sharer = task, bundle, sharer
         self.excerpts = lru_cache(maxsize=None)(self._excerpts)
         self.own = lru_cache(maxsize=None)(self._own)
+        self.drafted = lru_cache(maxsize=None)(self._drafted)
 
     @cached_property
     def receiver(self) -> Receiver:
@@ -118,7 +119,15 @@ class Transfer:
         """As a plan chooses them."""
         selection = self._bundle.config.selection
         selection = replace(selection, positions=plan.positions or selection.positions)
-        return QuestionExcerpts(self._bundle, self._read[0], self._task.questions, selection)
+        return QuestionExcerpts(self._bundle, self._read[0], self._task.questions, selection, plan.runs)
+
+    def drafts(self, plan: Plan) -> Translated:
+        """The Sharer's drafts as a plan sends them."""
+        return Translated(self._bundle, self.drafted(plan), plan)
+
+    def _drafted(self, plan: Plan) -> QuestionDrafts:
+        """As a plan has them."""
+        return QuestionDrafts(self._bundle, self._read[0], self._task.questions, plan)
 
     def _own(self, plan: Plan) -> ReceiversOwn:
         """The Receiver's own KV at the positions of the excerpts."""
@@ -132,7 +141,9 @@ class Transfer:
     def _read(self) -> tuple[FeatureCache, float]:
         task = self._task
         root, progress, deadline = task.given.work, task.progress, task.deadline
-        return read_documents(task.questions, self._bundle, self._sharer, root, progress, deadline)
+        return read_documents(
+            task.questions, self._bundle, self._sharer, root, progress, deadline, task.given.drafts
+        )
 
 
 class DocumentBatch(Batch):
@@ -237,7 +248,7 @@ class DocumentBatch(Batch):
             places = [place for place, own in enumerate(counts) if own == count]
             draft = receiver.begin(*(prompts[place] for place in places)).prefill(SliceKind.EXCERPT)
             sizes = [0] * len(places)
-            if slices is not None:
+            if slices is not None and count:
                 taken, sizes = slices.take([sources[place] for place in places])
                 draft.put(taken)
             yield places, draft, sizes

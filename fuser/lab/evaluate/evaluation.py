@@ -55,7 +55,7 @@ class Given:
     """With what questions are answered.
 
     identical: a bundle whose Sharer is the Receiver's own model, for the row of that name. work: directory of what the
-    Sharer reads. batch: questions at once.
+    Sharer reads. batch: questions at once. drafts: whether the Sharer also writes a draft for each question.
     """
 
     bundle: Bundle
@@ -64,6 +64,7 @@ class Given:
     work: Path
     identical: Bundle | None = None
     batch: int = 16
+    drafts: bool = False
 
 
 class Task(ABC, Generic[Bound]):

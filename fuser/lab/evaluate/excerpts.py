@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
@@ -17,7 +18,7 @@ from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.reading import KV, FrozenReceiver
 from fuser.prompts.shared import read_as
-from fuser.slice_specs import slice_specs
+from fuser.slice_specs import most_written, slice_specs
 from kvwire.codec import roundtrip
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -30,7 +31,7 @@ class QuestionExcerpts:
     Args:
         bundle: with a translate head.
         cache: of the bundle's Sharer, prompt style and selection; it must hold every question.
-        selection: the bundle's own, or with a plan's positions.
+        selection: the bundle's own, or with a plan's positions. runs: as a plan has them.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class QuestionExcerpts:
         cache: FeatureCache,
         questions: Sequence[DocumentQuestion],
         selection: SelectionConfig,
+        runs: int = 0,
     ) -> None:
         self._most = selection.positions
-        self._chosen = Excerpts(cache, selection, bundle.require_translate())
+        self._chosen = Excerpts(cache, selection, bundle.require_translate(), runs)
         held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
         self._examples: list[Example] = [held[q.document, q.question] for q in questions]
 
@@ -75,8 +77,40 @@ class QuestionExcerpts:
         return "".join(parts)
 
 
+class QuestionDrafts:
+    """The Sharer's drafts, behind what a plan quotes; arguments as of `QuestionExcerpts`, whose cache keeps drafts."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        cache: FeatureCache,
+        questions: Sequence[DocumentQuestion],
+        plan: Plan,
+    ) -> None:
+        selection = bundle.config.selection
+        self._quoted = min(plan.quoted, selection.positions)
+        self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs)
+        held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
+        examples = [held[q.document, q.question] for q in questions]
+        most = most_written(plan)
+        self._examples = [(d, replace(q, drafted=q.drafted[:most])) for d, q in examples]
+
+    def count(self, index: int) -> int:
+        """Positions of a question's slice."""
+        document, question = self._examples[index]
+        return min(self._quoted, document.count) + len(question.drafted)
+
+    def features(self, indices: Sequence[int]) -> Tensor:
+        """Features of slices of equal counts, of the layers that the translate head reads, unscaled."""
+        return torch.stack([self._chosen.of_draft(*self._examples[i], self._quoted) for i in indices])
+
+    def written(self, index: int) -> str:
+        """The text of a question's draft."""
+        return self._examples[index][1].written
+
+
 class Translated:
-    """Excerpts as they arrive: encoded by the bundle, sent by a plan, expanded to Receiver KV.
+    """Excerpts or drafts as they arrive: encoded by the bundle, sent by a plan, expanded to Receiver KV.
 
     Args:
         change: what a control makes of codes (questions, positions, numbers) before they are sent.
@@ -85,13 +119,14 @@ class Translated:
     def __init__(
         self,
         bundle: Bundle,
-        excerpts: QuestionExcerpts,
+        excerpts: QuestionExcerpts | QuestionDrafts,
         plan: Plan,
         change: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        kind = SliceKind.DRAFT if isinstance(excerpts, QuestionDrafts) else SliceKind.EXCERPT
         self._head = bundle.require_translate()
         self._codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
-        self._specs = partial(slice_specs, bundle, SliceKind.EXCERPT, plan, dtype="float32")
+        self._specs = partial(slice_specs, bundle, kind, plan, dtype="float32")
         self._change = change
         self._excerpts = excerpts
         self.count = excerpts.count

@@ -38,6 +38,19 @@ def excerpt_plans(bundle: Bundle, positions: Iterable[int], plans: Iterable[Plan
     return tuple(found)
 
 
+def draft_plans(bundle: Bundle, plans: Iterable[Plan]) -> tuple[Plan, ...]:
+    """Every plan of drafts, each once; none is the draft alone, raw.
+
+    Raises:
+        InvalidRequest, Unsupported: a plan that is none of drafts, or that the bundle cannot serve.
+    """
+    found = tuple(dict.fromkeys(plans)) or (WHOLE,)
+    for plan in found:
+        registry_of(bundle).get(plan.codec)
+        slice_specs(bundle, SliceKind.DRAFT, plan, 1, "float32")
+    return found
+
+
 def shared_plans(bundle: Bundle, plans: Iterable[Plan]) -> tuple[Plan, ...]:
     """The whole slice, and every plan besides, each once.
 

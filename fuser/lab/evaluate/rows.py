@@ -55,7 +55,8 @@ class Row(Generic[B]):
 
     label: what a table calls it. answer: answers of a batch by a plan. needs: what a task lacks for it, None where it
     can be run. control: the row that it is a control of; the report shows what that row has over it. by: how much of a
-    plan means something to it; it is made once for each. on_request: whether it is run only where it is named.
+    plan means something to it, or "draft" where its plans are those of drafts; it is made once for each. on_request:
+    whether it is run only where it is named.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Row(Generic[B]):
     answer: Callable[[B, Plan], Answers]
     needs: Callable[[Any], str | None] = nothing
     control: str = ""
-    by: Literal["", "positions", "plan"] = ""
+    by: Literal["", "positions", "plan", "draft"] = ""
     on_request: bool = False
 
 
@@ -121,9 +122,17 @@ class Registry(Generic[B]):
         """A row by as much of a plan as it has."""
         row = self[name]
         positions = replace(WHOLE, positions=plan.positions)
-        return Line(row, {"": WHOLE, "positions": positions, "plan": plan}[row.by])
+        return Line(row, {"": WHOLE, "positions": positions}.get(row.by, plan))
 
-    def lines(self, names: Sequence[str], plans: Sequence[Plan] = (WHOLE,)) -> list[Line[B]]:
-        """The named rows in their order, each by every plan, once."""
-        known = [row.name for row in self if row.name in names]
-        return list(dict.fromkeys(self.line(name, plan) for name in known for plan in plans))
+    def lines(
+        self, names: Sequence[str], plans: Sequence[Plan] = (WHOLE,), drafts: Sequence[Plan] = (WHOLE,)
+    ) -> list[Line[B]]:
+        """The named rows in their order, each by every plan, once; those of drafts by theirs."""
+        return list(
+            dict.fromkeys(
+                self.line(row.name, plan)
+                for row in self
+                if row.name in names
+                for plan in (drafts if row.by == "draft" else plans)
+            )
+        )

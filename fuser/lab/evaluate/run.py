@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from fuser.lab.evaluate.choices import ChoiceTask
 from fuser.lab.evaluate.documents import DocumentTask
 from fuser.lab.evaluate.evaluation import Deadline, OutOfTime, Task, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
-from fuser.lab.evaluate.plans import excerpt_plans, shared_plans
+from fuser.lab.evaluate.plans import draft_plans, excerpt_plans, shared_plans
 from fuser.lab.evaluate.prediction import PredictionLog
 from fuser.lab.evaluate.provenance import data_of, provenance
 from fuser.lab.evaluate.questions import digest, draw, draw_choices, parts, questions_digest, read_questions
 from fuser.lab.evaluate.report import summarise
 from fuser.lab.evaluate.score import abstaining
-from fuser.lab.evaluate.settings import EvaluateConfig, Setup, made_in
+from fuser.lab.evaluate.settings import EvaluateConfig, Setup, made_in, plans_of
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
 from kvwire.errors import InvalidRequest, Unsupported
@@ -49,19 +49,24 @@ class Run:
 
     def __init__(self, bundle: Path, config: EvaluateConfig, setup: Setup) -> None:
         self._config, self._path = config, bundle
-        self._given = setup.given(bundle, "evaluate", config.batch, config.identical)
+        given = setup.given(bundle, "evaluate", config.batch, config.identical)
+        self._given = replace(given, drafts=config.writes)
         self._left_out: Counter[str] = Counter()
         options = {"max_document_chars": _EVERY_LENGTH, "left_out": self._left_out}
         found = read_questions(
             config.data, config.task, self._limit, config.seed, for_training=False, **options
         )
         choices, documents = found
+        if config.drafts and not config.writes:
+            raise ValueError("drafts: no row that is asked for has drafts")
         self._task, plans = self._choices(choices) if choices else self._documents(documents)
         rows = self._task.rows
         names = config.rows or [row.name for row in rows if not row.on_request]
         reasons = {name: rows[name].needs(self._task) for name in names}
         self.not_run = {name: reason for name, reason in reasons.items() if reason is not None}
-        self.lines = rows.lines([name for name in reasons if name not in self.not_run], plans)
+        with _of_plans("drafts"):
+            drafts = draft_plans(given.bundle, plans_of(config.drafts)) if config.writes else ()
+        self.lines = rows.lines([name for name in reasons if name not in self.not_run], plans, drafts)
 
     def answer(self, progress: Progress, max_minutes: float = math.inf) -> bool:
         """Answer what is not answered yet; returns whether all is done."""
@@ -115,7 +120,7 @@ class Run:
         if config.calibration:
             raise ValueError("calibration is for questions with choices: no row over documents is fitted")
         with _of_plans():
-            plans = excerpt_plans(given.bundle, config.positions, config.sent_by)
+            plans = excerpt_plans(given.bundle, config.positions, plans_of(config.plans))
         fits = unfit(given, _EVERY_LENGTH if config.cases else config.max_document_chars)
         vary = self._cases(items) or (lambda item: (item,))
         drawn = draw(items, self._limit, config.seed, fits, vary, self._left_out)
@@ -142,7 +147,7 @@ class Run:
         if config.cases or config.positions:
             raise ValueError("cases and positions are for questions over documents")
         with _of_plans():
-            plans = shared_plans(given.bundle, config.sent_by)
+            plans = shared_plans(given.bundle, plans_of(config.plans))
         fits = unfit_choice(given, config.max_document_chars)
         drawn = draw_choices(items, self._limit, config.seed, fits, self._left_out)
         training: list[ChoiceItem] = []
@@ -177,9 +182,9 @@ class Run:
 
 
 @contextmanager
-def _of_plans() -> Iterator[None]:
+def _of_plans(key: str = "plans") -> Iterator[None]:
     """Errors name the key."""
     try:
         yield
     except (InvalidRequest, Unsupported) as error:
-        raise BadConfig(f"plans: {error}") from error
+        raise BadConfig(f"{key}: {error}") from error

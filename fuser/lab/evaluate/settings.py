@@ -72,9 +72,9 @@ class EvaluateConfig:
     data: `records:<split>`, a JSON-lines file or `hf:NAME` (`fuser.lab.data.load`). task: what the data asks, `auto`
     tells it by the fields. limit: questions at most; without one all, of generated records 200. rows: none named runs
     all that can be run. calibration: training questions with choices, for rows that are fitted. identical: a bundle
-    whose Sharer is the Receiver's own model. plans: how slices are sent; none is `raw` and whole. positions: of an
-    excerpt, every number with every plan; none is what the plans say. cases: what questions are asked over
-    (`fuser.lab.data.cases`); none is `plain`. batch: questions at once.
+    whose Sharer is the Receiver's own model. plans: how slices are sent; none is `raw` and whole. drafts: the same for
+    drafts. positions: of an excerpt, every number with every plan; none is what the plans say. cases: what questions
+    are asked over (`fuser.lab.data.cases`); none is `plain`. batch: questions at once.
     """
 
     data: str
@@ -84,6 +84,7 @@ class EvaluateConfig:
     max_document_chars: int = 4000
     rows: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
+    drafts: tuple[str, ...] = ()
     positions: tuple[int, ...] = ()
     cases: tuple[str, ...] = ()
     calibration: str = ""
@@ -95,15 +96,21 @@ class EvaluateConfig:
         for key, values in (least | {"positions": self.positions, "batch": (self.batch,)}).items():
             if wrong := [value for value in values if value is not None and value < 1]:
                 raise BadConfig(f"{key}: {wrong[0]} is not 1 or more")
-        try:
-            _ = self.sent_by
-        except InvalidRequest as error:
-            raise BadConfig(f"plans: {error}") from error
+        for key, written in (("plans", self.plans), ("drafts", self.drafts)):
+            try:
+                plans_of(written)
+            except InvalidRequest as error:
+                raise BadConfig(f"{key}: {error}") from error
 
     @property
-    def sent_by(self) -> tuple[Plan, ...]:
-        """The plans."""
-        return tuple(map(Plan.parse, self.plans))
+    def writes(self) -> bool:
+        """Whether a row needs the Sharer's drafts."""
+        return any(name.startswith("drafted") for name in self.rows)
+
+
+def plans_of(written: Iterable[str]) -> tuple[Plan, ...]:
+    """Plans from how they are written."""
+    return tuple(map(Plan.parse, written))
 
 
 def read_settings(kind: type[T], path: Path | None, assignments: Iterable[str]) -> tuple[T, Setup]:

@@ -27,11 +27,13 @@ def read_documents(
     root: Path,
     progress: Progress,
     deadline: Deadline,
+    drafts: bool = False,
 ) -> tuple[FeatureCache, float]:
     """What a bundle's Sharer reads of the questions' documents, and its seconds a question.
 
     Args:
         root: directory of the caches; what is not cached there is read first.
+        drafts: whether its own short answers are kept too.
 
     Raises:
         OutOfTime: the deadline passed; what was read is kept.
@@ -44,8 +46,8 @@ def read_documents(
         for document, asked in documents.items()
     ]
     reads = bundle.config.sharer_prompt, bundle.config.selection
-    folder = cache_folder(bundle.config.sharer, *reads, str(root), sharer.dtype, bundle.scorer)
-    reading = SharerReading(sharer.network, sharer.tokenizer, *reads, bundle.scorer)
+    folder = cache_folder(bundle.config.sharer, *reads, str(root), sharer.dtype, bundle.scorer, drafts)
+    reading = SharerReading(sharer.network, sharer.tokenizer, *reads, bundle.scorer, drafts)
     writer = CacheWriter(folder, reading)
     began = time.perf_counter()
     added = writer.fill(items, progress, deadline.minutes_left)

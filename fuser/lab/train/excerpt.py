@@ -27,6 +27,7 @@ class Excerpts:
 
     Args:
         translate: says which features are read.
+        runs: as a plan has them.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Excerpts:
         cache: FeatureCache,
         selection: SelectionConfig,
         translate: TranslateHead,
+        runs: int = 0,
     ) -> None:
+        self._runs = runs
         self._cache = cache
         self._selection = selection
         self._translate = translate
@@ -43,7 +46,7 @@ class Excerpts:
         """The excerpt's positions within the document, ascending int64; `most` lowers the selection's number."""
         limit = self._selection.positions if most is None else most
         every = torch.arange(document.count, device=question.scores.device)
-        return choose(question.scores, every, self._selection, limit)
+        return choose(question.scores, every, self._selection, limit, self._runs)
 
     def features(self, examples: Sequence[Example], most: int | None = None) -> Tensor:
         """Features of excerpts, of the layers read, as the Sharer gave them: (batch, positions, numbers)."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from fuser.lab.evaluate.score import first_line
 from fuser.layout import SliceLayout
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from kvwire.plan import WHOLE
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.fuser.lab.evaluate.asking import ask, texts
@@ -66,9 +68,9 @@ def served(
     place = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note")
     sections = (place, Section(Role.QUESTION, Visibility.SHARED, text=asked))
     if asked == question.question:
-        local = answer_in_one_process(sharer, receiver, sections, {"note": document}, kind, 12, ANSWER_TOKENS)
+        local = answer_in_one_process(sharer, receiver, sections, {"note": document}, kind, 32, ANSWER_TOKENS)
         return first_line(local.text)
-    local = answer_in_one_process(sharer, receiver, sections, {"note": document}, kind, 12, 1)
+    local = answer_in_one_process(sharer, receiver, sections, {"note": document}, kind, 32, 1)
     cut = local.cut
     begun = receiver.begin((place, Section(Role.QUESTION, Visibility.SHARED, text=question.question)))
     intake = begun.prefill(kind).take(SliceLayout.of(cut))
@@ -114,6 +116,22 @@ def test_mismatched_answers_are_those_of_the_strangers_slice(
     same = [found["mismatched", q.id] == text for q, text in zip(documents, expected, strict=True)]
     assert sum(same) >= len(documents) - 1
     assert any(found["mismatched", q.id] != found["fused", q.id] for q in documents)
+
+
+def test_drafted_answers_are_those_of_the_service_and_those_of_a_stranger_are_its(
+    given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
+) -> None:
+    task = DocumentTask(replace(given(), drafts=True), documents)
+    found = texts(ask(task, tmp_path, "drafted", "drafted-mismatched", "drafted-text"))
+    for name, sources in (("drafted", range(len(documents))), ("drafted-mismatched", mismatched(documents))):
+        same = [
+            found[name, q.id]
+            == served(pair, SliceKind.DRAFT, q, documents[source].document, documents[source].question)
+            for q, source in zip(documents, sources, strict=True)
+        ]
+        assert sum(same) >= len(documents) - 1, name  # as above
+    assert {found["drafted", q.id] for q in documents} != {found["drafted-text", q.id] for q in documents}
+    assert len(task.transfer.drafted(WHOLE).written(0)) > 0
 
 
 def test_the_sharers_text_is_its_own_greedy_answer(
