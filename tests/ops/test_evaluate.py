@@ -368,9 +368,12 @@ def test_a_value_that_means_nothing_is_refused_by_its_key(
     assert said in str(call(data, "--set", value, fails=True).exception)
 
 
+EVALUATED = {"data", "limit", "seed", "max_document_chars", "rows", "plans", "positions", "drafts", "dtype"}
+
+
 def test_the_example_has_every_key_and_is_what_a_call_without_it_is_told(tmp_path: Path) -> None:
     for kind, name, own in (
-        (EvaluateConfig, "eval", {"data", "limit", "seed", "max_document_chars", "rows", "dtype"}),
+        (EvaluateConfig, "eval", EVALUATED),
         (ProfileConfig, "profile", set[str]()),
     ):
         path = EXAMPLES / f"{name}.toml"
