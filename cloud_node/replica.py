@@ -216,30 +216,26 @@ class Replica:
         most = request.max_new_tokens if allowed is None else min(request.max_new_tokens, allowed)
         sharer = next(iter(self._sharers.values()))
         self._check_length(sharer.tokenizer, sections, stop)
-        positions = sharer.positions(sections)
-        self._check_prompt(positions)
-        text: list[str] = []
-        said: list[int] = []
-        tokens = 0
-
-        def steps() -> Steps:
-            nonlocal tokens
-            yield None  # its prompt is read when its turn has come, not when it is looked at
-            size = 0
-            for piece in sharer.answer(sections, most, said):
-                size += len(piece.encode())
-                if 0 < request.max_bytes < size:
-                    return
-                text.append(piece)
-                tokens = len(said)
-                yield None
-
+        prompt = sharer.prompt(sections)
+        self._check_prompt(len(prompt))
+        said: list[tuple[str, int]] = []
         with _Work(self._schedule, stop) as work:
-            ticket = work.enter(steps(), positions)
+
+            def steps() -> Steps:
+                said.append(
+                    (
+                        yield from sharer.answering(
+                            prompt, most, work.cancelled, call.tenant, request.max_bytes
+                        )
+                    )
+                )
+
+            ticket = work.enter(steps(), len(prompt))
             for _ in work.parts():
                 pass
+        ((text, tokens),) = said
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
-        return RelayReply(request.request_id, "".join(text), tokens, timings)
+        return RelayReply(request.request_id, text, tokens, timings)
 
     def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[Document]]:
         """Sections with their texts, short enough to be tokenised, and the documents among them."""

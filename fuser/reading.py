@@ -19,7 +19,7 @@ from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import features_of
 from fuser.kv.drafting import write
 from fuser.kv.generate import stop_tokens
-from fuser.kv.geometry import Geometry
+from fuser.kv.geometry import Geometry, window
 from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, prefill_together
 from fuser.kv.prefix_cache import KV, PrefixCache
 from fuser.kv.rope import Rope
@@ -175,6 +175,7 @@ class Reader:
         self.tokenizer = tokenizer
         self.geometry = Geometry.of(model.config)
         self.rope = Rope(model)
+        self.window = window(model.config)
         self.style = style
         self.selection = selection
         self.scorer = None if scorer is None else scorer.to(model.device)
@@ -231,6 +232,7 @@ class Reader:
         asking: bool = False,
         per_head: bool = False,
         draft: int = 0,
+        ended: Callable[[list[int]], bool] | None = None,
         on_layer: OnLayer | None = None,
     ) -> Steps[Reading]:
         """What is to be prefilled for a reading: the prefix, unless it was before, and the rest on top of it.
@@ -239,12 +241,14 @@ class Reader:
 
         Args:
             layers, at, asking, per_head, draft: as in `read`, of one prompt. A draft's positions are kept behind `at`.
+            ended: whether a draft is over before the last of these tokens; by default where its first line is.
             on_layer: is given what would be kept of a layer as soon as it is computed; nothing is kept then, and
                 nothing drafted.
         """
+        draft = max(0, min(draft, self.window - len(prompt)))
         at = at.to(self.model.device)
         ids = prompt.tokens.ids.to(self.model.device)
-        last_layer = self.geometry.layers - 1 if asking or draft else max(layers)
+        last_layer = self.geometry.layers - 1 if asking or draft else max(layers, default=0)
         past = (yield from self._past(ids[: prompt.prefix], last_layer, caller)) if prompt.prefix else []
         kv: dict[int, tuple[Tensor, Tensor]] = {}
         all_layers: KV = []
@@ -279,7 +283,13 @@ class Reader:
         said: list[int] = []
         if draft and work.hidden is not None:
             said, new = yield from write(
-                self.model, ids.tolist(), work.hidden[0, -1], all_layers, draft, self._ended, caller.cancelled
+                self.model,
+                ids.tolist(),
+                work.hidden[0, -1],
+                all_layers,
+                draft,
+                ended or self._ended,
+                caller.cancelled,
             )
             at = torch.cat((at, torch.arange(len(said), device=at.device) + len(prompt)))
             kv = {

@@ -16,7 +16,6 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.cut import Cut, cut_draft, cut_excerpt, cut_shared
 from fuser.heads.selection import choose
-from fuser.kv.generate import greedy
 from fuser.kv.geometry import Geometry
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.reading import Caller, Reader, Reading, SharerPrompt, Steps
@@ -159,16 +158,37 @@ class Sharer(Reader):
 
         yield from self.reading(layout.prompt, wanted, at, caller, on_layer=on_layer)
 
-    def positions(self, sections: Sequence[Section]) -> int:
-        """How many positions the prompt of these sections has."""
-        return len(self.prompt(sections))
+    def answering(
+        self,
+        prompt: SharerPrompt,
+        max_new_tokens: int,
+        cancelled: Callable[[], bool] = lambda: False,
+        owner: str = "",
+        max_bytes: int = 0,
+    ) -> Steps[tuple[str, int]]:
+        """What is to be prefilled for the Sharer's own answer as text, and then the answer and its tokens.
 
-    def answer(
-        self, sections: Sequence[Section], max_new_tokens: int, seen: list[int] | None = None
-    ) -> Iterator[str]:
-        """The Sharer's own answer, in pieces of text (the Relay baseline). `seen` collects the token ids."""
-        ids = self.prompt(sections).tokens.ids.to(self.model.device)
-        return greedy(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, seen=seen)
+        Args:
+            cancelled, owner: as in `steps`.
+            max_bytes: of its UTF-8 at most; 0 is no cap.
+        """
+
+        def text(said: Sequence[int]) -> str:
+            # A character of which only some bytes are said is left out.
+            whole: str = self.tokenizer.decode(said, skip_special_tokens=True)
+            return whole.rstrip("\ufffd")
+
+        def ended(said: list[int]) -> bool:
+            return said[-1] in self._stops or 0 < max_bytes < len(text(said).encode())
+
+        caller = Caller(self._prefixes, cancelled, owner)
+        nowhere = prompt.document[:0]
+        reading = yield from self.reading(prompt, (), nowhere, caller, draft=max_new_tokens, ended=ended)
+        return text(reading.draft), len(reading.draft)
+
+    def answer(self, sections: Sequence[Section], max_new_tokens: int) -> str:
+        """The Sharer's own answer (the Relay baseline)."""
+        return self._run({0: self.answering(self.prompt(sections), max_new_tokens)})[0][0]
 
     def _wanted(self, layout: Cut) -> dict[int, list[SegmentSpec]]:
         """The segments of a shared slice that each Sharer layer gives."""

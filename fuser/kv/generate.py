@@ -155,15 +155,6 @@ def pieces(tokenizer: Any, tokens: Iterator[int], seen: list[int] | None = None)
         yield text[len(given) :]
 
 
-def greedy(
-    model: Any, tokenizer: Any, ids: Tensor, *, max_new_tokens: int, seen: list[int] | None = None
-) -> Iterator[str]:
-    """Text pieces of the model's greedy answer to a prompt (positions,) int64. `seen` collects the token ids."""
-    past = Past.empty(1, model.device)
-    stream = greedy_ids(model, ids, past, stop_tokens(model, tokenizer), max_new_tokens)
-    return pieces(tokenizer, stream, seen)
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """loss: scalar, mean over examples. exact: (batch,) bool, greedy generation would give the answer and stop."""

@@ -4,7 +4,6 @@ import pickle
 import re
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -239,7 +238,7 @@ async def test_relay_answers_as_the_sharer_does(replica: Replica) -> None:
     reply = await replica.relay(RelayCall("acme", relay, None), 30.0)
     assert isinstance(reply, RelayReply)
     sections, _ = replica._resolve("acme", request.sections)
-    assert reply.text == "".join(replica._sharer(request.bundle_hash).answer(sections, 5))
+    assert reply.text == replica._sharer(request.bundle_hash).answer(sections, 5)
     assert isinstance(await replica.relay(RelayCall("other", relay, None), 30.0), NotFound)
     whole = reply.text.encode()
     for most in range(1, len(whole) + 2):
@@ -250,33 +249,6 @@ async def test_relay_answers_as_the_sharer_does(replica: Replica) -> None:
     longest = request_for(replica.describe(), "too-long", QUESTION).sections
     refused = await replica.relay(RelayCall("acme", dataclasses.replace(relay, sections=longest), None), 30.0)
     assert isinstance(refused, TooLarge)
-
-
-async def test_a_relay_reads_its_prompt_when_its_turn_has_come(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replica._export = ExportPolicy(allow_relay=True)
-    layers, before = count_layers(replica), list[int]()
-
-    def answer(self: Sharer, *_: Any) -> Iterator[str]:
-        before.append(len(layers))
-        yield "one"
-
-    monkeypatch.setattr(Sharer, "answer", answer)
-    long = request_for(replica.describe(), "note-2", QUESTION * 20)
-    relay = RelayRequest(
-        request_id=long.request_id, sharer=long.sharer, max_new_tokens=2, sections=long.sections
-    )
-    free = threading.Event()
-    replica._schedule.enter((None for _ in range(1) if free.wait(10)), 0, CancelToken(30), lambda: None)
-    shared = asyncio.create_task(share(replica, call_for(replica, "note-1")))
-    relayed = asyncio.create_task(replica.relay(RelayCall("acme", relay, None), 30.0))
-    while len(replica._schedule._waiting) < 3:  # the first stays there while it runs
-        await asyncio.sleep(0.01)
-    free.set()
-    assert not isinstance((await shared)[-1], KvwireError)
-    assert isinstance(await relayed, RelayReply)
-    assert before and before[0] >= 4  # the shorter one's layers were run
 
 
 def test_a_bundle_for_another_sharer_is_refused(config: CloudConfig, tiny_receiver: Any) -> None:

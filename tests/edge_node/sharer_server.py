@@ -81,7 +81,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
             self.relays.append(wanted)
             text = self.relay_text
             if text is None:
-                text = "".join(self.sharer.answer(self._resolved(wanted), wanted.max_new_tokens))
+                text = self.sharer.answer(self._resolved(wanted), wanted.max_new_tokens)
             text = text.encode()[: self.relay_most or wanted.max_bytes or None].decode(errors="ignore")
             timings = {"queue": 0.0, "prefill": 0.25, "encode": 0.0}
             return relay_reply_to_proto(RelayReply(self.relay_id or wanted.request_id, text, 3, timings))

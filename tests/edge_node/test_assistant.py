@@ -15,7 +15,6 @@ from edge_node.answer import explained
 from edge_node.channel import read_capture
 from edge_node.client import Client
 from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.kv.generate import greedy
 from fuser.models.directory import NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
@@ -45,6 +44,7 @@ from tests.edge_node.sharer_server import (
     wait_until,
 )
 from tests.edge_node.toml import write_toml
+from tests.greedy import greedy
 from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line
 from tests.process import python
 
@@ -396,7 +396,7 @@ def test_the_receiver_alone_is_transformers_own_greedy_answer(
         input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], max_new_tokens=8, do_sample=False
     )[0, len(ids) :]
     assert answer.text == first_line(receiver.tokenizer.decode(generated, skip_special_tokens=True)) != ""
-    raw = "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=8))
+    raw = greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=8)
     assert answer.text == first_line(raw)
     assert answer.reason == "REQUESTED" and not server.service.requests
 

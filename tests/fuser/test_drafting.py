@@ -18,6 +18,7 @@ from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from tests.greedy import greedy as plain
 
 TEXTS = (
     "Ilse Brandvik keeps the spare key of the boat house under the third stone from the door.",
@@ -174,3 +175,21 @@ def test_an_excerpt_has_no_quotes_of_its_own() -> None:
     with pytest.raises(InvalidRequest, match="no quoted"):
         Plan(codec="raw", quoted=3).check(SliceKind.EXCERPT)
     assert Plan.parse("raw:m6:quoted3") == Plan(codec="raw", positions=6, quoted=3)
+
+
+def test_the_sharers_own_answer_is_what_greedy_decoding_says_over_lines_and_up_to_its_cap(
+    sharer: Sharer,
+) -> None:
+    for text in TEXTS:
+        ids = sharer.prompt(sections(text)).tokens.ids
+        whole = plain(sharer.model, sharer.tokenizer, ids, 24)
+        assert sharer.answer(sections(text), 24) == whole.rstrip("\ufffd")
+
+
+def test_a_draft_stops_where_the_models_window_does(sharer: Sharer, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = sharer.prompt(sections(TEXTS[0]))
+    for room in (0, 3):
+        monkeypatch.setattr(sharer, "window", len(prompt) + room)
+        (reading,) = sharer.read([prompt], at=[prompt.document], draft=14)
+        assert len(reading.draft) == room
+        assert len(reading.at) == len(prompt.document) + room

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import Outcome, greedy
+from fuser.kv.generate import Outcome
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
 from kvwire.codec import CodecRegistry, roundtrip
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from tests.greedy import greedy
 
 QUESTIONS = ("Who keeps the key?", "何时开门？", "What is 12 + 345? 👩‍🔬")
 ELSEWHERE = torch.device("meta")
@@ -51,9 +52,9 @@ def test_a_batch_is_answered_and_scored_where_the_model_is(receiver: Receiver, k
 
 def test_text_is_generated_where_the_model_is(receiver: Receiver) -> None:
     ids = receiver.begin(shared(QUESTIONS[0])).prompts[0].tokens.ids
-    expected = "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=5))
+    expected = greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=5)
     with ELSEWHERE:
-        assert "".join(greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=5)) == expected
+        assert greedy(receiver.model, receiver.tokenizer, ids, max_new_tokens=5) == expected
 
 
 @pytest.mark.parametrize("name", CodecRegistry().names())
