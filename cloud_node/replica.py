@@ -176,8 +176,8 @@ class Replica:
         allowed = least(call.allowed, positions_allowed(self._export, request.kind, request.plan, documents))
         sharer = self._sharer(request.bundle_hash)
         self._check_length(sharer.tokenizer, sections, stop)
-        # A shared slice without documents has no bound, and does not read it.
-        cut = sharer.layout(sections, request.kind, allowed or 0, request.plan)
+        most = self._limits.max_positions if allowed is None else allowed
+        cut = sharer.layout(sections, request.kind, most, request.plan)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
 
         def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:

@@ -36,7 +36,7 @@ from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Begun, Draft, Receiver
+    from fuser import Begun, Prefilled, Receiver
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
@@ -137,13 +137,13 @@ class AnswerStream:
                 self._timings["total"] = self._since(self._started)
                 self._answer = self._account(text, reply.tokens, reason, first_s, RELAYED)
                 return
-        draft, reason = self._draft(reason)
+        prefilled, reason = self._ready(reason)
         begun = time.monotonic()
         first: float | None = None
         text = ""
         tokens = 0
-        if draft is not None:
-            line, generated = FirstLine(), draft.generate(self._ask.max_new_tokens)
+        if prefilled is not None:
+            line, generated = FirstLine(), prefilled.generate(self._ask.max_new_tokens)
             while not line.ended:
                 with self._step():
                     piece = next(generated, None)
@@ -153,12 +153,12 @@ class AnswerStream:
                     first = self._since(self._started) if first is None else first
                     text += said
                     yield said
-            tokens = len(draft.tokens)
+            tokens = len(prefilled.tokens)
             self._timings["generate"] = self._since(begun)
         self._timings["total"] = self._since(self._started)
         first = self._timings["total"] if first is None else first
         source = FUSED if self._trailer is not None else RECEIVER_ONLY
-        self._answer = self._account(text, tokens, reason, first, source, answered=draft is not None)
+        self._answer = self._account(text, tokens, reason, first, source, answered=prefilled is not None)
 
     def _relayed(self) -> tuple[RelayReply | None, str | None]:
         """The Sharer's own answer, and why there is no slice; none where the relay failed, and why."""
@@ -186,15 +186,15 @@ class AnswerStream:
         if self._closed.is_set():
             call.cancel()
 
-    def _draft(self, reason: str | None) -> tuple[Draft | None, str | None]:
-        """A draft to generate from, and why it is the Receiver's alone: `reason` where no slice is asked for.
+    def _ready(self, reason: str | None) -> tuple[Prefilled | None, str | None]:
+        """What to generate from, and why it is the Receiver's alone: `reason` where no slice is asked for.
 
         None where there is no slice and the Receiver may not answer alone.
         """
         ask = self._ask
         begun = self._begun()  # a prompt that cannot fit is refused before anything is asked for
         if ask.kind is None:
-            return self._prefilled(begun, None) if ask.alone else None, reason
+            return self._prefill(begun, None) if ask.alone else None, reason
         self._shared = shared = self._client.share(
             ask.sections,
             self._receiver.bundle,
@@ -204,10 +204,10 @@ class AnswerStream:
             deadline_s=ask.deadline_s,
         )
         try:
-            draft, trailer = self._take_in(self._prefilled(begun, ask.kind), shared)
+            prefilled, trailer = self._take_in(self._prefill(begun, ask.kind), shared)
             if trailer.positions or ask.kind is SliceKind.SHARED:
                 self._trailer = trailer
-                return draft, None
+                return prefilled, None
             reason = EMPTY
         except RAISED:
             raise
@@ -219,7 +219,7 @@ class AnswerStream:
             self._timings["slice"] = self._since(self._started)
             shared.close()
         # What has taken a part of a slice in is never used without the rest.
-        return self._prefilled(begun, None) if ask.alone else None, reason
+        return self._prefill(begun, None) if ask.alone else None, reason
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
@@ -233,15 +233,15 @@ class AnswerStream:
         with self._step():
             return self._receiver.begin(self._ask.sections)
 
-    def _prefilled(self, begun: Begun, kind: SliceKind | None) -> Draft:
+    def _prefill(self, begun: Begun, kind: SliceKind | None) -> Prefilled:
         with self._step():
             began = time.monotonic()
-            draft = begun.prefill(kind)
+            prefilled = begun.prefill(kind)
         self._spend("receiver_prefill", began)
-        return draft
+        return prefilled
 
-    def _take_in(self, draft: Draft, shared: SharedSlice) -> tuple[Draft, SliceTrailer]:
-        """The draft with the whole slice."""
+    def _take_in(self, prefilled: Prefilled, shared: SharedSlice) -> tuple[Prefilled, SliceTrailer]:
+        """The prompt with the whole slice, and the slice's trailer."""
         parts, intake = iter(shared), None
         while True:
             asked = time.monotonic()
@@ -255,7 +255,7 @@ class AnswerStream:
                 with self._step():
                     taken = time.monotonic()
                     if isinstance(part, SliceHeader):
-                        intake = draft.take(SliceLayout.of(part), self._ask.plan)
+                        intake = prefilled.take(SliceLayout.of(part), self._ask.plan)
                     elif isinstance(part, Segment) and intake is not None:
                         intake.add(part)
                 self._spend("fuse", taken)

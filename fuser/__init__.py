@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fuser.models.directory import find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
-    from fuser.receiver import Begun, Draft, Receiver
+    from fuser.receiver import Begun, Prefilled, Receiver
     from fuser.sharer import Cut, Sharer
 
 __all__ = [
@@ -25,19 +25,19 @@ __all__ = [
     "Bundle",
     "Cut",
     "DeviceName",
-    "Draft",
     "DtypeName",
     "PlanRow",
     "PlanTable",
+    "Prefilled",
     "Receiver",
     "Sharer",
     "SliceLayout",
     "bundle_directory",
     "computes",
+    "find_model",
     "load_pair",
     "load_receiver",
     "load_sharers",
-    "find_model",
     "model_ref",
 ]
 
@@ -47,19 +47,19 @@ _HOMES = {
     "Bundle": "fuser.bundle.bundle",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.load",
-    "Draft": "fuser.receiver",
     "DtypeName": "fuser.models.load",
     "PlanRow": "fuser.bundle.plans",
     "PlanTable": "fuser.bundle.plans",
+    "Prefilled": "fuser.receiver",
     "Receiver": "fuser.receiver",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.layout",
     "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
+    "find_model": "fuser.models.directory",
     "load_pair": "fuser.pair",
     "load_receiver": "fuser.pair",
     "load_sharers": "fuser.pair",
-    "find_model": "fuser.models.directory",
     "model_ref": "fuser.models.directory",
 }
 

@@ -46,7 +46,7 @@ _HEADS_BYTES: Final = 32 << 20
 
 
 class Receiver:
-    """A Receiver model with the bundle that says how slices are taken in. One draft generates at a time.
+    """A Receiver model with the bundle that says how slices are taken in. Generates for one `Prefilled` at a time.
 
     The bundle's heads are moved to the model's device; segments may come on any.
 
@@ -109,7 +109,7 @@ class Begun:
         self.prompts = tuple(prompts)
         _check_window(receiver, max(len(prompt.tokens.ids) for prompt in prompts))
 
-    def prefill(self, kind: SliceKind | None) -> Draft:
+    def prefill(self, kind: SliceKind | None) -> Prefilled:
         """Run the Receiver over what can be run before the slice is there; no gradient.
 
         Args:
@@ -123,11 +123,11 @@ class Begun:
         until = [len(p.tokens.ids) - 1 if shared else p.insertion for p in self.prompts]
         ids = [p.tokens.ids[:end] for p, end in zip(self.prompts, until, strict=True)]
         rest = [p.tokens.ids[end:] for p, end in zip(self.prompts, until, strict=True)]
-        draft = Draft(self._receiver, kind, self.prompts, self._run(ids, kept=not shared), rest)
+        prefilled = Prefilled(self._receiver, kind, self.prompts, self._run(ids, kept=not shared), rest)
         prefix = self._receiver.bundle.prefix_kv(kind)
         if prefix is not None and len(prefix):
-            draft.put(prefix[None].expand(len(ids), -1, -1))
-        return draft
+            prefilled.put(prefix[None].expand(len(ids), -1, -1))
+        return prefilled
 
     @torch.no_grad()
     def _run(self, ids: Sequence[Tensor], kept: bool) -> Past:
@@ -154,11 +154,11 @@ class Begun:
         return past if rows == 1 else past.repeat(rows)
 
 
-class Draft:
-    """Answers in the making: prompts, what is run of them, and what was put before their questions.
+class Prefilled:
+    """Prefilled prompts, with what was put before their questions.
 
-    Take a slice in with `take` (of the service) or `fusing` and `put` (of many at once), then `generate`, have
-    `answers`, or `loss`: each of the three uses the draft up.
+    Take a slice in with `take` (of the service) or `fusing` and `put` (of many at once), then call `generate`,
+    `answers` or `loss`, once: each of the three writes into `past`.
 
     Attributes:
         kind: of slice that it was prefilled for. prompts: as they were begun. past: what the model has. rest: of each
@@ -178,9 +178,9 @@ class Draft:
         self.tokens: list[int] = []
         self._check_window(0)
 
-    def copy(self) -> Draft:
-        """The same draft, to take another slice in."""
-        return Draft(self.receiver, self.kind, self.prompts, self.past.copy(), self.rest)
+    def copy(self) -> Prefilled:
+        """A copy, to take another slice in."""
+        return Prefilled(self.receiver, self.kind, self.prompts, self.past.copy(), self.rest)
 
     def put(self, rows: Tensor | Sequence[Tensor]) -> None:
         """Put Receiver KV (positions, receiver width), keys re-based, behind what each row has; differentiable.
@@ -214,11 +214,11 @@ class Draft:
         """Fuse slices into the rows; `pairs` as there.
 
         Raises:
-            ValueError: the draft was not prefilled for shared slices.
+            ValueError: the prompts were not prefilled for shared slices.
         """
         receiver = self.receiver
         if self.kind is not SliceKind.SHARED:
-            raise ValueError(f"a draft prefilled for {self.kind} has nothing to fuse")
+            raise ValueError(f"prompts prefilled for {self.kind} have nothing to fuse")
         return Fusing(receiver.bundle.require_fuse(), receiver.rope, self.past, pairs)
 
     def take(self, layout: SliceLayout, plan: Plan = WHOLE) -> Intake:
@@ -231,10 +231,10 @@ class Draft:
         Raises:
             Unsupported: the bundle has no head for this kind of slice.
             TooLarge: with the slice the prompt does not fit the Receiver's window.
-            ValueError: the spans do not fit the prompt, or the draft was prefilled for another kind.
+            ValueError: the spans do not fit the prompt, or the prompts were prefilled for another kind.
         """
         if layout.kind is not self.kind:
-            raise ValueError(f"a draft prefilled for {self.kind} takes no slice of kind {layout.kind}")
+            raise ValueError(f"prompts prefilled for {self.kind} take no slice of kind {layout.kind}")
         if layout.kind is SliceKind.SHARED:
             return _SharedIntake(self, layout, plan)
         return _CodeIntake(self, layout)
@@ -276,8 +276,8 @@ class Draft:
 class Intake:
     """A slice that is being taken in: `add` every segment that was announced, then go on with `done`."""
 
-    def __init__(self, draft: Draft, layout: SliceLayout) -> None:
-        self._draft = draft
+    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
+        self._prefilled = prefilled
         self._due = {spec.segment_id for spec in layout.specs}
 
     def add(self, segment: Segment) -> None:
@@ -292,42 +292,42 @@ class Intake:
         with torch.no_grad():
             self._take(segment)
 
-    def done(self) -> Draft:
-        """The draft with the whole slice.
+    def done(self) -> Prefilled:
+        """The prompt with the whole slice.
 
         Raises:
             ValueError: segments are still to come.
         """
         if self._due:
             raise ValueError(f"{len(self._due)} segments of the slice are still to come")
-        return self._draft
+        return self._prefilled
 
     def _take(self, segment: Segment) -> None:
         raise NotImplementedError
 
 
 class _CodeIntake(Intake):
-    """An excerpt: codes that become extra positions."""
+    """An excerpt or a draft: codes that become extra positions."""
 
-    def __init__(self, draft: Draft, layout: SliceLayout) -> None:
-        super().__init__(draft, layout)
-        head = draft.receiver.bundle.require_translate()
-        draft._check_window(sum(spec.positions for spec in layout.specs) * head.receiver_positions)
+    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
+        super().__init__(prefilled, layout)
+        head = prefilled.receiver.bundle.require_translate()
+        prefilled._check_window(sum(spec.positions for spec in layout.specs) * head.receiver_positions)
 
     def _take(self, segment: Segment) -> None:
-        self._draft.put_codes(segment.tensor[None])
+        self._prefilled.put_codes(segment.tensor[None])
 
 
 class _SharedIntake(Intake):
     """A shared slice: a layer is fused once all has come that it reads."""
 
-    def __init__(self, draft: Draft, layout: SliceLayout, plan: Plan) -> None:
-        super().__init__(draft, layout)
-        self._head = draft.receiver.bundle.require_fuse()
-        (prompt,) = draft.prompts
+    def __init__(self, prefilled: Prefilled, layout: SliceLayout, plan: Plan) -> None:
+        super().__init__(prefilled, layout)
+        self._head = prefilled.receiver.bundle.require_fuse()
+        (prompt,) = prefilled.prompts
         device = prompt.tokens.ids.device
         spans = torch.tensor(layout.spans, dtype=torch.int64, device=device).reshape(-1, 3)
-        self._fusing = draft.fusing([prompt.shared.fed(spans, layout.tail, plan.last > 0)])
+        self._fusing = prefilled.fusing([prompt.shared.fed(spans, layout.tail, plan.last > 0)])
         self._waiting = self._awaited({(spec.kind, spec.layer) for spec in layout.specs})
         self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
 

@@ -129,7 +129,7 @@ class Sharer(Reader):
             cancelled: polled before each layer.
             owner: whose documents these are; what was read for one owner is not reused for another.
         """
-        if layout.kind is not SliceKind.DRAFT:
+        if layout.kind is not SliceKind.DRAFT or not layout.specs:
             announce(layout)
         if not layout.specs:
             return

@@ -13,17 +13,17 @@ from kvwire.segment import Segment, SliceKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fuser.receiver import Draft, Receiver
+    from fuser.receiver import Prefilled, Receiver
     from fuser.sharer import Cut, Sharer
 
 
 @dataclass
 class LocalAnswer:
-    """What was cut, the draft it was fused into, and the text; `keys` and `values` are the cache before it."""
+    """What was cut, the prompt it was fused into, and the text; `keys` and `values` are the cache before it."""
 
     cut: "Cut"
     segments: list[Segment]
-    draft: "Draft"
+    prefilled: "Prefilled"
     keys: list["Tensor"]
     values: list["Tensor"]
     text: str
@@ -34,9 +34,9 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0].rstrip()
 
 
-def cache_of(draft: "Draft") -> tuple[list["Tensor"], list["Tensor"]]:
-    """A copy of the draft's keys and values, layer by layer; empty where nothing is prefilled yet."""
-    layers = draft.past.layers
+def cache_of(prefilled: "Prefilled") -> tuple[list["Tensor"], list["Tensor"]]:
+    """A copy of the prompt's keys and values, layer by layer; empty where nothing is prefilled yet."""
+    layers = prefilled.past.layers
     return [keys.clone() for keys, _ in layers], [values.clone() for _, values in layers]
 
 
@@ -54,7 +54,7 @@ def answer_in_one_process(
     places = [i for i, section in enumerate(sections) if section.visibility is not Visibility.EDGE]
     cut = sharer.layout([_resolved(sections[i], documents) for i in places], kind, max_positions, plan)
     spans = tuple((places[section], start, end) for section, start, end in cut.spans)
-    draft = receiver.begin(sections).prefill(kind)
+    prefilled = receiver.begin(sections).prefill(kind)
     announced: list[Cut] = []
     segments: list[Segment] = []
     sharer.run(
@@ -63,12 +63,12 @@ def answer_in_one_process(
         announce=announced.append,
     )
     (cut,) = announced
-    intake = draft.take(SliceLayout(kind, cut.specs, spans, cut.tail), plan)
+    intake = prefilled.take(SliceLayout(kind, cut.specs, spans, cut.tail), plan)
     for segment in segments:
         intake.add(segment)
-    draft = intake.done()
-    keys, values = cache_of(draft)
-    return LocalAnswer(cut, segments, draft, keys, values, "".join(draft.generate(max_new_tokens)))
+    prefilled = intake.done()
+    keys, values = cache_of(prefilled)
+    return LocalAnswer(cut, segments, prefilled, keys, values, "".join(prefilled.generate(max_new_tokens)))
 
 
 def _resolved(section: Section, documents: Mapping[str, str]) -> Section:

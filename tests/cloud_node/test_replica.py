@@ -70,6 +70,15 @@ async def test_a_slice_holds_what_the_sharer_cuts_bit_for_bit(replica: Replica, 
     assert set(summary.timings) == {"queue", "prefill", "encode"}
 
 
+async def test_a_question_without_documents_is_drafted_upon_as_long_as_the_plan_asks(
+    replica: Replica,
+) -> None:
+    header, *_ = await share(
+        replica, call_for(replica, None, kind=SliceKind.DRAFT, plan=Plan(codec="raw", positions=3))
+    )
+    assert header.positions == 3
+
+
 async def test_what_goes_between_processes_is_plain(replica: Replica) -> None:
     call = call_for(replica, "note-1")
     parts = await share(replica, pickle.loads(pickle.dumps(call)))  # noqa: S301

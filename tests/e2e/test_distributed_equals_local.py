@@ -7,7 +7,7 @@ import torch
 
 from edge_node import Assistant, Client, EdgeConfig
 from fuser.layout import SliceLayout
-from fuser.receiver import Draft, Intake, Receiver
+from fuser.receiver import Intake, Prefilled, Receiver
 from fuser.sharer import Sharer
 from kvwire.plan import Plan
 from kvwire.section import Visibility
@@ -67,29 +67,29 @@ def test_the_prompts_are_fifty_and_reach_two_thousand_tokens(
 
 def taken_in(
     client: Client, receiver: Receiver, prompt: Prompt, kind: SliceKind, plan: Plan, local: LocalAnswer
-) -> Draft:
-    """A draft with the cloud's slice in it; every bit of slice and cache is that of the local answer."""
-    draft = receiver.begin(prompt.sections).prefill(kind)
+) -> Prefilled:
+    """The prompt with the cloud's slice in it; every bit of slice and cache is that of the local answer."""
+    prefilled = receiver.begin(prompt.sections).prefill(kind)
     intake: Intake | None = None
     segments: list[Segment] = []
     for part in client.share(prompt.sections, receiver.bundle, kind=kind, plan=plan):
         if isinstance(part, SliceHeader):
-            intake = draft.take(SliceLayout.of(part), plan)
+            intake = prefilled.take(SliceLayout.of(part), plan)
         elif isinstance(part, Segment):
             assert intake is not None
             segments.append(part)
             intake.add(part)
         else:
             assert isinstance(part, SliceTrailer) and part.positions == local.cut.positions
-    assert intake is not None and intake.done() is draft
+    assert intake is not None and intake.done() is prefilled
     assert [s.spec for s in segments] == [s.spec for s in local.segments]
     for arrived, cut in zip(segments, local.segments, strict=True):
         assert torch.equal(arrived.tensor, cut.tensor), arrived.spec
-    keys, values = cache_of(draft)
+    keys, values = cache_of(prefilled)
     for mine, theirs in ((keys, local.keys), (values, local.values)):
         assert len(mine) == len(theirs)
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
-    return draft
+    return prefilled
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_every_bit_and_token_is_the_same(
     local = answer_in_one_process(
         local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 32, TOKENS, plan
     )
-    draft = taken_in(client, local_receiver, prompt, kind, plan, local)
-    text = "".join(draft.generate(TOKENS))
-    assert (draft.tokens, text) == (local.draft.tokens, local.text)
+    prefilled = taken_in(client, local_receiver, prompt, kind, plan, local)
+    text = "".join(prefilled.generate(TOKENS))
+    assert (prefilled.tokens, text) == (local.prefilled.tokens, local.text)
 
     answer = assistant.ask(
         prompt.question, document=prompt.document, notes=prompt.notes, kind=kind, max_new_tokens=TOKENS
@@ -118,7 +118,9 @@ def test_every_bit_and_token_is_the_same(
         assert (answer.source, answer.answered, answer.reason) == ("receiver-only", False, "EMPTY")
         return
     assert (answer.source, answer.text) == ("fused", first_line(text))
-    assert answer.tokens <= len(draft.tokens) and (answer.tokens == len(draft.tokens) or "\n" in text.strip())
+    assert answer.tokens <= len(prefilled.tokens) and (
+        answer.tokens == len(prefilled.tokens) or "\n" in text.strip()
+    )
     assert answer.positions == local.cut.positions
 
 
@@ -130,8 +132,8 @@ def test_every_bit_is_the_same_whatever_the_plan(
         local = answer_in_one_process(
             local_sharer, local_receiver, prompt.sections, DOCUMENTS, kind, 32, TOKENS, plan
         )
-        draft = taken_in(client, local_receiver, prompt, kind, plan, local)
-        assert "".join(draft.generate(TOKENS)) == local.text
+        prefilled = taken_in(client, local_receiver, prompt, kind, plan, local)
+        assert "".join(prefilled.generate(TOKENS)) == local.text
 
 
 def test_a_slice_changes_the_answer(local_sharer: Sharer, local_receiver: Receiver) -> None:
@@ -144,6 +146,6 @@ def test_a_slice_changes_the_answer(local_sharer: Sharer, local_receiver: Receiv
             )
             alone = local_receiver.begin(prompt.sections).prefill(None)
             "".join(alone.generate(TOKENS))
-            changed += alone.tokens != local.draft.tokens
+            changed += alone.tokens != local.prefilled.tokens
         assert changed > 0, kind
     assert any(s.visibility is Visibility.EDGE for prompt in PROMPTS for s in prompt.sections)

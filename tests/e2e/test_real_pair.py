@@ -100,24 +100,24 @@ def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(
             local = answer_in_one_process(
                 sharer, receiver, prompt.sections, texts, SliceKind.EXCERPT, 16, TOKENS
             )
-            draft = receiver.begin(prompt.sections).prefill(SliceKind.EXCERPT)
+            prefilled = receiver.begin(prompt.sections).prefill(SliceKind.EXCERPT)
             intake: Intake | None = None
             arrived: list[Segment] = []
             for part in client.share(prompt.sections, receiver.bundle, kind=SliceKind.EXCERPT):
                 if isinstance(part, SliceHeader):
-                    intake = draft.take(SliceLayout.of(part))
+                    intake = prefilled.take(SliceLayout.of(part))
                 elif isinstance(part, Segment):
                     assert intake is not None
                     arrived.append(part)
                     intake.add(part)
-            assert intake is not None and intake.done() is draft
+            assert intake is not None and intake.done() is prefilled
             assert arrived and len(arrived) == len(local.segments)
             assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(arrived, local.segments, strict=True))
-            keys, values = cache_of(draft)
+            keys, values = cache_of(prefilled)
             assert all(torch.equal(a, b) for a, b in zip(keys, local.keys, strict=True))
             assert all(torch.equal(a, b) for a, b in zip(values, local.values, strict=True))
-            assert "".join(draft.generate(TOKENS)) == local.text
-            assert draft.tokens == local.draft.tokens
+            assert "".join(prefilled.generate(TOKENS)) == local.text
+            assert prefilled.tokens == local.prefilled.tokens
 
 
 def test_the_slice_of_a_record_changes_what_the_real_receiver_answers(

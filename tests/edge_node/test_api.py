@@ -21,7 +21,7 @@ from edge_node.config import ApiConfig
 from edge_node.request_queue import RequestQueue
 from edge_node.serve import make_server
 from edge_node.stream import AnswerStream
-from fuser.receiver import Draft
+from fuser.receiver import Prefilled
 from kvwire.errors import (
     AccessDenied,
     Busy,
@@ -337,14 +337,14 @@ def test_a_caller_that_leaves_ends_the_generation_at_its_next_step(
 ) -> None:
     steps, go_on = [], threading.Event()
 
-    def generate(draft: Draft, max_new_tokens: int) -> Iterator[str]:
+    def generate(prefilled: Prefilled, max_new_tokens: int) -> Iterator[str]:
         while True:
             steps.append(len(steps))
             if len(steps) > 3:
                 assert go_on.wait(20)
             yield "word "
 
-    monkeypatch.setattr(Draft, "generate", generate)
+    monkeypatch.setattr(Prefilled, "generate", generate)
     caller = api.begin({"question": QUESTION, "source": "receiver-only", "stream": True})
     wait_until(lambda: len(steps) > 3)
     closed, left = AnswerStream.close, threading.Event()

@@ -106,11 +106,11 @@ def test_what_the_receiver_knows_by_itself_is_an_answer_unless_a_fused_one_is_re
 def test_choices_that_look_like_markup_are_printed_as_they_are(
     edge: str, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fuser.receiver import Draft
+    from fuser.receiver import Prefilled
 
     for letter, choice in (("A", "list[int]"), ("B", "[/b]"), ("C", ":key:")):
         monkeypatch.setattr(
-            Draft, "generate", lambda *_, letter=letter: iter([f"The correct answer is {letter}."])
+            Prefilled, "generate", lambda *_, letter=letter: iter([f"The correct answer is {letter}."])
         )
         done = ask(edge, "--choice", "list[int]", "--choice", "[/b]", "--choice", ":key:")
         assert done.exit_code == 0, done.exception

@@ -18,7 +18,7 @@ from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.models.directory import NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
-from fuser.receiver import Begun, Draft, Receiver
+from fuser.receiver import Begun, Prefilled, Receiver
 from kvwire.errors import (
     AccessDenied,
     BadHeader,
@@ -78,7 +78,7 @@ def test_an_excerpt_answers_as_in_one_process(
     answer = assistant.ask(QUESTION, document=document)
     local = in_one_process(slice_service, receiver, sections_of(QUESTION, document), SliceKind.EXCERPT)
     assert answer.text == first_line(local.text) != ""
-    assert answer.tokens <= len(local.draft.tokens)
+    assert answer.tokens <= len(local.prefilled.tokens)
     assert (answer.source, answer.reason, answer.kind) == ("fused", None, "excerpt")
     assert answer.document == document and answer.codec == "raw"
     assert answer.positions == 8 and answer.share_arrived == 1.0
@@ -210,16 +210,16 @@ def test_threads_may_ask_at_once(assistant: Assistant) -> None:
 def test_the_receiver_prefills_while_the_slice_is_on_its_way(
     assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fuser.receiver import Begun, Draft
+    from fuser.receiver import Begun, Prefilled
 
     arrived, prefilled = threading.Event(), threading.Event()
     prefill = Begun.prefill
 
-    def waits_for_the_request(begun: Begun, kind: SliceKind | None) -> Draft:
+    def waits_for_the_request(begun: Begun, kind: SliceKind | None) -> Prefilled:
         assert arrived.wait(10), "the request left only after the prefill"
-        draft = prefill(begun, kind)
+        found = prefill(begun, kind)
         prefilled.set()
-        return draft
+        return found
 
     def waits_for_the_prefill(parts: Iterable[Part]) -> Iterable[Part]:
         arrived.set()
@@ -234,7 +234,7 @@ def test_the_receiver_prefills_while_the_slice_is_on_its_way(
 def test_without_a_cloud_a_question_about_a_document_is_not_answered_and_nothing_is_generated(
     cut_off: Assistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Draft, "generate", lambda *_: pytest.fail("the Receiver generates a guess"))
+    monkeypatch.setattr(Prefilled, "generate", lambda *_: pytest.fail("the Receiver generates a guess"))
     answer = cut_off.ask(QUESTION, document="note-1")
     assert (answer.answered, answer.text, answer.tokens) == (False, "", 0)
     assert (answer.source, answer.reason) == ("receiver-only", "UNREACHABLE")
@@ -364,12 +364,12 @@ def test_an_answer_ends_with_its_first_line(
 ) -> None:
     said: list[str] = []
 
-    def generate(draft: Draft, max_new_tokens: int) -> Iterator[str]:
+    def generate(prefilled: Prefilled, max_new_tokens: int) -> Iterator[str]:
         for piece in pieces:
             said.append(piece)
             yield piece
 
-    monkeypatch.setattr(Draft, "generate", generate)
+    monkeypatch.setattr(Prefilled, "generate", generate)
     stream = assistant.stream(QUESTION, document=document)
     given = list(stream)
     assert "".join(given) == stream.answer.text == "90  km"
@@ -514,14 +514,14 @@ def test_a_stream_may_be_closed_from_another_thread_whatever_it_does(
     prefilling, go_on = threading.Event(), threading.Event()
     prefill = Begun.prefill
 
-    def slow(begun: Begun, kind: SliceKind | None) -> Draft:
+    def slow(begun: Begun, kind: SliceKind | None) -> Prefilled:
         prefilling.set()
         assert go_on.wait(20)
         return prefill(begun, kind)
 
     if where == "the Receiver prefills":
         monkeypatch.setattr(Begun, "prefill", slow)
-    monkeypatch.setattr(Draft, "generate", lambda *_: pytest.fail("it goes on"))
+    monkeypatch.setattr(Prefilled, "generate", lambda *_: pytest.fail("it goes on"))
     server.service.tamper = lambda parts: [*list(parts)[:2], 30.0]
     stream = assistant.stream(QUESTION, document="note-1", guess=True)
     with reading(stream) as raised:

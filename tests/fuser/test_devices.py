@@ -33,8 +33,8 @@ def answered(
     coder = CodecRegistry(sharer.bundle.codecs()).get(codec)
     excerpt = kind is SliceKind.EXCERPT
     cut = sharer.layout([DOCUMENT, QUESTION] if excerpt else [QUESTION], kind, 8, plan)
-    draft = receiver.begin([WITHHELD, QUESTION] if excerpt else [QUESTION]).prefill(kind)
-    intake = draft.take(SliceLayout.of(cut), plan)
+    prefilled = receiver.begin([WITHHELD, QUESTION] if excerpt else [QUESTION]).prefill(kind)
+    intake = prefilled.take(SliceLayout.of(cut), plan)
     payloads: list[bytes] = []
 
     def emit(spec: SegmentSpec, tensor: Tensor) -> None:
@@ -43,7 +43,7 @@ def answered(
 
     sharer.run(cut, emit)
     halves = [half.clone() for layer in intake.done().past.layers for half in layer]
-    return halves, payloads, "".join(draft.generate(6))
+    return halves, payloads, "".join(prefilled.generate(6))
 
 
 @contextlib.contextmanager

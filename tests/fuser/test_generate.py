@@ -68,9 +68,9 @@ def test_prompts_behind_given_kv_give_the_tokens_of_each_alone(
     flat = torch.randn(len(asked), 5, receiver.geometry.width, generator=generator)
 
     def behind_it(rows: range) -> list[list[int]]:
-        draft = receiver.begin(*(asked[row] for row in rows)).prefill(SliceKind.EXCERPT)
-        draft.put(flat[list(rows)])
-        return draft.answers(TOKENS).tokens
+        prefilled = receiver.begin(*(asked[row] for row in rows)).prefill(SliceKind.EXCERPT)
+        prefilled.put(flat[list(rows)])
+        return prefilled.answers(TOKENS).tokens
 
     together = behind_it(range(len(asked)))
     assert together == [behind_it(range(row, row + 1))[0] for row in range(len(asked))]

@@ -158,11 +158,11 @@ def test_numbers_of_a_code_that_are_not_sent_count_as_zero(pair: Pair, numbers: 
     assert torch.equal(segment.tensor, all_numbers.tensor[:, :numbers])
     filled = all_numbers.tensor.clone()
     filled[:, numbers:] = 0
-    draft = pair[1].begin(SECTIONS).prefill(SliceKind.EXCERPT)
+    prefilled = pair[1].begin(SECTIONS).prefill(SliceKind.EXCERPT)
 
     (spec,) = slice_specs(pair[1].bundle, SliceKind.EXCERPT, WHOLE, 5, "float32")
 
-    intake = draft.take(SliceLayout(SliceKind.EXCERPT, (spec,)))
+    intake = prefilled.take(SliceLayout(SliceKind.EXCERPT, (spec,)))
     intake.add(Segment(spec, filled))
     keys, values = cache_of(intake.done())
     assert all(torch.equal(a, b) for a, b in zip(keys + values, local.keys + local.values, strict=True))

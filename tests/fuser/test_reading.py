@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
+from fuser.heads.selection import choose
 from fuser.kv.prefill import Prefill
 from fuser.lab.data.document import Item, Question
 from fuser.lab.train.cached import Cached
@@ -90,7 +91,7 @@ def test_training_reads_the_bits_that_the_service_sends(sharer: Sharer, model: t
     head = sharer.bundle.require_translate()
     for question in cached.questions:
         (codes,) = served(sharer, document_sections(TEXT, question.text), SliceKind.EXCERPT, WHOLE)
-        chosen = question.scores.topk(len(codes)).indices.sort().values
+        chosen = choose(question.scores, torch.arange(cached.count), sharer.selection, len(codes))
         geometry = sharer.geometry
         read = features[chosen].unflatten(1, (geometry.layers, -1))[:, list(head.layers)].flatten(1)
         assert torch.equal(head.encode(read), codes)

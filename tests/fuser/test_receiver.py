@@ -11,7 +11,7 @@ from fuser.heads.translate import TranslateConfig
 from fuser.kv.generate import Outcome
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
-from fuser.receiver import Draft, Receiver
+from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -51,9 +51,9 @@ def own_tokens(receiver: Receiver, text: str, count: int) -> list[int]:
 def test_the_receiver_alone_gives_the_tokens_of_transformers_greedy_generate(
     plain: Receiver, text: str
 ) -> None:
-    draft = plain.begin(asked(text)).prefill(None)
-    list(draft.generate(24))
-    assert draft.tokens == own_tokens(plain, text, 24)
+    prefilled = plain.begin(asked(text)).prefill(None)
+    list(prefilled.generate(24))
+    assert prefilled.tokens == own_tokens(plain, text, 24)
 
 
 @pytest.mark.parametrize("text", QUESTIONS)
@@ -68,13 +68,13 @@ def test_closed_gates_send_nothing_and_leave_the_receivers_own_tokens(
         sharer, receiver, asked(text), {"note": "It is red."}, SliceKind.SHARED, 12, 24
     )
     assert local.segments == []
-    assert local.draft.tokens == own_tokens(plain, text, 24)
+    assert local.prefilled.tokens == own_tokens(plain, text, 24)
 
 
 def test_pieces_join_to_the_decoded_tokens(plain: Receiver) -> None:
-    draft = plain.begin(asked("图书馆 🌧️")).prefill(None)
-    text = "".join(draft.generate(40))
-    assert text == plain.tokenizer.decode(draft.tokens, skip_special_tokens=True)
+    prefilled = plain.begin(asked("图书馆 🌧️")).prefill(None)
+    text = "".join(prefilled.generate(40))
+    assert text == plain.tokenizer.decode(prefilled.tokens, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("kind", [SliceKind.EXCERPT, None])
@@ -86,14 +86,14 @@ def test_what_stands_before_a_slice_is_run_once_and_changes_no_bit(
     receiver.model.get_input_embeddings().register_forward_hook(
         lambda _, ids, __: ran.append(ids[0].shape[1])
     )
-    drafts = []
+    caches = []
     for text in QUESTIONS:
-        draft = receiver.begin(asked(text)).prefill(kind)
-        drafts.append(cache_of(draft))
-        assert list(draft.generate(5))  # what is written behind it is nobody else's
+        prefilled = receiver.begin(asked(text)).prefill(kind)
+        caches.append(cache_of(prefilled))
+        assert list(prefilled.generate(5))  # what is written behind it is nobody else's
     assert len(ran) == 1 + 5 * len(QUESTIONS)
-    for keys, values in drafts[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(keys + values, drafts[0][0] + drafts[0][1], strict=True))
+    for keys, values in caches[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(keys + values, caches[0][0] + caches[0][1], strict=True))
 
 
 NOTES = Section(Role.DOCUMENT, Visibility.EDGE, text="The key hangs behind the clock.")
@@ -114,11 +114,11 @@ def test_prompts_of_any_lengths_together_give_what_each_gives_alone(
     flat = torch.randn(len(prompts), 3, receiver.geometry.width, generator=generator, requires_grad=True)
     replies = [torch.randint(5, 90, (count,), generator=generator) for count in (1, 4, 2, 7, 3)]
 
-    def drafted(rows: list[int]) -> Draft:
-        draft = receiver.begin(*(prompts[row] for row in rows)).prefill(kind)
+    def begun(rows: list[int]) -> Prefilled:
+        prefilled = receiver.begin(*(prompts[row] for row in rows)).prefill(kind)
         if kind is not SliceKind.SHARED:
-            draft.put(flat[rows])
-        return draft
+            prefilled.put(flat[rows])
+        return prefilled
 
     def learnt(outcome: Outcome) -> torch.Tensor:
         if kind is SliceKind.SHARED:
@@ -126,12 +126,12 @@ def test_prompts_of_any_lengths_together_give_what_each_gives_alone(
         return torch.autograd.grad(outcome.loss, flat)[0]
 
     every = list(range(len(prompts)))
-    together = drafted(every)
+    together = begun(every)
     lengths = together.past.lengths.tolist()
-    assert lengths == [drafted([row]).past.slots for row in every] and len(set(lengths)) > 1
-    alone = [drafted([row]).answers(12).tokens[0] for row in every]
+    assert lengths == [begun([row]).past.slots for row in every] and len(set(lengths)) > 1
+    alone = [begun([row]).answers(12).tokens[0] for row in every]
     assert together.copy().answers(12).tokens == alone
-    outcome, singles = together.loss(replies), [drafted([row]).loss([replies[row]]) for row in every]
+    outcome, singles = together.loss(replies), [begun([row]).loss([replies[row]]) for row in every]
     mean = torch.stack([one.loss for one in singles]).mean()
     torch.testing.assert_close(outcome.loss, mean, atol=1e-5, rtol=1e-5)
     assert outcome.exact.tolist() == [bool(one.exact) for one in singles]
@@ -148,7 +148,7 @@ def test_a_slice_is_whole_before_it_is_used(receiver: Receiver, tiny_sharer: Pat
     spans = tuple((1, start, end) for _, start, end in local.cut.spans)
     layout = SliceLayout(SliceKind.SHARED, local.cut.specs, spans, local.cut.tail)
     intake = receiver.begin(asked("Who keeps the key?")).prefill(SliceKind.SHARED).take(layout)
-    with pytest.raises(ValueError, match="prefilled for None takes no slice of kind shared"):
+    with pytest.raises(ValueError, match="prefilled for None take no slice of kind shared"):
         receiver.begin(asked("Who keeps the key?")).prefill(None).take(layout)
     intake.add(first)
     with pytest.raises(ValueError, match="segment 0 is not due"):
@@ -162,6 +162,6 @@ def test_a_slice_is_whole_before_it_is_used(receiver: Receiver, tiny_sharer: Pat
 
 def test_notes_of_the_edge_are_not_kept(plain: Receiver) -> None:
     before = plain.prefix_cache.bytes
-    draft = plain.begin((NOTES, *asked("Who keeps the key?"))).prefill(None)
-    assert draft.past.slots > 0
+    prefilled = plain.begin((NOTES, *asked("Who keeps the key?"))).prefill(None)
+    assert prefilled.past.slots > 0
     assert plain.prefix_cache.bytes == before

@@ -37,11 +37,11 @@ def test_a_batch_is_answered_and_scored_where_the_model_is(receiver: Receiver, k
     flat = torch.randn(3, 4, receiver.geometry.width, generator=torch.Generator().manual_seed(1))
 
     def run() -> tuple[list[list[int]], Outcome]:
-        draft = receiver.begin(*prompts).prefill(kind)
+        prefilled = receiver.begin(*prompts).prefill(kind)
         if kind is SliceKind.EXCERPT:
-            draft.put(flat)
-        tokens = draft.copy().answers(6, confident=True).tokens
-        return tokens, draft.loss([flat.new_tensor([7, 8, 9], dtype=torch.int64)] * 3)
+            prefilled.put(flat)
+        tokens = prefilled.copy().answers(6, confident=True).tokens
+        return tokens, prefilled.loss([flat.new_tensor([7, 8, 9], dtype=torch.int64)] * 3)
 
     expected, outcome = run()
     with ELSEWHERE:

@@ -25,7 +25,7 @@ from fuser.lab.evaluate.shared_slices import Heard, SentSlices, SharerSlices, fu
 from fuser.lab.evaluate.speaker import Speaker, sections
 from fuser.lab.train.reading import reply_ids
 from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt
-from fuser.receiver import Draft, Receiver
+from fuser.receiver import Prefilled, Receiver
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 
@@ -147,12 +147,12 @@ class Reading:
         begun = receiver.begin(*(sections(choice_prompt(item)) for item in items))
         started = time.perf_counter()
         with torch.inference_mode():
-            self._draft = begun.prefill(SliceKind.SHARED)
+            self._prefilled = begun.prefill(SliceKind.SHARED)
         self.seconds = (time.perf_counter() - started) / len(items)
 
-    def draft(self) -> Draft:
+    def prefilled(self) -> Prefilled:
         """What was read, to fuse slices into or to answer from."""
-        return self._draft.copy()
+        return self._prefilled.copy()
 
 
 class ChoiceBatch(Batch):
@@ -175,9 +175,9 @@ class ChoiceBatch(Batch):
 
     def alone(self) -> list[Answer]:
         """The Receiver's own answers."""
-        draft = self._reading.draft()
+        prefilled = self._reading.prefilled()
         cost = Answer("", self._reading.seconds)
-        return [said.with_cost_of(cost) for said in self.task.receiver.say(draft.past, draft.rest)]
+        return [said.with_cost_of(cost) for said in self.task.receiver.say(prefilled.past, prefilled.rest)]
 
     def told(self, told: Sequence[Answer], before: Callable[[ChoiceItem, str], str]) -> list[Answer]:
         """The Receiver's answers with a text before the question, of which as much is kept as fits the window."""
@@ -198,10 +198,10 @@ class ChoiceBatch(Batch):
         own = transfer is self.task.transfer
         reading = self._reading if own else Reading(transfer.receiver, self.items)
         started = time.perf_counter()
-        draft = reading.draft()
-        fuse_heard(draft, heard)
+        prefilled = reading.prefilled()
+        fuse_heard(prefilled, heard)
         fusing = (time.perf_counter() - started) / len(heard) + reading.seconds
-        answers = speaker.say(draft.past, draft.rest)
+        answers = speaker.say(prefilled.past, prefilled.rest)
         costs = [Answer("", fusing + one.seconds, one.bytes) for one in heard]
         return [said.with_cost_of(cost) for said, cost in zip(answers, costs, strict=True)]
 
@@ -210,18 +210,18 @@ class ChoiceBatch(Batch):
         """How surprised the Receiver is by the right answers behind slices."""
         tokenizer, found = self.task.given.receiver.tokenizer, []
         for item, heard in zip(self.items, self.heard, strict=True):
-            draft, size = self.task.transfer.sent.draft(item, heard, plan)
-            end, prompt = int(tokenizer.eos_token_id), draft.prompts[0].rendered
-            loss = float(draft.loss([reply_ids(tokenizer, prompt, choice_answer(item), end)]).loss)
+            prefilled, size = self.task.transfer.sent.prefilled(item, heard, plan)
+            end, prompt = int(tokenizer.eos_token_id), prefilled.prompts[0].rendered
+            loss = float(prefilled.loss([reply_ids(tokenizer, prompt, choice_answer(item), end)]).loss)
             found.append(Answer("", bytes=size, marks={"loss": loss}))
         return found
 
     def _sent(self, item: ChoiceItem, heard: Heard, plan: Plan) -> Answer:
         """An answer behind a slice by a plan; seconds of encoding and decoding included."""
         started = time.perf_counter()
-        draft, size = self.task.transfer.sent.draft(item, heard, plan)
+        prefilled, size = self.task.transfer.sent.prefilled(item, heard, plan)
         cost = Answer("", time.perf_counter() - started + heard.seconds, size)
-        (said,) = self.task.receiver.say(draft.past, draft.rest)
+        (said,) = self.task.receiver.say(prefilled.past, prefilled.rest)
         return said.with_cost_of(cost)
 
     @cached_property

@@ -33,7 +33,7 @@ from fuser.lab.train.reading import FrozenReceiver, replies_to
 from fuser.lab.train.sharer_reading import document_sections
 from fuser.prompts.prompt import common_prefix, withheld
 from fuser.reading import prompt_of
-from fuser.receiver import Draft, Receiver
+from fuser.receiver import Prefilled, Receiver
 from fuser.slice_specs import slice_specs
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -181,10 +181,10 @@ class DocumentBatch(Batch):
         transfer, found = self.task.transfer, [Answer("")] * len(self.picked)
         receiver, slices = transfer.receiver, transfer.slices(plan)
         end, texts = int(receiver.tokenizer.eos_token_id), [""] * len(self.picked)
-        for places, draft, sizes in self._drafts(receiver, texts, slices, self.picked):
+        for places, prefilled, sizes in self._prefilled(receiver, texts, slices, self.picked):
             replies = [self.questions[place].answers[0] for place in places]
-            rendered = [prompt.rendered for prompt in draft.prompts]
-            loss = float(draft.loss(replies_to(receiver.tokenizer, rendered, replies, end)).loss)
+            rendered = [prompt.rendered for prompt in prefilled.prompts]
+            loss = float(prefilled.loss(replies_to(receiver.tokenizer, rendered, replies, end)).loss)
             for place, size in zip(places, sizes, strict=True):
                 found[place] = Answer("", bytes=size, marks={"loss": loss})
         return found
@@ -229,8 +229,8 @@ class DocumentBatch(Batch):
     ) -> list[Answer]:
         found, tokenizer = [Answer("")] * len(texts), receiver.tokenizer
         began = time.perf_counter()
-        for places, draft, sizes in self._drafts(receiver, texts, slices, sources):
-            said = draft.answers(ANSWER_TOKENS, line_ended(tokenizer), confident=True)
+        for places, prefilled, sizes in self._prefilled(receiver, texts, slices, sources):
+            said = prefilled.answers(ANSWER_TOKENS, line_ended(tokenizer), confident=True)
             lines = [first_line(tokenizer.decode(ids, skip_special_tokens=True)) for ids in said.tokens]
             now = time.perf_counter()
             each, began = (now - began) / len(places), now
@@ -238,20 +238,20 @@ class DocumentBatch(Batch):
                 found[place] = Answer(line, each, size, sure)
         return found
 
-    def _drafts(
+    def _prefilled(
         self, receiver: Receiver, texts: Sequence[str], slices: Slices | None, sources: Sequence[int]
-    ) -> Iterator[tuple[list[int], Draft, list[int]]]:
-        """Places of questions with slices of one length, their draft, and the payload bytes of their slices."""
+    ) -> Iterator[tuple[list[int], Prefilled, list[int]]]:
+        """Places of questions with slices of one length, their prompts, and the payload bytes of their slices."""
         prompts = [receiver_sections(t, q.question) for t, q in zip(texts, self.questions, strict=True)]
         counts = [0] * len(prompts) if slices is None else [slices.count(source) for source in sources]
         for count in sorted(set(counts)):
             places = [place for place, own in enumerate(counts) if own == count]
-            draft = receiver.begin(*(prompts[place] for place in places)).prefill(SliceKind.EXCERPT)
+            prefilled = receiver.begin(*(prompts[place] for place in places)).prefill(SliceKind.EXCERPT)
             sizes = [0] * len(places)
             if slices is not None and count:
                 taken, sizes = slices.take([sources[place] for place in places])
-                draft.put(taken)
-            yield places, draft, sizes
+                prefilled.put(taken)
+            yield places, prefilled, sizes
 
 
 def receiver_sections(text: str, question: str) -> tuple[Section, Section]:

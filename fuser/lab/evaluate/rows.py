@@ -121,8 +121,8 @@ class Registry(Generic[B]):
     def line(self, name: str, plan: Plan = WHOLE) -> Line[B]:
         """A row by as much of a plan as it has."""
         row = self[name]
-        positions = replace(WHOLE, positions=plan.positions)
-        return Line(row, {"": WHOLE, "positions": positions}.get(row.by, plan))
+        chosen = replace(WHOLE, positions=plan.positions, runs=plan.runs)
+        return Line(row, {"": WHOLE, "positions": chosen}.get(row.by, plan))
 
     def lines(
         self, names: Sequence[str], plans: Sequence[Plan] = (WHOLE,), drafts: Sequence[Plan] = (WHOLE,)

@@ -23,7 +23,7 @@ from fuser.lab.evaluate.speaker import sections
 from fuser.layout import SliceLayout
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.shared import SharedPositions
-from fuser.receiver import Draft, Receiver
+from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Cut, Reading, Sharer
 from fuser.slice_specs import made_from, shared_segment, source_of
 from kvwire.codec import roundtrip
@@ -113,11 +113,13 @@ class SharerSlices:
 
 
 @torch.inference_mode()
-def fuse_heard(draft: Draft, heard: Sequence[Heard]) -> None:
-    """Fuse a slice into each row of a prefilled draft."""
-    head = draft.receiver.bundle.require_fuse()
-    prompts = zip(draft.prompts, heard, strict=True)
-    fusing = draft.fusing([prompt.shared.fed(one.spans, one.tail, partial=False) for prompt, one in prompts])
+def fuse_heard(prefilled: Prefilled, heard: Sequence[Heard]) -> None:
+    """Fuse a slice into each row of prefilled prompts."""
+    head = prefilled.receiver.bundle.require_fuse()
+    prompts = zip(prefilled.prompts, heard, strict=True)
+    fusing = prefilled.fusing(
+        [prompt.shared.fed(one.spans, one.tail, partial=False) for prompt, one in prompts]
+    )
     for layer in head.fed:
         source, reads = source_of(head, layer), head.live(layer)
         kinds = [k for k, read in zip((SegmentKind.KEY, SegmentKind.VALUE), reads, strict=True) if read]
@@ -136,12 +138,12 @@ class SentSlices:
     def __init__(self, bundle: Bundle, receiver: Receiver) -> None:
         self._bundle, self._head, self._receiver = bundle, bundle.require_fuse(), receiver
 
-    def draft(self, item: ChoiceItem, heard: Heard, plan: Plan) -> tuple[Draft, int]:
-        """A question's draft, prefilled and fused with a slice by a plan; and the slice's payload bytes."""
+    def prefilled(self, item: ChoiceItem, heard: Heard, plan: Plan) -> tuple[Prefilled, int]:
+        """A question's prompt, prefilled and fused with a slice by a plan; and the slice's payload bytes."""
         shared, layout = self._layout(heard, plan)
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        draft = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
-        intake = draft.take(layout, plan)
+        prefilled = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        intake = prefilled.take(layout, plan)
         size = 0
         for spec in layout.specs:
             half = heard.segments[made_from(self._head, spec.kind, spec.layer)][:, shared.at]

@@ -18,7 +18,7 @@ from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.noise import quantisation_noise
 from fuser.prompts.shared import SharedPositions, align_tail
-from fuser.receiver import Draft
+from fuser.receiver import Prefilled
 from kvwire.segment import SegmentKind
 
 
@@ -72,21 +72,21 @@ class CachedSlices:
         self._sharer, self._rope = sharer, sharer_rope
         self._noise_bits = noise_bits
 
-    def fuse(self, draft: Draft, given: Sequence[Given], last: int = 0) -> None:
-        """Fuse a slice into each row of a prefilled draft, differentiable in the head.
+    def fuse(self, prefilled: Prefilled, given: Sequence[Given], last: int = 0) -> None:
+        """Fuse a slice into each row of prefilled prompts, differentiable in the head.
 
         last: number of trailing positions of each slice; 0 is all.
         """
         layers = [layer for layer in self._head.fed if any(self._head.live(layer))]
         if layers:
-            fusing = self.fusing(draft, given, last)
+            fusing = self.fusing(prefilled, given, last)
             keys, values = self.feeding(fusing, given, layers)
             fusing.merge(layers, {SegmentKind.KEY: keys, SegmentKind.VALUE: values})
 
-    def fusing(self, draft: Draft, given: Sequence[Given], last: int = 0) -> Fusing:
-        """The draft's positions that are fused."""
-        prompts = zip(draft.prompts, given, strict=True)
-        return draft.fusing([one.pairs(prompt.shared, last) for prompt, one in prompts])
+    def fusing(self, prefilled: Prefilled, given: Sequence[Given], last: int = 0) -> Fusing:
+        """The positions that are fused."""
+        prompts = zip(prefilled.prompts, given, strict=True)
+        return prefilled.fusing([one.pairs(prompt.shared, last) for prompt, one in prompts])
 
     def feeding(self, fusing: Fusing, given: Sequence[Given], layers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """K and V of the Sharer that feed some Receiver layers; anything where nothing feeds one."""

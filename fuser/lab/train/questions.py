@@ -109,13 +109,13 @@ class QuestionTask(ABC):
                 f"the {self.name} task has no control {control}; it has {', '.join(self.controls)}"
             )
         slices, posed = self.posed(batch, control)
-        draft = self.receiver.begin(*(withheld(asked) for asked, _ in posed)).prefill(SliceKind.EXCERPT)
-        tokenizer, prompts = self.receiver.tokenizer, [prompt.rendered for prompt in draft.prompts]
+        prefilled = self.receiver.begin(*(withheld(asked) for asked, _ in posed)).prefill(SliceKind.EXCERPT)
+        tokenizer, prompts = self.receiver.tokenizer, [prompt.rendered for prompt in prefilled.prompts]
         if slices is not None:
-            draft.put(slices)
+            prefilled.put(slices)
         if control == "text":
-            draft.ask_after([tokenise(tokenizer, document.text).ids for document, _ in batch.own])
-        return draft.loss(replies_to(tokenizer, prompts, [reply for _, reply in posed], self.setting.end))
+            prefilled.ask_after([tokenise(tokenizer, document.text).ids for document, _ in batch.own])
+        return prefilled.loss(replies_to(tokenizer, prompts, [reply for _, reply in posed], self.setting.end))
 
     def posed(
         self, batch: ExampleBatch[Example], control: Control

@@ -25,7 +25,7 @@ from fuser.lab.train.reading import replies_to
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
 from fuser.models.directory import find_model
-from fuser.receiver import Draft
+from fuser.receiver import Prefilled
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
@@ -103,13 +103,13 @@ class SharedTask:
         slices = batch.other if control == "mismatched" else batch.own
         given = [Given(one, matched=one is prompt) for prompt, one in zip(batch.own, slices, strict=True)]
         last = sample_one(self._setting.config.dials.last, 0) if self._head.training else 0
-        draft = self.read(batch.own)
+        prefilled = self.read(batch.own)
         if control != "alone":
-            self.slices.fuse(draft, given, last)
-        rendered, responses = [p.rendered for p in draft.prompts], [p.response for p in batch.own]
-        return draft.loss(replies_to(self.receiver.tokenizer, rendered, responses, self._setting.end))
+            self.slices.fuse(prefilled, given, last)
+        rendered, responses = [p.rendered for p in prefilled.prompts], [p.response for p in batch.own]
+        return prefilled.loss(replies_to(self.receiver.tokenizer, rendered, responses, self._setting.end))
 
-    def read(self, prompts: Sequence[CachedPrompt]) -> Draft:
+    def read(self, prompts: Sequence[CachedPrompt]) -> Prefilled:
         """What the Receiver itself reads of some prompts, all but their last tokens."""
         sections = [(Section(Role.QUESTION, Visibility.SHARED, text=prompt.text),) for prompt in prompts]
         return self.receiver.begin(*sections).prefill(SliceKind.SHARED)

@@ -43,7 +43,7 @@ def test_of_one_vocabulary_and_without_a_template_the_service_generates_as_the_p
     local = answer_in_one_process(sharer, receiver, sections, {}, SliceKind.SHARED, 0, 10)
     ids = tokenise(receiver.tokenizer, render(sections, bundle.config.receiver_prompt, RECEIVER_HOLDS)).ids
     public = generate_public(receiver.model, sharer.model, bundle.require_fuse(), ids[None], ids[None], 10)
-    assert local.draft.tokens == public[0, len(ids) :].tolist()
+    assert local.prefilled.tokens == public[0, len(ids) :].tolist()
     alone = receiver.begin(sections).prefill(None)
     list(alone.generate(10))
-    assert alone.tokens != local.draft.tokens
+    assert alone.tokens != local.prefilled.tokens

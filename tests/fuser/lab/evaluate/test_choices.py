@@ -103,8 +103,8 @@ def test_the_fused_row_says_what_the_service_says(
     edge = Receiver(receiver.network, receiver.tokenizer, bundle)
     for item in items:
         cut = cloud.layout(sections(choice_prompt(item)), SliceKind.SHARED, 0, plan)
-        draft = edge.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
-        intake = draft.take(SliceLayout.of(cut), plan)
+        prefilled = edge.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        intake = prefilled.take(SliceLayout.of(cut), plan)
         sent: list[Segment] = []
         cloud.run(cut, partial(_collect, sent))
         for segment in sent:

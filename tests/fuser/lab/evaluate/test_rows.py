@@ -67,6 +67,14 @@ def test_rows_are_compared_by_the_same_plan(row: str, found: str) -> None:
     assert ROWS.line("own", replace(INT8, code_dim=8, padded=True)) == ROWS.line("own")
 
 
+def test_the_rivals_of_an_excerpt_in_two_runs_have_the_same_two(bundle: Bundle) -> None:
+    (plan,) = excerpt_plans(bundle, [4], [replace(INT8, runs=2)])
+    assert [ROWS.line(row, plan).name for row in ("excerpt-text", "own")] == [
+        "excerpt-text raw:m4:runs2",
+        "own raw:m4:runs2",
+    ]
+
+
 def test_a_row_is_added_by_a_decorated_function_and_an_unknown_one_names_the_known() -> None:
     rows: Registry[list[str]] = Registry("of a test")
 

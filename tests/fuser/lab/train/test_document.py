@@ -84,8 +84,8 @@ def test_what_the_receiver_has_in_training_is_what_the_service_gives_it(
     for batch in task.epoch(2, 0)[:2]:
         with torch.no_grad():
             asked = (withheld(question.text) for _, question in batch.own)
-            draft = task.receiver.begin(*asked).prefill(SliceKind.EXCERPT)
-            draft.put(task.slice(batch.own))
+            prefilled = task.receiver.begin(*asked).prefill(SliceKind.EXCERPT)
+            prefilled.put(task.slice(batch.own))
         for row, (document, question) in enumerate(batch.own):
             sections = (
                 Section(Role.DOCUMENT, Visibility.CLOUD, document_id="it"),
@@ -94,9 +94,9 @@ def test_what_the_receiver_has_in_training_is_what_the_service_gives_it(
             local = answer_in_one_process(
                 sharer, receiver, sections, {"it": document.text}, SliceKind.EXCERPT, 99, 1
             )
-            assert draft.past.lengths[row] == draft.past.slots == local.keys[0].shape[2]
+            assert prefilled.past.lengths[row] == prefilled.past.slots == local.keys[0].shape[2]
             for layer, (k, v) in enumerate(zip(local.keys, local.values, strict=True)):
-                keys, values = draft.past.layers[layer]
+                keys, values = prefilled.past.layers[layer]
                 torch.testing.assert_close(keys[row], k[0], atol=1e-4, rtol=1e-4)
                 torch.testing.assert_close(values[row], v[0], atol=1e-4, rtol=1e-4)
 
@@ -140,9 +140,9 @@ def test_what_the_receiver_has_of_drafts_in_training_is_what_the_service_gives_i
     for batch in task.epoch(4, 0)[:2]:
         with torch.no_grad():
             slices, posed = task.posed(batch, "draft")
-            draft = task.receiver.begin(*(withheld(asked) for asked, _ in posed)).prefill(SliceKind.DRAFT)
+            prefilled = task.receiver.begin(*(withheld(asked) for asked, _ in posed)).prefill(SliceKind.DRAFT)
             assert slices is not None
-            draft.put(slices)
+            prefilled.put(slices)
         for row, (document, question) in enumerate(batch.own):
             sections = (
                 Section(Role.DOCUMENT, Visibility.CLOUD, document_id="it"),
@@ -151,10 +151,10 @@ def test_what_the_receiver_has_of_drafts_in_training_is_what_the_service_gives_i
             asked = (sharer, receiver, sections, {"it": document.text}, SliceKind.DRAFT, 99, 1)
             local = answer_in_one_process(*asked, Plan(codec="raw", quoted=quoted))
             length = local.keys[0].shape[2]
-            assert draft.past.lengths[row] == length
+            assert prefilled.past.lengths[row] == length
             seen.add(length)
             for layer, (k, v) in enumerate(zip(local.keys, local.values, strict=True)):
-                keys, values = (half[row][:, -length:] for half in draft.past.layers[layer])
+                keys, values = (half[row][:, -length:] for half in prefilled.past.layers[layer])
                 torch.testing.assert_close(keys, k[0], atol=1e-4, rtol=1e-4)
                 torch.testing.assert_close(values, v[0], atol=1e-4, rtol=1e-4)
     assert len(seen) > 1  # drafts of several lengths side by side

@@ -237,4 +237,4 @@ def test_one_model_may_be_both_sharer_and_receiver(tiny_receiver: Path, tmp_path
     for kind in SliceKind:
         notes = {"note": "The ledger lies in the cedar box in the boat house by the mill."}
         local = answer_in_one_process(sharer, receiver, SECTIONS, notes, kind, 8, 4)
-        assert local.draft.tokens
+        assert local.prefilled.tokens

@@ -20,7 +20,7 @@ from fuser.lab.train.setting import Setting
 from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sources import AnyItem
 from fuser.models.load import load_model
-from fuser.receiver import Draft, Receiver
+from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Sharer
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -75,7 +75,7 @@ def test_the_fused_cache_in_training_is_that_of_the_service(
     with torch.no_grad():
         task.slices.fuse(fused, [Given(prompt, matched=True) for prompt in batch.own], last)
     for half in (0, 1):
-        ours, other = (torch.stack([kv[half] for kv in draft.past.layers]) for draft in (own, fused))
+        ours, other = (torch.stack([kv[half] for kv in prefilled.past.layers]) for prefilled in (own, fused))
         assert not torch.allclose(ours, other, atol=1e-2)
     for row, prompt in enumerate(batch.own):
         asked = (Section(Role.QUESTION, Visibility.SHARED, text=prompt.text),), {}, SliceKind.SHARED, 0, 1
@@ -96,9 +96,9 @@ def test_in_training_every_step_draws_how_many_of_the_last_positions_it_fuses(
     drawn: list[int] = []
     fuse = task.slices.fuse
 
-    def noted(draft: Draft, given: Sequence[Given], last: int) -> None:
+    def noted(prefilled: Prefilled, given: Sequence[Given], last: int) -> None:
         drawn.append(last)
-        fuse(draft, given, last)
+        fuse(prefilled, given, last)
 
     task.slices.fuse = noted  # type: ignore[method-assign, assignment]
     head = noisy(task.modules()["fuse"])
