@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import DateTime, Engine, String, Text, create_engine, delete, event, inspect, select
+from sqlalchemy import text as text_of_sql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -81,6 +82,9 @@ class Documents:
             if self._engine.url.database not in (None, "", ":memory:"):
                 Path(self._engine.url.database).touch(mode=0o600)
         _Base.metadata.create_all(self._engine)
+        if all(column["name"] != "kinds" for column in inspect(self._engine).get_columns(_Row.__tablename__)):
+            with self._engine.begin() as connection:  # a store from before documents had kinds
+                connection.execute(text_of_sql("ALTER TABLE documents ADD COLUMN kinds VARCHAR(64)"))
 
     def add(
         self,

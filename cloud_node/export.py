@@ -67,6 +67,8 @@ def tokens_allowed(policy: ExportPolicy, documents: Sequence[Guarded]) -> int | 
     if not policy.allow_relay:
         raise RelayDisabled
     # It says what a draft says, and more plainly.
+    if documents and SliceKind.DRAFT not in policy.kinds:
+        raise ExportDenied("relayed text about documents")
     if any(d.kinds is not None and SliceKind.DRAFT not in d.kinds for d in documents):
         raise ExportDenied("relayed text about this document")
     return _allowed(policy.max_positions, documents, "relayed text about documents") if documents else None

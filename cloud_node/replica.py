@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import queue
 import threading
 import time
@@ -35,8 +34,6 @@ from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader
 from kvwire.slice_io import SliceWriter, payload_codec
-
-logger = logging.getLogger(__name__)
 
 _PIPE_PARTS: Final = 16  # at most 16 MiB of frames wait here for the reader
 _POLL_S: Final = 0.05
@@ -336,8 +333,7 @@ def _told(error: Exception, stop: CancelToken) -> KvwireError:
     while where is not None and where.tb_next is not None:
         where = where.tb_next
     line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
-    logger.error("%s at %s", type(error).__name__, line)
-    return InternalError(type(error).__name__)
+    return InternalError(f"{type(error).__name__} at {line}")
 
 
 def _window(model: Any) -> int:

@@ -160,6 +160,7 @@ class PrefillScheduler:
 
     def _end(self, ticket: Ticket, failure: BaseException | None) -> None:
         ticket.failure, ticket.ended_s = failure, time.monotonic()
+        ticket._work = None  # or K and V of its prompt would live until the garbage collector comes by
         ticket._ended()
 
     def _wait(self, ticket: Ticket) -> None:

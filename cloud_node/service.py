@@ -99,6 +99,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                     async for part in parts:
                         if not begun:
                             await self._release(identity, part, wanted, record)
+                        elif isinstance(part, SliceHeader):
+                            raise InternalError("a second header")
                         begun = True
                         record.sent(part)
                         await context.write(serde.share_response_to_proto(part))
@@ -247,6 +249,8 @@ def _check_version(version: int) -> None:
 
 
 def _told(error: Exception) -> KvwireError:
+    if isinstance(error, InternalError):
+        logger.error("%s", error)  # a peer is told no more than that the service failed
     if isinstance(error, KvwireError):
         return error
     if isinstance(error, TimeoutError):

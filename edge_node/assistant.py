@@ -85,7 +85,7 @@ class Assistant:
         document: str | None = None,
         sections: Sequence[Section] | None = None,
         notes: str | None = None,
-        kind: SliceKind | None = None,
+        kind: SliceKind | str | None = None,
         max_new_tokens: int | None = None,
         deadline_s: float | None = None,
         source: Source = "auto",
@@ -121,7 +121,7 @@ class Assistant:
         document: str | None = None,
         sections: Sequence[Section] | None = None,
         notes: str | None = None,
-        kind: SliceKind | None = None,
+        kind: SliceKind | str | None = None,
         max_new_tokens: int | None = None,
         deadline_s: float | None = None,
         source: Source = "auto",
@@ -141,7 +141,8 @@ class Assistant:
             document: id of a document that the cloud holds.
             sections: further sections, put first.
             notes: text for the Receiver alone; it is never sent.
-            kind: of the slice; by default as configured where a document of the cloud is asked about, else shared.
+            kind: of the slice, or its name; by default as configured where a document of the cloud is asked about, else
+                shared.
             max_new_tokens: tokens generated at most.
             deadline_s: seconds the cloud has for the slice.
             source: "receiver-only" asks the cloud nothing.
@@ -201,16 +202,18 @@ class Assistant:
         return AnswerStream(self.receiver, self.client, self._turn, self._home, ask)
 
     def _kind(
-        self, prompt: Sequence[Section], wanted: SliceKind | None, source: Source
+        self, prompt: Sequence[Section], wanted: SliceKind | str | None, source: Source
     ) -> tuple[SliceKind | None, str | None]:
         """The kind of slice to ask for, or why there is none."""
         if source == "receiver-only":
             return None, REQUESTED
         kinds = self.bundle.kinds
         if wanted is not None:
+            if wanted not in tuple(SliceKind):
+                raise InvalidRequest(f"unknown kind {wanted!r}; there are {', '.join(SliceKind)}")
             if wanted not in kinds:
                 raise InvalidRequest(f"this bundle takes no {wanted} slices in")
-            return wanted, None
+            return SliceKind(wanted), None
         document = any(s.visibility is Visibility.CLOUD for s in prompt)
         best = SliceKind(self.config.share.kind) if document else SliceKind.SHARED
         if best in kinds and (document or any(s.visibility is Visibility.SHARED for s in prompt)):

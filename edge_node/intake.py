@@ -226,9 +226,15 @@ class SliceStream:
                     for part in parts:
                         if isinstance(part, SliceTrailer):
                             summary, end = part, came[-1]
-                            waited_s = came[0] - self._traffic.sent_at
+                            # A draft's header comes when the cloud's work is over, any other before it begins.
+                            worked_s = part.timings["prefill"] if self._kind is SliceKind.DRAFT else 0.0
+                            began = came[0] - worked_s
                             self._link.slice_came(
-                                part.payload_bytes, waited_s, end - came[0], end - came[1], part.timings
+                                part.payload_bytes,
+                                began - self._traffic.sent_at,
+                                end - began,
+                                end - came[1],
+                                part.timings,
                             )
                             continue
                         if isinstance(part, SliceHeader):

@@ -45,4 +45,5 @@ def directory_lock(directory: Path, doing: str) -> Iterator[None]:
         with FileLock(directory / ".lock", timeout=0):
             yield
     except Timeout as error:
-        raise RuntimeError(f"another process is {doing} {directory}; wait for it") from error
+        busy = f"another process is {doing} {directory}; wait for it, or name another directory"
+        raise RuntimeError(busy) from error

@@ -280,6 +280,7 @@ class Reader:
             past=past,
         )
         yield work
+        work.past = past = []  # a draft has all of it in its own copy
         said: list[int] = []
         if draft and work.hidden is not None:
             said, new = yield from write(

@@ -37,7 +37,7 @@ def write(
     Args:
         ids: of the prompt.
         hidden: (hidden,) of the prompt's last token.
-        past: K, rotated, and V of every layer for the prompt, each (1, kv_heads, positions, head_dim).
+        past: K, rotated, and V of every layer for the prompt, each (1, kv_heads, positions, head_dim); used up.
         most: tokens of the draft at most.
         ended: whether a draft is over before the last of these tokens, which is then no part of it.
         cancelled: polled before each layer.
@@ -70,10 +70,9 @@ def write(
             said.append(following)
             kept += 1
         known += said[len(said) - kept :]
-        past = [
-            (torch.cat((k, a[:, :, :kept]), dim=2), torch.cat((v, b[:, :, :kept]), dim=2))
-            for (k, v), (a, b) in zip(past, new, strict=True)
-        ]
+        for layer, (a, b) in enumerate(new):  # layer by layer, so that no second copy of all of it is held
+            k, v = past[layer]
+            past[layer] = torch.cat((k, a[:, :, :kept]), dim=2), torch.cat((v, b[:, :, :kept]), dim=2)
     return said, [(keys[:, :, start:], values[:, :, start:]) for keys, values in past]
 
 

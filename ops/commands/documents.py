@@ -11,7 +11,7 @@ from kvwire.segment import SliceKind
 from ops.output import Json, console, print_json, print_mapping, table
 
 if TYPE_CHECKING:
-    from cloud_node.documents import Documents
+    from cloud_node.documents import DocumentInfo, Documents
 
 app = typer.Typer(no_args_is_help=True, help="The documents that a cloud node holds.")
 
@@ -38,15 +38,20 @@ def add(
             help="Comma-separated kinds of slice that it may be in, such as draft. [default: the cloud's policy]"
         ),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of one with this id.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Take the place of one with this id, and of its limits."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Store a document."""
     allowed = None if kinds is None else _kinds(kinds)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    print_mapping(
-        asdict(_open(config).add(tenant, document_id, text, max_positions, replace, allowed)), as_json
-    )
+    info = _open(config).add(tenant, document_id, text, max_positions, replace, allowed)
+    if as_json:
+        print_json(asdict(info))
+        return
+    print_mapping(dict(zip(_COLUMNS, _shown(info), strict=True)), as_json=False)
 
 
 @app.command("list")
@@ -56,16 +61,7 @@ def list_documents(config: Config, tenant: Tenant, as_json: Json = False) -> Non
     if as_json:
         print_json([asdict(document) for document in found])
         return
-    rows = [
-        (
-            d.id,
-            d.characters,
-            "policy" if d.max_positions is None else d.max_positions,
-            "policy" if d.kinds is None else ", ".join(d.kinds) or "none",
-        )
-        for d in found
-    ]
-    console.print(table(("id", "characters", "positions allowed", "kinds"), rows))
+    console.print(table(_COLUMNS, [_shown(document) for document in found]))
 
 
 @app.command()
@@ -73,6 +69,15 @@ def remove(document_id: Id, config: Config, tenant: Tenant, as_json: Json = Fals
     """Forget a document."""
     _open(config).remove(tenant, document_id)
     print_mapping({"removed": document_id}, as_json)
+
+
+_COLUMNS = ("id", "characters", "positions allowed", "kinds")
+
+
+def _shown(document: "DocumentInfo") -> tuple[object, ...]:
+    positions = "policy" if document.max_positions is None else document.max_positions
+    kinds = "policy" if document.kinds is None else ", ".join(document.kinds) or "none"
+    return document.id, document.characters, positions, kinds
 
 
 def _kinds(text: str) -> tuple[SliceKind, ...]:

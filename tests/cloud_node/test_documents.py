@@ -1,3 +1,4 @@
+import sqlite3
 import stat
 import statistics
 import time
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.config import CloudConfig
-from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
+from cloud_node.documents import MAX_DOCUMENT_CHARS, DocumentInfo, Documents
 from kvwire.errors import NotFound, TooLarge
 from tests.cloud_node.conftest import Start
 
@@ -117,6 +118,19 @@ def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:
     with pytest.raises(SQLAlchemyError) as error:
         documents.add("acme", "b", CANARY)
     assert CANARY not in str(error.value)
+
+
+def test_a_store_from_before_documents_had_kinds_is_given_the_column(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    before = Documents(url)
+    before.add("acme", "note", "The key hangs behind the clock.", 3)
+    before.close()
+    with sqlite3.connect(tmp_path / "old.db") as connection:
+        connection.execute("ALTER TABLE documents DROP COLUMN kinds")
+    for _ in range(2):
+        opened = Documents(url)
+        assert opened.find("acme", ["note"]) == (DocumentInfo("note", 31, 3, None),)
+        opened.close()
 
 
 def test_the_file_is_for_its_owner_only_and_two_stores_share_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from kvwire.errors import AccessDenied, ExportDenied, InternalError, KvwireError
 from kvwire.messages import RelayReply, RelayRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceKind
+from kvwire.segment import SliceHeader, SliceKind
 from kvwire.serde import relay_request_to_proto, share_request_to_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from tests.cloud_node.conftest import LocalCloud, Start
@@ -83,7 +83,7 @@ def test_relayed_text_counts_as_a_draft(policy: ExportPolicy, documents: list[Do
     allowed = of(tokens_allowed, policy, documents)
     if not policy.allow_relay:
         assert allowed is RelayDisabled
-    elif keeps_in(documents, SliceKind.DRAFT):
+    elif keeps_in(documents, SliceKind.DRAFT) or (documents and SliceKind.DRAFT not in policy.kinds):
         assert allowed is ExportDenied
     else:
         assert allowed == (least(policy.max_positions, documents) if documents else None)
@@ -256,6 +256,22 @@ async def test_a_header_that_may_not_leave_is_stopped_whoever_made_it(
     with pytest.raises(KvwireError) as error:
         await cloud.share(cloud.request("capped", QUESTION))
     assert isinstance(error.value, ExportDenied)
+
+
+async def test_a_second_header_never_leaves(start_local: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = await start_local()
+    wanted = cloud.request("capped", QUESTION)
+    honest = cloud.replicas.share
+
+    async def lying(call: Any, timeout_s: float) -> Any:
+        async for part in honest(call, timeout_s):
+            yield part
+            if isinstance(part, SliceHeader):
+                yield dataclasses.replace(part, specs=())
+
+    monkeypatch.setattr(cloud.replicas, "share", lying)
+    with pytest.raises(InternalError):
+        await cloud.share(wanted)
 
 
 @pytest.mark.parametrize("wrong", ["tokens", "asked", "request"])

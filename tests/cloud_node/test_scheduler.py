@@ -109,6 +109,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(calls: Calls, model: Model)
     calls.wait()
     assert model.ran == [(20,), (5_000,)]
     assert long.failure is None
+    assert long._work is None, "K and V of its prompt would live on"
 
 
 def test_a_long_prompt_is_not_overtaken_for_ever(calls: Calls, model: Model) -> None:

@@ -65,6 +65,21 @@ async def test_the_export_policy_caps_positions(
     assert header.positions == granted
 
 
+async def test_what_broke_stands_in_the_gateways_log_and_not_in_what_the_peer_is_told(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Sharer, *args: Any) -> None:
+        raise RuntimeError(CANARY)
+
+    cloud = await start_local()
+    monkeypatch.setattr(Sharer, "steps", broken)
+    with pytest.raises(InternalError) as error:
+        await cloud.share(cloud.request("note-1", QUESTION))
+    assert "RuntimeError at" in caplog.text and "test_service.py:" in caplog.text
+    assert "test_service" not in str(error.value)
+    assert CANARY not in caplog.text + str(error.value)
+
+
 async def test_a_request_that_failed_before_its_header_may_come_again(
     start_local: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

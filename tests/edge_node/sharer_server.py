@@ -16,7 +16,7 @@ import grpc.aio
 
 from fuser.bundle.bundle import Bundle
 from fuser.models.load import load_model
-from fuser.sharer import Sharer
+from fuser.sharer import Cut, Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.errors import KvwireError, NotFound
 from kvwire.identity import TlsFiles, server_credentials
@@ -115,15 +115,16 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         digest, request = request.digest(), self.serve(request)
         cut = self.sharer.layout(self._resolved(request), request.kind, 32, request.plan)
         codec = payload_codec(request.plan, self.codecs.get(request.plan.codec))
+        announced: list[Cut] = []
+        segments: list[tuple[SegmentSpec, Any]] = []
+        self.sharer.run(cut, lambda spec, tensor: segments.append((spec, tensor)), announce=announced.append)
+        (cut,) = announced
         header = SliceHeader(digest, cut.kind, cut.specs, cut.spans, cut.tail)
         limits = Limits(max_frame_bytes=512)  # many frames a segment
         writer = SliceWriter(header, codec, limits, request.max_bytes)
         parts: list[Part] = [header]
-
-        def emit(spec: SegmentSpec, tensor: Any) -> None:
+        for spec, tensor in segments:
             parts.extend(writer.write(spec, tensor))
-
-        self.sharer.run(cut, emit)
         return [*parts, writer.trailer({"queue": 0.0, "prefill": 0.25, "encode": 0.125})]
 
     def _resolved(self, request: ShareRequest | RelayRequest) -> list[Section]:

@@ -119,7 +119,7 @@ def test_a_question_with_choices_is_asked_in_the_words_that_bundles_are_trained_
 def test_a_shared_slice_beside_a_cloud_document(
     assistant: Assistant, slice_service: SliceService, receiver: Receiver
 ) -> None:
-    answer = assistant.ask(QUESTION, document="note-1", kind=SliceKind.SHARED)
+    answer = assistant.ask(QUESTION, document="note-1", kind="shared")  # or its name
     sections = sections_of(QUESTION, "note-1")
     assert answer.text == first_line(in_one_process(slice_service, receiver, sections, SliceKind.SHARED).text)
     assert answer.kind == "shared"
