@@ -201,7 +201,7 @@ class Prefilled:
         self.past.append(list(zip(keys, values.to(dtype), strict=True)), missing)
 
     def put_codes(self, codes: Tensor) -> None:
-        """The same from codes (batch, positions, numbers), of which those that were not sent are 0 on average."""
+        """The same from codes (batch, positions, values); values that were not sent count as 0, the mean of codes."""
         head = self.receiver.bundle.require_translate()
         codes = codes.to(self.receiver.model.device)
         self.put(head.expand(functional.pad(codes, (0, head.code_dim - codes.shape[-1]))))
