@@ -112,7 +112,7 @@ def test_a_bundle_that_ships_is_named_without_a_path() -> None:
 def test_bundle_info_says_what_a_bundle_is_for(tiny_bundle: Path) -> None:
     done = CliRunner().invoke(app, ["bundle", "info", str(tiny_bundle), "--json"])
     info = json.loads(done.stdout)
-    assert info["slices"] == "excerpt, shared"
+    assert info["slices"] == "draft, excerpt, shared"
     assert info["sharer"].startswith("tiny-sharer@")
     assert len(info["hash"]) == 64
 
