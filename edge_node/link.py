@@ -95,7 +95,7 @@ class Link:
             self._bandwidth.confirm()
 
     def slice_late(self, size: int, seconds: float) -> None:
-        """A slice of about `size` payload bytes had not come after so many seconds."""
+        """A slice of about `size` payload bytes had not come after `seconds`."""
         known = self._bandwidth.value
         if known is not None and size / seconds < known:
             self._bandwidth.add(size / seconds)

@@ -269,7 +269,7 @@ class Prefilled:
         return int(max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True)))
 
     def _check_window(self, positions: int) -> None:
-        """Refuse prompts that leave no room for an answer beside so many further positions."""
+        """Refuse prompts that leave no room for an answer after this many further positions."""
         _check_window(self.receiver, self._longest + positions)
 
 

@@ -21,7 +21,7 @@ Whole = NDArray[np.int32]
 LARGEST: Final = 2**15 - 1
 """Largest magnitude of a signed number."""
 _ESCAPE: Final = 15
-"""So many zeros stand for any number from there on; its 16 bits follow at the end."""
+"""Number of zeros that stands for any larger v >> k too; the 16 bits of such a v follow at the end."""
 _ESCAPED_BITS: Final = 16
 
 
