@@ -117,9 +117,9 @@ class ExportPolicy:
     """What may leave this cloud.
 
     kinds: the kinds of slice.
-    max_positions: excerpt positions in a slice at most, and tokens of a relayed text about documents; a
+    max_positions: the most positions of an excerpt or a draft, and tokens of a relayed text, about documents; a
         document's own cap can only lower it.
-    max_runs: runs of neighbouring positions at most in which those of a document may stand; 0 is no bound.
+    max_runs: the most runs of neighbours in which positions of a document may stand in a slice; 0 is no bound.
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.

@@ -20,7 +20,7 @@ class ReplicasLost(RuntimeError):
 class Control:
     """Calls run in order, as many at once as there are threads. Nobody waits for one that hangs past its limit.
 
-    So many threads and no more, so that calls that hang do not pile up; and they last, because Ray's processes are
+    The number of threads is fixed, so that calls that hang do not pile up; threads last, because Ray's processes are
     killed when the thread that started them ends. They do not keep the process from ending.
     """
 

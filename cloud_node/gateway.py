@@ -135,7 +135,10 @@ _States = health_pb2.HealthCheckResponse
 
 
 class Health(HealthServicer):  # type: ignore[misc]
-    """One state for all services: serving or not. `end` makes it not serving for good."""
+    """grpc.health.v1 with one state for all services: serving or not. `end` makes it not serving for good.
+
+    Not grpcio's own servicer: in 1.71, a watcher who leaves stops the updates of all others.
+    """
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset(services)

@@ -215,7 +215,7 @@ class Assistant:
                 raise InvalidRequest(f"this bundle takes no {wanted} slices in")
             return SliceKind(wanted), None
         document = any(s.visibility is Visibility.CLOUD for s in prompt)
-        best = SliceKind(self.config.share.kind) if document else SliceKind.SHARED
+        best = self.config.share.usual(document)
         if best in kinds and (document or any(s.visibility is Visibility.SHARED for s in prompt)):
             return best, None
         return None, NOTHING_TO_SHARE

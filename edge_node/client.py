@@ -159,7 +159,7 @@ class AsyncClient:
         )
 
     def _deadline(self, after_s: float | None) -> Deadline:
-        """So many seconds from now, cut to `max_deadline_s`; as configured for None.
+        """A deadline `after_s` seconds from now, cut to `max_deadline_s`; as configured for None.
 
         Raises:
             InvalidRequest: it is no time from now on. RuntimeError: this is a forked child.

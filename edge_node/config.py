@@ -133,6 +133,10 @@ class ShareConfig:
         if self.max_positions < 1 or not 0 < self.deadline_s < float("inf") or self.max_bytes < 0:
             raise ValueError("max_positions starts at 1, deadline_s is above 0, max_bytes starts at 0")
 
+    def usual(self, document: bool) -> SliceKind:
+        """The kind of slice for a prompt with or without a document of the cloud."""
+        return SliceKind(self.kind) if document else SliceKind.SHARED
+
     def configured(self, kind: SliceKind) -> Plan:
         """The plan of codec and positions; a shared slice has those of its sections."""
         return Plan(codec=self.codec, positions=0 if kind is SliceKind.SHARED else self.max_positions)

@@ -216,7 +216,7 @@ class SliceStream:
         replies = self._channel.stream("Share", message, self._deadline, self._traffic)
         came: list[float] = []
         most = 0
-        summary: SliceTrailer | None = None
+        trailer: SliceTrailer | None = None
         try:
             async with contextlib.aclosing(replies):  # type: ignore[type-var]
                 async for reply in replies:
@@ -225,7 +225,7 @@ class SliceStream:
                     self._decode_s += time.monotonic() - came[-1]
                     for part in parts:
                         if isinstance(part, SliceTrailer):
-                            summary, end = part, came[-1]
+                            trailer, end = part, came[-1]
                             # A draft's header comes when the cloud's work is over, any other before it begins.
                             worked_s = part.timings["prefill"] if self._kind is SliceKind.DRAFT else 0.0
                             began = came[0] - worked_s
@@ -245,8 +245,8 @@ class SliceStream:
                 self._link.slice_late(most, time.monotonic() - came[0])
             raise
         intake.end()
-        if summary is not None:
-            yield summary  # once the cloud has closed the call without an error
+        if trailer is not None:
+            yield trailer  # once the cloud has closed the call without an error
 
     def _request(self) -> ShareRequest:
         return ShareRequest(
@@ -262,7 +262,7 @@ class SliceStream:
 
 
 class SharedSlice:
-    """The parts of one slice: a header, segments, a summary. Close it or read it to its end."""
+    """The parts of one slice: a header, segments, a trailer. Close it or read it to its end."""
 
     def __init__(self, stream: SliceStream, begin: Begin) -> None:
         self.stream = stream

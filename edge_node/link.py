@@ -78,7 +78,7 @@ class Link:
             header_s: seconds from the request to the header, which is sent when the cloud's queue is over.
             rest_s: seconds from the header to the end.
             flow_s: of them, those from the first payload to the end: a long slice comes while the cloud still works.
-            timings: the cloud's own, of the summary.
+            timings: the cloud's own, of the trailer.
         """
         queue, worked = timings.get("queue", 0.0), timings.get("prefill", 0.0) + timings.get("encode", 0.0)
         self._rtt.add(header_s - queue)
@@ -95,7 +95,7 @@ class Link:
             self._bandwidth.confirm()
 
     def slice_late(self, size: int, seconds: float) -> None:
-        """A slice of about `size` payload bytes had not come after so many seconds."""
+        """A slice of about `size` payload bytes had not come after `seconds`."""
         known = self._bandwidth.value
         if known is not None and size / seconds < known:
             self._bandwidth.add(size / seconds)

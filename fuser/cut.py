@@ -75,7 +75,7 @@ def cut_excerpt(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions:
 
     Raises:
         Unsupported: the bundle has no translate head, or none for this plan.
-        InvalidRequest: no section is a cloud document, or the plan asks for numbers that there are not.
+        InvalidRequest: no section is a cloud document, or the plan asks for more values than codes have.
     """
     _check_document(prompt)
     count = min(max_positions, most_positions(bundle, plan, SliceKind.EXCERPT), len(prompt.document))
@@ -90,7 +90,7 @@ def cut_draft(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions: i
 
     Raises:
         Unsupported: the bundle has no translate head, or none for this plan.
-        InvalidRequest: the plan quotes and no section is a cloud document, or it asks for numbers that there are not.
+        InvalidRequest: the plan quotes and no section is a cloud document, or it asks for more values than codes have.
     """
     if plan.quoted:
         _check_document(prompt)

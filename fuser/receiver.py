@@ -201,7 +201,7 @@ class Prefilled:
         self.past.append(list(zip(keys, values.to(dtype), strict=True)), missing)
 
     def put_codes(self, codes: Tensor) -> None:
-        """The same from codes (batch, positions, numbers), of which those that were not sent are 0 on average."""
+        """The same from codes (batch, positions, values); values that were not sent count as 0, the mean of codes."""
         head = self.receiver.bundle.require_translate()
         codes = codes.to(self.receiver.model.device)
         self.put(head.expand(functional.pad(codes, (0, head.code_dim - codes.shape[-1]))))
@@ -269,7 +269,7 @@ class Prefilled:
         return int(max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True)))
 
     def _check_window(self, positions: int) -> None:
-        """Refuse prompts that leave no room for an answer beside so many further positions."""
+        """Refuse prompts that leave no room for an answer after this many further positions."""
         _check_window(self.receiver, self._longest + positions)
 
 

@@ -18,7 +18,6 @@ HALVES = {
 }
 """Halves of a fuse head that the source half in a segment is of."""
 
-
 MAX_WRITTEN = 14
 """Positions of a draft at most: a short answer, and no more of the document than that."""
 
@@ -36,7 +35,7 @@ def slice_specs(
 
     Raises:
         Unsupported: the bundle makes no such slices, or its heads do not know what the plan asks for.
-        InvalidRequest: the plan is for another kind of slice, or for layers or numbers that there are not.
+        InvalidRequest: the plan is for another kind of slice, or for layers or values that there are not.
     """
     plan.check(kind)
     if kind is not SliceKind.SHARED:
@@ -125,12 +124,12 @@ def shared_segment(bundle: Bundle, kind: SegmentKind, layer: int, half: Tensor) 
 
 
 def _code_dim(bundle: Bundle, plan: Plan) -> int:
-    """Numbers of a code that travel."""
+    """Number of values of a code that travel."""
     config = bundle.require_translate().config
     if not plan.code_dim or plan.code_dim == config.code_dim:
         return config.code_dim
     if plan.code_dim > config.code_dim:
-        raise InvalidRequest(f"code_dim {plan.code_dim}: this bundle's codes have {config.code_dim} numbers")
+        raise InvalidRequest(f"code_dim {plan.code_dim}: this bundle's codes have {config.code_dim} values")
     return plan.code_dim
 
 

@@ -35,7 +35,7 @@ def short_table(report: Mapping[str, Any]) -> str:
     bundle, machine = report["bundle"], report["machine"]
     made = (
         report["time"][:10],
-        f"bundle `{bundle['sha256'][:12]}` ({bundle['parameters']:,} numbers)",
+        f"bundle `{bundle['sha256'][:12]}` ({bundle['parameters']:,} parameters)",
         f"{bundle['sharer'].partition('@')[0]} to {bundle['receiver'].partition('@')[0]}",
         report["dtype"],
         f"{machine['cores']} cores",

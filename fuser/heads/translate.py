@@ -20,7 +20,7 @@ from fuser.kv.geometry import Geometry
 class TranslateConfig:
     """Shape of a translate head.
 
-    code_dim: numbers in a code, which is what travels per position.
+    code_dim: values in a code, which is what travels per position.
     prefix_positions: learnt Receiver positions put before the excerpt.
     sharer_layers: Sharer layers that are read, ascending; empty means all.
     receiver_positions: Receiver positions that a code becomes. 2 stand for the Receiver's tokens at the first and at
@@ -80,12 +80,12 @@ class TranslateHead(nn.Module):
         self.squeeze = nn.Linear(inputs, config.code_dim, bias=False)
 
     def standardise(self, features: Tensor) -> Tensor:
-        """features (..., sharer numbers) float, as the Sharer gave them -> float32 in units of their spread."""
+        """features (..., sharer values) float, as the Sharer gave them -> float32 in units of their spread."""
         standardised: Tensor = (features.float() - self.input_mean) * self.input_scale
         return standardised
 
     def encode(self, features: Tensor) -> Tensor:
-        """features (..., positions, sharer numbers) float -> codes (..., positions, code_dim) float32."""
+        """features (..., positions, sharer values) float -> codes (..., positions, code_dim) float32."""
         codes: Tensor = self.squeeze(self.standardise(features))
         return codes
 

@@ -69,7 +69,7 @@ class Past:
         return self._with(self.layers, self.pads)
 
     def repeat(self, rows: int) -> Past:
-        """So many rows, each of which has what this one row has."""
+        """This one row, `rows` times."""
         shape = (rows, -1, -1, -1)
         return self._with(
             [(k.expand(*shape), v.expand(*shape)) for k, v in self.layers], self.pads.expand(rows)

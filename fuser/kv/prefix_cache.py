@@ -31,7 +31,7 @@ class PrefixCache:
         return self._bytes
 
     def get(self, owner: str, ids: Tensor, layers: int) -> KV | None:
-        """K and V of a prompt's first tokens `ids` (positions,) int64, of at least so many layers; else None."""
+        """K and V of a prompt's first tokens `ids` (positions,) int64, of at least `layers` layers; else None."""
         key = _key(owner, ids)
         found = self._entries.get(key)
         if found is None or len(found) < layers:

@@ -33,7 +33,7 @@ _MARKS: Final = ("first_token", "answer")
 
 @dataclass(frozen=True, slots=True)
 class LocalBench:
-    """What to measure: so many documents, with one question each, and one more where there is one."""
+    """What to measure: a number of documents, with one question each, and one more where there is one."""
 
     cast: Cast
     kind: SliceKind

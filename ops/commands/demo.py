@@ -20,7 +20,7 @@ def demo(
     ] = None,
     positions: Annotated[int, typer.Option(min=1, help="Document positions in a slice, at most.")] = 8,
     every: Annotated[bool, typer.Option("--all", help="Ask every question, not one a document.")] = False,
-    documents: Annotated[int | None, typer.Option(min=1, help="Only so many documents.")] = None,
+    documents: Annotated[int | None, typer.Option(min=1, help="Number of documents. [default: all]")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

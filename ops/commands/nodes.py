@@ -112,7 +112,7 @@ def ask(
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     with Assistant.from_config(settings) as assistant:
         share = assistant.config.share
-        usual = share.configured(kind or (SliceKind(share.kind) if document else SliceKind.SHARED))
+        usual = share.configured(kind or share.usual(document is not None))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         stream = assistant.stream(
             question,

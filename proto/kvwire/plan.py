@@ -21,14 +21,15 @@ class Plan:
 
     Attributes:
         codec: name of the codec of every segment.
-        positions: excerpt positions at most, or those of a draft that are written; 0 takes as many as bundle and policy
+        positions: the most positions of an excerpt, or of the answer in a draft; 0 takes as many as bundle and policy
             allow.
-        quoted: excerpt positions at most that stand before a draft.
-        runs: in how many runs of neighbours excerpt positions may stand; 0 is one. The export policy may allow fewer.
-        code_dim: leading numbers of each code that are sent; 0 sends all. A bundle's codes are ordered: the first
-            numbers matter most.
+        quoted: the most positions of the document that stand before a draft.
+        runs: the most runs of neighbours in which the document's positions may stand; 0 is one. The export policy may
+            refuse more than one.
+        code_dim: number of leading values of each code to send; 0 sends all. A bundle's codes are ordered: the first
+            values matter most.
         layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.
-        last: only so many of the last positions of a shared slice; 0 sends all.
+        last: number of trailing positions of a shared slice to send; 0 sends all.
         bottleneck: a shared slice holds the source halves of the Fuser's input map, computed in the cloud, in place of
             K and V.
         padded: every payload is filled up to the most its codec can need, so that its size tells nothing.
@@ -86,7 +87,7 @@ class Plan:
             kind = found and found.lastgroup
             if not found or not kind or kind in given:
                 raise InvalidRequest(
-                    f"{text}: expected CODEC[:mPOSITIONS][:quotedN][:runsN][:NUMBERS][:layersA+B][:lastN]"
+                    f"{text}: expected CODEC[:mPOSITIONS][:quotedN][:runsN][:VALUES][:layersA+B][:lastN]"
                     "[:bottleneck][:padded]"
                 )
             value = found[kind]

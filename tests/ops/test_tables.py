@@ -46,7 +46,7 @@ def test_the_table_has_rows_transfer_gaps_and_where_it_is_from() -> None:
         "",
         "Gap to text closed: (fused raw:m8 - receiver) / (text - receiver): 26.9 [22.3, 32.0] % (exact match).",
         "",
-        "2026-11-22, bundle `abababababab` (9 numbers), large to small, float32, 2 cores, no GPU.",
+        "2026-11-22, bundle `abababababab` (9 parameters), large to small, float32, 2 cores, no GPU.",
     ]
     with pytest.raises(ValueError, match="no row has an answer"):
         short_table(REPORT | {"rows": []})

@@ -137,7 +137,7 @@ def test_a_recipe_is_made_to_its_end_and_says_how_far_it_is(place: Place) -> Non
     assert states(recipe) == {"first": "done", "heads": "done", "codecs": "done"}
     bundle = Bundle.load(done["output"])
     assert bundle.hash == done["bundle"]
-    assert {kind.value for kind in bundle.kinds} == {"shared", "excerpt"}
+    assert {kind.value for kind in bundle.kinds} == {"shared", "excerpt", "draft"}
     assert [codec.name for codec in bundle.codecs()] == ["transform-2"]
     assert {row["task"] for row in place.steps("run")} == {"document", "shared"}
     rows = place.steps("run", "validation")

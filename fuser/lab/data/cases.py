@@ -11,8 +11,8 @@ from random import Random
 from fuser.lab.data.document import Item
 
 PLAIN, UNANSWERABLE, TWO, LONG = "plain", "unanswerable", "two", "long:"
-_NEARLY = 20  # of so many parts of a length all but one will do
-_LACKING = 4  # of so many not even one may be missing
+_NEARLY = 20  # a document may be short of the wanted length by one part in this many
+_LACKING = 4  # and is left out where it is short by one part in this many
 
 
 class Cases:

@@ -13,7 +13,7 @@ _EDGES = " \"'.,;:!?()[]"
 
 
 def with_continuations(item: Item, count: int) -> Item:
-    """The item with at most so many more questions after its own, always the same for the same document.
+    """The item with at most `count` more questions after its own, always the same for the same document.
 
     Each quotes four words of the document that stand there once, and the next three are the answer; of the seven
     only the last may end in a full stop, "?" or "!". A text of few words has fewer of them.

@@ -54,7 +54,7 @@ class Calibration:
         mine, theirs = self._answers(receiver, "Receiver"), self._answers(sharer, "Sharer")
         right = [
             torch.tensor(
-                [mark(s.text, _letters(s), i)[METRIC] for s, i in zip(said, self._items, strict=True)],
+                [mark(s.text, letters_of(s), i)[METRIC] for s, i in zip(said, self._items, strict=True)],
                 device="cpu",
             )
             for said in (mine, theirs)
@@ -62,7 +62,7 @@ class Calibration:
         return fit_threshold(confidence(self._logits(mine)), *right)
 
     def _logits(self, said: Sequence[Answer]) -> Tensor:
-        return masked(torch.stack(list(map(_letters, said))), [len(item.choices) for item in self._items])
+        return masked(torch.stack(list(map(letters_of, said))), [len(item.choices) for item in self._items])
 
     def _answers(self, speaker: Speaker, name: str) -> list[Answer]:
         """A side's answers to the training questions, kept on disk."""
@@ -75,7 +75,7 @@ class Calibration:
         for picked in bucketed([len(speaker.tokens(text)) for text in texts], self._batch):
             if not said.keys() >= set(picked):
                 said |= zip(picked, speaker.answer([texts[place] for place in picked]), strict=True)
-                rows = [(place, one.text, _letters(one).tolist()) for place, one in said.items()]
+                rows = [(place, one.text, letters_of(one).tolist()) for place, one in said.items()]
                 with atomic_write(path) as partial:
                     partial.write_text(json.dumps(rows), "utf-8")
                 self._deadline.check()
@@ -83,7 +83,8 @@ class Calibration:
         return [said[place] for place in range(len(texts))]
 
 
-def _letters(answer: Answer) -> Tensor:
+def letters_of(answer: Answer) -> Tensor:
+    """(10,) float32, the letter logits of a model's answer to a question with choices."""
     assert answer.letters is not None  # every answer of a speaker has them
     return answer.letters
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from fuser.lab.evaluate import controls
-from fuser.lab.evaluate.calibration import confidence, masked
+from fuser.lab.evaluate.calibration import confidence, letters_of, masked
 from fuser.lab.evaluate.letters import best_letter
-from fuser.lab.evaluate.rows import Answer, Answers, Registry
+from fuser.lab.evaluate.rows import Answers, Registry
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from kvwire.plan import Plan
 
@@ -57,7 +57,7 @@ def calibrated(batch: ChoiceBatch, plan: Plan) -> Answers:
     """The Receiver's best letter, a bias for each letter added."""
     found = []
     for item, answer in zip(batch.items, batch.of("receiver"), strict=True):
-        biased = _letters(answer) + batch.task.bias
+        biased = letters_of(answer) + batch.task.bias
         found.append(replace(answer, text=best_letter(biased, item), letters=biased))
     return found
 
@@ -86,7 +86,7 @@ def relay_fair(batch: ChoiceBatch, plan: Plan) -> Answers:
 def routing(batch: ChoiceBatch, plan: Plan) -> Answers:
     """The Sharer's answer where the Receiver, which is asked first, is less confident than the threshold."""
     own, choices = batch.of("receiver"), [len(item.choices) for item in batch.items]
-    sure = confidence(masked(torch.stack([_letters(answer) for answer in own]), choices)).tolist()
+    sure = confidence(masked(torch.stack([letters_of(answer) for answer in own]), choices)).tolist()
     answers = zip(sure, own, batch.of("sharer"), strict=True)
     return [
         theirs.with_cost_of(mine) if certain < batch.task.threshold else mine
@@ -142,8 +142,3 @@ def with_background(item: ChoiceItem, told: str) -> str:
 def with_answer(item: ChoiceItem, said: str) -> str:
     """The question of the fair text relay: what the Sharer answered to the very same prompt, then the prompt."""
     return f"A larger model answered the question below with: {said.strip()}\n\n{choice_prompt(item)}"
-
-
-def _letters(answer: Answer) -> torch.Tensor:
-    assert answer.letters is not None  # every answer of a model has them
-    return answer.letters

@@ -14,9 +14,9 @@ from kvwire.segment import SegmentKind
 
 
 def moment_matched(samples: Tensor, seed: int) -> Tensor:
-    """Gaussian noise with the mean and the covariance of samples (samples, numbers): as many, in float32.
+    """Gaussian noise with the mean and the covariance of samples (samples, values): as many, in float32.
 
-    Random sums of the centred samples have their covariance, also where they are fewer than the numbers.
+    Random sums of the centred samples have their covariance, also where they are fewer than the values.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(len(samples), len(samples), generator=generator, device="cpu").to(samples.device)
@@ -25,7 +25,7 @@ def moment_matched(samples: Tensor, seed: int) -> Tensor:
 
 
 def random_codes(codes: Tensor, seed: int) -> Tensor:
-    """Noise for codes (questions, positions, numbers), with the moments of all their positions."""
+    """Noise for codes (questions, positions, values), with the moments of all their positions."""
     return moment_matched(codes.flatten(0, 1), seed).reshape(codes.shape).to(codes.dtype)
 
 

@@ -26,7 +26,7 @@ from kvwire.segment import SliceKind
 
 Bound = TypeVar("Bound")
 """A bundle between two models, as one kind of question needs it."""
-_TOGETHER = 1 << 14  # tokens of a batch, padded ones included
+_TOGETHER = 1 << 14  # tokens of a batch, padding included
 
 
 class OutOfTime(Exception):
@@ -34,7 +34,7 @@ class OutOfTime(Exception):
 
 
 class Deadline:
-    """So many minutes from now; infinitely many unless given."""
+    """A limit of some minutes from now; none by default."""
 
     def __init__(self, minutes: float = math.inf) -> None:
         self._end = time.monotonic() + 60 * minutes
@@ -157,7 +157,7 @@ def answer(
     """Answer in every line what the log does not hold yet.
 
     Args:
-        count: only so many of the questions, the first ones.
+        count: number of questions to answer, from the first on; all by default.
 
     Raises:
         OutOfTime: the deadline passed; answers so far are kept.

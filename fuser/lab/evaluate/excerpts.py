@@ -44,8 +44,7 @@ class QuestionExcerpts:
     ) -> None:
         self._most = selection.positions
         self._chosen = Excerpts(cache, selection, bundle.require_translate(), runs)
-        held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
-        self._examples: list[Example] = [held[q.document, q.question] for q in questions]
+        self._examples = _examples(cache, questions)
 
     def count(self, index: int) -> int:
         """Positions of a question's excerpt: fewer than the selection's where the document is shorter."""
@@ -90,10 +89,8 @@ class QuestionDrafts:
         selection = bundle.config.selection
         self._quoted = min(plan.quoted, selection.positions)
         self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs)
-        held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
-        examples = [held[q.document, q.question] for q in questions]
         most = most_written(plan)
-        self._examples = [(d, replace(q, drafted=q.drafted[:most])) for d, q in examples]
+        self._examples = [(d, replace(q, drafted=q.drafted[:most])) for d, q in _examples(cache, questions)]
 
     def count(self, index: int) -> int:
         """Positions of a question's slice."""
@@ -109,11 +106,16 @@ class QuestionDrafts:
         return self._examples[index][1].written
 
 
+def _examples(cache: FeatureCache, questions: Sequence[DocumentQuestion]) -> list[Example]:
+    held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
+    return [held[q.document, q.question] for q in questions]
+
+
 class Translated:
     """Excerpts or drafts as they arrive: encoded by the bundle, sent by a plan, expanded to Receiver KV.
 
     Args:
-        change: what a control makes of codes (questions, positions, numbers) before they are sent.
+        change: what a control makes of codes (questions, positions, values) before they are sent.
     """
 
     def __init__(

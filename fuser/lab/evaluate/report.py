@@ -23,9 +23,10 @@ _DIFFERENCES = (
     ("fused", "identical", ""),
     ("text", "own", "lost by alignment and selection: "),
     ("own", "fused", "lost by translation: "),
+    ("drafted", "drafted-text", ""),
 )
 """Rows compared beside those that have a control of their own (`Row.control`)."""
-_ABOUT = {("fused", "mismatched"): "transfer: "}
+_ABOUT = {("fused", "mismatched"): "transfer: ", ("drafted", "drafted-mismatched"): "transfer: "}
 _CEILINGS = ("text", "sharer")
 MARGIN = 0.05
 """How far a control may be from the Receiver alone, either way, and still be called equivalent to it."""

@@ -1,4 +1,4 @@
-"""What an evaluation is told: TOML with every knob (`ops/examples/eval.toml`), and values from the command line."""
+"""Settings of an evaluation: from TOML (`ops/examples/eval.toml` has every key), and from the command line."""
 
 from __future__ import annotations
 

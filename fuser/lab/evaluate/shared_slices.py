@@ -129,7 +129,7 @@ def fuse_heard(prefilled: Prefilled, heard: Sequence[Heard]) -> None:
 
 
 class SentSlices:
-    """What one question at a time becomes behind a slice; what a plan leaves out is the business of the Receiver.
+    """Prefills one question at a time and fuses its slice by a plan; the Receiver fills in what a plan leaves out.
 
     Raises:
         Unsupported: the bundle makes no shared slices.

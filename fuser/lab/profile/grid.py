@@ -1,4 +1,4 @@
-"""What a profile is told, and which plans are tried: raw, and every other codec with every setting of the dials."""
+"""Settings of a profile, and which plans are tried: raw, and every other codec with every setting of the dials."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Dials:
 
 @dataclass(frozen=True, slots=True)
 class ProfileConfig:
-    """What a profile is told.
+    """Settings of a profile.
 
     data: as of an evaluation; training data alone. Questions over documents profile excerpts, questions with choices
     shared slices. questions: answered. screened: of them, those of the screen. plans: answered, at most, besides the

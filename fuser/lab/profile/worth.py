@@ -83,8 +83,8 @@ def front(points: Sequence[Costs]) -> list[int]:
 def nearest_front(points: Sequence[tuple[float, float]], count: int) -> list[int]:
     """At most `count` indices of (cost, loss), those nearest to the front, in their order.
 
-    How near is how much more a point loses than the best that costs no more. Of a front with more points than wanted
-    every so many are taken, the ends always.
+    How near is how much more a point loses than the best that costs no more. Of a front with more points than
+    wanted, evenly spaced ones are taken, both ends among them.
     """
     behind = [loss - min(other for cost, other in points if cost <= own) for own, loss in points]
     on = sorted((index for index, gap in enumerate(behind) if gap <= 0), key=points.__getitem__)

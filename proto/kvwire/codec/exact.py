@@ -32,9 +32,10 @@ _MAX_WINDOW_BYTES = 8 << 20
 
 
 class Lossless:
-    """Exponent bytes are alike and compress; mantissa bytes are noise and pass through.
+    """Byte planes, lowest byte of every element first, in one zstd frame. Nothing at all for no elements.
 
-    Byte planes, lowest byte of every element first, in one zstd frame. Nothing at all for no elements."""
+    Exponent bytes are alike and compress; mantissa bytes are noise and pass through.
+    """
 
     name: Final = "lossless"
     parameters_hash: Final = hash_parameters(

@@ -1,10 +1,9 @@
-"""From numbers to bits at a promised rate: steps, then Rice codes (Rice and Plaunt 1971) whose halves stand apart.
+"""Values to bits at a promised rate: a quantisation step, then Rice codes (Rice and Plaunt 1971).
 
-A step is how far apart two numbers are that a codec tells apart; on the wire it is bfloat16. A slice of codes is a few
-hundred bytes: zstd's frame and tables alone would be a tenth of it, and it would have to learn from the payload what
-calibration knows already, how wide each component is. Here a number costs its bits and nothing else. A number v >= 0
-with parameter k is v >> k zeros and a one, then its k lowest bits. All the zeros and ones come first, so that they are
-read at once: the places of the ones are the numbers.
+The step is bfloat16 on the wire. A slice of codes is a few hundred bytes: zstd's frame and tables alone would be a
+tenth of it, and it would have to learn from the payload what calibration knows already, how wide each component is.
+Here an integer costs its bits and nothing else. An integer v >= 0 with parameter k is v >> k zeros and a one, then its
+k lowest bits. All the zeros and ones come first, so that they are read at once: the places of the ones give all v >> k.
 """
 
 import struct
@@ -22,7 +21,7 @@ Whole = NDArray[np.int32]
 LARGEST: Final = 2**15 - 1
 """Largest magnitude of a signed number."""
 _ESCAPE: Final = 15
-"""So many zeros stand for any number from there on; its 16 bits follow at the end."""
+"""Number of zeros that stands for any larger v >> k too; the 16 bits of such a v follow at the end."""
 _ESCAPED_BITS: Final = 16
 
 

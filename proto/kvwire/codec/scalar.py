@@ -1,4 +1,4 @@
-"""Codecs that need no training: so many bits a number, scaled per channel, per group or after a rotation."""
+"""Codecs that need no calibration: scaled per channel or group, or rotated, at a fixed number of bits a value."""
 
 import hashlib
 import math
@@ -31,16 +31,15 @@ from kvwire.segment import SegmentKind, SegmentSpec
 
 
 class Int8:
-    """Eight bits a number: keys scaled per channel, values and codes per token (KIVI, arXiv 2402.02750).
+    """Eight bits a value: keys scaled per channel, values and codes per token (KIVI, arXiv 2402.02750).
 
     Keys have a few channels that are large at every position, so each channel has its own step; values and codes
-    differ from token to token. Steps are bfloat16, rounded up, so that no number needs more than 127 of them.
+    differ from token to token. Steps are bfloat16, rounded up, so that no element needs more than 127 of them.
 
-    All steps, then all numbers, both row-major.
-
-    A key (kv_heads, positions, head_dim) has steps (kv_heads, 1, head_dim), a value (kv_heads, positions, 1),
-    a code (positions, code_dim) has (positions, 1). Nothing at all for no elements. Decoding is one product
-    in float32 and one rounding to the spec's dtype, so every device gives the same bits.
+    The payload is all steps, then all elements, both row-major. A key (kv_heads, positions, head_dim) has steps
+    (kv_heads, 1, head_dim), a value (kv_heads, positions, 1), a code (positions, code_dim) has (positions, 1). Nothing
+    at all for no elements. Decoding is one product in float32 and one rounding to the spec's dtype, so every device
+    gives the same bits.
     """
 
     name: Final = "int8"
@@ -78,7 +77,7 @@ class Int8:
 
 
 def step_axis(spec: SegmentSpec) -> int:
-    """The axis along which one step serves all numbers: a key's positions, else the channels."""
+    """The axis along which one step serves all values: a key's positions, else the channels."""
     return spec.position_axis if spec.kind is SegmentKind.KEY else len(spec.shape) - 1
 
 
@@ -87,17 +86,16 @@ _HIGHEST: Final = 15
 
 
 class Int4:
-    """Four bits a number between the lowest and the highest of a small group (KIVI, arXiv 2402.02750).
+    """Four bits a value, between the lowest and the highest of a small group (KIVI, arXiv 2402.02750).
 
     Groups run along a key's positions, each channel apart, and along the channels of a value or code, each token
     apart. Sixteen steps are few, so they span what a group holds and not the way from zero: many key channels are far
     from it.
 
-    Lowest numbers, then steps, both bfloat16, (rows, groups); then the numbers (rows, n), two to a byte.
-
-    Rows are what is left of the segment when the axis of the groups is moved to the end; the last group of a row may be
-    short, and the last byte half full. Nothing at all for no elements. Decoding is a product and a sum in float32 and
-    one rounding to the spec's dtype, so every device gives the same bits.
+    The payload is the lowest values, then the steps, both bfloat16, (rows, groups); then the levels (rows, n), two to a
+    byte. Rows are what is left of the segment when the axis of the groups is moved to the end; the last group of a row
+    may be short, and the last byte half full. Nothing at all for no elements. Decoding is a product and a sum in
+    float32 and one rounding to the spec's dtype, so every device gives the same bits.
     """
 
     name: Final = "int4"
@@ -165,18 +163,17 @@ _LARGEST_BLOCK: Final = 256
 class Hadamard:
     """A rotation, one step for the whole segment, Rice codes: no channel stands out.
 
-    Channels are multiplied by fixed signs and turned by a Walsh-Hadamard matrix, so that every turned number has a
+    Channels are multiplied by fixed signs and turned by a Walsh-Hadamard matrix, so that every rotated value has a
     share of every channel, and about a normal distribution (QuaRot, arXiv 2404.00456). One step is then as good as
     many. Keys have a mean that is large beside their spread: it is sent once, as one more position.
 
-    The step (bfloat16), each row's Rice parameter (half a byte), then the numbers (rows, channels) in Rice codes.
-
-    A row is one position of one head, or of a code; a key has one more row at the beginning of each head, its mean in
-    steps, and the others are what is added to it. Encoded and decoded on the CPU. Whole numbers are turned exactly, so
-    decoding is one product in float64 and one rounding to the spec's dtype.
+    The payload is the step (bfloat16), each row's Rice parameter (half a byte), then the levels (rows, channels) in
+    Rice codes. A row is one position of one head, or of a code; a key has one more row at the beginning of each head,
+    its mean in steps, and the others are what is added to it. Encoded and decoded on the CPU. Integers are rotated
+    exactly, so decoding is one product in float64 and one rounding to the spec's dtype.
 
     Args:
-        rate: bits a number, at least 1; the step is the finest that keeps to it.
+        rate: bits a value, at least 1; the step is about the smallest that keeps to it.
     """
 
     def __init__(self, rate: int) -> None:
@@ -254,7 +251,7 @@ def _levels(turned: Reals, spec: SegmentSpec, step: float) -> Whole:
 
 
 def _rows(spec: SegmentSpec) -> tuple[int, int]:
-    """Rows as they are coded, and numbers in each."""
+    """Rows as they are coded, and values in each."""
     heads = spec.shape[0] if spec.kind is SegmentKind.KEY else 0
     return spec.elements // spec.shape[-1] + heads, spec.shape[-1]
 

@@ -35,9 +35,9 @@ from kvwire.errors import BadPayload, Unsupported
 from kvwire.segment import SegmentKind, SegmentSpec
 
 Place = tuple[SegmentKind, int, int]
-"""Kind, layer and numbers of a position: kv_heads x head_dim, or those of a code."""
+"""Kind, layer and number of values of a position: kv_heads x head_dim, or those of a code."""
 DROPPED: Final = 0.625
-"""A component that varies less than so many steps is not sent: a bit each would cost more than it tells."""
+"""A component that varies by fewer steps than this is not sent: one bit a position would cost more than it tells."""
 _EXACT: Final = 2.0**13
 """Rows of a basis add up to less than this, so that float64 sums of whole numbers times float16 are exact."""
 

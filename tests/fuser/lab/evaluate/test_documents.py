@@ -40,7 +40,7 @@ BATCHED = (
 
 
 class Short(Deadline):
-    """Ends at its so manieth check."""
+    """Ends at a given check, counted from 1."""
 
     def __init__(self, checks: int) -> None:
         super().__init__()

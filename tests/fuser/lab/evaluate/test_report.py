@@ -43,6 +43,13 @@ def test_differences_pair_questions_and_say_how_many() -> None:
     assert [r["complete"] for r in report["rows"]] == [True, True, False, True]
 
 
+def test_drafts_have_a_transfer_and_are_compared_with_their_own_text() -> None:
+    rows = [*row("drafted", 35), *row("drafted-mismatched", 5), *row("drafted-text", 40)]
+    found = summarise(rows, REGISTRY.lines(["drafted"]), REGISTRY, 50)["differences"]["exact_match"]
+    assert found["transfer: drafted - drafted-mismatched"]["point"] == pytest.approx(30 / 50)
+    assert found["drafted - drafted-text"]["point"] == pytest.approx(-5 / 50)
+
+
 def test_rows_over_no_common_question_have_no_difference() -> None:
     other = [Prediction("mismatched", "", "x", "said", {"exact_match": 1.0})]
     report = summarise([*row("fused", 3), *other], ROWS, REGISTRY, 50)

@@ -105,7 +105,7 @@ class _Killed(BaseException):
 
 
 def _kill_at(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
-    """Raise before the training steps and the beginnings and ends of stages when one call comes to so many of them."""
+    """Raise before the `most`-th of the training steps and of the beginnings and ends of stages, counted together."""
     seen = [0]
 
     def watched(owner: type, name: str) -> None:
