@@ -15,6 +15,10 @@ import torch
 
 from fuser.lab.evaluate.models import Model
 
+METHOD = "one run"
+"""How slices are made where neither bundle nor plan says it: part of the names of answers that are kept, so that none
+of another way is taken for this one's."""
+
 
 def provenance(model: Model) -> dict[str, Any]:
     """Where and when something is measured with a model; plain JSON values."""
@@ -30,7 +34,7 @@ def provenance(model: Model) -> dict[str, Any]:
 def data_of(source: str, digest: str, questions: int, groups: Mapping[str, str]) -> dict[str, Any]:
     """Which questions something is measured on; plain JSON values."""
     return {
-        "source": source,
+        "source": Path(source).name if Path(source).is_file() else source,
         "sha256": file_hash(source),
         "questions": questions,
         "questions_sha256": digest,

@@ -25,7 +25,7 @@ from fuser.lab.evaluate.evaluation import Deadline, OutOfTime, Task, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
 from fuser.lab.evaluate.plans import draft_plans, excerpt_plans, shared_plans
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.provenance import data_of, provenance
+from fuser.lab.evaluate.provenance import METHOD, data_of, provenance
 from fuser.lab.evaluate.questions import digest, draw, draw_choices, parts, questions_digest, read_questions
 from fuser.lab.evaluate.report import summarise
 from fuser.lab.evaluate.score import abstaining
@@ -167,7 +167,7 @@ class Run:
         """Name the folder after what decides the answers, open the log in it, and write what its items ask."""
         given = self._given
         identical = None if given.identical is None else given.identical.hash
-        key = [given.bundle.hash, questions, digest(training), identical, *made_in(given.receiver)]
+        key = [METHOD, given.bundle.hash, questions, digest(training), identical, *made_in(given.receiver)]
         self._digest = questions
         folder = given.work.parent / digest(key)[:16]
         self._log = PredictionLog(folder / "predictions.jsonl")

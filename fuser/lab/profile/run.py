@@ -22,7 +22,7 @@ from fuser.lab.evaluate.evaluation import Batch, Deadline, OutOfTime, Task, answ
 from fuser.lab.evaluate.fit import unfit, unfit_choice
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.provenance import data_of, provenance
+from fuser.lab.evaluate.provenance import METHOD, data_of, provenance
 from fuser.lab.evaluate.questions import digest, draw, draw_choices, questions_digest, read_questions
 from fuser.lab.evaluate.report import Marks
 from fuser.lab.evaluate.rows import Line, Row
@@ -67,7 +67,7 @@ class ProfileRun:
         self.plans = grid(self._given.bundle, self._task.kind, registry.names(), config.dials)
         if reason := self._task.rows["mismatched"].needs(self._task):
             raise ValueError(f"no slice can be mismatched: {reason}")
-        key = [self._given.bundle.hash, self._digest, codecs, *made_in(self._given.receiver)]
+        key = [METHOD, self._given.bundle.hash, self._digest, codecs, *made_in(self._given.receiver)]
         self._log = PredictionLog(self._given.work.parent / digest(key)[:16] / "predictions.jsonl")
 
     def measure(self, progress: Progress, max_minutes: float = math.inf) -> bool:
