@@ -22,6 +22,8 @@ from kvwire.segment import Segment, SegmentSpec, SliceKind
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fuser import Cut
+
 _EVERY_LAYER = 1 << 30
 
 
@@ -91,17 +93,19 @@ class Sequential:
         began = time.monotonic()
         prompt = dataclasses.replace(self.sharer.prompt(sections), prefix=0)
         cut = self.sharer.layout(prompt, kind, limit)
+        announced: list[Cut] = []
         segments: list[Segment] = []
 
         def emit(spec: SegmentSpec, tensor: Tensor) -> None:
             segments.append(Segment(spec, tensor))
 
-        for work in self.sharer.steps(cut, emit):
+        for work in self.sharer.steps(cut, emit, announce=announced.append):
             work.last_layer = _EVERY_LAYER
             prefill_together(Whole(self.sharer.model), [work])
             if work.failure is not None:
                 raise work.failure
         begun = self.receiver.begin([_withheld(section) for section in sections])
+        (cut,) = announced
         intake = begun.prefill(kind).take(SliceLayout.of(cut))
         for segment in segments:
             intake.add(segment)

@@ -37,7 +37,7 @@ def test_one_process_gives_the_answer_of_the_services_own_code(sequential: Seque
     assert 0 < timed.first_s <= timed.total_s
 
 
-@pytest.mark.parametrize("kind", SliceKind)
+@pytest.mark.parametrize("kind", [SliceKind.SHARED, SliceKind.EXCERPT])
 def test_one_process_computes_both_models_whole(sequential: Sequential, kind: SliceKind) -> None:
     rows: dict[str, list[int]] = {"sharer": [], "receiver": [], "last": []}
     sharer, receiver = sequential.sharer.model, sequential.receiver.model
@@ -98,7 +98,7 @@ def edge(cloud: CloudNode, tiny_receiver: Path, tiny_bundle: Path) -> "EdgeConfi
     return edge_of(cloud.certificates, cloud.address, tiny_receiver, tiny_bundle, tokens=64)
 
 
-@pytest.mark.parametrize("kind", [SliceKind.SHARED, SliceKind.EXCERPT])
+@pytest.mark.parametrize("kind", list(SliceKind))
 def test_callers_side_by_side_are_all_answered(
     edge: "EdgeConfig", sequential: Sequential, kind: SliceKind
 ) -> None:
