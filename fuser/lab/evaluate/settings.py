@@ -77,7 +77,7 @@ class EvaluateConfig:
     are asked over (`fuser.lab.data.cases`); none is `plain`. batch: questions at once.
     """
 
-    data: str
+    data: str = "records:heldout"
     task: Literal["auto", "choice", "document"] = "auto"
     limit: int | None = None
     seed: int = 1
