@@ -23,7 +23,8 @@ class Rope:
     positions) where rows differ; keys are then (..., batch, kv_heads, positions, head_dim).
 
     Raises:
-        Unsupported: the model's keys are not rotated by position, so there is none to take out.
+        Unsupported: the model's keys are not rotated by position, so there is none to take out; or by angles that
+            depend on what else is in the pass.
     """
 
     def __init__(self, model: Any) -> None:
@@ -36,7 +37,12 @@ class Rope:
             )
         self._layers = int(config.num_hidden_layers)
         # One angle table per layer type where the module has several, else a single shared one.
-        typed = isinstance(getattr(self._rotary, "rope_type", None), dict)
+        kind = getattr(self._rotary, "rope_type", None)
+        typed = isinstance(kind, dict)
+        if unsteady := {"dynamic", "longrope"} & set(kind.values() if isinstance(kind, dict) else [kind]):
+            raise Unsupported(
+                f"rotary positions of type {', '.join(unsteady)} turn with the longest prompt that is read beside one"
+            )
         self._types: list[str | None] = list(config.layer_types) if typed else [None] * self._layers
 
     @classmethod

@@ -69,6 +69,12 @@ def test_a_model_without_rotary_positions_is_refused_by_its_type(tmp_path: Path)
             make()
 
 
+def test_positions_that_turn_with_what_is_read_beside_them_are_refused() -> None:
+    dynamic = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 5e5}
+    with pytest.raises(Unsupported, match="of type dynamic"):
+        Rope(LlamaForCausalLM(LlamaConfig(**SIZE, rope_parameters=dynamic)))
+
+
 def test_unrotating_then_rotating_gives_the_same_keys_to_rounding(model: Any) -> None:
     rope, shape = Rope(model), Geometry.of(model.config)
     keys = torch.randn(shape.layers, shape.kv_heads, 9, shape.head_dim)
