@@ -143,7 +143,8 @@ def test_the_sharers_text_is_its_own_greedy_answer(
             Section(Role.DOCUMENT, Visibility.CLOUD, text=question.document),
             Section(Role.QUESTION, Visibility.SHARED, text=question.question),
         )
-        assert found["sharer", question.id] == first_line(pair[0].answer(sections, ANSWER_TOKENS))
+        said = found["sharer", question.id].rstrip("\ufffd")  # the service leaves half a character out
+        assert said == first_line(pair[0].answer(sections, ANSWER_TOKENS))
 
 
 def test_a_run_in_pieces_gives_what_one_run_gives(
