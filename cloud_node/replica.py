@@ -219,13 +219,8 @@ class Replica:
         with _Work(self._schedule, stop) as work:
 
             def steps() -> Steps:
-                said.append(
-                    (
-                        yield from sharer.answering(
-                            prompt, most, work.cancelled, call.tenant, request.max_bytes
-                        )
-                    )
-                )
+                answer = sharer.answering(prompt, most, work.cancelled, call.tenant, request.max_bytes)
+                said.append((yield from answer))
 
             ticket = work.enter(steps(), len(prompt))
             for _ in work.parts():

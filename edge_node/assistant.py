@@ -209,11 +209,10 @@ class Assistant:
             return None, REQUESTED
         kinds = self.bundle.kinds
         if wanted is not None:
-            if wanted not in tuple(SliceKind):
-                raise InvalidRequest(f"unknown kind {wanted!r}; there are {', '.join(SliceKind)}")
-            if wanted not in kinds:
-                raise InvalidRequest(f"this bundle takes no {wanted} slices in")
-            return SliceKind(wanted), None
+            kind = SliceKind.named(wanted)
+            if kind not in kinds:
+                raise InvalidRequest(f"this bundle takes no {kind} slices in")
+            return kind, None
         document = any(s.visibility is Visibility.CLOUD for s in prompt)
         best = self.config.share.usual(document)
         if best in kinds and (document or any(s.visibility is Visibility.SHARED for s in prompt)):

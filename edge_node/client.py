@@ -131,7 +131,7 @@ class AsyncClient:
         sections: Sequence[Section],
         bundle: Bundle,
         *,
-        kind: SliceKind,
+        kind: SliceKind | str,
         plan: Plan | None = None,
         max_bytes: int = 0,
         deadline_s: float | None = None,
@@ -141,12 +141,14 @@ class AsyncClient:
         What is None comes from the configuration. Nothing is sent before the first iteration.
 
         Args:
+            kind: or its name.
             plan: what of the slice is sent, and how.
             max_bytes: the most payload bytes it may come to; 0 is no cap.
 
         Raises:
             InvalidRequest, TooLarge, Unsupported: the request could not be answered, so it is not sent.
         """
+        kind = SliceKind.named(kind)
         return SliceStream(
             self,
             self._channel,
@@ -256,7 +258,7 @@ class Client:
         sections: Sequence[Section],
         bundle: Bundle,
         *,
-        kind: SliceKind,
+        kind: SliceKind | str,
         plan: Plan | None = None,
         max_bytes: int = 0,
         deadline_s: float | None = None,

@@ -10,7 +10,7 @@ from fuser.bundle.bundle import Bundle
 from fuser.layout import SliceLayout
 from fuser.prompts.shared import SharedPositions
 from fuser.reading import SharerPrompt
-from fuser.slice_specs import most_positions, most_written, slice_specs
+from fuser.slice_specs import most_positions, most_quoted, most_written, slice_specs
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Visibility
@@ -95,9 +95,7 @@ def cut_draft(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions: i
     if plan.quoted:
         _check_document(prompt)
     drafting = min(max_positions, most_written(plan))
-    quoted = min(
-        max_positions - drafting, plan.quoted, bundle.config.selection.positions, len(prompt.document)
-    )
+    quoted = min(max_positions - drafting, most_quoted(bundle, plan), len(prompt.document))
     specs = slice_specs(bundle, SliceKind.DRAFT, plan, quoted + drafting, "float32")
     return Cut(SliceKind.DRAFT, specs, (), 0, prompt, prompt.document, quoted, drafting, plan.runs)
 

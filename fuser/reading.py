@@ -282,7 +282,8 @@ class Reader:
         yield work
         work.past = past = []  # a draft has all of it in its own copy
         said: list[int] = []
-        if draft and work.hidden is not None:
+        if draft:
+            assert work.hidden is not None
             said, new = yield from write(
                 self.model,
                 ids.tolist(),

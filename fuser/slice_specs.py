@@ -63,7 +63,12 @@ def most_positions(bundle: Bundle, plan: Plan, kind: SliceKind) -> int:
     quoted = bundle.config.selection.positions
     if kind is SliceKind.EXCERPT:
         return min(plan.positions or quoted, quoted)
-    return most_written(plan) + min(plan.quoted, quoted)
+    return most_written(plan) + most_quoted(bundle, plan)
+
+
+def most_quoted(bundle: Bundle, plan: Plan) -> int:
+    """The most positions of a document that stand before a draft by this plan."""
+    return min(plan.quoted, bundle.config.selection.positions)
 
 
 def most_written(plan: Plan) -> int:

@@ -44,7 +44,6 @@ class ShareRequest:
     protocol_version: int = PROTOCOL_VERSION
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", SliceKind(self.kind))  # a caller may give its name
         _check(self.request_id, self.sections, self.max_bytes)
         self.plan.check(self.kind)
 

@@ -5,9 +5,9 @@ import json
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from kvwire.errors import BadHeader
+from kvwire.errors import BadHeader, InvalidRequest
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,17 @@ class SliceKind(StrEnum):
     SHARED = "shared"
     EXCERPT = "excerpt"
     DRAFT = "draft"
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """A kind by its name, or a kind as it is.
+
+        Raises:
+            InvalidRequest: there is no such kind.
+        """
+        if name not in tuple(cls):
+            raise InvalidRequest(f"unknown kind {name!r}; there are {', '.join(cls)}")
+        return cls(name)
 
 
 class SegmentKind(StrEnum):

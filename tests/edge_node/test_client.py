@@ -78,6 +78,16 @@ async def test_an_excerpt_arrives_as_header_segment_summary(config: EdgeConfig, 
     assert isinstance(summary, SliceTrailer) and summary.timings["prefill"] == 0.25
 
 
+async def test_a_kind_may_be_given_by_its_name_and_an_unknown_one_is_refused(
+    config: EdgeConfig, bundle: Bundle
+) -> None:
+    async with AsyncClient(config) as client:
+        header, *_ = await _parts(client, bundle, QUESTION, kind="shared")
+        assert isinstance(header, SliceHeader) and header.kind is SliceKind.SHARED
+        with pytest.raises(InvalidRequest, match="unknown kind 'quote'"):
+            await _parts(client, bundle, QUESTION, kind="quote")
+
+
 @pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.DRAFT])
 async def test_the_clouds_work_is_counted_once_whether_the_header_comes_before_it_or_after(
     config: EdgeConfig, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, kind: SliceKind

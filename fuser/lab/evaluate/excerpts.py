@@ -18,7 +18,7 @@ from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.reading import KV, FrozenReceiver
 from fuser.prompts.shared import read_as
-from fuser.slice_specs import most_written, slice_specs
+from fuser.slice_specs import most_quoted, most_written, slice_specs
 from kvwire.codec import roundtrip
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -87,7 +87,7 @@ class QuestionDrafts:
         plan: Plan,
     ) -> None:
         selection = bundle.config.selection
-        self._quoted = min(plan.quoted, selection.positions)
+        self._quoted = most_quoted(bundle, plan)
         self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs)
         most = most_written(plan)
         self._examples = [(d, replace(q, drafted=q.drafted[:most])) for d, q in _examples(cache, questions)]
