@@ -19,7 +19,6 @@ from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached, CachedPrompt
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.excerpt import Example, Excerpts, examples_of
-from fuser.lab.train.initial import check_scorer
 from fuser.lab.train.prepare import open_cache, scorer_of
 from fuser.models.directory import find_model, model_ref
 from fuser.slice_specs import made_from, shared_segment, slice_specs
@@ -98,7 +97,13 @@ def calibrated_for(bundle: Bundle, config: TrainConfig, progress: Progress) -> B
             raise ValueError(
                 f"{name}: the bundle has {wanted}, the run {found}; its cache is of something else"
             )
-    check_scorer(bundle, scorer_of(config), "the bundle")
+    fitted = scorer_of(config)
+    if (
+        bundle.scorer is not None
+        and fitted is not None
+        and not torch.equal(bundle.scorer.weight, fitted.weight)
+    ):
+        raise ValueError("the bundle: its fitted selection is another than the run's `scorer`; name its own")
     cache, sources = open_cache(config)
     count = sum(isinstance(item, Item) for item in sources.train)
     documents, prompts = cache.documents[:count], cache.prompts[: len(sources.train) - count]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from fuser.bundle.bundle import Bundle, BundleConfig
-from fuser.heads.selection import Scorer
 
-_PAIR = ("sharer", "receiver", "sharer_geometry", "receiver_geometry", "sharer_prompt", "receiver_prompt")
+_PAIR = ("sharer", "receiver", "sharer_geometry", "receiver_geometry", "receiver_prompt")
+"""What the heads' numbers mean nothing without. How the Sharer is asked, and what selects, may change: what is said
+at a position is read all the same."""
 _PACE = ("anneal_steps", "initial_temperature", "final_temperature", "dropout")
 """Keys of a fuse head that say how it is trained and nothing of its shape."""
 
@@ -22,11 +22,10 @@ def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Modu
     A code may be shorter than the bundle's: its first numbers are worth most, and they are kept.
 
     Raises:
-        ValueError: it is of another pair or selection, or one of its heads has another shape or no table in the run.
+        ValueError: it is of another pair, or one of its heads has another shape or no table in the run.
     """
     config = bundle.config
-    same = [*_PAIR, "selection"] if config.translate is not None else _PAIR
-    if odd := next((name for name in same if getattr(config, name) != getattr(wanted, name)), None):
+    if odd := next((name for name in _PAIR if getattr(config, name) != getattr(wanted, name)), None):
         raise ValueError(f"init: the bundle has another {odd}")
     found = [name for name in ("translate", "fuse") if getattr(bundle, name) is not None]
     for name in found:
@@ -44,22 +43,4 @@ def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Modu
         if theirs != ours:
             raise ValueError(f"init: the bundle has a {name} head of another shape than [{name}]")
         heads[name].load_state_dict(state)
-    check_scorer(bundle, heads.get("scorer"), "init")
     return frozenset(found)
-
-
-def check_scorer(bundle: Bundle, scorer: nn.Module | None, named: str) -> None:
-    """That a run chooses excerpts as the bundle does, where both have a fitted selection.
-
-    Args:
-        named: what the error begins with.
-
-    Raises:
-        ValueError: they were fitted apart.
-    """
-    if bundle.scorer is None or not isinstance(scorer, Scorer):
-        return
-    if not torch.equal(bundle.scorer.weight, scorer.weight.to(bundle.scorer.weight)):
-        raise ValueError(
-            f"{named}: its fitted selection is another than the run's `scorer`; name the one it was trained with"
-        )

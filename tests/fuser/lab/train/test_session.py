@@ -151,7 +151,6 @@ def test_a_head_of_the_bundle_that_has_no_sources_stays_as_it_is(
     [
         ({"translate": {"code_dim": 25}}, "shape"),
         ({"receiver_prompt": RECEIVER_PROMPT | {"closing": "!"}}, "prompt"),
-        ({"selection": {"positions": 7}}, "selection"),
     ],
 )
 def test_a_run_does_not_start_from_a_bundle_of_something_else(
@@ -176,7 +175,7 @@ def test_a_run_that_reads_otherwise_does_not_calibrate(
         calibrated_for(bundle, other, progress)
 
 
-def test_a_run_does_not_start_from_a_bundle_that_selects_otherwise(
+def test_a_run_may_select_and_ask_otherwise_than_the_bundle_it_starts_from_but_not_calibrate_so(
     tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path
 ) -> None:
     layers = load_model(tiny_sharer)[0].config
@@ -193,11 +192,16 @@ def test_a_run_does_not_start_from_a_bundle_that_selects_otherwise(
     cached_and_trained(first)
     more = shape | going_on(first, tmp_path)
     prepare(run_config(tmp_path, tiny_sharer, tiny_receiver, **more))
-    other = run_config(tmp_path, tiny_sharer, tiny_receiver, scorer=scorer(2.0), **more)
+    asked = {"sharer_prompt": dict(SHARER_PROMPT, closing="</s><|im_start|>A:")}
+    other = run_config(tmp_path, tiny_sharer, tiny_receiver, scorer=scorer(2.0), **more | asked)
     with Progress(disable=True) as progress:
         fill_cache(other, progress)
-        with pytest.raises(ValueError, match="init: its fitted selection is another"):
-            prepare(other)
+        setting = prepare(other)
+        assert setting.started == {"translate"}
+        assert setting.bundle.sharer_prompt == other.sharer_prompt
+        assert float(Bundle(setting.bundle, **setting.heads).scorer.weight[-1]) == 2.0
+        other = run_config(tmp_path, tiny_sharer, tiny_receiver, scorer=scorer(2.0), **more)
+        fill_cache(other, progress)
         with pytest.raises(ValueError, match="its fitted selection is another"):
             calibrated_for(Bundle.load(first.output), other, progress)
 
