@@ -34,7 +34,7 @@ from fuser.kv.past import Past
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.kv.rope import Rope
 from fuser.layout import SliceLayout
-from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, tokenise
+from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, reply_ids, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
 from fuser.slice_specs import HALVES, source_of
 from kvwire.errors import TooLarge, Unsupported
@@ -256,6 +256,22 @@ class Prefilled:
     def loss(self, replies: Sequence[Tensor]) -> Outcome:
         """How surprised the Receiver is by a reply a row, (tokens,) int64; differentiable in what was taken in."""
         return answer_loss(self.receiver.model, self.past, self.rest, replies)
+
+    @torch.inference_mode()
+    def likelihoods(self, replies: Sequence[str]) -> list[float]:
+        """How likely the one row is to give each of these replies and end: the geometric mean of its tokens'
+        probabilities. The row may still be used.
+
+        Raises:
+            TooLarge: the longest reply does not fit the Receiver's window.
+        """
+        (rest,), (prompt,), count = self.rest, self.prompts, len(replies)
+        end = int(self.receiver.tokenizer.eos_token_id)
+        ids = [reply_ids(self.receiver.tokenizer, prompt.rendered, reply, end) for reply in replies]
+        self._check_window(max(map(len, ids)))
+        losses = answer_loss(self.receiver.model, self.past.repeat(count), [rest] * count, ids).losses
+        found: list[float] = losses.neg().exp().tolist()
+        return found
 
     @property
     def _room(self) -> int:

@@ -157,14 +157,20 @@ def pieces(tokenizer: Any, tokens: Iterator[int], seen: list[int] | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """loss: scalar, mean over examples. exact: (batch,) bool, greedy generation would give the answer and stop."""
+    """losses: (batch,) float32, minus the mean log probability of each reply's tokens. exact: (batch,) bool, greedy
+    generation would give the reply and stop."""
 
-    loss: Tensor
+    losses: Tensor
     exact: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """Scalar, mean over examples."""
+        return self.losses.mean()
 
 
 def answer_loss(model: Any, past: Past, prompts: Sequence[Tensor], replies: Sequence[Tensor]) -> Outcome:
-    """The mean over examples of each example's mean over the tokens of its reply; differentiable in the past.
+    """How unlikely a reply is behind each row; differentiable in the past.
 
     Args:
         past: a row for each example; used up.
@@ -182,6 +188,6 @@ def answer_loss(model: Any, past: Past, prompts: Sequence[Tensor], replies: Sequ
     logits = model.get_output_embeddings()(hidden[row, starts[row] + within]).float()
     each = functional.cross_entropy(logits, target, reduction="none")
     zeros = torch.zeros(len(replies), device=device)
-    loss = zeros.index_add(0, row, each) / counts
+    losses = zeros.index_add(0, row, each) / counts
     wrong = zeros.index_add(0, row, (logits.argmax(1) != target).float())
-    return Outcome(loss.mean(), wrong == 0)
+    return Outcome(losses, wrong == 0)

@@ -23,8 +23,8 @@ from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.rows import Answer, Registry
 from fuser.lab.evaluate.shared_slices import Heard, SentSlices, SharerSlices, fuse_heard
 from fuser.lab.evaluate.speaker import Speaker, sections
-from fuser.lab.train.reading import reply_ids
 from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt
+from fuser.prompts.prompt import reply_ids
 from fuser.receiver import Prefilled, Receiver
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
