@@ -20,14 +20,16 @@ from fuser.bundle.bundle import Bundle
 from fuser.heads.fusing import Fusing
 from fuser.heads.translate import split_kv
 from fuser.kv.generate import (
+    GREEDY,
     Generated,
     Outcome,
+    Sampling,
     answer_loss,
     generate,
-    greedy_ids,
     never,
     pieces,
     stop_tokens,
+    token_ids,
 )
 from fuser.kv.geometry import Geometry, window
 from fuser.kv.past import Past
@@ -239,18 +241,23 @@ class Prefilled:
             return _SharedIntake(self, layout, plan)
         return _CodeIntake(self, layout)
 
-    def generate(self, max_new_tokens: int) -> Iterator[str]:
-        """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`."""
+    def generate(self, max_new_tokens: int, sampling: Sampling = GREEDY) -> Iterator[str]:
+        """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`.
+
+        Raises:
+            Unsupported: this model's tokens cannot be drawn (`fuser.kv.generate.Sampling`).
+        """
         model, stops = self.receiver.model, self.receiver.stops
         (rest,) = self.rest
-        stream = greedy_ids(model, rest, self.past, stops, min(max_new_tokens, self._room))
+        limit, choose = min(max_new_tokens, self.room), sampling.chooser(model)
+        stream = token_ids(model, rest, self.past, stops, limit, choose)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
     def answers(
         self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never, confident: bool = False
     ) -> Generated:
         """Whole answers of all rows; the arguments are those of `fuser.kv.generate.generate`."""
-        model, limit = self.receiver.model, min(max_new_tokens, self._room)
+        model, limit = self.receiver.model, min(max_new_tokens, self.room)
         return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, confident)
 
     def loss(self, replies: Sequence[Tensor]) -> Outcome:
@@ -258,7 +265,7 @@ class Prefilled:
         return answer_loss(self.receiver.model, self.past, self.rest, replies)
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
         """New tokens for which the window has room in every row."""
         return self.receiver.window - self._longest
 
