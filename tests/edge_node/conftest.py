@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fuser.bundle.bundle import Bundle
     from fuser.receiver import Receiver
     from ops.certs import Certificates
+    from tests.edge_node.local_api import Api
     from tests.edge_node.sharer_server import RunningServer, SliceService
 
 
@@ -91,4 +92,12 @@ def cut_off(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant"]
 
     config = dataclasses.replace(config, cloud=CloudPeer(address="127.0.0.1:1"))
     with Assistant(config, receiver, Client(config)) as made:
+        yield made
+
+
+@pytest.fixture
+def api(assistant: "Assistant") -> Iterator["Api"]:
+    from tests.edge_node.local_api import serving_api
+
+    with serving_api(assistant) as made:
         yield made
