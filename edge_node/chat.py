@@ -25,6 +25,7 @@ MODEL: Final = "kvwire"
 _STOPS: Final = 4
 
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "tools": ([],),
     "audio": (),
     "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
@@ -39,7 +40,6 @@ _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "response_format": ({"type": "text"},),
     "store": (False,),
     "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "web_search_options": (),
 }
@@ -60,6 +60,7 @@ _IGNORED: Final = frozenset(
 )
 """What changes no answer of this API."""
 _MESSAGE_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "tools": ([],),
     "audio": (),
     "function_call": (),
     "tool_calls": ([],),

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from edge_node.answer import Answer
 from edge_node.assistant import Assistant
+from edge_node.asynchronous import AsyncAnswerStream
 from edge_node.refusals import error_object, known, refusal, unanswered
 from edge_node.request_queue import RequestQueue
 from edge_node.stream import AnswerStream
@@ -117,7 +118,7 @@ class Reply(Response):
 
         try:
             async with self._turn(write):
-                while (piece := await self._next()) is not None:
+                async for piece in AsyncAnswerStream(self._stream):
                     if form.streamed:
                         await write(form.piece(piece))
             answer = self._stream.answer
@@ -149,15 +150,6 @@ class Reply(Response):
         while self._form.streamed and self._form.waiting:
             await asyncio.sleep(_KEEP_ALIVE_S)
             await write(self._form.waiting)
-
-    async def _next(self) -> str | None:
-        """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
-        step = asyncio.ensure_future(asyncio.to_thread(next, self._stream, None))
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.gather(step, return_exceptions=True)
-            raise
 
 
 def _line(value: dict[str, Any]) -> bytes:

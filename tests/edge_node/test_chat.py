@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from tests.edge_node.sharer_server import Part, RunningServer, wait_until
 QUESTION = "Who keeps the spare key?"
 ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
 ABOUT: dict[str, Any] = {"kvwire": {"document": "note-1"}}
+ROOT = Path(__file__).parent.parent.parent
 PATH = "/v1/chat/completions"
 
 
@@ -377,6 +379,28 @@ def test_no_answer_after_a_wait_is_an_error_of_the_stream(
     told += received(second, b'"INTERNAL"')
     assert b"choices" not in told and b'data: {"error": ' in told
     second.close()
+
+
+def test_the_examples_of_the_page_work_as_they_stand(
+    api: Api, assistant: Assistant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        (ROOT / "docs" / "api.md")
+        .read_text(encoding="utf-8")
+        .replace("localhost:7480", f"127.0.0.1:{api.port}")
+    )
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "api.md", "exec"), names)
+    names["client"].close()
+    expected = assistant.ask("Where is the spare key?", document="note-1")
+    first, second = capsys.readouterr().out.splitlines()
+    assert (first, second.split()[0]) == (expected.text, "fused")
+    if shutil.which("curl") is None:
+        return
+    (command,) = re.findall(r"^    (curl .*\n      .*)$", text, re.MULTILINE)
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(run.stdout)["choices"][0]["message"]["content"] == expected.text
 
 
 def test_curl_gets_an_answer_on_both_loopback_addresses(assistant: Assistant) -> None:
