@@ -80,7 +80,8 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
         return {"id": name, "object": "model", "created": made, "owned_by": MODEL}
 
     async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [described(MODEL)]})
+        names = [MODEL, *(f"{MODEL}/{document}" for document in config.documents)]
+        return JSONResponse({"object": "list", "data": [described(name) for name in names]})
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]

@@ -165,8 +165,8 @@ class Assistant:
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
-                of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud stands as the
-                reason of a receiver-only answer, or of none.
+                of this bundle, or a sampling that this Receiver cannot have: the caller's to mend. Whatever else goes
+                wrong between edge and cloud stands as the reason of a receiver-only answer, or of none.
             RuntimeError: this is a child forked from the process that made the assistant.
         """
         self._home.check()
@@ -209,7 +209,7 @@ class Assistant:
             alone=source == "receiver-only"
             or guess
             or not (require_fused or any(s.visibility is Visibility.CLOUD for s in prompt)),
-            sampling=sampling,
+            choose=None if sampling is None else sampling.chooser(self.receiver.model),
             stop=tuple(stop),
         )
         return AnswerStream(self.receiver, self.client, self._turn, self._home, ask)

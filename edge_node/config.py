@@ -148,12 +148,14 @@ class ApiConfig:
 
     listen: a loopback address, as what is said is not encrypted; `localhost` is that of IPv4 and of IPv6.
     max_waiting: requests that wait while another is answered; more are told to come again.
+    documents: ids of documents that GET /v1/models lists, as "kvwire/ID"; any other may be asked about as well.
     keys_file: a text file with a key a line, one of which every caller must show; None asks for none.
     """
 
     listen: str = "localhost:7480"
     max_body_bytes: int = 1 << 20
     max_waiting: int = 8
+    documents: tuple[str, ...] = ()
     keys_file: str | None = None
 
     def __post_init__(self) -> None:

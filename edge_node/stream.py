@@ -36,7 +36,8 @@ from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Begun, Prefilled, Receiver, Sampling
+    from fuser import Begun, Prefilled, Receiver
+    from fuser.kv.generate import Choose
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
@@ -49,8 +50,8 @@ class Ask:
     kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was
     picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own
     answer, as there is no slice. choices: how many there are to pick from. alone: without a slice the Receiver may
-    answer by itself; else nothing is generated. sampling: how the Receiver's tokens are chosen; None takes the most
-    likely ones. stop: strings that end the text.
+    answer by itself; else nothing is generated. choose: the Receiver's next token; None takes the most likely one.
+    stop: strings that end the text.
     """
 
     sections: tuple[Section, ...]
@@ -66,7 +67,7 @@ class Ask:
     relay: bool = False
     choices: int = 0
     alone: bool = True
-    sampling: Sampling | None = None
+    choose: Choose | None = None
     stop: tuple[str, ...] = ()
 
 
@@ -165,7 +166,7 @@ class AnswerStream:
         """The pieces that belong to the answer."""
         ask, line = self._ask, FirstLine(self._ask.stop)
         limit = min(ask.max_new_tokens, prefilled.room)
-        generated = prefilled.generate(limit, *(() if ask.sampling is None else (ask.sampling,)))
+        generated = prefilled.generate(limit, *(() if ask.choose is None else (ask.choose,)))
         while not line.ended:
             with self._step():
                 piece = next(generated, None)

@@ -20,12 +20,12 @@ from fuser.bundle.bundle import Bundle
 from fuser.heads.fusing import Fusing
 from fuser.heads.translate import split_kv
 from fuser.kv.generate import (
-    GREEDY,
+    Choose,
     Generated,
     Outcome,
-    Sampling,
     answer_loss,
     generate,
+    most_likely,
     never,
     pieces,
     stop_tokens,
@@ -241,16 +241,15 @@ class Prefilled:
             return _SharedIntake(self, layout, plan)
         return _CodeIntake(self, layout)
 
-    def generate(self, max_new_tokens: int, sampling: Sampling = GREEDY) -> Iterator[str]:
+    def generate(self, max_new_tokens: int, choose: Choose = most_likely) -> Iterator[str]:
         """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`.
 
-        Raises:
-            Unsupported: this model's tokens cannot be drawn (`fuser.kv.generate.Sampling`).
+        Args:
+            choose: the next token (`fuser.Sampling.chooser`).
         """
         model, stops = self.receiver.model, self.receiver.stops
         (rest,) = self.rest
-        limit, choose = min(max_new_tokens, self.room), sampling.chooser(model)
-        stream = token_ids(model, rest, self.past, stops, limit, choose)
+        stream = token_ids(model, rest, self.past, stops, min(max_new_tokens, self.room), choose)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
     def answers(

@@ -90,9 +90,6 @@ class Sampling:
         return drawn
 
 
-GREEDY: Final = Sampling()
-
-
 def most_likely(logits: Tensor) -> Tensor:
     """The most likely token of each row."""
     return logits.argmax(1)

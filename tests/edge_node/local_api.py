@@ -58,10 +58,8 @@ class Api:
 
 
 @contextmanager
-def serving_api(
-    assistant: Assistant, body_s: float = 10.0, max_waiting: int = 1, keys_file: str | None = None
-) -> Iterator[Api]:
-    config = ApiConfig(max_body_bytes=20_000, max_waiting=max_waiting, keys_file=keys_file)
+def serving_api(assistant: Assistant, body_s: float = 10.0, **api: Any) -> Iterator[Api]:
+    config = ApiConfig(**{"max_body_bytes": 20_000, "max_waiting": 1} | api)
     app = make_app(assistant, config, body_s)
     server, listener = make_server(app), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

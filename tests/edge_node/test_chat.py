@@ -15,7 +15,7 @@ from typing import Any
 import openai
 import pytest
 
-from edge_node import Assistant
+from edge_node import Assistant, EdgeConfig
 from edge_node.stream import AnswerStream
 from fuser import Sampling
 from fuser.config import BadConfig
@@ -101,6 +101,42 @@ def test_models_are_told_with_and_without_v1(api: Api) -> None:
                 with pytest.raises(openai.NotFoundError) as caught:
                     client.models.retrieve(model)
                 assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_documents_that_are_configured_are_listed(assistant: Assistant) -> None:
+    with serving_api(assistant, documents=("note-1", "a/b")) as api, client_of(api) as client:
+        assert [model.id for model in client.models.list()] == ["kvwire", "kvwire/note-1", "kvwire/a/b"]
+        assert client.models.retrieve("kvwire/a/b").owned_by == "kvwire"
+
+
+def test_a_relayed_text_says_so_and_ends_at_a_stop(
+    config: EdgeConfig, assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.service, "relay_text", "Behind the clock, says Ilse.")
+    config = dataclasses.replace(config, share=dataclasses.replace(config.share, relay=True))
+    relaying = Assistant(config, assistant.receiver, assistant.client)
+    with serving_api(relaying) as api, client_of(api) as client:
+
+        def said(most: int, **more: Any) -> tuple[str | None, str, str]:
+            extra = {"kvwire": {"document": "note-1", "max_bytes": most}}
+            found = client.chat.completions.create(model="kvwire", messages=ASKED, extra_body=extra, **more)
+            account = found.usage.model_extra["kvwire"]  # type: ignore[index, union-attr]
+            assert account["reason"] == "NO_PLAN"
+            return found.choices[0].message.content, found.choices[0].finish_reason, account["mode"]
+
+        assert said(40) == ("Behind the clock, says Ilse.", "stop", "relayed")
+        assert said(40, stop=", says") == ("Behind the clock", "stop", "relayed")
+        assert said(10) == ("Behind the", "length", "relayed")
+
+
+def test_a_temperature_that_the_receiver_cannot_have_is_refused_before_the_cloud_is_asked(
+    client: openai.OpenAI, assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assistant.receiver.model.config, "logits_scaling", 8.0, raising=False)
+    with pytest.raises(openai.BadRequestError, match="logits_scaling"):
+        client.chat.completions.create(model="kvwire/note-1", messages=ASKED, temperature=1.0)
+    assert not server.service.requests
+    assert client.chat.completions.create(model="kvwire/note-1", messages=ASKED).choices
 
 
 def test_system_prompts_earlier_turns_and_notes_are_read_here_and_sent_nowhere(
