@@ -1,6 +1,7 @@
 """The OpenAI API, asked by OpenAI's own client: answers, streams, documents, and nothing that looks like an answer."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import re
@@ -14,8 +15,11 @@ from typing import Any
 
 import openai
 import pytest
+from hypothesis import given, strategies
 
 from edge_node import Assistant, EdgeConfig
+from edge_node.chat import ChatBody
+from edge_node.refusals import Refused
 from edge_node.stream import AnswerStream
 from fuser import Sampling
 from fuser.config import BadConfig
@@ -302,6 +306,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}
         ({"hue": 1}, "hue", "INVALID_REQUEST"),
         ({"temperature": 2.5}, "temperature", "INVALID_REQUEST"),
         ({"temperature": "hot"}, "temperature", "INVALID_REQUEST"),
+        ({"temperature": 10**400}, "temperature", "INVALID_REQUEST"),
         ({"top_p": 0}, "top_p", "INVALID_REQUEST"),
         ({"seed": 2**70}, "seed", "INVALID_REQUEST"),
         ({"seed": 1.5}, "seed", "INVALID_REQUEST"),
@@ -321,6 +326,39 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(
     assert (status, told["error"]["param"], told["error"]["code"]) == (400, param, code)
     assert told["error"]["type"] == "invalid_request_error" and param in told["error"]["message"]
     assert not server.service.requests
+
+
+JSON = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats()
+    | strategies.text(),
+    lambda inner: (
+        strategies.lists(inner, max_size=3) | strategies.dictionaries(strategies.text(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+TURN = strategies.fixed_dictionaries(
+    {"role": strategies.sampled_from(["user", "system", "assistant", "tool"]) | JSON},
+    optional={
+        "content": JSON | strategies.lists(strategies.fixed_dictionaries({"type": JSON, "text": JSON}))
+    },
+)
+KEYS = [field.name for field in dataclasses.fields(ChatBody)] + ["tools", "n", "user", "response_format"]
+
+
+@given(
+    strategies.dictionaries(strategies.sampled_from(KEYS), JSON), strategies.lists(TURN, max_size=2) | JSON
+)
+def test_whatever_the_body_it_is_read_or_refused(body: dict[str, Any], messages: Any) -> None:
+    for value in (
+        body,
+        {"model": "kvwire", "messages": messages},
+        {"model": "kvwire", "messages": ASKED} | body,
+    ):
+        with contextlib.suppress(Refused):
+            assert ChatBody.parse(value).arguments(512)["question"].strip()
 
 
 @pytest.mark.parametrize(
