@@ -1,6 +1,7 @@
 """The local HTTP API of an edge node.
 
-    POST /v1/chat/completions   OpenAI's, of `edge_node.chat.ChatBody` (docs/api.md); also without /v1, as the next two
+    POST /v1/chat/completions   OpenAI's, of `edge_node.chat.ChatBody` (docs/api.md); without /v1 too, as the next two
+    POST /v1/responses          OpenAI's, of `edge_node.responses.ResponsesBody`
     GET  /v1/models, /v1/models/{id}
     POST /v1/ask   `edge_node.body.AskBody` as JSON -> the answer as JSON, or JSON lines:
                    {"piece": "..."} ... then {"answer": {...}} or {"error": {...}}.
@@ -35,10 +36,11 @@ from edge_node.guard import CLOSE, Guard
 from edge_node.refusals import Refused, known, refusal
 from edge_node.reply import AskForm, Form, Reply
 from edge_node.request_queue import RequestQueue
+from edge_node.responses import ResponsesBody, ResponsesForm
 from kvwire.errors import DeadlineExceeded, InvalidRequest, KvwireError, NotFound, TooLarge
 
 _BODY_S: Final = 10.0
-_PATHS: Final = "POST /v1/chat/completions, GET /v1/models, POST /v1/ask and GET /healthz"
+_PATHS: Final = "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask and GET /healthz"
 Parse = Callable[[Any], tuple[dict[str, Any], Form]]
 """The arguments of `Assistant.stream`, and the form of the answer, from a body's JSON."""
 
@@ -47,7 +49,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
     """The application around one assistant. `body_s`: seconds that a caller has to send a body."""
     queue = RequestQueue(config.max_waiting)
     bundle = assistant.bundle
-    made = int(time.time())
+    made, most_tokens = int(time.time()), assistant.client.limits.max_new_tokens
 
     def answering(parse: Parse) -> Callable[[Request], Any]:
         async def call(request: Request) -> Response:
@@ -72,9 +74,11 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
 
     def chat(value: Any) -> tuple[dict[str, Any], Form]:
         body = ChatBody.parse(value)
-        return body.arguments(assistant.client.limits.max_new_tokens), ChatForm(
-            body, f"fp_{bundle.hash[:12]}"
-        )
+        return body.arguments(most_tokens), ChatForm(body, f"fp_{bundle.hash[:12]}")
+
+    def respond(value: Any) -> tuple[dict[str, Any], Form]:
+        body = ResponsesBody.parse(value)
+        return body.arguments(most_tokens), ResponsesForm(body)
 
     def described(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": made, "owned_by": MODEL}
@@ -109,6 +113,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
     for base in ("/v1", ""):
         routes += [
             Route(f"{base}/chat/completions", answering(chat), methods=["POST"]),
+            Route(f"{base}/responses", answering(respond), methods=["POST"]),
             Route(f"{base}/models", models, methods=["GET"]),
             Route(f"{base}/models/{{name:path}}", model, methods=["GET"]),
         ]

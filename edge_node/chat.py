@@ -44,7 +44,7 @@ _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "web_search_options": (),
 }
 """What cannot be honoured, with the values that ask for nothing."""
-_IGNORED: Final = frozenset(
+IGNORED: Final = frozenset(
     {
         "metadata",
         "parallel_tool_calls",
@@ -65,7 +65,8 @@ _MESSAGE_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "function_call": (),
     "tool_calls": ([],),
 }
-_MESSAGE_IGNORED: Final = frozenset({"annotations", "name", "refusal"})
+_MESSAGE_IGNORED: Final = frozenset({"annotations", "id", "name", "phase", "refusal", "status"})
+_PART_IGNORED: Final = frozenset({"annotations", "logprobs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,38 +98,20 @@ class StreamOptions:
     include_obfuscation: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ChatBody:
-    """What may be asked for; docs/api.md tells each key."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """What OpenAI's calls have in common; docs/api.md tells each key."""
 
     model: str
-    messages: tuple[Message, ...]
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     stop: str | tuple[str, ...] = ()
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
     stream: bool = False
-    stream_options: StreamOptions = field(default_factory=StreamOptions)
     kvwire: Options = field(default_factory=Options)
 
-    @classmethod
-    def parse(cls, value: Any) -> ChatBody:
-        """Read a body strictly; null is as good as left out.
-
-        Raises:
-            Refused: names the key that is unknown, missing, wrong, or not supported.
-        """
-        if not isinstance(value, dict):
-            raise Refused("the body is not a JSON object")
-        value = _supported(value, _REFUSED, _IGNORED)
-        if isinstance(messages := value.get("messages"), list):
-            value["messages"] = [_message(each, f"messages[{i}]") for i, each in enumerate(messages)]
-        return read_as(cls, value)
-
-    def arguments(self, most_tokens: int) -> dict[str, Any]:
-        """As `Assistant.stream` takes them. `most_tokens`: that an answer can have.
+    def asked(self, turns: Sequence[Message], named: str) -> dict[str, Any]:
+        """As `Assistant.stream` takes it. named: the key of the turns.
 
         Raises:
             Refused: names the key with a wrong value.
@@ -139,35 +122,20 @@ class ChatBody:
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if len(stop) > _STOPS or "" in stop:
             raise Refused(f"stop is at most {_STOPS} strings, none of them empty", "stop")
-        question, before = self._turns()
+        said = [turn for turn in turns if turn.role in ("user", "assistant")]
+        if not said or said[-1].role != "user" or not said[-1].text.strip():
+            raise Refused(f"{named}: the last turn is not a question of the user", named)
+        before = "\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in said[:-1])
         notes = "\n\n".join(text for text in (self.kvwire.notes, before) if text)
-        system = [m.text for m in self.messages if m.role in ("system", "developer") and m.text.strip()]
+        system = [turn.text for turn in turns if turn not in said and turn.text.strip()]
         return self.kvwire.arguments() | {
-            "question": question,
+            "question": said[-1].text,
             "document": document or self.kvwire.document,
             "sections": [Section(Role.SYSTEM, Visibility.EDGE, text=text) for text in system],
             "notes": notes or None,
-            "max_new_tokens": self._tokens(most_tokens),
             "sampling": self._sampling(),
             "stop": stop,
         }
-
-    def _turns(self) -> tuple[str, str]:
-        """The question, and the turns before it as one text."""
-        turns = [m for m in self.messages if m.role in ("user", "assistant")]
-        if not turns or turns[-1].role != "user" or not turns[-1].text.strip():
-            raise Refused("messages: the last turn is not a question of the user", "messages")
-        said = [f"{turn.role.capitalize()}: {turn.text}" for turn in turns[:-1]]
-        return turns[-1].text, "\n".join(said)
-
-    def _tokens(self, most: int) -> int | None:
-        for name in ("max_completion_tokens", "max_tokens"):
-            wanted: int | None = getattr(self, name)
-            if wanted is not None and wanted < 1:
-                raise Refused(f"{name} starts at 1", name)
-            if wanted is not None:
-                return min(wanted, most)
-        return None
 
     def _sampling(self) -> Sampling | None:
         from fuser import Sampling
@@ -180,6 +148,41 @@ class ChatBody:
             except ValueError as error:
                 raise Refused(str(error), name) from error
         return Sampling(**given) if self.temperature else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatBody(Talk):
+    """The body of POST /v1/chat/completions."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stream_options: StreamOptions = field(default_factory=StreamOptions)
+
+    @classmethod
+    def parse(cls, value: Any) -> ChatBody:
+        """Read a body strictly; null is as good as left out.
+
+        Raises:
+            Refused: names the key that is unknown, missing, wrong, or not supported.
+        """
+        value = supported(value, _REFUSED, IGNORED)
+        if isinstance(messages := value.get("messages"), list):
+            value["messages"] = [message(each, f"messages[{i}]") for i, each in enumerate(messages)]
+        return read_as(cls, value)
+
+    def arguments(self, most_tokens: int) -> dict[str, Any]:
+        """As `Assistant.stream` takes them. `most_tokens`: that an answer can have.
+
+        Raises:
+            Refused: names the key with a wrong value.
+        """
+        counts = {
+            name: at_most(getattr(self, name), most_tokens, name)
+            for name in ("max_tokens", "max_completion_tokens")
+        }
+        tokens = counts["max_completion_tokens"] or counts["max_tokens"]
+        return self.asked(self.messages, "messages") | {"max_new_tokens": tokens}
 
 
 class ChatForm:
@@ -280,30 +283,57 @@ def finish_reason(answer: Answer) -> str:
     return "length" if answer.cut else "stop"
 
 
-def event(value: dict[str, Any]) -> bytes:
+def event(value: dict[str, Any], kind: str = "") -> bytes:
     """A server-sent event of JSON."""
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+    named = f"event: {kind}\n" if kind else ""
+    return f"{named}data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
 
 
-def _message(value: Any, path: str) -> Any:
+def at_most(tokens: int | None, most: int, named: str) -> int | None:
+    """A number of tokens, no more than an answer can have.
+
+    Raises:
+        Refused: it is under 1.
+    """
+    if tokens is not None and tokens < 1:
+        raise Refused(f"{named} starts at 1", named)
+    return None if tokens is None else min(tokens, most)
+
+
+def message(value: Any, path: str, texts: Sequence[str] = ("text",)) -> Any:
+    """A turn, to be read as a `Message`. texts: what a part of text may be called.
+
+    Raises:
+        Refused: it is of a tool, or not text.
+    """
     if not isinstance(value, dict):
         return value
     if value.get("role") in ("tool", "function"):
-        named = f"{path}.role"
-        raise Refused(f"{named}: tools are not supported", named, "unsupported")
-    value = _supported(value, _MESSAGE_REFUSED, _MESSAGE_IGNORED, path)
+        raise Refused(f"{path}.role: tools are not supported", f"{path}.role", "unsupported")
+    value = supported(value, _MESSAGE_REFUSED, _MESSAGE_IGNORED, path)
     if isinstance(parts := value.get("content"), list):
-        for i, part in enumerate(parts):
-            if isinstance(part, dict) and part.get("type") != "text":
-                named = f"{path}.content[{i}].type"
-                raise Refused(f"{named}: content is text only", named, "unsupported")
+        value["content"] = [_part(part, f"{path}.content[{i}]", texts) for i, part in enumerate(parts)]
     return value
 
 
-def _supported(
-    value: dict[str, Any], refused: Mapping[str, tuple[Any, ...]], ignored: frozenset[str], path: str = ""
+def _part(value: Any, path: str, texts: Sequence[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if value.get("type") not in texts:
+        raise Refused(f"{path}.type: content is text only", f"{path}.type", "unsupported")
+    return supported(value, {}, _PART_IGNORED) | {"type": "text"}
+
+
+def supported(
+    value: Any, refused: Mapping[str, tuple[Any, ...]], ignored: frozenset[str], path: str = ""
 ) -> dict[str, Any]:
-    """Less what is null, or ignored, or asks for nothing."""
+    """A JSON object less what is null, or ignored, or asks for nothing.
+
+    Raises:
+        Refused: it is no object, or asks for something that is refused.
+    """
+    if not isinstance(value, dict):
+        raise Refused("the body is not a JSON object")
     given = {key: each for key, each in value.items() if each is not None and key not in ignored}
     for key, nothing in refused.items():
         if key in given and given.pop(key) not in nothing:

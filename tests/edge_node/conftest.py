@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from openai import OpenAI
+
     from edge_node import Assistant, EdgeConfig
     from fuser.bundle.bundle import Bundle
     from fuser.receiver import Receiver
@@ -101,3 +103,24 @@ def api(assistant: "Assistant") -> Iterator["Api"]:
 
     with serving_api(assistant) as made:
         yield made
+
+
+@pytest.fixture
+def client(api: "Api") -> Iterator["OpenAI"]:
+    from tests.edge_node.local_api import client_of
+
+    with client_of(api) as made:
+        yield made
+
+
+@pytest.fixture
+def broken_stream(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every answer breaks off after a piece; what then stands in the error, and is nobody's to read."""
+    from edge_node.stream import AnswerStream
+
+    def broken(stream: AnswerStream) -> Iterator[str]:
+        yield "one "
+        raise RuntimeError("a private text")
+
+    monkeypatch.setattr(AnswerStream, "_run", broken)
+    return "private"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import openai
+
 from edge_node import Assistant
 from edge_node.api import make_app
 from edge_node.config import ApiConfig
@@ -70,3 +72,8 @@ def serving_api(assistant: Assistant, body_s: float = 10.0, **api: Any) -> Itera
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+def client_of(api: Api, base: str = "/v1", key: str = "none", retries: int = 0) -> openai.OpenAI:
+    """OpenAI's own client of a running API."""
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{api.port}{base}", api_key=key, max_retries=retries)

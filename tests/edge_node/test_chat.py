@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from hypothesis import given, strategies
 from edge_node import Assistant, EdgeConfig
 from edge_node.chat import ChatBody
 from edge_node.refusals import Refused
-from edge_node.stream import AnswerStream
 from fuser import Sampling
 from fuser.config import BadConfig
 from kvwire.errors import DeadlineExceeded, Draining, InternalError
 from kvwire.section import Visibility
-from tests.edge_node.local_api import Api, serving_api
+from tests.edge_node.local_api import Api, client_of, serving_api
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
 
 QUESTION = "Who keeps the spare key?"
@@ -33,16 +32,6 @@ ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
 ABOUT: dict[str, Any] = {"kvwire": {"document": "note-1"}}
 ROOT = Path(__file__).parent.parent.parent
 PATH = "/v1/chat/completions"
-
-
-def client_of(api: Api, base: str = "/v1", key: str = "none", retries: int = 0) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"http://127.0.0.1:{api.port}{base}", api_key=key, max_retries=retries)
-
-
-@pytest.fixture
-def client(api: Api) -> Iterator[openai.OpenAI]:
-    with client_of(api) as made:
-        yield made
 
 
 def test_the_client_asks_about_a_document_and_sees_where_the_answer_came_from(
@@ -220,19 +209,14 @@ def test_an_error_that_asking_again_does_not_mend_is_not_asked_again(
 
 
 def test_an_error_after_the_first_piece_ends_the_stream_as_one(
-    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+    client: openai.OpenAI, broken_stream: str
 ) -> None:
-    def broken(stream: AnswerStream) -> Iterator[str]:
-        yield "one "
-        raise RuntimeError("a private text")
-
-    monkeypatch.setattr(AnswerStream, "_run", broken)
     got = []
     with pytest.raises(openai.APIError) as caught:
         for chunk in client.chat.completions.create(model="kvwire", messages=ASKED, stream=True):
             got.append(chunk.choices[0].delta.content)
     assert got == ["", "one "] and caught.value.code == "INTERNAL"
-    assert "private" not in str(caught.value.body)
+    assert broken_stream not in str(caught.value.body)
 
 
 def test_sampling_stops_and_limits_are_the_assistants(client: openai.OpenAI, assistant: Assistant) -> None:
