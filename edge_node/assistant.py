@@ -21,7 +21,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser import Bundle, PlanTable, Receiver
+    from fuser import Bundle, PlanTable, Receiver, Sampling
 
 Source = Literal["auto", "receiver-only"]
 
@@ -94,6 +94,8 @@ class Assistant:
         choices: Sequence[str] = (),
         guess: bool = False,
         require_fused: bool = False,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
     ) -> Answer:
         """Answer a question. As `stream`, but all at once."""
         stream = self.stream(
@@ -110,6 +112,8 @@ class Assistant:
             choices=choices,
             guess=guess,
             require_fused=require_fused,
+            sampling=sampling,
+            stop=stop,
         )
         for _ in stream:
             pass
@@ -130,6 +134,8 @@ class Assistant:
         choices: Sequence[str] = (),
         guess: bool = False,
         require_fused: bool = False,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
     ) -> AnswerStream:
         """Answer a question in pieces. Work begins at the first piece; the text ends with its first line.
 
@@ -153,16 +159,21 @@ class Assistant:
                 on; the reply is then "The correct answer is A." or another letter, and `Answer.choice` its index.
             guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
             require_fused: whatever is asked is answered from a whole slice or not at all.
+            sampling: how the Receiver's tokens are chosen (`fuser.Sampling`); by default the most likely ones. A
+                relayed text is the Sharer's, and always its most likely one.
+            stop: strings that end the text, and are left out of it.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
-                of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud stands as the
-                reason of a receiver-only answer, or of none.
+                of this bundle, or a sampling that this Receiver cannot have: the caller's to mend. Whatever else goes
+                wrong between edge and cloud stands as the reason of a receiver-only answer, or of none.
             RuntimeError: this is a child forked from the process that made the assistant.
         """
         self._home.check()
         if require_fused and (guess or source == "receiver-only"):
             raise InvalidRequest("a fused answer is required, so nothing else can be asked for")
+        if "" in stop:
+            raise InvalidRequest("a stop string is not empty")
         prompt = _sections(_asked(question, choices), document, sections, notes)
         self.client.limits.check_sections(prompt)
         share = self.config.share
@@ -198,6 +209,8 @@ class Assistant:
             alone=source == "receiver-only"
             or guess
             or not (require_fused or any(s.visibility is Visibility.CLOUD for s in prompt)),
+            choose=None if sampling is None else sampling.chooser(self.receiver.model),
+            stop=tuple(stop),
         )
         return AnswerStream(self.receiver, self.client, self._turn, self._home, ask)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.plans import PlanRow, PlanTable
+    from fuser.kv.generate import Sampling
     from fuser.layout import SliceLayout
     from fuser.models.directory import find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
@@ -30,6 +31,7 @@ __all__ = [
     "PlanTable",
     "Prefilled",
     "Receiver",
+    "Sampling",
     "Sharer",
     "SliceLayout",
     "bundle_directory",
@@ -52,6 +54,7 @@ _HOMES = {
     "PlanTable": "fuser.bundle.plans",
     "Prefilled": "fuser.receiver",
     "Receiver": "fuser.receiver",
+    "Sampling": "fuser.kv.generate",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.layout",
     "bundle_directory": "fuser.bundle",

@@ -20,14 +20,16 @@ from fuser.bundle.bundle import Bundle
 from fuser.heads.fusing import Fusing
 from fuser.heads.translate import split_kv
 from fuser.kv.generate import (
+    Choose,
     Generated,
     Outcome,
     answer_loss,
     generate,
-    greedy_ids,
+    most_likely,
     never,
     pieces,
     stop_tokens,
+    token_ids,
 )
 from fuser.kv.geometry import Geometry, window
 from fuser.kv.past import Past
@@ -239,18 +241,22 @@ class Prefilled:
             return _SharedIntake(self, layout, plan)
         return _CodeIntake(self, layout)
 
-    def generate(self, max_new_tokens: int) -> Iterator[str]:
-        """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`."""
+    def generate(self, max_new_tokens: int, choose: Choose = most_likely) -> Iterator[str]:
+        """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`.
+
+        Args:
+            choose: the next token (`fuser.Sampling.chooser`).
+        """
         model, stops = self.receiver.model, self.receiver.stops
         (rest,) = self.rest
-        stream = greedy_ids(model, rest, self.past, stops, min(max_new_tokens, self._room))
+        stream = token_ids(model, rest, self.past, stops, min(max_new_tokens, self.room), choose)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
     def answers(
         self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never, confident: bool = False
     ) -> Generated:
         """Whole answers of all rows; the arguments are those of `fuser.kv.generate.generate`."""
-        model, limit = self.receiver.model, min(max_new_tokens, self._room)
+        model, limit = self.receiver.model, min(max_new_tokens, self.room)
         return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, confident)
 
     def loss(self, replies: Sequence[Tensor]) -> Outcome:
@@ -274,7 +280,7 @@ class Prefilled:
         return found
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
         """New tokens for which the window has room in every row."""
         return self.receiver.window - self._longest
 

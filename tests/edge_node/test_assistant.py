@@ -14,6 +14,7 @@ from edge_node import Assistant, EdgeConfig
 from edge_node.answer import explained
 from edge_node.channel import read_capture
 from edge_node.client import Client
+from fuser import Sampling
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.models.directory import NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
@@ -377,6 +378,26 @@ def test_an_answer_ends_with_its_first_line(
     assert "\n## License" not in said  # nothing is generated in vain
     alone = assistant.ask(QUESTION, source="receiver-only")
     assert alone.text == "90  km"
+
+
+def test_a_stop_string_ends_the_answer_and_what_a_limit_cut_says_so(assistant: Assistant) -> None:
+    whole = assistant.ask(QUESTION, document="note-1")
+    assert (whole.cut, whole.tokens) == (True, 8) and whole.prompt_tokens > 0
+    letter = whole.text[len(whole.text) // 2]
+    ended = assistant.ask(QUESTION, document="note-1", stop=("nowhere", letter))
+    assert ended.text == whole.text.partition(letter)[0].rstrip()
+    assert not ended.cut and ended.tokens <= whole.tokens
+    with pytest.raises(InvalidRequest, match="stop"):
+        assistant.stream(QUESTION, stop=("",))
+
+
+def test_an_answer_may_be_drawn_and_a_seed_draws_it_again(assistant: Assistant) -> None:
+    def said(temperature: float, seed: int | None = None) -> str:
+        sampling = Sampling(temperature, seed=seed)
+        return assistant.ask(QUESTION, document="note-1", sampling=sampling).text
+
+    assert said(0.0, seed=3) == assistant.ask(QUESTION, document="note-1").text
+    assert said(2.0, seed=3) == said(2.0, seed=3) != said(2.0, seed=4)
 
 
 def test_the_receiver_alone_is_transformers_own_greedy_answer(
