@@ -11,7 +11,7 @@ from fuser.heads.translate import TranslateConfig
 from fuser.kv.generate import Outcome
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
-from fuser.prompts.prompt import tokenise
+from fuser.prompts.prompt import reply_ids
 from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
@@ -113,7 +113,7 @@ def test_how_likely_each_of_some_replies_is_leaves_the_row_as_it_was(
     found = row.likelihoods(replies)
     end = int(receiver.tokenizer.eos_token_id)
     for reply, likelihood in zip(replies, found, strict=True):
-        ids = torch.cat((tokenise(receiver.tokenizer, f" {reply}").ids, torch.tensor([end])))
+        ids = reply_ids(receiver.tokenizer, row.prompts[0].rendered, reply, end)
         assert likelihood == pytest.approx(float(begun().loss([ids]).loss.neg().exp()), rel=1e-4)
     assert row.answers(8).tokens == begun().answers(8).tokens
 
