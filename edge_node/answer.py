@@ -39,8 +39,8 @@ class Answer:
             and was not to guess, or a fused answer was required. Then `text` is empty.
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not
             hold the answer.
-        choice: of a question with choices, which one the text names, from 0; None where it names none in the form asked
-            for, or there were none.
+        choice: of a question with choices, the index of the one picked; None where the text names none in the form
+            asked for, or there were none.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
             fused.
         document: the id asked about, if any.

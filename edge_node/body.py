@@ -59,7 +59,7 @@ class Options:
     deadline_s: seconds the cloud has for the slice.
     plan: what of the slice is sent, and how; left out, as the edge is configured or picks.
     max_bytes: cap on the payload of the slice, 0 is none; left out, as the edge is configured.
-    choices: 2 to 10 to pick from; the answer names a letter.
+    choices: 2 to 10 to pick from (`Assistant.stream`).
     guess: let the Receiver guess where there is no slice of the document.
     require_fused: no answer but from a whole slice.
     """

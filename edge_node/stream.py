@@ -47,11 +47,12 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Ask:
     """What is asked, checked.
 
-    kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was
-    picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own
-    answer, as there is no slice. choices: how many there are to pick from. alone: without a slice the Receiver may
-    answer by itself; else nothing is generated. choose: the Receiver's next token; None takes the most likely one.
-    stop: strings that end the text.
+    kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what
+    was picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the
+    Sharer's own answer, as there is no slice. choices: how many there are to pick from, where the question
+    lists them. among: texts of which the Receiver says the most likely one, in place of its own words. alone:
+    without a slice the Receiver may answer by itself; else nothing is generated. choose: the Receiver's next
+    token; None takes the most likely one. stop: strings that end the text.
     """
 
     sections: tuple[Section, ...]
@@ -66,6 +67,7 @@ class Ask:
     max_bytes: int = 0
     relay: bool = False
     choices: int = 0
+    among: tuple[str, ...] = ()
     alone: bool = True
     choose: Choose | None = None
     stop: tuple[str, ...] = ()
@@ -87,6 +89,7 @@ class AnswerStream:
         self._relay = Traffic()
         self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
+        self._choice: int | None = None
         self._cut, self._prompt_tokens = False, 0
         self._started = time.monotonic()
         self._closed = threading.Event()
@@ -151,7 +154,7 @@ class AnswerStream:
         text = ""
         tokens = 0
         if prefilled is not None:
-            for said in self._generated(prefilled):
+            for said in self._picked(prefilled) if self._ask.among else self._generated(prefilled):
                 first = self._since(self._started) if first is None else first
                 text += said
                 yield said
@@ -174,6 +177,13 @@ class AnswerStream:
                 self._cut = len(prefilled.tokens) >= limit
             if said := line.rest() if piece is None else line.add(piece):
                 yield said
+
+    def _picked(self, prefilled: Prefilled) -> Iterator[str]:
+        """The most likely of the texts to choose among."""
+        with self._step():
+            likely = prefilled.likelihoods(self._ask.among)
+        self._choice = likely.index(max(likely))
+        yield self._ask.among[self._choice]
 
     def _relay_cut(self, reply: RelayReply) -> bool:
         """Whether a cap ended it; of bytes, where one more character might have gone over."""
@@ -306,7 +316,7 @@ class AnswerStream:
             cut=self._cut,
             answered=answered,
             abstained=source == FUSED and text == self._receiver.bundle.config.abstain != "",
-            choice=_choice(text, ask.choices),
+            choice=_choice(text, ask.choices) if self._choice is None else self._choice,
             reason=reason,
             document=ask.document,
             kind=None if ask.kind is None else str(ask.kind),

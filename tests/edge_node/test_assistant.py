@@ -53,10 +53,14 @@ QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
 
 
 def in_one_process(
-    service: SliceService, receiver: Receiver, sections: tuple[Section, ...], kind: SliceKind
+    service: SliceService,
+    receiver: Receiver,
+    sections: tuple[Section, ...],
+    kind: SliceKind,
+    tokens: int = 8,
 ) -> LocalAnswer:
     """The same answer without a wire."""
-    return answer_in_one_process(service.sharer, receiver, sections, DOCUMENTS, kind, 8, 8)
+    return answer_in_one_process(service.sharer, receiver, sections, DOCUMENTS, kind, 8, tokens)
 
 
 def sections_of(question: str, document: str | None = None, notes: str | None = None) -> tuple[Section, ...]:
@@ -115,6 +119,20 @@ def test_a_question_with_choices_is_asked_in_the_words_that_bundles_are_trained_
     answer = assistant.ask(item.question, choices=item.choices)
     (section,) = server.service.requests[-1].sections
     assert (section.text, answer.source, answer.kind) == (choice_prompt(item), "fused", "shared")
+
+
+def test_over_a_document_the_likeliest_choice_is_picked_and_the_choices_stay_at_the_edge(
+    assistant: Assistant, slice_service: SliceService, receiver: Receiver, server: RunningServer
+) -> None:
+    choices = ("nobody", "Ilse", "the miller")
+    answer = assistant.ask(QUESTION, document="note-1", choices=choices)
+    local = in_one_process(
+        slice_service, receiver, sections_of(QUESTION, "note-1"), SliceKind.EXCERPT, tokens=0
+    )
+    likely = local.prefilled.likelihoods(choices)
+    assert answer.choice == likely.index(max(likely)) and answer.text == choices[answer.choice]
+    assert (answer.source, answer.kind, answer.tokens) == ("fused", "excerpt", 0)
+    assert [s.text for s in server.service.requests[-1].sections] == [None, QUESTION]
 
 
 def test_a_shared_slice_beside_a_cloud_document(
