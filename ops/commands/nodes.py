@@ -73,7 +73,7 @@ def ask(
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(help="One of 2 to 10 to pick from; give it once for each. The answer names a letter."),
+        typer.Option(help="One of 2 to 10 to pick from; give it once for each."),
     ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Ask the cloud nothing.")] = False,
     guess: Annotated[
