@@ -36,8 +36,7 @@ from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Begun, Prefilled, Receiver
-    from fuser.kv.generate import Choose
+    from fuser import Begun, Choose, Prefilled, Receiver
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""

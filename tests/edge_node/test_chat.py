@@ -15,7 +15,7 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from edge_node import Assistant, EdgeConfig
 from edge_node.chat import ChatBody
@@ -312,16 +312,17 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(
     assert not server.service.requests
 
 
-JSON = strategies.recursive(
+LEAF = (
     strategies.none()
     | strategies.booleans()
     | strategies.integers()
     | strategies.floats()
-    | strategies.text(),
-    lambda inner: (
-        strategies.lists(inner, max_size=3) | strategies.dictionaries(strategies.text(), inner, max_size=3)
-    ),
-    max_leaves=6,
+    | strategies.text()
+)
+JSON = (
+    LEAF
+    | strategies.lists(LEAF | strategies.lists(LEAF, max_size=2), max_size=3)
+    | strategies.dictionaries(strategies.text(), LEAF | strategies.lists(LEAF, max_size=2), max_size=3)
 )
 TURN = strategies.fixed_dictionaries(
     {"role": strategies.sampled_from(["user", "system", "assistant", "tool"]) | JSON},
@@ -332,6 +333,7 @@ TURN = strategies.fixed_dictionaries(
 KEYS = [field.name for field in dataclasses.fields(ChatBody)] + ["tools", "n", "user", "response_format"]
 
 
+@settings(deadline=None, database=None)
 @given(
     strategies.dictionaries(strategies.sampled_from(KEYS), JSON), strategies.lists(TURN, max_size=2) | JSON
 )
