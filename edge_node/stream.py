@@ -315,7 +315,7 @@ class AnswerStream:
             cut=self._cut,
             answered=answered,
             abstained=source == FUSED and text == self._receiver.bundle.config.abstain != "",
-            choice=_choice(text, ask.choices) if self._choice is None else self._choice,
+            choice=_choice(text, ask) if self._choice is None else self._choice,
             reason=reason,
             document=ask.document,
             kind=None if ask.kind is None else str(ask.kind),
@@ -340,8 +340,12 @@ class AnswerStream:
         return time.monotonic() - moment
 
 
-def _choice(text: str, choices: int) -> int | None:
-    letter = named(text, LETTERS[:choices]) if choices else None
+def _choice(text: str, ask: Ask) -> int | None:
+    """The choice that a text names by its letter, where they were listed, or else is, case and full stop aside."""
+    if ask.among:
+        said = text.strip(" .").casefold()
+        return next((at for at, one in enumerate(ask.among) if one.strip(" .").casefold() == said), None)
+    letter = named(text, LETTERS[: ask.choices]) if ask.choices else None
     return None if letter is None else LETTERS.index(letter)
 
 
