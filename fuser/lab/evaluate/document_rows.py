@@ -33,6 +33,12 @@ def _another(task: DocumentTask) -> str | None:
     return _excerpts(task)
 
 
+def _exchanged(task: DocumentTask) -> str | None:
+    if not task.answerable or not all(question.other for question in task.questions):
+        return "needs documents in which the answer can be exchanged for another value: records:SPLIT"
+    return _excerpts(task)
+
+
 def _identical(task: DocumentTask) -> str | None:
     if task.given.identical is None:
         return "needs a bundle whose Sharer is the Receiver's own model: the key identical"
@@ -118,6 +124,19 @@ def mismatched(batch: DocumentBatch, plan: Plan) -> Answers:
     """The slice of the most alike question over another document (`fuser.lab.evaluate.mismatched`)."""
     transfer = batch.task.transfer
     return batch.behind(transfer, transfer.slices(plan), batch.others)
+
+
+@ROWS.row("wrong-binding", "fused, the answer exchanged in the document", needs=_exchanged, by="plan")
+def wrong_binding(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The slice of the same document with another value in the answer's place, which is right then."""
+    transfer = batch.task.rebound
+    return batch.rebound(batch.behind(transfer, transfer.slices(plan)))
+
+
+@ROWS.row("wrong-binding-text", "Receiver given the text of that document", needs=_exchanged, on_request=True)
+def wrong_binding_text(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The text of the same: its ceiling."""
+    return batch.rebound(batch.ask([question.rebound.document for question in batch.questions]))
 
 
 @ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")

@@ -63,7 +63,9 @@ class DocumentTask(Task["Transfer"]):
     @property
     def notes(self) -> dict[str, Any]:
         """As in `Task`."""
-        return {"routing": {"sure_from": SURE}}
+        stated = sum(q.other in q.document for q in self.questions if q.other)
+        drawn = sum(q.other not in q.document for q in self.questions if q.other)
+        return {"routing": {"sure_from": SURE}, "wrong-binding": {"exchanged": stated, "put in": drawn}}
 
     def batch(self, picked: Sequence[int]) -> DocumentBatch:
         """As in `Task`."""
@@ -83,7 +85,13 @@ class DocumentTask(Task["Transfer"]):
 
     def between(self, bundle: Bundle, sharer: Model) -> Transfer:
         """As in `Task`."""
-        return Transfer(self, bundle, sharer)
+        return Transfer(self, self.questions, bundle, sharer)
+
+    @cached_property
+    def rebound(self) -> Transfer:
+        """The bundle over the same documents, of which each has the answer exchanged for another value."""
+        questions = [question.rebound for question in self.questions]
+        return Transfer(self, questions, self.given.bundle, self.given.sharer)
 
     @cached_property
     def mismatched(self) -> list[int]:
@@ -92,10 +100,12 @@ class DocumentTask(Task["Transfer"]):
 
 
 class Transfer:
-    """A bundle between a Sharer, whose excerpts it sends, and the task's Receiver, which takes them in."""
+    """A bundle between a Sharer, whose excerpts of questions it sends, and the task's Receiver, which takes them in."""
 
-    def __init__(self, task: DocumentTask, bundle: Bundle, sharer: Model) -> None:
-        self._task, self._bundle, self._sharer = task, bundle, sharer
+    def __init__(
+        self, task: DocumentTask, questions: Sequence[DocumentQuestion], bundle: Bundle, sharer: Model
+    ) -> None:
+        self._task, self._questions, self._bundle, self._sharer = task, questions, bundle, sharer
         self.excerpts = lru_cache(maxsize=None)(self._excerpts)
         self.own = lru_cache(maxsize=None)(self._own)
         self.drafted = lru_cache(maxsize=None)(self._drafted)
@@ -119,7 +129,7 @@ class Transfer:
         """As a plan chooses them."""
         selection = self._bundle.config.selection
         selection = replace(selection, positions=plan.positions or selection.positions)
-        return QuestionExcerpts(self._bundle, self._read[0], self._task.questions, selection, plan.runs)
+        return QuestionExcerpts(self._bundle, self._read[0], self._questions, selection, plan.runs)
 
     def drafts(self, plan: Plan) -> Translated:
         """The Sharer's drafts as a plan sends them."""
@@ -127,7 +137,7 @@ class Transfer:
 
     def _drafted(self, plan: Plan) -> QuestionDrafts:
         """As a plan has them."""
-        return QuestionDrafts(self._bundle, self._read[0], self._task.questions, plan)
+        return QuestionDrafts(self._bundle, self._read[0], self._questions, plan)
 
     def _own(self, plan: Plan) -> ReceiversOwn:
         """The Receiver's own KV at the positions of the excerpts."""
@@ -142,7 +152,7 @@ class Transfer:
         task = self._task
         root, progress, deadline = task.given.work, task.progress, task.deadline
         return read_documents(
-            task.questions, self._bundle, self._sharer, root, progress, deadline, task.given.drafts
+            self._questions, self._bundle, self._sharer, root, progress, deadline, task.given.drafts
         )
 
 
@@ -174,6 +184,18 @@ class DocumentBatch(Batch):
         sources = self.picked if sources is None else sources
         answers = self._answers(transfer.receiver, [""] * len(self.picked), slices, sources)
         return [answer.with_cost_of(reading) for answer in answers]
+
+    def rebound(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Answers over the documents with another value in the answer's place, marked by that one.
+
+        original: a mark of its own; what is right over the original document stands in the answer.
+        """
+        found = []
+        for question, answer in zip(self.questions, answers, strict=True):
+            original = marks(answer.text, question.answers)["contains"]
+            right = marks(answer.text, question.rebound.answers) | {"original": original}
+            found.append(replace(answer, marks=right))
+        return found
 
     @torch.inference_mode()
     def losses(self, plan: Plan) -> list[Answer]:

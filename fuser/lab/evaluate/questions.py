@@ -7,12 +7,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from fuser.lab.data.document import Item
 from fuser.lab.data.load import RECORDS, load
+from fuser.lab.data.records.exchange import exchanged
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
 
@@ -30,7 +31,7 @@ _LENGTHS = {
 class DocumentQuestion:
     """A question over a cloud document.
 
-    id: a hash of the document, the question and its answers. origin: as in `Item`.
+    id: a hash of the document, the question and its answers. origin: as in `Item`. other: as in `Question`.
     """
 
     id: str
@@ -39,6 +40,13 @@ class DocumentQuestion:
     question: str
     answers: tuple[str, ...]
     origin: str = ""
+    other: str = ""
+
+    @property
+    def rebound(self) -> DocumentQuestion:
+        """The same question over its document with the other value in the answer's place, which is right then."""
+        document = exchanged(self.document, self.answers[0], self.other)
+        return replace(self, document=document, answers=(self.other,))
 
     @property
     def own(self) -> str:
@@ -94,6 +102,7 @@ def draw(
             question.text,
             tuple(question.answers),
             item.origin,
+            question.other,
         )
         for item in chain.from_iterable(map(vary, shuffled))
         for question in item.questions

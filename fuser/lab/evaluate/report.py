@@ -21,6 +21,7 @@ _DIFFERENCES = (
     ("fused", "relay-fair", ""),
     ("fused", "excerpt-text", ""),
     ("fused", "identical", ""),
+    ("fused", "wrong-binding", ""),
     ("text", "own", "lost by alignment and selection: "),
     ("own", "fused", "lost by translation: "),
     ("drafted", "drafted-text", ""),

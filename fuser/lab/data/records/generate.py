@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from fuser.lab.data.records.attributes import BY_DOMAIN, Attribute
+from fuser.lab.data.records.exchange import another_value
 from fuser.lab.data.records.text import Fact, document, question
 from fuser.lab.data.records.values import MONTHS, NAME_KINDS, Entity, entity, value
 from fuser.lab.data.records.words import COMPANY_TAILS, LISTS, SHARED_LISTS, Words
@@ -29,13 +30,17 @@ SENTENCES = 7
 
 @dataclass(frozen=True)
 class Example:
-    """A question on a document. `answer` is a literal part of `document` and occurs there once."""
+    """A question on a document. `answer` is a literal part of `document` and occurs there once.
+
+    other: a value of the answer's kind for which it can be exchanged there (`fuser.lab.data.records.exchange`).
+    """
 
     document: str
     question: str
     answer: str
     attribute: str
     split: str
+    other: str
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,14 @@ def generate(seed: int, count: int, split: str) -> Iterator[Record]:
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    words = Words(Random(f"{split}:{seed}"), heldout=split not in TRAINING, coined=split in _LIKE)
+    # Values to exchange are drawn apart: what records of a seed say does not hang on them.
+    words, others = (
+        Words(Random(f"{split}:{name}"), heldout=split not in TRAINING, coined=split in _LIKE)
+        for name in (seed, f"{seed}:others")
+    )
     seen: set[str] = set()
     while len(seen) < count:
-        record = _record(words, split, _LIKE.get(split, split))
+        record = _record(words, others, split, _LIKE.get(split, split))
         if record is not None and record.document not in seen:
             seen.add(record.document)
             yield record
@@ -150,7 +159,7 @@ _COMMON = frozenset(
 """Words that two names or values may have in common."""
 
 
-def _record(words: Words, split: str, like: str) -> Record | None:
+def _record(words: Words, others: Words, split: str, like: str) -> Record | None:
     """One record of `split`, with attributes as in split `like`, or None when the draw does not fit."""
     facts = _facts(words, like)
     if len(facts) < 2 or not _distinct(facts):
@@ -165,7 +174,12 @@ def _record(words: Words, split: str, like: str) -> Record | None:
     chosen = words.random.sample(asked, min(len(asked), words.random.randint(2, 4)))
     examples = [
         Example(
-            text, question(fact, words), fact.value, f"{fact.attribute.domain}.{fact.attribute.name}", split
+            text,
+            question(fact, words),
+            fact.value,
+            f"{fact.attribute.domain}.{fact.attribute.name}",
+            split,
+            another_value(fact, facts, text, _distinct, others),
         )
         for fact in chosen
     ]

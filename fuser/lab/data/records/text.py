@@ -33,7 +33,8 @@ def phrasing(words: Words, known: tuple[str, ...], heldout: tuple[str, ...]) -> 
     return words.random.choice(known)
 
 
-def _article(value: str) -> str:
+def article(value: str) -> str:
+    """A value after a or an."""
     return f"{'an' if value[0] in 'aeiou' and not value.startswith(('uni', 'uk', 'eu')) else 'a'} {value}"
 
 
@@ -89,7 +90,7 @@ class _Writer:
         slots = {"{E}": subject, "{O}": object_, "{P}": possessive_, "{N's}": possessive(name), "{N}": name}
         template = _PERSONAL.sub(lambda slot: slots[slot[0]], template, count=1)
         slots |= {"{E}": fact.entity.subject, "{O}": fact.entity.object, "{P}": fact.entity.possessive}
-        slots |= {"{av}": _article(fact.value), "{Av}": _article(fact.value), "{v}": fact.value}
+        slots |= {"{av}": article(fact.value), "{Av}": article(fact.value), "{v}": fact.value}
         for slot, text in slots.items():
             template = template.replace(slot, text)
         self.named.add(fact.entity)
