@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fuser.lab.evaluate.controls import random_codes
 from fuser.lab.evaluate.rows import Answer, Answers, Registry
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
@@ -92,6 +91,12 @@ def own(batch: DocumentBatch, plan: Plan) -> Answers:
     return batch.behind(transfer, transfer.own(plan))
 
 
+@ROWS.row("own-draft", "Receiver's own KV, its own draft", on_request=True)
+def own_draft(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Receiver's own KV of its own short answer to the document's text: it is its own Sharer."""
+    return batch.behind_own_drafts()
+
+
 @ROWS.row("sharer", "Sharer's own answer")
 def sharer(batch: DocumentBatch, plan: Plan) -> Answers:
     """The Sharer's answer to the prompt that the slice is cut from."""
@@ -148,9 +153,10 @@ def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
 
 @ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
 def random(batch: DocumentBatch, plan: Plan) -> Answers:
-    """Random codes with the mean and covariance of the batch's true ones."""
+    """Random codes with the mean and covariance of those of all questions."""
     transfer = batch.task.transfer
-    return batch.behind(transfer, transfer.slices(plan, partial(random_codes, seed=batch.picked[0])))
+    noise = partial(transfer.noise(plan).in_place_of, seed=batch.picked[0])
+    return batch.behind(transfer, transfer.slices(plan, noise))
 
 
 @ROWS.row("drafted", "fused, the Sharer's draft", needs=_excerpts, by="draft", on_request=True)

@@ -7,7 +7,7 @@ what is said.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
@@ -18,9 +18,17 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.kv.generate import generate, stop_tokens
 from fuser.kv.past import Past
+from fuser.lab.evaluate.controls import Noise
 from fuser.lab.evaluate.document_rows import ROWS, SURE
 from fuser.lab.evaluate.evaluation import Batch, Given, Task
-from fuser.lab.evaluate.excerpts import QuestionDrafts, QuestionExcerpts, ReceiversOwn, Slices, Translated
+from fuser.lab.evaluate.excerpts import (
+    QuestionDrafts,
+    QuestionExcerpts,
+    ReceiversDrafts,
+    ReceiversOwn,
+    Slices,
+    Translated,
+)
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.plans import registry_of
@@ -29,12 +37,12 @@ from fuser.lab.evaluate.rows import Answer, Registry
 from fuser.lab.evaluate.score import first_line, marks
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.cache import FeatureCache
-from fuser.lab.train.reading import FrozenReceiver, replies_to
+from fuser.lab.train.reading import KV, FrozenReceiver, replies_to, reply_ids
 from fuser.lab.train.sharer_reading import document_sections
 from fuser.prompts.prompt import common_prefix, withheld
 from fuser.reading import prompt_of
 from fuser.receiver import Prefilled, Receiver
-from fuser.slice_specs import slice_specs
+from fuser.slice_specs import MAX_WRITTEN, slice_specs
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -109,6 +117,7 @@ class Transfer:
         self.excerpts = lru_cache(maxsize=None)(self._excerpts)
         self.own = lru_cache(maxsize=None)(self._own)
         self.drafted = lru_cache(maxsize=None)(self._drafted)
+        self.noise = lru_cache(maxsize=None)(self._noise)
 
     @cached_property
     def receiver(self) -> Receiver:
@@ -139,13 +148,34 @@ class Transfer:
         """As a plan has them."""
         return QuestionDrafts(self._bundle, self._read[0], self._questions, plan)
 
+    def _noise(self, plan: Plan) -> Noise:
+        """Like the codes of all questions by a plan."""
+        excerpts, head = self.excerpts(plan), self._bundle.require_translate()
+        every = (excerpts.features([index])[0] for index in range(len(self._questions)))
+        with torch.inference_mode():
+            return Noise.like(torch.cat([head.encode(one.to(head.input_mean.device)) for one in every]))
+
     def _own(self, plan: Plan) -> ReceiversOwn:
         """The Receiver's own KV at the positions of the excerpts."""
-        model, head = self._task.given.receiver, self._bundle.require_translate()
-        style = self._bundle.config.receiver_prompt
+        head = self._bundle.require_translate()
+        return ReceiversOwn(*self._reading, self.excerpts(plan), head.receiver_positions)
+
+    def own_drafts(self, answers: Mapping[int, str]) -> ReceiversDrafts:
+        """The Receiver's own KV of what it answered to documents' texts, by the index of the question."""
+        tokenizer, said = self.receiver.tokenizer, {}
+        for index, text in answers.items():
+            asked = self._questions[index]
+            (prompt,) = self.receiver.begin(receiver_sections(asked.document, asked.question)).prompts
+            reply = reply_ids(tokenizer, prompt.rendered, text, int(tokenizer.eos_token_id))
+            said[index] = prompt.tokens.ids[prompt.insertion :], reply[: min(len(reply) - 1, MAX_WRITTEN)]
+        return ReceiversDrafts(*self._reading, said)
+
+    @property
+    def _reading(self) -> tuple[FrozenReceiver, KV]:
+        """The Receiver, and what it has read before a document."""
+        model, style = self._task.given.receiver, self._bundle.config.receiver_prompt
         reading = FrozenReceiver(model.network, model.tokenizer, style, lead="")
-        before = self.receiver.begin(withheld("")).prefill(None).past.layers
-        return ReceiversOwn(reading, before, self.excerpts(plan), head.receiver_positions)
+        return reading, self.receiver.begin(withheld("")).prefill(None).past.layers
 
     @cached_property
     def _read(self) -> tuple[FeatureCache, float]:
@@ -184,6 +214,13 @@ class DocumentBatch(Batch):
         sources = self.picked if sources is None else sources
         answers = self._answers(transfer.receiver, [""] * len(self.picked), slices, sources)
         return [answer.with_cost_of(reading) for answer in answers]
+
+    def behind_own_drafts(self) -> list[Answer]:
+        """Answers behind the Receiver's own KV of what it answers to the documents' texts. No Sharer reads for them."""
+        transfer, told = self.task.transfer, self.of("text")
+        drafts = transfer.own_drafts({i: one.text for i, one in zip(self.picked, told, strict=True)})
+        answers = self._answers(transfer.receiver, [""] * len(self.picked), drafts, self.picked)
+        return [mine.with_cost_of(replace(one, bytes=0)) for mine, one in zip(answers, told, strict=True)]
 
     def rebound(self, answers: Sequence[Answer]) -> list[Answer]:
         """Answers over the documents with another value in the answer's place, marked by that one.

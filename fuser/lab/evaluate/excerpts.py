@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -174,5 +174,29 @@ class ReceiversOwn:
         return torch.stack(taken), [0] * len(indices)
 
 
-Slices = Translated | ReceiversOwn
+class ReceiversDrafts:
+    """The Receiver's own short answers, as it has them where it says them behind a document. Nothing is sent.
+
+    Args:
+        before: as in `ReceiversOwn`.
+        said: by a question's index the tokens of its prompt behind that, document and all, and those of the answer.
+    """
+
+    def __init__(
+        self, reading: FrozenReceiver, before: KV, said: Mapping[int, tuple[Tensor, Tensor]]
+    ) -> None:
+        self._reading, self._before, self._said = reading, before, said
+
+    def count(self, index: int) -> int:
+        """Positions of a question's slice."""
+        return len(self._said[index][1])
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """As in `Translated`."""
+        read = (self._reading.read(torch.cat(self._said[i]), self._before)[1] for i in indices)
+        taken = [kv[-self.count(index) :] for index, kv in zip(indices, read, strict=True)]
+        return torch.stack(taken), [0] * len(indices)
+
+
+Slices = Translated | ReceiversOwn | ReceiversDrafts
 """What may stand before questions. `count`: of the Sharer's positions; as many or a multiple of them are taken."""
