@@ -213,5 +213,5 @@ def _records(source: str, count: int, seed: int) -> Iterator[Item]:
     from fuser.lab.data.records.generate import generate
 
     for record in generate(seed, count, source.removeprefix(RECORDS)):
-        questions = (Question(e.question, (e.answer,), e.other) for e in record.examples)
+        questions = (Question(e.question, (e.answer,), e.other, e.parts) for e in record.examples)
         yield Item(source, record.document, tuple(questions))

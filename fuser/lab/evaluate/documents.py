@@ -34,7 +34,7 @@ from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.evaluate.rows import Answer, Registry
-from fuser.lab.evaluate.score import first_line, marks
+from fuser.lab.evaluate.score import first_line, marks, marks_of_parts
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.reading import KV, FrozenReceiver, replies_to, reply_ids
@@ -81,7 +81,8 @@ class DocumentTask(Task["Transfer"]):
 
     def mark(self, index: int, text: str, letters: Any = None) -> dict[str, float]:
         """As in `Task`."""
-        return marks(text, self.questions[index].answers)
+        asked = self.questions[index]
+        return marks(text, asked.answers) | (marks_of_parts(text, asked.parts) if asked.parts else {})
 
     def cap_bytes(self, plan: Plan) -> int:
         """As in `Task`."""

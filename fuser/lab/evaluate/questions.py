@@ -31,7 +31,7 @@ _LENGTHS = {
 class DocumentQuestion:
     """A question over a cloud document.
 
-    id: a hash of the document, the question and its answers. origin: as in `Item`. other: as in `Question`.
+    id: a hash of the document, the question and its answers. origin: as in `Item`. other, parts: as in `Question`.
     """
 
     id: str
@@ -41,6 +41,7 @@ class DocumentQuestion:
     answers: tuple[str, ...]
     origin: str = ""
     other: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def rebound(self) -> DocumentQuestion:
@@ -103,6 +104,7 @@ def draw(
             tuple(question.answers),
             item.origin,
             question.other,
+            question.parts,
         )
         for item in chain.from_iterable(map(vary, shuffled))
         for question in item.questions

@@ -47,6 +47,14 @@ def question(fact: Fact, words: Words) -> str:
     return capitalised(template.replace("{N's}", possessive(name)).replace("{N}", name))
 
 
+def double_question(one: Fact, two: Fact, words: Words) -> str:
+    """A question that both facts answer, in this order; they are of one entity."""
+    first, second = question(one, words), question(two, words)
+    if not second.startswith((capitalised(two.entity.name), capitalised(two.entity.short))):
+        second = second[0].lower() + second[1:]
+    return f"{first.removesuffix('?')}, and {second}"
+
+
 _SUBORDINATE = """according after although as because before born completed dial enter except for having if loaded made
 since type until when with"""
 _OPENERS = tuple(f"{opener} " for opener in _SUBORDINATE.split())

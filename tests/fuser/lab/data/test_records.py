@@ -11,7 +11,7 @@ import pytest
 from fuser.lab.data.records.attributes import ATTRIBUTES, Attribute
 from fuser.lab.data.records.exchange import exchanged
 from fuser.lab.data.records.fillers import FILLERS
-from fuser.lab.data.records.generate import SPLITS, TRAINING, WORDS, Example, Record, generate
+from fuser.lab.data.records.generate import SPLITS, TRAINING, TWO, WORDS, Example, Record, generate
 from fuser.lab.data.records.values import COMPOSED, GENERATED
 from fuser.lab.data.records.words import CLOSED, COINED_LISTS, LISTS, SHARED_LISTS, half, is_heldout
 
@@ -95,6 +95,22 @@ def test_an_exchanged_value_takes_its_article_and_is_no_part_of_a_word() -> None
     said = exchanged("An owl and 12 of 1912 saw a hen's egg; 7 went.", "owl", "hen")
     assert said == "A hen and 12 of 1912 saw an owl's egg; 7 went."
     assert exchanged("12 of 1912 and 7", "12", "7") == "7 of 1912 and 12"
+
+
+def test_questions_for_two_facts_are_answered_by_two_parts_of_the_document_in_their_order() -> None:
+    records = list(generate(1, COUNT, TWO))
+    assert records == list(generate(1, COUNT, TWO)) and TWO not in TRAINING
+    apart = []
+    for record in records:
+        assert 1 <= len({frozenset(e.parts) for e in record.examples}) == len(record.examples) <= 2
+        for example in record.examples:
+            one, two = example.parts
+            assert example.answer == f"{one}, {two}" and example.split == TWO
+            assert record.document.count(one) == record.document.count(two) == 1
+            assert example.question.count("?") == 1 and example.question.endswith("?")
+            assert ", and " in example.question and " and " in example.attribute
+            apart.append(abs(record.document.index(one) - record.document.index(two)))
+    assert sum(each > 60 for each in apart) > len(apart) / 2
 
 
 def test_documents_differ_and_have_the_promised_size(records: dict[str, list[Record]]) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from fuser.bundle.bundle import Bundle
+from fuser.lab.data.load import load
 from fuser.lab.evaluate.document_rows import ROWS
 from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentTask, line_ended
 from fuser.lab.evaluate.evaluation import Deadline, Given, OutOfTime
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.questions import DocumentQuestion
+from fuser.lab.evaluate.questions import DocumentQuestion, draw
 from fuser.lab.evaluate.rows import Answer
 from fuser.lab.evaluate.score import first_line
 from fuser.layout import SliceLayout
@@ -145,6 +146,17 @@ def test_an_exchanged_answer_is_marked_by_what_the_changed_document_says_and_cut
     assert original.marks is not None and neither.marks is not None
     assert (original.marks["contains"], original.marks["original"]) == (0.0, 1.0)
     assert not any(neither.marks.values())
+
+
+def test_questions_for_two_facts_are_also_marked_by_their_parts(given: Make) -> None:
+    task = DocumentTask(
+        given(), draw(load("records:heldout_two", "document", 3, 3, for_training=False), 3, 1)
+    )
+    one, two = task.questions[0].parts
+    assert task.mark(0, f"{two} and {one}").keys() == {"exact_match", "f1", "contains", "both", "parts"}
+    assert task.mark(0, f"{two} and {one}")["both"] == 1.0
+    assert (task.mark(0, two)["both"], task.mark(0, two)["parts"]) == (0.0, 0.5)
+    assert "records:SPLIT" in str(ROWS["wrong-binding"].needs(task)), "no one value answers"
 
 
 def test_drafted_answers_are_those_of_the_service_and_those_of_a_stranger_are_its(
