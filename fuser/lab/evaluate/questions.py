@@ -160,7 +160,8 @@ def digest(value: object) -> str:
 def parts(questions: Sequence[DocumentQuestion], tokenizer: Any) -> dict[str, frozenset[str]]:
     """Name of a part -> ids of its questions; parts that are empty, or all of the questions, are left out.
 
-    An answer is as long as the Receiver's `tokenizer` makes the shortest of the right ones.
+    An answer is as long as the Receiver's `tokenizer` makes the shortest of the right ones. Where the document states
+    the value that an answer can be exchanged for, another name has the answer then; else no name has.
     """
     lengths = {
         q.id: min(len(tokenise(tokenizer, f" {answer}").ids) for answer in q.answers) for q in questions
@@ -171,4 +172,6 @@ def parts(questions: Sequence[DocumentQuestion], tokenizer: Any) -> dict[str, fr
     }
     for source in dict.fromkeys(q.source for q in questions):
         found[source] = frozenset(q.id for q in questions if q.source == source)
+    for name, stated in (("another such value stated", True), ("no other such value stated", False)):
+        found[name] = frozenset(q.id for q in questions if q.other and (q.other in q.document) is stated)
     return {name: ids for name, ids in found.items() if 0 < len(ids) < len(questions)}
