@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from fuser.lab.evaluate.rows import Answer, Answers, Registry
-from kvwire.plan import Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 ROWS: Registry[DocumentBatch] = Registry("over documents")
 SURE = 0.5
 """Mean probability of its tokens from which the Receiver's own answer is taken in the row `routing`."""
+
+EVERYWHERE = replace(WHOLE, positions=1 << 20)
+"""A plan of all positions of a document."""
 
 
 def _excerpts(task: DocumentTask) -> str | None:
@@ -185,6 +189,20 @@ def drafted_text(batch: DocumentBatch, plan: Plan) -> Answers:
     """The text of the same draft, relayed: the honest rival of its KV."""
     written = batch.task.transfer.drafted(plan).written
     return batch.ask([written(index) for index in batch.picked])
+
+
+@ROWS.row("ridge", "closed form alone, all positions", needs=_excerpts, on_request=True)
+def ridge(batch: DocumentBatch, plan: Plan) -> Answers:
+    """Every position of the document, translated by the regression that training starts from; nothing is chosen."""
+    transfer = batch.task.ridged
+    return batch.behind(transfer, transfer.slices(EVERYWHERE))
+
+
+@ROWS.row("avp", "AVP: expected embeddings", needs=_excerpts, by="positions", on_request=True)
+def avp(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Sharer's last hidden states at the positions that a slice has, through the vocabulary (AVP)."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.projected(plan))
 
 
 @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)

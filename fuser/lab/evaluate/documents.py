@@ -31,6 +31,7 @@ from fuser.lab.evaluate.excerpts import (
 )
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
+from fuser.lab.evaluate.peers import VocabularyProjected, closed_form, training_texts
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.evaluate.rows import Answer, Registry
@@ -101,6 +102,11 @@ class DocumentTask(Task["Transfer"]):
         return Transfer(self, questions, self.given.bundle, self.given.sharer)
 
     @cached_property
+    def ridged(self) -> Transfer:
+        """The bundle with the closed form in its translate head's place."""
+        return Transfer(self, self.questions, self.transfer.closed_form(), self.given.sharer)
+
+    @cached_property
     def mismatched(self) -> list[int]:
         """For each question the one whose slice it gets as a control."""
         return mismatched(self.questions)
@@ -117,6 +123,7 @@ class Transfer:
         self.own = lru_cache(maxsize=None)(self._own)
         self.drafted = lru_cache(maxsize=None)(self._drafted)
         self.noise = lru_cache(maxsize=None)(self._noise)
+        self.projected = lru_cache(maxsize=None)(self._projected)
 
     @cached_property
     def receiver(self) -> Receiver:
@@ -169,6 +176,16 @@ class Transfer:
             said[index] = prompt.tokens.ids[prompt.insertion :], reply[: min(len(reply) - 1, MAX_WRITTEN)]
         return ReceiversDrafts(*self._reading, said)
 
+    def _projected(self, plan: Plan) -> VocabularyProjected:
+        """The excerpts of a plan as expected embeddings."""
+        style, sharer = self._bundle.config.sharer_prompt, self._sharer
+        return VocabularyProjected(sharer, style, self._questions, self.excerpts(plan), *self._reading)
+
+    def closed_form(self) -> Bundle:
+        """The bundle with its translate head as it is before any training on answers."""
+        cache, _ = self._caching(training_texts())
+        return closed_form(self._bundle, cache, *self._reading)
+
     @property
     def _reading(self) -> tuple[FrozenReceiver, KV]:
         """The Receiver, and what it has read before a document."""
@@ -178,11 +195,14 @@ class Transfer:
 
     @cached_property
     def _read(self) -> tuple[FeatureCache, float]:
+        return self._caching(self._questions, self._task.given.drafts)
+
+    def _caching(
+        self, questions: Sequence[DocumentQuestion], drafts: bool = False
+    ) -> tuple[FeatureCache, float]:
         task = self._task
         root, progress, deadline = task.given.work, task.progress, task.deadline
-        return read_documents(
-            self._questions, self._bundle, self._sharer, root, progress, deadline, task.given.drafts
-        )
+        return read_documents(questions, self._bundle, self._sharer, root, progress, deadline, drafts)
 
 
 class DocumentBatch(Batch):
@@ -297,7 +317,11 @@ class DocumentBatch(Batch):
         return found
 
     def _prefilled(
-        self, receiver: Receiver, texts: Sequence[str], slices: Slices | None, sources: Sequence[int]
+        self,
+        receiver: Receiver,
+        texts: Sequence[str],
+        slices: Slices | None,
+        sources: Sequence[int],
     ) -> Iterator[tuple[list[int], Prefilled, list[int]]]:
         """Places of questions with slices of one length, their prompts, and the payload bytes of their slices."""
         prompts = [receiver_sections(t, q.question) for t, q in zip(texts, self.questions, strict=True)]
