@@ -317,11 +317,7 @@ class DocumentBatch(Batch):
         return found
 
     def _prefilled(
-        self,
-        receiver: Receiver,
-        texts: Sequence[str],
-        slices: Slices | None,
-        sources: Sequence[int],
+        self, receiver: Receiver, texts: Sequence[str], slices: Slices | None, sources: Sequence[int]
     ) -> Iterator[tuple[list[int], Prefilled, list[int]]]:
         """Places of questions with slices of one length, their prompts, and the payload bytes of their slices."""
         prompts = [receiver_sections(t, q.question) for t, q in zip(texts, self.questions, strict=True)]

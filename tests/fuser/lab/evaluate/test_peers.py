@@ -12,7 +12,9 @@ from fuser.lab.evaluate.documents import DocumentTask
 from fuser.lab.evaluate.evaluation import Given
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import DocumentQuestion
+from fuser.lab.train.sharer_reading import document_sections
 from fuser.prompts.prompt import tokenise
+from fuser.reading import prompt_of
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 from tests.fuser.lab.evaluate.asking import ask
@@ -81,10 +83,10 @@ def test_what_is_expected_at_a_position_is_what_the_sharer_would_say_next(
     sharer, plan = task.given.sharer, Plan(codec="raw", positions=4)
     projected = task.transfer.projected(plan)
     asked, at = documents[0], task.transfer.excerpts(plan).positions(0)
-    prompt = peers.prompt_of(
+    prompt = prompt_of(
         sharer.tokenizer,
         task.given.bundle.config.sharer_prompt,
-        peers.document_sections(asked.document, asked.question),
+        document_sections(asked.document, asked.question),
     )
     with torch.inference_mode():
         chances = sharer.network(prompt.tokens.ids[None]).logits[0, prompt.document[at]].softmax(1)
