@@ -96,7 +96,9 @@ def choose(
     for run in range(runs):
         size = count // runs + (run < count % runs)
         start, most = _best_run(probability[left], size)
-        while fit and size // 2 >= _SHORTEST and (half := _best_run(probability, size // 2))[1] >= _FIT * most:
+        while (
+            fit and size // 2 >= _SHORTEST and (half := _best_run(probability, size // 2))[1] >= _FIT * most
+        ):
             size, start = size // 2, half[0]
         chosen.append(left[start : start + size])
         left = torch.cat((left[:start], left[start + size :]))

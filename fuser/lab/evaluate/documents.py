@@ -38,9 +38,9 @@ from fuser.lab.evaluate.rows import Answer, Registry
 from fuser.lab.evaluate.score import first_line, marks, marks_of_parts
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.cache import FeatureCache
-from fuser.lab.train.reading import KV, FrozenReceiver, replies_to, reply_ids
+from fuser.lab.train.reading import KV, FrozenReceiver, replies_to
 from fuser.lab.train.sharer_reading import document_sections
-from fuser.prompts.prompt import common_prefix, withheld
+from fuser.prompts.prompt import common_prefix, reply_ids, withheld
 from fuser.reading import prompt_of
 from fuser.receiver import Prefilled, Receiver
 from fuser.slice_specs import MAX_WRITTEN, slice_specs
@@ -144,7 +144,7 @@ class Transfer:
         """As a plan chooses them."""
         selection = self._bundle.config.selection
         selection = replace(selection, positions=plan.positions or selection.positions)
-        return QuestionExcerpts(self._bundle, self._read[0], self._questions, selection, plan.runs)
+        return QuestionExcerpts(self._bundle, self._read[0], self._questions, selection, plan.runs, plan.fit)
 
     def drafts(self, plan: Plan) -> Translated:
         """The Sharer's drafts as a plan sends them."""

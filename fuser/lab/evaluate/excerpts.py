@@ -32,7 +32,7 @@ class QuestionExcerpts:
     Args:
         bundle: with a translate head.
         cache: of the bundle's Sharer, prompt style and selection; it must hold every question.
-        selection: the bundle's own, or with a plan's positions. runs: as a plan has them.
+        selection: the bundle's own, or with a plan's positions. runs, fit: as a plan has them.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class QuestionExcerpts:
         questions: Sequence[DocumentQuestion],
         selection: SelectionConfig,
         runs: int = 0,
+        fit: bool = False,
     ) -> None:
-        self._most = selection.positions
-        self._chosen = Excerpts(cache, selection, bundle.require_translate(), runs)
+        self._chosen = Excerpts(cache, selection, bundle.require_translate(), runs, fit)
         self._examples = _examples(cache, questions)
 
     def count(self, index: int) -> int:
-        """Positions of a question's excerpt: fewer than the selection's where the document is shorter."""
-        return min(self._most, self._examples[index][0].count)
+        """Positions of a question's excerpt."""
+        return len(self.positions(index))
 
     def positions(self, index: int) -> Tensor:
         """The excerpt's positions within the document, ascending int64."""
@@ -89,14 +89,14 @@ class QuestionDrafts:
     ) -> None:
         selection = bundle.config.selection
         self._quoted = most_quoted(bundle, plan)
-        self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs)
+        self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs, plan.fit)
         most = most_written(plan)
         self._examples = [(d, replace(q, drafted=q.drafted[:most])) for d, q in _examples(cache, questions)]
 
     def count(self, index: int) -> int:
         """Positions of a question's slice."""
         document, question = self._examples[index]
-        return min(self._quoted, document.count) + len(question.drafted)
+        return len(self._chosen.chosen(document, question, self._quoted)) + len(question.drafted)
 
     def features(self, indices: Sequence[int]) -> Tensor:
         """Features of slices of equal counts, of the layers that the translate head reads, unscaled."""
