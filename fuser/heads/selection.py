@@ -68,7 +68,8 @@ def attention_row(
 
 
 _FIT = 0.9  # share of a run's probability that a shorter one must hold
-_SHORTEST = 4  # positions of a fitted run: to tell fewer apart would tell how long an answer is
+SHORTEST = 4
+"""Positions of a fitted run at least: to tell fewer apart would tell how long an answer is."""
 
 
 def choose(
@@ -96,9 +97,7 @@ def choose(
     for run in range(runs):
         size = count // runs + (run < count % runs)
         start, most = _best_run(probability[left], size)
-        while (
-            fit and size // 2 >= _SHORTEST and (half := _best_run(probability, size // 2))[1] >= _FIT * most
-        ):
+        while fit and size // 2 >= SHORTEST and (half := _best_run(probability, size // 2))[1] >= _FIT * most:
             size, start = size // 2, half[0]
         chosen.append(left[start : start + size])
         left = torch.cat((left[:start], left[start + size :]))

@@ -56,18 +56,25 @@ _SHARED = 3  # questions over one document from which prefilling it once outweig
 class DocumentTask(Task["Transfer"]):
     """Questions over documents; `given.bundle`'s learnt prefix is in every Receiver row, so that none is favoured.
 
-    answerable: whether the documents answer the questions.
+    answerable: whether the documents answer the questions. kind: of the slices whose plans are judged.
     """
 
     rows: ClassVar[Registry[Any]] = ROWS
-    kind = SliceKind.EXCERPT
     metric = "exact_match"
 
-    def __init__(self, given: Given, questions: Sequence[DocumentQuestion], answerable: bool = True) -> None:
+    def __init__(
+        self,
+        given: Given,
+        questions: Sequence[DocumentQuestion],
+        answerable: bool = True,
+        kind: SliceKind = SliceKind.EXCERPT,
+    ) -> None:
         lengths = [len(question.document) // 4 for question in questions]
         groups = {question.id: question.own for question in questions}
         super().__init__(given, [question.id for question in questions], lengths, groups)
-        self.questions, self.answerable = tuple(questions), answerable
+        self.questions, self.answerable, self.kind = tuple(questions), answerable, kind
+        if kind is SliceKind.DRAFT:
+            self.transferred = "drafted", "drafted-mismatched"
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -85,10 +92,10 @@ class DocumentTask(Task["Transfer"]):
 
     def cap_bytes(self, plan: Plan) -> int:
         """As in `Task`."""
-        bundle, excerpts = self.given.bundle, self.transfer.excerpts(plan)
+        bundle, sent = self.given.bundle, self.transfer.sent(plan)
         codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
-        counts = {excerpts.count(index) for index in range(len(self.ids))}
-        specs = (slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32") for count in counts)
+        counts = {sent.count(index) for index in range(len(self.ids))}
+        specs = (slice_specs(bundle, self.kind, plan, count, "float32") for count in counts)
         return max(most_bytes(spec, codec) for spec in specs)
 
     def between(self, bundle: Bundle, sharer: Model) -> Transfer:
@@ -135,6 +142,10 @@ class Transfer:
     def seconds(self) -> float:
         """Of the Sharer's reading, a question."""
         return self._read[1]
+
+    def sent(self, plan: Plan) -> Translated:
+        """Slices of the task's kind as a plan sends them."""
+        return self.drafts(plan) if self._task.kind is SliceKind.DRAFT else self.slices(plan)
 
     def slices(self, plan: Plan, change: Callable[[Tensor], Tensor] | None = None) -> Translated:
         """Excerpts as a plan sends them."""
@@ -255,15 +266,15 @@ class DocumentBatch(Batch):
 
     @torch.inference_mode()
     def losses(self, plan: Plan) -> list[Answer]:
-        """How surprised the Receiver is by the right answers behind slices: each has the mean of those like it."""
+        """How surprised the Receiver is by the right answers behind slices of the task's kind."""
         transfer, found = self.task.transfer, [Answer("")] * len(self.picked)
-        receiver, slices = transfer.receiver, transfer.slices(plan)
+        receiver, slices = transfer.receiver, transfer.sent(plan)
         end, texts = int(receiver.tokenizer.eos_token_id), [""] * len(self.picked)
         for places, prefilled, sizes in self._prefilled(receiver, texts, slices, self.picked):
             replies = [self.questions[place].answers[0] for place in places]
             rendered = [prompt.rendered for prompt in prefilled.prompts]
-            loss = float(prefilled.loss(replies_to(receiver.tokenizer, rendered, replies, end)).loss)
-            for place, size in zip(places, sizes, strict=True):
+            losses = prefilled.loss(replies_to(receiver.tokenizer, rendered, replies, end)).losses.tolist()
+            for place, size, loss in zip(places, sizes, losses, strict=True):
                 found[place] = Answer("", bytes=size, marks={"loss": loss})
         return found
 
