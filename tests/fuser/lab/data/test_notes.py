@@ -58,7 +58,7 @@ def test_the_notes_of_a_seed_never_change() -> None:
     for split in SPLITS:
         for note in generate(1, 40, split):
             digest.update(repr(note).encode())
-    assert digest.hexdigest() == "1e6e429caf61135d5d73bfceb81df633f5e8b21000a2ccc48cf05270f8c93616"
+    assert digest.hexdigest() == "d0463c390f431f70d3c6ed6deedd45b74e9f56fe38c3cfa61a0ecec495b938c1"
 
 
 def test_an_unknown_split_and_a_length_that_leaves_nothing_are_refused() -> None:
@@ -240,8 +240,9 @@ def test_notes_are_a_source_of_training_and_of_evaluation() -> None:
         load("notes:train", "choice")
 
 
-def test_five_hundred_are_made_in_a_second() -> None:
+def test_a_thousand_notes_take_seconds() -> None:
+    """Held-out values are rarer, so they take more draws: about a thousand notes a second, of `train` twice as many."""
     for split in SPLITS:
         start = time.process_time()
         assert sum(1 for _ in generate(5, 1000, split)) == 1000
-        assert time.process_time() - start < 2, split
+        assert time.process_time() - start < (2 if split in TRAINING else 5), split
