@@ -1,8 +1,8 @@
 """From the name of a source to its items.
 
-A source is a JSON-lines file (gzip or not), `records:<split>` for generated records, or a Hugging Face data set
-(`hf:OWNER/NAME[/CONFIG][:SPLIT]`). Rows are in one of three schemas, or in an official layout
-(`fuser.lab.data.layouts`):
+A source is a JSON-lines file (gzip or not), `records:<split>` for generated records, `notes:<split>` for generated
+documents of everyday kinds, or a Hugging Face data set (`hf:OWNER/NAME[/CONFIG][:SPLIT]`). Rows are in one of three
+schemas, or in an official layout (`fuser.lab.data.layouts`):
 
     choice       id, question, choices[], answer (index from 0), subject, context; scored_answer stands for answer,
                  null for none
@@ -32,7 +32,9 @@ Task = Literal["choice", "document", "instruction"]
 Items = list[ChoiceItem] | list[Item] | list[Instruction]
 AnyItem = TypeVar("AnyItem", ChoiceItem, Item, Instruction)
 
-RECORDS = "records:"
+RECORDS, NOTES = "records:", "notes:"
+GENERATED = (RECORDS, NOTES)
+"""How the names of generated sources begin: as many items as are asked for."""
 MAX_DOCUMENT_CHARS = 1200
 NO_ANSWER = "without a right answer"
 _TRAIN_SPLITS = ("train",)
@@ -96,21 +98,22 @@ def load(
         limit: items at most (for documents: documents). A larger limit keeps the smaller one's items.
         for_training: leave out every question of the public evaluation sets (`fuser.lab.data.overlap`). An evaluation
             says False. It also chooses the split of a Hugging Face data set that names none.
-        max_document_chars: longer documents are left out.
+        max_document_chars: longer documents are left out; of notes, none is made.
         left_out: gets the number of choice rows that are dropped because they have no right answer.
 
     Raises:
         BadRow: a row lacks a field or has a wrong one, or the file cannot be read; file, line and field are named.
         DatasetUnavailable: a Hugging Face data set cannot be had.
-        ValueError: nothing is left, a limit below 1, or an unknown split of records.
+        ValueError: nothing is left, a limit below 1, or an unknown split of records or notes.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit {limit}: expected at least 1")
-    if source.startswith(RECORDS):
+    if source.startswith(GENERATED):
         if task not in ("auto", "document"):
-            raise ValueError(f"{source}: records are of task document, not {task}")
-        records = _records(source, limit or 1000, seed)
-        return _left(source, drop_overlaps(records, held_out()) if for_training else records, for_training)
+            raise ValueError(f"{source}: records and notes are of task document, not {task}")
+        make = _records if source.startswith(RECORDS) else _notes
+        items = make(source, limit or 1000, seed, max_document_chars)
+        return _left(source, drop_overlaps(items, held_out()) if for_training else items, for_training)
     rows = list(_rows(source, _TRAIN_SPLITS if for_training else _EVALUATION_SPLITS))
     if not rows:
         raise BadRow(f"{source}: no rows")
@@ -209,9 +212,18 @@ def _ask(question: str) -> str:
     return question[:1].upper() + question[1:] + ("" if ended else "?")
 
 
-def _records(source: str, count: int, seed: int) -> Iterator[Item]:
+def _records(source: str, count: int, seed: int, max_chars: int) -> Iterator[Item]:
     from fuser.lab.data.records.generate import generate
 
     for record in generate(seed, count, source.removeprefix(RECORDS)):
         questions = (Question(e.question, (e.answer,), e.other, e.parts) for e in record.examples)
         yield Item(source, record.document, tuple(questions))
+
+
+def _notes(source: str, count: int, seed: int, max_chars: int) -> Iterator[Item]:
+    from fuser.lab.data.notes.generate import CHARS, generate
+
+    for note in generate(seed, count, source.removeprefix(NOTES), min(max_chars, CHARS[1])):
+        yield Item(
+            source, note.document, tuple(Question(asked.text, (asked.answer,)) for asked in note.questions)
+        )

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from fuser.lab.data.document import Item
-from fuser.lab.data.load import RECORDS, load
+from fuser.lab.data.load import GENERATED, load
 from fuser.lab.data.records.exchange import exchanged
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
@@ -66,7 +66,7 @@ def read_questions(
     Raises:
         ValueError: bad data (file, line and field are named), or data that asks neither.
     """
-    items = load(source, task, limit if source.startswith(RECORDS) else None, seed, **options)
+    items = load(source, task, limit if source.startswith(GENERATED) else None, seed, **options)
     choices = [item for item in items if isinstance(item, ChoiceItem)]
     documents = [item for item in items if isinstance(item, Item)]
     if not choices and not documents:

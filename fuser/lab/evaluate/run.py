@@ -17,7 +17,7 @@ from fuser.atomic import atomic_write
 from fuser.config import BadConfig
 from fuser.lab.data.cases import UNANSWERABLE, Cases
 from fuser.lab.data.document import Item
-from fuser.lab.data.load import RECORDS, load
+from fuser.lab.data.load import GENERATED, load
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate.choices import ChoiceTask
 from fuser.lab.evaluate.documents import DocumentTask
@@ -133,7 +133,7 @@ class Run:
         config, tokenizer = self._config, self._given.sharer.tokenizer
         if not config.cases:
             return None
-        if config.data.startswith(RECORDS):
+        if config.data.startswith(GENERATED):
             items = load(config.data, "document", None, config.seed, for_training=False)
 
         def tokens(text: str) -> int:
@@ -180,7 +180,7 @@ class Run:
     @property
     def _limit(self) -> int | None:
         config = self._config
-        return 200 if config.limit is None and config.data.startswith(RECORDS) else config.limit
+        return 200 if config.limit is None and config.data.startswith(GENERATED) else config.limit
 
 
 @contextmanager

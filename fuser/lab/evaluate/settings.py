@@ -69,12 +69,12 @@ def made_in(model: Model) -> list[str]:
 class EvaluateConfig:
     """What is asked, and in which rows.
 
-    data: `records:<split>`, a JSON-lines file or `hf:NAME` (`fuser.lab.data.load`). task: what the data asks, `auto`
-    tells it by the fields. limit: questions at most; without one all, of generated records 200. rows: none named runs
-    all that can be run. calibration: training questions with choices, for rows that are fitted. identical: a bundle
-    whose Sharer is the Receiver's own model. plans: how slices are sent; none is `raw` and whole. drafts: the same for
-    drafts. positions: of an excerpt, every number with every plan; none is what the plans say. cases: what questions
-    are asked over (`fuser.lab.data.cases`); none is `plain`. batch: questions at once.
+    data: `records:<split>`, `notes:<split>`, a JSON-lines file or `hf:NAME` (`fuser.lab.data.load`). task: what the
+    data asks, `auto` tells it by the fields. limit: questions at most; without one all, of generated documents 200.
+    rows: none named runs all that can be run. calibration: training questions with choices, for rows that are fitted.
+    identical: a bundle whose Sharer is the Receiver's own model. plans: how slices are sent; none is `raw` and whole.
+    drafts: the same for drafts. positions: of an excerpt, every number with every plan; none is what the plans say.
+    cases: what questions are asked over (`fuser.lab.data.cases`); none is `plain`. batch: questions at once.
     """
 
     data: str = "records:heldout"

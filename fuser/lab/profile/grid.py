@@ -12,7 +12,8 @@ from fuser.bundle.bundle import Bundle
 from fuser.heads.compact import CompactFuse
 from fuser.heads.selection import SHORTEST
 from fuser.lab.data.hub import PREFIX, HubName
-from fuser.lab.data.load import RECORDS
+from fuser.lab.data.load import GENERATED, RECORDS
+from fuser.lab.data.notes.generate import TRAINING as NOTES_TRAINING
 from fuser.lab.data.records.generate import TRAINING
 from fuser.slice_specs import layers_by_gate
 from kvwire.plan import Plan
@@ -75,9 +76,9 @@ def check_training(source: str) -> None:
     Raises:
         ValueError: names the mark and what to give instead.
     """
-    if source.startswith(RECORDS):
-        split = source.removeprefix(RECORDS)
-        found = None if split in TRAINING else split
+    if source.startswith(GENERATED):
+        split = source.partition(":")[2]
+        found = None if split in (TRAINING if source.startswith(RECORDS) else NOTES_TRAINING) else split
     elif source.startswith(PREFIX):
         named = HubName.parse(source).split
         found = None if named is None or named.startswith("train") else named

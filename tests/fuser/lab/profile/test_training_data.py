@@ -9,6 +9,8 @@ from fuser.lab.profile.grid import check_training
     "source",
     [
         "records:train",
+        "notes:train",
+        "notes:unanswerable",
         "data/squad/train_subset.jsonl.gz",
         "train.jsonl",
         "contest/latest.jsonl",
@@ -27,6 +29,8 @@ def test_training_data_is_taken(source: str) -> None:
     [
         ("records:heldout", "heldout"),
         ("records:heldout_attributes", "heldout_attributes"),
+        ("notes:heldout_unanswerable", "heldout_unanswerable"),
+        ("notes:heldout_kinds", "heldout_kinds"),
         ("data/squad/dev.jsonl.gz", "dev"),
         ("data/squad/dev-v1.1.json", "dev"),
         ("squad_dev_subset.jsonl", "dev"),
