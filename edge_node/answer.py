@@ -20,6 +20,8 @@ NOTHING_TO_SHARE: Final = "NOTHING_TO_SHARE"
 """Reason of a receiver-only answer: the bundle has no head for a slice of this prompt."""
 EMPTY: Final = "EMPTY"
 """Reason of an answer without a slice: the slice of a document, or the relayed text, came and is empty."""
+NOTES: Final = "NOTES"
+"""Reason of a receiver-only answer: the Receiver abstained behind the slice, and read the notes instead."""
 NO_PLAN: Final = "NO_PLAN"
 """Reason of an answer without a slice: no plan of use fits the bytes or the time; `plan_reason` says which."""
 
@@ -37,8 +39,8 @@ class Answer:
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
         answered: False where there is no answer, for `reason`: the Receiver knew nothing of the document asked about
             and was not to guess, or a fused answer was required. Then `text` is empty.
-        abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not
-            hold the answer.
+        abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where neither it
+            nor notes hold the answer.
         choice: of a question with choices, the index of the one picked; None where the text names none in the form
             asked for, or there were none.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if

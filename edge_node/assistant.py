@@ -146,7 +146,9 @@ class Assistant:
             question: what to answer; both sides read it. None where `sections` hold it.
             document: id of a document that the cloud holds.
             sections: further sections, put first.
-            notes: text for the Receiver alone; it is never sent.
+            notes: text for the Receiver alone; it is never sent. Beside an excerpt or a draft it is not read at once,
+                which confuses the Receiver, but where the Receiver abstains behind the slice: then the answer is one
+                from the notes, receiver-only for the reason NOTES.
             kind: of the slice, or its name; by default as configured where a document of the cloud is asked about, else
                 shared.
             max_new_tokens: tokens generated at most.
@@ -196,8 +198,10 @@ class Assistant:
             plan, plan_reason = pick.plan, pick.reason
             if plan is None:
                 chosen, reason = None, NO_PLAN
+        read = _without_notes(prompt) if chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) else prompt
         ask = Ask(
-            sections=prompt,
+            sections=read,
+            unfused=read if require_fused else prompt,
             kind=chosen,
             reason=reason,
             document=first_document(prompt),
@@ -279,6 +283,10 @@ def _sections(
     for section in prompt:
         _check_text(section.text or section.document_id or "", str(section.role))
     return tuple(prompt)
+
+
+def _without_notes(sections: Sequence[Section]) -> tuple[Section, ...]:
+    return tuple(s for s in sections if s.visibility is not Visibility.EDGE or s.role is not Role.DOCUMENT)
 
 
 def _check_text(text: str, what: str) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from edge_node.answer import EMPTY, FUSED, RECEIVER_ONLY, RELAYED, Answer, FirstLine
+from edge_node.answer import EMPTY, FUSED, NOTES, RECEIVER_ONLY, RELAYED, Answer, FirstLine
 from edge_node.bounds import Home
 from edge_node.channel import Traffic
 from edge_node.client import Client
@@ -46,15 +46,18 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Ask:
     """What is asked, checked.
 
-    kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what
-    was picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the
-    Sharer's own answer, as there is no slice. choices: how many there are to pick from, where the question
-    lists them. among: texts of which the Receiver says the most likely one, in place of its own words. alone:
-    without a slice the Receiver may answer by itself; else nothing is generated. choose: the Receiver's next
-    token; None takes the most likely one. stop: strings that end the text.
+    sections: what is sent, but for those of the edge, and read beside the slice. unfused: what the Receiver reads
+    where there is no slice, or where it abstains behind one: the same, with the notes. kind: of the slice to ask
+    for; None asks for none, for the reason given. plan, plan_reason, estimate: what was picked and why
+    (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as
+    there is no slice. choices: how many there are to pick from, where the question lists them. among: texts of
+    which the Receiver says the most likely one, in place of its own words. alone: without a slice the Receiver may
+    answer by itself; else nothing is generated. choose: the Receiver's next token; None takes the most likely one.
+    stop: strings that end the text.
     """
 
     sections: tuple[Section, ...]
+    unfused: tuple[Section, ...]
     kind: SliceKind | None
     reason: str | None
     document: str | None
@@ -89,7 +92,7 @@ class AnswerStream:
         self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
         self._choice: int | None = None
-        self._cut, self._prompt_tokens = False, 0
+        self._cut, self._prompt_tokens, self._tokens, self._from_notes = False, 0, 0, False
         self._started = time.monotonic()
         self._closed = threading.Event()
         self._pieces = self._run()
@@ -153,16 +156,40 @@ class AnswerStream:
         text = ""
         tokens = 0
         if prefilled is not None:
-            for said in self._picked(prefilled) if self._ask.among else self._generated(prefilled):
+            for said in self._said(prefilled):
                 first = self._since(self._started) if first is None else first
                 text += said
                 yield said
-            tokens = len(prefilled.tokens)
+            tokens = self._tokens
             self._timings["generate"] = self._since(begun)
         self._timings["total"] = self._since(self._started)
         first = self._timings["total"] if first is None else first
-        source = FUSED if self._trailer is not None else RECEIVER_ONLY
+        source = FUSED if self._trailer is not None and not self._from_notes else RECEIVER_ONLY
+        reason = NOTES if self._from_notes else reason
         self._answer = self._account(text, tokens, reason, first, source, answered=prefilled is not None)
+
+    def _said(self, prefilled: Prefilled) -> Iterator[str]:
+        """The pieces of the answer: one of the choices, or what is generated, from notes where the slice has none."""
+        ask, abstain = self._ask, self._receiver.bundle.config.abstain
+        if ask.among:
+            yield from self._picked(prefilled)
+            return
+        pieces = self._generated(prefilled)
+        if self._trailer is None or ask.sections == ask.unfused or not abstain:
+            yield from pieces
+            return
+        text = ""
+        for piece in pieces:
+            text += piece
+            if not abstain.startswith(text):
+                yield text
+                yield from pieces
+                return
+        if text != abstain:
+            yield text
+            return
+        self._from_notes = True
+        yield from self._generated(self._prefill(self._begun(ask.unfused), None))
 
     def _generated(self, prefilled: Prefilled) -> Generator[str, None, None]:
         """The pieces that belong to the answer."""
@@ -172,8 +199,9 @@ class AnswerStream:
         while not line.ended:
             with self._step():
                 piece = next(generated, None)
+            self._tokens = len(prefilled.tokens)
             if piece is None:
-                self._cut = len(prefilled.tokens) >= limit
+                self._cut = self._tokens >= limit
             if said := line.rest() if piece is None else line.add(piece):
                 yield said
 
@@ -221,10 +249,10 @@ class AnswerStream:
         None where there is no slice and the Receiver may not answer alone.
         """
         ask = self._ask
-        begun = self._begun()  # a prompt that cannot fit is refused before anything is asked for
-        self._prompt_tokens = len(begun.prompts[0].tokens.ids)
+        # Prompts that cannot fit are refused before anything is asked for.
+        unfused, begun = self._begun(ask.unfused), self._begun(ask.sections)
         if ask.kind is None:
-            return self._prefill(begun, None) if ask.alone else None, reason
+            return self._prefill(unfused, None) if ask.alone else None, reason
         self._shared = shared = self._client.share(
             ask.sections,
             self._receiver.bundle,
@@ -249,7 +277,7 @@ class AnswerStream:
             self._timings["slice"] = self._since(self._started)
             shared.close()
         # What has taken a part of a slice in is never used without the rest.
-        return self._prefill(begun, None) if ask.alone else None, reason
+        return self._prefill(unfused, None) if ask.alone else None, reason
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
@@ -259,14 +287,15 @@ class AnswerStream:
                 raise Cancelled("the stream was closed")
             yield
 
-    def _begun(self) -> Begun:
+    def _begun(self, sections: Sequence[Section]) -> Begun:
         with self._step():
-            return self._receiver.begin(self._ask.sections)
+            return self._receiver.begin(sections)
 
     def _prefill(self, begun: Begun, kind: SliceKind | None) -> Prefilled:
         with self._step():
             began = time.monotonic()
             prefilled = begun.prefill(kind)
+        self._prompt_tokens = len(begun.prompts[0].tokens.ids)
         self._spend("receiver_prefill", began)
         return prefilled
 
@@ -314,7 +343,7 @@ class AnswerStream:
             prompt_tokens=self._prompt_tokens,
             cut=self._cut,
             answered=answered,
-            abstained=source == FUSED and text == self._receiver.bundle.config.abstain != "",
+            abstained=trailer is not None and text == self._receiver.bundle.config.abstain != "",
             choice=_choice(text, ask) if self._choice is None else self._choice,
             reason=reason,
             document=ask.document,

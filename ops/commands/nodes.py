@@ -106,7 +106,7 @@ def ask(
     output is then empty (with --json it has the whole account), and standard error says why and what to do.
     """
     from edge_node import Assistant, EdgeConfig
-    from edge_node.answer import RECEIVER_ONLY, explained
+    from edge_node.answer import NOTES, RECEIVER_ONLY, explained
 
     settings = EdgeConfig.load(config)
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
@@ -146,7 +146,7 @@ def ask(
         raise typer.Exit(3)
     if as_json:
         return
-    if may_guess and answer.source == RECEIVER_ONLY:
+    if may_guess and answer.source == RECEIVER_ONLY and answer.reason != NOTES:
         sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     sys.stdout.write("\n" if at_once else f"{answer.text}\n")
     named = f"choice: {choice[answer.choice]}, " if choice and answer.choice is not None else ""
