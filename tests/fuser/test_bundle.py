@@ -250,7 +250,7 @@ def test_excerpts_and_answers_without_a_slice_have_the_learnt_prefix() -> None:
     [
         (
             "qwen2.5-coder-0.5b--smollm2-135m",
-            "a311a26880e01789bf59e34128590eda46a805aeb8152b3b26711238b09073d6",
+            "9e77e552ae321d81bfeca0b3bca367fe504d6a40e70cd4192698a04454fc2b3c",
         ),
         (
             "qwen2.5-coder-1.5b--smollm2-135m",
