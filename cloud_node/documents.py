@@ -51,6 +51,11 @@ PASSAGE_CHARS: Final = 1_500
 _NUL: Final = "\0"
 _MOST_WORDS: Final = 64
 """Of a query; FTS5 takes 256."""
+_COMMON: Final = re.compile(
+    "an?|and|are|as|at|be|by|can|did|do|does|for|from|had|has|have|how|i|in|is|it|of|on|or|that|the|there|this|to|was|"
+    "were|what|when|where|which|who|whose|why|will|with"
+)
+"""Of questions. In a small store FTS5 takes one of these for rarer than the word that matters."""
 
 
 class _Base(DeclarativeBase):
@@ -58,19 +63,19 @@ class _Base(DeclarativeBase):
 
 
 class _Row(_Base):
-    """A column that came later may be NULL: stores from before are given it."""
+    """The text is last, so that SQLite need not read it for what stands after; a column may come to a store later."""
 
     __tablename__ = "documents"
 
     tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
     id: Mapped[str] = mapped_column(String(256), primary_key=True)
-    text: Mapped[str] = mapped_column(Text)
     characters: Mapped[int]
     max_positions: Mapped[int | None]
     kinds: Mapped[str | None] = mapped_column(String(64))
     added: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     version: Mapped[str | None] = mapped_column(String(64))
     source: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
 
 
 class _Passage(_Base):
@@ -244,8 +249,9 @@ class Documents:
     def search(self, tenant: str, query: str, k: int = 5) -> tuple[Hit, ...]:
         """The `k` passages of a tenant's documents that have most of a query's words, rare words first; best first.
 
-        Any text is a query: it has words and no operators. What is found is the tenant's alone; how rare a word is
-        counts over the whole store.
+        Any text is a query: it has words and no operators, and words such as "where" and "the" count only where there
+        are no others, in PostgreSQL never. What is found is the tenant's alone; how rare a word is counts over the
+        whole store.
 
         Raises:
             ValueError: `k` is below 1, or the database is one that this search is not made for.
@@ -254,10 +260,15 @@ class Documents:
             raise ValueError("k starts at 1")
         if self._index is None:
             raise ValueError(f"search needs SQLite or PostgreSQL, not {self._engine.dialect.name}")
-        words = [*dict.fromkeys(re.findall(r"\w+", query.lower()))][:_MOST_WORDS]
+        words = dict.fromkeys(re.findall(r"\w+", query.lower()))
         if not words:
             return ()
-        asked = {"tenant": tenant, "words": " OR ".join(f'"{word}"' for word in words), "k": k}
+        telling = [word for word in words if not _COMMON.fullmatch(word)] or [*words]
+        asked = {
+            "tenant": tenant,
+            "words": " OR ".join(f'"{word}"' for word in telling[:_MOST_WORDS]),
+            "k": k,
+        }
         with self._engine.connect() as connection:
             rows = connection.execute(text_of_sql(self._index.search), asked).all()
         return tuple(Hit(row.document, row.number, row.begins, row.ends, float(row.score)) for row in rows)

@@ -1,7 +1,7 @@
 """Files into a store of documents: what is new, what has changed since, and what cannot be stored"""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ class Ingest:
 
     def __call__(
         self, files: Sequence["Meant"], document_id: str | None = None
-    ) -> Iterator["tuple[Outcome, DocumentInfo] | Exception"]:
+    ) -> Generator["tuple[Outcome, DocumentInfo] | Exception"]:
         """Store files one by one; for each what became of it, or why it could not be stored.
 
         Args:

@@ -1,7 +1,9 @@
 """`kvwire documents add|list|show|search|remove`: the documents that a cloud node holds."""
 
 import contextlib
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +41,7 @@ def add(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             help="Files, folders, or patterns in quotes: .txt, .md, .html, .pdf, .docx; - reads standard input.",
         ),
     ],
@@ -74,7 +76,7 @@ def add(
 
     What cannot be stored is told on standard error, a line each, and the exit code is 1; the rest is stored.
     """
-    from ops.ingest import STDIN, Ingest
+    from ops.ingest import STDIN, Ingest, Outcome
     from ops.sharer_window import sharer_window
 
     allowed = None if kinds is None else _kinds(kinds)
@@ -89,21 +91,26 @@ def add(
     with _opened(config) as (loaded, documents):
         window = sharer_window(loaded)
         ingest = Ingest(documents, tenant, encoding, max_positions, allowed, replace, window)
-        with counting_progress() as progress:
+        with counting_progress() as progress, contextlib.closing(ingest(files, document_id)) as outcomes:
             bar = progress.add_task("adding documents", total=len(files), visible=len(files) > 1)
-            for file, done in zip(files, ingest(files, document_id), strict=True):
+            for file, done in zip(files, outcomes, strict=True):
                 if isinstance(done, Exception):
                     failed.append((str(file.path), done))
                 else:
                     stored.append(done)
                 progress.advance(bar)
-    errors = [{"source": source, "error": _reason(error)} for source, error in failed]
+    errors = [
+        {"source": os.fsencode(name).decode(errors="replace"), "error": _reason(e)} for name, e in failed
+    ]
     if as_json:
         documents_told = [{"outcome": outcome, **asdict(info)} for outcome, info in stored]
         print_json({"documents": documents_told, "failed": errors})
     elif stored:
-        rows = [(outcome, *_shown(info)) for outcome, info in stored]
-        console.print(table(("outcome", *_COLUMNS), rows))
+        rows = [(outcome, *_shown(info)) for outcome, info in stored if outcome is not Outcome.UNCHANGED]
+        if rows:
+            console.print(table(("outcome", *_COLUMNS), rows))
+        counts = Counter(str(outcome) for outcome, _ in stored)
+        console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
     if stored and window is None:
         _note(
             f"whether {loaded.sharer.model} can read texts this long is not known: it is not on this machine"
@@ -149,7 +156,9 @@ def show(
     values = {
         "id": info.id,
         "characters": characters,
-        "tokens": f"not known: {loaded.sharer.model} is not on this machine" if tokens is None else tokens,
+        "tokens": f"not known: {loaded.sharer.model} is not on this machine"
+        if tokens is None
+        else f"{tokens:,}",
         "positions allowed": positions,
         "kinds": kinds,
         "version": version,
@@ -182,23 +191,21 @@ def search(
     if not found:
         _note(f"no passage of tenant {tenant} has a word of it")
         return
-    columns = ("score", "document", "passage", "characters", *(("text",) if with_text else ()))
+    columns = ("score", "document", "passage", "characters")
     rows = [
-        (
-            f"{hit['score']:.2f}",
-            hit["document"],
-            hit["passage"],
-            f"{hit['begins']:,} to {hit['ends']:,}",
-            *((hit["text"].strip(),) if with_text else ()),
-        )
+        (f"{hit['score']:.3g}", hit["document"], hit["passage"], f"{hit['begins']:,} to {hit['ends']:,}")
         for hit in found
     ]
     console.print(table(columns, rows))
+    for hit in found if with_text else ():
+        console.print(
+            f"\n{hit['document']}, passage {hit['passage']}:\n{hit['text'].strip()}", highlight=False
+        )
 
 
 @app.command()
 def remove(
-    document_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The documents' ids.")],
+    document_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The documents' ids.")],
     config: Config,
     tenant: Tenant,
     as_json: Json = False,

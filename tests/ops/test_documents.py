@@ -48,13 +48,19 @@ def put(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_a_folder_is_added_and_added_again_only_where_it_changed(tmp_path: Path, kvwire: Kvwire) -> None:
+def test_a_folder_is_added_and_added_again_only_where_it_changed(
+    tmp_path: Path, config: Path, kvwire: Kvwire
+) -> None:
     notes = tmp_path / "notes"
     put(notes / "a.txt", "The key lies under the stone.")
     changing = put(notes / "deep" / "b.md", "The tide is at nine.")
     added = kvwire("add", notes, "--max-positions", 5)
     assert outcomes(added) == {"a.txt": "added", "deep/b.md": "added"} and added["failed"] == []
     assert outcomes(kvwire("add", notes)) == {"a.txt": "unchanged", "deep/b.md": "unchanged"}
+    told = CliRunner().invoke(
+        app, ["documents", "add", str(notes), "--config", str(config), "--tenant", "acme"]
+    )
+    assert told.stdout == "2 unchanged\n"
     put(changing, "The tide is at ten.\r\n")
     again = kvwire("add", notes)
     assert outcomes(again) == {"a.txt": "unchanged", "deep/b.md": "replaced"}
