@@ -53,23 +53,23 @@ def test_a_folder_is_added_and_added_again_only_where_it_changed(
 ) -> None:
     notes = tmp_path / "notes"
     put(notes / "a.txt", "The key lies under the stone.")
-    changing = put(notes / "deep" / "b.md", "The tide is at nine.")
+    changing = put(notes / "deep" / "b.txt", "The tide is at nine.")
     added = kvwire("add", notes, "--max-positions", 5)
-    assert outcomes(added) == {"a.txt": "added", "deep/b.md": "added"} and added["failed"] == []
-    assert outcomes(kvwire("add", notes)) == {"a.txt": "unchanged", "deep/b.md": "unchanged"}
+    assert outcomes(added) == {"a.txt": "added", "deep/b.txt": "added"} and added["failed"] == []
+    assert outcomes(kvwire("add", notes)) == {"a.txt": "unchanged", "deep/b.txt": "unchanged"}
     told = CliRunner().invoke(
         app, ["documents", "add", str(notes), "--config", str(config), "--tenant", "acme"]
     )
     assert told.stdout == "2 unchanged\n"
     put(changing, "The tide is at ten.\r\n")
     again = kvwire("add", notes)
-    assert outcomes(again) == {"a.txt": "unchanged", "deep/b.md": "replaced"}
+    assert outcomes(again) == {"a.txt": "unchanged", "deep/b.txt": "replaced"}
     assert [document["max_positions"] for document in again["documents"]] == [5, 5]
     assert again["documents"][1]["characters"] == len("The tide is at ten.\n")
     assert kvwire("search", "nine") == []
-    assert [hit["document"] for hit in kvwire("search", "ten")] == ["deep/b.md"]
+    assert [hit["document"] for hit in kvwire("search", "ten")] == ["deep/b.txt"]
     limited = kvwire("add", notes, "--kinds", "draft")
-    assert outcomes(limited) == {"a.txt": "replaced", "deep/b.md": "replaced"}
+    assert outcomes(limited) == {"a.txt": "replaced", "deep/b.txt": "replaced"}
     assert [(one["max_positions"], one["kinds"]) for one in limited["documents"]] == [(5, ["draft"])] * 2
 
 
