@@ -180,7 +180,7 @@ def test_a_folder_means_its_texts_and_a_pattern_what_it_matches(
     ("name", "made"),
     [
         ("note.txt", "note.txt"),
-        ("a/b c.md", "a/b-c.md"),
+        ("a/b c.txt", "a/b-c.txt"),
         ("Prüfung (2).pdf", "Prufung-2-.pdf"),
         ("_draft.txt", "draft.txt"),
         ("图书馆 3.txt", "3.txt"),
