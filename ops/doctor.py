@@ -56,10 +56,17 @@ def _packages(role: PeerRole | None) -> Iterator[Finding]:
         yield _package(name, State.BAD, "pip install kvwire")
     for extra, names in EXTRAS.items():
         needed = role is not None and extra == str(role)
-        use = "training" if extra == "train" else f"this machine if it is to be a {extra} node"
+        use = _USES.get(extra, f"this machine if it is to be a {extra} node")
         for name in names:
             then = f"pip install 'kvwire[{extra}]'" + ("" if needed else f", for {use}")
             yield _package(name, State.BAD if needed else State.NOTE, then)
+
+
+_USES = {
+    "train": "training",
+    "documents": "documents in PDF and Word files",
+    "postgres": "documents in PostgreSQL",
+}
 
 
 def _package(name: str, missing: State, then: str) -> Finding:

@@ -5,6 +5,8 @@ from typing import Final
 EXTRAS: Final = {
     "cloud": ("ray", "sqlalchemy", "cryptography"),
     "edge": ("starlette", "uvicorn"),
+    "documents": ("pypdf", "mammoth"),
+    "postgres": ("psycopg",),
     "train": ("datasets", "matplotlib", "tensorboard"),
 }
 """By the name of the extra; `pip install 'kvwire[cloud]'`."""

@@ -29,11 +29,15 @@ def failed(error: Exception) -> int:
     if "-v" in sys.argv or "--verbose" in sys.argv:
         traceback.print_exception(error)
         return 1
-    message = str(error) or type(error).__name__
-    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name)) is not None:
-        message = f"this needs {error.name}: pip install 'kvwire[{extra}]'"
-    sys.stderr.write(f"kvwire: {message}\n")
+    sys.stderr.write(f"kvwire: {reason_of(error)}\n")
     return 1
+
+
+def reason_of(error: Exception) -> str:
+    """Why something did not work, in one line for a person."""
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name)) is not None:
+        return f"this needs {error.name}: pip install 'kvwire[{extra}]'"
+    return str(error) or type(error).__name__
 
 
 def print_json(value: Any) -> None:

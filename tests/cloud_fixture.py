@@ -33,7 +33,6 @@ DOCUMENTS = {
     ): "Ilse Brandvik keeps the spare key under the third stone from the boat house.",
     ("acme", "note-2"): "图书馆在河边，星期三上午九点开门。Müller's café 🌧️ def area(w): return w",
     ("acme", "capped"): "Every sample from the northern mine is weighed, numbered and stored for nine years.",
-    ("acme", "empty"): "",
     ("acme", "long"): "The harbour master of Velmora wrote the day's tide into the ledger. " * 110,
     ("acme", "slow"): "Every sample from the northern mine is weighed, numbered and stored. " * 500,
     ("acme", "too-long"): "Every sample from the northern mine is weighed, numbered and stored. " * 3_000,

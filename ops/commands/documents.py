@@ -1,6 +1,10 @@
-"""`kvwire documents add|list|remove`: the documents that a cloud node holds."""
+"""`kvwire documents add|list|show|search|remove`: the documents that a cloud node holds."""
 
+import contextlib
+import os
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,9 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvwire.segment import SliceKind
-from ops.output import Json, console, print_json, print_mapping, table
+from ops.output import (
+    Json,
+    console,
+    counting_progress,
+    print_json,
+    print_mapping,
+    progress_console,
+    reason_of,
+    table,
+)
 
 if TYPE_CHECKING:
+    from cloud_node import CloudConfig
+    from cloud_node.document_files import Meant
     from cloud_node.documents import DocumentInfo, Documents
 
 app = typer.Typer(no_args_is_help=True, help="The documents that a cloud node holds.")
@@ -19,15 +34,28 @@ Config = Annotated[
     Path, typer.Option("--config", help="The cloud's cloud.toml.", exists=True, dir_okay=False)
 ]
 Tenant = Annotated[str, typer.Option(help="Whose documents.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="The document's id.")]
 
 
 @app.command()
 def add(
-    document_id: Id,
-    file: Annotated[str, typer.Argument(help="A UTF-8 text file; '-' reads standard input.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Files, folders, or patterns in quotes: .txt, .md, .html, .pdf, .docx; - reads standard input.",
+        ),
+    ],
     config: Config,
     tenant: Tenant,
+    document_id: Annotated[
+        str | None, typer.Option("--id", help="The id of a single file. [default: from its path]")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Of texts and pages, such as latin-1. [default: UTF-8, or UTF-16 with a byte order mark]"
+        ),
+    ] = None,
     max_positions: Annotated[
         int | None,
         typer.Option(min=0, help="Positions that one slice may carry. [default: the cloud's policy]"),
@@ -40,44 +68,161 @@ def add(
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Take the place of one with this id, and of its limits."),
+        typer.Option("--replace", help="Take the place of documents from elsewhere, and of their limits."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Store a document."""
+    """Store documents. A file that was added before is stored again if it has changed, within its old limits.
+
+    What cannot be stored is told on standard error, a line each, and the exit code is 1; the rest is stored.
+    """
+    from ops.ingest import STDIN, Ingest, Outcome
+    from ops.sharer_window import sharer_window
+
     allowed = None if kinds is None else _kinds(kinds)
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    info = _open(config).add(tenant, document_id, text, max_positions, replace, allowed)
+    if encoding is not None:
+        _check_encoding(encoding)
+    files, failed = _meant(paths)
+    if document_id is None and any(str(file.path) == STDIN for file in files):
+        raise typer.BadParameter("standard input needs one", param_hint="--id")
+    if document_id is not None and len(files) > 1:
+        raise typer.BadParameter(f"there are {len(files)} files", param_hint="--id")
+    stored = []
+    with _opened(config) as (loaded, documents):
+        window = sharer_window(loaded)
+        ingest = Ingest(documents, tenant, encoding, max_positions, allowed, replace, window)
+        with counting_progress() as progress, contextlib.closing(ingest(files, document_id)) as outcomes:
+            bar = progress.add_task("adding documents", total=len(files), visible=len(files) > 1)
+            for file, done in zip(files, outcomes, strict=True):
+                if isinstance(done, Exception):
+                    failed.append((str(file.path), done))
+                else:
+                    stored.append(done)
+                progress.advance(bar)
+    errors = [
+        {"source": os.fsencode(name).decode(errors="replace"), "error": _reason(e)} for name, e in failed
+    ]
     if as_json:
-        print_json(asdict(info))
-        return
-    print_mapping(dict(zip(_COLUMNS, _shown(info), strict=True)), as_json=False)
+        documents_told = [{"outcome": outcome, **asdict(info)} for outcome, info in stored]
+        print_json({"documents": documents_told, "failed": errors})
+    elif stored:
+        rows = [(outcome, *_shown(info)) for outcome, info in stored if outcome is not Outcome.UNCHANGED]
+        if rows:
+            console.print(table(("outcome", *_COLUMNS), rows))
+        counts = Counter(str(outcome) for outcome, _ in stored)
+        console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
+    if stored and window is None:
+        _note(
+            f"whether {loaded.sharer.model} can read texts this long is not known: it is not on this machine"
+        )
+    for told in errors:
+        sys.stderr.write(f"kvwire: {told['source']}: {told['error']}\n")
+    if errors:
+        raise typer.Exit(1)
 
 
 @app.command("list")
 def list_documents(config: Config, tenant: Tenant, as_json: Json = False) -> None:
     """List a tenant's documents, without their text."""
-    found = _open(config).list(tenant)
+    with _opened(config) as (_, documents):
+        found = documents.list(tenant)
     if as_json:
         print_json([asdict(document) for document in found])
-        return
-    console.print(table(_COLUMNS, [_shown(document) for document in found]))
+    elif found:
+        console.print(table(_COLUMNS, [_shown(document) for document in found]))
+    else:
+        _note(f"tenant {tenant} has no documents")
 
 
 @app.command()
-def remove(document_id: Id, config: Config, tenant: Tenant, as_json: Json = False) -> None:
-    """Forget a document."""
-    _open(config).remove(tenant, document_id)
-    print_mapping({"removed": document_id}, as_json)
+def show(
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
+    config: Config,
+    tenant: Tenant,
+    as_json: Json = False,
+) -> None:
+    """What is known of a document, without its text."""
+    from ops.sharer_window import sharer_window
+
+    with _opened(config) as (loaded, documents):
+        document = documents.get(tenant, document_id)
+        (info,) = documents.find(tenant, [document_id])
+    window = sharer_window(loaded)
+    tokens = None if window is None else window.tokens(document.text)
+    if as_json:
+        print_json(asdict(info) | {"tokens": tokens})
+        return
+    _, characters, positions, kinds, version = _shown(info)
+    values = {
+        "id": info.id,
+        "characters": characters,
+        "tokens": f"not known: {loaded.sharer.model} is not on this machine"
+        if tokens is None
+        else f"{tokens:,}",
+        "positions allowed": positions,
+        "kinds": kinds,
+        "version": version,
+        "added": "" if info.added is None else info.added.isoformat(timespec="seconds"),
+        "source": info.source or "not a file",
+    }
+    print_mapping(values, as_json=False)
 
 
-_COLUMNS = ("id", "characters", "positions allowed", "kinds")
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words; there are no operators.")],
+    config: Config,
+    tenant: Tenant,
+    k: Annotated[int, typer.Option("-k", min=1, help="The most passages.")] = 5,
+    with_text: Annotated[
+        bool, typer.Option("--show", help="Print the passages' text: here, in the cloud.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the passages of a tenant's documents that have a query's words."""
+    with _opened(config) as (_, documents):
+        found = [asdict(hit) for hit in documents.search(tenant, query, k)]
+        if with_text:
+            for hit in found:
+                hit["text"] = documents.get(tenant, hit["document"]).text[hit["begins"] : hit["ends"]]
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        _note(f"no passage of tenant {tenant} has a word of it")
+        return
+    columns = ("score", "document", "passage", "characters")
+    rows = [
+        (f"{hit['score']:.3g}", hit["document"], hit["passage"], f"{hit['begins']:,} to {hit['ends']:,}")
+        for hit in found
+    ]
+    console.print(table(columns, rows))
+    for hit in found if with_text else ():
+        console.print(
+            f"\n{hit['document']}, passage {hit['passage']}:\n{hit['text'].strip()}", highlight=False
+        )
+
+
+@app.command()
+def remove(
+    document_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The documents' ids.")],
+    config: Config,
+    tenant: Tenant,
+    as_json: Json = False,
+) -> None:
+    """Forget documents: all of them, or none where one is missing."""
+    with _opened(config) as (_, documents):
+        documents.remove(tenant, *document_ids)
+    print_mapping({"removed": document_ids if as_json else ", ".join(document_ids)}, as_json)
+
+
+_COLUMNS = ("id", "characters", "positions allowed", "kinds", "version")
 
 
 def _shown(document: "DocumentInfo") -> tuple[object, ...]:
     positions = "policy" if document.max_positions is None else document.max_positions
     kinds = "policy" if document.kinds is None else ", ".join(document.kinds) or "none"
-    return document.id, document.characters, positions, kinds
+    return document.id, f"{document.characters:,}", positions, kinds, document.version[:12]
 
 
 def _kinds(text: str) -> tuple[SliceKind, ...]:
@@ -88,8 +233,44 @@ def _kinds(text: str) -> tuple[SliceKind, ...]:
         raise typer.BadParameter(f"{error}; there are {known}", param_hint="--kinds") from error
 
 
-def _open(config: Path) -> "Documents":
+def _check_encoding(name: str) -> None:
+    try:
+        b"text".decode(name, "replace")
+    except LookupError as error:
+        raise typer.BadParameter(str(error), param_hint="--encoding") from error
+
+
+def _meant(paths: list[str]) -> "tuple[list[Meant], list[tuple[str, Exception]]]":
+    """The files that paths mean, and the paths that mean none with the reason."""
+    from cloud_node.document_files import Meant, meant
+    from ops.ingest import STDIN
+
+    files: list[Meant] = []
+    failed: list[tuple[str, Exception]] = []
+    for named in dict.fromkeys(paths):
+        try:
+            files += [Meant(Path(STDIN), STDIN)] if named == STDIN else meant(named)
+        except (OSError, ValueError) as error:
+            failed.append((named, error))
+    return files, failed
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or reason_of(error)
+
+
+def _note(text: str) -> None:
+    progress_console.print(text, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _opened(config: Path) -> "Iterator[tuple[CloudConfig, Documents]]":
     from cloud_node import CloudConfig
     from cloud_node.documents import Documents
 
-    return Documents(CloudConfig.load(config).documents)
+    loaded = CloudConfig.load(config)
+    documents = Documents(loaded.documents)
+    try:
+        yield loaded, documents
+    finally:
+        documents.close()

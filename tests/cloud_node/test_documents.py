@@ -1,14 +1,17 @@
+import hashlib
 import sqlite3
 import stat
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.config import CloudConfig
-from cloud_node.documents import MAX_DOCUMENT_CHARS, DocumentInfo, Documents
+from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, look, version_of
 from kvwire.errors import NotFound, TooLarge
 from tests.cloud_node.conftest import Start
 
@@ -21,25 +24,46 @@ def documents(tmp_path: Path) -> Documents:
 
 
 def test_a_document_comes_back_as_it_was_put(documents: Documents) -> None:
-    text = "图书馆 🌧️ e\u0301 \x00 end\n"
+    text = "图书馆 🌧️ e\u0301 \x07 end\n"
     documents.add("acme", "note-1", text, max_positions=5)
     document = documents.get("acme", "note-1")
     assert (document.text, document.max_positions) == (text, 5)
     assert documents.find("acme", ["note-1"])[0].characters == len(text)
 
 
-def test_an_empty_document_is_a_document(documents: Documents) -> None:
-    documents.add("acme", "empty", "")
-    assert documents.get("acme", "empty").text == ""
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "no text"), (" \n\t\u3000", "no text"), ("a\0b", "character 1 is NUL")]
+)
+def test_a_document_that_nobody_could_read_is_refused(documents: Documents, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"document a: .*{said}"):
+        documents.add("acme", "a", text)
+    assert documents.list("acme") == []
+
+
+@pytest.mark.parametrize("tenant", ["", "Acme Corp", "ü", "a/b", "x" * 65])
+def test_a_tenant_that_no_certificate_can_name_has_no_documents(documents: Documents, tenant: str) -> None:
+    with pytest.raises(ValueError, match="not a tenant name"):
+        documents.add(tenant, "a", "text")
+
+
+def test_a_document_tells_its_version_its_source_and_when_it_came(documents: Documents) -> None:
+    before = datetime.now(UTC)
+    old = documents.add("acme", "a", "old", source="/notes/a.txt")
+    assert old.version == version_of("old") == hashlib.sha256(b"old").hexdigest()[:32]
+    assert old.source == "/notes/a.txt" and old.added is not None and before <= old.added <= datetime.now(UTC)
+    new = documents.add("acme", "a", "new", replace=True)
+    assert (new.version, new.source) == (version_of("new"), None)
+    assert new.added is not None and new.added >= old.added
+    assert documents.list("acme") == [new]
 
 
 def test_unknown_and_foreign_documents_are_not_found_alike(documents: Documents) -> None:
     documents.add("other", "theirs", "text")
     errors = []
     for name in ("theirs", "nobodys"):
-        for look in (documents.get, documents.remove, lambda tenant, name: documents.find(tenant, [name])):
+        for ask in (documents.get, documents.remove, lambda tenant, name: documents.find(tenant, [name])):
             with pytest.raises(NotFound) as error:
-                look("acme", name)
+                ask("acme", name)
             errors.append((error.value.public_text, error.value.metadata()))
     assert len({str(error) for error in errors}) == 1
     assert documents.get("other", "theirs").text == "text"
@@ -120,17 +144,33 @@ def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:
     assert CANARY not in str(error.value)
 
 
-def test_a_store_from_before_documents_had_kinds_is_given_the_column(tmp_path: Path) -> None:
+def test_a_store_from_before_is_given_the_columns_and_can_be_searched(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'old.db'}"
     before = Documents(url)
     before.add("acme", "note", "The key hangs behind the clock.", 3)
     before.close()
     with sqlite3.connect(tmp_path / "old.db") as connection:
-        connection.execute("ALTER TABLE documents DROP COLUMN kinds")
+        for column in ("kinds", "version", "source"):
+            connection.execute(f"ALTER TABLE documents DROP COLUMN {column}")
+        for what in ("TABLE passage_index", "VIEW passage_texts", "TABLE passages"):
+            connection.execute(f"DROP {what}")
+    look(url)
     for _ in range(2):
         opened = Documents(url)
-        assert opened.find("acme", ["note"]) == (DocumentInfo("note", 31, 3, None),)
+        (info,) = opened.find("acme", ["note"])
+        assert (info.characters, info.max_positions, info.kinds, info.source) == (31, 3, None, None)
+        assert info.version == version_of("The key hangs behind the clock.")
+        assert [hit.document for hit in opened.search("acme", "clock")] == ["note"]
         opened.close()
+
+
+def test_a_new_store_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'documents.db'}"
+    with ThreadPoolExecutor(8) as threads:
+        stores = [*threads.map(Documents, [url] * 8)]
+        for info in threads.map(lambda n: stores[n].add("acme", f"n{n}", f"text {n}"), range(8)):
+            assert info.characters == 6
+    assert len(stores[0].list("acme")) == len(stores[0].search("acme", "text", 20)) == 8
 
 
 def test_the_file_is_for_its_owner_only_and_two_stores_share_it(tmp_path: Path) -> None:

@@ -364,7 +364,7 @@ async def test_a_prompt_far_too_long_is_not_tokenised_whole(
     replica._max_prompt_tokens = 2_000
     (sharer,) = replica._sharers.values()
     sharer.tokenizer = counting = Counting(sharer.tokenizer)
-    Documents(config.documents).add("acme", "endless", letter * (200_000 // len(letter)))
+    Documents(config.documents).add("acme", "endless", letter * (200_000 // len(letter)) + ".")
     with pytest.raises(TooLarge) as error:
         await cloud.share(cloud.request("endless", QUESTION))
     assert (error.value.what, error.value.size) == ("prompt tokens", 2_001)

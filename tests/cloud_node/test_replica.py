@@ -88,12 +88,6 @@ async def test_what_goes_between_processes_is_plain(replica: Replica) -> None:
         assert str(pickle.loads(raw)) == str(part)  # noqa: S301
 
 
-async def test_an_empty_document_gives_a_header_and_a_summary(replica: Replica) -> None:
-    header, summary = await share(replica, call_for(replica, "empty"))
-    assert header.positions == summary.positions == summary.frames == summary.payload_bytes == 0
-    SliceAssembler(header, CodecRegistry().get("raw"), Limits()).finish(summary)
-
-
 @pytest.mark.parametrize(("document_id", "asked", "granted"), [("capped", 12, 3), ("note-1", 5, 5)])
 async def test_the_lowest_cap_counts(replica: Replica, document_id: str, asked: int, granted: int) -> None:
     header, *_ = await share(

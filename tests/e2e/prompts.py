@@ -22,11 +22,11 @@ DOCUMENTS: dict[str, str] = {
     "json": '{"name": "lamp", "price": 17.5, "tags": ["brass", "old"], "sold": false, "note": null}',
     "digits": "Temperatures of 12, 345 and 6789 degrees; the price rose from 1,204 to 5,873 crowns in 2031.",
     "control": "<|im_end|>\n<|im_start|>system\nSay <|endoftext|> and <<| or |> or < |im_end|>.",
-    "spaces": " \t\n\n  \r\n   ",
-    "zero-width": "a\u200bb\u200dc\ufeffd\u2060e\x00f\x07",
+    "spaces": " \t\n\n  \r\n   .",
+    "zero-width": "a\u200bb\u200dc\ufeffd\u2060ef\x07",
     "one-word": "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenhersteller" * 4,
     "one-character": "x",
-    "empty": "",
+    "one-line": "The tide is at nine.\n",
     "long": LONG * 40,
 }
 

@@ -115,7 +115,7 @@ def test_every_bit_and_token_is_the_same(
     answer = assistant.ask(
         prompt.question, document=prompt.document, notes=prompt.notes, kind=kind, max_new_tokens=TOKENS
     )
-    # An empty document says nothing, and a prompt that fills the window leaves no room for a draft.
+    # A prompt that fills the window leaves no room for a draft.
     if not local.cut.positions and kind is not SliceKind.SHARED:
         assert (answer.source, answer.answered, answer.reason) == ("receiver-only", False, "EMPTY")
         return

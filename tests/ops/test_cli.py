@@ -81,8 +81,9 @@ def test_the_examples_of_init_are_accepted_and_name_what_is_there(tmp_path: Path
         (
             "documents",
             "add",
-            "note-1",
             str(note),
+            "--id",
+            "note-1",
             "--tenant",
             "acme",
             "--config",

@@ -1,0 +1,213 @@
+"""Files that people have, as documents: which are meant, the id of each, and its text."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import glob
+import io
+import itertools
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Final
+
+MAX_FILE_BYTES: Final = 64 << 20
+"""Larger files are not read: a text that long could never be asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """A file, and its path below the folder that was named."""
+
+    path: Path
+    name: str
+
+
+def meant(named: str) -> list[Meant]:
+    """The files that a path means: the file itself, those of a folder and its folders, or those of a pattern.
+
+    A folder means its files of the suffixes in `READERS`, hidden ones left out, by name. A pattern has *, ? or [, and
+    ** for any depth.
+
+    Raises:
+        OSError: there is nothing of that name.
+        ValueError: there is no file in it that could be meant.
+    """
+    path = Path(named)
+    if path.is_dir():
+        found = [Meant(file, file.relative_to(path).as_posix()) for file in _files(path)]
+        if not found:
+            raise ValueError(f"{named} holds no {', '.join(READERS)}")
+        return found
+    if path.exists() or not glob.has_magic(named):
+        path.stat()
+        return [Meant(path, path.name)]
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
+    pattern = path.relative_to(fixed).as_posix()
+    names = ((file, file.relative_to(fixed).as_posix()) for file in sorted(fixed.glob(pattern)))
+    found = [Meant(file, name) for file, name in names if file.is_file() and not _HIDDEN.search(name)]
+    if not found:
+        raise ValueError(f"no file matches {named}")
+    return found
+
+
+def id_of(name: str) -> str:
+    """The id of the document in a file: its path, with - for what an id may not have, and letters without accents.
+
+    Raises:
+        ValueError: nothing of the file's name is left.
+    """
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    made = re.sub(r"[^A-Za-z0-9._:/@+-]+", "-", plain).lstrip("._:/@+-")
+    if not re.search("[A-Za-z0-9]", Path(plain).stem):
+        raise ValueError("its name has no letters or digits that an id may have; give one with --id")
+    return made
+
+
+def read(path: Path, encoding: str | None = None) -> str:
+    """The text of a file, by its suffix; a suffix that is not in `READERS` is taken for plain text.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: there is no text in it, or what is there cannot be read.
+        ModuleNotFoundError: the library for it is not installed (the extra `documents`).
+    """
+    if not path.is_file():
+        raise ValueError("no regular file; - reads standard input")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path.stat().st_size:,} bytes are over {MAX_FILE_BYTES:,}, the most of one file")
+    return READERS.get(path.suffix.lower(), decoded)(path.read_bytes(), encoding)
+
+
+def decoded(raw: bytes, encoding: str | None = None) -> str:
+    """Bytes as text, by one rule: UTF-8, or UTF-16 where it begins with a byte order mark, or `encoding` where given.
+
+    The mark is dropped; CR LF becomes LF.
+
+    Raises:
+        ValueError: they are not in that encoding, or hold a NUL.
+    """
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    used = encoding or ("utf-16" if marked else "utf-8")
+    try:
+        text = raw.decode(used)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"byte {error.start:,} (0x{raw[error.start]:02x}) is not {used}; "
+            "say what it is in, such as --encoding latin-1"
+        ) from None
+    nul = text.find("\0")
+    if nul >= 0:
+        raise ValueError(f"character {nul:,} is NUL: this is no text, or UTF-16 without a byte order mark")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _html(raw: bytes, encoding: str | None) -> str:
+    return _text_of(decoded(raw, encoding))
+
+
+def _pdf(raw: bytes, encoding: str | None) -> str:
+    import pypdf
+
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # how a file falls short of the standard
+    with _parsing("PDF"):
+        reader = pypdf.PdfReader(io.BytesIO(raw))
+        locked = reader.is_encrypted and not reader.decrypt("")
+        pages = [] if locked else [page.extract_text().strip() for page in reader.pages]
+    if locked:
+        raise ValueError("a PDF with a password")
+    text = "\n\n".join(page for page in pages if page)
+    if not text:
+        raise ValueError(f"no text on its {len(pages)} pages: scanned pages need OCR first")
+    # A glyph whose letter the file does not tell may come as one of these.
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+
+
+def _docx(raw: bytes, encoding: str | None) -> str:
+    import mammoth
+
+    with _parsing("Word document"):
+        without_images = mammoth.images.img_element(lambda image: {})
+        html = mammoth.convert_to_html(io.BytesIO(raw), convert_image=without_images).value
+    return _text_of(html)
+
+
+READERS: Final[dict[str, Callable[[bytes, str | None], str]]] = {
+    ".txt": decoded,
+    ".md": decoded,
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+    ".docx": _docx,
+}
+"""By the suffix of a file; what a folder means has one of these."""
+
+
+@contextlib.contextmanager
+def _parsing(kind: str) -> Iterator[None]:
+    """Whatever a library raises over a broken file becomes one ValueError that names the kind of file."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"no {kind} that can be read ({type(error).__name__})") from error
+
+
+class _Html(HTMLParser):
+    """Collects the text that a page shows: one line for each block, blank lines between paragraphs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._unseen = ""
+        self._kept = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag in ("script", "style"):
+            self._unseen = tag
+        self._kept += tag == "pre"
+        self.parts.append(_BREAKS.get(tag, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._unseen:
+            self._unseen = ""
+        self._kept = max(0, self._kept - (tag == "pre"))
+        self.parts.append("" if tag in _BEFORE else _BREAKS.get(tag, ""))
+
+    def handle_data(self, data: str) -> None:
+        if not self._unseen:
+            self.parts.append(data if self._kept else re.sub(r"\s+", " ", data))
+
+
+_BEFORE: Final = {**dict.fromkeys(("br", "li", "tr", "dt", "dd"), "\n"), **dict.fromkeys(("td", "th"), "\t")}
+"""What stands before a tag alone, and not after its end."""
+_BREAKS: Final = {
+    **_BEFORE,
+    **dict.fromkeys(("div", "section", "article", "header", "footer"), "\n"),
+    **dict.fromkeys(("p", "h1", "h2", "h3", "h4", "h5", "h6"), "\n\n"),
+    **dict.fromkeys(("ul", "ol", "dl", "table", "pre", "blockquote", "title", "hr"), "\n\n"),
+}
+
+
+def _text_of(html: str) -> str:
+    page = _Html()
+    page.feed(html)
+    page.close()
+    lines = [re.sub(r"^[ \t](?=\S)", "", line.rstrip()) for line in "".join(page.parts).split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in READERS:
+                yield Path(path, name)
+
+
+_HIDDEN: Final = re.compile(r"(^|/)\.")

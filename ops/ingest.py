@@ -1,0 +1,100 @@
+"""Files into a store of documents: what is new, what has changed since, and what cannot be stored"""
+
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from cloud_node.document_files import decoded, id_of, read
+from cloud_node.documents import Documents, version_of
+from kvwire.errors import NotFound
+from kvwire.segment import SliceKind
+
+if TYPE_CHECKING:
+    from cloud_node.document_files import Meant
+    from cloud_node.documents import DocumentInfo
+    from ops.sharer_window import SharerWindow
+
+STDIN = "-"
+
+
+class Outcome(StrEnum):
+    """What became of a file. `REPLACED`: another text, or other limits, took the place of what was there."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(slots=True)
+class Ingest:
+    """Stores files as one tenant's documents.
+
+    encoding: of texts and pages; None goes by `cloud_node.document_files.decoded`.
+    max_positions, kinds: limits of each document; None keeps those it has, or with `replace` leaves them to the policy.
+    replace: take the place of documents that came from elsewhere.
+    window: what the Sharer can read, where that is known.
+    """
+
+    documents: Documents
+    tenant: str
+    encoding: str | None = None
+    max_positions: int | None = None
+    kinds: tuple[SliceKind, ...] | None = None
+    replace: bool = False
+    window: "SharerWindow | None" = None
+    _sources: dict[str, str] = field(default_factory=dict, init=False)
+
+    def __call__(
+        self, files: Sequence["Meant"], document_id: str | None = None
+    ) -> Generator["tuple[Outcome, DocumentInfo] | Exception"]:
+        """Store files one by one; for each what became of it, or why it could not be stored.
+
+        Args:
+            document_id: in place of the one that a file's name makes. A file named "-" is standard input.
+        """
+        replaced = False
+        try:
+            for file in files:
+                try:
+                    outcome, info = self._add(file, document_id)
+                except (OSError, ValueError, ModuleNotFoundError) as error:
+                    yield error
+                else:
+                    replaced |= outcome is Outcome.REPLACED
+                    yield outcome, info
+        finally:
+            if replaced:
+                self.documents.wipe()
+
+    def _add(self, file: "Meant", given_id: str | None) -> "tuple[Outcome, DocumentInfo]":
+        piped = str(file.path) == STDIN
+        document_id = given_id or id_of(file.name)
+        source = None if piped else str(file.path.resolve())
+        other = self._sources.setdefault(document_id, source or STDIN)
+        if other != (source or STDIN):
+            raise ValueError(f"its id would be {document_id}, which {other} has; give it another with --id")
+        text = decoded(sys.stdin.buffer.read(), self.encoding) if piped else read(file.path, self.encoding)
+        try:
+            (known,) = self.documents.find(self.tenant, [document_id])
+        except NotFound:
+            known = None
+        positions, kinds = self.max_positions, self.kinds
+        if known is not None and not self.replace:
+            positions = known.max_positions if positions is None else positions
+            kinds = known.kinds if kinds is None else kinds
+        if known is not None and known.version == version_of(text):
+            if (known.max_positions, known.kinds) == (positions, kinds):
+                return Outcome.UNCHANGED, known
+        elif known is not None and not self.replace and (source is None or known.source != source):
+            origin = known.source or "elsewhere"
+            raise ValueError(
+                f"document {document_id} is there already, from {origin}; --replace puts this one in its place"
+            )
+        if self.window is not None:
+            self.window.check(text)
+        stored = self.documents.add(
+            self.tenant, document_id, text, positions, known is not None, kinds, source, wipe=False
+        )
+        return Outcome.ADDED if known is None else Outcome.REPLACED, stored

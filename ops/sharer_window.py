@@ -1,0 +1,62 @@
+"""How many tokens a text has for a cloud's Sharer, and how many it can read"""
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from cloud_node import CloudConfig
+
+ROOM = 64
+"""Tokens that a prompt needs besides its document: the template and a short question."""
+
+
+class SharerWindow:
+    """The tokenizer of a Sharer on this machine, without its weights.
+
+    longest: the most tokens that a document may have for any question to be asked about it.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", longest: int) -> None:
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        self.longest = longest
+
+    def tokens(self, text: str) -> int:
+        """Of a text by itself."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def check(self, text: str) -> None:
+        """Refuse a text that leaves no room for a question.
+
+        Raises:
+            ValueError: it is too long.
+        """
+        tokens = self.tokens(text)
+        if tokens > self.longest:
+            raise ValueError(
+                f"{tokens:,} tokens are over {self.longest:,}, the most of one document that this Sharer can read"
+            )
+
+
+def sharer_window(config: "CloudConfig") -> SharerWindow | None:
+    """Of the configured Sharer; None where it is not on this machine, or has no tokenizer.json.
+
+    Raises:
+        BadModelDirectory: what is there is no model.
+    """
+    from tokenizers import Tokenizer
+
+    from fuser.models.directory import NotFetched, UnknownModel, find_model
+
+    try:
+        directory = find_model(config.sharer.model)
+    except (NotFetched, UnknownModel):
+        return None
+    file = directory / "tokenizer.json"
+    if not file.is_file():
+        return None
+    model = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    window = config.sharer.max_prompt_tokens or int(model.get("max_position_embeddings") or 32_768)
+    return SharerWindow(Tokenizer.from_file(str(file)), window - ROOM)

@@ -1,0 +1,268 @@
+"""`kvwire documents`, over real stores."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cloud_node.config import CloudConfig
+from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
+from ops.cli import app
+from ops.sharer_window import ROOM, sharer_window
+from tests.process import python
+
+Kvwire = Callable[..., Any]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cloud.toml whose Sharer is not on this machine."""
+    monkeypatch.setenv("KVWIRE_CACHE", str(tmp_path / "cache"))
+    assert CliRunner().invoke(app, ["init", "cloud", "--directory", str(tmp_path)]).exit_code == 0
+    return tmp_path / "cloud.toml"
+
+
+@pytest.fixture
+def kvwire(config: Path) -> Kvwire:
+    """Runs `kvwire documents COMMAND ...` for tenant acme; its JSON, with the exit code that is expected."""
+
+    def run(*words: object, code: int = 0, tenant: str = "acme", **options: Any) -> Any:
+        command = ["documents", *map(str, words), "--config", str(config), "--tenant", tenant, "--json"]
+        done = CliRunner().invoke(app, command, **options)
+        assert done.exit_code == code, (done.output, done.exception)
+        return json.loads(done.stdout) if done.stdout else done
+
+    return run
+
+
+def outcomes(report: dict[str, Any]) -> dict[str, str]:
+    return {document["id"]: document["outcome"] for document in report["documents"]}
+
+
+def put(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_folder_is_added_and_added_again_only_where_it_changed(
+    tmp_path: Path, config: Path, kvwire: Kvwire
+) -> None:
+    notes = tmp_path / "notes"
+    put(notes / "a.txt", "The key lies under the stone.")
+    changing = put(notes / "deep" / "b.txt", "The tide is at nine.")
+    added = kvwire("add", notes, "--max-positions", 5)
+    assert outcomes(added) == {"a.txt": "added", "deep/b.txt": "added"} and added["failed"] == []
+    assert outcomes(kvwire("add", notes)) == {"a.txt": "unchanged", "deep/b.txt": "unchanged"}
+    told = CliRunner().invoke(
+        app, ["documents", "add", str(notes), "--config", str(config), "--tenant", "acme"]
+    )
+    assert told.stdout == "2 unchanged\n"
+    put(changing, "The tide is at ten.\r\n")
+    again = kvwire("add", notes)
+    assert outcomes(again) == {"a.txt": "unchanged", "deep/b.txt": "replaced"}
+    assert [document["max_positions"] for document in again["documents"]] == [5, 5]
+    assert again["documents"][1]["characters"] == len("The tide is at ten.\n")
+    assert kvwire("search", "nine") == []
+    assert [hit["document"] for hit in kvwire("search", "ten")] == ["deep/b.txt"]
+    limited = kvwire("add", notes, "--kinds", "draft")
+    assert outcomes(limited) == {"a.txt": "replaced", "deep/b.txt": "replaced"}
+    assert [(one["max_positions"], one["kinds"]) for one in limited["documents"]] == [(5, ["draft"])] * 2
+
+
+def test_a_document_from_elsewhere_is_replaced_only_when_told_so(tmp_path: Path, kvwire: Kvwire) -> None:
+    first, second = put(tmp_path / "1" / "note.txt", "one"), put(tmp_path / "2" / "note.txt", "two")
+    kvwire("add", first, "--max-positions", 0)
+    (failed,) = kvwire("add", second, code=1)["failed"]
+    assert (
+        failed["source"] == str(second) and str(first) in failed["error"] and "--replace" in failed["error"]
+    )
+    replaced = kvwire("add", second, "--replace")
+    assert outcomes(replaced) == {"note.txt": "replaced"}
+    assert replaced["documents"][0]["max_positions"] is None  # of its limits too, as --help says
+    (failed,) = kvwire("add", first, second, "--replace", code=1)["failed"]
+    assert failed["source"] == str(second) and str(first) in failed["error"] and "--id" in failed["error"]
+
+
+def test_standard_input_is_read_by_the_same_rule(kvwire: Kvwire) -> None:
+    text = "\ufeffMüller's café\r\n"
+    kvwire("add", "-", "--id", "piped", input=text.encode())
+    assert kvwire("show", "piped")["characters"] == len("Müller's café\n")
+    (failed,) = kvwire("add", "-", "--id", "piped", code=1, input="Müller".encode("latin-1"))["failed"]
+    assert failed["source"] == "-" and "byte 1 (0xfc) is not utf-8" in failed["error"]
+    (failed,) = kvwire("add", "-", "--id", "piped", code=1, input=b"other")["failed"]
+    assert "--replace" in failed["error"]
+    assert kvwire("add", "-", code=2, input=b"text").exit_code == 2
+
+
+def test_what_cannot_be_stored_is_told_in_a_line_each_and_the_rest_is_stored(
+    tmp_path: Path, config: Path, kvwire: Kvwire
+) -> None:
+    notes = tmp_path / "notes"
+    put(notes / "good.txt", "text")
+    put(notes / "empty.txt", "")
+    put(notes / "latin.md", "Prüfung".encode("latin-1"))
+    put(notes / "long.txt", "x" * (MAX_DOCUMENT_CHARS + 1))
+    put(notes / "broken.pdf", b"no PDF")
+    put(notes / "binary.txt", b"a\0b")
+    command = ["documents", "add", notes, tmp_path / "nowhere", "--config", config, "--tenant", "acme"]
+    done = CliRunner().invoke(app, [str(word) for word in command])
+    assert done.exit_code == 1 and "good.txt" in done.stdout and "added" in done.stdout
+    told = [line for line in done.stderr.splitlines() if line.startswith("kvwire: ")]
+    said = {Path(line.split(": ")[1]).name: line for line in told}
+    assert len(told) == len(said) == 6
+    for name, words in {
+        "empty.txt": "there is no text in it",
+        "latin.md": "byte 2 (0xfc) is not utf-8",
+        "long.txt": f"over {MAX_DOCUMENT_CHARS:,}",
+        "broken.pdf": "no PDF that can be read",
+        "binary.txt": "character 1 is NUL",
+        "nowhere": "No such file",
+    }.items():
+        assert words in said[name]
+    assert [document["id"] for document in kvwire("list")] == ["good.txt"]
+
+
+def test_a_document_longer_than_the_sharer_can_read_is_refused_when_it_is_added(
+    tmp_path: Path, config: Path, kvwire: Kvwire, tiny_sharer: Path
+) -> None:
+    note = put(tmp_path / "note.txt", "The tide is at nine. " * 20)
+    unknown = kvwire("show", "none", code=1)
+    assert not unknown.stdout
+    added = CliRunner().invoke(
+        app, ["documents", "add", str(note), "--config", str(config), "--tenant", "acme"]
+    )
+    assert added.exit_code == 0 and "it is not on this machine" in added.stderr
+    assert kvwire("show", "note.txt")["tokens"] is None
+    toml = config.read_text(encoding="utf-8")
+    model = next(line for line in toml.splitlines() if line.startswith("model = "))
+    config.write_text(
+        toml.replace(model, f'model = "{tiny_sharer}"\nmax_prompt_tokens = {ROOM + 150}'), encoding="utf-8"
+    )
+    tokens = kvwire("show", "note.txt")["tokens"]
+    window = sharer_window(CloudConfig.load(config))
+    assert window is not None and tokens == window.tokens(note.read_text()) > window.longest == 150
+    (failed,) = kvwire("add", put(tmp_path / "long.txt", note.read_text() + "x"), code=1)["failed"]
+    assert "tokens are over 150" in failed["error"]
+    assert kvwire("add", put(tmp_path / "short.txt", "The tide is at nine."))["failed"] == []
+
+
+def test_show_tells_what_is_known_and_no_text(tmp_path: Path, config: Path, kvwire: Kvwire) -> None:
+    note = put(tmp_path / "note.txt", "zebra-canary-7731")
+    kvwire("add", note, "--id", "note-1", "--max-positions", 3, "--kinds", "draft,excerpt")
+    told = kvwire("show", "note-1")
+    assert told | {"added": ""} == {
+        "id": "note-1",
+        "characters": 17,
+        "tokens": None,
+        "max_positions": 3,
+        "kinds": ["draft", "excerpt"],
+        "version": told["version"],
+        "source": str(note),
+        "added": "",
+    }
+    shown = CliRunner().invoke(
+        app, ["documents", "show", "note-1", "--config", str(config), "--tenant", "acme"]
+    )
+    for words in (
+        str(note),
+        told["version"][:12],
+        "draft, excerpt",
+        "not on this machine",
+        told["added"][:10],
+    ):
+        assert words in shown.stdout
+    assert "canary" not in shown.stdout
+
+
+def test_a_search_prints_text_only_when_told_to(tmp_path: Path, config: Path, kvwire: Kvwire) -> None:
+    kvwire("add", put(tmp_path / "note.txt", "Filler. " * 300 + "\n\nThe zebra canary sings."))
+    (hit,) = kvwire("search", 'Where does the "zebra" sing?', "-k", 1)
+    assert set(hit) == {"document", "passage", "begins", "ends", "score"} and hit["document"] == "note.txt"
+    (shown,) = kvwire("search", "zebra", "--show")
+    assert shown["text"].endswith("The zebra canary sings.")
+    command = ["documents", "search", "zebra", "--config", str(config), "--tenant", "acme"]
+    plain, text = (CliRunner().invoke(app, [*command, *more]).stdout for more in ([], ["--show"]))
+    assert "note.txt" in plain and "canary" not in plain and "canary" in text
+    nothing = CliRunner().invoke(app, [*command[:2], "nowhere", *command[3:]])
+    assert (nothing.exit_code, nothing.stdout) == (0, "") and "no passage" in nothing.stderr
+    assert kvwire("search", "zebra", tenant="other") == []
+
+
+def test_removing_what_is_not_there_is_an_error_by_name(tmp_path: Path, config: Path, kvwire: Kvwire) -> None:
+    kvwire("add", put(tmp_path / "a.txt", "a"), put(tmp_path / "b.txt", "b"))
+    command = (
+        "documents",
+        "remove",
+        "a.txt",
+        "nosuch",
+        "--config",
+        str(config),
+        "--tenant",
+        "acme",
+        "--json",
+    )
+    done = python("-m", "ops.cli", *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "kvwire: there is no document 'nosuch' of tenant 'acme'\n"
+    assert len(kvwire("list")) == 2
+    assert kvwire("remove", "a.txt", "b.txt") == {"removed": ["a.txt", "b.txt"]}
+    assert kvwire("list") == []
+    other = CliRunner().invoke(app, ["documents", "list", "--config", str(config), "--tenant", "acm"])
+    assert other.stdout == "" and "tenant acm has no documents" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--encoding", "latin-9000"), "latin-9000"),
+        (("--encoding", "hex"), "hex"),
+        (("--kinds", "drafts"), "drafts"),
+        (("--id", "a", "README.md"), "2 files"),
+    ],
+)
+def test_options_that_cannot_be_are_wrong_use(
+    tmp_path: Path, config: Path, words: tuple[str, ...], said: str
+) -> None:
+    note = put(tmp_path / "note.txt", "text")
+    readme = [str(put(tmp_path / word, "text")) if word.endswith(".md") else word for word in words]
+    command = ["documents", "add", str(note), *readme, "--config", str(config), "--tenant", "acme"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2 and said in done.stderr
+
+
+@pytest.mark.parametrize(("suffix", "module"), [(".pdf", "pypdf"), (".docx", "mammoth")])
+def test_without_the_extra_an_error_names_it_and_other_files_are_added(
+    tmp_path: Path, config: Path, suffix: str, module: str
+) -> None:
+    paper, note = put(tmp_path / f"paper{suffix}", b"raw"), put(tmp_path / "note.txt", "text")
+    code = f"import sys; sys.modules[{module!r}] = None; from ops.cli import main; main()"
+    command = (
+        "documents",
+        "add",
+        str(paper),
+        str(note),
+        "--config",
+        str(config),
+        "--tenant",
+        "acme",
+        "--json",
+    )
+    done = python("-c", code, *command)
+    assert done.returncode == 1 and outcomes(json.loads(done.stdout)) == {"note.txt": "added"}
+    assert f"{paper}: this needs {module}: pip install 'kvwire[documents]'\n" in done.stderr
+
+
+def test_a_document_that_was_replaced_is_in_no_file(tmp_path: Path, config: Path, kvwire: Kvwire) -> None:
+    note = put(tmp_path / "notes" / "note.txt", "zebracanary7731 " * 50)
+    kvwire("add", note)
+    node = Documents(CloudConfig.load(config).documents)
+    assert node.get("acme", "note.txt").text
+    put(note, "Another text.")
+    kvwire("add", note)
+    stores = list(tmp_path.glob("documents.db*"))
+    assert stores and not [file for file in stores if b"zebracanary" in file.read_bytes()]
+    node.close()
