@@ -32,8 +32,6 @@ Answer: bay 14
 Note:
 """
 """What the learnt prefix starts from. No names: a Receiver that knows nothing else would answer with them."""
-_INPUTS = 8192  # numbers of a position that the closed form can solve for in minutes
-_CODE = 384
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +46,28 @@ class PairModels:
     sharer_prompt: PromptStyle
     receiver_prompt: PromptStyle
 
-    def translate(self, texts: Sequence[str]) -> TranslateConfig:
+    def layers(self, inputs: int) -> tuple[int, ...]:
+        """The Sharer layers that are read: as many as have this many numbers at a position, at least one, evenly from
+        its depth, the last among them."""
+        depth, each = self.sharer_geometry.layers, 2 * self.sharer_geometry.layer_width
+        count = max(1, min(depth, inputs // each))
+        return tuple(sorted({depth - 1 - i * depth // count for i in range(count)}))
+
+    def translate(self, texts: Sequence[str], layers: Sequence[int], most: int) -> TranslateConfig:
         """The shape of a translate head for texts like these.
 
-        Of a Sharer with more numbers at a position than the closed form can take, layers are read evenly from its
-        depth. Where the Receiver has more tokens for the texts than the Sharer, a code becomes two of its positions.
+        Where the Receiver has more tokens for the texts than the Sharer, a code becomes two of its positions.
+
+        Args:
+            layers: of the Sharer, that are read. most: values of a code, at most.
         """
-        theirs, tokenizers = self.sharer_geometry, [load_tokenizer(p) for p in (self.sharer, self.receiver)]
-        each = 2 * theirs.layer_width
-        count = max(1, min(theirs.layers, _INPUTS // each))
-        layers = tuple(sorted({theirs.layers - 1 - i * theirs.layers // count for i in range(count)}))
-        read, said = (sum(len(tokenise(t, text).ids) for text in texts) for t in tokenizers)
+        sharer, receiver = (load_tokenizer(path) for path in (self.sharer, self.receiver))
+        read, said = (sum(len(tokenise(t, text).ids) for text in texts) for t in (sharer, receiver))
+        inputs, opening = 2 * self.sharer_geometry.layer_width * len(layers), self.receiver_prompt.opening
         return TranslateConfig(
-            code_dim=min(_CODE, each * len(layers), self.receiver_geometry.width) // 8 * 8 or 1,
-            prefix_positions=_positions(tokenizers[1], self.receiver_prompt.opening + LEAD)
-            - _positions(tokenizers[1], self.receiver_prompt.opening),
-            sharer_layers=() if count == theirs.layers else layers,
+            code_dim=max(8, min(most, inputs, self.receiver_geometry.width) // 8 * 8),
+            prefix_positions=_positions(receiver, opening + LEAD) - _positions(receiver, opening),
+            sharer_layers=() if len(layers) == self.sharer_geometry.layers else tuple(layers),
             receiver_positions=2 if said > read else 1,
         )
 

@@ -32,7 +32,7 @@ DOCUMENTS = 8
 _ENDINGS = (".txt", ".md")
 _HELD_OUT, _CHOOSING = 0.15, 0.1  # shares of the documents
 _BREAK = re.compile(r"\n\s*\n")
-_ASK_OF_TRAINING = (2, 1)  # made questions of a piece: gaps, continuations
+_ASK_OF_TRAINING = (1, 1)  # made questions of a piece: gaps, continuations
 _ASK_OF_OTHERS = (1, 0)  # continuations only where there is no gap to ask for
 
 

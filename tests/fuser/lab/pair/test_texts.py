@@ -121,7 +121,7 @@ def test_questions_of_rows_are_asked_and_go_to_the_piece_that_holds_their_answer
 def test_rows_without_questions_are_texts(tmp_path: Path) -> None:
     rows = [{"context": note(name, n)} for n, name in enumerate(NAMES, 3)]
     corpus = read_corpus(write_rows(tmp_path / "rows.jsonl", rows))
-    assert len(corpus.train) == 8 and all(len(item.questions) == 3 for item in corpus.train)
+    assert len(corpus.train) == 8 and all(len(item.questions) == 2 for item in corpus.train)
 
 
 @pytest.mark.parametrize(
