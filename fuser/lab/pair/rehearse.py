@@ -24,9 +24,9 @@ from fuser.lab.train.recipe import Recipe
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.models.load import load_model
 
-PIECES, VALIDATION = 12, 4
+PIECES, VALIDATION = 6, 2
 STEPS = 4
-_READ, _DRAFTED = 6, 3  # pieces that are timed
+_READ, _DRAFTED = 4, 2  # pieces that are timed
 _ASKED = 8
 _LEAST = 1e-3  # seconds: times in logs are rounded
 
@@ -103,7 +103,7 @@ def _recipe(table: Mapping[str, Any], folder: Path) -> Recipe:
         "selection": {"rule": "last"},
         "translate": {"sharer_layers": [0]},
         "regression_positions": 1,
-        "answer": {"steps": STEPS, "evaluate_every": STEPS, "validation": 4},
+        "answer": {"steps": STEPS, "evaluate_every": STEPS, "validation": 2},
         "sources": {
             "texts": {"source": str(folder / "data" / "train.jsonl"), "documents": PIECES},
             "plans": {"source": str(folder / "data" / "plans.jsonl"), "documents": VALIDATION},

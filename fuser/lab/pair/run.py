@@ -19,7 +19,7 @@ from fuser.lab.evaluate.settings import EvaluateConfig, Setup
 from fuser.lab.pair.models import check_pair
 from fuser.lab.pair.picture import plot_losses
 from fuser.lab.pair.recipe import CHOOSING, DRAFTED, HELD_OUT, TRAIN, recipe_of, to_toml
-from fuser.lab.pair.rehearse import measure, write_texts
+from fuser.lab.pair.rehearse import PIECES, measure, write_texts
 from fuser.lab.pair.sizes import DRAFT_ROWS, ROWS, Counts, Pace, Sizes, sizes_of
 from fuser.lab.pair.texts import MOST, Corpus, counted, read_corpus, write_items
 from fuser.lab.train.making import REPORT, make
@@ -249,7 +249,7 @@ class PairRun:
         }
 
     def _table(self, corpus: Corpus, sizes: Sizes, layers: Sequence[int], folder: Path) -> dict[str, Any]:
-        questions = sum(len(item.questions) for item in corpus.train[: max(sizes.drafted, 12)])
+        questions = sum(len(item.questions) for item in corpus.train[: max(sizes.drafted, PIECES)])
         batch = min(_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH, questions)
         texts = [item.document[:MOST] for item in corpus.train[:50]]
         dtype = str(dtype_of("auto", self._device)).removeprefix("torch.")
