@@ -1,5 +1,6 @@
 """`kvwire pair`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +52,12 @@ def pair(
     from ops.models.fetch import bring
 
     asked = Asked(
-        sharer, receiver, str(data), minutes, tuple(filter(None, map(str.strip, kinds.split(",")))), seed
+        sharer,
+        receiver,
+        str(data.resolve()),
+        minutes,
+        tuple(filter(None, map(str.strip, kinds.split(",")))),
+        seed,
     )
     bring(sharer, receiver)
     run = PairRun(asked, out, work or out.with_name(f"{out.name}.work"), device)
@@ -71,11 +77,13 @@ def _made(run: "PairRun", only_estimate: bool) -> dict[str, Any]:
     from ops.tables import short_table
 
     with counting_progress() as progress:
+        _say("Reading the texts, and timing a few pieces and steps.")
         found = run.prepare(progress)
-        for line in _lines(found):
-            _say(line)
-        if only_estimate:
-            return {"estimate": found}
+    for line in _lines(found):
+        _say(line)
+    if only_estimate:
+        return {"estimate": found}
+    with counting_progress() as progress:
         made = run.make(progress)
         report = run.evaluate(progress)
     table = short_table(report)
@@ -118,8 +126,16 @@ def _write_examples(run: "PairRun") -> None:
     """Configurations that serve the bundle, beside it."""
     values = {"tenant": "acme", "host": "127.0.0.1", "port": "7443", "bundle": "."}
     values |= dict(zip(("sharer", "receiver"), run.names, strict=True))
+    kinds = run.asked.kinds
+    made_for = {  # what the examples say of kinds
+        'kinds = ["shared", "excerpt", "draft"]': f"kinds = {json.dumps(kinds)}",
+        'kind = "excerpt"': f'kind = "{kinds[0]}"',
+    }
     for name in ("cloud.toml", "edge.toml"):
-        (run.output / name).write_text(example(name, values), encoding="utf-8")
+        text = example(name, values)
+        for usual, own in made_for.items():
+            text = text.replace(usual, own)
+        (run.output / name).write_text(text, encoding="utf-8")
 
 
 def _say(line: str) -> None:

@@ -101,14 +101,25 @@ def test_a_pair_that_was_killed_goes_on_to_a_bundle_with_its_page(
     page = (out / "report.md").read_text(encoding="utf-8")
     assert found["table"] in page and "losses.png" in page and "transfer.png" in page
     assert (out / "losses.png").read_bytes()[:4] == b"\x89PNG"
-    assert CloudConfig.load(out / "cloud.toml").sharer.bundles == (str(out),)
-    assert EdgeConfig.load(out / "edge.toml").receiver.bundle == str(out)
+    cloud, edge = CloudConfig.load(out / "cloud.toml"), EdgeConfig.load(out / "edge.toml")
+    assert (cloud.sharer.bundles, cloud.sharer.model) == ((str(out),), str(tiny_sharer))
+    assert (edge.receiver.bundle, edge.receiver.model) == (str(out), str(tiny_receiver))
+    assert {kind.value for kind in cloud.export.kinds} == {"excerpt", "draft"}
+    assert edge.share.kind == "excerpt"
 
     texts = {
         name: {i.document for i in load(str(work / "data" / f"{name}.jsonl"))}
         for name in ("train", "heldout")
     }
     assert texts["train"] and texts["heldout"] and not texts["train"] & texts["heldout"]
+    with monkeypatch.context() as without:
+        for name in ("matplotlib.figure", "matplotlib.backend_bases"):
+            without.setitem(sys.modules, name, None)
+        done = CliRunner().invoke(
+            app, asked, catch_exceptions=False
+        )  # all is made: only the page is written anew
+    assert "they need matplotlib" in done.stderr and found["table"] in done.stdout
+    assert ".png" not in (out / "report.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match=r"was begun with minutes 0\.05 and not 9\.0"):
         said(*asked[:-1], "9")
 

@@ -19,7 +19,7 @@ from fuser.models.load import has_tokenizer, load_config, load_tokenizer
 from fuser.prompts.prompt import PromptStyle, Rendered, tokenise
 from kvwire.errors import KvwireError, Unsupported
 
-WINDOW = 512
+WINDOW = 1024
 """Positions that a model must have room for: a piece of text, a question, an answer, and in the Receiver a slice."""
 LEAD = """
 Answer each question from its note.

@@ -41,7 +41,8 @@ class Asked:
     """What a pair is made of.
 
     sharer, receiver: names or directories. data: a JSON-lines file, or a directory of texts. minutes: for all of it.
-    drafts: whether the bundle is trained on drafts too. excerpts: whether the page has rows of excerpts.
+    kinds: of slice. With "draft" the Sharer also writes a short answer to each question, and the head is trained on
+        them too; with "excerpt" the table has rows of excerpts.
     """
 
     sharer: str
@@ -92,8 +93,7 @@ class PairRun:
                 estimate = self._planned(corpus, pace, left) | {"measured_in_minutes": round(spent, 2)}
                 with atomic_write(path) as partial:
                     partial.write_text(json.dumps(estimate, indent=1) + "\n", encoding="utf-8")
-        found: Estimate = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return self._estimate
 
     def make(self, progress: Progress) -> dict[str, Any]:
         """Make the bundle by the recipe; returns what `fuser.lab.train.making.make` does."""
@@ -103,11 +103,10 @@ class PairRun:
         """Ask the held-out questions in every row; returns the report of `fuser.lab.evaluate.run.Run`."""
         of_excerpts = ROWS if "excerpt" in self.asked.kinds else ROWS[:2]
         rows: tuple[str, ...] = (*of_excerpts, *(DRAFT_ROWS if self._drafts else ()))
-        sizes = self.prepare(progress)["sizes"]
         told = EvaluateConfig(
             data=str(self.work / "data" / HELD_OUT),
             task="document",
-            limit=sizes["held_out"],
+            limit=self._estimate["sizes"]["held_out"],
             seed=self.asked.seed,
             rows=rows,
             plans=("transform-2",),
@@ -133,9 +132,9 @@ class PairRun:
         """
         with atomic_write(self.work / REPORT) as partial:
             partial.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        estimate = json.loads((self.work / ESTIMATE).read_text(encoding="utf-8"))
+        estimate = self._estimate
         pictures = self._pictures(say)
-        sizes, left_out = estimate["sizes"], Counter(estimate["left_out"])
+        sizes, left_out = estimate["sizes"], Counter[str](estimate["left_out"])
         lines = [
             f"# {self.asked.sharer} to {self.asked.receiver}",
             "",
@@ -165,6 +164,11 @@ class PairRun:
             for name in (self.asked.sharer, self.asked.receiver)
         )
         return sharer, receiver
+
+    @property
+    def _estimate(self) -> Estimate:
+        found: Estimate = json.loads((self.work / ESTIMATE).read_text(encoding="utf-8"))
+        return found
 
     @property
     def _drafts(self) -> bool:

@@ -117,7 +117,7 @@ def sizes_of(minutes: float, pace: Pace, there: Counts, drafts: bool, validation
     if drafts:
         affordable = int(share["draft"] / pace.draft)
         drafted_validation = min(validation, 8)
-        drafted = min(pieces, max(16, affordable - drafted_validation))
+        drafted = min(pieces, max(8, affordable - drafted_validation))
     inputs, regression = _solvable(share["solve"], pace, there, pieces)
     rows = len(ROWS) + (len(DRAFT_ROWS) if drafts else 0)
     each = rows * pace.answer + (pace.draft if drafts else pace.read)

@@ -70,7 +70,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "short": (
         lambda: LlamaConfig(**SIZE | {"max_position_embeddings": 256}),
-        "made for 256 positions, and 512 are needed",
+        "made for 256 positions, and 1024 are needed",
     ),
 }
 

@@ -61,15 +61,20 @@ def test_a_sharer_without_a_template_is_asked_plainly(tmp_path: Path) -> None:
     assert (style.opening, style.closing) == ("", "\nAnswer:")
 
 
-def test_the_translate_head_has_the_length_of_the_lead_and_as_many_layers_as_can_be_solved_for(
+def test_the_translate_head_has_the_lead_as_prefix_and_as_many_layers_as_can_be_solved_for(
     tmp_path: Path,
 ) -> None:
     small = save_config(tmp_path / "small", GOOD["llama"]())
     wide = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
     large = save_config(tmp_path / "large", LlamaConfig(**SIZE | wide))
-    head = check_pair(small, small).translate(["The ledger lies in the box."])
+    texts = ["The ledger lies in the box."]
+    models = check_pair(small, small)
+    head = models.translate(texts, models.layers(10_000), 384)
     tokenizer = load_tokenizer(small)
     assert head.prefix_positions == len(tokenise(tokenizer, Rendered(LEAD, (), 0)).ids)
     assert (head.code_dim, head.sharer_layers, head.receiver_positions) == (128, (), 1)
-    head = check_pair(large, small).translate(["The ledger lies in the box."])
-    assert head.sharer_layers == (7, 15, 23, 31)
+    assert models.translate(texts, models.layers(10_000), 20).code_dim == 16
+    models = check_pair(large, small)
+    assert models.layers(8192) == (7, 15, 23, 31)
+    assert models.layers(1) == (31,)
+    assert models.translate(texts, models.layers(8192), 384).sharer_layers == (7, 15, 23, 31)
