@@ -14,9 +14,8 @@ from rich.progress import Progress
 from fuser.heads.selection import SelectionConfig
 from fuser.lab.evaluate.run import Run
 from fuser.lab.evaluate.settings import EvaluateConfig, Setup
-from fuser.lab.overrides import merged
 from fuser.lab.pair.models import PairModels
-from fuser.lab.pair.sizes import Pace
+from fuser.lab.pair.sizes import Pace, Sizes
 from fuser.lab.pair.texts import Corpus, write_items
 from fuser.lab.train.log import read_log
 from fuser.lab.train.making import make
@@ -24,8 +23,22 @@ from fuser.lab.train.recipe import Recipe
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.models.load import load_model
 
-PIECES, VALIDATION = 6, 2
-STEPS = 4
+_PIECES, _VALIDATION, _STEPS = 6, 2, 4
+SIZES = Sizes(
+    fit=0,
+    pieces=_PIECES,
+    drafted=0,
+    validation=_VALIDATION,
+    drafted_validation=0,
+    inputs=0,
+    regression=1,
+    steps=_STEPS,
+    draft_steps=1,
+    plans=2,
+    held_out=1,
+    seconds={},
+)
+"""Of a rehearsal."""
 _READ, _DRAFTED = 4, 2  # pieces that are timed
 _ASKED = 8
 _LEAST = 1e-3  # seconds: times in logs are rounded
@@ -43,22 +56,23 @@ def measure(
     """Time a rehearsal in `folder`.
 
     Args:
-        table: a recipe, whose first training stage is rehearsed with the texts of this folder.
+        table: a recipe in this folder, of `SIZES`, whose first training stage is rehearsed.
         drafts: whether writing them is timed.
     """
     dtype = getattr(torch, table["dtype"])
     read, draft, positions = _reading(models, corpus, drafts, str(device), dtype, progress)
-    recipe = _recipe(table, folder)
+    first = next(stage for stage in table["stage"] if stage["kind"] == "train")
+    recipe = Recipe.of({**table, "output": str(folder / "bundle"), "stage": [first]})
     began = time.time()
     make(recipe, progress)
     took = time.time() - began
-    at = [row["time"] for row in read_log(folder / "stages" / "answers") if row["stage"] == "step"]
+    at = [row["time"] for row in read_log(folder / "stages" / first["name"]) if row["stage"] == "step"]
     step = max(_LEAST, (at[-1] - at[0]) / (len(at) - 1)) if len(at) > 1 else _LEAST
     return Pace(
         read=read,
         draft=draft,
         step=step,
-        stage=max(_LEAST, took - STEPS * step - (PIECES + VALIDATION) * read),
+        stage=max(_LEAST, took - _STEPS * step - (_PIECES + _VALIDATION) * read),
         answer=_answering(models, table, folder, progress),
         solve=_seconds(lambda: torch.linalg.eigh(_square(1024, device)), device),
         product=_seconds(lambda: _square(1024, device) @ _square(1024, device), device) * 1e12 / 1024**3,
@@ -68,8 +82,8 @@ def measure(
 
 def write_texts(corpus: Corpus, folder: Path) -> None:
     """The texts of a rehearsal."""
-    write_items(corpus.train[:PIECES], folder / "data" / "train.jsonl")
-    write_items(corpus.plans[:VALIDATION], folder / "data" / "plans.jsonl")
+    write_items(corpus.train[:_PIECES], folder / "data" / "train.jsonl")
+    write_items(corpus.plans[:_VALIDATION], folder / "data" / "plans.jsonl")
 
 
 def _reading(
@@ -94,24 +108,6 @@ def _reading(
     return found[0], found[-1], rows / len(corpus.train[: _READ + 1])
 
 
-def _recipe(table: Mapping[str, Any], folder: Path) -> Recipe:
-    """A few steps from a closed form of one layer, by the rule that needs no fit."""
-    few = {
-        "work": str(folder / "stages"),
-        "output": str(folder / "bundle"),
-        "cache": str(folder / "cache"),
-        "selection": {"rule": "last"},
-        "translate": {"sharer_layers": [0]},
-        "regression_positions": 1,
-        "answer": {"steps": STEPS, "evaluate_every": STEPS, "validation": 2},
-        "sources": {
-            "texts": {"source": str(folder / "data" / "train.jsonl"), "documents": PIECES},
-            "plans": {"source": str(folder / "data" / "plans.jsonl"), "documents": VALIDATION},
-        },
-    }
-    return Recipe.of(merged(table, few) | {"stage": [{"name": "answers", "kind": "train"}]})
-
-
 def _answering(models: PairModels, table: Mapping[str, Any], folder: Path, progress: Progress) -> float:
     """Seconds of one answer of the Receiver."""
     told = EvaluateConfig(
@@ -123,7 +119,7 @@ def _answering(models: PairModels, table: Mapping[str, Any], folder: Path, progr
     run = Run(folder / "bundle", told, setup)
     run.answer(progress)
     seconds = [float(row["seconds_per_question"]) for row in run.report()["rows"]]
-    return max(_LEAST, sum(seconds) / len(seconds))
+    return max(_LEAST, min(seconds))  # the model is loaded in the time of the first row
 
 
 def _square(width: int, device: torch.device) -> torch.Tensor:

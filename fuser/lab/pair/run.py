@@ -19,7 +19,7 @@ from fuser.lab.evaluate.settings import EvaluateConfig, Setup
 from fuser.lab.pair.models import check_pair
 from fuser.lab.pair.picture import plot_losses
 from fuser.lab.pair.recipe import CHOOSING, DRAFTED, HELD_OUT, TRAIN, recipe_of, to_toml
-from fuser.lab.pair.rehearse import PIECES, measure, write_texts
+from fuser.lab.pair.rehearse import SIZES, measure, write_texts
 from fuser.lab.pair.sizes import DRAFT_ROWS, ROWS, Counts, Pace, Sizes, sizes_of
 from fuser.lab.pair.texts import MOST, Corpus, counted, read_corpus, write_items
 from fuser.lab.train.making import REPORT, make
@@ -207,8 +207,7 @@ class PairRun:
     def _measured(self, corpus: Corpus, progress: Progress) -> Pace:
         folder = self.work / "rehearsal"
         write_texts(corpus, folder)
-        sizes = Sizes(0, 1, 0, 1, 0, 0, 1, 1, 1, 2, 1, {})
-        table = self._table(corpus, sizes, (0,), folder / "none")
+        table = self._table(corpus, SIZES, (0,), folder)
         return measure(self.models, corpus, table, folder, self._drafts, self._device, progress)
 
     def _planned(self, corpus: Corpus, pace: Pace, minutes: float) -> Estimate:
@@ -253,7 +252,7 @@ class PairRun:
         }
 
     def _table(self, corpus: Corpus, sizes: Sizes, layers: Sequence[int], folder: Path) -> dict[str, Any]:
-        questions = sum(len(item.questions) for item in corpus.train[: max(sizes.drafted, PIECES)])
+        questions = sum(len(item.questions) for item in corpus.train[: sizes.drafted or sizes.pieces])
         batch = min(_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH, questions)
         texts = [item.document[:MOST] for item in corpus.train[:50]]
         dtype = str(dtype_of("auto", self._device)).removeprefix("torch.")
