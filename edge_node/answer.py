@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,15 +29,18 @@ class Answer:
     """An answer and its account.
 
     Attributes:
-        text: the first line of what the Receiver generated, or the Sharer where it was relayed, less blanks around it.
+        text: the first line of what the Receiver generated, or the Sharer where it was relayed, less blanks around it,
+            up to a stop string that was asked for.
         tokens: how many tokens were generated.
+        prompt_tokens: tokens of the Receiver's prompt, those of the slice aside; 0 where it read none.
+        cut: the limit of tokens or bytes, or the Receiver's window, ended the text.
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
         answered: False where there is no answer, for `reason`: the Receiver knew nothing of the document asked about
             and was not to guess, or a fused answer was required. Then `text` is empty.
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where it does not
             hold the answer.
-        choice: of a question with choices, which one the text names, from 0; None where it names none in the form asked
-            for, or there were none.
+        choice: of a question with choices, the index of the one picked; None where the text names none in the form
+            asked for, or there were none.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
             fused.
         document: the id asked about, if any.
@@ -59,6 +63,8 @@ class Answer:
     text: str
     tokens: int
     source: str
+    prompt_tokens: int = 0
+    cut: bool = False
     answered: bool = True
     abstained: bool = False
     choice: int | None = None
@@ -116,23 +122,39 @@ def explained(answer: Answer, address: str) -> str:
 class FirstLine:
     """Takes pieces of text and gives on what belongs to the first line that is not blank, less blanks around it.
 
-    A newline ends it.
+    A newline ends it, and so does a string of `stops`, which is left out with all behind it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stops: Sequence[str] = ()) -> None:
         self.ended = False
         """The line is over: nothing more belongs to it."""
+        self._stops = ("\n", *stops)
         self._begun = False
-        self._blanks = ""
+        self._held = ""
 
     def add(self, piece: str) -> str:
-        """What of `piece` belongs to the line; blanks come once something follows them."""
+        """What of `piece` belongs to the line; blanks, and what may begin a stop, come once something follows them."""
         if self.ended:
             return ""
-        text = self._blanks + piece
-        line, newline, _ = (text if self._begun else text.lstrip()).partition("\n")
-        said = line.rstrip()
-        self._blanks = line[len(said) :]
+        text = self._held + piece
+        text = text if self._begun else text.lstrip()
+        ends = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        self.ended = bool(ends)
+        said = text[: min(ends)[1] if ends else self._sure(text)].rstrip()  # the stop that is whole first
+        self._held = "" if self.ended else text[len(said) :]
         self._begun = self._begun or bool(said)
-        self.ended = bool(newline)
         return said
+
+    def rest(self) -> str:
+        """What was held back in case a stop began with it, where no more text comes."""
+        held, self._held, self.ended = self._held.rstrip(), "", True
+        return held
+
+    def _sure(self, text: str) -> int:
+        """Characters of `text` behind which no stop can begin."""
+        longest = max(len(stop) for stop in self._stops) - 1
+        begins = (at for at in range(max(0, len(text) - longest), len(text)) if self._may_begin(text[at:]))
+        return next(begins, len(text))
+
+    def _may_begin(self, end: str) -> bool:
+        return any(stop.startswith(end) for stop in self._stops)

@@ -1,77 +1,101 @@
 """The local HTTP API of an edge node.
 
+    POST /v1/chat/completions   OpenAI's, of `edge_node.chat.ChatBody` (docs/api.md); without /v1 too, as the next two
+    POST /v1/responses          OpenAI's, of `edge_node.responses.ResponsesBody`
+    GET  /v1/models, /v1/models/{id}
     POST /v1/ask   `edge_node.body.AskBody` as JSON -> the answer as JSON, or JSON lines:
                    {"piece": "..."} ... then {"answer": {...}} or {"error": {...}}.
                    A question that got no answer: 503, 504 (too late) or 422 (asking again does not help), with
                    {"error": {...}, "answer": {...}}
     GET  /healthz  what this node runs
 
-Whatever else is asked gets {"error": {...}}. It listens on loopback and asks for no credentials, so it takes JSON only
-and answers to loopback names only: a web page in a browser can do neither without leave. A caller who goes away is
-forgotten at once: a place in the queue is free, a slice on its way is cancelled, and the Receiver stops.
+Whatever else is asked gets {"error": {...}}. It listens on loopback, takes JSON only and answers to loopback names
+only: a web page in a browser can do neither without leave. A caller who goes away is forgotten at once: a place in the
+queue is free, a slice on its way is cancelled, and the Receiver stops.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import re
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_node.assistant import Assistant
-from edge_node.body import AskBody, error_object, status_of, unanswered
+from edge_node.body import AskBody, read_as, read_json
+from edge_node.chat import MODEL, ChatBody, ChatForm, named_document
 from edge_node.config import ApiConfig
+from edge_node.guard import CLOSE, Guard
+from edge_node.refusals import Refused, known, refusal
+from edge_node.reply import AskForm, Form, Reply
 from edge_node.request_queue import RequestQueue
-from edge_node.stream import AnswerStream
-from kvwire.errors import (
-    Busy,
-    DeadlineExceeded,
-    Draining,
-    InternalError,
-    InvalidRequest,
-    KvwireError,
-    NotFound,
-    TooLarge,
-)
-
-logger = logging.getLogger(__name__)
+from edge_node.responses import ResponsesBody, ResponsesForm
+from kvwire.errors import DeadlineExceeded, InvalidRequest, KvwireError, NotFound, TooLarge
 
 _BODY_S: Final = 10.0
-_CLOSE: Final = {"Connection": "close"}
-"""Of refusals before the body is read: the rest of it is not waited for."""
-_LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+_PATHS: Final = "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask and GET /healthz"
+Parse = Callable[[Any], tuple[dict[str, Any], Form]]
+"""The arguments of `Assistant.stream`, and the form of the answer, from a body's JSON."""
 
 
 def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -> Starlette:
     """The application around one assistant. `body_s`: seconds that a caller has to send a body."""
     queue = RequestQueue(config.max_waiting)
+    bundle = assistant.bundle
+    made, most_tokens = int(time.time()), assistant.client.limits.max_new_tokens
 
-    async def ask(request: Request) -> Response:
+    def answering(parse: Parse) -> Callable[[Request], Any]:
+        async def call(request: Request) -> Response:
+            try:
+                async with asyncio.timeout(body_s):
+                    sent = await _body(request, config.max_body_bytes)
+            except TimeoutError:
+                return refusal(DeadlineExceeded(f"the body did not come within {body_s:g} s"), 408, CLOSE)
+            except KvwireError as error:
+                return refusal(error, headers=CLOSE)
+            try:
+                arguments, form = parse(read_json(sent))
+                return Reply(assistant, assistant.stream(**arguments), queue, form)
+            except Exception as error:
+                return refusal(known(error))
+
+        return call
+
+    def ask(value: Any) -> tuple[dict[str, Any], Form]:
+        body = read_as(AskBody, value)
+        return body.arguments(), AskForm(body.stream)
+
+    def chat(value: Any) -> tuple[dict[str, Any], Form]:
+        body = ChatBody.parse(value)
+        return body.arguments(most_tokens), ChatForm(body, f"fp_{bundle.hash[:12]}")
+
+    def respond(value: Any) -> tuple[dict[str, Any], Form]:
+        body = ResponsesBody.parse(value)
+        return body.arguments(most_tokens), ResponsesForm(body)
+
+    def described(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": made, "owned_by": MODEL}
+
+    async def models(request: Request) -> Response:
+        names = [MODEL, *(f"{MODEL}/{document}" for document in config.documents)]
+        return JSONResponse({"object": "list", "data": [described(name) for name in names]})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
         try:
-            async with asyncio.timeout(body_s):
-                sent = await _body(request, config.max_body_bytes)
-        except TimeoutError:
-            return refusal(DeadlineExceeded(f"the body did not come within {body_s:g} s"), 408, _CLOSE)
-        except KvwireError as error:
-            return refusal(error, headers=_CLOSE)
-        try:
-            body = AskBody.parse(sent)
-            return _Reply(assistant, assistant.stream(**body.arguments()), queue, lines=body.stream)
-        except Exception as error:
-            return refusal(_known(error))
+            named_document(name)
+        except Refused as error:
+            return refusal(error)
+        return JSONResponse(described(name))
 
     async def healthz(request: Request) -> Response:
-        bundle = assistant.bundle
         return JSONResponse(
             {
                 "status": "ok",
@@ -82,118 +106,37 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
             }
         )
 
+    routes = [
+        Route("/v1/ask", answering(ask), methods=["POST"]),
+        Route("/healthz", healthz, methods=["GET"]),
+    ]
+    for base in ("/v1", ""):
+        routes += [
+            Route(f"{base}/chat/completions", answering(chat), methods=["POST"]),
+            Route(f"{base}/responses", answering(respond), methods=["POST"]),
+            Route(f"{base}/models", models, methods=["GET"]),
+            Route(f"{base}/models/{{name:path}}", model, methods=["GET"]),
+        ]
     app = Starlette(
-        routes=[Route("/v1/ask", ask, methods=["POST"]), Route("/healthz", healthz, methods=["GET"])],
-        middleware=[Middleware(_LoopbackOnly)],
-        exception_handlers={HTTPException: _no_such_call},
+        routes=routes,
+        middleware=[Middleware(Guard, keys=config.keys())],
+        exception_handlers={HTTPException: _no_such_call, Exception: _failed},
     )
     app.router.redirect_slashes = False
     return app
-
-
-class _LoopbackOnly:
-    """Refuses requests that name another host: a page of another origin may have had its name point here."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        named = scope["type"] == "lifespan" or _LOOPBACK.fullmatch(Headers(scope=scope).get("host", ""))
-        if not named:
-            await refusal(InvalidRequest("the Host header names no loopback address"))(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
 
 def _no_such_call(request: Request, error: Exception) -> Response:
     """An unknown path, or a wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return refusal(NotFound("there is no such path; there are POST /v1/ask and GET /healthz"))
+        return refusal(NotFound(f"there is no such path; there are {_PATHS}"))
     allowed = (error.headers or {}).get("Allow", "another method")
     return refusal(InvalidRequest(f"this path takes {allowed}"), error.status_code, dict(error.headers or {}))
 
 
-class _Reply(Response):
-    """Waits for a turn, runs one stream and sends what comes of it, as long as the caller is there."""
-
-    def __init__(self, assistant: Assistant, stream: AnswerStream, queue: RequestQueue, lines: bool) -> None:
-        super().__init__()
-        self._cloud = assistant.config.cloud.address
-        self._stream, self._queue, self._lines = stream, queue, lines
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answering = asyncio.ensure_future(self._answer(scope, receive, send))
-        leaving = asyncio.ensure_future(_left(receive))
-        try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._stream.close()
-            answering.cancel()
-            leaving.cancel()
-            await asyncio.wait((answering, leaving))
-        if not answering.cancelled():
-            answering.result()
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Nothing is sent before the first piece, so that an error until then has a status of its own."""
-        begun = False
-
-        async def line(value: dict[str, Any], more: bool = True) -> None:
-            nonlocal begun
-            if not begun:
-                await send({"type": "http.response.start", "status": 200, "headers": _LINES})
-                begun = True
-            body = (json.dumps(value, ensure_ascii=False) + "\n").encode()
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-
-        try:
-            async with self._queue.taken():
-                while (piece := await self._next()) is not None:
-                    if self._lines:
-                        await line({"piece": piece})
-            answer = self._stream.answer
-            if not answer.answered:
-                status, told = unanswered(answer, self._cloud)
-                await JSONResponse(told, status)(scope, receive, send)
-            elif self._lines:
-                await line({"answer": answer.to_dict()}, more=False)
-            else:
-                await JSONResponse(answer.to_dict())(scope, receive, send)
-        except Exception as error:
-            if begun:
-                await line(error_object(_known(error)), more=False)
-            else:
-                await refusal(_known(error))(scope, receive, send)
-
-    async def _next(self) -> str | None:
-        """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
-        step = asyncio.ensure_future(asyncio.to_thread(next, self._stream, None))
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.gather(step, return_exceptions=True)
-            raise
-
-
-_LINES: Final = [
-    (b"content-type", b"application/jsonl; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-]
-
-
-async def _left(receive: Receive) -> None:
-    """Ends when the caller has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _known(error: Exception) -> KvwireError:
-    """Foreign messages may quote a text, so only their type is kept."""
-    if isinstance(error, KvwireError):
-        return error
-    logger.error("%s while answering", type(error).__name__)
-    return InternalError(type(error).__name__)
+def _failed(request: Request, error: Exception) -> Response:
+    return refusal(known(error))
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -214,11 +157,3 @@ async def _body(request: Request, limit: int) -> bytes:
     except ClientDisconnect as error:
         raise InvalidRequest("the caller went away") from error
     return bytes(body)
-
-
-def refusal(error: KvwireError, status: int | None = None, headers: dict[str, str] | None = None) -> Response:
-    """An error as this API tells it."""
-    headers = dict(headers or {})
-    if isinstance(error, Busy | Draining):
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-    return JSONResponse(error_object(error), status or status_of(error), headers)

@@ -21,7 +21,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser import Bundle, PlanTable, Receiver
+    from fuser import Bundle, PlanTable, Receiver, Sampling
 
 Source = Literal["auto", "receiver-only"]
 
@@ -94,6 +94,8 @@ class Assistant:
         choices: Sequence[str] = (),
         guess: bool = False,
         require_fused: bool = False,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
     ) -> Answer:
         """Answer a question. As `stream`, but all at once."""
         stream = self.stream(
@@ -110,6 +112,8 @@ class Assistant:
             choices=choices,
             guess=guess,
             require_fused=require_fused,
+            sampling=sampling,
+            stop=stop,
         )
         for _ in stream:
             pass
@@ -130,6 +134,8 @@ class Assistant:
         choices: Sequence[str] = (),
         guess: bool = False,
         require_fused: bool = False,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
     ) -> AnswerStream:
         """Answer a question in pieces. Work begins at the first piece; the text ends with its first line.
 
@@ -149,21 +155,29 @@ class Assistant:
             plan: what of the slice is sent, and how; by default as configured, or picked (`edge_node.picker`).
             max_bytes: cap on the slice's payload, or a relayed text, held by the cloud too; 0 is none. By default as
                 configured.
-            choices: 2 to 10 that the question is asked with, in the words that bundles for shared prompts are trained
-                on; the reply is then "The correct answer is A." or another letter, and `Answer.choice` its index.
+            choices: 2 to 10 to pick from; `Answer.choice` is the index of the one picked. Without a document of the
+                cloud the question is asked with them, in the words that bundles for shared prompts are trained on, and
+                the reply is "The correct answer is A." or another letter. Over a document they stay at the edge: the
+                text is the one that the Receiver is most likely to say to the bare question.
             guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
             require_fused: whatever is asked is answered from a whole slice or not at all.
+            sampling: how the Receiver's tokens are chosen (`fuser.Sampling`); by default the most likely ones. A
+                relayed text is the Sharer's, and always its most likely one.
+            stop: strings that end the text, and are left out of it.
 
         Raises (here or at the first piece):
             NotFound, AccessDenied, InvalidRequest, TooLarge, IncompatiblePeer, and Unsupported for a plan that is not
-                of this bundle: the caller's to mend. Whatever else goes wrong between edge and cloud stands as the
-                reason of a receiver-only answer, or of none.
+                of this bundle, or a sampling that this Receiver cannot have: the caller's to mend. Whatever else goes
+                wrong between edge and cloud stands as the reason of a receiver-only answer, or of none.
             RuntimeError: this is a child forked from the process that made the assistant.
         """
         self._home.check()
         if require_fused and (guess or source == "receiver-only"):
             raise InvalidRequest("a fused answer is required, so nothing else can be asked for")
-        prompt = _sections(_asked(question, choices), document, sections, notes)
+        if "" in stop:
+            raise InvalidRequest("a stop string is not empty")
+        over = document is not None or any(s.visibility is Visibility.CLOUD for s in sections or ())
+        prompt = _sections(_asked(question, choices, over), document, sections, notes)
         self.client.limits.check_sections(prompt)
         share = self.config.share
         tokens = self.config.receiver.max_new_tokens if max_new_tokens is None else max_new_tokens
@@ -194,10 +208,11 @@ class Assistant:
             deadline_s=deadline_s,
             max_bytes=max_bytes,
             relay=share.relay and reason == NO_PLAN and not require_fused,
-            choices=len(choices),
-            alone=source == "receiver-only"
-            or guess
-            or not (require_fused or any(s.visibility is Visibility.CLOUD for s in prompt)),
+            choices=0 if over else len(choices),
+            among=tuple(choices) if over else (),
+            alone=source == "receiver-only" or guess or not (require_fused or over),
+            choose=None if sampling is None else sampling.chooser(self.receiver.model),
+            stop=tuple(stop),
         )
         return AnswerStream(self.receiver, self.client, self._turn, self._home, ask)
 
@@ -234,7 +249,8 @@ def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:
     return PlanTable.load(directory, bundle.hash)
 
 
-def _asked(question: str | None, choices: Sequence[str]) -> str | None:
+def _asked(question: str | None, choices: Sequence[str], over: bool) -> str | None:
+    """The question with its choices; over a document of the cloud without them."""
     if question is not None and not question.strip():
         raise InvalidRequest("there is no question")
     if not choices:
@@ -242,7 +258,8 @@ def _asked(question: str | None, choices: Sequence[str]) -> str | None:
     if question is None:
         raise InvalidRequest("choices belong to a question: give one")
     try:
-        return with_choices(question, choices)
+        listed = with_choices(question, choices)
+        return question if over else listed
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
 

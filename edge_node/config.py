@@ -144,21 +144,44 @@ class ShareConfig:
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """The local HTTP API. `listen` is a loopback address: the API asks for no credentials.
+    """The local HTTP API.
 
+    listen: a loopback address, as what is said is not encrypted; `localhost` is that of IPv4 and of IPv6.
     max_waiting: requests that wait while another is answered; more are told to come again.
+    documents: ids of documents that GET /v1/models lists, as "kvwire/ID"; any other may be asked about as well.
+    keys_file: a text file with a key a line, one of which every caller must show; None asks for none.
     """
 
-    listen: str = "127.0.0.1:7480"
+    listen: str = "localhost:7480"
     max_body_bytes: int = 1 << 20
     max_waiting: int = 8
+    documents: tuple[str, ...] = ()
+    keys_file: str | None = None
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.listen)
         if host not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError(f"listen {self.listen!r} is not on loopback; the API asks for no credentials")
+            raise ValueError(f"listen {self.listen!r} is not on loopback; the API has no TLS")
         if self.max_body_bytes < 1 or self.max_waiting < 0:
             raise ValueError("max_body_bytes starts at 1, max_waiting at 0")
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys of `keys_file`; none where no file is named.
+
+        Raises:
+            BadConfig: the file cannot be read, or holds no key; names the key.
+        """
+        if self.keys_file is None:
+            return ()
+        try:
+            lines = Path(self.keys_file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise BadConfig(f"api.keys_file: {self.keys_file}: {why}") from error
+        keys = tuple(line.strip() for line in lines if line.strip())
+        if not keys:
+            raise BadConfig(f"api.keys_file: {self.keys_file}: there is no key in it")
+        return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +215,13 @@ class EdgeConfig:
         return from_dict(cls, raw).relative_to(path.resolve().parent)
 
     def check_files(self) -> None:
-        """Refuse what the cloud could not be asked with, where a node starts.
+        """Refuse what a node could not run with, where it starts.
 
         Raises:
-            BadConfig: a file of `[tls]` is missing or cannot be used; names the key.
+            BadConfig: a file of `[tls]` or `[api]` is missing or cannot be used; names the key.
         """
         self.tls.load()
+        self.api.keys()
 
     def relative_to(self, directory: Path) -> EdgeConfig:
         """The same configuration with relative paths taken from `directory`."""
@@ -215,6 +239,9 @@ class EdgeConfig:
                 self.receiver,
                 model=model(self.receiver.model),
                 bundle=str(bundle_directory(self.receiver.bundle, directory)),
+            ),
+            api=dataclasses.replace(
+                self.api, keys_file=None if self.api.keys_file is None else absolute(self.api.keys_file)
             ),
             capture=None if self.capture is None else absolute(self.capture),
         )

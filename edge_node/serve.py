@@ -16,10 +16,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edge_node.api import make_app, refusal
+from edge_node.api import make_app
 from edge_node.assistant import Assistant
 from edge_node.config import EdgeConfig, split_address
-from kvwire.errors import Busy
+from edge_node.refusals import refusal
+from kvwire.errors import Busy, InvalidRequest, KvwireError
 from kvwire.limits import raise_descriptors
 
 _GRACE_S = 20
@@ -65,7 +66,7 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         if len(self.connections) > _MOST_CONNECTIONS:
-            self._turn_away()
+            self._turn_away(Busy())
         else:
             self._expect_head()
 
@@ -89,8 +90,12 @@ class _Protocol(H11Protocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
-    def _turn_away(self) -> None:
-        told = refusal(Busy())
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls for bytes that are no HTTP."""
+        self._turn_away(InvalidRequest("this is not HTTP/1.1, or its head is over 64 KiB"))
+
+    def _turn_away(self, error: KvwireError) -> None:
+        told = refusal(error)
         headers = [*told.raw_headers, (b"connection", b"close")]
         for event in (
             h11.Response(status_code=told.status_code, headers=headers),

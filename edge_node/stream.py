@@ -36,7 +36,7 @@ from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Begun, Prefilled, Receiver
+    from fuser import Begun, Choose, Prefilled, Receiver
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
@@ -46,10 +46,12 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Ask:
     """What is asked, checked.
 
-    kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was
-    picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own
-    answer, as there is no slice. choices: how many there are to pick from. alone: without a slice the Receiver may
-    answer by itself; else nothing is generated.
+    kind: of the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what
+    was picked and why (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the
+    Sharer's own answer, as there is no slice. choices: how many there are to pick from, where the question
+    lists them. among: texts of which the Receiver says the most likely one, in place of its own words. alone:
+    without a slice the Receiver may answer by itself; else nothing is generated. choose: the Receiver's next
+    token; None takes the most likely one. stop: strings that end the text.
     """
 
     sections: tuple[Section, ...]
@@ -64,7 +66,10 @@ class Ask:
     max_bytes: int = 0
     relay: bool = False
     choices: int = 0
+    among: tuple[str, ...] = ()
     alone: bool = True
+    choose: Choose | None = None
+    stop: tuple[str, ...] = ()
 
 
 class AnswerStream:
@@ -83,6 +88,8 @@ class AnswerStream:
         self._relay = Traffic()
         self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
+        self._choice: int | None = None
+        self._cut, self._prompt_tokens = False, 0
         self._started = time.monotonic()
         self._closed = threading.Event()
         self._pieces = self._run()
@@ -130,7 +137,10 @@ class AnswerStream:
         if self._ask.relay:
             reply, reason = self._relayed()
             if reply is not None:
-                text = FirstLine().add(reply.text)
+                line = FirstLine(self._ask.stop)
+                text = line.add(reply.text)
+                self._cut = not line.ended and self._relay_cut(reply)
+                text += line.rest()
                 first_s = self._since(self._started)
                 yield text
                 self._timings |= {f"cloud_{name}": seconds for name, seconds in reply.timings.items()}
@@ -143,22 +153,41 @@ class AnswerStream:
         text = ""
         tokens = 0
         if prefilled is not None:
-            line, generated = FirstLine(), prefilled.generate(self._ask.max_new_tokens)
-            while not line.ended:
-                with self._step():
-                    piece = next(generated, None)
-                if piece is None:
-                    break
-                if said := line.add(piece):
-                    first = self._since(self._started) if first is None else first
-                    text += said
-                    yield said
+            for said in self._picked(prefilled) if self._ask.among else self._generated(prefilled):
+                first = self._since(self._started) if first is None else first
+                text += said
+                yield said
             tokens = len(prefilled.tokens)
             self._timings["generate"] = self._since(begun)
         self._timings["total"] = self._since(self._started)
         first = self._timings["total"] if first is None else first
         source = FUSED if self._trailer is not None else RECEIVER_ONLY
         self._answer = self._account(text, tokens, reason, first, source, answered=prefilled is not None)
+
+    def _generated(self, prefilled: Prefilled) -> Generator[str, None, None]:
+        """The pieces that belong to the answer."""
+        ask, line = self._ask, FirstLine(self._ask.stop)
+        limit = min(ask.max_new_tokens, prefilled.room)
+        generated = prefilled.generate(limit, *(() if ask.choose is None else (ask.choose,)))
+        while not line.ended:
+            with self._step():
+                piece = next(generated, None)
+            if piece is None:
+                self._cut = len(prefilled.tokens) >= limit
+            if said := line.rest() if piece is None else line.add(piece):
+                yield said
+
+    def _picked(self, prefilled: Prefilled) -> Iterator[str]:
+        """The most likely of the texts to choose among."""
+        with self._step():
+            likely = prefilled.likelihoods(self._ask.among)
+        self._choice = likely.index(max(likely))
+        yield self._ask.among[self._choice]
+
+    def _relay_cut(self, reply: RelayReply) -> bool:
+        """Whether a cap ended it; of bytes, where one more character might have gone over."""
+        size, most = len(reply.text.encode()), self._ask.max_bytes
+        return reply.tokens >= self._ask.max_new_tokens or 0 < most < size + 4
 
     def _relayed(self) -> tuple[RelayReply | None, str | None]:
         """The Sharer's own answer, and why there is no slice; none where the relay failed, and why."""
@@ -193,6 +222,7 @@ class AnswerStream:
         """
         ask = self._ask
         begun = self._begun()  # a prompt that cannot fit is refused before anything is asked for
+        self._prompt_tokens = len(begun.prompts[0].tokens.ids)
         if ask.kind is None:
             return self._prefill(begun, None) if ask.alone else None, reason
         self._shared = shared = self._client.share(
@@ -281,9 +311,11 @@ class AnswerStream:
             text=text,
             tokens=tokens,
             source=source,
+            prompt_tokens=self._prompt_tokens,
+            cut=self._cut,
             answered=answered,
             abstained=source == FUSED and text == self._receiver.bundle.config.abstain != "",
-            choice=_choice(text, ask.choices),
+            choice=_choice(text, ask) if self._choice is None else self._choice,
             reason=reason,
             document=ask.document,
             kind=None if ask.kind is None else str(ask.kind),
@@ -308,8 +340,12 @@ class AnswerStream:
         return time.monotonic() - moment
 
 
-def _choice(text: str, choices: int) -> int | None:
-    letter = named(text, LETTERS[:choices]) if choices else None
+def _choice(text: str, ask: Ask) -> int | None:
+    """The choice that a text names by its letter, where they were listed, or else is, case and full stop aside."""
+    if ask.among:
+        said = text.strip(" .").casefold()
+        return next((at for at, one in enumerate(ask.among) if one.strip(" .").casefold() == said), None)
+    letter = named(text, LETTERS[: ask.choices]) if ask.choices else None
     return None if letter is None else LETTERS.index(letter)
 
 

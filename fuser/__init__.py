@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.plans import PlanRow, PlanTable
+    from fuser.kv.generate import Choose, Sampling
     from fuser.layout import SliceLayout
     from fuser.models.directory import find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
@@ -23,6 +24,7 @@ __all__ = [
     "BadBundle",
     "Begun",
     "Bundle",
+    "Choose",
     "Cut",
     "DeviceName",
     "DtypeName",
@@ -30,6 +32,7 @@ __all__ = [
     "PlanTable",
     "Prefilled",
     "Receiver",
+    "Sampling",
     "Sharer",
     "SliceLayout",
     "bundle_directory",
@@ -45,6 +48,7 @@ _HOMES = {
     "BadBundle": "fuser.bundle.bundle",
     "Begun": "fuser.receiver",
     "Bundle": "fuser.bundle.bundle",
+    "Choose": "fuser.kv.generate",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.load",
     "DtypeName": "fuser.models.load",
@@ -52,6 +56,7 @@ _HOMES = {
     "PlanTable": "fuser.bundle.plans",
     "Prefilled": "fuser.receiver",
     "Receiver": "fuser.receiver",
+    "Sampling": "fuser.kv.generate",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.layout",
     "bundle_directory": "fuser.bundle",

@@ -100,9 +100,11 @@ def _read(hint: Any, raw: Any, path: str) -> Any:
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return _read_sequence(origin, arguments, raw, path)
     if hint is float:
-        return float(
-            _exact(isinstance(raw, (int, float)) and not isinstance(raw, bool), raw, "a number", path)
-        )
+        _exact(isinstance(raw, (int, float)) and not isinstance(raw, bool), raw, "a number", path)
+        try:
+            return float(raw)
+        except OverflowError as error:
+            raise BadConfig(f"{path}: {error}") from error
     if hint in _SCALARS:
         return _exact(type(raw) is hint, raw, hint.__name__, path)
     raise BadConfig(f"{path}: {hint} cannot be read from a config")

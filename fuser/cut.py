@@ -21,9 +21,10 @@ from kvwire.segment import SegmentSpec, SliceKind
 class Cut:
     """See the module.
 
-    kind, specs, spans, tail: as in `SliceLayout`; the specs of a draft have room for the longest that may be written.
+    kind, specs, spans, tail: as in `SliceLayout`; the specs of an excerpt or a draft have room for the longest.
     exported: positions of the prompt, int64, that are cut (shared), or may be chosen (the document's). quoted: how many
-    of these are chosen, and runs: in how many runs. drafting: how many positions may be written.
+    of these are chosen, runs: in how many runs, and fit: whether it may be fewer. drafting: how many positions may be
+    written.
     """
 
     kind: SliceKind
@@ -35,17 +36,23 @@ class Cut:
     quoted: int = 0
     drafting: int = 0
     runs: int = 0
+    fit: bool = False
+
+    @property
+    def open(self) -> bool:
+        """How many positions travel is known only once the prompt is read."""
+        return bool(self.specs) and (self.drafting > 0 or self.fit)
 
     @property
     def positions(self) -> int:
         """Positions that travel."""
         return self.specs[0].positions if self.specs else 0
 
-    def written(self, count: int) -> Cut:
-        """The cut of a draft that has become this long."""
-        positions = self.quoted + count
+    def settled(self, quoted: int, drafting: int) -> Cut:
+        """The cut once so many positions are chosen, and the draft has become so long."""
+        positions = quoted + drafting
         specs = tuple(replace(s, shape=(positions, *s.shape[1:])) for s in self.specs) if positions else ()
-        return replace(self, specs=specs, drafting=count)
+        return replace(self, specs=specs, quoted=quoted, drafting=drafting)
 
 
 def shared_layout(shared: SharedPositions, bundle: Bundle, plan: Plan, dtype: str) -> SliceLayout:
@@ -80,7 +87,7 @@ def cut_excerpt(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions:
     _check_document(prompt)
     count = min(max_positions, most_positions(bundle, plan, SliceKind.EXCERPT), len(prompt.document))
     specs = slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32")
-    return Cut(SliceKind.EXCERPT, specs, (), 0, prompt, prompt.document, quoted=count, runs=plan.runs)
+    return Cut(SliceKind.EXCERPT, specs, (), 0, prompt, prompt.document, count, 0, plan.runs, plan.fit)
 
 
 def cut_draft(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions: int) -> Cut:
@@ -97,7 +104,7 @@ def cut_draft(prompt: SharerPrompt, bundle: Bundle, plan: Plan, max_positions: i
     drafting = min(max_positions, most_written(plan))
     quoted = min(max_positions - drafting, most_quoted(bundle, plan), len(prompt.document))
     specs = slice_specs(bundle, SliceKind.DRAFT, plan, quoted + drafting, "float32")
-    return Cut(SliceKind.DRAFT, specs, (), 0, prompt, prompt.document, quoted, drafting, plan.runs)
+    return Cut(SliceKind.DRAFT, specs, (), 0, prompt, prompt.document, quoted, drafting, plan.runs, plan.fit)
 
 
 def _check_document(prompt: SharerPrompt) -> None:

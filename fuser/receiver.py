@@ -20,21 +20,23 @@ from fuser.bundle.bundle import Bundle
 from fuser.heads.fusing import Fusing
 from fuser.heads.translate import split_kv
 from fuser.kv.generate import (
+    Choose,
     Generated,
     Outcome,
     answer_loss,
     generate,
-    greedy_ids,
+    most_likely,
     never,
     pieces,
     stop_tokens,
+    token_ids,
 )
 from fuser.kv.geometry import Geometry, window
 from fuser.kv.past import Past
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.kv.rope import Rope
 from fuser.layout import SliceLayout
-from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, tokenise
+from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, reply_ids, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
 from fuser.slice_specs import HALVES, source_of
 from kvwire.errors import TooLarge, Unsupported
@@ -239,26 +241,46 @@ class Prefilled:
             return _SharedIntake(self, layout, plan)
         return _CodeIntake(self, layout)
 
-    def generate(self, max_new_tokens: int) -> Iterator[str]:
-        """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`."""
+    def generate(self, max_new_tokens: int, choose: Choose = most_likely) -> Iterator[str]:
+        """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`.
+
+        Args:
+            choose: the next token (`fuser.Sampling.chooser`).
+        """
         model, stops = self.receiver.model, self.receiver.stops
         (rest,) = self.rest
-        stream = greedy_ids(model, rest, self.past, stops, min(max_new_tokens, self._room))
+        stream = token_ids(model, rest, self.past, stops, min(max_new_tokens, self.room), choose)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
     def answers(
         self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never, confident: bool = False
     ) -> Generated:
         """Whole answers of all rows; the arguments are those of `fuser.kv.generate.generate`."""
-        model, limit = self.receiver.model, min(max_new_tokens, self._room)
+        model, limit = self.receiver.model, min(max_new_tokens, self.room)
         return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, confident)
 
     def loss(self, replies: Sequence[Tensor]) -> Outcome:
         """How surprised the Receiver is by a reply a row, (tokens,) int64; differentiable in what was taken in."""
         return answer_loss(self.receiver.model, self.past, self.rest, replies)
 
+    @torch.inference_mode()
+    def likelihoods(self, replies: Sequence[str]) -> list[float]:
+        """How likely the one row is to give each of these replies and end: the geometric mean of its tokens'
+        probabilities. The row may still be used.
+
+        Raises:
+            TooLarge: the longest reply does not fit the Receiver's window.
+        """
+        (rest,), (prompt,), count = self.rest, self.prompts, len(replies)
+        end = int(self.receiver.tokenizer.eos_token_id)
+        ids = [reply_ids(self.receiver.tokenizer, prompt.rendered, reply, end) for reply in replies]
+        self._check_window(max(map(len, ids)))
+        losses = answer_loss(self.receiver.model, self.past.repeat(count), [rest] * count, ids).losses
+        found: list[float] = losses.neg().exp().tolist()
+        return found
+
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
         """New tokens for which the window has room in every row."""
         return self.receiver.window - self._longest
 

@@ -89,8 +89,8 @@ class Sharer(Reader):
             ValueError: the reading lacks positions that are cut.
         """
         if layout.kind is not SliceKind.SHARED:
-            settled = _settled(layout, reading)
-            return [Segment(spec, self._codes(reading, settled)) for spec in settled.specs]
+            settled, at = self._settled(layout, reading)
+            return [Segment(spec, self._codes(reading, at, spec)) for spec in settled.specs]
         among = reading.among(layout.exported)
         found: dict[SegmentSpec, Tensor] = {}
         for layer, specs in self._wanted(layout).items():
@@ -124,12 +124,12 @@ class Sharer(Reader):
         """What is to be prefilled for a slice; emits every segment of it, in the order of the specs announced.
 
         Args:
-            announce: called once, before any segment, with what is cut in the end: of a draft the positions written.
+            announce: called once, before any segment, with what is cut in the end: the positions chosen and written.
             emit: called while a prefill runs, or between two; the tensor is on the CPU and its own to keep.
             cancelled: polled before each layer.
             owner: whose documents these are; what was read for one owner is not reused for another.
         """
-        if layout.kind is not SliceKind.DRAFT or not layout.specs:
+        if not layout.open:
             announce(layout)
         if not layout.specs:
             return
@@ -144,11 +144,11 @@ class Sharer(Reader):
                 asking=layout.quoted > 0,
                 draft=layout.drafting,
             )
-            settled = _settled(layout, reading)
-            if layout.kind is SliceKind.DRAFT:
+            settled, among = self._settled(layout, reading)
+            if layout.open:
                 announce(settled)
             for spec in settled.specs:
-                emit(spec, self._codes(reading, settled).cpu())
+                emit(spec, self._codes(reading, among, spec).cpu())
             return
         at, wanted = layout.exported.to(self.model.device), self._wanted(layout)
 
@@ -211,24 +211,25 @@ class Sharer(Reader):
             half = keys if kind is SegmentKind.KEY else values
             yield spec, shared_segment(self.bundle, spec.kind, spec.layer, half)
 
-    def _codes(self, reading: Reading, layout: Cut) -> Tensor:
-        """Codes of the chosen positions and of the draft's, (positions, code_dim) float32."""
+    def _settled(self, layout: Cut, reading: Reading) -> tuple[Cut, Tensor]:
+        """What is cut, and at which positions, once it was read: those chosen of the document, then the draft's."""
+        written = reading.drafted if layout.drafting else reading.at[:0]
+        if not layout.quoted:
+            return layout.settled(0, len(written)), written
+        if reading.scores is None:
+            raise ValueError("an excerpt is chosen by scores, and nothing asked while this was read")
+        chosen = choose(
+            reading.scores, layout.exported, self.selection, layout.quoted, layout.runs, layout.fit
+        )
+        return layout.settled(len(chosen), len(written)), torch.cat((chosen.to(written.device), written))
+
+    def _codes(self, reading: Reading, at: Tensor, spec: SegmentSpec) -> Tensor:
+        """Codes of these positions, (positions, code_dim) float32."""
         head = self.bundle.require_translate()
-        at = reading.drafted if layout.drafting else reading.at[:0]
-        if layout.quoted:
-            if reading.scores is None:
-                raise ValueError("an excerpt is chosen by scores, and nothing asked while this was read")
-            chosen = choose(reading.scores, layout.exported, self.selection, layout.quoted, layout.runs)
-            at = torch.cat((chosen.to(at.device), at))
         with torch.inference_mode():
             codes = head.encode(reading.features(head.layers, reading.among(at)))
-            return codes[:, : layout.specs[0].shape[1]]
+            return codes[:, : spec.shape[1]]
 
     @property
     def _dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
-
-
-def _settled(layout: Cut, reading: Reading) -> Cut:
-    """What is cut once it was read: a draft has as many positions as were written."""
-    return layout.written(len(reading.draft)) if layout.kind is SliceKind.DRAFT else layout

@@ -76,6 +76,8 @@ def _edge(config: "EdgeConfig") -> Iterator[Finding]:
     yield from looked(
         "api.listen", lambda: _address("api.listen", listen, taken), "change listen to a loopback address"
     )
+    if config.api.keys_file is not None:
+        yield from looked("api.keys_file", lambda: _keys(config), "write a key a line into that file")
     then = (
         f"is `kvwire cloud` running at {config.cloud.address}? Look at [cloud] and [tls] here, and at its log"
     )
@@ -111,6 +113,10 @@ def _device(table: str, device: "DeviceName", dtype: "DtypeName") -> Iterator[Fi
     found = find_device(device)
     what = str(dtype_of(dtype, found)).removeprefix("torch.")
     yield Finding(State.GOOD, f"{table}.device", f"{device_text(found)} in {what}")
+
+
+def _keys(config: "EdgeConfig") -> Iterator[Finding]:
+    yield Finding(State.GOOD, "api.keys_file", f"{config.api.keys_file}: {len(config.api.keys())} keys")
 
 
 def _tls(tls: object, role: PeerRole) -> Iterator[Finding]:

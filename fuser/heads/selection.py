@@ -67,7 +67,14 @@ def attention_row(
     return weights if per_head else weights.amax(1)
 
 
-def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int, runs: int = 0) -> Tensor:
+_FIT = 0.9  # share of a run's probability that a shorter one must hold
+SHORTEST = 4
+"""Positions of a fitted run at least: to tell fewer apart would tell how long an answer is."""
+
+
+def choose(
+    scores: Tensor, document: Tensor, config: SelectionConfig, limit: int, runs: int = 0, fit: bool = False
+) -> Tensor:
     """Pick the excerpt among the document's positions.
 
     Args:
@@ -76,9 +83,10 @@ def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int
         limit: positions allowed (already lowered by the export policy).
         runs: of neighbouring positions at most, 0 is one. They share the number evenly, and each has the most
             probability, a softmax of the scores, of what those before it left.
+        fit: one run is halved as long as a run of half its length has 0.9 of the probability of the longest.
 
     Returns:
-        Chosen positions, ascending, min(limit, config.positions, len(document)) of them.
+        Chosen positions, ascending, min(limit, config.positions, len(document)) of them; fewer with `fit`.
     """
     count = min(limit, config.positions, len(document))
     if count == 0:
@@ -88,11 +96,20 @@ def choose(scores: Tensor, document: Tensor, config: SelectionConfig, limit: int
     left, chosen = torch.arange(len(document), device=document.device), []
     for run in range(runs):
         size = count // runs + (run < count % runs)
-        mass = functional.pad(probability[left].cumsum(0), (1, 0))
-        start = int((mass[size:] - mass[:-size]).argmax())
+        start, most = _best_run(probability[left], size)
+        while fit and size // 2 >= SHORTEST and (half := _best_run(probability, size // 2))[1] >= _FIT * most:
+            size, start = size // 2, half[0]
         chosen.append(left[start : start + size])
         left = torch.cat((left[:start], left[start + size :]))
     return document[torch.cat(chosen).sort().values]
+
+
+def _best_run(probability: Tensor, size: int) -> tuple[int, float]:
+    """Where the run of this many neighbours with the most probability (positions,) begins, and how much it has."""
+    mass = functional.pad(probability.cumsum(0), (1, 0))
+    among = mass[size:] - mass[:-size]
+    start = int(among.argmax())
+    return start, float(among[start])
 
 
 _LEAST = 1e-5  # attention below this counts as this

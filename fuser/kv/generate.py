@@ -1,4 +1,4 @@
-"""What a frozen model says on top of a past: greedy generation, and the loss of the right replies."""
+"""What a frozen model says on top of a past: greedy or sampled generation, and the loss of the right replies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -14,13 +14,14 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from fuser.kv.past import Past
+from kvwire.errors import Unsupported
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One new token in each row that is still answered.
 
-    rows: which of the prompts these are. tokens: the most likely one of each, a stop token included. logits: (rows,
+    rows: which of the prompts these are. tokens: the chosen one of each, a stop token included. logits: (rows,
     vocabulary), without what some models do to them after the head, which keeps their order.
     """
 
@@ -42,6 +43,58 @@ class Generated:
     confidence: list[float]
 
 
+Choose = Callable[[Tensor], Tensor]
+"""One token a row, (rows,) int64, of logits (rows, vocabulary)."""
+_AFTER_THE_HEAD: Final = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
+"""What models do to their logits after the head, with the value that does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. A temperature of 0 takes the most likely one, whatever else is said.
+
+    top_p: only the fewest tokens that together have this probability are drawn from (nucleus sampling). seed: the same
+    one draws the same tokens of the same logits; None draws others each time.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.temperature <= 2 and 0 < self.top_p <= 1):
+            raise ValueError("temperature is 0 to 2, top_p above 0 and at most 1")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise ValueError("seed is a number of 64 bits")
+
+    def chooser(self, model: Any) -> Choose:
+        """Chooses the tokens of one answer, on the CPU in float32.
+
+        Raises:
+            Unsupported: the model changes its logits after the head, so that these are not its probabilities.
+        """
+        if not self.temperature:
+            return most_likely
+        for name, nothing in _AFTER_THE_HEAD.items():
+            if getattr(model.config, name, None) not in (None, nothing):
+                raise Unsupported(f"a temperature, for a model with {name}")
+        draws = torch.Generator("cpu")
+        draws.seed() if self.seed is None else draws.manual_seed(self.seed)
+
+        def drawn(logits: Tensor) -> Tensor:
+            shares = (logits.float().cpu() / self.temperature).softmax(1)
+            ordered, ids = shares.sort(stable=True, dim=1, descending=True)
+            ordered[ordered.cumsum(1) - ordered >= self.top_p] = 0.0
+            return ids.gather(1, torch.multinomial(ordered, 1, generator=draws))[:, 0].to(logits.device)
+
+        return drawn
+
+
+def most_likely(logits: Tensor) -> Tensor:
+    """The most likely token of each row."""
+    return logits.argmax(1)
+
+
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """Token ids that end an answer: the model's end tokens and the tokenizer's."""
     configured = getattr(model.generation_config, "eos_token_id", None)
@@ -61,8 +114,9 @@ def steps(
     stops: frozenset[int],
     max_new_tokens: int,
     ended: Callable[[list[int]], bool] = never,
+    choose: Choose = most_likely,
 ) -> Iterator[Step]:
-    """Run a prompt on top of each row of a past, then generate the most likely token until a stop token or the limit.
+    """Run a prompt on top of each row of a past, then generate token after token until a stop token or the limit.
 
     No row depends on its neighbours. Rows that have ended leave the batch.
 
@@ -72,6 +126,7 @@ def steps(
         prompts: (tokens,) int64 each, of at least one token. Their positions go on where the row ends.
         stops: tokens that end an answer.
         ended: whether an answer's tokens so far are all that is wanted of it.
+        choose: the next tokens; by default the most likely ones.
     """
     rows, pending = list(range(len(prompts))), prompts
     said: list[list[int]] = [[] for _ in prompts]
@@ -79,7 +134,7 @@ def steps(
         with torch.inference_mode():
             # Two dimensions: a slice of three (`logits_to_keep`) makes torch copy the whole head first, on CPUs.
             logits = model.get_output_embeddings()(past.run(model, pending))
-            best = logits.argmax(1)
+            best = choose(logits)
         tokens = best.tolist()
         yield Step(rows, tokens, logits)
         going = []
@@ -127,11 +182,16 @@ def generate(
     return Generated(tokens, first, confidence)
 
 
-def greedy_ids(
-    model: Any, ids: Tensor, past: Past, stops: frozenset[int], max_new_tokens: int
+def token_ids(
+    model: Any,
+    ids: Tensor,
+    past: Past,
+    stops: frozenset[int],
+    max_new_tokens: int,
+    choose: Choose = most_likely,
 ) -> Iterator[int]:
     """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past."""
-    for step in steps(model, past, [ids], stops, max_new_tokens):
+    for step in steps(model, past, [ids], stops, max_new_tokens, choose=choose):
         if step.tokens[0] not in stops:
             yield step.tokens[0]
 
@@ -157,14 +217,20 @@ def pieces(tokenizer: Any, tokens: Iterator[int], seen: list[int] | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """loss: scalar, mean over examples. exact: (batch,) bool, greedy generation would give the answer and stop."""
+    """losses: (batch,) float32, minus the mean log probability of each reply's tokens. exact: (batch,) bool, greedy
+    generation would give the reply and stop."""
 
-    loss: Tensor
+    losses: Tensor
     exact: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """Scalar, mean over examples."""
+        return self.losses.mean()
 
 
 def answer_loss(model: Any, past: Past, prompts: Sequence[Tensor], replies: Sequence[Tensor]) -> Outcome:
-    """The mean over examples of each example's mean over the tokens of its reply; differentiable in the past.
+    """How unlikely a reply is behind each row; differentiable in the past.
 
     Args:
         past: a row for each example; used up.
@@ -182,6 +248,6 @@ def answer_loss(model: Any, past: Past, prompts: Sequence[Tensor], replies: Sequ
     logits = model.get_output_embeddings()(hidden[row, starts[row] + within]).float()
     each = functional.cross_entropy(logits, target, reduction="none")
     zeros = torch.zeros(len(replies), device=device)
-    loss = zeros.index_add(0, row, each) / counts
+    losses = zeros.index_add(0, row, each) / counts
     wrong = zeros.index_add(0, row, (logits.argmax(1) != target).float())
-    return Outcome(loss.mean(), wrong == 0)
+    return Outcome(losses, wrong == 0)

@@ -120,6 +120,13 @@ def tokenise(tokenizer: Any, prompt: Rendered | str) -> Tokens:
     return Tokens(torch.tensor(ids, dtype=torch.int64, device="cpu"), offsets)
 
 
+def reply_ids(tokenizer: Any, prompt: Rendered, reply: str, end: int) -> Tensor:
+    """Ids of a reply as it follows a prompt, a blank before it where the prompt ends in none; then the end."""
+    blank = "" if prompt.text[-1:].isspace() else " "
+    ids = tokenise(tokenizer, blank + reply).ids
+    return torch.cat((ids, ids.new_tensor([end])))
+
+
 def withheld(question: str) -> tuple[Section, Section]:
     """A question over a document that keeps its place in the Receiver's prompt, which may not hold it."""
     return (

@@ -53,14 +53,14 @@ def edge(
     dtype: OtherDtype = None,
     as_json: Json = False,
 ) -> None:
-    """Run an edge node: the Receiver behind a local HTTP API, until SIGTERM or Ctrl-C."""
+    """Run an edge node: the Receiver behind the OpenAI API on loopback, until SIGTERM or Ctrl-C."""
     from edge_node import EdgeConfig, run
 
     settings = EdgeConfig.load(config)
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     for name in ("edge_node", "fuser.pair"):
         logging.getLogger(name).setLevel(logging.INFO)
-    run(settings, lambda address: _say_listening(address, as_json))
+    run(settings, lambda address: _say_listening(address if as_json else f"http://{address}/v1", as_json))
 
 
 def ask(
@@ -73,7 +73,7 @@ def ask(
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(help="One of 2 to 10 to pick from; give it once for each. The answer names a letter."),
+        typer.Option(help="One of 2 to 10 to pick from; give it once for each."),
     ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Ask the cloud nothing.")] = False,
     guess: Annotated[

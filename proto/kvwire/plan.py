@@ -11,7 +11,7 @@ _LARGEST: Final = 2**32 - 1  # what a field of the wire holds
 _WORD: Final = re.compile(
     r"m(?P<positions>[1-9][0-9]{0,9})|(?P<code_dim>[1-9][0-9]{0,9})|last(?P<last>[1-9][0-9]{0,9})"
     r"|layers(?P<layers>[0-9]{1,5}(?:\+[0-9]{1,5})*)|(?P<bottleneck>bottleneck)|(?P<padded>padded)|quoted(?P<quoted>[1-9][0-9]{0,9})"
-    r"|runs(?P<runs>[1-9][0-9]{0,9})"
+    r"|runs(?P<runs>[1-9][0-9]{0,9})|(?P<fit>fit)"
 )
 
 
@@ -26,6 +26,8 @@ class Plan:
         quoted: the most positions of the document that stand before a draft.
         runs: the most runs of neighbours in which the document's positions may stand; 0 is one. The export policy may
             refuse more than one.
+        fit: the one run of the document's positions ends where the answer does, as far as the Sharer's attention tells:
+            it has all the positions, a half, a quarter and so on.
         code_dim: number of leading values of each code to send; 0 sends all. A bundle's codes are ordered: the first
             values matter most.
         layers: Sharer layers whose segments a shared slice has; none named means all that open gates read.
@@ -42,6 +44,7 @@ class Plan:
     positions: int = 0
     quoted: int = 0
     runs: int = 0
+    fit: bool = False
     code_dim: int = 0
     layers: tuple[int, ...] = ()
     last: int = 0
@@ -53,6 +56,8 @@ class Plan:
             raise InvalidRequest("a plan has no negative numbers")
         if max(self.positions, self.quoted, self.runs, self.code_dim, self.last) > _LARGEST:
             raise InvalidRequest(f"a plan has no numbers over {_LARGEST}")
+        if self.fit and self.runs > 1:
+            raise InvalidRequest("a plan fits the length of one run, not of several")
         if list(self.layers) != sorted(set(self.layers)):
             raise InvalidRequest("a plan names layers in ascending order, each once")
         if self.layers and self.layers[-1] >= MAX_LAYERS:
@@ -65,6 +70,7 @@ class Plan:
             f"m{self.positions}" if self.positions else "",
             f"quoted{self.quoted}" if self.quoted else "",
             f"runs{self.runs}" if self.runs else "",
+            "fit" if self.fit else "",
             str(self.code_dim or ""),
             f"layers{'+'.join(map(str, self.layers))}" if self.layers else "",
             f"last{self.last}" if self.last else "",
@@ -87,7 +93,7 @@ class Plan:
             kind = found and found.lastgroup
             if not found or not kind or kind in given:
                 raise InvalidRequest(
-                    f"{text}: expected CODEC[:mPOSITIONS][:quotedN][:runsN][:VALUES][:layersA+B][:lastN]"
+                    f"{text}: expected CODEC[:mPOSITIONS][:quotedN][:runsN][:fit][:VALUES][:layersA+B][:lastN]"
                     "[:bottleneck][:padded]"
                 )
             value = found[kind]
@@ -111,6 +117,7 @@ class Plan:
             "code_dim": (self.code_dim, {SliceKind.EXCERPT, SliceKind.DRAFT}),
             "quoted": (self.quoted, {SliceKind.DRAFT}),
             "runs": (self.runs, {SliceKind.EXCERPT, SliceKind.DRAFT}),
+            "fit": (self.fit, {SliceKind.EXCERPT, SliceKind.DRAFT}),
         }
         for field, (value, kinds) in of_kind.items():
             if value and kind not in kinds:

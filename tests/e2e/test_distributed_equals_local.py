@@ -36,6 +36,7 @@ PLANS: list[tuple[SliceKind, Plan]] = [
     ),
     (SliceKind.EXCERPT, Plan(codec="raw", positions=5, code_dim=9)),
     (SliceKind.EXCERPT, Plan(codec="lossless", padded=True)),
+    (SliceKind.EXCERPT, Plan(codec="raw", positions=16, fit=True)),
     (SliceKind.DRAFT, Plan(codec="raw", positions=3, code_dim=9)),
     (SliceKind.DRAFT, Plan(codec="lossless", quoted=4, padded=True)),
 ]

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from openai import OpenAI
+
     from edge_node import Assistant, EdgeConfig
     from fuser.bundle.bundle import Bundle
     from fuser.receiver import Receiver
     from ops.certs import Certificates
+    from tests.edge_node.local_api import Api
     from tests.edge_node.sharer_server import RunningServer, SliceService
 
 
@@ -92,3 +95,32 @@ def cut_off(config: "EdgeConfig", receiver: "Receiver") -> Iterator["Assistant"]
     config = dataclasses.replace(config, cloud=CloudPeer(address="127.0.0.1:1"))
     with Assistant(config, receiver, Client(config)) as made:
         yield made
+
+
+@pytest.fixture
+def api(assistant: "Assistant") -> Iterator["Api"]:
+    from tests.edge_node.local_api import serving_api
+
+    with serving_api(assistant) as made:
+        yield made
+
+
+@pytest.fixture
+def client(api: "Api") -> Iterator["OpenAI"]:
+    from tests.edge_node.local_api import client_of
+
+    with client_of(api) as made:
+        yield made
+
+
+@pytest.fixture
+def broken_stream(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every answer breaks off after a piece; what then stands in the error, and is nobody's to read."""
+    from edge_node.stream import AnswerStream
+
+    def broken(stream: AnswerStream) -> Iterator[str]:
+        yield "one "
+        raise RuntimeError("a private text")
+
+    monkeypatch.setattr(AnswerStream, "_run", broken)
+    return "private"

@@ -4,22 +4,17 @@ import asyncio
 import http.client
 import json
 import resource
-import select
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from edge_node import Assistant
-from edge_node.api import make_app
-from edge_node.config import ApiConfig
 from edge_node.request_queue import RequestQueue
-from edge_node.serve import make_server
 from edge_node.stream import AnswerStream
 from fuser.receiver import Prefilled
 from kvwire.errors import (
@@ -32,70 +27,10 @@ from kvwire.errors import (
     KvwireError,
     entry_of,
 )
+from tests.edge_node.local_api import Api, serving_api
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
 
 QUESTION = "Who keeps the spare key?"
-
-
-class Api:
-    """A running API and the calls a test makes."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def call(
-        self, body: object, method: str = "POST", path: str = "/v1/ask", **headers: str
-    ) -> tuple[int, Any, dict[str, str]]:
-        """Status, JSON body (a list of values for JSON lines) and headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request(method, path, sent, {"Content-Type": "application/json"} | headers)
-        response = connection.getresponse()
-        text = response.read().decode()
-        found = {name.lower(): value for name, value in response.getheaders()}
-        connection.close()
-        if "jsonl" in found.get("content-type", ""):
-            return response.status, [json.loads(line) for line in text.splitlines()], found
-        is_json = "json" in found.get("content-type", "")
-        return response.status, json.loads(text) if is_json else text, found
-
-    def begin(self, body: object, length: int | None = None) -> socket.socket:
-        """A question is sent over a socket of its own, and nobody reads yet. `length` is what is said of the body."""
-        sent = json.dumps(body).encode()
-        caller = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        head = (
-            f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {length or len(sent)}\r\n"
-        )
-        caller.sendall(b"POST /v1/ask HTTP/1.1\r\n" + head.encode() + b"\r\n" + sent)
-        return caller
-
-    def is_full(self, body: object) -> bool:
-        """Whether a question is turned away; one that has to wait leaves again."""
-        caller = self.begin(body)
-        answered, _, _ = select.select([caller], [], [], 0.5)
-        full = bool(answered) and caller.recv(100).startswith(b"HTTP/1.1 503 ")
-        caller.close()
-        return full
-
-
-@contextmanager
-def serving_api(assistant: Assistant, body_s: float = 10.0, max_waiting: int = 1) -> Iterator[Api]:
-    app = make_app(assistant, ApiConfig(max_body_bytes=20_000, max_waiting=max_waiting), body_s)
-    server, listener = make_server(app), socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    wait_until(lambda: server.started)
-    try:
-        yield Api(listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(20)
-
-
-@pytest.fixture
-def api(assistant: Assistant) -> Iterator[Api]:
-    with serving_api(assistant) as made:
-        yield made
 
 
 def test_a_question_gets_the_assistants_answer(api: Api, assistant: Assistant) -> None:
@@ -159,7 +94,7 @@ def test_a_wrong_body_has_a_reason_and_a_fitting_status(
     api: Api, body: object, status: int, reason: str, named: str
 ) -> None:
     found, answer, _ = api.call(body)
-    assert (found, answer["error"]["reason"]) == (status, reason)
+    assert (found, answer["error"]["code"]) == (status, reason)
     assert named in answer["error"]["message"]
     assert api.call({"question": QUESTION, "source": "receiver-only"})[0] == 200
 
@@ -181,9 +116,20 @@ def test_a_page_in_a_browser_can_do_nothing(api: Api) -> None:
     assert api.call(body, **{"Content-Type": "text/plain"})[0] == 400
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1@evil.example:80", "[::1].evil.example"):
         status, told, _ = api.call(body, Host=host)
-        assert (status, told["error"]["reason"]) == (400, "INVALID_REQUEST"), host
+        assert (status, told["error"]["code"]) == (400, "INVALID_REQUEST"), host
     for host in ("localhost", "LOCALHOST:80", "127.0.0.1:7480", "[::1]:7480"):
         assert api.call(body, Host=host)[0] == 200, host
+    for origin in (
+        "https://evil.example",
+        "null",
+        "http://localhost.evil.example",
+        "http://localhost:1@evil",
+    ):
+        status, told, headers = api.call(body, Origin=origin)
+        assert (status, told["error"]["code"]) == (403, "ACCESS_DENIED"), origin
+        assert not [name for name in headers if name.startswith("access-control-")]
+    for origin in ("http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080"):
+        assert api.call(body, Origin=origin)[0] == 200, origin
 
 
 def test_health_says_what_runs_here(api: Api, assistant: Assistant) -> None:
@@ -194,10 +140,14 @@ def test_health_says_what_runs_here(api: Api, assistant: Assistant) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "reason"),
     [
-        ("GET", "/v1/models", 404, "NOT_FOUND"),
+        ("GET", "/v1/moduls", 404, "NOT_FOUND"),
         ("POST", "/v1/ask/", 404, "NOT_FOUND"),
+        ("POST", "/v1/chat/completions/", 404, "NOT_FOUND"),
         ("GET", "/", 404, "NOT_FOUND"),
         ("GET", "/v1/ask", 405, "INVALID_REQUEST"),
+        ("GET", "/v1/chat/completions", 405, "INVALID_REQUEST"),
+        ("OPTIONS", "/v1/chat/completions", 405, "INVALID_REQUEST"),
+        ("POST", "/models", 405, "INVALID_REQUEST"),
         ("DELETE", "/healthz", 405, "INVALID_REQUEST"),
     ],
 )
@@ -205,8 +155,8 @@ def test_a_call_that_is_not_there_is_refused_in_the_words_of_the_others(
     api: Api, method: str, path: str, status: int, reason: str
 ) -> None:
     found, told, headers = api.call(b"", method, path)
-    assert (found, told["error"]["reason"]) == (status, reason)
-    assert set(told["error"]) == {"reason", "message", "metadata"}
+    assert (found, told["error"]["code"]) == (status, reason)
+    assert set(told["error"]) == {"message", "type", "param", "code", "metadata"}
     assert ("allow" in headers) is (status == 405)
 
 
@@ -228,7 +178,8 @@ def test_a_question_without_an_answer_has_a_status_of_its_own_and_the_whole_acco
     found, told, _ = api.call(body)
     assert found == status and set(told) == {"error", "answer"}
     reason = entry_of(type(failure)).reason
-    assert told["error"]["reason"] == told["answer"]["reason"] == reason
+    assert told["error"]["code"] == told["answer"]["reason"] == reason
+    assert (told["error"]["type"], told["error"]["param"]) == ("server_error", None)
     assert said in told["error"]["message"]
     assert (told["answer"]["answered"], told["answer"]["text"]) == (False, "")
     server.service.failures.append(failure)
@@ -239,7 +190,7 @@ def test_a_question_without_an_answer_has_a_status_of_its_own_and_the_whole_acco
 def test_a_cloud_that_is_not_there_is_named_and_what_to_do(cut_off: Assistant) -> None:
     with serving_api(cut_off) as api:
         status, told, _ = api.call({"question": QUESTION, "document": "note-1"})
-        assert (status, told["error"]["reason"]) == (503, "UNREACHABLE")
+        assert (status, told["error"]["code"]) == (503, "UNREACHABLE")
         assert "127.0.0.1:1" in told["error"]["message"] and "kvwire doctor" in told["error"]["message"]
         assert api.call({"question": QUESTION})[0] == 200  # the Receiver holds all of this one
         assert api.call({"question": QUESTION, "require_fused": True})[0] == 503
@@ -247,7 +198,7 @@ def test_a_cloud_that_is_not_there_is_named_and_what_to_do(cut_off: Assistant) -
 
 def test_what_asking_again_does_not_mend_has_another_status(api: Api) -> None:
     status, told, _ = api.call({"question": QUESTION, "document": "note-1", "max_bytes": 1})
-    assert (status, told["error"]["reason"]) == (422, "NO_PLAN")
+    assert (status, told["error"]["code"]) == (422, "NO_PLAN")
     assert "BYTE_BUDGET" in told["error"]["message"]
 
 
@@ -270,7 +221,7 @@ def test_more_requests_than_may_wait_are_told_to_come_again(api: Api, server: Ru
     for thread in threads:
         thread.join(30)
     status, answer, headers = found[0]
-    assert (status, answer["error"]["reason"]) == (503, "BUSY") and int(headers["retry-after"]) >= 1
+    assert (status, answer["error"]["code"]) == (503, "BUSY") and int(headers["retry-after"]) >= 1
     assert [status for status, _, _ in found[1:]] == [200, 200]
 
 
@@ -337,7 +288,7 @@ def test_a_caller_that_leaves_ends_the_generation_at_its_next_step(
 ) -> None:
     steps, go_on = [], threading.Event()
 
-    def generate(prefilled: Prefilled, max_new_tokens: int) -> Iterator[str]:
+    def generate(prefilled: Prefilled, limit: int) -> Iterator[str]:
         while True:
             steps.append(len(steps))
             if len(steps) > 3:
@@ -365,7 +316,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(assistant: Assistant) -> No
             while received := caller.recv(65_536):  # up to the end: the connection is closed
                 told += received
             assert told.startswith(b"HTTP/1.1 408 ")
-            assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["reason"] == "DEADLINE_EXCEEDED"
+            assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["code"] == "DEADLINE_EXCEEDED"
             caller.close()
         half = api.begin({"question": QUESTION}, length=500)
         half.shutdown(socket.SHUT_WR)
@@ -376,7 +327,9 @@ def test_a_body_that_does_not_come_is_not_waited_for(assistant: Assistant) -> No
 def test_a_head_without_end_is_refused(api: Api) -> None:
     caller = socket.create_connection(("127.0.0.1", api.port), timeout=20)
     caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000)
-    assert caller.recv(100).startswith(b"HTTP/1.1 400 ")
+    told = http.client.HTTPResponse(caller)
+    told.begin()
+    assert told.status == 400 and json.loads(told.read())["error"]["code"] == "INVALID_REQUEST"
     caller.close()
 
 
@@ -450,7 +403,7 @@ def test_more_connections_than_there_may_be_are_turned_away_in_the_words_of_the_
             told = http.client.HTTPResponse(late)
             told.begin()
             assert told.status == 503 and told.getheader("retry-after") == "1"
-            assert json.loads(told.read())["error"]["reason"] == "BUSY"
+            assert json.loads(told.read())["error"]["code"] == "BUSY"
             assert late.recv(10) == b""
         held[0].close()
         wait_until(lambda: api.call(None, "GET", "/healthz")[0] == 200)

@@ -14,6 +14,7 @@ from edge_node import Assistant, EdgeConfig
 from edge_node.answer import explained
 from edge_node.channel import read_capture
 from edge_node.client import Client
+from fuser import Sampling
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.models.directory import NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
@@ -52,10 +53,14 @@ QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"
 
 
 def in_one_process(
-    service: SliceService, receiver: Receiver, sections: tuple[Section, ...], kind: SliceKind
+    service: SliceService,
+    receiver: Receiver,
+    sections: tuple[Section, ...],
+    kind: SliceKind,
+    tokens: int = 8,
 ) -> LocalAnswer:
     """The same answer without a wire."""
-    return answer_in_one_process(service.sharer, receiver, sections, DOCUMENTS, kind, 8, 8)
+    return answer_in_one_process(service.sharer, receiver, sections, DOCUMENTS, kind, 8, tokens)
 
 
 def sections_of(question: str, document: str | None = None, notes: str | None = None) -> tuple[Section, ...]:
@@ -114,6 +119,20 @@ def test_a_question_with_choices_is_asked_in_the_words_that_bundles_are_trained_
     answer = assistant.ask(item.question, choices=item.choices)
     (section,) = server.service.requests[-1].sections
     assert (section.text, answer.source, answer.kind) == (choice_prompt(item), "fused", "shared")
+
+
+def test_over_a_document_the_likeliest_choice_is_picked_and_the_choices_stay_at_the_edge(
+    assistant: Assistant, slice_service: SliceService, receiver: Receiver, server: RunningServer
+) -> None:
+    choices = ("nobody", "Ilse", "the miller")
+    answer = assistant.ask(QUESTION, document="note-1", choices=choices)
+    local = in_one_process(
+        slice_service, receiver, sections_of(QUESTION, "note-1"), SliceKind.EXCERPT, tokens=0
+    )
+    likely = local.prefilled.likelihoods(choices)
+    assert answer.choice == likely.index(max(likely)) and answer.text == choices[answer.choice]
+    assert (answer.source, answer.kind, answer.tokens) == ("fused", "excerpt", 0)
+    assert [s.text for s in server.service.requests[-1].sections] == [None, QUESTION]
 
 
 def test_a_shared_slice_beside_a_cloud_document(
@@ -377,6 +396,26 @@ def test_an_answer_ends_with_its_first_line(
     assert "\n## License" not in said  # nothing is generated in vain
     alone = assistant.ask(QUESTION, source="receiver-only")
     assert alone.text == "90  km"
+
+
+def test_a_stop_string_ends_the_answer_and_what_a_limit_cut_says_so(assistant: Assistant) -> None:
+    whole = assistant.ask(QUESTION, document="note-1")
+    assert (whole.cut, whole.tokens) == (True, 8) and whole.prompt_tokens > 0
+    letter = whole.text[len(whole.text) // 2]
+    ended = assistant.ask(QUESTION, document="note-1", stop=("nowhere", letter))
+    assert ended.text == whole.text.partition(letter)[0].rstrip()
+    assert not ended.cut and ended.tokens <= whole.tokens
+    with pytest.raises(InvalidRequest, match="stop"):
+        assistant.stream(QUESTION, stop=("",))
+
+
+def test_an_answer_may_be_drawn_and_a_seed_draws_it_again(assistant: Assistant) -> None:
+    def said(temperature: float, seed: int | None = None) -> str:
+        sampling = Sampling(temperature, seed=seed)
+        return assistant.ask(QUESTION, document="note-1", sampling=sampling).text
+
+    assert said(0.0, seed=3) == assistant.ask(QUESTION, document="note-1").text
+    assert said(2.0, seed=3) == said(2.0, seed=3) != said(2.0, seed=4)
 
 
 def test_the_receiver_alone_is_transformers_own_greedy_answer(

@@ -36,12 +36,14 @@ def _load(tmp_path: Path, text: str) -> EdgeConfig:
 
 def test_paths_count_from_the_files_own_directory(tmp_path: Path) -> None:
     (tmp_path / "local-model").mkdir()
-    config = _load(tmp_path, 'capture = "wire.bin"\n' + TEXT.format(model="local-model"))
+    api = '[api]\nkeys_file = "api.keys"\n'
+    config = _load(tmp_path, 'capture = "wire.bin"\n' + TEXT.format(model="local-model") + api)
     assert config.tls.certificate == str(tmp_path / "tls/edge.pem")
     assert config.tls.authority == "/etc/ca.pem"
     assert config.receiver.bundle == str(tmp_path / "bundle")
     assert config.receiver.model == str(tmp_path / "local-model")
     assert config.capture == str(tmp_path / "wire.bin")
+    assert config.api.keys_file == str(tmp_path / "api.keys")
 
 
 def test_a_shipped_bundle_is_named_without_a_path(tmp_path: Path) -> None:

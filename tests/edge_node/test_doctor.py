@@ -225,6 +225,17 @@ def test_a_certificate_of_the_other_side_or_an_old_one_is_bad(
         assert "did not issue" in found["tls.authority"]["found"]
 
 
+def test_a_file_of_api_keys_is_looked_into(edge: Callable[..., Path], tmp_path: Path) -> None:
+    keys = tmp_path / "api.keys"
+    keys.write_text("one\ntwo\n", encoding="utf-8")
+    api = ApiConfig(listen="127.0.0.1:0", keys_file=str(keys))
+    assert "2 keys" in doctor(edge(api=api))[1]["api.keys_file"]["found"]
+    keys.unlink()
+    status, found = doctor(edge(api=api))
+    assert status == 1 and found["api.keys_file"]["state"] == "bad"
+    assert str(keys) in found["api.keys_file"]["found"]
+
+
 def test_a_taken_port_is_a_note_as_beside_a_running_node(
     cloud: Callable[..., Path], edge: Callable[..., Path], taken: str
 ) -> None:

@@ -249,13 +249,17 @@ def test_a_relayed_text_that_is_empty_is_no_answer(
 
 
 @pytest.mark.parametrize(
-    ("said", "choices", "choice"),
+    ("said", "document", "choices", "choice"),
     [
-        ("The correct answer is B.", 3, 1),
-        ("C", 3, 2),
-        ("C", 2, None),
-        ("the miller", 3, None),
-        ("B", 0, None),
+        ("The correct answer is B.", None, 3, 1),
+        ("C", None, 3, 2),
+        ("C", None, 2, None),
+        ("the miller", None, 3, None),
+        ("B", None, 0, None),
+        ("The miller.", "note-1", 3, 1),
+        ("the millers", "note-1", 3, None),
+        ("B", "note-1", 3, None),
+        ("B", "note-1", 0, None),
     ],
 )
 def test_an_answer_tells_which_of_the_choices_it_names(
@@ -263,13 +267,16 @@ def test_an_answer_tells_which_of_the_choices_it_names(
     server: RunningServer,
     monkeypatch: pytest.MonkeyPatch,
     said: str,
+    document: str | None,
     choices: int,
     choice: int | None,
 ) -> None:
     monkeypatch.setattr(server.service, "relay_text", said)
-    useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
+    kind = SliceKind.SHARED if document is None else SliceKind.EXCERPT
+    plans = (Plan(codec="int8", last=2),) if document is None else MOST
+    useless = tuple(row(plan, 200, 0.1, low=-0.1, kind=kind) for plan in plans)
     given = ("Ilse", "the miller", "nobody")[:choices]
-    answer = make(useless, plan="auto", relay=True).ask(QUESTION, document="note-1", choices=given)
+    answer = make(useless, plan="auto", relay=True).ask(QUESTION, document=document, choices=given)
     assert (answer.source, answer.text, answer.choice) == ("relayed", said, choice)
 
 

@@ -30,6 +30,7 @@ def write_toml(config: EdgeConfig, path: Path) -> Path:
     top = [f"{key} = {json.dumps(value)}" for key, value in values.items() if isinstance(value, str)]
     for name, table in values.items():
         if isinstance(table, dict):
-            top += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            given = {key: value for key, value in table.items() if value is not None}
+            top += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in given.items())]
     path.write_text("\n".join(top) + "\n", encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""Greedy generation: the tokens of the library, and what a row says does not depend on what else is in the batch."""
+"""Generation: greedy gives the tokens of the library, whatever else is in the batch; draws follow the shares."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import Generated, generate, greedy_ids
+from fuser.kv.generate import Generated, Sampling, generate, token_ids
 from fuser.kv.past import Past
 from fuser.lab.evaluate.models import Model
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld
 from fuser.receiver import Receiver
+from kvwire.errors import Unsupported
 from kvwire.segment import SliceKind
 
 TEXTS = [
@@ -50,7 +51,7 @@ def test_sixteen_prompts_together_give_the_tokens_of_each_alone(
     together = answers(model.network, asked, stops, TOKENS, confident=True)
     alone = [answers(model.network, [ids], stops, TOKENS, confident=True) for ids in asked]
     device = model.network.device
-    greedy = [list(greedy_ids(model.network, ids, Past.empty(1, device), stops, TOKENS)) for ids in asked]
+    greedy = [list(token_ids(model.network, ids, Past.empty(1, device), stops, TOKENS)) for ids in asked]
     assert together.tokens == [one.tokens[0] for one in alone] == greedy
     assert together.confidence == pytest.approx([one.confidence[0] for one in alone], rel=1e-4)
     assert len({len(ids) for ids in together.tokens}) > 1, (
@@ -179,3 +180,56 @@ def test_prefilled_prompts_can_be_answered_again(network: Any, drawn: list[Tenso
 def test_a_row_without_a_token_to_run_is_refused(network: Any) -> None:
     with pytest.raises(ValueError, match="row 1 has no token"):
         Past.empty(2, network.device).run(network, [torch.tensor([1, 2, 3]), torch.tensor([])])
+
+
+class Config:
+    """Of a model that changes nothing behind its head, unless it says so."""
+
+
+class Network:
+    def __init__(self) -> None:
+        self.config = Config()
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 0.7)])
+def test_tokens_are_drawn_by_their_shares_at_a_temperature_and_within_the_nucleus(
+    temperature: float, top_p: float
+) -> None:
+    shares = torch.tensor([0.05, 0.5, 0.15, 0.3])
+    expected = shares ** (1 / temperature)
+    if top_p < 1:
+        expected[[0, 2]] = 0.0  # 0.5 and 0.3 are the fewest that reach 0.7
+    choose = Sampling(temperature, top_p, seed=11).chooser(Network())
+    drawn = choose(shares.log().expand(20_000, 4)).bincount(minlength=4) / 20_000
+    assert torch.allclose(drawn, expected / expected.sum(), atol=0.015)
+    assert not drawn[expected == 0].any()
+
+
+def test_a_seed_draws_the_same_tokens_again_and_none_draws_others(tiny_receiver: Path) -> None:
+    model = Model(str(tiny_receiver))
+    ids = model.tokenizer("Who keeps the key?", return_tensors="pt").input_ids[0]
+
+    def said(sampling: Sampling) -> list[int]:
+        past, choose = Past.empty(1, model.network.device), sampling.chooser(model.network)
+        return list(token_ids(model.network, ids, past, frozenset(), TOKENS, choose))
+
+    greedy = list(token_ids(model.network, ids, Past.empty(1, model.network.device), frozenset(), TOKENS))
+    assert said(Sampling()) == said(Sampling(0.0, 0.1, 7)) == greedy
+    assert said(Sampling(2.0, seed=7)) == said(Sampling(2.0, seed=7)) != greedy
+    assert len({tuple(said(Sampling(2.0))) for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [(-0.1,), (2.1,), (float("nan"),), (1.0, 0.0), (1.0, 1.1), (1.0, 1.0, 2**64)]
+)
+def test_a_sampling_that_means_nothing_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError):
+        Sampling(*wrong)
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_not_drawn_from() -> None:
+    network = Network()
+    network.config.final_logit_softcapping = 30.0  # type: ignore[attr-defined]
+    Sampling().chooser(network)
+    with pytest.raises(Unsupported, match="final_logit_softcapping"):
+        Sampling(1.0).chooser(network)

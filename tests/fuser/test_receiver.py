@@ -11,6 +11,7 @@ from fuser.heads.translate import TranslateConfig
 from fuser.kv.generate import Outcome
 from fuser.layout import SliceLayout
 from fuser.models.load import load_model
+from fuser.prompts.prompt import reply_ids
 from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
@@ -97,6 +98,24 @@ def test_what_stands_before_a_slice_is_run_once_and_changes_no_bit(
 
 
 NOTES = Section(Role.DOCUMENT, Visibility.EDGE, text="The key hangs behind the clock.")
+
+
+def test_how_likely_each_of_some_replies_is_leaves_the_row_as_it_was(
+    tiny_bundle: Path, tiny_receiver: Path
+) -> None:
+    receiver = Receiver(*load_model(tiny_receiver), Bundle.load(tiny_bundle))
+    replies = ["seven", "on the table", "in a tower of the old harbour"]
+
+    def begun() -> Prefilled:
+        return receiver.begin(asked(QUESTIONS[0])).prefill(SliceKind.EXCERPT)
+
+    row = begun()
+    found = row.likelihoods(replies)
+    end = int(receiver.tokenizer.eos_token_id)
+    for reply, likelihood in zip(replies, found, strict=True):
+        ids = reply_ids(receiver.tokenizer, row.prompts[0].rendered, reply, end)
+        assert likelihood == pytest.approx(float(begun().loss([ids]).loss.neg().exp()), rel=1e-4)
+    assert row.answers(8).tokens == begun().answers(8).tokens
 
 
 @pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SHARED, None])

@@ -51,6 +51,26 @@ def test_the_last_token_attends_to_what_its_mask_lets_it_see() -> None:
     assert seen[:, :9].eq(0).all() and seen[:, 9:].gt(0).all()
 
 
+def test_a_fitted_run_is_halved_as_long_as_most_of_its_probability_stays() -> None:
+    scores = torch.zeros(40)
+    document = torch.arange(40)
+    config = SelectionConfig(positions=32)
+
+    def chosen(limit: int = 32) -> list[int]:
+        return choose(scores, document, config, limit, fit=True).tolist()
+
+    assert len(chosen()) == 32  # nothing stands out
+    scores[10:26] = 8.0
+    assert chosen() == list(range(10, 26)) and chosen(20) == choose_plain(scores, 20)
+    scores[12:15] = 20.0
+    assert set(range(12, 15)) < set(chosen()) and len(chosen()) == 4  # never shorter: it would tell more
+    assert len(chosen(6)) == 6 and len(chosen(3)) == 3
+
+
+def choose_plain(scores: torch.Tensor, limit: int) -> list[int]:
+    return choose(scores, torch.arange(len(scores)), SelectionConfig(positions=32), limit).tolist()
+
+
 SPREAD = torch.tensor([0.0, 4.0, 0.0, 0.0, 3.5, 3.6, 0.0, 9.0, 1.0, 3.0])
 """Scores of ten positions, of which the last nine are a document's."""
 NINE = torch.arange(1, 10)

@@ -177,6 +177,16 @@ def test_one_question_has_no_mismatched_row(call: Any, tmp_path: Path) -> None:
     assert "a higher limit" in report["not_run"]["mismatched"]
 
 
+def test_drafts_for_questions_with_choices_quote_no_document(call: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "arc.jsonl", CHOICES)
+    options = ("--set", "rows=drafted", "--set")
+    assert "no document" in str(call(data, *options, "drafts=raw:quoted2", fails=True).exception)
+    report = json.loads(call(data, *options, "drafts=raw:m2", "--json", "-").stdout)
+    assert [(row["row"], row["plan"], row["questions"]) for row in report["rows"]] == [
+        ("drafted", "raw:m2", 6)
+    ]
+
+
 def test_questions_over_documents_have_no_row_to_fit(call: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", DOCUMENTS)
     assert "calibration is for" in str(call(data, "--set", f"calibration={data}", fails=True).exception)

@@ -129,6 +129,6 @@ class Cases:
 def _telling(item: Item) -> re.Pattern[str]:
     """Finds in a text a right answer, or a name that a question names: any capitalised word but its first."""
     names = {name for q in item.questions for name in re.findall(r"(?<=\s)[A-Z]\w+", q.text)}
-    answers = {answer.strip() for q in item.questions for answer in q.answers}
+    answers = {answer.strip() for q in item.questions for answer in (*q.answers, *q.parts)}
     words = sorted(re.escape(word) for word in names | answers if word)
     return re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)" if words else r"(?!)", re.IGNORECASE)

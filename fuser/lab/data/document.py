@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question over a document and the answers that count as right (the first one is trained on)."""
+    """A question over a document and the answers that count as right (the first one is trained on).
+
+    other: a value that the first answer can be exchanged for in the document (`fuser.lab.data.records.exchange`).
+    parts: of an answer to two questions at once, each of which the document states somewhere.
+    """
 
     text: str
     answers: tuple[str, ...]
+    other: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

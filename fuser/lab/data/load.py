@@ -213,4 +213,5 @@ def _records(source: str, count: int, seed: int) -> Iterator[Item]:
     from fuser.lab.data.records.generate import generate
 
     for record in generate(seed, count, source.removeprefix(RECORDS)):
-        yield Item(source, record.document, tuple(Question(e.question, (e.answer,)) for e in record.examples))
+        questions = (Question(e.question, (e.answer,), e.other, e.parts) for e in record.examples)
+        yield Item(source, record.document, tuple(questions))

@@ -28,10 +28,22 @@ def _slices(task: ChoiceTask) -> str | None:
     return None if task.given.bundle.fuse else "needs a fuse head: the bundle makes no shared slices"
 
 
-def _another(task: ChoiceTask) -> str | None:
+def _alone(task: ChoiceTask) -> str | None:
     if len({item.question for item in task.items}) < 2:
         return "needs at least two different questions: a higher limit"
-    return _slices(task)
+    return None
+
+
+def _another(task: ChoiceTask) -> str | None:
+    return _alone(task) or _slices(task)
+
+
+def _drafts(task: ChoiceTask) -> str | None:
+    return None if task.given.bundle.translate else "needs a translate head: the bundle makes no draft slices"
+
+
+def _anothers_draft(task: ChoiceTask) -> str | None:
+    return _alone(task) or _drafts(task)
 
 
 def _training(task: ChoiceTask) -> str | None:
@@ -117,6 +129,25 @@ def random(batch: ChoiceBatch, plan: Plan) -> Answers:
     """Random keys and values, each layer's with the mean and covariance of the batch's true ones."""
     noise = controls.random_slices(batch.heard, batch.picked[0])
     return batch.fused(batch.task.transfer, noise, plan)
+
+
+@ROWS.row("drafted", "fused, the Sharer's draft", needs=_drafts, by="draft", on_request=True)
+def drafted(batch: ChoiceBatch, plan: Plan) -> Answers:
+    """The KV of the Sharer's own short reply, translated and put before the question."""
+    return batch.drafted(batch.items, plan)
+
+
+@ROWS.row(
+    "drafted-mismatched",
+    "fused, the draft of another question",
+    needs=_anothers_draft,
+    control="drafted",
+    by="draft",
+    on_request=True,
+)
+def drafted_mismatched(batch: ChoiceBatch, plan: Plan) -> Answers:
+    """The same of another question of about the same length."""
+    return batch.drafted(batch.strangers, plan)
 
 
 @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)

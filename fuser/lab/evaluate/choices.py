@@ -16,6 +16,7 @@ from fuser.atomic import atomic_write
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate.calibration import Calibration
+from fuser.lab.evaluate.choice_drafts import ChoiceDrafts
 from fuser.lab.evaluate.choice_rows import ROWS
 from fuser.lab.evaluate.evaluation import Batch, Given, Task, bucketed
 from fuser.lab.evaluate.letters import mark
@@ -23,8 +24,8 @@ from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.rows import Answer, Registry
 from fuser.lab.evaluate.shared_slices import Heard, SentSlices, SharerSlices, fuse_heard
 from fuser.lab.evaluate.speaker import Speaker, sections
-from fuser.lab.train.reading import reply_ids
 from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt
+from fuser.prompts.prompt import reply_ids
 from fuser.receiver import Prefilled, Receiver
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
@@ -109,6 +110,19 @@ class ChoiceTask(Task["Transfer"]):
         return threshold
 
     @cached_property
+    def service(self) -> Receiver:
+        """The Receiver, also of a bundle that sends no shared slices."""
+        given = self.given
+        if given.bundle.fuse is not None:
+            return self.transfer.receiver
+        return Receiver(given.receiver.network, given.receiver.tokenizer, given.bundle)
+
+    @cached_property
+    def drafts(self) -> ChoiceDrafts:
+        """What the Sharer replies."""
+        return ChoiceDrafts(self.given.bundle, self.given.sharer, self.service)
+
+    @cached_property
     def mismatched(self) -> list[int]:
         """For each question the one whose slice it gets as a control."""
         order = [index for batch in bucketed(self.lengths, self.given.batch) for index in batch]
@@ -163,6 +177,11 @@ class ChoiceBatch(Batch):
         self.task = task
         self.items = [task.items[index] for index in picked]
 
+    @property
+    def strangers(self) -> list[ChoiceItem]:
+        """The questions whose slices these get as a control."""
+        return [self.task.items[self.task.mismatched[index]] for index in self.picked]
+
     @cached_property
     def heard(self) -> list[Heard]:
         """The slices of the questions."""
@@ -171,7 +190,7 @@ class ChoiceBatch(Batch):
     @cached_property
     def others(self) -> list[Heard]:
         """The slices that they get as a control."""
-        return self.task.transfer.hear([self.task.items[self.task.mismatched[i]] for i in self.picked])
+        return self.task.transfer.hear(self.strangers)
 
     def alone(self) -> list[Answer]:
         """The Receiver's own answers."""
@@ -206,6 +225,16 @@ class ChoiceBatch(Batch):
         return [said.with_cost_of(cost) for said, cost in zip(answers, costs, strict=True)]
 
     @torch.inference_mode()
+    def drafted(self, sources: Sequence[ChoiceItem], plan: Plan) -> list[Answer]:
+        """Answers behind the drafts for some questions, one at a time as a plan sends them."""
+        found = []
+        for item, source in zip(self.items, sources, strict=True):
+            prefilled, size, seconds = self.task.drafts.prefilled(item, source, plan)
+            (said,) = self.task.receiver.say(prefilled.past, prefilled.rest)
+            found.append(said.with_cost_of(Answer("", seconds, size)))
+        return found
+
+    @torch.inference_mode()
     def losses(self, plan: Plan) -> list[Answer]:
         """How surprised the Receiver is by the right answers behind slices."""
         tokenizer, found = self.task.given.receiver.tokenizer, []
@@ -226,15 +255,7 @@ class ChoiceBatch(Batch):
 
     @cached_property
     def _reading(self) -> Reading:
-        return Reading(self._service, self.items)
-
-    @cached_property
-    def _service(self) -> Receiver:
-        """The Receiver, also of a bundle that sends no shared slices."""
-        given = self.task.given
-        if given.bundle.fuse is not None:
-            return self.task.transfer.receiver
-        return Receiver(given.receiver.network, given.receiver.tokenizer, given.bundle)
+        return Reading(self.task.service, self.items)
 
 
 def mismatched(items: Sequence[ChoiceItem], order: Sequence[int]) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,20 +14,33 @@ from fuser.lab.evaluate.shared_slices import Heard
 from kvwire.segment import SegmentKind
 
 
-def moment_matched(samples: Tensor, seed: int) -> Tensor:
-    """Gaussian noise with the mean and the covariance of samples (samples, values): as many, in float32.
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Gaussian noise with the mean and the covariance of some samples.
 
-    Random sums of the centred samples have their covariance, also where they are fewer than the values.
+    mean: (values,) float32. root: (rank, values) float32, which times itself is the covariance.
     """
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(len(samples), len(samples), generator=generator, device="cpu").to(samples.device)
-    mean: Tensor = samples.float().mean(0)
-    return mean + weights @ (samples.float() - mean) / math.sqrt(len(samples))
 
+    mean: Tensor
+    root: Tensor
 
-def random_codes(codes: Tensor, seed: int) -> Tensor:
-    """Noise for codes (questions, positions, values), with the moments of all their positions."""
-    return moment_matched(codes.flatten(0, 1), seed).reshape(codes.shape).to(codes.dtype)
+    @classmethod
+    def like(cls, samples: Tensor) -> Self:
+        """Of samples (samples, values), which may be fewer than the values."""
+        mean: Tensor = samples.float().mean(0)
+        centred = (samples.float() - mean) / math.sqrt(len(samples))
+        return cls(mean, torch.linalg.qr(centred, mode="r").R)
+
+    def draw(self, count: int, seed: int) -> Tensor:
+        """(count, values) float32."""
+        generator = torch.Generator().manual_seed(seed)
+        weights = torch.randn(count, len(self.root), generator=generator, device="cpu")
+        return self.mean + weights.to(self.root.device) @ self.root
+
+    def in_place_of(self, codes: Tensor, seed: int) -> Tensor:
+        """As many codes as these (questions, positions, values)."""
+        count, positions, _ = codes.shape
+        return self.draw(count * positions, seed).reshape(codes.shape).to(codes.dtype)
 
 
 def zeroed(heard: Sequence[Heard]) -> list[Heard]:
@@ -45,7 +59,7 @@ def random_slices(heard: Sequence[Heard], seed: int) -> list[Heard]:
         parts = [one.segments[at] for one in heard]
         heads, _, width = parts[0].shape
         flat = torch.cat([part.transpose(0, 1).flatten(1) for part in parts])
-        noise = moment_matched(flat, seed * len(heard[0].segments) + number).to(flat.dtype)
+        noise = Noise.like(flat).draw(len(flat), seed * len(heard[0].segments) + number).to(flat.dtype)
         for own, some in zip(made, noise.split(counts), strict=True):
             own[at] = some.unflatten(1, (heads, width)).transpose(0, 1).contiguous()
     return [replace(one, segments=own) for one, own in zip(heard, made, strict=True)]

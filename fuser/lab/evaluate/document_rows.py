@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from fuser.lab.evaluate.controls import random_codes
 from fuser.lab.evaluate.rows import Answer, Answers, Registry
-from kvwire.plan import Plan
+from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ROWS: Registry[DocumentBatch] = Registry("over documents")
 SURE = 0.5
 """Mean probability of its tokens from which the Receiver's own answer is taken in the row `routing`."""
+
+EVERYWHERE = replace(WHOLE, positions=1 << 20)
+"""A plan of all positions of a document."""
 
 
 def _excerpts(task: DocumentTask) -> str | None:
@@ -30,6 +33,12 @@ def _another(task: DocumentTask) -> str | None:
         return "every slice is one of a document that does not answer the question"
     if len({question.own for question in task.questions}) < 2:
         return "needs questions over at least two documents: a higher limit"
+    return _excerpts(task)
+
+
+def _exchanged(task: DocumentTask) -> str | None:
+    if not task.answerable or not all(question.other for question in task.questions):
+        return "needs documents in which the answer can be exchanged for another value: records:SPLIT"
     return _excerpts(task)
 
 
@@ -86,6 +95,12 @@ def own(batch: DocumentBatch, plan: Plan) -> Answers:
     return batch.behind(transfer, transfer.own(plan))
 
 
+@ROWS.row("own-draft", "Receiver's own KV, its own draft", on_request=True)
+def own_draft(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Receiver's own KV of its own short answer to the document's text: it is its own Sharer."""
+    return batch.behind_own_drafts()
+
+
 @ROWS.row("sharer", "Sharer's own answer")
 def sharer(batch: DocumentBatch, plan: Plan) -> Answers:
     """The Sharer's answer to the prompt that the slice is cut from."""
@@ -120,6 +135,19 @@ def mismatched(batch: DocumentBatch, plan: Plan) -> Answers:
     return batch.behind(transfer, transfer.slices(plan), batch.others)
 
 
+@ROWS.row("wrong-binding", "fused, the answer exchanged in the document", needs=_exchanged, by="plan")
+def wrong_binding(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The slice of the same document with another value in the answer's place, which is right then."""
+    transfer = batch.task.rebound
+    return batch.rebound(batch.behind(transfer, transfer.slices(plan)))
+
+
+@ROWS.row("wrong-binding-text", "Receiver given the text of that document", needs=_exchanged, on_request=True)
+def wrong_binding_text(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The text of the same: its ceiling."""
+    return batch.rebound(batch.ask([question.rebound.document for question in batch.questions]))
+
+
 @ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
 def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
     """Codes of zeros, which are the mean of all."""
@@ -129,9 +157,10 @@ def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
 
 @ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
 def random(batch: DocumentBatch, plan: Plan) -> Answers:
-    """Random codes with the mean and covariance of the batch's true ones."""
+    """Random codes with the mean and covariance of those of all questions."""
     transfer = batch.task.transfer
-    return batch.behind(transfer, transfer.slices(plan, partial(random_codes, seed=batch.picked[0])))
+    noise = partial(transfer.noise(plan).in_place_of, seed=batch.picked[0])
+    return batch.behind(transfer, transfer.slices(plan, noise))
 
 
 @ROWS.row("drafted", "fused, the Sharer's draft", needs=_excerpts, by="draft", on_request=True)
@@ -160,6 +189,20 @@ def drafted_text(batch: DocumentBatch, plan: Plan) -> Answers:
     """The text of the same draft, relayed: the honest rival of its KV."""
     written = batch.task.transfer.drafted(plan).written
     return batch.ask([written(index) for index in batch.picked])
+
+
+@ROWS.row("ridge", "closed form alone, all positions", needs=_excerpts, on_request=True)
+def ridge(batch: DocumentBatch, plan: Plan) -> Answers:
+    """Every position of the document, translated by the regression that training starts from; nothing is chosen."""
+    transfer = batch.task.ridged
+    return batch.behind(transfer, transfer.slices(EVERYWHERE))
+
+
+@ROWS.row("avp", "AVP: expected embeddings", needs=_excerpts, by="positions", on_request=True)
+def avp(batch: DocumentBatch, plan: Plan) -> Answers:
+    """The Sharer's last hidden states at the positions that a slice has, through the vocabulary (AVP)."""
+    transfer = batch.task.transfer
+    return batch.behind(transfer, transfer.projected(plan))
 
 
 @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)

@@ -7,7 +7,7 @@ what is said.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
@@ -18,23 +18,32 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.kv.generate import generate, stop_tokens
 from fuser.kv.past import Past
+from fuser.lab.evaluate.controls import Noise
 from fuser.lab.evaluate.document_rows import ROWS, SURE
 from fuser.lab.evaluate.evaluation import Batch, Given, Task
-from fuser.lab.evaluate.excerpts import QuestionDrafts, QuestionExcerpts, ReceiversOwn, Slices, Translated
+from fuser.lab.evaluate.excerpts import (
+    QuestionDrafts,
+    QuestionExcerpts,
+    ReceiversDrafts,
+    ReceiversOwn,
+    Slices,
+    Translated,
+)
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
+from fuser.lab.evaluate.peers import VocabularyProjected, closed_form, training_texts
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.evaluate.rows import Answer, Registry
-from fuser.lab.evaluate.score import first_line, marks
+from fuser.lab.evaluate.score import first_line, marks, marks_of_parts
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.cache import FeatureCache
-from fuser.lab.train.reading import FrozenReceiver, replies_to
+from fuser.lab.train.reading import KV, FrozenReceiver, replies_to
 from fuser.lab.train.sharer_reading import document_sections
-from fuser.prompts.prompt import common_prefix, withheld
+from fuser.prompts.prompt import common_prefix, reply_ids, withheld
 from fuser.reading import prompt_of
 from fuser.receiver import Prefilled, Receiver
-from fuser.slice_specs import slice_specs
+from fuser.slice_specs import MAX_WRITTEN, slice_specs
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -47,18 +56,25 @@ _SHARED = 3  # questions over one document from which prefilling it once outweig
 class DocumentTask(Task["Transfer"]):
     """Questions over documents; `given.bundle`'s learnt prefix is in every Receiver row, so that none is favoured.
 
-    answerable: whether the documents answer the questions.
+    answerable: whether the documents answer the questions. kind: of the slices whose plans are judged.
     """
 
     rows: ClassVar[Registry[Any]] = ROWS
-    kind = SliceKind.EXCERPT
     metric = "exact_match"
 
-    def __init__(self, given: Given, questions: Sequence[DocumentQuestion], answerable: bool = True) -> None:
+    def __init__(
+        self,
+        given: Given,
+        questions: Sequence[DocumentQuestion],
+        answerable: bool = True,
+        kind: SliceKind = SliceKind.EXCERPT,
+    ) -> None:
         lengths = [len(question.document) // 4 for question in questions]
         groups = {question.id: question.own for question in questions}
         super().__init__(given, [question.id for question in questions], lengths, groups)
-        self.questions, self.answerable = tuple(questions), answerable
+        self.questions, self.answerable, self.kind = tuple(questions), answerable, kind
+        if kind is SliceKind.DRAFT:
+            self.transferred = "drafted", "drafted-mismatched"
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -71,19 +87,31 @@ class DocumentTask(Task["Transfer"]):
 
     def mark(self, index: int, text: str, letters: Any = None) -> dict[str, float]:
         """As in `Task`."""
-        return marks(text, self.questions[index].answers)
+        asked = self.questions[index]
+        return marks(text, asked.answers) | (marks_of_parts(text, asked.parts) if asked.parts else {})
 
     def cap_bytes(self, plan: Plan) -> int:
         """As in `Task`."""
-        bundle, excerpts = self.given.bundle, self.transfer.excerpts(plan)
+        bundle, sent = self.given.bundle, self.transfer.sent(plan)
         codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
-        counts = {excerpts.count(index) for index in range(len(self.ids))}
-        specs = (slice_specs(bundle, SliceKind.EXCERPT, plan, count, "float32") for count in counts)
+        counts = {sent.count(index) for index in range(len(self.ids))}
+        specs = (slice_specs(bundle, self.kind, plan, count, "float32") for count in counts)
         return max(most_bytes(spec, codec) for spec in specs)
 
     def between(self, bundle: Bundle, sharer: Model) -> Transfer:
         """As in `Task`."""
-        return Transfer(self, bundle, sharer)
+        return Transfer(self, self.questions, bundle, sharer)
+
+    @cached_property
+    def rebound(self) -> Transfer:
+        """The bundle over the same documents, of which each has the answer exchanged for another value."""
+        questions = [question.rebound for question in self.questions]
+        return Transfer(self, questions, self.given.bundle, self.given.sharer)
+
+    @cached_property
+    def ridged(self) -> Transfer:
+        """The bundle with the closed form in its translate head's place."""
+        return Transfer(self, self.questions, self.transfer.closed_form(), self.given.sharer)
 
     @cached_property
     def mismatched(self) -> list[int]:
@@ -92,13 +120,17 @@ class DocumentTask(Task["Transfer"]):
 
 
 class Transfer:
-    """A bundle between a Sharer, whose excerpts it sends, and the task's Receiver, which takes them in."""
+    """A bundle between a Sharer, whose excerpts of questions it sends, and the task's Receiver, which takes them in."""
 
-    def __init__(self, task: DocumentTask, bundle: Bundle, sharer: Model) -> None:
-        self._task, self._bundle, self._sharer = task, bundle, sharer
+    def __init__(
+        self, task: DocumentTask, questions: Sequence[DocumentQuestion], bundle: Bundle, sharer: Model
+    ) -> None:
+        self._task, self._questions, self._bundle, self._sharer = task, questions, bundle, sharer
         self.excerpts = lru_cache(maxsize=None)(self._excerpts)
         self.own = lru_cache(maxsize=None)(self._own)
         self.drafted = lru_cache(maxsize=None)(self._drafted)
+        self.noise = lru_cache(maxsize=None)(self._noise)
+        self.projected = lru_cache(maxsize=None)(self._projected)
 
     @cached_property
     def receiver(self) -> Receiver:
@@ -111,6 +143,10 @@ class Transfer:
         """Of the Sharer's reading, a question."""
         return self._read[1]
 
+    def sent(self, plan: Plan) -> Translated:
+        """Slices of the task's kind as a plan sends them."""
+        return self.drafts(plan) if self._task.kind is SliceKind.DRAFT else self.slices(plan)
+
     def slices(self, plan: Plan, change: Callable[[Tensor], Tensor] | None = None) -> Translated:
         """Excerpts as a plan sends them."""
         return Translated(self._bundle, self.excerpts(plan), plan, change)
@@ -119,7 +155,7 @@ class Transfer:
         """As a plan chooses them."""
         selection = self._bundle.config.selection
         selection = replace(selection, positions=plan.positions or selection.positions)
-        return QuestionExcerpts(self._bundle, self._read[0], self._task.questions, selection, plan.runs)
+        return QuestionExcerpts(self._bundle, self._read[0], self._questions, selection, plan.runs, plan.fit)
 
     def drafts(self, plan: Plan) -> Translated:
         """The Sharer's drafts as a plan sends them."""
@@ -127,23 +163,57 @@ class Transfer:
 
     def _drafted(self, plan: Plan) -> QuestionDrafts:
         """As a plan has them."""
-        return QuestionDrafts(self._bundle, self._read[0], self._task.questions, plan)
+        return QuestionDrafts(self._bundle, self._read[0], self._questions, plan)
+
+    def _noise(self, plan: Plan) -> Noise:
+        """Like the codes of all questions by a plan."""
+        excerpts, head = self.excerpts(plan), self._bundle.require_translate()
+        every = (excerpts.features([index])[0] for index in range(len(self._questions)))
+        with torch.inference_mode():
+            return Noise.like(torch.cat([head.encode(one.to(head.input_mean.device)) for one in every]))
 
     def _own(self, plan: Plan) -> ReceiversOwn:
         """The Receiver's own KV at the positions of the excerpts."""
-        model, head = self._task.given.receiver, self._bundle.require_translate()
-        style = self._bundle.config.receiver_prompt
+        head = self._bundle.require_translate()
+        return ReceiversOwn(*self._reading, self.excerpts(plan), head.receiver_positions)
+
+    def own_drafts(self, answers: Mapping[int, str]) -> ReceiversDrafts:
+        """The Receiver's own KV of what it answered to documents' texts, by the index of the question."""
+        tokenizer, said = self.receiver.tokenizer, {}
+        for index, text in answers.items():
+            asked = self._questions[index]
+            (prompt,) = self.receiver.begin(receiver_sections(asked.document, asked.question)).prompts
+            reply = reply_ids(tokenizer, prompt.rendered, text, int(tokenizer.eos_token_id))
+            said[index] = prompt.tokens.ids[prompt.insertion :], reply[: min(len(reply) - 1, MAX_WRITTEN)]
+        return ReceiversDrafts(*self._reading, said)
+
+    def _projected(self, plan: Plan) -> VocabularyProjected:
+        """The excerpts of a plan as expected embeddings."""
+        style, sharer = self._bundle.config.sharer_prompt, self._sharer
+        return VocabularyProjected(sharer, style, self._questions, self.excerpts(plan), *self._reading)
+
+    def closed_form(self) -> Bundle:
+        """The bundle with its translate head as it is before any training on answers."""
+        cache, _ = self._caching(training_texts())
+        return closed_form(self._bundle, cache, *self._reading)
+
+    @property
+    def _reading(self) -> tuple[FrozenReceiver, KV]:
+        """The Receiver, and what it has read before a document."""
+        model, style = self._task.given.receiver, self._bundle.config.receiver_prompt
         reading = FrozenReceiver(model.network, model.tokenizer, style, lead="")
-        before = self.receiver.begin(withheld("")).prefill(None).past.layers
-        return ReceiversOwn(reading, before, self.excerpts(plan), head.receiver_positions)
+        return reading, self.receiver.begin(withheld("")).prefill(None).past.layers
 
     @cached_property
     def _read(self) -> tuple[FeatureCache, float]:
+        return self._caching(self._questions, self._task.given.drafts)
+
+    def _caching(
+        self, questions: Sequence[DocumentQuestion], drafts: bool = False
+    ) -> tuple[FeatureCache, float]:
         task = self._task
         root, progress, deadline = task.given.work, task.progress, task.deadline
-        return read_documents(
-            task.questions, self._bundle, self._sharer, root, progress, deadline, task.given.drafts
-        )
+        return read_documents(questions, self._bundle, self._sharer, root, progress, deadline, drafts)
 
 
 class DocumentBatch(Batch):
@@ -175,17 +245,36 @@ class DocumentBatch(Batch):
         answers = self._answers(transfer.receiver, [""] * len(self.picked), slices, sources)
         return [answer.with_cost_of(reading) for answer in answers]
 
+    def behind_own_drafts(self) -> list[Answer]:
+        """Answers behind the Receiver's own KV of what it answers to the documents' texts. No Sharer reads for them."""
+        transfer, told = self.task.transfer, self.of("text")
+        drafts = transfer.own_drafts({i: one.text for i, one in zip(self.picked, told, strict=True)})
+        answers = self._answers(transfer.receiver, [""] * len(self.picked), drafts, self.picked)
+        return [mine.with_cost_of(replace(one, bytes=0)) for mine, one in zip(answers, told, strict=True)]
+
+    def rebound(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Answers over the documents with another value in the answer's place, marked by that one.
+
+        original: a mark of its own; what is right over the original document stands in the answer.
+        """
+        found = []
+        for question, answer in zip(self.questions, answers, strict=True):
+            original = marks(answer.text, question.answers)["contains"]
+            right = marks(answer.text, question.rebound.answers) | {"original": original}
+            found.append(replace(answer, marks=right))
+        return found
+
     @torch.inference_mode()
     def losses(self, plan: Plan) -> list[Answer]:
-        """How surprised the Receiver is by the right answers behind slices: each has the mean of those like it."""
+        """How surprised the Receiver is by the right answers behind slices of the task's kind."""
         transfer, found = self.task.transfer, [Answer("")] * len(self.picked)
-        receiver, slices = transfer.receiver, transfer.slices(plan)
+        receiver, slices = transfer.receiver, transfer.sent(plan)
         end, texts = int(receiver.tokenizer.eos_token_id), [""] * len(self.picked)
         for places, prefilled, sizes in self._prefilled(receiver, texts, slices, self.picked):
             replies = [self.questions[place].answers[0] for place in places]
             rendered = [prompt.rendered for prompt in prefilled.prompts]
-            loss = float(prefilled.loss(replies_to(receiver.tokenizer, rendered, replies, end)).loss)
-            for place, size in zip(places, sizes, strict=True):
+            losses = prefilled.loss(replies_to(receiver.tokenizer, rendered, replies, end)).losses.tolist()
+            for place, size, loss in zip(places, sizes, losses, strict=True):
                 found[place] = Answer("", bytes=size, marks={"loss": loss})
         return found
 

@@ -75,12 +75,14 @@ class Task(ABC, Generic[Bound]):
         groups: id -> what a question shares with others, its document (`fuser.lab.interval`); none where nothing is.
 
     Attributes:
-        rows: all that there are. kind: of their slices. metric: of a prediction, by which plans are judged.
+        rows: all that there are. kind: of the slices whose plans are judged; transferred: the row of these and its
+        control. metric: of a prediction, by which plans are judged.
         progress, deadline: of the run that is under way.
     """
 
     rows: ClassVar[Registry[Any]]
-    kind: ClassVar[SliceKind]
+    kind: SliceKind
+    transferred: tuple[str, str] = ("fused", "mismatched")
     metric: ClassVar[str]
 
     def __init__(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class QuestionExcerpts:
     Args:
         bundle: with a translate head.
         cache: of the bundle's Sharer, prompt style and selection; it must hold every question.
-        selection: the bundle's own, or with a plan's positions. runs: as a plan has them.
+        selection: the bundle's own, or with a plan's positions. runs, fit: as a plan has them.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class QuestionExcerpts:
         questions: Sequence[DocumentQuestion],
         selection: SelectionConfig,
         runs: int = 0,
+        fit: bool = False,
     ) -> None:
-        self._most = selection.positions
-        self._chosen = Excerpts(cache, selection, bundle.require_translate(), runs)
+        self._chosen = Excerpts(cache, selection, bundle.require_translate(), runs, fit)
         self._examples = _examples(cache, questions)
 
     def count(self, index: int) -> int:
-        """Positions of a question's excerpt: fewer than the selection's where the document is shorter."""
-        return min(self._most, self._examples[index][0].count)
+        """Positions of a question's excerpt."""
+        return len(self.positions(index))
 
     def positions(self, index: int) -> Tensor:
         """The excerpt's positions within the document, ascending int64."""
@@ -88,14 +89,14 @@ class QuestionDrafts:
     ) -> None:
         selection = bundle.config.selection
         self._quoted = most_quoted(bundle, plan)
-        self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs)
+        self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs, plan.fit)
         most = most_written(plan)
         self._examples = [(d, replace(q, drafted=q.drafted[:most])) for d, q in _examples(cache, questions)]
 
     def count(self, index: int) -> int:
         """Positions of a question's slice."""
         document, question = self._examples[index]
-        return min(self._quoted, document.count) + len(question.drafted)
+        return len(self._chosen.chosen(document, question, self._quoted)) + len(question.drafted)
 
     def features(self, indices: Sequence[int]) -> Tensor:
         """Features of slices of equal counts, of the layers that the translate head reads, unscaled."""
@@ -109,6 +110,18 @@ class QuestionDrafts:
 def _examples(cache: FeatureCache, questions: Sequence[DocumentQuestion]) -> list[Example]:
     held = {(d.text, q.text): (d, q) for d in cache.documents for q in d.questions}
     return [held[q.document, q.question] for q in questions]
+
+
+class Slices(Protocol):
+    """What may stand before questions."""
+
+    def count(self, index: int) -> int:
+        """Positions of the Sharer's in a question's slice; as many or a multiple of them are taken."""
+        ...
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
+        ...
 
 
 class Translated:
@@ -135,7 +148,7 @@ class Translated:
 
     @torch.inference_mode()
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
+        """As in `Slices`."""
         features = self._excerpts.features(indices)
         codes = self._head.encode(features.to(self._head.input_mean.device))
         codes = codes if self._change is None else self._change(codes)
@@ -164,7 +177,7 @@ class ReceiversOwn:
         self.count = excerpts.count
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """As in `Translated`."""
+        """As in `Slices`."""
         taken = []
         for index in indices:
             text, spans = self._excerpts.document(index)
@@ -174,5 +187,25 @@ class ReceiversOwn:
         return torch.stack(taken), [0] * len(indices)
 
 
-Slices = Translated | ReceiversOwn
-"""What may stand before questions. `count`: of the Sharer's positions; as many or a multiple of them are taken."""
+class ReceiversDrafts:
+    """The Receiver's own short answers, as it has them where it says them behind a document. Nothing is sent.
+
+    Args:
+        before: as in `ReceiversOwn`.
+        said: by a question's index the tokens of its prompt behind that, document and all, and those of the answer.
+    """
+
+    def __init__(
+        self, reading: FrozenReceiver, before: KV, said: Mapping[int, tuple[Tensor, Tensor]]
+    ) -> None:
+        self._reading, self._before, self._said = reading, before, said
+
+    def count(self, index: int) -> int:
+        """Positions of a question's slice."""
+        return len(self._said[index][1])
+
+    def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """As in `Slices`."""
+        read = (self._reading.read(torch.cat(self._said[i]), self._before)[1] for i in indices)
+        taken = [kv[-self.count(index) :] for index, kv in zip(indices, read, strict=True)]
+        return torch.stack(taken), [0] * len(indices)

@@ -7,12 +7,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from fuser.lab.data.document import Item
 from fuser.lab.data.load import RECORDS, load
+from fuser.lab.data.records.exchange import exchanged
 from fuser.prompts.choice import ChoiceItem
 from fuser.prompts.prompt import tokenise
 
@@ -30,7 +31,7 @@ _LENGTHS = {
 class DocumentQuestion:
     """A question over a cloud document.
 
-    id: a hash of the document, the question and its answers. origin: as in `Item`.
+    id: a hash of the document, the question and its answers. origin: as in `Item`. other, parts: as in `Question`.
     """
 
     id: str
@@ -39,6 +40,14 @@ class DocumentQuestion:
     question: str
     answers: tuple[str, ...]
     origin: str = ""
+    other: str = ""
+    parts: tuple[str, ...] = ()
+
+    @property
+    def rebound(self) -> DocumentQuestion:
+        """The same question over its document with the other value in the answer's place, which is right then."""
+        document = exchanged(self.document, self.answers[0], self.other)
+        return replace(self, document=document, answers=(self.other,))
 
     @property
     def own(self) -> str:
@@ -94,6 +103,8 @@ def draw(
             question.text,
             tuple(question.answers),
             item.origin,
+            question.other,
+            question.parts,
         )
         for item in chain.from_iterable(map(vary, shuffled))
         for question in item.questions
@@ -149,7 +160,8 @@ def digest(value: object) -> str:
 def parts(questions: Sequence[DocumentQuestion], tokenizer: Any) -> dict[str, frozenset[str]]:
     """Name of a part -> ids of its questions; parts that are empty, or all of the questions, are left out.
 
-    An answer is as long as the Receiver's `tokenizer` makes the shortest of the right ones.
+    An answer is as long as the Receiver's `tokenizer` makes the shortest of the right ones. Where the document states
+    the value that an answer can be exchanged for, another name has the answer then; else no name has.
     """
     lengths = {
         q.id: min(len(tokenise(tokenizer, f" {answer}").ids) for answer in q.answers) for q in questions
@@ -160,4 +172,6 @@ def parts(questions: Sequence[DocumentQuestion], tokenizer: Any) -> dict[str, fr
     }
     for source in dict.fromkeys(q.source for q in questions):
         found[source] = frozenset(q.id for q in questions if q.source == source)
+    for name, stated in (("another such value stated", True), ("no other such value stated", False)):
+        found[name] = frozenset(q.id for q in questions if q.other and (q.other in q.document) is stated)
     return {name: ids for name, ids in found.items() if 0 < len(ids) < len(questions)}

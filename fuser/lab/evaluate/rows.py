@@ -121,7 +121,7 @@ class Registry(Generic[B]):
     def line(self, name: str, plan: Plan = WHOLE) -> Line[B]:
         """A row by as much of a plan as it has."""
         row = self[name]
-        chosen = replace(WHOLE, positions=plan.positions, runs=plan.runs)
+        chosen = replace(WHOLE, positions=plan.positions, runs=plan.runs, fit=plan.fit)
         return Line(row, {"": WHOLE, "positions": chosen}.get(row.by, plan))
 
     def lines(

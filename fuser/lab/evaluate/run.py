@@ -146,6 +146,8 @@ class Run:
         config, given = self._config, self._given
         if config.cases or config.positions:
             raise ValueError("cases and positions are for questions over documents")
+        if any(plan.quoted for plan in plans_of(config.drafts)):
+            raise ValueError("drafts: questions with choices are over no document that could be quoted")
         with _of_plans():
             plans = shared_plans(given.bundle, plans_of(config.plans))
         fits = unfit_choice(given, config.max_document_chars)

@@ -50,6 +50,12 @@ def marks(prediction: str, answers: Iterable[str]) -> dict[str, float]:
     }
 
 
+def marks_of_parts(prediction: str, parts: Sequence[str]) -> dict[str, float]:
+    """Metrics of an answer that should have several parts, in any order. both: it has all; parts: the share."""
+    held = [_within(normalise(part), prediction) for part in parts]
+    return {"both": float(all(held)), "parts": sum(held) / len(held)}
+
+
 def abstaining(
     predictions: Iterable[Prediction], questions: Sequence[DocumentQuestion], alone: str = "receiver"
 ) -> list[Prediction]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.compact import CompactFuse
+from fuser.heads.selection import SHORTEST
 from fuser.lab.data.hub import PREFIX, HubName
 from fuser.lab.data.load import RECORDS
 from fuser.lab.data.records.generate import TRAINING
@@ -29,12 +30,14 @@ _OTHER = re.compile(r"(dev|test|valid|val|eval)(set)?|validation|evaluation|held
 class Dials:
     """Values of the dials to try; of one that is empty, halves of the most, down to an eighth.
 
-    codecs: empty takes all. positions, code_dims: of excerpts. last: of shared slices, whole ones besides.
-    padded: every plan fills its payloads up.
+    codecs: empty takes all. positions, fit: of excerpts. quoted: before drafts. code_dims: of both. last: of shared
+    slices, whole ones besides. padded: every plan fills its payloads up.
     """
 
     codecs: tuple[str, ...] = ()
     positions: tuple[int, ...] = ()
+    fit: tuple[bool, ...] = (False, True)
+    quoted: tuple[int, ...] = (0, 8)
     code_dims: tuple[int, ...] = ()
     last: tuple[int, ...] = (32, 8, 2, 1)
     padded: bool = False
@@ -44,12 +47,13 @@ class Dials:
 class ProfileConfig:
     """Settings of a profile.
 
-    data: as of an evaluation; training data alone. Questions over documents profile excerpts, questions with choices
-    shared slices. questions: answered. screened: of them, those of the screen. plans: answered, at most, besides the
-    raw one. batch: questions at once.
+    data: as of an evaluation; training data alone. Questions over documents profile excerpts, or drafts where
+    `drafts` is set; questions with choices shared slices. questions: answered. screened: of them, those of the
+    screen. plans: answered, at most, besides the raw one. batch: questions at once.
     """
 
     data: str = "records:train"
+    drafts: bool = False
     questions: int = 200
     screened: int = 48
     plans: int = 12
@@ -103,7 +107,7 @@ def grid(bundle: Bundle, kind: SliceKind, codecs: Sequence[str], dials: Dials) -
     if unknown := set(dials.codecs) - set(codecs):
         raise ValueError(f"unknown codec {sorted(unknown)[0]!r}; this bundle has {', '.join(codecs)}")
     tried = [name for name in dials.codecs or codecs if name != RAW]
-    plans = _excerpts(bundle, tried, dials) if kind is SliceKind.EXCERPT else _shared(bundle, tried, dials)
+    plans = _GRIDS[kind](bundle, tried, dials)
     return list(dict.fromkeys([Plan(codec=RAW), *plans]))
 
 
@@ -112,8 +116,20 @@ def _excerpts(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[P
     positions = _values("positions", dials.positions, most)
     code_dims = _values("code_dims", dials.code_dims, numbers)
     return [
-        Plan(codec=codec, positions=count, code_dim=0 if dim == numbers else dim, padded=dials.padded)
-        for codec, count, dim in product(codecs, positions, code_dims)
+        Plan(
+            codec=codec, positions=count, fit=fit, code_dim=0 if dim == numbers else dim, padded=dials.padded
+        )
+        for codec, count, fit, dim in product(codecs, positions, dials.fit, code_dims)
+        if not fit or count >= 2 * SHORTEST
+    ]
+
+
+def _drafts(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Plan]:
+    numbers = bundle.require_translate().code_dim
+    code_dims = _values("code_dims", dials.code_dims, numbers)
+    return [
+        Plan(codec=codec, quoted=quoted, code_dim=0 if dim == numbers else dim, padded=dials.padded)
+        for codec, quoted, dim in product(codecs, dials.quoted, code_dims)
     ]
 
 
@@ -130,6 +146,9 @@ def _shared(bundle: Bundle, codecs: Sequence[str], dials: Dials) -> Iterable[Pla
         replace(plan, codec=codec, bottleneck=bottleneck)
         for codec, bottleneck, plan in product(codecs, bottlenecks, turned)
     ]
+
+
+_GRIDS = {SliceKind.EXCERPT: _excerpts, SliceKind.DRAFT: _drafts, SliceKind.SHARED: _shared}
 
 
 def _values(name: str, given: Sequence[int], most: int) -> list[int]:

@@ -30,9 +30,15 @@ from fuser.lab.evaluate.settings import Setup, made_in
 from fuser.lab.profile.grid import ProfileConfig, check_training, grid
 from fuser.lab.profile.worth import best, nearest_front, rival, worth
 from kvwire.plan import WHOLE, Plan
+from kvwire.segment import SliceKind
 
 _SCREEN: Row[Batch] = Row("loss", "loss", lambda batch, plan: batch.losses(plan), by="plan")
-_RIVALS = ("receiver", "text", "excerpt-text", "mismatched-text")
+_FLOOR = ("receiver", "text")
+_RIVALS = {
+    SliceKind.EXCERPT: (*_FLOOR, "excerpt-text", "mismatched-text"),
+    SliceKind.DRAFT: (*_FLOOR, "drafted-text"),
+    SliceKind.SHARED: _FLOOR,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,12 @@ class ProfileRun:
     def __init__(self, bundle: Path, config: ProfileConfig, setup: Setup) -> None:
         check_training(config.data)
         self._config, self._path = config, bundle
-        self._given = setup.given(bundle, "profile", config.batch)
+        self._given = replace(setup.given(bundle, "profile", config.batch), drafts=config.drafts)
         registry = registry_of(self._given.bundle)
         codecs = [[codec.name, codec.parameters_hash] for codec in registry.refs()]
         self._task, self._digest = self._draw()
         self.plans = grid(self._given.bundle, self._task.kind, registry.names(), config.dials)
-        if reason := self._task.rows["mismatched"].needs(self._task):
+        if reason := self._task.rows[self._task.transferred[1]].needs(self._task):
             raise ValueError(f"no slice can be mismatched: {reason}")
         key = [METHOD, self._given.bundle.hash, self._digest, codecs, *made_in(self._given.receiver)]
         self._log = PredictionLog(self._given.work.parent / digest(key)[:16] / "predictions.jsonl")
@@ -117,7 +123,10 @@ class ProfileRun:
         """All that is measured so far as plain JSON values; `command` is how it was called."""
         rows, task = self.worth, self._task
         marks = Marks(self._log.predictions, task.groups)
-        rivals = [line for line in self._lines() if rows and line.row.by != "plan" and not line.row.control]
+        sent = self._task.transferred
+        rivals = [
+            line for line in self._lines() if rows and line.row.name not in sent and not line.row.control
+        ]
         return {
             "complete": self.complete,
             "kind": task.kind.value,
@@ -141,8 +150,8 @@ class ProfileRun:
         rows, chosen, own = self._task.rows, self._chosen(), self._given.bundle.config.selection.positions
         counts = sorted({plan.positions or own for plan in chosen})
         quoted = [replace(WHOLE, positions=0 if count == own else count) for count in counts]
-        rivals = [row.name for row in rows if row.name in _RIVALS]
-        return rows.lines(["fused", "mismatched"], chosen) + rows.lines(rivals, quoted)
+        rivals = [row.name for row in rows if row.name in _RIVALS[self._task.kind]]
+        return rows.lines(self._task.transferred, chosen, chosen) + rows.lines(rivals, quoted)
 
     def _chosen(self) -> list[Plan]:
         """The plans that are answered: the raw one, then those nearest to the front of loss against bytes."""
@@ -170,7 +179,10 @@ class ProfileRun:
         limit, most = config.questions, config.max_document_chars
         choices, documents = read_questions(config.data, "auto", limit, config.seed, max_document_chars=most)
         if choices:
+            if config.drafts:
+                raise ValueError("drafts: plans of drafts are measured over documents")
             items = draw_choices(choices, limit, config.seed, unfit_choice(given, most))
             return ChoiceTask(given, items, given.work), questions_digest(items)
         asked = draw(documents, limit, config.seed, unfit(given, most))
-        return DocumentTask(given, asked), questions_digest(asked)
+        kind = SliceKind.DRAFT if config.drafts else SliceKind.EXCERPT
+        return DocumentTask(given, asked, kind=kind), questions_digest(asked)

@@ -21,8 +21,8 @@ Costs = tuple[float, ...]
 def worth(marks: Marks, task: Task[Any], plan: Plan, raw: Plan) -> PlanRow:
     """What a plan is worth, over the questions that it, raw, their controls and the Receiver alone have answered."""
     rows, metric = task.rows, task.metric
-    line, alone = rows.line("fused", plan), rows.line("receiver")
-    lines = [rows.line(name, by) for by in (plan, raw) for name in ("fused", "mismatched")]
+    line, alone = rows.line(task.transferred[0], plan), rows.line("receiver")
+    lines = [rows.line(name, by) for by in (plan, raw) for name in task.transferred]
     (own, other, raw_own, raw_other, receiver), groups = marks(metric, *lines, alone)
     kept, gap = gap_closed(own, receiver, raw_own, groups), None
     if "text" in {row.name for row in rows}:

@@ -27,7 +27,7 @@ class Excerpts:
 
     Args:
         translate: says which features are read.
-        runs: as a plan has them.
+        runs, fit: as a plan has them.
     """
 
     def __init__(
@@ -36,8 +36,9 @@ class Excerpts:
         selection: SelectionConfig,
         translate: TranslateHead,
         runs: int = 0,
+        fit: bool = False,
     ) -> None:
-        self._runs = runs
+        self._runs, self._fit = runs, fit
         self._cache = cache
         self._selection = selection
         self._translate = translate
@@ -46,7 +47,7 @@ class Excerpts:
         """The excerpt's positions within the document, ascending int64; `most` lowers the selection's number."""
         limit = self._selection.positions if most is None else most
         every = torch.arange(document.count, device=question.scores.device)
-        return choose(question.scores, every, self._selection, limit, self._runs)
+        return choose(question.scores, every, self._selection, limit, self._runs, self._fit)
 
     def features(self, examples: Sequence[Example], most: int | None = None) -> Tensor:
         """Features of excerpts, of the layers read, as the Sharer gave them: (batch, positions, numbers)."""

@@ -12,7 +12,7 @@ from fuser.heads.translate import features_of
 from fuser.kv.geometry import Geometry
 from fuser.kv.prefill import prefill
 from fuser.kv.rope import Rope
-from fuser.prompts.prompt import PromptStyle, Rendered, tokenise
+from fuser.prompts.prompt import PromptStyle, Rendered, reply_ids, tokenise
 from fuser.prompts.shared import read_as
 
 REPLY_TOKENS = 64
@@ -88,16 +88,7 @@ class FrozenReceiver:
         return kept, features_of(keys, torch.stack([v[0] for _, v in kept])).float()
 
 
-def reply_ids(tokenizer: Any, prompt: Rendered, answer: str, end: int) -> Tensor:
-    """Ids of the answer as it follows a prompt, a blank before it where the prompt ends in none; then the end.
-
-    A long answer is cut to `REPLY_TOKENS`, without an end.
-    """
-    blank = "" if prompt.text[-1:].isspace() else " "
-    ids = tokenise(tokenizer, blank + answer).ids
-    return torch.cat((ids, ids.new_tensor([end])))[:REPLY_TOKENS]
-
-
 def replies_to(tokenizer: Any, prompts: Sequence[Rendered], answers: Sequence[str], end: int) -> list[Tensor]:
-    """`reply_ids` of each prompt and its answer."""
-    return [reply_ids(tokenizer, *pair, end) for pair in zip(prompts, answers, strict=True)]
+    """`reply_ids` of each prompt and its answer. A long one is cut to `REPLY_TOKENS`, without an end."""
+    pairs = zip(prompts, answers, strict=True)
+    return [reply_ids(tokenizer, *pair, end)[:REPLY_TOKENS] for pair in pairs]

@@ -106,6 +106,7 @@ def plan_to_proto(plan: Plan) -> pb.Plan:
         padded=plan.padded,
         quoted=plan.quoted,
         runs=plan.runs,
+        fit=plan.fit,
     )
 
 
@@ -122,6 +123,7 @@ def plan_from_proto(message: pb.Plan, limits: Limits) -> Plan:
         padded=message.padded,
         quoted=message.quoted,
         runs=message.runs,
+        fit=message.fit,
     )
 
 

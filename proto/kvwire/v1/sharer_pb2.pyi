@@ -106,7 +106,7 @@ class ShareRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundle_hash: _Optional[str] = ..., codec_hash: _Optional[str] = ..., kind: _Optional[_Union[SliceKind, str]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("codec", "positions", "code_dim", "layers", "last", "bottleneck", "padded", "quoted", "runs")
+    __slots__ = ("codec", "positions", "code_dim", "layers", "last", "bottleneck", "padded", "quoted", "runs", "fit")
     CODEC_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     CODE_DIM_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,7 @@ class Plan(_message.Message):
     PADDED_FIELD_NUMBER: _ClassVar[int]
     QUOTED_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
     codec: str
     positions: int
     code_dim: int
@@ -125,7 +126,8 @@ class Plan(_message.Message):
     padded: bool
     quoted: int
     runs: int
-    def __init__(self, codec: _Optional[str] = ..., positions: _Optional[int] = ..., code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ..., quoted: _Optional[int] = ..., runs: _Optional[int] = ...) -> None: ...
+    fit: bool
+    def __init__(self, codec: _Optional[str] = ..., positions: _Optional[int] = ..., code_dim: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., last: _Optional[int] = ..., bottleneck: bool = ..., padded: bool = ..., quoted: _Optional[int] = ..., runs: _Optional[int] = ..., fit: bool = ...) -> None: ...
 
 class ShareResponse(_message.Message):
     __slots__ = ("header", "frame", "trailer")

@@ -3,23 +3,28 @@
 What could be learnt by heart is divided: about a fifth of all names and values, one statement and one question of
 every attribute, and 15 % of the attributes never occur in split `train`. Splits `coined` and `heldout_coined` are like
 `train` and `heldout`, but most of their questions ask for names, and names are put together from syllables: hardly any
-occurs twice.
+occurs twice. Each question of split `heldout_two`, which is otherwise like `heldout`, asks for two facts of one entity.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from random import Random
 
 from fuser.lab.data.records.attributes import BY_DOMAIN, Attribute
-from fuser.lab.data.records.text import Fact, document, question
+from fuser.lab.data.records.exchange import another_value
+from fuser.lab.data.records.text import Fact, document, double_question, question
 from fuser.lab.data.records.values import MONTHS, NAME_KINDS, Entity, entity, value
 from fuser.lab.data.records.words import COMPANY_TAILS, LISTS, SHARED_LISTS, Words
 
 SPLITS = ("train", "heldout", "heldout_attributes", "coined", "heldout_coined")
 TRAINING = ("train", "coined")
 """The splits to train on."""
-_LIKE = {"coined": "train", "heldout_coined": "heldout"}
-"""Splits of coined names: the split whose attributes and phrasings they have."""
+TWO = "heldout_two"
+"""The split whose answers stand in two places."""
+_COINED = ("coined", "heldout_coined")
+_LIKE = {"coined": "train", "heldout_coined": "heldout", TWO: "heldout"}
+"""The split whose attributes and phrasings a split has, where those are not its own."""
 _PLAIN = [split for split in SPLITS if split not in _LIKE]
 WORDS = (25, 110)
 """Fewest and most words of a document."""
@@ -29,18 +34,24 @@ SENTENCES = 7
 
 @dataclass(frozen=True)
 class Example:
-    """A question on a document. `answer` is a literal part of `document` and occurs there once."""
+    """A question on a document. `answer` is a literal part of `document` and occurs there once.
+
+    other: a value of the answer's kind for which it can be exchanged there (`fuser.lab.data.records.exchange`). parts:
+    of an answer to two questions at once, which is both with a comma between, and no part of the document as a whole.
+    """
 
     document: str
     question: str
     answer: str
     attribute: str
     split: str
+    other: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Record:
-    """A document and two to four questions on it."""
+    """A document and two to four questions on it, in split `heldout_two` one or two."""
 
     document: str
     examples: tuple[Example, ...]
@@ -51,12 +62,16 @@ def generate(seed: int, count: int, split: str) -> Iterator[Record]:
 
     Raises ValueError for an unknown split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    words = Words(Random(f"{split}:{seed}"), heldout=split not in TRAINING, coined=split in _LIKE)
+    if split not in (*SPLITS, TWO):
+        raise ValueError(f"unknown split {split!r}: expected one of {', '.join((*SPLITS, TWO))}")
+    # Values to exchange are drawn apart: what records of a seed say does not hang on them.
+    words, others = (
+        Words(Random(f"{split}:{name}"), heldout=split not in TRAINING, coined=split in _COINED)
+        for name in (seed, f"{seed}:others")
+    )
     seen: set[str] = set()
     while len(seen) < count:
-        record = _record(words, split, _LIKE.get(split, split))
+        record = _record(words, others, split, _LIKE.get(split, split))
         if record is not None and record.document not in seen:
             seen.add(record.document)
             yield record
@@ -150,7 +165,7 @@ _COMMON = frozenset(
 """Words that two names or values may have in common."""
 
 
-def _record(words: Words, split: str, like: str) -> Record | None:
+def _record(words: Words, others: Words, split: str, like: str) -> Record | None:
     """One record of `split`, with attributes as in split `like`, or None when the draw does not fit."""
     facts = _facts(words, like)
     if len(facts) < 2 or not _distinct(facts):
@@ -162,11 +177,33 @@ def _record(words: Words, split: str, like: str) -> Record | None:
     asked = [fact for fact in facts if _askable(fact.attribute, like)]
     if len(asked) < 2:
         return None
-    chosen = words.random.sample(asked, min(len(asked), words.random.randint(2, 4)))
+    if split == TWO:
+        pairs = [pair for pair in combinations(asked, 2) if pair[0].entity == pair[1].entity]
+        if not pairs:
+            return None
+        some = words.random.sample(pairs, min(len(pairs), 2))
+        return Record(text, tuple(_both(text, words.random.sample(pair, 2), words) for pair in some))
+    chosen_facts = words.random.sample(asked, min(len(asked), words.random.randint(2, 4)))
     examples = [
         Example(
-            text, question(fact, words), fact.value, f"{fact.attribute.domain}.{fact.attribute.name}", split
+            text,
+            question(fact, words),
+            fact.value,
+            _named(fact),
+            split,
+            another_value(fact, facts, text, _distinct, others),
         )
-        for fact in chosen
+        for fact in chosen_facts
     ]
     return Record(text, tuple(examples))
+
+
+def _both(text: str, facts: Sequence[Fact], words: Words) -> Example:
+    """A question for two facts of one entity."""
+    one, two = facts
+    asked, named = double_question(one, two, words), f"{_named(one)} and {_named(two)}"
+    return Example(text, asked, f"{one.value}, {two.value}", named, TWO, parts=(one.value, two.value))
+
+
+def _named(fact: Fact) -> str:
+    return f"{fact.attribute.domain}.{fact.attribute.name}"

@@ -33,7 +33,8 @@ def phrasing(words: Words, known: tuple[str, ...], heldout: tuple[str, ...]) -> 
     return words.random.choice(known)
 
 
-def _article(value: str) -> str:
+def article(value: str) -> str:
+    """A value after a or an."""
     return f"{'an' if value[0] in 'aeiou' and not value.startswith(('uni', 'uk', 'eu')) else 'a'} {value}"
 
 
@@ -44,6 +45,14 @@ def question(fact: Fact, words: Words) -> str:
         name = fact.entity.short
     template = phrasing(words, attribute.questions, attribute.heldout_questions)
     return capitalised(template.replace("{N's}", possessive(name)).replace("{N}", name))
+
+
+def double_question(one: Fact, two: Fact, words: Words) -> str:
+    """A question that both facts answer, in this order; they are of one entity."""
+    first, second = question(one, words), question(two, words)
+    if not second.startswith((capitalised(two.entity.name), capitalised(two.entity.short))):
+        second = second[0].lower() + second[1:]
+    return f"{first.removesuffix('?')}, and {second}"
 
 
 _SUBORDINATE = """according after although as because before born completed dial enter except for having if loaded made
@@ -89,7 +98,7 @@ class _Writer:
         slots = {"{E}": subject, "{O}": object_, "{P}": possessive_, "{N's}": possessive(name), "{N}": name}
         template = _PERSONAL.sub(lambda slot: slots[slot[0]], template, count=1)
         slots |= {"{E}": fact.entity.subject, "{O}": fact.entity.object, "{P}": fact.entity.possessive}
-        slots |= {"{av}": _article(fact.value), "{Av}": _article(fact.value), "{v}": fact.value}
+        slots |= {"{av}": article(fact.value), "{Av}": article(fact.value), "{v}": fact.value}
         for slot, text in slots.items():
             template = template.replace(slot, text)
         self.named.add(fact.entity)

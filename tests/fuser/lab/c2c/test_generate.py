@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuser.heads.c2c import C2CFuse
 from fuser.heads.compact import CompactConfig, CompactFuse
-from fuser.kv.generate import greedy_ids
+from fuser.kv.generate import token_ids
 from fuser.kv.geometry import Geometry
 from fuser.kv.past import Past
 from fuser.lab.c2c.checkpoint import import_public
@@ -66,7 +66,7 @@ def test_the_library_that_is_pinned_lets_new_tokens_see_the_whole_cache(
     with torch.inference_mode():
         cache = fused_cache(*models, head, ids[:, :-1], ids[:, :-1])
     past = Past(cache, torch.zeros(1, dtype=torch.int64), padded=False)
-    expected = list(greedy_ids(models[0], ids[0, -1:], past, frozenset(), 16))
+    expected = list(token_ids(models[0], ids[0, -1:], past, frozenset(), 16))
     found = generate_public(*models, head, ids, ids, 16, PINNED)[0, ids.shape[1] :].tolist()
     assert found == expected
     later = golden["generated_fused"][0, ids.shape[1] :].tolist()

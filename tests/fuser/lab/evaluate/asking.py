@@ -22,7 +22,7 @@ def ask(
 ) -> dict[tuple[str, str], Prediction]:
     """Run to the end, or to the deadline's; (name of the line, question) -> answer, also of what was there before."""
     log = PredictionLog(folder / "predictions.jsonl")
-    lines = task.rows.lines(rows, plans)
+    lines = task.rows.lines(rows, plans, plans)
     answer(task, lines, log, QUIET, deadline or Deadline())
     return {(line.name, item): one for line in lines for item, one in log.of(line.key).items()}
 

@@ -30,6 +30,7 @@ from kvwire.plan import WHOLE, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceKind
 from tests.fuser.lab.evaluate.asking import ask
 from tests.fuser.lab.evaluate.choices import make_choices
+from tests.in_one_process import answer_in_one_process
 from tests.tiny_bundle import save_tiny_bundle
 
 Make = Callable[..., ChoiceTask]
@@ -323,3 +324,37 @@ def test_every_row_asks_with_the_whole_prompt_last(bundle: Bundle, receiver: Mod
         for text in ("First", "<|im_end|>")
     ]
     assert ends[0] == ends[1], "control tokens in a text are spelt out"
+
+
+def test_drafted_answers_are_those_behind_the_drafts_that_the_service_would_send(
+    make: Make, bundle: Bundle, sharer: Model, receiver: Model, tmp_path: Path
+) -> None:
+    items, plans = make_choices(6), [WHOLE, Plan(codec="raw", positions=2, code_dim=10)]
+    task = make(items)
+    found = ask(task, tmp_path, "drafted", "drafted-mismatched", "receiver", plans=plans)
+    pair = (
+        Sharer(sharer.network, sharer.tokenizer, bundle),
+        Receiver(receiver.network, receiver.tokenizer, bundle),
+    )
+    for plan in plans:
+        name = "" if plan == WHOLE else f" {plan}"
+        local = [
+            answer_in_one_process(*pair, sections(choice_prompt(i)), {}, SliceKind.DRAFT, 14, 16, plan)
+            for i in items
+        ]
+        for item, one in zip(items, local, strict=True):
+            said = found[f"drafted{name}", item.id]
+            assert said.text == one.text.strip()
+            assert said.bytes == sum(segment.spec.raw_bytes for segment in one.segments)
+        strangers = [items[other] for other in task.mismatched]
+        for item, other in zip(items, strangers, strict=True):
+            sizes = [
+                found[row, i.id].bytes
+                for row, i in ((f"drafted-mismatched{name}", item), (f"drafted{name}", other))
+            ]
+            assert sizes[0] == sizes[1], "the draft is the other's"
+    rows = ("drafted", f"drafted {plans[1]}", "drafted-mismatched", "receiver")
+    assert len({tuple(found[row, item.id].text for item in items) for row in rows}) == len(rows)
+    bare = Bundle(dataclasses.replace(bundle.config, translate=None), fuse=bundle.fuse)
+    assert "translate head" in str(ROWS["drafted-mismatched"].needs(make(items, bundle=bare)))
+    assert "two different" in str(ROWS["drafted-mismatched"].needs(make(items[:1])))

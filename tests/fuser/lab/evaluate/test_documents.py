@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from fuser.bundle.bundle import Bundle
+from fuser.lab.data.load import load
 from fuser.lab.evaluate.document_rows import ROWS
 from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentTask, line_ended
 from fuser.lab.evaluate.evaluation import Deadline, Given, OutOfTime
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.prediction import PredictionLog
-from fuser.lab.evaluate.questions import DocumentQuestion
+from fuser.lab.evaluate.questions import DocumentQuestion, draw
+from fuser.lab.evaluate.rows import Answer
 from fuser.lab.evaluate.score import first_line
 from fuser.layout import SliceLayout
 from fuser.receiver import Receiver
@@ -118,6 +120,41 @@ def test_mismatched_answers_are_those_of_the_strangers_slice(
     assert any(found["mismatched", q.id] != found["fused", q.id] for q in documents)
 
 
+def test_an_exchanged_answer_is_marked_by_what_the_changed_document_says_and_cut_as_the_service_cuts_it(
+    given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
+) -> None:
+    asked = [q for q in documents if q.other]
+    task = DocumentTask(given(), asked)
+    found = ask(task, tmp_path, "wrong-binding", "wrong-binding-text", "fused", "text")
+    same = changed = 0
+    for question in asked:
+        other = question.rebound
+        assert other.answers == (question.other,) != question.answers
+        expected = served(pair, SliceKind.EXCERPT, other, other.document, other.question)
+        same += found["wrong-binding", question.id].text == expected
+        changed += found["wrong-binding", question.id].text != found["fused", question.id].text
+        assert found["wrong-binding", question.id].bytes > 0
+    assert len(asked) > 10 and same >= len(asked) - 1 and changed > 1
+    batch = task.batch([0])
+    said = [Answer(asked[0].other), Answer(f"Not {asked[0].answers[0]}."), Answer("")]
+    (right,), (original,), (neither,) = (batch.rebound([one]) for one in said)
+    assert right.marks == {"exact_match": 1.0, "f1": 1.0, "contains": 1.0, "original": 0.0}
+    assert original.marks is not None and neither.marks is not None
+    assert (original.marks["contains"], original.marks["original"]) == (0.0, 1.0)
+    assert not any(neither.marks.values())
+
+
+def test_questions_for_two_facts_are_also_marked_by_their_parts(given: Make) -> None:
+    task = DocumentTask(
+        given(), draw(load("records:heldout_two", "document", 3, 3, for_training=False), 3, 1)
+    )
+    one, two = task.questions[0].parts
+    assert task.mark(0, f"{two} and {one}").keys() == {"exact_match", "f1", "contains", "both", "parts"}
+    assert task.mark(0, f"{two} and {one}")["both"] == 1.0
+    assert (task.mark(0, two)["both"], task.mark(0, two)["parts"]) == (0.0, 0.5)
+    assert "records:SPLIT" in str(ROWS["wrong-binding"].needs(task)), "no one value answers"
+
+
 def test_drafted_answers_are_those_of_the_service_and_those_of_a_stranger_are_its(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
@@ -207,6 +244,7 @@ def test_rows_that_cannot_be_run_say_what_they_need(given: Make, documents: list
     assert lacks("fused", whole) == "None"
     assert "the key identical" in lacks("identical", whole)
     only = [q for q in documents if q.document == documents[0].document]
+    assert "records:SPLIT" in lacks("wrong-binding", whole), "some are of no record"
     assert "two documents" in lacks("mismatched", DocumentTask(given(), only))
     assert "does not answer" in lacks("mismatched", DocumentTask(given(), documents, answerable=False))
     config = given().bundle.config

@@ -72,3 +72,12 @@ def test_a_part_that_is_all_or_nothing_is_no_part(tokenizer: Any) -> None:
     assert parts([question("a", "7"), question("b", "8")], tokenizer) == {}
     two = [question("a", "7"), question("b", "8", source="notes, long:512")]
     assert parts(two, tokenizer) == {"notes": {"a"}, "notes, long:512": {"b"}}
+
+
+def test_where_another_name_has_the_value_to_exchange_is_a_part_of_its_own(tokenizer: Any) -> None:
+    asked = [
+        DocumentQuestion(name, "notes", "Ada has 7, Bo has 8.", f"What has {name}?", ("7",), other=other)
+        for name, other in (("a", "8"), ("b", "9"), ("c", ""))
+    ]
+    found = parts(asked, tokenizer)
+    assert found == {"another such value stated": {"a"}, "no other such value stated": {"b"}}

@@ -4,7 +4,7 @@ import pytest
 
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.questions import DocumentQuestion
-from fuser.lab.evaluate.score import abstaining, exact_match, f1, first_line, marks, normalise
+from fuser.lab.evaluate.score import abstaining, exact_match, f1, first_line, marks, marks_of_parts, normalise
 
 ASKED = DocumentQuestion(
     "q", "notes", "Otto Bram keeps the red boat in Tresna.", "Where is the red key?", ("x",)
@@ -75,3 +75,14 @@ def test_what_the_receiver_says_alone_is_no_invention_of_the_slice() -> None:
 def test_without_the_receivers_own_answers_only_the_document_decides() -> None:
     (found,) = abstaining([Prediction("fused", "", "q", "Otto", {})], [ASKED])
     assert dict(found.right) == {"abstains": 0.0, "invents": 1.0}
+
+
+def test_of_an_answer_in_two_parts_both_count_in_any_order_and_a_whole_word_each() -> None:
+    parts = ("Oslo", "1,874")
+    for said, both, share in (
+        ("Oslo, 1,874", 1.0, 1.0),
+        ("1874 in Oslo.", 1.0, 1.0),
+        ("Oslo", 0.0, 0.5),
+        ("Oslofjord 18740", 0.0, 0.0),
+    ):
+        assert marks_of_parts(said, parts) == {"both": both, "parts": share}

@@ -19,7 +19,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 
 def test_every_setting_of_an_excerpts_dials_is_tried_once_and_raw_alone_first(bundle: Bundle) -> None:
-    plans = grid(bundle, SliceKind.EXCERPT, NAMES, Dials())
+    plans = grid(bundle, SliceKind.EXCERPT, NAMES, Dials(fit=(False,)))
     assert plans[0] == Plan(codec="raw")
     assert [plan for plan in plans if plan.codec == "raw"] == plans[:1]
     assert len(plans) == len(set(plans)) == 1 + 2 * 4 * 4
@@ -27,8 +27,27 @@ def test_every_setting_of_an_excerpts_dials_is_tried_once_and_raw_alone_first(bu
     assert {plan.code_dim for plan in plans[1:]} == {0, 12, 6, 3}
 
 
+def test_the_length_of_a_run_is_fitted_where_it_can_be_halved(bundle: Bundle) -> None:
+    plans = grid(bundle, SliceKind.EXCERPT, ("raw", "int8"), Dials(code_dims=(24,)))
+    assert [str(plan) for plan in plans] == [
+        "raw",
+        "int8:m12",
+        "int8:m12:fit",
+        "int8:m6",
+        "int8:m3",
+        "int8:m1",
+    ]
+
+
+def test_drafts_are_tried_alone_and_behind_what_is_quoted(bundle: Bundle) -> None:
+    plans = grid(bundle, SliceKind.DRAFT, ("raw", "int8"), Dials(code_dims=(24, 6)))
+    assert [str(plan) for plan in plans] == ["raw", "int8", "int8:6", "int8:quoted8", "int8:quoted8:6"]
+    for plan in plans:
+        plan.check(SliceKind.DRAFT)
+
+
 def test_values_can_be_given_and_are_checked(bundle: Bundle) -> None:
-    dials = Dials(codecs=("int8",), positions=(5,), code_dims=(24, 7), padded=True)
+    dials = Dials(codecs=("int8",), positions=(5,), fit=(False,), code_dims=(24, 7), padded=True)
     assert grid(bundle, SliceKind.EXCERPT, NAMES, dials)[1:] == [
         Plan(codec="int8", positions=5, padded=True),
         Plan(codec="int8", positions=5, code_dim=7, padded=True),

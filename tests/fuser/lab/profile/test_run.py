@@ -1,6 +1,7 @@
 """A profile of the tiny pair, whose answers mean nothing: bytes, resumption, controls, and what the table holds."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 
 QUIET = Progress(disable=True)
-DIALS = Dials(codecs=("int8",), positions=(12, 3), code_dims=(24, 6), last=(4,))
+DIALS = Dials(codecs=("int8",), positions=(12, 3), fit=(False,), quoted=(0, 2), code_dims=(24, 6), last=(4,))
 Make = Callable[..., ProfileRun]
 
 
@@ -71,8 +72,27 @@ def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(mak
     json.dumps(report, allow_nan=False)
 
 
+def test_drafts_are_profiled_beside_the_text_of_the_same_drafts_and_kept_with_other_kinds(
+    make: Make, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    excerpts, drafts = make(), make(drafts=True)
+    assert excerpts.measure(QUIET) and drafts.measure(QUIET)
+    rows = {row.plan: row for row in drafts.worth}
+    assert rows[Plan(codec="raw")].kind is SliceKind.DRAFT and rows[Plan(codec="raw")].mean_bytes > 0
+    assert all(row.mean_bytes <= row.max_bytes <= row.cap_bytes for row in rows.values())
+    named = {rival["name"] for rival in drafts.report()["rivals"]}
+    assert "Receiver given the draft's text" in named and "Receiver given the excerpt's text" not in named
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    excerpts.table().save(bundle)
+    both = drafts.table(bundle)
+    assert (
+        both.of(SliceKind.EXCERPT) and both.of(SliceKind.DRAFT) and set(both.measured) == {"excerpt", "draft"}
+    )
+
+
 def test_the_loss_of_the_screen_is_that_of_the_slice_that_arrives(make: Make) -> None:
-    run = make(dials=Dials(codecs=("lossless", "int8"), positions=(12,), code_dims=(24,)))
+    run = make(dials=Dials(codecs=("lossless", "int8"), positions=(12,), fit=(False,), code_dims=(24,)))
     run.measure(QUIET)
     loss = {one["plan"]["codec"]: one["loss"] for one in run.report()["screen"]}
     assert loss["raw"] == loss["lossless"]
@@ -96,7 +116,7 @@ def test_a_stopped_profile_goes_on_where_it_was(make: Make, tmp_path: Path) -> N
 
 def test_more_dials_add_to_what_is_measured(make: Make) -> None:
     assert make().measure(QUIET)
-    more = make(dials=Dials(codecs=("int8",), positions=(12, 3, 1), code_dims=(24, 6)))
+    more = make(dials=Dials(codecs=("int8",), positions=(12, 3, 1), fit=(False,), code_dims=(24, 6)))
     assert len(more.report()["screen"]) == 5 and not more.complete
     assert more.measure(QUIET) and len(more.report()["screen"]) == 7
     fewer = make(dials=Dials(codecs=("int8",), positions=(3,), code_dims=(6,)))

@@ -16,7 +16,11 @@ SIZE = 1_984_096  # bytes that single precision holds, but not the sum of 301
 def test_the_mean_of_large_slices_is_no_more_than_the_most() -> None:
     names = [f"q{number}" for number in range(301)]
     task: Any = SimpleNamespace(
-        rows=ROWS, kind=SliceKind.SHARED, metric="strict", cap_bytes=lambda plan: SIZE
+        rows=ROWS,
+        kind=SliceKind.SHARED,
+        transferred=("fused", "mismatched"),
+        metric="strict",
+        cap_bytes=lambda plan: SIZE,
     )
     said = [
         Prediction(row, "", name, "", {"strict": 1.0}, bytes=SIZE)

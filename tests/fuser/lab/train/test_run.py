@@ -187,7 +187,7 @@ class _GateTask(ToyTask):
     def loss(self, batch: Any, control: Any) -> Any:
         outcome = ToyTask("x", nn.Linear(WIDTH, WIDTH)).loss(batch, control)
         return type(outcome)(
-            outcome.loss + 0.0 * self.module.get_parameter("gate_logit").sum(), outcome.exact
+            outcome.losses + 0.0 * self.module.get_parameter("gate_logit").sum(), outcome.exact
         )
 
 

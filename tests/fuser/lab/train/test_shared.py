@@ -15,11 +15,11 @@ from fuser.lab.train.batch import ExampleBatch
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.config import NoiseConfig
 from fuser.lab.train.fusing import Given
-from fuser.lab.train.reading import reply_ids
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sources import AnyItem
 from fuser.models.load import load_model
+from fuser.prompts.prompt import reply_ids
 from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Sharer
 from kvwire.plan import Plan

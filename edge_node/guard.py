@@ -1,0 +1,57 @@
+"""Who may call the local API: loopback names and origins alone, and with a key where keys are configured."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edge_node.refusals import Refused, refusal
+from kvwire.errors import AccessDenied, InvalidRequest, KvwireError
+
+_LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+_ORIGIN: Final = re.compile(rf"https?://{_LOOPBACK.pattern}", re.IGNORECASE)
+_OPEN: Final = "/healthz"
+CLOSE: Final = {"Connection": "close"}
+"""Of refusals before the body is read: the rest of it is not waited for."""
+
+
+class Guard:
+    """Refuses requests that name another host (a page of another origin may have had its name point here), that come
+    from a page of elsewhere, or that lack a key. `keys`: what may be shown; empty asks for none."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str] = ()) -> None:
+        self._app = app
+        self._keys = [_digest(key) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = None if scope["type"] == "lifespan" else self._refused(scope["path"], Headers(scope=scope))
+        if error is None:
+            await self._app(scope, receive, send)
+        else:
+            await refusal(error, headers=CLOSE)(scope, receive, send)
+
+    def _refused(self, path: str, headers: Headers) -> KvwireError | None:
+        if not _LOOPBACK.fullmatch(headers.get("host", "")):
+            return InvalidRequest("the Host header names no loopback address")
+        if not all(_ORIGIN.fullmatch(origin) for origin in headers.getlist("origin")):
+            return AccessDenied("a page of another origin may not call this API")
+        if self._keys and path != _OPEN:
+            scheme, _, key = headers.get("authorization", "").partition(" ")
+            shown = _digest(key.strip())
+            fits = [hmac.compare_digest(shown, each) for each in self._keys]
+            if scheme.lower() != "bearer" or not any(fits):
+                return Refused(
+                    "no valid key: Authorization: Bearer <key>", code="invalid_api_key", status=401
+                )
+        return None
+
+
+def _digest(key: str) -> bytes:
+    """Of one length, so that comparing takes the same time for each."""
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,58 @@
+"""The assistant of an event loop: the same answers, and the loop is never blocked."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from edge_node import Assistant, AsyncAssistant, EdgeConfig
+from fuser.receiver import Prefilled
+from kvwire.errors import InvalidRequest
+from tests.edge_node.sharer_server import RunningServer
+
+QUESTION = "Who keeps the spare key?"
+
+
+async def test_the_answers_are_the_assistants(assistant: Assistant) -> None:
+    expected = assistant.ask(QUESTION, document="note-1").text
+    own = AsyncAssistant(assistant)
+    answers = await asyncio.gather(*(own.ask(QUESTION, document="note-1") for _ in range(3)))
+    assert [(answer.text, answer.source) for answer in answers] == [(expected, "fused")] * 3
+    async with own.stream(QUESTION, document="note-1") as stream:
+        assert "".join([piece async for piece in stream]) == expected == stream.answer.text
+    with pytest.raises(InvalidRequest):
+        await own.ask(" ")
+
+
+async def test_it_is_made_from_a_configuration(config: EdgeConfig) -> None:
+    async with await AsyncAssistant.from_config(config) as own:
+        assert (await own.ask(QUESTION, "note-1")).source == "fused"
+
+
+async def test_an_ask_that_is_cancelled_stops_and_leaves_the_receiver_free(
+    assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, steps = threading.Event(), threading.Event(), 0
+
+    def generate(prefilled: Prefilled, limit: int) -> Iterator[str]:
+        nonlocal steps
+        while True:
+            steps += 1
+            begun.set()
+            assert go_on.wait(20)
+            yield "word "
+
+    monkeypatch.setattr(Prefilled, "generate", generate)
+    own = AsyncAssistant(assistant)
+    asking = asyncio.create_task(own.ask(QUESTION, document="note-1"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    asking.cancel()
+    await asyncio.sleep(0)
+    assert not asking.done()  # the step under way is waited for
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    monkeypatch.undo()
+    assert steps <= 2
+    assert (await own.ask(QUESTION, source="receiver-only")).text
