@@ -14,8 +14,8 @@ from fuser.lab.pair.sizes import PLANS, Sizes
 from fuser.lab.pair.texts import MOST
 
 TRAIN, DRAFTED, CHOOSING, HELD_OUT = "train.jsonl", "drafted.jsonl", "plans.jsonl", "heldout.jsonl"
-POSITIONS = 32
-"""Of an excerpt, at most."""
+POSITIONS, SENT = 32, 16
+"""Of an excerpt, at most; and those that the example configurations let a plan send."""
 DRAFTS_STAGE, CODECS_STAGE = "drafts", "codecs"
 _CODECS = ["raw", "transform-4", "transform-2"]
 _RATES = [4.0, 2.0, 1.0, 0.5]
@@ -119,14 +119,15 @@ def recipe_of(
         "plans": PLANS,
         "max_document_chars": MOST,
         "dials": {
-            "codecs": ["int8", "transform-4", "transform-2", "transform-1"],
-            "positions": [POSITIONS, 16],
+            "codecs": ["transform-4", "transform-2", "transform-1"],
+            "positions": [SENT, SENT // 2],
             "code_dims": [code, max(1, code // 2)],
         },
     }
-    return table | {
-        "stage": [*stages, through, final, {"name": "plans", "kind": "profile", "profile": profile}]
-    }
+    profiles = [{"name": "plans", "kind": "profile", "profile": profile}]
+    if drafts:
+        profiles.append({"name": "draft_plans", "kind": "profile", "profile": profile | {"drafts": True}})
+    return table | {"stage": [*stages, through, final, *profiles]}
 
 
 def _source(folder: Path, name: str, documents: int) -> dict[str, Any]:

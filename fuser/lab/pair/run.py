@@ -18,7 +18,7 @@ from fuser.lab.evaluate.run import Run
 from fuser.lab.evaluate.settings import EvaluateConfig, Setup
 from fuser.lab.pair.models import check_pair
 from fuser.lab.pair.picture import plot_losses
-from fuser.lab.pair.recipe import CHOOSING, DRAFTED, HELD_OUT, TRAIN, recipe_of, to_toml
+from fuser.lab.pair.recipe import CHOOSING, DRAFTED, HELD_OUT, SENT, TRAIN, recipe_of, to_toml
 from fuser.lab.pair.rehearse import SIZES, measure, write_texts
 from fuser.lab.pair.sizes import DRAFT_ROWS, ROWS, Counts, Pace, Sizes, sizes_of
 from fuser.lab.pair.texts import MOST, Corpus, counted, read_corpus, write_items
@@ -28,7 +28,7 @@ from fuser.models.directory import find_model
 from fuser.models.load import DeviceName, dtype_of, find_device
 
 RECIPE, ESTIMATE, ASKED = "recipe.toml", "estimate.json", "asked.json"
-PAGE, LOSSES, TRANSFER = "report.md", "losses.png", "transfer.png"
+PAGE, LOSSES = "report.md", "losses.png"
 _CODE = 384
 _GPU_BATCH, _CPU_BATCH = 16, 8
 
@@ -109,7 +109,7 @@ class PairRun:
             limit=self._estimate["sizes"]["held_out"],
             seed=self.asked.seed,
             rows=rows,
-            plans=("transform-2",),
+            plans=(f"transform-2:m{SENT}",),
             drafts=("transform-2",) if self._drafts else (),
         )
         first = self._recipe.stages[0].config
@@ -180,15 +180,20 @@ class PairRun:
 
     def _pictures(self, say: Callable[[str], None]) -> Sequence[tuple[str, str]]:
         """Words and file name of each picture that could be drawn."""
-        stages = [stage.folder for stage in self._recipe.stages if stage.kind == "train"]
-        profile = self._recipe.stages[-1].folder / REPORT
         try:
-            plot_losses(stages, self.output / LOSSES)
-            plot_plans(json.loads(profile.read_text(encoding="utf-8")), self.output / TRANSFER)
-        except (ImportError, RuntimeError):
+            import matplotlib.figure  # noqa: F401
+        except ImportError:
             say("The pictures are left out: they need matplotlib, pip install 'kvwire[train]'.")
             return ()
-        return (("Losses of training", LOSSES), ("Transfer of plans against their bytes", TRANSFER))
+        stages = self._recipe.stages
+        plot_losses([stage.folder for stage in stages if stage.kind == "train"], self.output / LOSSES)
+        drawn = [("Losses of training", LOSSES)]
+        for stage in (stage for stage in stages if stage.kind == "profile"):
+            report = json.loads((stage.folder / REPORT).read_text(encoding="utf-8"))
+            name = f"{report['kind']}_transfer.png"
+            plot_plans(report, self.output / name)
+            drawn.append((f"Transfer of plans against their bytes, kind {report['kind']}", name))
+        return drawn
 
     def _same_as_before(self) -> None:
         path, now = self.work / ASKED, json.loads(json.dumps(asdict(self.asked)))

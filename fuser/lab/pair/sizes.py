@@ -18,7 +18,7 @@ ROWS: Final = (
 DRAFT_ROWS: Final = ("drafted", "drafted-mismatched", "drafted-text")
 PLANS: Final = 4
 """Plans that answer when the table of plans is made, besides the raw one."""
-_TRIED = 17  # plans that are screened
+_TRIED = 25, 13  # plans of excerpts and of drafts that are screened
 _LEAST_FIT = 60  # questions from which heads of attention can be told apart
 _MOST = {"fit": 400, "plans": 120, "held_out": 200}
 _SHARES = {"fit": 0.07, "read": 0.18, "draft": 0.12, "solve": 0.08, "plans": 0.12, "held_out": 0.16}
@@ -123,7 +123,8 @@ def sizes_of(minutes: float, pace: Pace, there: Counts, drafts: bool, validation
     each = rows * pace.answer + (pace.draft if drafts else pace.read)
     held_out = min(there.held_out, _MOST["held_out"], max(8, int(share["held_out"] / each)))
     seconds = {"held-out questions": held_out * each}
-    each = (2 * (PLANS + 1) + 4 + 0.2 * _TRIED) * pace.answer + pace.read
+    excerpts, written = ((2 * (PLANS + 1) + 4 + 0.2 * tried) * pace.answer for tried in _TRIED)
+    each = excerpts + pace.read + (written + pace.draft if drafts else 0)
     plans = min(there.plans, _MOST["plans"], max(8, int(share["plans"] / each)))
     seconds |= {
         "selection": fit * pace.read,

@@ -51,7 +51,9 @@ def test_the_recipe_is_toml_with_the_stages_of_a_bundle(
     table = recipe(tiny_sharer, tiny_receiver, tmp_path, drafts)
     assert tomllib.loads(to_toml(table)) == table
     stages = Recipe.of(table).stages
-    assert [stage.kind for stage in stages] == ["fit", "train", "calibrate", "train", "calibrate", "profile"]
+    kinds = ["fit", "train", "calibrate", "train", "calibrate", "profile"]
+    assert [stage.kind for stage in stages] == kinds + ["profile"] * drafts
+    assert [stage.config.profile.drafts for stage in stages[5:]] == [False, True][: 1 + drafts]
     assert [stage.config.drafts for stage in stages[1:5]] == [False, False, drafts, drafts]
     prefix = table["translate"]["prefix_positions"]
     assert stages[1].config.translate == TranslateConfig(32, prefix, receiver_positions=2)
