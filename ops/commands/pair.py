@@ -100,19 +100,21 @@ def _lines(found: dict[str, Any]) -> list[str]:
     from fuser.lab.pair.texts import counted
 
     sizes, pace = found["sizes"], found["pace"]
-    seconds = ", ".join(f"{name} {_time(value)}" for name, value in sizes["seconds"].items())
+    seconds = ", ".join(f"{name} {_time(value)}" for name, value in sizes["seconds"].items() if value)
     rule = (
         f"fitted on {sizes['fit']} questions"
         if sizes["fit"]
         else "of rule last: too few texts or minutes to fit"
     )
+    drafted = f", of which {sizes['drafted']:,} pieces with drafts" if sizes["drafted"] else ""
+    slower = f", with drafts in {pace['draft']:.2f} s" if sizes["drafted"] else ""
     return [
         f"{found['documents']:,} documents. To train on: {sizes['pieces']:,} pieces of text, {found['questions']:,} "
-        f"questions, {found['positions']:,} positions, of which {sizes['drafted']:,} pieces with drafts.",
+        f"questions, {found['positions']:,} positions{drafted}.",
         f"Left out: {counted(Counter(found['left_out']))}.",
-        f"The cache takes {found['cache_bytes'] / 1e6:,.0f} MB at most. A piece is read in {pace['read']:.2f} s, with "
-        f"drafts in {pace['draft']:.2f} s; a step takes {pace['step']:.2f} s: "
-        f"{sizes['steps'] + sizes['draft_steps']:,} steps of {found['batch']} questions fit.",
+        f"The cache takes {found['cache_bytes'] / 1e6:,.0f} MB at most. A piece is read in {pace['read']:.2f} s{slower}; "
+        f"a step takes {pace['step']:.2f} s: {sizes['steps'] + sizes['draft_steps']:,} steps of {found['batch']} "
+        "questions fit.",
         f"{found['sharer_layers']} layers of the Sharer are read; the selection is {rule}.",
         f"About {_time(60 * found['minutes'])}: {seconds}.",
     ]

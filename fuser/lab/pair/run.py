@@ -18,7 +18,16 @@ from fuser.lab.evaluate.run import Run
 from fuser.lab.evaluate.settings import EvaluateConfig, Setup
 from fuser.lab.pair.models import check_pair
 from fuser.lab.pair.picture import plot_losses
-from fuser.lab.pair.recipe import CHOOSING, DRAFTED, HELD_OUT, SENT, TRAIN, recipe_of, to_toml
+from fuser.lab.pair.recipe import (
+    CHOOSING,
+    DRAFTED,
+    HELD_OUT,
+    POSITIONS,
+    SENT,
+    TRAIN,
+    recipe_of,
+    to_toml,
+)
 from fuser.lab.pair.rehearse import SIZES, measure, write_texts
 from fuser.lab.pair.sizes import DRAFT_ROWS, ROWS, Counts, Pace, Sizes, sizes_of
 from fuser.lab.pair.texts import MOST, Corpus, counted, read_corpus, write_items
@@ -30,6 +39,7 @@ from fuser.models.load import DeviceName, dtype_of, find_device
 RECIPE, ESTIMATE, ASKED = "recipe.toml", "estimate.json", "asked.json"
 PAGE, LOSSES = "report.md", "losses.png"
 _CODE = 384
+_LONG = 6  # characters of a token, on the long side: codecs need twice as many positions as a code has values
 _GPU_BATCH, _CPU_BATCH = 16, 8
 
 Estimate = dict[str, Any]
@@ -257,7 +267,9 @@ class PairRun:
         }
 
     def _table(self, corpus: Corpus, sizes: Sizes, layers: Sequence[int], folder: Path) -> dict[str, Any]:
-        questions = sum(len(item.questions) for item in corpus.train[: sizes.drafted or sizes.pieces])
+        read = corpus.train[: sizes.drafted or sizes.pieces]
+        questions = sum(len(item.questions) for item in read)
+        sent = sum(len(item.questions) * min(POSITIONS, len(item.document) // _LONG) for item in read)
         batch = min(_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH, questions)
         texts = [item.document[:MOST] for item in corpus.train[:50]]
         dtype = str(dtype_of("auto", self._device)).removeprefix("torch.")
@@ -267,7 +279,7 @@ class PairRun:
             folder,
             self.output,
             sizes,
-            self.models.translate(texts, layers, min(_CODE, 8 * questions)),
+            self.models.translate(texts, layers, min(_CODE, sent // 2)),
             drafts=self._drafts,
             device=self._device.type,
             dtype=dtype,
