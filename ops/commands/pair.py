@@ -112,9 +112,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"{found['documents']:,} documents. To train on: {sizes['pieces']:,} pieces of text, {found['questions']:,} "
         f"questions, {found['positions']:,} positions{drafted}.",
         f"Left out: {counted(Counter(found['left_out']))}.",
-        f"The cache takes {found['cache_bytes'] / 1e6:,.0f} MB at most. A piece is read in {pace['read']:.2f} s{slower}; "
-        f"a step takes {pace['step']:.2f} s: {sizes['steps'] + sizes['draft_steps']:,} steps of {found['batch']} "
-        "questions fit.",
+        f"The cache takes {found['cache_bytes'] / 1e6:,.0f} MB at most. A piece is read in {pace['read']:.2f} s"
+        f"{slower}; a step takes {pace['step']:.2f} s: {sizes['steps'] + sizes['draft_steps']:,} steps of "
+        f"{found['batch']} questions fit.",
         f"{found['sharer_layers']} layers of the Sharer are read; the selection is {rule}.",
         f"About {_time(60 * found['minutes'])}: {seconds}.",
     ]
