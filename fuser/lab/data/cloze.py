@@ -46,4 +46,7 @@ def _gaps(text: str) -> Iterator[tuple[int, Question]]:
             known = said[0].isupper() or said[0].isdigit()
             if known and not first and said not in before + after and said in text:
                 gapped = f"{before}{GAP}{after}".rstrip(" .!?")
-                yield sentence.start(), Question(f'What stands in place of {GAP} in "{gapped}"?', (said,))
+                yield (
+                    sentence.start(),
+                    Question(f'Which word or number fills the blank in "{gapped}"?', (said,)),
+                )

@@ -43,5 +43,6 @@ def test_a_line_break_within_a_sentence_is_a_blank_in_the_question() -> None:
     item = Item("notes", "The spare key\nis kept by Ilse under the third stone.", ())
     (question,) = with_clozes(item, 1).questions
     assert question == Question(
-        f'What stands in place of {GAP} in "The spare key is kept by {GAP} under the third stone"?', ("Ilse",)
+        f'Which word or number fills the blank in "The spare key is kept by {GAP} under the third stone"?',
+        ("Ilse",),
     )
