@@ -18,6 +18,7 @@ from ops.commands.doctor import doctor
 from ops.commands.evaluate import evaluate
 from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
+from ops.commands.pair import pair
 from ops.commands.profile import profile
 from ops.commands.train import train
 from ops.output import failed
@@ -63,6 +64,7 @@ app.add_typer(documents.app, name="documents", rich_help_panel="Run")
 app.add_typer(audit_log.app, name="audit-log", rich_help_panel="Run")
 app.add_typer(models.app, name="models", rich_help_panel="Models and bundles")
 app.add_typer(bundle.app, name="bundle", rich_help_panel="Models and bundles")
+app.command(rich_help_panel="Models and bundles")(pair)
 app.command(rich_help_panel="Models and bundles")(train)
 app.add_typer(bench.app, name="bench", rich_help_panel="Models and bundles")
 app.command("eval", rich_help_panel="Models and bundles")(evaluate)

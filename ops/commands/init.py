@@ -43,14 +43,20 @@ def edge(
     _write(directory / "edge.toml", {"tenant": tenant, "host": host, "port": port}, as_json)
 
 
+def example(name: str, values: dict[str, str]) -> str:
+    """An example configuration, with values for the words in braces that stand in it."""
+    text = (Path(__file__).parent.parent / "examples" / name).read_text(encoding="utf-8")
+    for word, value in values.items():
+        text = text.replace(f"{{{word}}}", value)
+    return text
+
+
 def _write(path: Path, values: dict[str, str], as_json: bool) -> None:
     from ops.demo import pair
 
     values |= {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
-    template = (Path(__file__).parent.parent / "examples" / path.name).read_text(encoding="utf-8")
-    for name, value in values.items():
-        template = template.replace(f"{{{name}}}", value)
+    text = example(path.name, values)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
-        file.write(template)
+        file.write(text)
     print_mapping({"written": str(path)}, as_json)
