@@ -148,7 +148,8 @@ class Assistant:
             sections: further sections, put first.
             notes: text for the Receiver alone; it is never sent. Beside an excerpt or a draft it is not read at once,
                 which confuses the Receiver, but where the Receiver abstains behind the slice: then the answer is one
-                from the notes, receiver-only for the reason NOTES.
+                from the notes, receiver-only for the reason NOTES. A Receiver that was not taught to abstain, or has
+                choices, or must give a fused answer, reads both together.
             kind: of the slice, or its name; by default as configured where a document of the cloud is asked about, else
                 shared.
             max_new_tokens: tokens generated at most.
@@ -198,10 +199,12 @@ class Assistant:
             plan, plan_reason = pick.plan, pick.reason
             if plan is None:
                 chosen, reason = None, NO_PLAN
-        read = _without_notes(prompt) if chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) else prompt
+        # Only who can abstain can turn to the notes then; anybody else reads them beside the slice.
+        later = chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) and self.bundle.config.abstain != ""
+        later = later and not (choices or require_fused)
         ask = Ask(
-            sections=read,
-            unfused=read if require_fused else prompt,
+            sections=_without_notes(prompt) if later else prompt,
+            unfused=prompt,
             kind=chosen,
             reason=reason,
             document=first_document(prompt),

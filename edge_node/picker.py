@@ -108,7 +108,8 @@ class Picker:
         def most(plan: Plan) -> int:
             return self.most_bytes(plan, kind, sections)
 
-        rows = () if self._table is None else self._table.of(kind)
+        # Who asks for a draft asks that nothing be quoted: a plan that does is never picked, only named.
+        rows = () if self._table is None else [row for row in self._table.of(kind) if not row.plan.quoted]
         if rows and (max_bytes or self._share.plan == "auto"):
             return pick(rows, most, max_bytes, deadline_s, estimate)
         plan = self._share.configured(kind)

@@ -175,7 +175,7 @@ class AnswerStream:
             yield from self._picked(prefilled)
             return
         pieces = self._generated(prefilled)
-        if self._trailer is None or ask.sections == ask.unfused or not abstain:
+        if self._trailer is None or ask.sections == ask.unfused:
             yield from pieces
             return
         text = ""

@@ -34,7 +34,8 @@ class Plan:
         last: number of trailing positions of a shared slice to send; 0 sends all.
         bottleneck: a shared slice holds the source halves of the Fuser's input map, computed in the cloud, in place of
             K and V.
-        padded: every payload is filled up to the most its codec can need, so that its size tells nothing.
+        padded: every payload is filled up to the most its codec can need, so that its size tells nothing but how many
+            positions it has; those of a draft are as many as were written.
 
     Raises:
         InvalidRequest: a number is negative, too large or of no layer, or a layer stands there twice.
@@ -58,6 +59,8 @@ class Plan:
             raise InvalidRequest(f"a plan has no numbers over {_LARGEST}")
         if self.fit and self.runs > 1:
             raise InvalidRequest("a plan fits the length of one run, not of several")
+        if self.fit and self.padded:
+            raise InvalidRequest("a plan whose sizes tell nothing fits no lengths: fit or padded")
         if list(self.layers) != sorted(set(self.layers)):
             raise InvalidRequest("a plan names layers in ascending order, each once")
         if self.layers and self.layers[-1] >= MAX_LAYERS:

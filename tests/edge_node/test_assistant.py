@@ -108,17 +108,24 @@ def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_th
     notes = "The key hangs behind the clock."
     bundle.hash  # noqa: B018 (kept, so that both sides still speak of one bundle)
     plain = assistant.ask(QUESTION, document="note-1")
-    beside = assistant.ask(QUESTION, document="note-1", notes=notes)
-    assert (beside.text, beside.source, beside.reason) == (plain.text, "fused", None)
-    monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, abstain=plain.text))
-    monkeypatch.setattr(assistant.receiver, "bundle", bundle)
+    beside = assistant.ask(QUESTION, document="note-1", notes=notes)  # it was not taught to abstain
+    assert (beside.source, beside.reason) == ("fused", None) and beside.prompt_tokens > plain.prompt_tokens
+
+    def taught(abstain: str) -> None:
+        monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, abstain=abstain))
+        monkeypatch.setattr(assistant.receiver, "bundle", bundle)
+
+    taught("what it never says")
+    apart = assistant.ask(QUESTION, document="note-1", notes=notes)
+    assert (apart.text, apart.source, apart.reason) == (plain.text, "fused", None)
+    taught(plain.text)
     answer = assistant.ask(QUESTION, document="note-1", notes=notes)
     begun = receiver.begin(sections_of(QUESTION, "note-1", notes))
     assert answer.text == first_line("".join(begun.prefill(None).generate(8)))
     assert (answer.source, answer.reason, answer.positions) == ("receiver-only", "NOTES", plain.positions)
     assert answer.answered and not answer.abstained and answer.prompt_tokens > plain.prompt_tokens
     strict = assistant.ask(QUESTION, document="note-1", notes=notes, require_fused=True)
-    assert (strict.text, strict.source, strict.abstained) == (plain.text, "fused", True)
+    assert (strict.source, strict.text, strict.reason) == ("fused", beside.text, None)
 
 
 def test_a_shared_slice_answers_as_in_one_process_with_notes_that_stay(

@@ -70,6 +70,12 @@ def test_a_plan_is_written_in_one_word_and_read_again(text: str) -> None:
     assert str(Plan.parse(text)) == text
 
 
+@pytest.mark.parametrize("with_it", [{"runs": 2}, {"padded": True}])
+def test_only_the_length_of_one_run_that_may_show_is_fitted(with_it: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="a plan"):
+        Plan(codec="raw", fit=True, **with_it)
+
+
 def test_different_plans_are_written_differently() -> None:
     changes: list[dict[str, Any]] = [
         {},

@@ -38,7 +38,7 @@ class Dials:
     codecs: tuple[str, ...] = ()
     positions: tuple[int, ...] = ()
     fit: tuple[bool, ...] = (False, True)
-    quoted: tuple[int, ...] = (0, 8)
+    quoted: tuple[int, ...] = (0,)
     code_dims: tuple[int, ...] = ()
     last: tuple[int, ...] = (32, 8, 2, 1)
     padded: bool = False

@@ -73,7 +73,8 @@ class ProfileRun:
         self.plans = grid(self._given.bundle, self._task.kind, registry.names(), config.dials)
         if reason := self._task.rows[self._task.transferred[1]].needs(self._task):
             raise ValueError(f"no slice can be mismatched: {reason}")
-        key = [METHOD, self._given.bundle.hash, self._digest, codecs, *made_in(self._given.receiver)]
+        key = [METHOD, self._given.bundle.hash, self._digest, self._task.kind, codecs]
+        key += made_in(self._given.receiver)
         self._log = PredictionLog(self._given.work.parent / digest(key)[:16] / "predictions.jsonl")
 
     def measure(self, progress: Progress, max_minutes: float = math.inf) -> bool:

@@ -40,7 +40,7 @@ def test_the_length_of_a_run_is_fitted_where_it_can_be_halved(bundle: Bundle) ->
 
 
 def test_drafts_are_tried_alone_and_behind_what_is_quoted(bundle: Bundle) -> None:
-    plans = grid(bundle, SliceKind.DRAFT, ("raw", "int8"), Dials(code_dims=(24, 6)))
+    plans = grid(bundle, SliceKind.DRAFT, ("raw", "int8"), Dials(quoted=(0, 8), code_dims=(24, 6)))
     assert [str(plan) for plan in plans] == ["raw", "int8", "int8:6", "int8:quoted8", "int8:quoted8:6"]
     for plan in plans:
         plan.check(SliceKind.DRAFT)
