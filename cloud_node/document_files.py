@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import glob
+import html
 import io
 import itertools
 import logging
@@ -13,7 +14,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
 
@@ -134,8 +134,8 @@ def _docx(raw: bytes, encoding: str | None) -> str:
 
     with _parsing("Word document"):
         without_images = mammoth.images.img_element(lambda image: {})
-        html = mammoth.convert_to_html(io.BytesIO(raw), convert_image=without_images).value
-    return _text_of(html)
+        page = mammoth.convert_to_html(io.BytesIO(raw), convert_image=without_images).value
+    return _text_of(page)
 
 
 READERS: Final[dict[str, Callable[[bytes, str | None], str]]] = {
@@ -158,30 +158,24 @@ def _parsing(kind: str) -> Iterator[None]:
         raise ValueError(f"no {kind} that can be read ({type(error).__name__})") from error
 
 
-class _Html(HTMLParser):
+class _Shown:
     """Collects the text that a page shows: one line for each block, blank lines between paragraphs."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.parts: list[str] = []
-        self._unseen = ""
         self._kept = 0
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in ("script", "style"):
-            self._unseen = tag
+    def begin(self, tag: str) -> None:
         self._kept += tag == "pre"
         self.parts.append(_BREAKS.get(tag, ""))
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._unseen:
-            self._unseen = ""
+    def end(self, tag: str) -> None:
         self._kept = max(0, self._kept - (tag == "pre"))
         self.parts.append("" if tag in _BEFORE else _BREAKS.get(tag, ""))
 
-    def handle_data(self, data: str) -> None:
-        if not self._unseen:
-            self.parts.append(data if self._kept else re.sub(r"\s+", " ", data))
+    def show(self, escaped: str) -> None:
+        text = html.unescape(escaped)
+        self.parts.append(text if self._kept else re.sub(r"\s+", " ", text))
 
 
 _BEFORE: Final = {**dict.fromkeys(("br", "li", "tr", "dt", "dd"), "\n"), **dict.fromkeys(("td", "th"), "\t")}
@@ -194,12 +188,50 @@ _BREAKS: Final = {
 }
 
 
-def _text_of(html: str) -> str:
-    page = _Html()
-    page.feed(html)
-    page.close()
-    lines = [re.sub(r"^[ \t](?=\S)", "", line.rstrip()) for line in "".join(page.parts).split("\n")]
+_MARKUP: Final = re.compile(r"<(?:!--|[!?]|/(?![A-Za-z])|(?P<end>/?)(?P<tag>[A-Za-z][^\s/>]*+))")
+_TAG_END: Final = re.compile(r"""(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')|=(?!\s*+["']))*+>""")
+"""From behind a tag's name; a > in a quoted value is none."""
+
+
+def _text_of(page: str) -> str:
+    """The text that a page shows, in one pass: html.parser looks for the end of each unclosed tag in the whole rest.
+
+    Raises:
+        ValueError: there is a tag or comment without an end.
+    """
+    shown = _Shown()
+    at = 0
+    while markup := _MARKUP.search(page, at):
+        shown.show(page[at : markup.start()])
+        at = _end_of(page, markup)
+        if markup["tag"] is None:
+            continue
+        tag = markup["tag"].lower()
+        alone = page.startswith("/>", at - 2)
+        if not markup["end"]:
+            shown.begin(tag)
+        if markup["end"] or alone:
+            shown.end(tag)
+        elif tag in ("script", "style"):
+            unseen = re.compile(rf"</{tag}(?=[\s/>])", re.IGNORECASE).search(page, at)
+            at = unseen.start() if unseen else len(page)
+    shown.show(page[at:])
+    lines = [re.sub(r"^[ \t](?=\S)", "", line.rstrip()) for line in "".join(shown.parts).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _end_of(page: str, markup: re.Match[str]) -> int:
+    if markup["tag"] is not None:
+        found = _TAG_END.match(page, markup.end())
+        end = found.end() if found else 0
+    elif markup[0] == "<!--":
+        end = page.find("-->", markup.start() + 2) + len("-->")
+        end = end if end >= len("<!-->") else 0
+    else:
+        end = page.find(">", markup.end()) + 1
+    if not end:
+        raise ValueError(f"the tag or comment at character {markup.start():,} has no end")
+    return end
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Which files are meant, what their documents are called, and what text is in them."""
 
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,21 @@ def test_a_page_is_read_as_it_shows(tmp_path: Path) -> None:
         "Keys & tides\n\nThe boat house\n\nThe key lies under the stone.\nNot the mat.\n\none\ntwo\n\n"
         "tide\t9\nkey\t3\n\ndef area(w):\n    return w * 2"
     )
+
+
+@pytest.mark.parametrize("unit", ["<a ", "<a b='>'", "<!--", "</", "</a ", "<!", '<a b="', "<a ="])
+def test_a_page_of_tags_without_ends_is_refused_at_once(tmp_path: Path, unit: str) -> None:
+    page = put(tmp_path / "page.html", unit * ((1 << 20) // len(unit)))
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="at character 0 has no end"):
+        read(page)
+    assert time.process_time() - begun < 10
+
+
+def test_comments_quoted_signs_and_scripts_are_not_taken_for_text(tmp_path: Path) -> None:
+    page = """a < b <!-- <p>old</p> --><!--><i title="x > y" data-n=1>&lt;c&gt;</i>
+    <?xml?><![CDATA[no]]></ ><SCRIPT a='>'>"</p><x " </SCRIPTS></Script ><br/>it's<p it's>end"""
+    assert read(put(tmp_path / "page.html", page)) == "a < b <c>\nit's\n\nend"
 
 
 def pdf(*pages: str) -> bytes:
