@@ -159,6 +159,27 @@ def test_what_a_library_cannot_read_is_refused_in_our_words(
         read(put(tmp_path / name, raw))
 
 
+def test_a_word_document_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    packed = io.BytesIO(docx("<w:p><w:r><w:t>text</w:t></w:r></w:p>"))
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/styles.xml", b" " * MAX_FILE_BYTES)
+    with pytest.raises(ValueError, match="bytes unpacked are over"):
+        read(put(tmp_path / "bomb.docx", packed.getvalue()))
+
+
+def test_a_pdf_of_more_text_than_a_document_may_have_is_refused_where_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_node.document_files.MAX_DOCUMENT_CHARS", 20)
+    with pytest.raises(ValueError, match="its first 2 pages are over 20 characters"):
+        read(put(tmp_path / "long.pdf", pdf("fifteen letters", "fifteen letters", "never read")))
+
+
+def test_an_empty_path_means_nothing() -> None:
+    with pytest.raises(ValueError, match="an empty path"):
+        meant("")
+
+
 def test_a_file_that_is_none_or_far_too_large_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no regular file"):
         read(Path("/dev/null"))
