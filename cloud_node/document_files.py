@@ -5,17 +5,20 @@ from __future__ import annotations
 import codecs
 import contextlib
 import glob
+import html
 import io
 import itertools
 import logging
 import os
 import re
 import unicodedata
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
+
+from cloud_node.documents import MAX_DOCUMENT_CHARS
 
 MAX_FILE_BYTES: Final = 64 << 20
 """Larger files are not read: a text that long could never be asked about."""
@@ -23,10 +26,22 @@ MAX_FILE_BYTES: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """A file, and its path below the folder that was named."""
+    """A file, and its path below the folder that was named; `root` is that folder, None for a file by itself."""
 
     path: Path
     name: str
+    root: Path | None = None
+
+    def resolved(self) -> str:
+        """The path without links.
+
+        Raises:
+            ValueError: it leads out of the folder that was named.
+        """
+        real = os.path.realpath(self.path)  # Path.resolve raises RuntimeError where links go round
+        if self.root is not None and not Path(real).is_relative_to(os.path.realpath(self.root)):
+            raise ValueError(f"a link that leads out of {self.root}; name the file itself to read it")
+        return real
 
 
 def meant(named: str) -> list[Meant]:
@@ -39,9 +54,11 @@ def meant(named: str) -> list[Meant]:
         OSError: there is nothing of that name.
         ValueError: there is no file in it that could be meant.
     """
+    if not named:
+        raise ValueError("an empty path; . is the current folder")
     path = Path(named)
     if path.is_dir():
-        found = [Meant(file, file.relative_to(path).as_posix()) for file in _files(path)]
+        found = [Meant(file, file.relative_to(path).as_posix(), path) for file in _files(path)]
         if not found:
             raise ValueError(f"{named} holds no {', '.join(READERS)}")
         return found
@@ -51,7 +68,7 @@ def meant(named: str) -> list[Meant]:
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
     pattern = path.relative_to(fixed).as_posix()
     names = ((file, file.relative_to(fixed).as_posix()) for file in sorted(fixed.glob(pattern)))
-    found = [Meant(file, name) for file, name in names if file.is_file() and not _HIDDEN.search(name)]
+    found = [Meant(file, name, fixed) for file, name in names if file.is_file() and not _HIDDEN.search(name)]
     if not found:
         raise ValueError(f"no file matches {named}")
     return found
@@ -80,9 +97,21 @@ def read(path: Path, encoding: str | None = None) -> str:
     """
     if not path.is_file():
         raise ValueError("no regular file; - reads standard input")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"{path.stat().st_size:,} bytes are over {MAX_FILE_BYTES:,}, the most of one file")
-    return READERS.get(path.suffix.lower(), decoded)(path.read_bytes(), encoding)
+    with path.open("rb") as file:
+        raw = whole(file)
+    return READERS.get(path.suffix.lower(), decoded)(raw, encoding)
+
+
+def whole(stream: BinaryIO) -> bytes:
+    """All bytes of a stream.
+
+    Raises:
+        ValueError: there are more than `MAX_FILE_BYTES`.
+    """
+    raw = stream.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise ValueError(f"its bytes are over {MAX_FILE_BYTES:,}, the most of one file")
+    return raw
 
 
 def decoded(raw: bytes, encoding: str | None = None) -> str:
@@ -119,9 +148,20 @@ def _pdf(raw: bytes, encoding: str | None) -> str:
     with _parsing("PDF"):
         reader = pypdf.PdfReader(io.BytesIO(raw))
         locked = reader.is_encrypted and not reader.decrypt("")
-        pages = [] if locked else [page.extract_text().strip() for page in reader.pages]
+        pages: list[str] = []
+        room = MAX_DOCUMENT_CHARS
+        for page in () if locked else reader.pages:
+            pages.append(page.extract_text().strip())
+            room -= len(pages[-1])
+            if room < 0:
+                break
     if locked:
         raise ValueError("a PDF with a password")
+    if room < 0:
+        raise ValueError(
+            f"its first {len(pages):,} pages are over {MAX_DOCUMENT_CHARS:,} characters, "
+            "the most that can be asked about"
+        )
     text = "\n\n".join(page for page in pages if page)
     if not text:
         raise ValueError(f"no text on its {len(pages)} pages: scanned pages need OCR first")
@@ -132,10 +172,14 @@ def _pdf(raw: bytes, encoding: str | None) -> str:
 def _docx(raw: bytes, encoding: str | None) -> str:
     import mammoth
 
+    with _parsing("Word document"), zipfile.ZipFile(io.BytesIO(raw)) as parts:
+        unpacked = sum(part.file_size for part in parts.infolist())
+    if unpacked > MAX_FILE_BYTES:
+        raise ValueError(f"{unpacked:,} bytes unpacked are over {MAX_FILE_BYTES:,}, the most of one file")
     with _parsing("Word document"):
         without_images = mammoth.images.img_element(lambda image: {})
-        html = mammoth.convert_to_html(io.BytesIO(raw), convert_image=without_images).value
-    return _text_of(html)
+        page = mammoth.convert_to_html(io.BytesIO(raw), convert_image=without_images).value
+    return _text_of(page)
 
 
 READERS: Final[dict[str, Callable[[bytes, str | None], str]]] = {
@@ -158,30 +202,24 @@ def _parsing(kind: str) -> Iterator[None]:
         raise ValueError(f"no {kind} that can be read ({type(error).__name__})") from error
 
 
-class _Html(HTMLParser):
+class _Shown:
     """Collects the text that a page shows: one line for each block, blank lines between paragraphs."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.parts: list[str] = []
-        self._unseen = ""
         self._kept = 0
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in ("script", "style"):
-            self._unseen = tag
+    def begin(self, tag: str) -> None:
         self._kept += tag == "pre"
         self.parts.append(_BREAKS.get(tag, ""))
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._unseen:
-            self._unseen = ""
+    def end(self, tag: str) -> None:
         self._kept = max(0, self._kept - (tag == "pre"))
         self.parts.append("" if tag in _BEFORE else _BREAKS.get(tag, ""))
 
-    def handle_data(self, data: str) -> None:
-        if not self._unseen:
-            self.parts.append(data if self._kept else re.sub(r"\s+", " ", data))
+    def show(self, escaped: str) -> None:
+        text = html.unescape(escaped)
+        self.parts.append(text if self._kept else re.sub(r"\s+", " ", text))
 
 
 _BEFORE: Final = {**dict.fromkeys(("br", "li", "tr", "dt", "dd"), "\n"), **dict.fromkeys(("td", "th"), "\t")}
@@ -194,12 +232,50 @@ _BREAKS: Final = {
 }
 
 
-def _text_of(html: str) -> str:
-    page = _Html()
-    page.feed(html)
-    page.close()
-    lines = [re.sub(r"^[ \t](?=\S)", "", line.rstrip()) for line in "".join(page.parts).split("\n")]
+_MARKUP: Final = re.compile(r"<(?:!--|[!?]|/(?![A-Za-z])|(?P<end>/?)(?P<tag>[A-Za-z][^\s/>]*+))")
+_TAG_END: Final = re.compile(r"""(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')|=(?!\s*+["']))*+>""")
+"""From behind a tag's name; a > in a quoted value is none."""
+
+
+def _text_of(page: str) -> str:
+    """The text that a page shows, in one pass: html.parser looks for the end of each unclosed tag in the whole rest.
+
+    Raises:
+        ValueError: there is a tag or comment without an end.
+    """
+    shown = _Shown()
+    at = 0
+    while markup := _MARKUP.search(page, at):
+        shown.show(page[at : markup.start()])
+        at = _end_of(page, markup)
+        if markup["tag"] is None:
+            continue
+        tag = markup["tag"].lower()
+        alone = page.startswith("/>", at - 2)
+        if not markup["end"]:
+            shown.begin(tag)
+        if markup["end"] or alone:
+            shown.end(tag)
+        elif tag in ("script", "style"):
+            unseen = re.compile(rf"</{tag}(?=[\s/>])", re.IGNORECASE).search(page, at)
+            at = unseen.start() if unseen else len(page)
+    shown.show(page[at:])
+    lines = [re.sub(r"^[ \t](?=\S)", "", line.rstrip()) for line in "".join(shown.parts).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _end_of(page: str, markup: re.Match[str]) -> int:
+    if markup["tag"] is not None:
+        found = _TAG_END.match(page, markup.end())
+        end = found.end() if found else 0
+    elif markup[0] == "<!--":
+        end = page.find("-->", markup.start() + 2) + len("-->")
+        end = end if end >= len("<!-->") else 0
+    else:
+        end = page.find(">", markup.end()) + 1
+    if not end:
+        raise ValueError(f"the tag or comment at character {markup.start():,} has no end")
+    return end
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -180,7 +180,7 @@ class Documents:
                 ._:/@+-; the text is blank, too long or has a NUL; max_positions is negative; or the document exists
                 and `replace` is off.
         """
-        _check(tenant, document_id, text, max_positions)
+        check(tenant, document_id, text, max_positions)
         values = {
             "text": text,
             "characters": len(text),
@@ -441,7 +441,12 @@ _INDEXES: Final = {
 }
 
 
-def _check(tenant: str, document_id: str, text: str, max_positions: int | None) -> None:
+def check(tenant: str, document_id: str, text: str, max_positions: int | None) -> None:
+    """Refuse what cannot be stored, before anything slow reads the text.
+
+    Raises:
+        ValueError: tenant, id, text or limit is none that a document may have.
+    """
     try:
         Identity(PeerRole.EDGE, tenant)
     except AccessDenied as error:

@@ -1,13 +1,16 @@
 """Files into a store of documents: what is new, what has changed since, and what cannot be stored"""
 
+import logging
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from cloud_node.document_files import decoded, id_of, read
-from cloud_node.documents import Documents, version_of
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from cloud_node.document_files import decoded, id_of, read, whole
+from cloud_node.documents import Documents, check, version_of
 from kvwire.errors import NotFound
 from kvwire.segment import SliceKind
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from cloud_node.document_files import Meant
     from cloud_node.documents import DocumentInfo
     from ops.sharer_window import SharerWindow
+
+logger = logging.getLogger(__name__)
 
 STDIN = "-"
 
@@ -61,21 +66,32 @@ class Ingest:
                     outcome, info = self._add(file, document_id)
                 except (OSError, ValueError, ModuleNotFoundError) as error:
                     yield error
+                except SQLAlchemyError as error:
+                    yield OSError(f"the store of documents failed: {_name_of(error)}")
                 else:
                     replaced |= outcome is Outcome.REPLACED
                     yield outcome, info
         finally:
             if replaced:
-                self.documents.wipe()
+                self._wipe()
+
+    def _wipe(self) -> None:
+        try:
+            self.documents.wipe()
+        except SQLAlchemyError as error:  # raised, it would hide what became of the files
+            logger.warning(
+                "what was replaced stays in the store's index until the next document is removed or replaced: %s",
+                _name_of(error),
+            )
 
     def _add(self, file: "Meant", given_id: str | None) -> "tuple[Outcome, DocumentInfo]":
         piped = str(file.path) == STDIN
         document_id = given_id or id_of(file.name)
-        source = None if piped else str(file.path.resolve())
+        source = None if piped else file.resolved()
         other = self._sources.setdefault(document_id, source or STDIN)
         if other != (source or STDIN):
             raise ValueError(f"its id would be {document_id}, which {other} has; give it another with --id")
-        text = decoded(sys.stdin.buffer.read(), self.encoding) if piped else read(file.path, self.encoding)
+        text = decoded(whole(sys.stdin.buffer), self.encoding) if piped else read(file.path, self.encoding)
         try:
             (known,) = self.documents.find(self.tenant, [document_id])
         except NotFound:
@@ -92,9 +108,17 @@ class Ingest:
             raise ValueError(
                 f"document {document_id} is there already, from {origin}; --replace puts this one in its place"
             )
+        check(self.tenant, document_id, text, positions)
         if self.window is not None:
             self.window.check(text)
         stored = self.documents.add(
             self.tenant, document_id, text, positions, known is not None, kinds, source, wipe=False
         )
         return Outcome.ADDED if known is None else Outcome.REPLACED, stored
+
+
+def _name_of(error: SQLAlchemyError) -> str:
+    """By name alone: a database's message may quote what was to be stored."""
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None)
+    return type(error).__name__ + (f" ({code})" if code else "")

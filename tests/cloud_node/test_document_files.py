@@ -1,6 +1,7 @@
 """Which files are meant, what their documents are called, and what text is in them."""
 
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,21 @@ def test_a_page_is_read_as_it_shows(tmp_path: Path) -> None:
         "Keys & tides\n\nThe boat house\n\nThe key lies under the stone.\nNot the mat.\n\none\ntwo\n\n"
         "tide\t9\nkey\t3\n\ndef area(w):\n    return w * 2"
     )
+
+
+@pytest.mark.parametrize("unit", ["<a ", "<a b='>'", "<!--", "</", "</a ", "<!", '<a b="', "<a ="])
+def test_a_page_of_tags_without_ends_is_refused_at_once(tmp_path: Path, unit: str) -> None:
+    page = put(tmp_path / "page.html", unit * ((1 << 20) // len(unit)))
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="at character 0 has no end"):
+        read(page)
+    assert time.process_time() - begun < 10
+
+
+def test_comments_quoted_signs_and_scripts_are_not_taken_for_text(tmp_path: Path) -> None:
+    page = """a < b <!-- <p>old</p> --><!--><i title="x > y" data-n=1>&lt;c&gt;</i>
+    <?xml?><![CDATA[no]]></ ><SCRIPT a='>'>"</p><x " </SCRIPTS></Script ><br/>it's<p it's>end"""
+    assert read(put(tmp_path / "page.html", page)) == "a < b <c>\nit's\n\nend"
 
 
 def pdf(*pages: str) -> bytes:
@@ -141,6 +157,27 @@ def test_what_a_library_cannot_read_is_refused_in_our_words(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         read(put(tmp_path / name, raw))
+
+
+def test_a_word_document_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    packed = io.BytesIO(docx("<w:p><w:r><w:t>text</w:t></w:r></w:p>"))
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/styles.xml", b" " * MAX_FILE_BYTES)
+    with pytest.raises(ValueError, match="bytes unpacked are over"):
+        read(put(tmp_path / "bomb.docx", packed.getvalue()))
+
+
+def test_a_pdf_of_more_text_than_a_document_may_have_is_refused_where_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_node.document_files.MAX_DOCUMENT_CHARS", 20)
+    with pytest.raises(ValueError, match="its first 2 pages are over 20 characters"):
+        read(put(tmp_path / "long.pdf", pdf("fifteen letters", "fifteen letters", "never read")))
+
+
+def test_an_empty_path_means_nothing() -> None:
+    with pytest.raises(ValueError, match="an empty path"):
+        meant("")
 
 
 def test_a_file_that_is_none_or_far_too_large_is_not_read(tmp_path: Path) -> None:

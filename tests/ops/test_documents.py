@@ -3,15 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from cloud_node.config import CloudConfig
+from cloud_node.document_files import meant
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
 from ops.cli import app
-from ops.sharer_window import ROOM, sharer_window
+from ops.ingest import Ingest
+from ops.sharer_window import ROOM, SharerWindow, sharer_window
 from tests.process import python
 
 Kvwire = Callable[..., Any]
@@ -124,6 +127,79 @@ def test_what_cannot_be_stored_is_told_in_a_line_each_and_the_rest_is_stored(
     }.items():
         assert words in said[name]
     assert [document["id"] for document in kvwire("list")] == ["good.txt"]
+
+
+def test_a_link_that_leads_out_of_the_folder_named_is_not_read(
+    tmp_path: Path, kvwire: Kvwire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = put(tmp_path / "elsewhere" / "secret.txt", "The key lies under the stone.")
+    notes = tmp_path / "notes"
+    put(notes / "a.txt", "The tide is at nine.")
+    (notes / "inside.txt").symlink_to(notes / "a.txt")
+    (notes / "out.txt").symlink_to(secret)
+    (notes / "round.txt").symlink_to(notes / "round.txt")
+    (notes / "folder").symlink_to(secret.parent)
+    report = kvwire("add", notes, code=1)
+    assert outcomes(report) == {"a.txt": "added", "inside.txt": "added"}
+    said = {Path(failed["source"]).name: failed["error"] for failed in report["failed"]}
+    assert "leads out of" in said.pop("out.txt") and "no regular file" in said.pop("round.txt") and not said
+    (failed,) = kvwire("add", f"{notes}/*/*.txt", code=1)["failed"]
+    assert failed["source"].endswith("folder/secret.txt") and "leads out of" in failed["error"]
+    assert outcomes(kvwire("add", notes / "out.txt")) == {"out.txt": "added"}
+
+
+def test_standard_input_is_read_up_to_the_most_of_one_file(
+    kvwire: Kvwire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_node.document_files.MAX_FILE_BYTES", 10)
+    (failed,) = kvwire("add", "-", "--id", "piped", code=1, input=b"x" * 11)["failed"]
+    assert "bytes are over 10" in failed["error"]
+
+
+class _NeverAsked:
+    def check(self, text: str) -> None:
+        raise AssertionError("a text that is too long was tokenised")
+
+
+def test_a_text_of_too_many_characters_is_refused_before_it_is_tokenised(
+    tmp_path: Path, config: Path
+) -> None:
+    long = put(tmp_path / "long.txt", "x" * (MAX_DOCUMENT_CHARS + 1))
+    documents = Documents(CloudConfig.load(config).documents)
+    (done,) = Ingest(documents, "acme", window=cast(SharerWindow, _NeverAsked()))(meant(str(long)))
+    documents.close()
+    assert isinstance(done, ValueError) and f"over {MAX_DOCUMENT_CHARS:,}" in str(done)
+
+
+def test_a_failure_of_the_store_is_that_file_s_by_name_and_the_list_goes_on(
+    tmp_path: Path, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = tmp_path / "notes"
+    put(notes / "a.txt", "The tide is at nine.")
+    put(notes / "b.txt", "The key lies under the stone.")
+    put(notes / "c.txt", "The boat is red.")
+    url = CloudConfig.load(config).documents
+    documents = Documents(url)
+    assert [done[0] for done in Ingest(documents, "acme")(meant(str(notes))) if isinstance(done, tuple)]
+    for name in ("a", "b", "c"):
+        put(notes / f"{name}.txt", f"Another text, {name}.")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TRIGGER t BEFORE UPDATE ON documents WHEN NEW.id = 'b.txt' "
+                "BEGIN SELECT abs(-9223372036854775807 - 1); END"
+            )
+        )
+    outcomes = Ingest(documents, "acme")(meant(str(notes)))
+    first, second, third = next(outcomes), next(outcomes), next(outcomes)
+    assert isinstance(first, tuple) and isinstance(third, tuple) and isinstance(second, OSError)
+    assert str(second) == "the store of documents failed: OperationalError (SQLITE_ERROR)"
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE passage_index"))
+    assert list(outcomes) == [] and "what was replaced stays" in caplog.text
+    engine.dispose()
+    documents.close()
 
 
 def test_a_document_longer_than_the_sharer_can_read_is_refused_when_it_is_added(
