@@ -23,8 +23,9 @@ def short_table(report: Mapping[str, Any]) -> str:
         "|---|" + "---|" * (len(metrics) + 1),
     ]
     for row in rows:
-        cells = [_shown(row["metrics"][metrics[0]])]
-        cells += [f"{100 * row['metrics'][metric]['point']:.1f}" for metric in metrics[1:]]
+        found = row["metrics"]  # a row may have metrics of its own
+        cells = [_shown(found[metrics[0]])]
+        cells += [f"{100 * found[m]['point']:.1f}" if m in found else "" for m in metrics[1:]]
         label = f"**{row['label']}**" if row["row"] == "fused" else row["label"]
         lines.append(f"| {label} | {' | '.join(cells)} | {row['bytes_per_question']:,.0f} |")
     shown = {(row["row"], row["plan"]) for row in rows}

@@ -52,6 +52,18 @@ def test_the_table_has_rows_transfer_gaps_and_where_it_is_from() -> None:
         short_table(REPORT | {"rows": []})
 
 
+def test_a_metric_that_a_row_does_not_have_is_left_blank() -> None:
+    other = REPORT["rows"][0] | {
+        "row": "wrong",
+        "label": "wrong",
+        "metrics": {"exact_match": VALUE, "original": VALUE},
+    }
+    assert short_table(REPORT | {"rows": [*REPORT["rows"], other]}).splitlines()[2:4] == [
+        "| **fused, raw:m8** | 26.9 [22.3, 32.0] | 37.4 |  | 8,224 |",
+        "| wrong | 26.9 [22.3, 32.0] |  | 26.9 | 8,224 |",
+    ]
+
+
 def test_only_what_is_between_the_lines_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(
