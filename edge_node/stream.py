@@ -251,6 +251,11 @@ class AnswerStream:
         ask = self._ask
         # Prompts that cannot fit are refused before anything is asked for.
         unfused, begun = self._begun(ask.unfused), self._begun(ask.sections)
+        if ask.among:
+            with self._step():
+                begun.check_replies(ask.among, ask.kind, ask.plan.positions)
+                if ask.alone:
+                    unfused.check_replies(ask.among, None)
         if ask.kind is None:
             return self._prefill(unfused, None) if ask.alone else None, reason
         self._shared = shared = self._client.share(

@@ -77,9 +77,7 @@ class Sampling:
         """
         if self.temperature < _GREEDY:
             return most_likely
-        for name, nothing in _AFTER_THE_HEAD.items():
-            if getattr(model.config, name, None) not in (None, nothing):
-                raise Unsupported(f"a temperature, for a model with {name}")
+        require_probabilities(model, "a temperature")
         draws = torch.Generator("cpu")
         draws.seed() if self.seed is None else draws.manual_seed(self.seed)
 
@@ -91,6 +89,17 @@ class Sampling:
             return ids.gather(1, torch.multinomial(ordered, 1, generator=draws))[:, 0].to(logits.device)
 
         return drawn
+
+
+def require_probabilities(model: Any, what: str) -> None:
+    """Refuse `what` where a model's logits here are not those of its probabilities.
+
+    Raises:
+        Unsupported: the model changes its logits after the head.
+    """
+    for name, nothing in _AFTER_THE_HEAD.items():
+        if getattr(model.config, name, None) not in (None, nothing):
+            raise Unsupported(f"{what}, for a model with {name}")
 
 
 def most_likely(logits: Tensor) -> Tensor:

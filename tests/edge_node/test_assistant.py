@@ -32,6 +32,7 @@ from kvwire.errors import (
     KvwireError,
     NotFound,
     TooLarge,
+    Unsupported,
 )
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
@@ -152,6 +153,20 @@ def test_over_a_document_the_likeliest_choice_is_picked_and_the_choices_stay_at_
     assert answer.choice == likely.index(max(likely)) and answer.text == choices[answer.choice]
     assert (answer.source, answer.kind, answer.tokens) == ("fused", "excerpt", 0)
     assert [s.text for s in server.service.requests[-1].sections] == [None, QUESTION]
+
+
+def test_choices_over_a_document_that_cannot_be_compared_are_refused_before_the_cloud_is_asked(
+    assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(error: type[KvwireError], said: str, *choices: str) -> None:
+        with pytest.raises(error, match=said):
+            assistant.ask(QUESTION, document="note-1", choices=choices)
+        assert not server.service.requests
+
+    refused(InvalidRequest, "the choice is not Unicode at character 2", "Ilse", "ab\ud800c")
+    refused(TooLarge, "Receiver prompt positions", "Ilse", "behind the clock " * 1_500)
+    monkeypatch.setattr(assistant.receiver.model.config, "final_logit_softcapping", 30.0, raising=False)
+    refused(Unsupported, "choices over a document, for a model with final_logit", "Ilse", "the miller")
 
 
 def test_a_shared_slice_beside_a_cloud_document(

@@ -241,7 +241,12 @@ def test_sampling_stops_and_limits_are_the_assistants(client: openai.OpenAI, ass
 
 def test_each_of_many_messages_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[Message] = []
-    monkeypatch.setattr(Message, "__eq__", lambda self, _: compared.append(self) is not None)
+
+    def equal(one: Message, other: object) -> bool:
+        compared.append(one)
+        return one is other
+
+    monkeypatch.setattr(Message, "__eq__", equal)
     system = {"role": "system", "content": "Be brief."}
     body = ChatBody.parse({"model": "kvwire", "messages": [system, *ASKED] * 500})
     asked = body.arguments(8)
