@@ -264,6 +264,8 @@ def _asked(question: str | None, choices: Sequence[str], over: bool) -> str | No
         return question
     if question is None:
         raise InvalidRequest("choices belong to a question: give one")
+    for choice in choices:
+        _check_text(choice, "choice")
     try:
         listed = with_choices(question, choices)
         return question if over else listed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MODEL: Final = "kvwire"
 _STOPS: Final = 4
+_TURNS: Final = 1_000
 
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "tools": ([],),
@@ -127,7 +128,7 @@ class Talk:
             raise Refused(f"{named}: the last turn is not a question of the user", named)
         before = "\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in said[:-1])
         notes = "\n\n".join(text for text in (self.kvwire.notes, before) if text)
-        system = [turn.text for turn in turns if turn not in said and turn.text.strip()]
+        system = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text.strip()]
         return self.kvwire.arguments() | {
             "question": said[-1].text,
             "document": document or self.kvwire.document,
@@ -168,7 +169,7 @@ class ChatBody(Talk):
         """
         value = supported(value, _REFUSED, IGNORED)
         if isinstance(messages := value.get("messages"), list):
-            value["messages"] = [message(each, f"messages[{i}]") for i, each in enumerate(messages)]
+            value["messages"] = each_turn(messages, "messages", message)
         return read_as(cls, value)
 
     def arguments(self, most_tokens: int) -> dict[str, Any]:
@@ -298,6 +299,17 @@ def at_most(tokens: int | None, most: int, named: str) -> int | None:
     if tokens is not None and tokens < 1:
         raise Refused(f"{named} starts at 1", named)
     return None if tokens is None else min(tokens, most)
+
+
+def each_turn(items: Sequence[Any], named: str, read: Callable[[Any, str], Any]) -> list[Any]:
+    """Turns as `read` gives each, of its value and path. named: their key.
+
+    Raises:
+        Refused: there are too many.
+    """
+    if len(items) > _TURNS:
+        raise Refused(f"{named} are at most {_TURNS}, not {len(items)}", named)
+    return [read(each, f"{named}[{i}]") for i, each in enumerate(items)]
 
 
 def message(value: Any, path: str, texts: Sequence[str] = ("text",)) -> Any:

@@ -169,16 +169,19 @@ class ApiConfig:
         """The keys of `keys_file`; none where no file is named.
 
         Raises:
-            BadConfig: the file cannot be read, or holds no key; names the key.
+            BadConfig: the file cannot be read, or holds no key, or one that no caller can show; names the key.
         """
         if self.keys_file is None:
             return ()
         try:
-            lines = Path(self.keys_file).read_text(encoding="utf-8").splitlines()
+            lines = Path(self.keys_file).read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise BadConfig(f"api.keys_file: {self.keys_file}: {why}") from error
         keys = tuple(line.strip() for line in lines if line.strip())
+        for number, line in enumerate(lines, 1):
+            if not (line.strip().isascii() and line.strip().isprintable()):
+                raise BadConfig(f"api.keys_file: {self.keys_file}: line {number} is not printable ASCII")
         if not keys:
             raise BadConfig(f"api.keys_file: {self.keys_file}: there is no key in it")
         return keys

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from edge_node.answer import Answer
 from edge_node.body import read_as
-from edge_node.chat import IGNORED, Message, Talk, account, at_most, event, message, supported
+from edge_node.chat import IGNORED, Message, Talk, account, at_most, each_turn, event, message, supported
 from edge_node.refusals import Refused
 
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -48,7 +48,7 @@ class ResponsesBody(Talk):
         """
         value = supported(value, _REFUSED, _IGNORED)
         if isinstance(items := value.get("input"), list):
-            value["input"] = [_item(each, f"input[{i}]") for i, each in enumerate(items)]
+            value["input"] = each_turn(items, "input", _item)
         return read_as(cls, value)
 
     def arguments(self, most_tokens: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -174,34 +175,52 @@ class AnswerStream:
         if ask.among:
             yield from self._picked(prefilled)
             return
-        pieces = self._generated(prefilled)
+        limit = min(ask.max_new_tokens, prefilled.room)
         if self._trailer is None or ask.sections == ask.unfused:
-            yield from pieces
+            yield from self._limited(self._generated(prefilled, limit), limit)
             return
-        text = ""
-        for piece in pieces:
-            text += piece
-            if not abstain.startswith(text):
-                yield text
-                yield from pieces
-                return
+        # The caller's limits must not hide whether it abstains, so they wait until that is known.
+        generated = self._generated(prefilled, max(limit, self._tokens_of(abstain)))
+        held: list[tuple[str | None, int]] = []
+        text, line = "", FirstLine()
+        while not line.ended and abstain.startswith(text):
+            held.append(next(generated))
+            piece, _ = held[-1]
+            text += line.rest() if piece is None else line.add(piece)
         if text != abstain:
-            yield text
+            yield from self._limited(itertools.chain(held, generated), limit)
             return
         self._from_notes = True
-        yield from self._generated(self._prefill(self._begun(ask.unfused), None))
+        before = len(prefilled.tokens)
+        noted = self._prefill(self._begun(ask.unfused), None)
+        limit = min(ask.max_new_tokens, noted.room)
+        yield from self._limited(self._generated(noted, limit), limit)
+        self._tokens += before
 
-    def _generated(self, prefilled: Prefilled) -> Generator[str, None, None]:
-        """The pieces that belong to the answer."""
-        ask, line = self._ask, FirstLine(self._ask.stop)
-        limit = min(ask.max_new_tokens, prefilled.room)
-        generated = prefilled.generate(limit, *(() if ask.choose is None else (ask.choose,)))
-        while not line.ended:
+    def _tokens_of(self, abstain: str) -> int:
+        """Tokens that tell whether the Receiver says this text and no more."""
+        with self._step():
+            return len(self._receiver.tokenizer(f" {abstain}", add_special_tokens=False).input_ids) + 1
+
+    def _generated(self, prefilled: Prefilled, limit: int) -> Generator[tuple[str | None, int], None, None]:
+        """What the Receiver says, each piece with the tokens so far, and None at the end."""
+        choose = self._ask.choose
+        generated = prefilled.generate(limit, *(() if choose is None else (choose,)))
+        piece: str | None = ""
+        while piece is not None:
             with self._step():
                 piece = next(generated, None)
-            self._tokens = len(prefilled.tokens)
+            yield piece, len(prefilled.tokens)
+
+    def _limited(self, generated: Iterator[tuple[str | None, int]], limit: int) -> Iterator[str]:
+        """The pieces that belong to the answer, of no more tokens than `limit`."""
+        line, self._cut = FirstLine(self._ask.stop), False
+        while not line.ended:
+            piece, tokens = next(generated)
+            piece = piece if tokens <= limit else None
+            self._tokens = min(tokens, limit)
             if piece is None:
-                self._cut = self._tokens >= limit
+                self._cut = tokens >= limit
             if said := line.rest() if piece is None else line.add(piece):
                 yield said
 
@@ -251,6 +270,11 @@ class AnswerStream:
         ask = self._ask
         # Prompts that cannot fit are refused before anything is asked for.
         unfused, begun = self._begun(ask.unfused), self._begun(ask.sections)
+        if ask.among:
+            with self._step():
+                begun.check_replies(ask.among, ask.kind, ask.plan.positions)
+                if ask.alone:
+                    unfused.check_replies(ask.among, None)
         if ask.kind is None:
             return self._prefill(unfused, None) if ask.alone else None, reason
         self._shared = shared = self._client.share(

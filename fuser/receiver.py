@@ -28,6 +28,7 @@ from fuser.kv.generate import (
     most_likely,
     never,
     pieces,
+    require_probabilities,
     stop_tokens,
     token_ids,
 )
@@ -130,6 +131,26 @@ class Begun:
         if prefix is not None and len(prefix):
             prefilled.put(prefix[None].expand(len(ids), -1, -1))
         return prefilled
+
+    def check_replies(self, replies: Sequence[str], kind: SliceKind | None, positions: int = 0) -> None:
+        """Refuse replies that `Prefilled.likelihoods` could not compare behind a slice of that kind.
+
+        Args:
+            positions: the most that an excerpt or a draft was asked to have.
+
+        Raises:
+            TooLarge: the longest reply would not fit the Receiver's window behind them.
+            Unsupported: the model changes its logits after the head.
+        """
+        receiver, bundle = self._receiver, self._receiver.bundle
+        require_probabilities(receiver.model, "choices over a document")
+        prefix = bundle.prefix_kv(kind)
+        before = 0 if prefix is None else len(prefix)
+        if kind not in (None, SliceKind.SHARED):
+            before += positions * bundle.require_translate().receiver_positions
+        for prompt in self.prompts:
+            longest = max(len(ids) for ids in _replies(receiver, prompt, replies))
+            _check_window(receiver, before + len(prompt.tokens.ids) + longest)
 
     @torch.no_grad()
     def _run(self, ids: Sequence[Tensor], kept: bool) -> Past:
@@ -272,8 +293,7 @@ class Prefilled:
             TooLarge: the longest reply does not fit the Receiver's window.
         """
         (rest,), (prompt,), count = self.rest, self.prompts, len(replies)
-        end = int(self.receiver.tokenizer.eos_token_id)
-        ids = [reply_ids(self.receiver.tokenizer, prompt.rendered, reply, end) for reply in replies]
+        ids = _replies(self.receiver, prompt, replies)
         self._check_window(max(map(len, ids)))
         losses = answer_loss(self.receiver.model, self.past.repeat(count), [rest] * count, ids).losses
         found: list[float] = losses.neg().exp().tolist()
@@ -372,6 +392,12 @@ class _SharedIntake(Intake):
                 wanted += [(kind, layer) for kind in HALVES]
                 awaited[layer] = [segment for segment in wanted if segment in announced]
         return {layer: segments for layer, segments in awaited.items() if segments}
+
+
+def _replies(receiver: Receiver, prompt: Prompt, replies: Sequence[str]) -> list[Tensor]:
+    """Token ids of each reply to a prompt, with its end."""
+    end = int(receiver.tokenizer.eos_token_id)
+    return [reply_ids(receiver.tokenizer, prompt.rendered, reply, end) for reply in replies]
 
 
 def _check_window(receiver: Receiver, positions: int) -> None:

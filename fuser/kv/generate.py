@@ -47,11 +47,13 @@ Choose = Callable[[Tensor], Tensor]
 """One token a row, (rows,) int64, of logits (rows, vocabulary)."""
 _AFTER_THE_HEAD: Final = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 """What models do to their logits after the head, with the value that does nothing."""
+_GREEDY: Final = 1e-6
+"""Under this temperature no other token than the most likely one is drawn, and float32 may run over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. A temperature of 0 takes the most likely one, whatever else is said.
+    """How tokens are chosen. A temperature under 1e-6 takes the most likely one, whatever else is said.
 
     top_p: only the fewest tokens that together have this probability are drawn from (nucleus sampling). seed: the same
     one draws the same tokens of the same logits; None draws others each time.
@@ -73,21 +75,31 @@ class Sampling:
         Raises:
             Unsupported: the model changes its logits after the head, so that these are not its probabilities.
         """
-        if not self.temperature:
+        if self.temperature < _GREEDY:
             return most_likely
-        for name, nothing in _AFTER_THE_HEAD.items():
-            if getattr(model.config, name, None) not in (None, nothing):
-                raise Unsupported(f"a temperature, for a model with {name}")
+        require_probabilities(model, "a temperature")
         draws = torch.Generator("cpu")
         draws.seed() if self.seed is None else draws.manual_seed(self.seed)
 
         def drawn(logits: Tensor) -> Tensor:
-            shares = (logits.float().cpu() / self.temperature).softmax(1)
+            logits_here = logits.float().cpu()
+            shares = ((logits_here - logits_here.amax(1, keepdim=True)) / self.temperature).softmax(1)
             ordered, ids = shares.sort(stable=True, dim=1, descending=True)
             ordered[ordered.cumsum(1) - ordered >= self.top_p] = 0.0
             return ids.gather(1, torch.multinomial(ordered, 1, generator=draws))[:, 0].to(logits.device)
 
         return drawn
+
+
+def require_probabilities(model: Any, what: str) -> None:
+    """Refuse `what` where a model's logits here are not those of its probabilities.
+
+    Raises:
+        Unsupported: the model changes its logits after the head.
+    """
+    for name, nothing in _AFTER_THE_HEAD.items():
+        if getattr(model.config, name, None) not in (None, nothing):
+            raise Unsupported(f"{what}, for a model with {name}")
 
 
 def most_likely(logits: Tensor) -> Tensor:

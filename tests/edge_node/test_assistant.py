@@ -32,6 +32,7 @@ from kvwire.errors import (
     KvwireError,
     NotFound,
     TooLarge,
+    Unsupported,
 )
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
@@ -103,10 +104,18 @@ def test_an_answer_says_that_the_receiver_abstained_where_its_bundle_taught_it_h
 
 
 def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_there(
-    assistant: Assistant, receiver: Receiver, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    assistant: Assistant,
+    receiver: Receiver,
+    slice_service: SliceService,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     notes = "The key hangs behind the clock."
     bundle.hash  # noqa: B018 (kept, so that both sides still speak of one bundle)
+    local = in_one_process(slice_service, receiver, sections_of(QUESTION, "note-1"), SliceKind.EXCERPT)
+    ids = local.prefilled.tokens
+    end = next(token for at, token in enumerate(ids) if at > 2 and token not in ids[:at])
+    monkeypatch.setattr(receiver, "stops", frozenset({end}))  # random models never stop else
     plain = assistant.ask(QUESTION, document="note-1")
     beside = assistant.ask(QUESTION, document="note-1", notes=notes)  # it was not taught to abstain
     assert (beside.source, beside.reason) == ("fused", None) and beside.prompt_tokens > plain.prompt_tokens
@@ -126,6 +135,36 @@ def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_th
     assert answer.answered and not answer.abstained and answer.prompt_tokens > plain.prompt_tokens
     strict = assistant.ask(QUESTION, document="note-1", notes=notes, require_fused=True)
     assert (strict.source, strict.text, strict.reason) == ("fused", beside.text, None)
+
+
+@pytest.mark.parametrize("limits", [{"max_new_tokens": 1}, {"stop": ("in",)}, {}])
+@pytest.mark.parametrize(("behind", "abstains"), [("not in it", True), ("not in here", False)])
+def test_no_limit_of_the_caller_hides_whether_the_receiver_abstains(
+    assistant: Assistant,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, Any],
+    behind: str,
+    abstains: bool,
+) -> None:
+    bundle.hash  # noqa: B018 (kept, so that both sides still speak of one bundle)
+    monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, abstain="not in it"))
+    monkeypatch.setattr(assistant.receiver, "bundle", bundle)
+
+    def generate(prefilled: Prefilled, max_new_tokens: int) -> Iterator[str]:
+        said = "clock tower" if prefilled.kind is None else behind
+        for token, word in enumerate(said.split()[:max_new_tokens]):
+            prefilled.tokens.append(token)
+            yield f" {word}"
+
+    monkeypatch.setattr(Prefilled, "generate", generate)
+    answer = assistant.ask(QUESTION, document="note-1", notes="It hangs there.", **limits)
+    most = limits.get("max_new_tokens", 8)
+    words = ("clock tower" if abstains else behind.partition(limits.get("stop", (";",))[0])[0]).split()[:most]
+    assert (answer.text, answer.reason) == (" ".join(words), "NOTES" if abstains else None)
+    assert answer.cut == (most == 1)
+    if abstains:
+        assert answer.tokens == 3 + len(words)
 
 
 def test_a_shared_slice_answers_as_in_one_process_with_notes_that_stay(
@@ -159,6 +198,20 @@ def test_over_a_document_the_likeliest_choice_is_picked_and_the_choices_stay_at_
     assert answer.choice == likely.index(max(likely)) and answer.text == choices[answer.choice]
     assert (answer.source, answer.kind, answer.tokens) == ("fused", "excerpt", 0)
     assert [s.text for s in server.service.requests[-1].sections] == [None, QUESTION]
+
+
+def test_choices_over_a_document_that_cannot_be_compared_are_refused_before_the_cloud_is_asked(
+    assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(error: type[KvwireError], said: str, *choices: str) -> None:
+        with pytest.raises(error, match=said):
+            assistant.ask(QUESTION, document="note-1", choices=choices)
+        assert not server.service.requests
+
+    refused(InvalidRequest, "the choice is not Unicode at character 2", "Ilse", "ab\ud800c")
+    refused(TooLarge, "Receiver prompt positions", "Ilse", "behind the clock " * 1_500)
+    monkeypatch.setattr(assistant.receiver.model.config, "final_logit_softcapping", 30.0, raising=False)
+    refused(Unsupported, "choices over a document, for a model with final_logit", "Ilse", "the miller")
 
 
 def test_a_shared_slice_beside_a_cloud_document(

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from edge_node import Assistant, EdgeConfig
-from edge_node.chat import ChatBody
+from edge_node.chat import ChatBody, Message
 from edge_node.refusals import Refused
 from fuser import Sampling
 from fuser.config import BadConfig
@@ -237,6 +237,23 @@ def test_sampling_stops_and_limits_are_the_assistants(client: openai.OpenAI, ass
     short = assistant.ask(QUESTION, document="note-1", max_new_tokens=2).text
     assert said(max_tokens=2).message.content == said(max_completion_tokens=2).message.content == short
     assert said(max_tokens=100_000).finish_reason in ("stop", "length")
+
+
+def test_each_of_many_messages_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Message] = []
+
+    def equal(one: Message, other: object) -> bool:
+        compared.append(one)
+        return one is other
+
+    monkeypatch.setattr(Message, "__eq__", equal)
+    system = {"role": "system", "content": "Be brief."}
+    body = ChatBody.parse({"model": "kvwire", "messages": [system, *ASKED] * 500})
+    asked = body.arguments(8)
+    assert len(asked["sections"]) == 500 and asked["question"] == QUESTION and not compared
+    with pytest.raises(Refused, match="messages are at most 1000, not 1001") as refused:
+        ChatBody.parse({"model": "kvwire", "messages": ASKED * 1_001})
+    assert (refused.value.param, refused.value.status) == ("messages", 400)
 
 
 def test_what_is_harmless_is_taken_and_asks_for_nothing(client: openai.OpenAI, assistant: Assistant) -> None:

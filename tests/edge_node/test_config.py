@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from edge_node import EdgeConfig
-from edge_node.config import ReceiverConfig, TlsConfig
+from edge_node.config import ApiConfig, ReceiverConfig, TlsConfig
 from fuser.bundle import SHIPPED
 from fuser.config import BadConfig
 from ops.certs import Certificates
@@ -129,6 +129,24 @@ def test_a_key_of_another_certificate_or_behind_a_password_is_refused(
     ):
         with pytest.raises(BadConfig, match=said):
             EdgeConfig(broken, ReceiverConfig("m", "b")).check_files()
+
+
+def test_a_file_of_api_keys_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "api.keys"
+    path.write_text("\ufefffirst-key\r\n second-key\t\n", encoding="utf-8", newline="")
+    assert ApiConfig(keys_file=str(path)).keys() == ("first-key", "second-key")
+
+
+@pytest.mark.parametrize("key", ["clé-x", "a\x00b", "a\x0bb", "a\u2028b", "a\x7f"])
+def test_an_api_key_that_no_caller_can_show_is_refused_by_its_line_and_not_told(
+    tls: TlsConfig, tmp_path: Path, key: str
+) -> None:
+    path = tmp_path / "api.keys"
+    path.write_text(f"good\n\n{key}\n", encoding="utf-8")
+    config = EdgeConfig(tls, ReceiverConfig("m", "b"), api=ApiConfig(keys_file=str(path)))
+    with pytest.raises(BadConfig, match=r"api\.keys_file: .*line 3 is not printable ASCII") as refused:
+        config.check_files()
+    assert key not in str(refused.value)
 
 
 def test_a_missing_key_is_refused_by_name(tmp_path: Path) -> None:

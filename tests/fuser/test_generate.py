@@ -227,6 +227,13 @@ def test_a_sampling_that_means_nothing_is_refused(wrong: Any) -> None:
         Sampling(*wrong)
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-38, 1e-7, 1e-6, 1e-3])
+def test_however_low_the_temperature_there_is_a_most_likely_token(temperature: float) -> None:
+    choose = Sampling(temperature, seed=3).chooser(Network())
+    logits = torch.tensor([[1e4, -1e4, 9_000.0], [-3e38, 3e38, 0.0], [5.0, 4.0, 6.0]])
+    assert choose(logits).tolist() == [0, 1, 2]
+
+
 def test_a_model_that_changes_its_logits_after_the_head_is_not_drawn_from() -> None:
     network = Network()
     network.config.final_logit_softcapping = 30.0  # type: ignore[attr-defined]
