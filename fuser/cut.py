@@ -49,7 +49,7 @@ class Cut:
         return self.specs[0].positions if self.specs else 0
 
     def settled(self, quoted: int, drafting: int) -> Cut:
-        """The cut once so many positions are chosen, and the draft has become so long."""
+        """The cut once it is known how many positions are chosen and how many are written."""
         positions = quoted + drafting
         specs = tuple(replace(s, shape=(positions, *s.shape[1:])) for s in self.specs) if positions else ()
         return replace(self, specs=specs, quoted=quoted, drafting=drafting)

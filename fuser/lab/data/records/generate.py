@@ -37,7 +37,7 @@ class Example:
     """A question on a document. `answer` is a literal part of `document` and occurs there once.
 
     other: a value of the answer's kind for which it can be exchanged there (`fuser.lab.data.records.exchange`). parts:
-    of an answer to two questions at once, which is both with a comma between, and no part of the document as a whole.
+    of an answer to two questions at once, which is both joined by a comma, and no part of the document as a whole.
     """
 
     document: str
