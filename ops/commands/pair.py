@@ -125,7 +125,9 @@ def _time(seconds: float) -> str:
 
 
 def _write_examples(run: "PairRun") -> None:
-    """Configurations that serve the bundle, beside it."""
+    """Configurations that serve the bundle, beside it; one that is there may have been edited, and stays."""
+    from fuser.atomic import atomic_write
+
     values = {"tenant": "acme", "host": "127.0.0.1", "port": "7443", "bundle": "."}
     values |= dict(zip(("sharer", "receiver"), run.names, strict=True))
     kinds = run.asked.kinds
@@ -133,11 +135,14 @@ def _write_examples(run: "PairRun") -> None:
         'kinds = ["shared", "excerpt", "draft"]': f"kinds = {json.dumps(kinds)}",
         'kind = "excerpt"': f'kind = "{kinds[0]}"',
     }
-    for name in ("cloud.toml", "edge.toml"):
-        text = example(name, values)
+    for path in (run.output / "cloud.toml", run.output / "edge.toml"):
+        if path.exists():
+            continue
+        text = example(path.name, values)
         for usual, own in made_for.items():
             text = text.replace(usual, own)
-        (run.output / name).write_text(text, encoding="utf-8")
+        with atomic_write(path) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def _say(line: str) -> None:

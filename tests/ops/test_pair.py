@@ -114,6 +114,7 @@ def test_a_pair_that_was_killed_goes_on_to_a_bundle_with_its_page(
         for name in ("train", "heldout")
     }
     assert texts["train"] and texts["heldout"] and not texts["train"] & texts["heldout"]
+    (out / "edge.toml").write_text("# mine\n", encoding="utf-8")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "matplotlib.figure", None)
         done = CliRunner().invoke(
@@ -121,6 +122,7 @@ def test_a_pair_that_was_killed_goes_on_to_a_bundle_with_its_page(
         )  # all is made: only the page is written anew
     assert "they need matplotlib" in done.stderr and found["table"] in done.stdout
     assert ".png" not in (out / "report.md").read_text(encoding="utf-8")
+    assert (out / "edge.toml").read_text(encoding="utf-8") == "# mine\n"
     with pytest.raises(ValueError, match=r"was begun with minutes 0\.05 and not 9\.0"):
         said(*asked[:-1], "9")
 
