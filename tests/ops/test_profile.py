@@ -18,7 +18,12 @@ def call(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Pa
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     told = {"sharer": tiny_sharer, "receiver": tiny_receiver, "work": tmp_path / "work"}
     told |= {"questions": 4, "screened": 2, "plans": 2}
-    told |= {"dials.codecs": "int8", "dials.positions": "12,3", "dials.code_dims": "24,6", "dials.fit": "false"}
+    told |= {
+        "dials.codecs": "int8",
+        "dials.positions": "12,3",
+        "dials.code_dims": "24,6",
+        "dials.fit": "false",
+    }
     given = [word for key, value in told.items() for word in ("--set", f"{key}={value}")]
 
     def run(*options: str) -> Result:
