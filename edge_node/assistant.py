@@ -148,8 +148,8 @@ class Assistant:
             sections: further sections, put first.
             notes: text for the Receiver alone; it is never sent. Beside an excerpt or a draft it is not read at once,
                 which confuses the Receiver, but where the Receiver abstains behind the slice: then the answer is one
-                from the notes, receiver-only for the reason NOTES. A Receiver that was not taught to abstain, or has
-                choices, or must give a fused answer, reads both together.
+                from the notes, word for word, receiver-only for the reason NOTES. A Receiver that was not taught to
+                abstain, or has choices, or must give a fused answer, reads both together.
             kind: of the slice, or its name; by default as configured where a document of the cloud is asked about, else
                 shared.
             max_new_tokens: tokens generated at most.

@@ -190,12 +190,15 @@ class AnswerStream:
         if text != abstain:
             yield from self._limited(itertools.chain(held, generated), limit)
             return
-        self._from_notes = True
         before = len(prefilled.tokens)
         noted = self._prefill(self._begun(ask.unfused), None)
         limit = min(ask.max_new_tokens, noted.room)
-        yield from self._limited(self._generated(noted, limit), limit)
+        answer = "".join(self._limited(self._generated(noted, limit), limit))
         self._tokens += before
+        # Without a slice the Receiver never abstains: what does not stand in the notes it has made up.
+        self._from_notes = _stands_in(answer, [s.text or "" for s in ask.unfused if s not in ask.sections])
+        self._cut = self._cut and self._from_notes
+        yield answer if self._from_notes else abstain
 
     def _tokens_of(self, abstain: str) -> int:
         """Tokens that tell whether the Receiver says this text and no more."""
@@ -391,6 +394,11 @@ class AnswerStream:
     @staticmethod
     def _since(moment: float) -> float:
         return time.monotonic() - moment
+
+
+def _stands_in(answer: str, notes: Sequence[str]) -> bool:
+    said = answer.casefold().rstrip(".")
+    return bool(said) and any(said in note.casefold() for note in notes)
 
 
 def _choice(text: str, ask: Ask) -> int | None:

@@ -128,6 +128,11 @@ def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_th
     apart = assistant.ask(QUESTION, document="note-1", notes=notes)
     assert (apart.text, apart.source, apart.reason) == (plain.text, "fused", None)
     taught(plain.text)
+    made_up = assistant.ask(
+        QUESTION, document="note-1", notes=notes
+    )  # a random model says nothing of the notes
+    assert (made_up.source, made_up.reason, made_up.abstained) == ("fused", None, True)
+    monkeypatch.setattr("edge_node.stream._stands_in", lambda answer, given: given == [notes])
     answer = assistant.ask(QUESTION, document="note-1", notes=notes)
     begun = receiver.begin(sections_of(QUESTION, "note-1", notes))
     assert answer.text == first_line("".join(begun.prefill(None).generate(8)))
@@ -158,7 +163,7 @@ def test_no_limit_of_the_caller_hides_whether_the_receiver_abstains(
             yield f" {word}"
 
     monkeypatch.setattr(Prefilled, "generate", generate)
-    answer = assistant.ask(QUESTION, document="note-1", notes="It hangs there.", **limits)
+    answer = assistant.ask(QUESTION, document="note-1", notes="It hangs in the clock tower.", **limits)
     most = limits.get("max_new_tokens", 8)
     words = ("clock tower" if abstains else behind.partition(limits.get("stop", (";",))[0])[0]).split()[:most]
     assert (answer.text, answer.reason) == (" ".join(words), "NOTES" if abstains else None)
