@@ -93,6 +93,7 @@ class AnswerStream:
         self._relaying: Future[RelayReply] | None = None
         self._timings: dict[str, float] = {}
         self._choice: int | None = None
+        self._unfused: Begun | None = None
         self._cut, self._prompt_tokens, self._tokens, self._from_notes = False, 0, 0, False
         self._started = time.monotonic()
         self._closed = threading.Event()
@@ -176,7 +177,7 @@ class AnswerStream:
             yield from self._picked(prefilled)
             return
         limit = min(ask.max_new_tokens, prefilled.room)
-        if self._trailer is None or ask.sections == ask.unfused:
+        if self._trailer is None or ask.sections == ask.unfused or self._unfused is None:
             yield from self._limited(self._generated(prefilled, limit), limit)
             return
         # The caller's limits must not hide whether it abstains, so they wait until that is known.
@@ -191,7 +192,7 @@ class AnswerStream:
             yield from self._limited(itertools.chain(held, generated), limit)
             return
         before = len(prefilled.tokens)
-        noted = self._prefill(self._begun(ask.unfused), None)
+        noted = self._prefill(self._unfused, None)
         limit = min(ask.max_new_tokens, noted.room)
         answer = "".join(self._limited(self._generated(noted, limit), limit))
         self._tokens += before
@@ -272,7 +273,8 @@ class AnswerStream:
         """
         ask = self._ask
         # Prompts that cannot fit are refused before anything is asked for.
-        unfused, begun = self._begun(ask.unfused), self._begun(ask.sections)
+        self._unfused = unfused = self._begun(ask.unfused)
+        begun = unfused if ask.sections == ask.unfused else self._begun(ask.sections)
         if ask.among:
             with self._step():
                 begun.check_replies(ask.among, ask.kind, ask.plan.positions)
