@@ -18,7 +18,7 @@ HALVES = {
 }
 """Halves of a fuse head that the source half in a segment is of."""
 
-MAX_WRITTEN = 14
+MAX_WRITTEN = 24
 """Positions of a draft at most: a short answer, and no more of the document than that."""
 
 
