@@ -80,7 +80,7 @@ class Ingest:
             self.documents.wipe()
         except SQLAlchemyError as error:  # raised, it would hide what became of the files
             logger.warning(
-                "what was replaced stays in the store's index until the next document is removed or replaced: %s",
+                "what was replaced stays in SQLite's log until the next document is removed or replaced: %s",
                 _name_of(error),
             )
 

@@ -152,13 +152,14 @@ def show(
     if as_json:
         print_json(asdict(info) | {"tokens": tokens})
         return
-    _, characters, positions, kinds, version = _shown(info)
+    _, characters, passages, positions, kinds, version = _shown(info)
     values = {
         "id": info.id,
         "characters": characters,
         "tokens": f"not known: {loaded.sharer.model} is not on this machine"
         if tokens is None
         else f"{tokens:,}",
+        "passages": passages,
         "positions allowed": positions,
         "kinds": kinds,
         "version": version,
@@ -216,13 +217,20 @@ def remove(
     print_mapping({"removed": document_ids if as_json else ", ".join(document_ids)}, as_json)
 
 
-_COLUMNS = ("id", "characters", "positions allowed", "kinds", "version")
+_COLUMNS = ("id", "characters", "passages", "positions allowed", "kinds", "version")
 
 
 def _shown(document: "DocumentInfo") -> tuple[object, ...]:
     positions = "policy" if document.max_positions is None else document.max_positions
     kinds = "policy" if document.kinds is None else ", ".join(document.kinds) or "none"
-    return document.id, f"{document.characters:,}", positions, kinds, document.version[:12]
+    return (
+        document.id,
+        f"{document.characters:,}",
+        f"{document.passages:,}",
+        positions,
+        kinds,
+        document.version[:12],
+    )
 
 
 def _kinds(text: str) -> tuple[SliceKind, ...]:

@@ -1,5 +1,4 @@
 import hashlib
-import sqlite3
 import stat
 import statistics
 import time
@@ -11,7 +10,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.config import CloudConfig
-from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, look, version_of
+from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, version_of
 from kvwire.errors import NotFound, TooLarge
 from tests.cloud_node.conftest import Start
 
@@ -142,26 +141,6 @@ def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:
     with pytest.raises(SQLAlchemyError) as error:
         documents.add("acme", "b", CANARY)
     assert CANARY not in str(error.value)
-
-
-def test_a_store_from_before_is_given_the_columns_and_can_be_searched(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'old.db'}"
-    before = Documents(url)
-    before.add("acme", "note", "The key hangs behind the clock.", 3)
-    before.close()
-    with sqlite3.connect(tmp_path / "old.db") as connection:
-        for column in ("kinds", "version", "source"):
-            connection.execute(f"ALTER TABLE documents DROP COLUMN {column}")
-        for what in ("TABLE passage_index", "VIEW passage_texts", "TABLE passages"):
-            connection.execute(f"DROP {what}")
-    look(url)
-    for _ in range(2):
-        opened = Documents(url)
-        (info,) = opened.find("acme", ["note"])
-        assert (info.characters, info.max_positions, info.kinds, info.source) == (31, 3, None, None)
-        assert info.version == version_of("The key hangs behind the clock.")
-        assert [hit.document for hit in opened.search("acme", "clock")] == ["note"]
-        opened.close()
 
 
 def test_a_new_store_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
