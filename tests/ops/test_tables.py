@@ -77,9 +77,7 @@ def test_only_what_is_between_the_lines_is_replaced(tmp_path: Path) -> None:
 
 def test_a_table_with_a_name_goes_to_the_place_of_that_name(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
-    places = [
-        "<!-- kvwire eval{} -->\n<!-- end of kvwire eval -->\n".format(n) for n in ("", " squad", " nq")
-    ]
+    places = [f"<!-- kvwire eval{n} -->\n<!-- end of kvwire eval -->\n" for n in ("", " squad", " nq")]
     page.write_text("".join(places), encoding="utf-8")
     put("| b |", page, "squad")
     assert page.read_text(encoding="utf-8") == places[0] + (
