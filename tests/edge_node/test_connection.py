@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge_node import Assistant, AsyncClient, Client, EdgeConfig, bounds, connection
+from edge_node import Ask, Assistant, AsyncClient, Client, EdgeConfig, bounds, connection
 from edge_node.config import CloudPeer
 from fuser.bundle.bundle import Bundle
 from fuser.receiver import Receiver
@@ -326,7 +326,7 @@ def test_a_link_that_cuts_every_connection_leads_to_the_receivers_own_answer(
 def test_a_deadline_too_short_for_a_slice_leads_to_the_receivers_own_answer(
     assistant: Assistant, seconds: float
 ) -> None:
-    answer = assistant.ask("Who keeps the key?", document="note-1", deadline_s=seconds)
+    answer = assistant.ask(Ask("Who keeps the key?", document="note-1", deadline_s=seconds))
     assert (answer.source, answer.reason) == ("receiver-only", "DEADLINE_EXCEEDED")
 
 
