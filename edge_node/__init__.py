@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_node.answer import Answer
+    from edge_node.ask import Ask
     from edge_node.assistant import Assistant
     from edge_node.asynchronous import AsyncAssistant
     from edge_node.client import AsyncClient, Client
     from edge_node.config import EdgeConfig
     from edge_node.serve import run
 
-__all__ = ["Answer", "Assistant", "AsyncAssistant", "AsyncClient", "Client", "EdgeConfig", "run"]
+__all__ = ["Answer", "Ask", "Assistant", "AsyncAssistant", "AsyncClient", "Client", "EdgeConfig", "run"]
 
 _HOMES = {
     "Answer": "edge_node.answer",
+    "Ask": "edge_node.ask",
     "Assistant": "edge_node.assistant",
     "AsyncAssistant": "edge_node.asynchronous",
     "AsyncClient": "edge_node.client",

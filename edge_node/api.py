@@ -28,6 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from edge_node.ask import Ask
 from edge_node.assistant import Assistant
 from edge_node.body import AskBody, read_as, read_json
 from edge_node.chat import MODEL, ChatBody, ChatForm, named_document
@@ -41,8 +42,8 @@ from kvwire.errors import DeadlineExceeded, InvalidRequest, KvwireError, NotFoun
 
 _BODY_S: Final = 10.0
 _PATHS: Final = "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask and GET /healthz"
-Parse = Callable[[Any], tuple[dict[str, Any], Form]]
-"""The arguments of `Assistant.stream`, and the form of the answer, from a body's JSON."""
+Parse = Callable[[Any], tuple[Ask, Form]]
+"""What a body's JSON asks, and the form of the answer."""
 
 
 def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -> Starlette:
@@ -61,24 +62,24 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
             except KvwireError as error:
                 return refusal(error, headers=CLOSE)
             try:
-                arguments, form = parse(read_json(sent))
-                return Reply(assistant, assistant.stream(**arguments), queue, form)
+                asked, form = parse(read_json(sent))
+                return Reply(assistant, assistant.stream(asked), queue, form)
             except Exception as error:
                 return refusal(known(error))
 
         return call
 
-    def ask(value: Any) -> tuple[dict[str, Any], Form]:
+    def ask(value: Any) -> tuple[Ask, Form]:
         body = read_as(AskBody, value)
-        return body.arguments(), AskForm(body.stream)
+        return body.ask(), AskForm(body.stream)
 
-    def chat(value: Any) -> tuple[dict[str, Any], Form]:
+    def chat(value: Any) -> tuple[Ask, Form]:
         body = ChatBody.parse(value)
-        return body.arguments(most_tokens), ChatForm(body, f"fp_{bundle.hash[:12]}")
+        return body.ask(most_tokens), ChatForm(body, f"fp_{bundle.hash[:12]}")
 
-    def respond(value: Any) -> tuple[dict[str, Any], Form]:
+    def respond(value: Any) -> tuple[Ask, Form]:
         body = ResponsesBody.parse(value)
-        return body.arguments(most_tokens), ResponsesForm(body)
+        return body.ask(most_tokens), ResponsesForm(body)
 
     def described(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": made, "owned_by": MODEL}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Self
 
 from edge_node.answer import Answer
+from edge_node.ask import Ask
 from edge_node.assistant import Assistant
 from edge_node.config import EdgeConfig
 from edge_node.stream import AnswerStream
-
-P = ParamSpec("P")
 
 
 class AsyncAnswerStream:
@@ -57,31 +55,8 @@ class AsyncAnswerStream:
         self._stream.close()
 
 
-def _streaming(
-    stream: Callable[Concatenate[Assistant, P], AnswerStream],
-) -> Callable[Concatenate[AsyncAssistant, P], AsyncAnswerStream]:
-    def streamed(self: AsyncAssistant, /, *args: P.args, **more: P.kwargs) -> AsyncAnswerStream:
-        """As `Assistant.stream`."""
-        return AsyncAnswerStream(stream(self.assistant, *args, **more))
-
-    return streamed
-
-
-def _asking(
-    stream: Callable[Concatenate[Assistant, P], AnswerStream],
-) -> Callable[Concatenate[AsyncAssistant, P], Coroutine[Any, Any, Answer]]:
-    async def asked(self: AsyncAssistant, /, *args: P.args, **more: P.kwargs) -> Answer:
-        """As `Assistant.ask`. Cancelled, the answer is given up."""
-        pieces = AsyncAnswerStream(stream(self.assistant, *args, **more))
-        async for _ in pieces:
-            pass
-        return pieces.answer
-
-    return asked
-
-
 class AsyncAssistant:
-    """Asks an `Assistant` and blocks no event loop. The arguments are those of `Assistant.ask`.
+    """Asks an `Assistant` and blocks no event loop.
 
     Attributes:
         assistant: the one that is asked.
@@ -95,8 +70,16 @@ class AsyncAssistant:
         """As `Assistant.from_config`."""
         return cls(await asyncio.to_thread(Assistant.from_config, config))
 
-    ask = _asking(Assistant.stream)
-    stream = _streaming(Assistant.stream)
+    def stream(self, question: str | Ask, document: str | None = None) -> AsyncAnswerStream:
+        """As `Assistant.stream`."""
+        return AsyncAnswerStream(self.assistant.stream(question, document))
+
+    async def ask(self, question: str | Ask, document: str | None = None) -> Answer:
+        """As `Assistant.ask`. Cancelled, the answer is given up."""
+        stream = self.stream(question, document)
+        async for _ in stream:
+            pass
+        return stream.answer
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from edge_node.answer import Answer
-from edge_node.body import Options, read_as
+from edge_node.ask import Ask, Options
+from edge_node.body import read_as
 from edge_node.refusals import Refused
 from kvwire.section import Role, Section, Visibility
 
@@ -111,11 +112,11 @@ class Talk:
     stream: bool = False
     kvwire: Options = field(default_factory=Options)
 
-    def asked(self, turns: Sequence[Message], named: str) -> dict[str, Any]:
-        """As `Assistant.stream` takes it. named: the key of the turns.
+    def about(self, turns: Sequence[Message], named: str, max_new_tokens: int | None) -> Ask:
+        """The last turn, with the others beside it. named: the key of the turns.
 
         Raises:
-            Refused: names the key with a wrong value.
+            Refused: names the key with a wrong value. InvalidRequest: as `Ask`.
         """
         document = named_document(self.model)
         if document is not None and self.kvwire.document not in (None, document):
@@ -129,14 +130,15 @@ class Talk:
         before = "\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in said[:-1])
         notes = "\n\n".join(text for text in (self.kvwire.notes, before) if text)
         system = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text.strip()]
-        return self.kvwire.arguments() | {
-            "question": said[-1].text,
-            "document": document or self.kvwire.document,
-            "sections": [Section(Role.SYSTEM, Visibility.EDGE, text=text) for text in system],
-            "notes": notes or None,
-            "sampling": self._sampling(),
-            "stop": stop,
-        }
+        return self.kvwire.about(
+            said[-1].text,
+            document=document or self.kvwire.document,
+            sections=[Section(Role.SYSTEM, Visibility.EDGE, text=text) for text in system],
+            notes=notes or None,
+            max_new_tokens=max_new_tokens,
+            sampling=self._sampling(),
+            stop=stop,
+        )
 
     def _sampling(self) -> Sampling | None:
         from fuser import Sampling
@@ -172,18 +174,18 @@ class ChatBody(Talk):
             value["messages"] = each_turn(messages, "messages", message)
         return read_as(cls, value)
 
-    def arguments(self, most_tokens: int) -> dict[str, Any]:
-        """As `Assistant.stream` takes them. `most_tokens`: that an answer can have.
+    def ask(self, most_tokens: int) -> Ask:
+        """What is asked. `most_tokens`: that an answer can have.
 
         Raises:
-            Refused: names the key with a wrong value.
+            Refused: names the key with a wrong value. InvalidRequest: as `Ask`.
         """
         counts = {
             name: at_most(getattr(self, name), most_tokens, name)
             for name in ("max_tokens", "max_completion_tokens")
         }
         tokens = counts["max_completion_tokens"] or counts["max_tokens"]
-        return self.asked(self.messages, "messages") | {"max_new_tokens": tokens}
+        return self.about(self.messages, "messages", tokens)
 
 
 class ChatForm:

@@ -62,14 +62,25 @@ class CloudPeer:
     """The cloud this edge talks to.
 
     address: "host:port" of its gateway.
+    fallbacks: addresses of further gateways, tried in order where one before does not answer or takes no calls. Each
+        holds what the first one holds.
     identity: the SPIFFE id its certificate must carry; the host's name proves nothing.
     """
 
     address: str = "127.0.0.1:7443"
     identity: str = Identity(PeerRole.CLOUD, "main").uri
+    fallbacks: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them, in the order in which they are tried."""
+        return (self.address, *self.fallbacks)
 
     def __post_init__(self) -> None:
-        split_address(self.address)
+        for address in self.addresses:
+            split_address(address)
+        if len(set(self.addresses)) < len(self.addresses):
+            raise ValueError("an address stands among the fallbacks twice")
         try:
             role = Identity.parse(self.identity).role
         except AccessDenied as error:

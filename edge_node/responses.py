@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edge_node.answer import Answer
+from edge_node.ask import Ask
 from edge_node.body import read_as
 from edge_node.chat import IGNORED, Message, Talk, account, at_most, each_turn, event, message, supported
 from edge_node.refusals import Refused
@@ -51,16 +52,15 @@ class ResponsesBody(Talk):
             value["input"] = each_turn(items, "input", _item)
         return read_as(cls, value)
 
-    def arguments(self, most_tokens: int) -> dict[str, Any]:
-        """As `Assistant.stream` takes them. `most_tokens`: that an answer can have.
+    def ask(self, most_tokens: int) -> Ask:
+        """What is asked. `most_tokens`: that an answer can have.
 
         Raises:
-            Refused: names the key with a wrong value.
+            Refused: names the key with a wrong value. InvalidRequest: as `Ask`.
         """
         turns = (Message("user", self.input),) if isinstance(self.input, str) else self.input
         tokens = at_most(self.max_output_tokens, most_tokens, "max_output_tokens")
-        asked = self.asked((Message("system", self.instructions), *turns), "input")
-        return asked | {"max_new_tokens": tokens}
+        return self.about((Message("system", self.instructions), *turns), "input", tokens)
 
 
 class ResponsesForm:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from edge_node.answer import EMPTY, FUSED, NOTES, RECEIVER_ONLY, RELAYED, Answer, FirstLine
+from edge_node.ask import Ask
 from edge_node.bounds import Home
 from edge_node.channel import Traffic
 from edge_node.client import Client
@@ -44,24 +45,22 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What is asked, checked.
+class Planned:
+    """What is sent for an `Ask`, and how.
 
     sections: what is sent, but for those of the edge, and read beside the slice. unfused: what the Receiver reads
     where there is no slice, or where it abstains behind one: the same, with the notes. kind: of the slice to ask
     for; None asks for none, for the reason given. plan, plan_reason, estimate: what was picked and why
     (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as
-    there is no slice. choices: how many there are to pick from, where the question lists them. among: texts of
-    which the Receiver says the most likely one, in place of its own words. alone: without a slice the Receiver may
-    answer by itself; else nothing is generated. choose: the Receiver's next token; None takes the most likely one.
-    stop: strings that end the text.
+    there is no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
+    Receiver's next token; None takes the most likely one.
     """
 
+    ask: Ask
     sections: tuple[Section, ...]
     unfused: tuple[Section, ...]
     kind: SliceKind | None
     reason: str | None
-    document: str | None
     plan: Plan
     max_new_tokens: int
     deadline_s: float
@@ -69,11 +68,13 @@ class Ask:
     estimate: Estimate | None = None
     max_bytes: int = 0
     relay: bool = False
-    choices: int = 0
-    among: tuple[str, ...] = ()
     alone: bool = True
     choose: Choose | None = None
-    stop: tuple[str, ...] = ()
+
+    @property
+    def among(self) -> Sequence[str]:
+        """Texts of which the Receiver says the most likely one, in place of its own words."""
+        return self.ask.choices if self.ask.over_document else ()
 
 
 class AnswerStream:
@@ -83,9 +84,10 @@ class AnswerStream:
     """
 
     def __init__(
-        self, receiver: Receiver, client: Client, turn: threading.Lock, home: Home, ask: Ask
+        self, receiver: Receiver, client: Client, turn: threading.Lock, home: Home, planned: Planned
     ) -> None:
-        self._receiver, self._client, self._turn, self._home, self._ask = receiver, client, turn, home, ask
+        self._receiver, self._client, self._turn, self._home = receiver, client, turn, home
+        self._planned = planned
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
         self._trailer: SliceTrailer | None = None
@@ -138,11 +140,11 @@ class AnswerStream:
 
     def _run(self) -> Generator[str, None, None]:
         self._started = time.monotonic()
-        reason = self._ask.reason
-        if self._ask.relay:
+        reason = self._planned.reason
+        if self._planned.relay:
             reply, reason = self._relayed()
             if reply is not None:
-                line = FirstLine(self._ask.stop)
+                line = FirstLine(self._planned.ask.stop)
                 text = line.add(reply.text)
                 self._cut = not line.ended and self._relay_cut(reply)
                 text += line.rest()
@@ -172,12 +174,12 @@ class AnswerStream:
 
     def _said(self, prefilled: Prefilled) -> Iterator[str]:
         """The pieces of the answer: one of the choices, or what is generated, from notes where the slice has none."""
-        ask, abstain = self._ask, self._receiver.bundle.config.abstain
-        if ask.among:
+        planned, abstain = self._planned, self._receiver.bundle.config.abstain
+        if planned.among:
             yield from self._picked(prefilled)
             return
-        limit = min(ask.max_new_tokens, prefilled.room)
-        if self._trailer is None or ask.sections == ask.unfused or self._unfused is None:
+        limit = min(planned.max_new_tokens, prefilled.room)
+        if self._trailer is None or planned.sections == planned.unfused or self._unfused is None:
             yield from self._limited(self._generated(prefilled, limit), limit)
             return
         # The caller's limits must not hide whether it abstains, so they wait until that is known.
@@ -193,11 +195,13 @@ class AnswerStream:
             return
         before = len(prefilled.tokens)
         noted = self._prefill(self._unfused, None)
-        limit = min(ask.max_new_tokens, noted.room)
+        limit = min(planned.max_new_tokens, noted.room)
         answer = "".join(self._limited(self._generated(noted, limit), limit))
         self._tokens += before
         # Without a slice the Receiver never abstains: what does not stand in the notes it has made up.
-        self._from_notes = _stands_in(answer, [s.text or "" for s in ask.unfused if s not in ask.sections])
+        self._from_notes = _stands_in(
+            answer, [s.text or "" for s in planned.unfused if s not in planned.sections]
+        )
         self._cut = self._cut and self._from_notes
         yield answer if self._from_notes else abstain
 
@@ -208,7 +212,7 @@ class AnswerStream:
 
     def _generated(self, prefilled: Prefilled, limit: int) -> Generator[tuple[str | None, int], None, None]:
         """What the Receiver says, each piece with the tokens so far, and None at the end."""
-        choose = self._ask.choose
+        choose = self._planned.choose
         generated = prefilled.generate(limit, *(() if choose is None else (choose,)))
         piece: str | None = ""
         while piece is not None:
@@ -218,7 +222,7 @@ class AnswerStream:
 
     def _limited(self, generated: Iterator[tuple[str | None, int]], limit: int) -> Iterator[str]:
         """The pieces that belong to the answer, of no more tokens than `limit`."""
-        line, self._cut = FirstLine(self._ask.stop), False
+        line, self._cut = FirstLine(self._planned.ask.stop), False
         while not line.ended:
             piece, tokens = next(generated)
             piece = piece if tokens <= limit else None
@@ -231,25 +235,25 @@ class AnswerStream:
     def _picked(self, prefilled: Prefilled) -> Iterator[str]:
         """The most likely of the texts to choose among."""
         with self._step():
-            likely = prefilled.likelihoods(self._ask.among)
+            likely = prefilled.likelihoods(self._planned.among)
         self._choice = likely.index(max(likely))
-        yield self._ask.among[self._choice]
+        yield self._planned.among[self._choice]
 
     def _relay_cut(self, reply: RelayReply) -> bool:
         """Whether a cap ended it; of bytes, where one more character might have gone over."""
-        size, most = len(reply.text.encode()), self._ask.max_bytes
-        return reply.tokens >= self._ask.max_new_tokens or 0 < most < size + 4
+        size, most = len(reply.text.encode()), self._planned.max_bytes
+        return reply.tokens >= self._planned.max_new_tokens or 0 < most < size + 4
 
     def _relayed(self) -> tuple[RelayReply | None, str | None]:
         """The Sharer's own answer, and why there is no slice; none where the relay failed, and why."""
-        ask = self._ask
+        planned = self._planned
         try:
             reply = self._client.relay(
-                ask.sections,
+                planned.sections,
                 self._receiver.bundle,
-                max_new_tokens=ask.max_new_tokens,
-                max_bytes=ask.max_bytes,
-                deadline_s=ask.deadline_s,
+                max_new_tokens=planned.max_new_tokens,
+                max_bytes=planned.max_bytes,
+                deadline_s=planned.deadline_s,
                 traffic=self._relay,
                 begun=self._relay_begun,
             )
@@ -259,7 +263,7 @@ class AnswerStream:
             if self._closed.is_set():
                 raise
             return None, entry_of(type(error)).reason
-        return (reply, ask.reason) if reply.text.strip() else (None, EMPTY)
+        return (reply, planned.reason) if reply.text.strip() else (None, EMPTY)
 
     def _relay_begun(self, call: Future[RelayReply]) -> None:
         self._relaying = call
@@ -271,28 +275,28 @@ class AnswerStream:
 
         None where there is no slice and the Receiver may not answer alone.
         """
-        ask = self._ask
+        planned = self._planned
         # Prompts that cannot fit are refused before anything is asked for.
-        self._unfused = unfused = self._begun(ask.unfused)
-        begun = unfused if ask.sections == ask.unfused else self._begun(ask.sections)
-        if ask.among:
+        self._unfused = unfused = self._begun(planned.unfused)
+        begun = unfused if planned.sections == planned.unfused else self._begun(planned.sections)
+        if planned.among:
             with self._step():
-                begun.check_replies(ask.among, ask.kind, ask.plan.positions)
-                if ask.alone:
-                    unfused.check_replies(ask.among, None)
-        if ask.kind is None:
-            return self._prefill(unfused, None) if ask.alone else None, reason
+                begun.check_replies(planned.among, planned.kind, planned.plan.positions)
+                if planned.alone:
+                    unfused.check_replies(planned.among, None)
+        if planned.kind is None:
+            return self._prefill(unfused, None) if planned.alone else None, reason
         self._shared = shared = self._client.share(
-            ask.sections,
+            planned.sections,
             self._receiver.bundle,
-            kind=ask.kind,
-            plan=ask.plan,
-            max_bytes=ask.max_bytes,
-            deadline_s=ask.deadline_s,
+            kind=planned.kind,
+            plan=planned.plan,
+            max_bytes=planned.max_bytes,
+            deadline_s=planned.deadline_s,
         )
         try:
-            prefilled, trailer = self._take_in(self._prefill(begun, ask.kind), shared)
-            if trailer.positions or ask.kind is SliceKind.SHARED:
+            prefilled, trailer = self._take_in(self._prefill(begun, planned.kind), shared)
+            if trailer.positions or planned.kind is SliceKind.SHARED:
                 self._trailer = trailer
                 return prefilled, None
             reason = EMPTY
@@ -306,7 +310,7 @@ class AnswerStream:
             self._timings["slice"] = self._since(self._started)
             shared.close()
         # What has taken a part of a slice in is never used without the rest.
-        return self._prefill(unfused, None) if ask.alone else None, reason
+        return self._prefill(unfused, None) if planned.alone else None, reason
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
@@ -343,7 +347,7 @@ class AnswerStream:
                 with self._step():
                     taken = time.monotonic()
                     if isinstance(part, SliceHeader):
-                        intake = prefilled.take(SliceLayout.of(part), self._ask.plan)
+                        intake = prefilled.take(SliceLayout.of(part), self._planned.plan)
                     elif isinstance(part, Segment) and intake is not None:
                         intake.add(part)
                 self._spend("fuse", taken)
@@ -359,7 +363,7 @@ class AnswerStream:
         source: str,
         answered: bool = True,
     ) -> Answer:
-        ask, trailer = self._ask, self._trailer
+        planned, trailer = self._planned, self._trailer
         stream = self._shared.stream if self._shared else None
         if trailer is not None:
             self._timings |= {f"cloud_{name}": seconds for name, seconds in trailer.timings.items()}
@@ -373,14 +377,14 @@ class AnswerStream:
             cut=self._cut,
             answered=answered,
             abstained=trailer is not None and text == self._receiver.bundle.config.abstain != "",
-            choice=_choice(text, ask) if self._choice is None else self._choice,
+            choice=_choice(text, planned) if self._choice is None else self._choice,
             reason=reason,
-            document=ask.document,
-            kind=None if ask.kind is None else str(ask.kind),
-            codec=None if ask.kind is None else ask.plan.codec,
-            plan=None if ask.kind is None else dataclasses.asdict(ask.plan),
-            plan_reason=ask.plan_reason,
-            estimate=None if ask.estimate is None else ask.estimate.to_dict(),
+            document=first_document(planned.unfused),
+            kind=None if planned.kind is None else str(planned.kind),
+            codec=None if planned.kind is None else planned.plan.codec,
+            plan=None if planned.kind is None else dataclasses.asdict(planned.plan),
+            plan_reason=planned.plan_reason,
+            estimate=None if planned.estimate is None else planned.estimate.to_dict(),
             positions=trailer.positions if trailer is not None else 0,
             bytes_sent=stream.bytes_sent if stream else self._relay.sent,
             bytes_received=stream.bytes_received if stream else self._relay.received,
@@ -403,12 +407,12 @@ def _stands_in(answer: str, notes: Sequence[str]) -> bool:
     return bool(said) and any(said in note.casefold() for note in notes)
 
 
-def _choice(text: str, ask: Ask) -> int | None:
+def _choice(text: str, planned: Planned) -> int | None:
     """The choice that a text names by its letter, where they were listed, or else is, case and full stop aside."""
-    if ask.among:
+    if planned.among:
         said = text.strip(" .").casefold()
-        return next((at for at, one in enumerate(ask.among) if one.strip(" .").casefold() == said), None)
-    letter = named(text, LETTERS[: ask.choices]) if ask.choices else None
+        return next((at for at, one in enumerate(planned.among) if one.strip(" .").casefold() == said), None)
+    letter = named(text, LETTERS[: len(choices)]) if (choices := planned.ask.choices) else None
     return None if letter is None else LETTERS.index(letter)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ops.commands import audit_log, bench, bundle, documents, init, models
+from ops.commands.audit import audit
 from ops.commands.certs import certs
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor
@@ -69,6 +70,7 @@ app.command(rich_help_panel="Models and bundles")(train)
 app.add_typer(bench.app, name="bench", rich_help_panel="Models and bundles")
 app.command("eval", rich_help_panel="Models and bundles")(evaluate)
 app.command(rich_help_panel="Models and bundles")(profile)
+app.command(rich_help_panel="Models and bundles")(audit)
 
 
 def main() -> None:

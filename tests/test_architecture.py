@@ -129,14 +129,19 @@ def test_every_package_says_that_it_is_typed(package: str) -> None:
 
 
 CLIENT = """
-from edge_node import Assistant, AsyncClient, Client, EdgeConfig
+from edge_node import Ask, Assistant, AsyncAssistant, AsyncClient, Client, EdgeConfig
 from fuser import Bundle, load_pair
 from kvwire import KvwireError, Plan, Role, Section, SliceKind, Visibility
 
 def ask(config: EdgeConfig, question: str) -> str:
     with Assistant.from_config(config) as assistant:
-        answer = assistant.ask(question, document="note-1", plan=Plan(codec="int8", positions=8))
+        answer = assistant.ask(Ask(question, document="note-1", plan=Plan(codec="int8", positions=8), stop=[";"]))
+        answer = assistant.ask(question, document="note-1")
     return answer.text if answer.answered else answer.reason or ""
+
+async def said(assistant: AsyncAssistant, question: str) -> str:
+    async with assistant.stream(Ask(question, choices=["one", "two"], kind=SliceKind.SHARED)) as pieces:
+        return "".join([piece async for piece in pieces])
 
 async def slice_bytes(config: EdgeConfig, bundle: Bundle) -> int:
     sections = [Section(Role.QUESTION, Visibility.SHARED, text="Who?")]

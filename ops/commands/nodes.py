@@ -105,7 +105,7 @@ def ask(
     Exits with 3 where there is no answer: a document was asked about and no slice of it could be had. Standard
     output is then empty (with --json it has the whole account), and standard error says why and what to do.
     """
-    from edge_node import Assistant, EdgeConfig
+    from edge_node import Ask, Assistant, EdgeConfig
     from edge_node.answer import NOTES, RECEIVER_ONLY, explained
 
     settings = EdgeConfig.load(config)
@@ -114,9 +114,9 @@ def ask(
         share = assistant.config.share
         usual = share.configured(kind or share.usual(document is not None))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
-        stream = assistant.stream(
+        asked = Ask(
             question,
-            document,
+            document=document,
             notes=None if notes is None else notes.read_text(encoding="utf-8"),
             kind=kind,
             max_new_tokens=max_new_tokens,
@@ -128,6 +128,7 @@ def ask(
             guess=guess,
             require_fused=require_fused,
         )
+        stream = assistant.stream(asked)
         may_guess = guess and document is not None and not alone
         at_once = not (
             as_json or may_guess

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from edge_node import Assistant, Client, EdgeConfig
+from edge_node import Ask, Assistant, Client, EdgeConfig
 from fuser.layout import SliceLayout
 from fuser.receiver import Intake, Prefilled, Receiver
 from fuser.sharer import Sharer
@@ -113,7 +113,7 @@ def test_every_bit_and_token_is_the_same(
     assert (prefilled.tokens, text) == (local.prefilled.tokens, local.text)
 
     answer = assistant.ask(
-        prompt.question, document=prompt.document, notes=prompt.notes, kind=kind, max_new_tokens=TOKENS
+        Ask(prompt.question, document=prompt.document, notes=prompt.notes, kind=kind, max_new_tokens=TOKENS)
     )
     # A prompt that fills the window leaves no room for a draft.
     if not local.cut.positions and kind is not SliceKind.SHARED:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_node import Assistant, Client, EdgeConfig
+from edge_node import Ask, Assistant, Client, EdgeConfig
 from edge_node.channel import Direction, read_capture
 from edge_node.picker import BEST, BYTE_BUDGET
 from fuser.bundle.plans import PlanTable
@@ -45,7 +45,7 @@ def test_no_slice_exceeds_its_budget_and_the_answer_says_which_plan_and_why(
     before = 0
     with Assistant(captured_config, local_receiver, Client(captured_config), table) as assistant:
         for document in [*CANARIES, *list(DOCUMENTS)[:3]]:
-            answer = assistant.ask(QUESTION, document=document, kind=kind, max_bytes=budget)
+            answer = assistant.ask(Ask(QUESTION, document=document, kind=kind, max_bytes=budget))
             total = arrived(capture) if capture.exists() else 0
             assert answer.payload_bytes == total - before <= budget
             before = total
@@ -63,7 +63,7 @@ def test_the_cloud_holds_the_cap_where_the_edge_does_not(
 ) -> None:
     with Assistant(captured_config, local_receiver, Client(captured_config)) as assistant:
         with pytest.raises(TooLarge):  # the caller named a plan that may need more than it allows
-            assistant.ask(QUESTION, document="secret-1", plan=LARGE, max_bytes=100)
-        assert assistant.ask(QUESTION, document="secret-1", plan=SMALL, max_bytes=100).source == "fused"
+            assistant.ask(Ask(QUESTION, document="secret-1", plan=LARGE, max_bytes=100))
+        assert assistant.ask(Ask(QUESTION, document="secret-1", plan=SMALL, max_bytes=100)).source == "fused"
     messages = [c.message for c in read_capture(capture) if c.direction is Direction.RECEIVED]
     assert 0 < payload_bytes_of(messages) <= 100

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from edge_node import Assistant, Client, EdgeConfig
+from edge_node import Ask, Assistant, Client, EdgeConfig
 from edge_node.channel import Direction, read_capture
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
@@ -62,14 +62,14 @@ def run(edge_config: EdgeConfig, local_receiver: Receiver, tmp_path_factory: pyt
         config = dataclasses.replace(edge_config, share=share, capture=str(slices))
         with Assistant(config, local_receiver, Client(config)) as assistant:
             for document, kind in itertools.product(CANARIES, SliceKind):
-                answer = assistant.ask(QUESTION, document=document, notes=NOTES, kind=kind)
+                answer = assistant.ask(Ask(QUESTION, document=document, notes=NOTES, kind=kind))
                 assert (answer.source, answer.codec) == ("fused", codec)
     config = dataclasses.replace(edge_config, capture=str(other))
     with Assistant(config, local_receiver, Client(config)) as assistant:
         assistant.client.describe()
         for missing in ("nobody's", "secret-3"):
             with pytest.raises(NotFound):
-                assistant.ask(QUESTION, document=missing, notes=NOTES)
+                assistant.ask(Ask(QUESTION, document=missing, notes=NOTES))
     return _read(slices, other)
 
 
@@ -192,7 +192,7 @@ def test_a_receiver_only_answer_sends_nothing(
     captured_config: EdgeConfig, capture: Path, local_receiver: Receiver
 ) -> None:
     with Assistant(captured_config, local_receiver, Client(captured_config)) as assistant:
-        answer = assistant.ask(QUESTION, document="secret-1", notes=NOTES, source="receiver-only")
+        answer = assistant.ask(Ask(QUESTION, document="secret-1", notes=NOTES, source="receiver-only"))
     assert answer.bytes_sent == answer.bytes_received == 0 and capture.read_bytes() == b""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge_node import Assistant
+from edge_node import Ask, Assistant
 from edge_node.request_queue import RequestQueue
 from edge_node.stream import AnswerStream
 from fuser.receiver import Prefilled
@@ -49,7 +49,7 @@ def test_a_stream_is_json_lines_with_the_answer_last(api: Api) -> None:
 def test_a_question_may_have_choices(api: Api, assistant: Assistant) -> None:
     _, answer, _ = api.call({"question": "Which key?", "choices": ["this one", "that one"]})
     assert answer["source"] == "fused"
-    assert answer["text"] == assistant.ask("Which key?", choices=("this one", "that one")).text
+    assert answer["text"] == assistant.ask(Ask("Which key?", choices=("this one", "that one"))).text
 
 
 def test_a_context_that_the_caller_brings_is_read_here_and_sent_nowhere(
@@ -58,7 +58,7 @@ def test_a_context_that_the_caller_brings_is_read_here_and_sent_nowhere(
     text = "Ilse keeps the key."
     _, answer, _ = api.call({"question": QUESTION, "text": text, "source": "receiver-only"})
     assert (answer["source"], answer["reason"], answer["bytes_sent"]) == ("receiver-only", "REQUESTED", 0)
-    assert answer["text"] == assistant.ask(QUESTION, notes=text, source="receiver-only").text
+    assert answer["text"] == assistant.ask(Ask(QUESTION, notes=text, source="receiver-only")).text
     _, fused, _ = api.call({"question": QUESTION, "text": text, "max_new_tokens": 2})
     assert fused["source"] == "fused" and fused["tokens"] <= 2
     assert [section.text for section in server.service.requests[-1].sections] == [QUESTION]

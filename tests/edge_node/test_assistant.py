@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from edge_node import Assistant, EdgeConfig
+from edge_node import Ask, Assistant, EdgeConfig
 from edge_node.answer import explained
 from edge_node.channel import read_capture
 from edge_node.client import Client
@@ -100,7 +100,7 @@ def test_an_answer_says_that_the_receiver_abstained_where_its_bundle_taught_it_h
     monkeypatch.setattr(assistant.receiver, "bundle", bundle)
     assert assistant.ask(QUESTION, document="note-1").abstained
     assert not assistant.ask("What is the boat called?", document="note-2").abstained
-    assert not assistant.ask(QUESTION, source="receiver-only").abstained
+    assert not assistant.ask(Ask(QUESTION, source="receiver-only")).abstained
 
 
 def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_there(
@@ -117,7 +117,7 @@ def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_th
     end = next(token for at, token in enumerate(ids) if at > 2 and token not in ids[:at])
     monkeypatch.setattr(receiver, "stops", frozenset({end}))  # random models never stop else
     plain = assistant.ask(QUESTION, document="note-1")
-    beside = assistant.ask(QUESTION, document="note-1", notes=notes)  # it was not taught to abstain
+    beside = assistant.ask(Ask(QUESTION, document="note-1", notes=notes))  # it was not taught to abstain
     assert (beside.source, beside.reason) == ("fused", None) and beside.prompt_tokens > plain.prompt_tokens
 
     def taught(abstain: str) -> None:
@@ -125,20 +125,20 @@ def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_th
         monkeypatch.setattr(assistant.receiver, "bundle", bundle)
 
     taught("what it never says")
-    apart = assistant.ask(QUESTION, document="note-1", notes=notes)
+    apart = assistant.ask(Ask(QUESTION, document="note-1", notes=notes))
     assert (apart.text, apart.source, apart.reason) == (plain.text, "fused", None)
     taught(plain.text)
     made_up = assistant.ask(
-        QUESTION, document="note-1", notes=notes
+        Ask(QUESTION, document="note-1", notes=notes)
     )  # a random model says nothing of the notes
     assert (made_up.source, made_up.reason, made_up.abstained) == ("fused", None, True)
     monkeypatch.setattr("edge_node.stream._stands_in", lambda answer, given: given == [notes])
-    answer = assistant.ask(QUESTION, document="note-1", notes=notes)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", notes=notes))
     begun = receiver.begin(sections_of(QUESTION, "note-1", notes))
     assert answer.text == first_line("".join(begun.prefill(None).generate(8)))
     assert (answer.source, answer.reason, answer.positions) == ("receiver-only", "NOTES", plain.positions)
     assert answer.answered and not answer.abstained and answer.prompt_tokens > plain.prompt_tokens
-    strict = assistant.ask(QUESTION, document="note-1", notes=notes, require_fused=True)
+    strict = assistant.ask(Ask(QUESTION, document="note-1", notes=notes, require_fused=True))
     assert (strict.source, strict.text, strict.reason) == ("fused", beside.text, None)
 
 
@@ -163,7 +163,7 @@ def test_no_limit_of_the_caller_hides_whether_the_receiver_abstains(
             yield f" {word}"
 
     monkeypatch.setattr(Prefilled, "generate", generate)
-    answer = assistant.ask(QUESTION, document="note-1", notes="It hangs in the clock tower.", **limits)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", notes="It hangs in the clock tower.", **limits))
     most = limits.get("max_new_tokens", 8)
     words = ("clock tower" if abstains else behind.partition(limits.get("stop", (";",))[0])[0]).split()[:most]
     assert (answer.text, answer.reason) == (" ".join(words), "NOTES" if abstains else None)
@@ -176,7 +176,7 @@ def test_a_shared_slice_answers_as_in_one_process_with_notes_that_stay(
     assistant: Assistant, slice_service: SliceService, receiver: Receiver, server: RunningServer
 ) -> None:
     notes = "The key hangs behind the clock. ✅"
-    answer = assistant.ask(QUESTION, notes=notes)
+    answer = assistant.ask(Ask(QUESTION, notes=notes))
     local = in_one_process(slice_service, receiver, sections_of(QUESTION, notes=notes), SliceKind.SHARED)
     assert answer.text == first_line(local.text) and answer.source == "fused" and answer.kind == "shared"
     assert all(section.text == QUESTION for section in server.service.requests[0].sections)
@@ -186,7 +186,7 @@ def test_a_question_with_choices_is_asked_in_the_words_that_bundles_are_trained_
     assistant: Assistant, server: RunningServer
 ) -> None:
     item = ChoiceItem("one", "Who keeps the key?", ("Ilse", "the miller", "nobody"), 0)
-    answer = assistant.ask(item.question, choices=item.choices)
+    answer = assistant.ask(Ask(item.question, choices=item.choices))
     (section,) = server.service.requests[-1].sections
     assert (section.text, answer.source, answer.kind) == (choice_prompt(item), "fused", "shared")
 
@@ -195,7 +195,7 @@ def test_over_a_document_the_likeliest_choice_is_picked_and_the_choices_stay_at_
     assistant: Assistant, slice_service: SliceService, receiver: Receiver, server: RunningServer
 ) -> None:
     choices = ("nobody", "Ilse", "the miller")
-    answer = assistant.ask(QUESTION, document="note-1", choices=choices)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", choices=choices))
     local = in_one_process(
         slice_service, receiver, sections_of(QUESTION, "note-1"), SliceKind.EXCERPT, tokens=0
     )
@@ -210,7 +210,7 @@ def test_choices_over_a_document_that_cannot_be_compared_are_refused_before_the_
 ) -> None:
     def refused(error: type[KvwireError], said: str, *choices: str) -> None:
         with pytest.raises(error, match=said):
-            assistant.ask(QUESTION, document="note-1", choices=choices)
+            assistant.ask(Ask(QUESTION, document="note-1", choices=choices))
         assert not server.service.requests
 
     refused(InvalidRequest, "the choice is not Unicode at character 2", "Ilse", "ab\ud800c")
@@ -222,7 +222,7 @@ def test_choices_over_a_document_that_cannot_be_compared_are_refused_before_the_
 def test_a_shared_slice_beside_a_cloud_document(
     assistant: Assistant, slice_service: SliceService, receiver: Receiver
 ) -> None:
-    answer = assistant.ask(QUESTION, document="note-1", kind="shared")  # or its name
+    answer = assistant.ask(Ask(QUESTION, document="note-1", kind="shared"))  # or its name
     sections = sections_of(QUESTION, "note-1")
     assert answer.text == first_line(in_one_process(slice_service, receiver, sections, SliceKind.SHARED).text)
     assert answer.kind == "shared"
@@ -246,10 +246,10 @@ def test_the_kind_asked_for_is_the_best_that_the_bundle_makes_of_the_prompt(
     fewer = Bundle(dataclasses.replace(bundle.config, **missing), **kept)
     receiver = Receiver(assistant.receiver.model, assistant.receiver.tokenizer, fewer)
     chosen = Assistant(assistant.config, receiver, assistant.client)
-    assert chosen._kind(sections_of(QUESTION, document), None, "auto")[0] is kind
+    assert chosen._kind(Ask(QUESTION, document=document))[0] is kind
     if SliceKind.EXCERPT not in fewer.kinds:
         with pytest.raises(InvalidRequest, match="takes no excerpt slices in"):
-            chosen.ask(QUESTION, document=document, kind=SliceKind.EXCERPT)
+            chosen.ask(Ask(QUESTION, document=document, kind=SliceKind.EXCERPT))
 
 
 def test_a_prompt_beyond_the_receivers_window_is_refused_before_anything_is_sent(
@@ -258,14 +258,14 @@ def test_a_prompt_beyond_the_receivers_window_is_refused_before_anything_is_sent
     notes = "The key hangs behind the clock. " * 1_500
     for source in ("auto", "receiver-only"):
         with pytest.raises(TooLarge) as refused:
-            assistant.ask(QUESTION, notes=notes, source=source)  # type: ignore[arg-type]
+            assistant.ask(Ask(QUESTION, notes=notes, source=source))  # type: ignore[arg-type]
         assert (refused.value.what, refused.value.limit) == ("Receiver prompt positions", 4096)
         assert refused.value.size > 4096
     assert not server.service.requests
 
 
 def test_an_answer_accounts_for_bytes_and_seconds(assistant: Assistant) -> None:
-    answer = assistant.ask(QUESTION, document="note-1", max_new_tokens=3)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", max_new_tokens=3))
     assert answer.tokens <= 3 and 0 < answer.payload_bytes < answer.bytes_received
     assert answer.payload_bytes == 8 * 24 * 4 and answer.bytes_sent > 0
     assert answer.timings["cloud_prefill"] == 0.25 and answer.timings["cloud_encode"] == 0.125
@@ -343,15 +343,15 @@ def test_without_a_cloud_a_question_about_a_document_is_not_answered_and_nothing
     assert (answer.source, answer.reason) == ("receiver-only", "UNREACHABLE")
     assert (answer.positions, answer.bytes_received, answer.share_arrived) == (0, 0, 0.0)
     assert json.loads(answer.to_json())["answered"] is False
-    named = cut_off.ask(None, sections=sections_of(QUESTION, "note-1"))
+    named = cut_off.ask(Ask(None, sections=sections_of(QUESTION, "note-1")))
     assert (named.answered, named.text) == (False, "")
 
 
 def test_a_guess_is_made_only_where_it_is_asked_for(cut_off: Assistant, receiver: Receiver) -> None:
-    guess = cut_off.ask(QUESTION, document="note-1", guess=True)
+    guess = cut_off.ask(Ask(QUESTION, document="note-1", guess=True))
     assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "UNREACHABLE")
     assert guess.text == first_line(receiver_alone(receiver, QUESTION, 8)) != ""
-    wanted = cut_off.ask(QUESTION, document="note-1", source="receiver-only")
+    wanted = cut_off.ask(Ask(QUESTION, document="note-1", source="receiver-only"))
     assert (wanted.answered, wanted.text, wanted.reason) == (True, guess.text, "REQUESTED")
     shared = cut_off.ask(QUESTION)  # the Receiver holds all of this prompt
     assert (shared.answered, shared.text, shared.reason) == (True, guess.text, "UNREACHABLE")
@@ -359,21 +359,21 @@ def test_a_guess_is_made_only_where_it_is_asked_for(cut_off: Assistant, receiver
 
 def test_where_a_fused_answer_is_required_there_is_no_other(assistant: Assistant, cut_off: Assistant) -> None:
     for document in (None, "note-1"):
-        assert assistant.ask(QUESTION, document=document, require_fused=True).source == "fused"
-        answer = cut_off.ask(QUESTION, document=document, require_fused=True)
+        assert assistant.ask(Ask(QUESTION, document=document, require_fused=True)).source == "fused"
+        answer = cut_off.ask(Ask(QUESTION, document=document, require_fused=True))
         assert (answer.answered, answer.text, answer.reason) == (False, "", "UNREACHABLE")
     for other in ({"guess": True}, {"source": "receiver-only"}):
         with pytest.raises(InvalidRequest, match="a fused answer is required"):
-            assistant.ask(QUESTION, require_fused=True, **other)  # type: ignore[arg-type]
+            assistant.ask(Ask(QUESTION, require_fused=True, **other))  # type: ignore[arg-type]
 
 
 def test_an_empty_slice_of_a_document_is_no_answer(assistant: Assistant, receiver: Receiver) -> None:
     for required in (False, True):
-        answer = assistant.ask(QUESTION, document="empty", require_fused=required)
+        answer = assistant.ask(Ask(QUESTION, document="empty", require_fused=required))
         assert (answer.answered, answer.text, answer.source) == (False, "", "receiver-only")
         assert (answer.reason, answer.positions) == ("EMPTY", 0)
         assert "the document" in explained(answer, "here:1")
-    guess = assistant.ask(QUESTION, document="empty", guess=True)
+    guess = assistant.ask(Ask(QUESTION, document="empty", guess=True))
     assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "EMPTY")
     assert guess.text == first_line(receiver_alone(receiver, QUESTION, 8))
 
@@ -386,14 +386,14 @@ def test_of_a_document_a_bundle_for_shared_slices_alone_asks_for_none(
     chosen = Assistant(assistant.config, receiver, assistant.client)
     answer = chosen.ask(QUESTION, document="note-1")
     assert (answer.answered, answer.text, answer.reason) == (False, "", "NOTHING_TO_SHARE")
-    guess = chosen.ask(QUESTION, document="note-1", guess=True)
+    guess = chosen.ask(Ask(QUESTION, document="note-1", guess=True))
     assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "NOTHING_TO_SHARE")
     assert not server.service.requests
 
 
 FORKED = """
 import os, signal, threading
-from edge_node import Assistant
+from edge_node import Ask, Assistant
 from fuser.receiver import Begun
 
 assistant = Assistant.from_config("edge.toml")
@@ -405,13 +405,14 @@ def slow(prompt, kind):
     return prefill(prompt, kind)
 
 Begun.prefill = slow
-early = assistant.stream("Who keeps the key?", source="receiver-only")
-thread = threading.Thread(target=assistant.ask, args=("Who keeps the key?",), kwargs={"source": "receiver-only"})
+unshared = Ask("Who keeps the key?", source="receiver-only")
+early = assistant.stream(unshared)
+thread = threading.Thread(target=assistant.ask, args=(unshared,))
 thread.start()
 begun.wait()
 if os.fork() == 0:
     signal.alarm(20)
-    plain = lambda **how: lambda: assistant.ask("Who keeps the key?", **how)
+    plain = lambda **how: lambda: assistant.ask(Ask("Who keeps the key?", **how))
     document = {"document": "note-1"}
     alone, guess = plain(source="receiver-only"), plain(**document, guess=True)
     for ask in (plain(), alone, plain(**document), guess, early.__next__):
@@ -448,14 +449,34 @@ def test_a_blank_question_is_none(assistant: Assistant, server: RunningServer, q
         {"question": question, "sections": sections_of(QUESTION)},
     ):
         with pytest.raises(InvalidRequest, match="there is no question"):
-            assistant.stream(**wrong)  # type: ignore[arg-type]
+            assistant.stream(Ask(**wrong))  # type: ignore[arg-type]
     assert not server.service.requests
+
+
+def test_what_is_asked_is_one_object_checked_where_it_is_made(assistant: Assistant) -> None:
+    ask = Ask(QUESTION, document="note-1", kind="excerpt", choices=["Ilse", "the miller"])  # type: ignore[arg-type]
+    assert (ask.kind, ask.choices) == (SliceKind.EXCERPT, ("Ilse", "the miller"))
+    assert dataclasses.replace(ask, choices=()) == Ask.of(
+        Ask(QUESTION, document="note-1", kind=SliceKind.EXCERPT)
+    )
+    assert dataclasses.replace(ask, kind=None, choices=()) == Ask.of(QUESTION, "note-1")
+    for wrong in (
+        {"kind": "nonsense"},
+        {"choices": "ab"},
+        {"stop": "ab"},
+        {"choices": ("one",)},
+        {"document": ""},
+    ):
+        with pytest.raises(InvalidRequest):
+            Ask(QUESTION, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="belongs into the Ask"):
+        assistant.stream(ask, "note-2")
 
 
 @pytest.mark.parametrize("what", ["question", "notes", "document"])
 def test_half_a_surrogate_pair_is_refused(assistant: Assistant, what: str) -> None:
     with pytest.raises(InvalidRequest, match=r"is not Unicode at character 2"):
-        assistant.stream(**{"question": QUESTION, what: "ab\ud800c"})  # type: ignore[arg-type]
+        assistant.stream(Ask(**{"question": QUESTION, what: "ab\ud800c"}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -478,7 +499,7 @@ def test_an_answer_ends_with_its_first_line(
     assert "".join(given) == stream.answer.text == "90  km"
     assert all(piece == piece.rstrip() for piece in given)
     assert "\n## License" not in said  # nothing is generated in vain
-    alone = assistant.ask(QUESTION, source="receiver-only")
+    alone = assistant.ask(Ask(QUESTION, source="receiver-only"))
     assert alone.text == "90  km"
 
 
@@ -486,17 +507,17 @@ def test_a_stop_string_ends_the_answer_and_what_a_limit_cut_says_so(assistant: A
     whole = assistant.ask(QUESTION, document="note-1")
     assert (whole.cut, whole.tokens) == (True, 8) and whole.prompt_tokens > 0
     letter = whole.text[len(whole.text) // 2]
-    ended = assistant.ask(QUESTION, document="note-1", stop=("nowhere", letter))
+    ended = assistant.ask(Ask(QUESTION, document="note-1", stop=("nowhere", letter)))
     assert ended.text == whole.text.partition(letter)[0].rstrip()
     assert not ended.cut and ended.tokens <= whole.tokens
     with pytest.raises(InvalidRequest, match="stop"):
-        assistant.stream(QUESTION, stop=("",))
+        assistant.stream(Ask(QUESTION, stop=("",)))
 
 
 def test_an_answer_may_be_drawn_and_a_seed_draws_it_again(assistant: Assistant) -> None:
     def said(temperature: float, seed: int | None = None) -> str:
         sampling = Sampling(temperature, seed=seed)
-        return assistant.ask(QUESTION, document="note-1", sampling=sampling).text
+        return assistant.ask(Ask(QUESTION, document="note-1", sampling=sampling)).text
 
     assert said(0.0, seed=3) == assistant.ask(QUESTION, document="note-1").text
     assert said(2.0, seed=3) == said(2.0, seed=3) != said(2.0, seed=4)
@@ -512,7 +533,7 @@ def test_the_receiver_alone_is_transformers_own_greedy_answer(
         Bundle(dataclasses.replace(bundle.config, translate=None), bundle.fuse),
     )
     alone = Assistant(assistant.config, bare, assistant.client)
-    answer = alone.ask(QUESTION, source="receiver-only")
+    answer = alone.ask(Ask(QUESTION, source="receiver-only"))
     prompt = render(sections_of(QUESTION), bundle.config.receiver_prompt, RECEIVER_HOLDS)
     ids = tokenise(receiver.tokenizer, prompt).ids
     generated = receiver.model.generate(
@@ -560,13 +581,13 @@ def test_a_bad_or_late_slice_is_never_fused(
 ) -> None:
     server.service.tamper = tamper
     deadline_s = 0.5 if reason == "DEADLINE_EXCEEDED" else 20.0
-    answer = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s))
     assert (answer.source, answer.reason, answer.positions) == ("receiver-only", reason, 0)
     assert (answer.answered, answer.text) == (False, "")
-    guess = assistant.ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s, guess=True)
+    guess = assistant.ask(Ask(QUESTION, document="note-1", kind=kind, deadline_s=deadline_s, guess=True))
     assert guess.reason == reason and guess.text == first_line(receiver_alone(receiver, QUESTION, 8))
     server.service.tamper = lambda parts: parts
-    assert assistant.ask(QUESTION, document="note-1", kind=kind).source == "fused"
+    assert assistant.ask(Ask(QUESTION, document="note-1", kind=kind)).source == "fused"
 
 
 @pytest.mark.parametrize(
@@ -614,7 +635,7 @@ def test_a_wrong_call_is_refused_before_anything_is_sent(assistant: Assistant, s
         {"question": "x" * 100_000},
     ):
         with pytest.raises((InvalidRequest, TooLarge)):
-            assistant.ask(**wrong)  # type: ignore[arg-type]
+            assistant.ask(Ask(**wrong))  # type: ignore[arg-type]
     assert not server.service.requests
 
 
@@ -646,7 +667,7 @@ def test_a_stream_may_be_closed_from_another_thread_whatever_it_does(
         monkeypatch.setattr(Begun, "prefill", slow)
     monkeypatch.setattr(Prefilled, "generate", lambda *_: pytest.fail("it goes on"))
     server.service.tamper = lambda parts: [*list(parts)[:2], 30.0]
-    stream = assistant.stream(QUESTION, document="note-1", guess=True)
+    stream = assistant.stream(Ask(QUESTION, document="note-1", guess=True))
     with reading(stream) as raised:
         wait_until(lambda: bool(server.service.requests))
         if where == "the Receiver prefills":
@@ -665,7 +686,7 @@ def test_notes_are_in_no_message(config: EdgeConfig, receiver: Receiver, tmp_pat
     notes = "zanzibar-4711 图钉 🌋"
     with Assistant(config, receiver, Client(config)) as assistant:
         for document in (None, "note-1"):
-            assert assistant.ask(QUESTION, document=document, notes=notes).source == "fused"
+            assert assistant.ask(Ask(QUESTION, document=document, notes=notes)).source == "fused"
     wire = b"\n".join(captured.message for captured in read_capture(capture))
     assert QUESTION.encode() in wire
     for canary in ("zanzibar", "4711", "图钉", "🌋"):

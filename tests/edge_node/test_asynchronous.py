@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_node import Assistant, AsyncAssistant, EdgeConfig
+from edge_node import Ask, Assistant, AsyncAssistant, EdgeConfig
 from fuser.receiver import Prefilled
 from kvwire.errors import InvalidRequest
 from tests.edge_node.sharer_server import RunningServer
@@ -55,4 +55,4 @@ async def test_an_ask_that_is_cancelled_stops_and_leaves_the_receiver_free(
         await asking
     monkeypatch.undo()
     assert steps <= 2
-    assert (await own.ask(QUESTION, source="receiver-only")).text
+    assert (await own.ask(Ask(QUESTION, source="receiver-only"))).text

@@ -17,12 +17,12 @@ import openai
 import pytest
 from hypothesis import given, settings, strategies
 
-from edge_node import Assistant, EdgeConfig
+from edge_node import Ask, Assistant, EdgeConfig
 from edge_node.chat import ChatBody, Message
 from edge_node.refusals import Refused
 from fuser import Sampling
 from fuser.config import BadConfig
-from kvwire.errors import DeadlineExceeded, Draining, InternalError
+from kvwire.errors import DeadlineExceeded, Draining, InternalError, InvalidRequest
 from kvwire.section import Visibility
 from tests.edge_node.local_api import Api, client_of, serving_api
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
@@ -227,14 +227,14 @@ def test_sampling_stops_and_limits_are_the_assistants(client: openai.OpenAI, ass
     for nothing in ({}, {"temperature": 0}, {"temperature": 0.0, "top_p": 0.5, "seed": 1, "n": 1}):
         assert said(**nothing).message.content == expected
     sampling = Sampling(1.5, 0.9, 5)
-    drawn = assistant.ask(QUESTION, document="note-1", sampling=sampling).text
+    drawn = assistant.ask(Ask(QUESTION, document="note-1", sampling=sampling)).text
     assert said(temperature=1.5, top_p=0.9, seed=5).message.content == drawn != expected
     letter = expected[len(expected) // 2]
     ended = said(stop=letter)
     assert ended.message.content == expected.partition(letter)[0].rstrip()
     assert said(stop=["nowhere", letter]).message.content == ended.message.content
     assert ended.finish_reason == "stop"
-    short = assistant.ask(QUESTION, document="note-1", max_new_tokens=2).text
+    short = assistant.ask(Ask(QUESTION, document="note-1", max_new_tokens=2)).text
     assert said(max_tokens=2).message.content == said(max_completion_tokens=2).message.content == short
     assert said(max_tokens=100_000).finish_reason in ("stop", "length")
 
@@ -249,8 +249,8 @@ def test_each_of_many_messages_is_looked_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Message, "__eq__", equal)
     system = {"role": "system", "content": "Be brief."}
     body = ChatBody.parse({"model": "kvwire", "messages": [system, *ASKED] * 500})
-    asked = body.arguments(8)
-    assert len(asked["sections"]) == 500 and asked["question"] == QUESTION and not compared
+    asked = body.ask(8)
+    assert len(asked.sections) == 500 and asked.question == QUESTION and not compared
     with pytest.raises(Refused, match="messages are at most 1000, not 1001") as refused:
         ChatBody.parse({"model": "kvwire", "messages": ASKED * 1_001})
     assert (refused.value.param, refused.value.status) == ("messages", 400)
@@ -272,7 +272,7 @@ def test_what_is_harmless_is_taken_and_asks_for_nothing(client: openai.OpenAI, a
         parallel_tool_calls=True,
         extra_body={"stop": None, "kvwire": {"choices": ["this", "that"], "source": "receiver-only"}},
     )
-    expected = assistant.ask(QUESTION, choices=("this", "that"), source="receiver-only")
+    expected = assistant.ask(Ask(QUESTION, choices=("this", "that"), source="receiver-only"))
     assert found.choices[0].message.content == expected.text
 
 
@@ -360,8 +360,8 @@ def test_whatever_the_body_it_is_read_or_refused(body: dict[str, Any], messages:
         {"model": "kvwire", "messages": messages},
         {"model": "kvwire", "messages": ASKED} | body,
     ):
-        with contextlib.suppress(Refused):
-            assert ChatBody.parse(value).arguments(512)["question"].strip()
+        with contextlib.suppress(InvalidRequest):
+            assert (ChatBody.parse(value).ask(512).question or "").strip()
 
 
 @pytest.mark.parametrize(

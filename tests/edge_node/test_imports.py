@@ -6,7 +6,7 @@ from tests.process import modules_after
 
 
 def test_importing_the_package_loads_neither_torch_nor_grpc() -> None:
-    assert not modules_after("import edge_node; edge_node.EdgeConfig") & {
+    assert not modules_after("import edge_node; edge_node.EdgeConfig; edge_node.Ask('Who?')") & {
         "torch",
         "transformers",
         "grpc",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_node import Assistant, EdgeConfig
+from edge_node import Ask, Assistant, EdgeConfig
 from edge_node.channel import Direction, read_capture
 from edge_node.client import Client
 from edge_node.picker import (
@@ -84,7 +84,7 @@ def test_a_byte_budget_is_never_exceeded_on_the_wire(
     make: Make, server: RunningServer, tmp_path: Path, kind: SliceKind, budget: int
 ) -> None:
     assistant = make()
-    answer = assistant.ask(QUESTION, document="note-1", kind=kind, max_bytes=budget)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", kind=kind, max_bytes=budget))
     assert payload_on_the_wire(tmp_path / "wire.bin") == answer.payload_bytes <= budget
     assert all(request.max_bytes == budget for request in server.service.requests)
     if kind is SliceKind.EXCERPT:
@@ -100,7 +100,7 @@ def test_of_budget_and_deadline_the_answer_names_the_one_that_decided(make: Make
     assistant = make()
     known(assistant, 1e3)
     for budget, reason in ((1_151, BYTE_BUDGET), (1_152, DEADLINE)):
-        answer = assistant.ask(QUESTION, document="note-1", max_bytes=budget, deadline_s=0.5)
+        answer = assistant.ask(Ask(QUESTION, document="note-1", max_bytes=budget, deadline_s=0.5))
         assert (answer.plan, answer.plan_reason) == (dataclasses.asdict(MIDDLE), reason)
         assert answer.payload_bytes == MOST[MIDDLE]
 
@@ -120,7 +120,7 @@ def test_a_deadline_picks_by_the_estimate_of_the_link(
 ) -> None:
     assistant = make(plan="auto")
     known(assistant, rate)
-    answer = assistant.ask(QUESTION, document="note-1", deadline_s=0.5)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", deadline_s=0.5))
     assert (answer.plan_reason, answer.plan) == (reason, plan and dataclasses.asdict(plan))
     assert bool(server.service.requests) is (plan is not None)
     assert answer.estimate is not None and answer.estimate["bandwidth_bytes_per_s"] == pytest.approx(rate)
@@ -146,30 +146,30 @@ def test_without_budget_or_auto_the_configuration_is_obeyed(make: Make) -> None:
     answer = make().ask(QUESTION, document="note-1")
     assert answer.plan == dataclasses.asdict(Plan(codec="raw", positions=8))
     assert (answer.plan_reason, answer.codec) == (CONFIGURED, "raw")
-    alone = make().ask(QUESTION, document="note-1", source="receiver-only")
+    alone = make().ask(Ask(QUESTION, document="note-1", source="receiver-only"))
     assert (alone.plan, alone.plan_reason, alone.estimate, alone.reason) == (None, None, None, "REQUESTED")
 
 
 def test_without_a_table_a_budget_lets_the_configured_plan_through_or_none(make: Make) -> None:
     assistant = make(rows=())
     most = 8 * 24 * 4
-    answer = assistant.ask(QUESTION, document="note-1", max_bytes=most)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", max_bytes=most))
     assert (answer.plan_reason, answer.payload_bytes) == (CONFIGURED, most)
-    answer = assistant.ask(QUESTION, document="note-1", max_bytes=most - 1)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", max_bytes=most - 1))
     assert (answer.plan_reason, answer.reason, answer.source) == (BYTE_BUDGET, "NO_PLAN", "receiver-only")
 
 
 def test_a_budget_may_stand_in_the_configuration(make: Make) -> None:
     assistant = make(max_bytes=20)
     assert assistant.ask(QUESTION, document="note-1").plan == dataclasses.asdict(SMALL)
-    assert assistant.ask(QUESTION, document="note-1", max_bytes=0).plan_reason == CONFIGURED
+    assert assistant.ask(Ask(QUESTION, document="note-1", max_bytes=0)).plan_reason == CONFIGURED
     with pytest.raises(InvalidRequest, match="max_bytes is -1"):
-        assistant.ask(QUESTION, document="note-1", max_bytes=-1)
+        assistant.ask(Ask(QUESTION, document="note-1", max_bytes=-1))
 
 
 def test_the_caller_may_name_the_plan(make: Make, server: RunningServer) -> None:
     plan = Plan(codec="int8", positions=3, padded=True)
-    answer = make(plan="auto").ask(QUESTION, document="note-1", plan=plan)
+    answer = make(plan="auto").ask(Ask(QUESTION, document="note-1", plan=plan))
     assert (answer.plan, answer.plan_reason) == (dataclasses.asdict(plan), REQUESTED)
     assert server.service.requests[0].plan == plan
 
@@ -179,7 +179,7 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
 ) -> None:
     useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
     assistant = make(useless, plan="auto", relay=True)
-    answer = assistant.ask(QUESTION, document="note-1", notes="Never sent.", max_new_tokens=5)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", notes="Never sent.", max_new_tokens=5))
     assert (answer.source, answer.reason, answer.plan_reason) == ("relayed", "NO_PLAN", NOT_USEFUL)
     assert answer.text and answer.tokens > 0 and answer.payload_bytes == 0
     messages = list(read_capture(tmp_path / "wire.bin"))
@@ -193,7 +193,7 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     assert not answer.answered and not answer.text
     alone = make(useless, plan="auto").ask(QUESTION, document="note-1")
     assert (alone.answered, alone.source, alone.reason) == (False, "receiver-only", "NO_PLAN")
-    strict = assistant.ask(QUESTION, document="note-1", require_fused=True)
+    strict = assistant.ask(Ask(QUESTION, document="note-1", require_fused=True))
     assert (strict.answered, strict.reason, strict.bytes_sent) == (False, "NO_PLAN", 0)
 
 
@@ -214,7 +214,7 @@ def test_a_stream_that_waits_for_the_relay_may_be_closed_from_another_thread(
     server.stop()
     server.start(server.port)  # with the method as it is now
     useless = tuple(row(plan, MOST[plan], 0.1, low=-0.1) for plan in MOST)
-    stream = make(useless, plan="auto", relay=True).stream(QUESTION, document="note-1", guess=True)
+    stream = make(useless, plan="auto", relay=True).stream(Ask(QUESTION, document="note-1", guess=True))
     with reading(stream) as raised:
         assert asked.wait(20)
         stream.close()
@@ -244,7 +244,7 @@ def test_a_relayed_text_that_is_empty_is_no_answer(
     answer = assistant.ask(QUESTION, document="note-1")
     assert (answer.answered, answer.text, answer.source) == (False, "", "receiver-only")
     assert (answer.reason, answer.plan_reason) == ("EMPTY", NOT_USEFUL) and answer.bytes_received > 0
-    guess = assistant.ask(QUESTION, document="note-1", guess=True)
+    guess = assistant.ask(Ask(QUESTION, document="note-1", guess=True))
     assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "EMPTY")
 
 
@@ -276,17 +276,17 @@ def test_an_answer_tells_which_of_the_choices_it_names(
     plans = (Plan(codec="int8", last=2),) if document is None else MOST
     useless = tuple(row(plan, 200, 0.1, low=-0.1, kind=kind) for plan in plans)
     given = ("Ilse", "the miller", "nobody")[:choices]
-    answer = make(useless, plan="auto", relay=True).ask(QUESTION, document=document, choices=given)
+    answer = make(useless, plan="auto", relay=True).ask(Ask(QUESTION, document=document, choices=given))
     assert (answer.source, answer.text, answer.choice) == ("relayed", said, choice)
 
 
 def test_a_relayed_text_keeps_to_the_byte_budget_too(make: Make, server: RunningServer) -> None:
     assistant = make(plan="auto", relay=True)
-    answer = assistant.ask(QUESTION, document="note-1", max_bytes=15)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", max_bytes=15))
     assert (answer.source, answer.plan_reason) == ("relayed", BYTE_BUDGET)
     assert len(answer.text.encode()) <= 15 and server.service.relays[0].max_bytes == 15
     server.service.relay_text, server.service.relay_most = "more than was asked for", 40
-    answer = assistant.ask(QUESTION, document="note-1", max_bytes=15)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", max_bytes=15))
     assert (answer.source, answer.reason) == ("receiver-only", "BAD_PAYLOAD")
 
 

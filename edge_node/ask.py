@@ -1,0 +1,155 @@
+"""Ask: a question with all that may be said beside it, in one object that is checked where it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from fuser.prompts.choice import with_choices
+from kvwire.errors import InvalidRequest
+from kvwire.plan import Plan
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+
+if TYPE_CHECKING:
+    from fuser import Sampling
+
+Source = Literal["auto", "receiver-only"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be said beside a question, from Python and over the local API alike.
+
+    Attributes:
+        document: id of a document that the cloud holds.
+        notes: text for the Receiver alone; it is never sent. Beside an excerpt or a draft it is not read at once, which
+            confuses the Receiver, but where the Receiver abstains behind the slice: then the answer is one from the
+            notes, word for word, receiver-only for the reason NOTES. A Receiver that was not taught to abstain, or has
+            choices, or must give a fused answer, reads both together.
+        source: "receiver-only" asks the cloud nothing.
+        kind: of the slice; None: as configured where a document of the cloud is asked about, else shared.
+        deadline_s: seconds the cloud has for the slice; None: as configured.
+        plan: what of the slice is sent, and how; None: as configured, or picked (`edge_node.picker`).
+        max_bytes: cap on the slice's payload, or a relayed text, held by the cloud too; 0 is none, None: as configured.
+        choices: 2 to 10 to pick from; `Answer.choice` is the index of the one picked. Without a document of the cloud
+            the question is asked with them, in the words that bundles for shared prompts are trained on, and the reply
+            is "The correct answer is A." or another letter. Over a document they stay at the edge: the text is the one
+            that the Receiver is most likely to say to the bare question.
+        guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
+        require_fused: whatever is asked is answered from a whole slice or not at all.
+    """
+
+    document: str | None = None
+    notes: str | None = None
+    source: Source = "auto"
+    kind: SliceKind | None = None
+    deadline_s: float | None = None
+    plan: Plan | None = None
+    max_bytes: int | None = None
+    choices: Sequence[str] = ()
+    guess: bool = False
+    require_fused: bool = False
+
+    def about(self, question: str | None, **more: Any) -> Ask:
+        """These beside a question. more: further fields of `Ask`, or others in place of these."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Options)}
+        return Ask(question, **(own | more))
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Options):
+    """What is asked, and how. Changed copies come from `dataclasses.replace`.
+
+    Attributes:
+        question: what to answer; both sides read it. None where `sections` hold it.
+        sections: further sections, put first.
+        max_new_tokens: tokens generated at most; None: as configured.
+        sampling: how the Receiver's tokens are chosen; None: the most likely ones. A relayed text is the Sharer's, and
+            always its most likely one.
+        stop: strings that end the text, and are left out of it.
+
+    Raises:
+        InvalidRequest: what is asked contradicts itself.
+    """
+
+    question: str | None = None
+    sections: Sequence[Section] = dataclasses.field(default=(), kw_only=True)
+    max_new_tokens: int | None = dataclasses.field(default=None, kw_only=True)
+    sampling: Sampling | None = dataclasses.field(default=None, kw_only=True)
+    stop: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("choices", "sections", "stop"):
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise InvalidRequest(f"{name} is a list, not one string")
+            object.__setattr__(self, name, tuple(given))
+        if self.kind is not None:
+            object.__setattr__(self, "kind", SliceKind.named(self.kind))
+        if self.question is not None and not self.question.strip():
+            raise InvalidRequest("there is no question")
+        if self.require_fused and (self.guess or self.source == "receiver-only"):
+            raise InvalidRequest("a fused answer is required, so nothing else can be asked for")
+        if "" in self.stop:
+            raise InvalidRequest("a stop string is not empty")
+        if self.max_bytes is not None and self.max_bytes < 0:
+            raise InvalidRequest(f"max_bytes is {self.max_bytes}; 0 is no cap")
+        for choice in self.choices:
+            _check_text(choice, "choice")
+        prompt = self.prompt()
+        if not any(section.role is Role.QUESTION and (section.text or "").strip() for section in prompt):
+            raise InvalidRequest("there is no question")
+        for section in prompt:
+            _check_text(section.text or section.document_id or "", str(section.role))
+
+    @classmethod
+    def of(cls, question: str | Ask, document: str | None = None) -> Ask:
+        """An `Ask` as it is, or a question, and a document beside it, as one.
+
+        Raises:
+            InvalidRequest: as `Ask`, or a document beside an `Ask`, which has a field for it.
+        """
+        if not isinstance(question, Ask):
+            return cls(question, document=document)
+        if document is not None:
+            raise InvalidRequest("the document belongs into the Ask")
+        return question
+
+    @property
+    def over_document(self) -> bool:
+        """Whether a document of the cloud is asked about."""
+        return self.document is not None or any(s.visibility is Visibility.CLOUD for s in self.sections)
+
+    def prompt(self) -> tuple[Section, ...]:
+        """All sections, the notes and the question last; the choices are listed where no document is asked about.
+
+        Raises:
+            InvalidRequest: choices without a question, or too few or many of them, or a document without an id.
+        """
+        prompt, question = list(self.sections), self.question
+        if self.choices:
+            if question is None:
+                raise InvalidRequest("choices belong to a question: give one")
+            try:
+                listed = with_choices(question, self.choices)
+            except ValueError as error:
+                raise InvalidRequest(str(error)) from error
+            question = question if self.over_document else listed
+        if self.document is not None:
+            prompt.append(Section(Role.DOCUMENT, Visibility.CLOUD, document_id=self.document))
+        if self.notes is not None:
+            prompt.append(Section(Role.DOCUMENT, Visibility.EDGE, text=self.notes))
+        if question is not None:
+            prompt.append(Section(Role.QUESTION, Visibility.SHARED, text=question))
+        return tuple(prompt)
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse half a surrogate pair: neither JSON nor a command line keeps it out, and it is in no encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the {what} is not Unicode at character {error.start}") from error
