@@ -66,7 +66,15 @@ def edge(
 def ask(
     question: Annotated[str, typer.Argument(help="What to answer; the cloud reads it too.")],
     config: Annotated[Path, ConfigFile],
-    document: Annotated[str | None, typer.Option(help="Id of a document that the cloud holds.")] = None,
+    document: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Id of a document that the cloud holds, or ID#N for its N-th passage; give it once for each."
+        ),
+    ] = None,
+    search: Annotated[
+        int, typer.Option(min=0, help="Search so many passages for the question's words, and ask about them.")
+    ] = 0,
     notes: Annotated[
         Path | None,
         typer.Option(help="A text file for the Receiver alone; never sent.", exists=True, dir_okay=False),
@@ -112,11 +120,13 @@ def ask(
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     with Assistant.from_config(settings) as assistant:
         share = assistant.config.share
-        usual = share.configured(kind or share.usual(document is not None))
+        over = bool(document or search)
+        usual = share.configured(kind or share.usual(over))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         asked = Ask(
             question,
-            document=document,
+            documents=document or (),
+            search=search,
             notes=None if notes is None else notes.read_text(encoding="utf-8"),
             kind=kind,
             max_new_tokens=max_new_tokens,
@@ -129,7 +139,7 @@ def ask(
             require_fused=require_fused,
         )
         stream = assistant.stream(asked)
-        may_guess = guess and document is not None and not alone
+        may_guess = guess and over and not alone
         at_once = not (
             as_json or may_guess
         )  # what may be a guess is shown once it is known whether it is one
@@ -150,11 +160,18 @@ def ask(
     if may_guess and answer.source == RECEIVER_ONLY and answer.reason != NOTES:
         sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     sys.stdout.write("\n" if at_once else f"{answer.text}\n")
+    about = ", ".join(
+        f"{one['document']}#{one['passage']}" if one["passage"] else one["document"]
+        for one in answer.documents
+    )
+    about = f"{about}: " if search or len(answer.documents) > 1 else ""
     named = f"choice: {choice[answer.choice]}, " if choice and answer.choice is not None else ""
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
     picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
     abstained = ", the Receiver abstains" if answer.abstained else ""
-    account = f"{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
+    account = (
+        f"{about}{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
+    )
     console.print(
         f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim", soft_wrap=True
     )

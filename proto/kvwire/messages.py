@@ -140,7 +140,7 @@ class Found:
         score: 0 to 1, the most that a passage could have for the question.
 
     Raises:
-        BadHeader: it is no passage, or no score.
+        InvalidRequest: it is no passage, or no score.
     """
 
     document: str
@@ -149,7 +149,11 @@ class Found:
 
     def __post_init__(self) -> None:
         if not self.document or not 1 <= self.passage < 2**32 or not 0 <= self.score <= 1:
-            raise BadHeader(f"passage {self.passage} found with score {self.score}")
+            raise InvalidRequest(f"passage {self.passage} found with score {self.score}")
+
+    def __str__(self) -> str:
+        """The document's id, `#` (which is in none), and the passage: note-1#2."""
+        return f"{self.document}#{self.passage}"
 
 
 def _check(request_id: bytes, sections: tuple[Section, ...], max_bytes: int) -> None:

@@ -189,7 +189,10 @@ def found_from_proto(message: pb.SearchResponse, k: int, limits: Limits) -> tupl
     at_most("passages found", len(message.passages), k)
     for one in message.passages:
         at_most("document id characters", len(one.document_id), limits.max_document_id_chars)
-    found = tuple(Found(one.document_id, one.passage, one.score) for one in message.passages)
+    try:
+        found = tuple(Found(one.document_id, one.passage, one.score) for one in message.passages)
+    except InvalidRequest as error:
+        raise BadHeader(error.detail) from None
     if len({(one.document, one.passage) for one in found}) < len(found):
         raise BadHeader("a passage found twice")
     return found
