@@ -138,7 +138,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
         ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, keys=config.keys())],
+        middleware=[Middleware(Guard, keys=config.keys(), hosts=config.hosts)],
         exception_handlers={HTTPException: _no_such_call, Exception: _failed},
     )
     app.router.redirect_slashes = False
