@@ -41,13 +41,13 @@ from cloud_node import passages
 from cloud_node.passages import Base, Passage
 from kvwire.errors import AccessDenied, NoPassage, NotFound
 from kvwire.identity import Identity, PeerRole
-from kvwire.limits import Limits
 from kvwire.segment import SliceKind
 
 logger = logging.getLogger(__name__)
 
-MAX_DOCUMENT_CHARS: Final = Limits().max_prompt_chars - Limits().max_question_chars
-"""So that the longest question may be asked about the longest document."""
+MAX_DOCUMENT_CHARS: Final = 1_000_000
+"""A book of 400 pages, which is split and indexed in a few seconds. Of one so long only passages can be asked about: a
+prompt has fewer characters (`kvwire.limits`)."""
 DOCUMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
 _NUL: Final = "\0"
 _LOCK: Final = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7443)"}
@@ -330,8 +330,7 @@ def check(tenant: str, document_id: str, text: str, max_positions: int | None) -
         raise ValueError(f"document {document_id}: character {text.index(_NUL):,} is NUL, which no text has")
     if len(text) > MAX_DOCUMENT_CHARS:
         raise ValueError(
-            f"document {document_id}: {len(text):,} characters are over {MAX_DOCUMENT_CHARS:,}, "
-            "the most that can be asked about"
+            f"document {document_id}: {len(text):,} characters are over {MAX_DOCUMENT_CHARS:,}; store it in parts"
         )
     if max_positions is not None and max_positions < 0:
         raise ValueError("max_positions must not be negative")

@@ -12,8 +12,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from cloud_node.config import CloudConfig
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, version_of
 from kvwire.errors import NotFound, TooLarge
+from kvwire.section import Role, Section, Visibility
 from tests.cloud_node.conftest import Start
 
+QUESTION = "Who keeps the spare key?"
 CANARY = "zebra-canary-7731"
 
 
@@ -121,15 +123,24 @@ def test_a_text_over_the_limit_is_refused(documents: Documents) -> None:
         documents.add("acme", "b", "x" * (MAX_DOCUMENT_CHARS + 1))
 
 
-async def test_the_longest_document_may_be_asked_the_longest_question(
+async def test_a_document_too_long_for_a_prompt_is_asked_about_by_passage(
     config: CloudConfig, start_local: Start
 ) -> None:
     documents = Documents(config.documents)
-    documents.add("acme", "longest", "word " * (MAX_DOCUMENT_CHARS // 5) + "x" * (MAX_DOCUMENT_CHARS % 5))
+    longest = config.limits.max_prompt_chars - config.limits.max_question_chars
+    documents.add("acme", "longest", "word " * (longest // 5) + "x" * (longest % 5))
     cloud = await start_local()
     with pytest.raises(TooLarge) as error:
         await cloud.share(cloud.request("longest", "w" * config.limits.max_question_chars))
     assert error.value.what == "prompt tokens"  # no characters: this replica has less room than the wire
+    documents.add("acme", "longest", "word " * (longest // 5 + 1), replace=True)
+    with pytest.raises(TooLarge) as error:
+        await cloud.share(cloud.request("longest", "w" * config.limits.max_question_chars))
+    assert error.value.what == "prompt characters"
+    question = cloud.request("longest", QUESTION).sections[1]
+    passage = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="longest", passage=200)
+    header, *_ = await cloud.share(cloud.request("longest", QUESTION, sections=(passage, question)))
+    assert header.positions == 12
 
 
 def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:
