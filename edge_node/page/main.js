@@ -25,8 +25,7 @@ function variants(about, compare) {
   if (!compare) return [{ title: "Answer", more: {} }];
   const alone = { title: "The edge's model alone", more: { kind: null, source: "receiver-only" }, guess: Boolean(about.document) };
   if (!about.document) return [alone, { title: "With the cloud's reading", more: {} }];
-  const kinds = runs.kinds.filter((kind) => kind !== "shared");
-  return [alone, ...kinds.map((kind) => ({ title: `With ${kind === "excerpt" ? "an" : "a"} ${kind}`, more: { kind } }))];
+  return [alone, ...runs.kinds.map((kind) => ({ title: `With ${kind === "excerpt" ? "an" : "a"} ${kind}`, more: { kind } }))];
 }
 
 function shown(about, titles) {
@@ -139,9 +138,10 @@ async function list() {
 async function start() {
   try {
     const node = await api.node();
-    runs.kinds = node.kinds;
-    byId("node").textContent = `${node.receiver} at this edge reads slices of ${node.sharer} at ${node.cloud}`;
-    for (const kind of node.kinds.filter((name) => name !== "shared")) byId("kind").append(make("option", { value: kind, text: kind }));
+    runs.kinds = node.kinds.filter((kind) => kind !== "shared").sort((a, b) => (b === node.kind) - (a === node.kind));
+    const [receiver, sharer] = [node.receiver, node.sharer].map((model) => model.split("@")[0]);
+    byId("node").textContent = `${receiver} at this edge reads slices of ${sharer} at ${node.cloud}`;
+    for (const kind of runs.kinds) byId("kind").append(make("option", { value: kind, text: kind }));
     byId("kind").options[0].textContent = `as configured (${node.kind})`;
     byId("key-field").hidden = !node.keys;
     if (!node.keys) await list();

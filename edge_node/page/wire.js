@@ -68,14 +68,15 @@ function timeLine(account) {
   if (spent.slice) rows.push(["slice", from(0, "slice", spent.slice)]);
   const cloud = follow(0, stages("cloud_queue", "cloud_prefill", "cloud_encode"));
   if (cloud.length) rows.push(["cloud", cloud]);
-  const told = rows.map(([who, parts]) => `${who}: ${parts.map((part) => `${named(part)}`).join(", ")}`).join("; ");
+  const scale = Math.max(...rows.flatMap(([, parts]) => parts.map((part) => part.start + part.length)));
+  const told = rows.map(([who, parts]) => `${who}: ${parts.map(named).join(", ")}`).join("; ");
   const chart = make("div", { class: "line", role: "img", "aria-label": `Time line of ${seconds(total)}. ${told}` });
   for (const [who, parts] of rows) {
     const track = make("div", { class: "track" });
     for (const part of parts) {
       const box = make("span", { class: `stage ${part.name}`, title: named(part) });
-      box.style.left = `${(100 * part.start) / total}%`;
-      box.style.width = `${(100 * part.length) / total}%`;
+      box.style.left = `${(100 * part.start) / scale}%`;
+      box.style.width = `${(100 * part.length) / scale}%`;
       track.append(box);
     }
     chart.append(make("span", { class: "who", text: who }), track);
