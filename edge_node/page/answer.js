@@ -54,7 +54,7 @@ export class Card {
     const why = [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
     let told;
     if (account.abstained) {
-      told = this.#note("abstained", FROM[account.mode], why || "the slice was read, and does not hold it", NOT_STATED);
+      told = this.#note("abstained", FROM[account.mode], why || "so the edge's model reads the slice, which is a part of it; it can be wrong", NOT_STATED);
     } else if (isGuess(asked, account)) {
       told = this.#note("guess", "A guess, not an answer", why, text);
     } else {
