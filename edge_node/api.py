@@ -11,6 +11,7 @@
                    A question that got no answer: 503, 504 (too late) or 422 (asking again does not help), with
                    {"error": {...}, "answer": {...}}
     GET  /healthz  what this node runs
+    GET  /         a page for the browser, of `edge_node.page_files` (docs/page.md)
 
 Whatever else is asked gets {"error": {...}}. It listens on loopback, takes JSON only and answers to loopback names
 only: a web page in a browser can do neither without leave. A caller who goes away is forgotten at once: a place in the
@@ -38,6 +39,7 @@ from edge_node.body import AskBody, read_as, read_json
 from edge_node.chat import MODEL, ChatBody, ChatForm, named_document
 from edge_node.config import ApiConfig
 from edge_node.guard import CLOSE, Guard
+from edge_node.page_files import page_routes
 from edge_node.refusals import Refused, known, refusal
 from edge_node.reply import AskForm, Form, Reply
 from edge_node.request_queue import RequestQueue
@@ -46,8 +48,8 @@ from kvwire.errors import DeadlineExceeded, InvalidRequest, KvwireError, NotFoun
 
 _BODY_S: Final = 10.0
 _PATHS: Final = (
-    "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask, GET /v1/kvwire/search and "
-    "GET /healthz"
+    "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask, GET /v1/kvwire/search, GET /healthz "
+    "and GET /"
 )
 Parse = Callable[[Any], tuple[Ask, Form]]
 """What a body's JSON asks, and the form of the answer."""
@@ -57,6 +59,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
     """The application around one assistant. `body_s`: seconds that a caller has to send a body."""
     queue = RequestQueue(config.max_waiting)
     bundle = assistant.bundle
+    keys = config.keys()
     made, most_tokens = int(time.time()), assistant.client.limits.max_new_tokens
 
     def answering(parse: Parse) -> Callable[[Request], Any]:
@@ -121,6 +124,9 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
                 "sharer": str(bundle.config.sharer),
                 "bundle": bundle.hash,
                 "cloud": assistant.config.cloud.address,
+                "kinds": sorted(bundle.kinds),
+                "kind": assistant.config.share.kind,
+                "keys": bool(keys),
             }
         )
 
@@ -128,6 +134,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
         Route("/v1/ask", answering(ask), methods=["POST"]),
         Route("/v1/kvwire/search", search, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
+        *page_routes(),
     ]
     for base in ("/v1", ""):
         routes += [
@@ -138,7 +145,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
         ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, keys=config.keys(), hosts=config.hosts)],
+        middleware=[Middleware(Guard, keys=keys, hosts=config.hosts)],
         exception_handlers={HTTPException: _no_such_call, Exception: _failed},
     )
     app.router.redirect_slashes = False

@@ -11,11 +11,13 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edge_node.page_files import PATHS
 from edge_node.refusals import Refused, refusal
 from kvwire.errors import AccessDenied, InvalidRequest, KvwireError
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-_OPEN: Final = "/healthz"
+_OPEN: Final = PATHS | {"/healthz"}
+"""What is shown without a key."""
 CLOSE: Final = {"Connection": "close"}
 """Of refusals before the body is read: the rest of it is not waited for."""
 
@@ -44,7 +46,7 @@ class Guard:
             return InvalidRequest("the Host header names neither a loopback address nor one of api.hosts")
         if not all(self._origin.fullmatch(origin) for origin in headers.getlist("origin")):
             return AccessDenied("a page of another origin may not call this API")
-        if self._keys and path != _OPEN:
+        if self._keys and path not in _OPEN:
             scheme, _, key = headers.get("authorization", "").partition(" ")
             shown = _digest(key.strip())
             fits = [hmac.compare_digest(shown, each) for each in self._keys]

@@ -1,7 +1,7 @@
 """The command line `kvwire`: the one place that turns errors into exit codes.
 
 Exit codes: 0 done; 1 it did not work (the reason is on standard error); 2 wrong use; 3 a question that got
-no answer (`kvwire ask`); 130 stopped by Ctrl-C.
+no answer (`kvwire ask`, `kvwire chat`); 130 stopped by Ctrl-C.
 """
 
 import logging
@@ -14,6 +14,7 @@ import typer
 from ops.commands import audit_log, bench, bundle, documents, init, models
 from ops.commands.audit import audit
 from ops.commands.certs import certs
+from ops.commands.chat import chat
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor
 from ops.commands.evaluate import evaluate
@@ -55,6 +56,7 @@ def root(
 
 app.command(rich_help_panel="Use")(demo)
 app.command(rich_help_panel="Use")(ask)
+app.command(rich_help_panel="Use")(chat)
 app.command(rich_help_panel="Use")(doctor)
 app.add_typer(init.app, name="init", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(cloud)
