@@ -105,15 +105,16 @@ class Turns:
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @contextlib.asynccontextmanager
-    async def taken(self, tenant: str) -> AsyncIterator[None]:
-        """Wait for a turn, and have it while the context lasts.
+    async def taken(self, tenant: str) -> AsyncIterator[float]:
+        """Wait for a turn, and have it while the context lasts; gives the seconds waited.
 
         Raises:
             Busy: too many wait already.
         """
+        began = time.monotonic()
         await self._take(tenant)
         try:
-            yield
+            yield time.monotonic() - began
         finally:
             self._give_back(tenant)
 

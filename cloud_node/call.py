@@ -10,6 +10,7 @@ from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.messages import RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceTrailer
 from kvwire.slice_io import Frame
+from kvwire.telemetry import Meter
 
 Part = SliceHeader | Frame | SliceTrailer
 
@@ -42,6 +43,10 @@ class RelayCall:
 
 REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED, LOST}
 """Everything `decision` can be."""
+STATUSES = {entry.reason: entry.status for entry in CATALOGUE.values()}
+"""gRPC statuses, by the reason of an error."""
+RELAYED = "relay"
+"""Of metrics: the kind and the codec of a relayed text."""
 
 
 @dataclass
@@ -53,6 +58,7 @@ class CallRecord:
     request_id: bytes = b""
     documents: tuple[str, ...] = ()
     kind: str = ""
+    codec: str = ""
     positions: int = 0
     segments: int = 0
     bytes: int = 0
@@ -60,11 +66,16 @@ class CallRecord:
     left: bool = False
     """Whether a slice or a text may have left: its line is written."""
     started: float = field(default_factory=time.monotonic)
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds that the stages of a slice took."""
     _announced: int = 0
+    _raw_bytes: int = 0
+    _whole: bool = False
 
     def announced(self, header: SliceHeader) -> None:
         """The slice that will leave."""
         self.positions, self._announced = header.positions, len(header.specs)
+        self._raw_bytes = header.raw_bytes
 
     def leaving(self) -> AuditRecord:
         """The line to write before anything leaves."""
@@ -76,7 +87,8 @@ class CallRecord:
         if isinstance(part, Frame):
             self.bytes += len(part.data)
         elif isinstance(part, SliceTrailer):
-            self.segments = self._announced
+            self.segments, self._whole = self._announced, True
+            self.stages |= part.timings
 
     def failed(self, error: KvwireError) -> None:
         """The call ends with this error."""
@@ -96,3 +108,38 @@ class CallRecord:
             decision=self.decision,
             seconds=time.monotonic() - self.started,
         )
+
+    def told(self) -> dict[str, str | float]:
+        """Fields of its line in the log: what of the audit line names no tenant and no document."""
+        line = self.line()
+        told: dict[str, str | float] = {
+            "request_id": line.request_id,
+            "method": line.method,
+            "reason": line.decision,
+        }
+        return told | {
+            "kind": line.kind,
+            "positions": line.positions,
+            "bytes": line.bytes,
+            "seconds": line.seconds,
+        }
+
+    def measured(self, meter: Meter) -> None:
+        """Count the call, once it has ended."""
+        status = STATUSES.get(self.decision, "OK")
+        meter.observe(
+            "rpc_server_call_duration_seconds",
+            time.monotonic() - self.started,
+            rpc_method=f"kvwire.v1.SharerService/{self.method}",
+            rpc_response_status_code=status,
+        )
+        if self.decision in STATUSES:
+            meter.add("kvwire_cloud_refusals_total", reason=self.decision)
+        for stage, seconds in self.stages.items():
+            meter.observe("kvwire_cloud_stage_seconds", seconds, stage=stage)
+        if self.left and self.bytes:
+            sent = {"kind": self.kind or RELAYED, "codec": self.codec or RELAYED}
+            meter.add("kvwire_cloud_sent_positions_total", self.positions, kind=sent["kind"])
+            meter.add("kvwire_cloud_sent_payload_bytes_total", self.bytes, **sent)
+            if self._whole:
+                meter.add("kvwire_cloud_sent_raw_bytes_total", self._raw_bytes, **sent)

@@ -11,6 +11,7 @@ from fuser import DeviceName, DtypeName, bundle_directory
 from fuser.config import BadConfig, from_dict
 from kvwire.limits import PING_S, Limits
 from kvwire.segment import SliceKind
+from kvwire.telemetry import TelemetryConfig
 
 _MIB = 1 << 20
 
@@ -186,6 +187,7 @@ class CloudConfig:
     export: ExportPolicy = field(default_factory=ExportPolicy)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:
         if self.documents.partition("?")[0] in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from cryptography import x509
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 
@@ -18,6 +21,7 @@ from cloud_node.config import CloudConfig
 from cloud_node.service import SharerService
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.limits import raise_descriptors
+from kvwire.telemetry import telling
 from kvwire.v1.sharer_pb2_grpc import add_SharerServiceServicer_to_server
 
 logger = logging.getLogger(__name__)
@@ -36,13 +40,17 @@ class Gateway:
     """Serves one `SharerService` until it is told to drain."""
 
     def __init__(
-        self, config: CloudConfig, service: SharerService, running: Callable[[], Awaitable[bool]]
+        self, config: CloudConfig, service: SharerService, running: Callable[[], Awaitable[int]]
     ) -> None:
-        """`running` says whether the replicas can take calls; the health service repeats it."""
+        """`running` says how many replicas can take calls; the health service says whether any can."""
         self._config = config
         self._service = service
         self._running = running
         self._health = Health(("", SERVICE))
+        self._up, self._recording = config.sharer.replicas, True
+        self._telling = contextlib.ExitStack()
+        self.telemetry: str | None = None
+        """Where numbers and health are told, once it has started: "host:port"."""
         self._server = grpc.aio.server(
             interceptors=[Gatekeeper(config.limits, _places(config), service.refused)],
             options=_options(config),
@@ -54,7 +62,7 @@ class Gateway:
         """Listen, and return the address listened on ("host:port"; port 0 takes a free one).
 
         Raises:
-            OSError, ValueError: a PEM file is missing or is none.
+            OSError, ValueError: a PEM file is missing or is none, or the address of `[telemetry]` is taken.
             RuntimeError: the address is taken.
         """
         raise_descriptors()
@@ -62,6 +70,7 @@ class Gateway:
         credentials = server_credentials(TlsFiles(Path(tls.certificate), Path(tls.key), Path(tls.authority)))
         host = self._config.listen.rpartition(":")[0]
         port = self._server.add_secure_port(self._config.listen, credentials)
+        self._tell()
         await self._health.set(True)
         await self._server.start()
         return f"{host}:{port}"
@@ -95,13 +104,29 @@ class Gateway:
         if not finished:
             logger.warning("calls in flight were cut off after %.1f s", self._config.gateway.drain_s)
         await self._server.stop(_LAST_WORDS_S)
+        self._telling.close()
         logger.info("stopped")
 
     async def _watch_replicas(self) -> None:
         """Repeat to the health service whether a replica can take calls; raises ReplicasLost when none ever will."""
         while True:
             await asyncio.sleep(_HEALTH_PERIOD_S)
-            await self._health.set(await self._running() and self._service.recording())
+            self._up, self._recording = await self._running(), self._service.recording()
+            await self._health.set(bool(self._up) and self._recording)
+
+    def _tell(self) -> None:
+        """Open what `[telemetry]` asks for."""
+        config, meter = self._config, self._service.meter
+        if config.telemetry.listen is None:
+            return
+        own = x509.load_pem_x509_certificates(Path(config.tls.certificate).read_bytes())[0]
+        until = own.not_valid_after_utc.timestamp()
+        meter.read("kvwire_cloud_serving", lambda: self._health.serving)
+        meter.read("kvwire_cloud_replicas_up", lambda: self._up)
+        meter.read("kvwire_cloud_audit_writable", lambda: self._recording)
+        meter.read("kvwire_cloud_certificate_remaining_seconds", lambda: until - time.time())
+        told = telling(config.telemetry, meter, lambda: (self._health.serving, {}))
+        self.telemetry = self._telling.enter_context(told)
 
 
 def _places(config: CloudConfig) -> dict[str, Places]:
@@ -145,6 +170,11 @@ class Health(HealthServicer):  # type: ignore[misc]
         self._serving = False
         self._ended = False
         self._changed = asyncio.Condition()
+
+    @property
+    def serving(self) -> bool:
+        """The state now."""
+        return self._serving
 
     async def set(self, serving: bool) -> None:
         """Tell everyone who asks or watches."""

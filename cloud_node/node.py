@@ -20,6 +20,7 @@ from cloud_node.gateway import Gateway
 from cloud_node.service import SharerService, offered
 from kvwire.errors import IncompatiblePeer
 from kvwire.identity import ModelRef
+from kvwire.telemetry import write_logs
 
 if TYPE_CHECKING:
     from cloud_node.ray_replicas import RayReplicas
@@ -39,6 +40,7 @@ def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None
         ReplicasLost: Ray is dead; the node has ended in order.
         and what `fuser.models`, `Documents`, `AuditLog`, `RayReplicas.start` and `Gateway.start` raise.
     """
+    write_logs(config.telemetry)
     audit = AuditLog(config.audit)
     documents = Documents(config.documents)
     try:

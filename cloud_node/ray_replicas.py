@@ -113,8 +113,8 @@ class RayReplicas:
             raise reply
         return reply
 
-    async def running(self) -> bool:
-        """Whether a replica can take calls, as far as Serve tells; while it tells of none, calls end with Busy.
+    async def running(self) -> int:
+        """How many replicas can take calls, as far as Serve tells; while it tells of none, calls end with Busy.
 
         Raises:
             ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
@@ -130,7 +130,7 @@ class RayReplicas:
             if silent_s > _SILENT_S:
                 told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
                 raise ReplicasLost(f"{told}: {first_line(error)}") from None
-            return False
+            return 0
         self._answered_s = time.monotonic()
         if running and self._down.is_set():
             logger.warning("a replica is up again")
@@ -138,7 +138,7 @@ class RayReplicas:
         elif not running and not self._down.is_set():
             logger.error("no replica is up")
             self._down.set()
-        return running > 0
+        return running
 
     async def stop(self) -> None:
         """Stop the replicas, and Ray where `start` started it: in order where Ray still answers, else by force."""

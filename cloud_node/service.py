@@ -9,10 +9,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol
 
-from cloud_node.access import Access, identify
+from cloud_node.access import POLICIES, Access, identify
 from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
-from cloud_node.call import CallRecord, Part, RelayCall, ShareCall
+from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.documents import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import (
@@ -37,8 +37,9 @@ from kvwire.errors import (
 )
 from kvwire.identity import Identity
 from kvwire.messages import Description, Found, RelayReply, RelayRequest, ShareRequest, check_request
-from kvwire.segment import SliceHeader
+from kvwire.segment import SliceHeader, SliceKind
 from kvwire.status import to_grpc
+from kvwire.telemetry import CLOUD, Lines, Meter
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer
 
@@ -77,6 +78,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         sharer = config.sharer
         self._turns = Turns(sharer.replicas * sharer.max_ongoing, sharer.max_queued, sharer.retry_after_s)
         self._in_flight = 0
+        self.meter, self._lines = _meter(config, description), Lines(logger)
+        self.meter.read("kvwire_cloud_calls_in_flight", lambda: self._in_flight)
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -113,9 +116,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             begun = False
             try:
                 async with (
-                    self._turns.taken(identity.tenant),
+                    self._turns.taken(identity.tenant) as waited_s,
                     contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts,  # type: ignore[type-var]
                 ):
+                    record.stages["turn"] = waited_s
                     async for part in parts:
                         if not begun:
                             await self._release(identity, part, wanted, record)
@@ -136,8 +140,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             allowed = tokens_allowed(self._config.export, documents)
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
-            async with self._turns.taken(identity.tenant):
+            async with self._turns.taken(identity.tenant) as record.stages["turn"]:
                 reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
+            record.stages |= reply.timings
             documents = await self._documents(identity, wanted, record)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             self._check_length(wanted, documents)
@@ -149,6 +154,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         """A call that came no further than the door."""
         record = CallRecord(method, tenant)
         record.failed(error)
+        self.meter.add("kvwire_cloud_refusals_total", reason=record.decision)
+        self._lines.tell("refused", method=method, reason=record.decision)
         self._unanswered.tell(record.line())
 
     def recording(self) -> bool:
@@ -170,7 +177,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._check_size(request)
         _check_version(request.protocol_version)
         wanted = serde.share_request_from_proto(request, self._limits)
-        record.kind = wanted.kind
+        record.kind, record.codec = wanted.kind, wanted.plan.codec
         check_request(wanted, self._description)
         return wanted
 
@@ -254,10 +261,27 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+            record.measured(self.meter)
+            self._lines.tell("call", **record.told())
             if record.left:
                 self._audit.keep(record.line())
             else:
                 self._unanswered.tell(record.line())
+
+
+def _meter(config: CloudConfig, description: Description) -> Meter:
+    """Of the service's calls; where nobody can ask for the numbers none are kept."""
+    codecs = {codec.name for codec in description.codecs}
+    codecs |= {codec.name for bundle in description.bundles for codec in bundle.codecs}
+    values = {
+        "rpc_method": [method.removeprefix("/") for method in POLICIES],
+        "rpc_response_status_code": {"OK", *STATUSES.values()},
+        "reason": STATUSES,
+        "stage": ("turn", "queue", "prefill", "encode"),
+        "kind": (*SliceKind, RELAYED),
+        "codec": {*codecs, RELAYED},
+    }
+    return Meter(CLOUD if config.telemetry.listen else (), values)
 
 
 def offered(description: Description, config: CloudConfig) -> Description:

@@ -39,6 +39,7 @@ from edge_node.body import AskBody, read_as, read_json
 from edge_node.chat import MODEL, ChatBody, ChatForm, named_document
 from edge_node.config import ApiConfig
 from edge_node.guard import CLOSE, Guard
+from edge_node.metrics import Watch
 from edge_node.page_files import page_routes
 from edge_node.refusals import Refused, known, refusal
 from edge_node.reply import AskForm, Form, Reply
@@ -56,8 +57,10 @@ Parse = Callable[[Any], tuple[Ask, Form]]
 
 
 def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -> Starlette:
-    """The application around one assistant. `body_s`: seconds that a caller has to send a body."""
-    queue = RequestQueue(config.max_waiting)
+    """The application around one assistant, with its `Watch` as `state.watch`. `body_s`: seconds that a caller has to
+    send a body."""
+    queue, watch = RequestQueue(config.max_waiting), Watch(assistant)
+    watch.queued(lambda: queue.length)
     bundle = assistant.bundle
     keys = config.keys()
     made, most_tokens = int(time.time()), assistant.client.limits.max_new_tokens
@@ -73,9 +76,11 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
                 return refusal(error, headers=CLOSE)
             try:
                 asked, form = parse(read_json(sent))
-                return Reply(assistant, assistant.stream(asked), queue, form)
+                return Reply(assistant, assistant.stream(asked), queue, form, watch)
             except Exception as error:
-                return refusal(known(error))
+                it = known(error)
+                watch.ended(it)
+                return refusal(it)
 
         return call
 
@@ -145,10 +150,11 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
         ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, keys=keys, hosts=config.hosts)],
+        middleware=[Middleware(Guard, keys=keys, hosts=config.hosts, refused=watch.refused)],
         exception_handlers={HTTPException: _no_such_call, Exception: _failed},
     )
     app.router.redirect_slashes = False
+    app.state.watch = watch
     return app
 
 

@@ -38,12 +38,14 @@ _KEEPALIVE_TIMEOUT_MS: Final = 10_000
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of serialised protobuf messages; and when the last one left and came, in seconds of the monotonic clock."""
+    """Bytes of serialised protobuf messages; when the last one left and came, in seconds of the monotonic clock; and
+    the id of the last request for a slice or a text, in hex, by which the cloud's log has it."""
 
     sent: int = 0
     received: int = 0
     sent_at: float = 0.0
     received_at: float = 0.0
+    request_id: str = ""
 
 
 class CloudChannel:
@@ -53,14 +55,15 @@ class CloudChannel:
         self._config = config
         self._limits = limits
         self._capture = Capture(config.capture) if config.capture else None
-        self._connection = Connection(self._open, config.cloud.addresses)
+        self.connection = Connection(self._open, config.cloud.addresses)
+        """The one connection; its state may be looked at."""
 
     async def unary(self, method: str, message: bytes, deadline: Deadline, traffic: Traffic) -> bytes:
         """One message for one message. Raises KvwireError."""
-        async with self._connection.lease(deadline) as held, self._translated(traffic):
+        async with self.connection.lease(deadline) as held, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
             call: Any = held.channel.unary_unary(f"{SERVICE}/{method}")
-            reply: bytes = await self._connection.reply(held, call(message, timeout=deadline.left_s))
+            reply: bytes = await self.connection.reply(held, call(message, timeout=deadline.left_s))
             self._count(traffic, Direction.RECEIVED, reply)
             return reply
 
@@ -68,12 +71,12 @@ class CloudChannel:
         self, method: str, message: bytes, deadline: Deadline, traffic: Traffic
     ) -> AsyncIterator[bytes]:
         """One message for a stream of them. Closing the iterator cancels the call. Raises KvwireError."""
-        async with self._connection.lease(deadline) as held, self._translated(traffic):
+        async with self.connection.lease(deadline) as held, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
             begin: Any = held.channel.unary_stream(f"{SERVICE}/{method}")
             call = begin(message, timeout=deadline.left_s)
             try:
-                while (reply := await self._connection.reply(held, call.read())) is not grpc.aio.EOF:
+                while (reply := await self.connection.reply(held, call.read())) is not grpc.aio.EOF:
                     self._count(traffic, Direction.RECEIVED, reply)
                     yield reply
             finally:
@@ -81,7 +84,7 @@ class CloudChannel:
 
     async def close(self) -> None:
         """Close the connection and the capture. Calls in flight are cancelled."""
-        await self._connection.close()
+        await self.connection.close()
         if self._capture is not None:
             self._capture.close()
 

@@ -51,6 +51,8 @@ class AsyncClient:
         self.home = Home("a client of the cloud")
         """The process that it may be used in."""
         self._channel = CloudChannel(config, self.limits)
+        self.connection = self._channel.connection
+        """The connection of all calls, to be looked at."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,10 +141,12 @@ class AsyncClient:
                 sections=sent,
                 max_bytes=max_bytes,
             )
+            counted = traffic or Traffic()
+            counted.request_id = request.request_id.hex()
             message = serde.relay_request_to_proto(request).SerializeToString()
             if len(message) > self.limits.max_request_bytes:
                 raise TooLarge("request bytes", len(message), self.limits.max_request_bytes)
-            answer = await self._channel.unary("Relay", message, deadline, traffic or Traffic())
+            answer = await self._channel.unary("Relay", message, deadline, counted)
             try:
                 reply = serde.relay_reply_from_proto(pb.RelayResponse.FromString(answer))
             except DecodeError as error:
@@ -292,6 +296,16 @@ class Client:
     def link(self) -> Link:
         """The running estimate of the link, from the calls of this client."""
         return self._client.link
+
+    @property
+    def connection(self) -> str:
+        """The state of the connection: see `Connection.state`."""
+        return self._client.connection.state
+
+    @property
+    def last_call(self) -> str:
+        """How the last call ended: see `Connection.last`."""
+        return self._client.connection.last
 
     def share(
         self,

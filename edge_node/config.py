@@ -16,6 +16,7 @@ from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
+from kvwire.telemetry import TelemetryConfig
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]")
 
@@ -222,6 +223,7 @@ class EdgeConfig:
     cloud: CloudPeer = field(default_factory=CloudPeer)
     share: ShareConfig = field(default_factory=ShareConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     capture: str | None = None
 
     @classmethod

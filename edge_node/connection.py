@@ -22,7 +22,7 @@ import grpc
 import grpc.aio
 
 from edge_node.bounds import Deadline
-from kvwire.errors import Cancelled, DeadlineExceeded, Draining, KvwireError, Unreachable
+from kvwire.errors import Cancelled, DeadlineExceeded, Draining, KvwireError, Unreachable, entry_of
 
 T = TypeVar("T")
 CONNECT_S: Final = 5.0
@@ -110,7 +110,14 @@ class Connection:
         self._open_channel, self._addresses = open_channel, tuple(addresses)
         self._address = " or ".join(addresses)
         self._state: Connecting | Connected | Away | Closed | None = None
+        self.last = "NONE"
+        """How the last call ended: "OK" or the reason of its error; "NONE" before there was any."""
         self._in_use: set[Connected] = set()
+
+    @property
+    def state(self) -> str:
+        """ "none", "connecting", "connected", "away" (the circuit is open) or "closed"; for any thread."""
+        return "none" if self._state is None else type(self._state).__name__.lower()
 
     @contextlib.asynccontextmanager
     async def lease(self, deadline: Deadline) -> AsyncIterator[Connected]:
@@ -119,6 +126,16 @@ class Connection:
         Raises:
             Unreachable, AccessDenied: there is none. DeadlineExceeded: not in time. Cancelled: closed meanwhile.
         """
+        try:
+            async with self._leased(deadline) as held:
+                yield held
+            self.last = "OK"
+        except KvwireError as error:
+            self.last = entry_of(type(error)).reason
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, deadline: Deadline) -> AsyncIterator[Connected]:
         held = await self._connected(deadline)
         deadline.check()
         self._take(held)

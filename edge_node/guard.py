@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -25,10 +25,16 @@ CLOSE: Final = {"Connection": "close"}
 class Guard:
     """Refuses requests that name another host (a page of another origin may have had its name point here), that come
     from a page of elsewhere, or that lack a key. `keys`: what may be shown; empty asks for none. `hosts`: names beside
-    those of loopback."""
+    those of loopback. `refused`: told of each "host", "origin" or "key"."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[str] = (),
+        hosts: Sequence[str] = (),
+        refused: Callable[[str], None] = lambda check: None,
+    ) -> None:
+        self._app, self._told = app, refused
         named = rf"({'|'.join(map(re.escape, (*_LOOPBACK, *hosts)))})(:\d+)?"
         self._host = re.compile(named, re.IGNORECASE)
         self._origin = re.compile(rf"https?://{named}", re.IGNORECASE)
@@ -43,14 +49,17 @@ class Guard:
 
     def _refused(self, path: str, headers: Headers) -> KvwireError | None:
         if not self._host.fullmatch(headers.get("host", "")):
+            self._told("host")
             return InvalidRequest("the Host header names neither a loopback address nor one of api.hosts")
         if not all(self._origin.fullmatch(origin) for origin in headers.getlist("origin")):
+            self._told("origin")
             return AccessDenied("a page of another origin may not call this API")
         if self._keys and path not in _OPEN:
             scheme, _, key = headers.get("authorization", "").partition(" ")
             shown = _digest(key.strip())
             fits = [hmac.compare_digest(shown, each) for each in self._keys]
             if scheme.lower() != "bearer" or not any(fits):
+                self._told("key")
                 return Refused(
                     "no valid key: Authorization: Bearer <key>", code="invalid_api_key", status=401
                 )

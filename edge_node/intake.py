@@ -173,6 +173,11 @@ class SliceStream:
         self._parts = retried(self._once, deadline)
 
     @property
+    def request_id(self) -> str:
+        """Of the last attempt, in hex; empty before the first."""
+        return self._traffic.request_id
+
+    @property
     def bytes_sent(self) -> int:
         """Serialised messages sent, all attempts."""
         return self._traffic.sent
@@ -209,6 +214,7 @@ class SliceStream:
 
     async def _once(self) -> AsyncGenerator[Part, None]:
         request = self._request()
+        self._traffic.request_id = request.request_id.hex()
         message = serde.share_request_to_proto(request).SerializeToString()
         if len(message) > self._limits.max_request_bytes:
             raise TooLarge("request bytes", len(message), self._limits.max_request_bytes)

@@ -14,9 +14,11 @@ from starlette.types import Receive, Scope, Send
 from edge_node.answer import Answer
 from edge_node.assistant import Assistant
 from edge_node.asynchronous import AsyncAnswerStream
+from edge_node.metrics import Watch
 from edge_node.refusals import error_object, known, refusal, unanswered
 from edge_node.request_queue import RequestQueue
 from edge_node.stream import AnswerStream
+from kvwire.errors import KvwireError
 
 _KEEP_ALIVE_S: Final = 10.0
 Write = Callable[[bytes], Awaitable[None]]
@@ -79,8 +81,12 @@ class AskForm:
 class Reply(Response):
     """Answers one call, as long as the caller is there."""
 
-    def __init__(self, assistant: Assistant, stream: AnswerStream, queue: RequestQueue, form: Form) -> None:
+    def __init__(
+        self, assistant: Assistant, stream: AnswerStream, queue: RequestQueue, form: Form, watch: Watch
+    ) -> None:
         super().__init__()
+        self._watch = watch
+        self._outcome: Answer | KvwireError | None = None
         self._cloud = assistant.config.cloud.address
         self._stream, self._queue, self._form = stream, queue, form
 
@@ -94,6 +100,7 @@ class Reply(Response):
             answering.cancel()
             leaving.cancel()
             await asyncio.wait((answering, leaving))
+            self._watch.ended(self._outcome, self._stream.request_id)
         if not answering.cancelled():
             answering.result()
 
@@ -121,7 +128,7 @@ class Reply(Response):
                 async for piece in AsyncAnswerStream(self._stream):
                     if form.streamed:
                         await write(form.piece(piece))
-            answer = self._stream.answer
+            self._outcome = answer = self._stream.answer
             if not answer.answered:
                 status, error = unanswered(answer, self._cloud)
                 told = form.unanswered(error, answer)
@@ -132,7 +139,7 @@ class Reply(Response):
             else:
                 await JSONResponse(form.whole(answer))(scope, receive, send)
         except Exception as error:
-            it = known(error)
+            self._outcome = it = known(error)
             await fail({"error": error_object(it)}, refusal(it))
 
     @contextlib.asynccontextmanager

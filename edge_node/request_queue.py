@@ -18,6 +18,11 @@ class RequestQueue:
         self._here = 0
         self._lock = asyncio.Lock()
 
+    @property
+    def length(self) -> int:
+        """How many are here: the one whose turn it is, and those that wait."""
+        return self._here
+
     @contextlib.asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
         """Wait for a turn and hold it. Whoever is cancelled meanwhile leaves the queue.

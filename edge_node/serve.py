@@ -22,6 +22,7 @@ from edge_node.config import EdgeConfig, split_address
 from edge_node.refusals import refusal
 from kvwire.errors import Busy, InvalidRequest, KvwireError
 from kvwire.limits import raise_descriptors
+from kvwire.telemetry import write_logs
 
 _GRACE_S = 20
 _HEAD_S = 10.0
@@ -33,10 +34,14 @@ def run(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
 
     `ready` is called once, with the address listened on ("host:port"), when questions can be answered.
     """
+    write_logs(config.telemetry)
     host, port = split_address(config.api.listen)
     with Assistant.from_config(config) as assistant:
-        server = make_server(make_app(assistant, config.api), ready)
-        server.run(sockets=_listening(host, port))
+        app = make_app(assistant, config.api)
+        server = make_server(app, ready)
+        listening = _listening(host, port)
+        with app.state.watch.telling():
+            server.run(sockets=listening)
 
 
 def make_server(app: ASGIApp, ready: Callable[[str], None] | None = None) -> uvicorn.Server:

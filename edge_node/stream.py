@@ -130,6 +130,12 @@ class AnswerStream:
             raise RuntimeError("the answer is not finished: read the stream to its end first")
         return self._answer
 
+    @property
+    def request_id(self) -> str:
+        """Of what the cloud was asked for last, a slice or a text, by which its log has it; empty before."""
+        shared = self._shared.stream.request_id if self._shared is not None else ""
+        return shared or self._beside.request_id
+
     def __iter__(self) -> Iterator[str]:
         return self
 

@@ -3,8 +3,8 @@
 from typing import Final
 
 EXTRAS: Final = {
-    "cloud": ("ray", "sqlalchemy", "cryptography"),
-    "edge": ("starlette", "uvicorn", "prompt_toolkit"),
+    "cloud": ("ray", "sqlalchemy", "cryptography", "prometheus_client"),
+    "edge": ("starlette", "uvicorn", "prompt_toolkit", "prometheus_client"),
     "documents": ("pypdf", "mammoth"),
     "postgres": ("psycopg",),
     "train": ("datasets", "matplotlib", "tensorboard"),

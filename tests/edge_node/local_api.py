@@ -14,6 +14,7 @@ import openai
 from edge_node import Assistant
 from edge_node.api import make_app
 from edge_node.config import ApiConfig
+from edge_node.metrics import Watch
 from edge_node.serve import make_server
 from tests.edge_node.sharer_server import wait_until
 
@@ -21,8 +22,8 @@ from tests.edge_node.sharer_server import wait_until
 class Api:
     """A running API and the calls a test makes."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, watch: Watch) -> None:
+        self.port, self.watch = port, watch
 
     def call(
         self, body: object, method: str = "POST", path: str = "/v1/ask", **headers: str
@@ -68,7 +69,7 @@ def serving_api(assistant: Assistant, body_s: float = 10.0, **api: Any) -> Itera
     thread.start()
     wait_until(lambda: server.started)
     try:
-        yield Api(listener.getsockname()[1])
+        yield Api(listener.getsockname()[1], app.state.watch)
     finally:
         server.should_exit = True
         thread.join(20)

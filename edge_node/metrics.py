@@ -1,0 +1,136 @@
+"""Watch: what the local API counts, and how its health is told, from answers as they end. The answer's path knows none
+of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from edge_node.answer import (
+    EMPTY,
+    FUSED,
+    NO_PLAN,
+    NOTES,
+    NOTHING_FOUND,
+    NOTHING_TO_SHARE,
+    RECEIVER_ONLY,
+    RELAYED,
+    REQUESTED,
+    Answer,
+)
+from kvwire.codec import CodecRegistry
+from kvwire.errors import CATALOGUE, Busy, Cancelled, KvwireError, WireError, entry_of
+from kvwire.segment import SliceKind
+from kvwire.telemetry import EDGE, Lines, Meter, telling
+
+if TYPE_CHECKING:
+    from edge_node.assistant import Assistant
+
+logger = logging.getLogger(__name__)
+
+UNANSWERED: Final = "unanswered"
+"""Mode of a question that got an account and no text."""
+FAILED: Final = "failed"
+"""Mode of a question that ended with an error, or whose caller went away."""
+NONE: Final = "NONE"
+"""Reason of a fused answer."""
+_MODES: Final = (FUSED, RECEIVER_ONLY, RELAYED, UNANSWERED, FAILED)
+_DAMAGED: Final = frozenset(
+    entry.reason for error, entry in CATALOGUE.items() if issubclass(error, WireError)
+) - {"TOO_LARGE", "UNSUPPORTED"}
+_REASONS: Final = {
+    *(entry.reason for entry in CATALOGUE.values()),
+    *(REQUESTED, NOTHING_TO_SHARE, EMPTY, NOTES, NOTHING_FOUND, NO_PLAN, NONE),
+}
+_STAGES: Final = (
+    *("search", "receiver_prefill", "wait", "decode", "fuse", "slice", "generate", "total"),
+    *("cloud_queue", "cloud_prefill", "cloud_encode"),
+)
+DOOR: Final = ("host", "origin", "key", "full")
+"""Why a caller is refused before anything is asked."""
+
+
+class Watch:
+    """Counts what one assistant's local API does, where its configuration says that somebody may ask."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        self._config, self._client = assistant.config.telemetry, assistant.client
+        self._meter = meter = Meter(EDGE, _values(assistant)) if self._config.listen else Meter()
+        self._lines = Lines(logger)
+        client = assistant.client
+        meter.read("kvwire_edge_connected", lambda: client.connection == "connected")
+        meter.read("kvwire_edge_circuit_open", lambda: client.connection == "away")
+        link = client.link
+        meter.read("kvwire_edge_bandwidth_bytes_per_second", lambda: link.estimate.bandwidth_bytes_per_s)
+        meter.read("kvwire_edge_round_trip_seconds", lambda: link.estimate.rtt_s)
+
+    def queued(self, length: Callable[[], int]) -> None:
+        """How many questions are here, for whoever asks."""
+        self._meter.read("kvwire_edge_queue_length", length)
+
+    def refused(self, why: str) -> None:
+        """A caller of whom nothing was read: one of `DOOR`."""
+        self._meter.add("kvwire_edge_refused_callers_total", check=why)
+
+    def ended(self, outcome: Answer | KvwireError | None, request_id: str = "") -> None:
+        """A question has ended, with None where its caller went away. request_id: as the cloud's log has it."""
+        meter = self._meter
+        if isinstance(outcome, Busy):
+            self.refused("full")
+        if not isinstance(outcome, Answer):
+            reason = entry_of(Cancelled if outcome is None else type(outcome)).reason
+            meter.add("kvwire_edge_asks_total", mode=FAILED, reason=reason)
+            self._lines.tell("ask", request_id=request_id, mode=FAILED, reason=reason)
+            return
+        mode, reason = outcome.source if outcome.answered else UNANSWERED, outcome.reason or NONE
+        meter.add("kvwire_edge_asks_total", mode=mode, reason=reason)
+        self._lines.tell(
+            "ask",
+            request_id=request_id,
+            mode=mode,
+            reason=reason,
+            kind=outcome.kind or "",
+            positions=outcome.positions,
+            bytes=outcome.bytes_received,
+            seconds=outcome.timings.get("total", 0.0),
+        )
+        if reason in _DAMAGED:
+            meter.add("kvwire_edge_integrity_failures_total", error=reason)
+        if outcome.abstained:
+            meter.add("kvwire_edge_abstentions_total")
+        for stage, seconds in outcome.timings.items():
+            meter.observe("kvwire_edge_stage_seconds", seconds, stage=stage)
+        if outcome.answered:
+            meter.observe("kvwire_edge_first_token_seconds", outcome.time_to_first_token_s)
+        meter.add("kvwire_edge_sent_bytes_total", outcome.bytes_sent)
+        meter.add("kvwire_edge_received_bytes_total", outcome.bytes_received)
+        if outcome.payload_bytes:
+            kind, codec = outcome.kind or "", outcome.codec or ""
+            meter.add(
+                "kvwire_edge_received_payload_bytes_total", outcome.payload_bytes, kind=kind, codec=codec
+            )
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[str | None]:
+        """Serve numbers and health while the context lasts: the API is up, whatever the cloud is."""
+
+        def health() -> tuple[bool, dict[str, str]]:
+            return True, {"cloud": self._client.last_call, "connection": self._client.connection}
+
+        with telling(self._config, self._meter, health) as address:
+            yield address
+
+
+def _values(assistant: Assistant) -> dict[str, tuple[str, ...]]:
+    """What each label may say."""
+    return {
+        "mode": _MODES,
+        "reason": tuple(_REASONS),
+        "error": tuple(_DAMAGED),
+        "check": DOOR,
+        "stage": _STAGES,
+        "kind": tuple(SliceKind),
+        "codec": CodecRegistry(assistant.bundle.codecs()).names(),
+    }

@@ -1,0 +1,191 @@
+"""Both nodes are asked for their numbers while they answer over real gRPC, and what they tell holds nothing private."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_node import Assistant, Client
+from fuser.bundle.bundle import Bundle
+from fuser.models.load import load_model
+from fuser.receiver import Receiver
+from kvwire.telemetry import CLOUD, EDGE, JsonLines, TelemetryConfig
+from ops.certs import Certificates
+from tests.cloud_fixture import DOCUMENTS
+from tests.cloud_node.conftest import LocalCloud, Start
+from tests.edge_node.local_api import serving_api
+from tests.edge_node.toml import edge_of
+
+ROOT = Path(__file__).parents[2]
+LISTEN = TelemetryConfig("127.0.0.1:0")
+QUESTION = "Who keeps the spare Brandvik key under the boathouse?"
+NOTE = "The zephyr lantern hangs in the northern pavilion."
+SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+
+
+@dataclass
+class Told:
+    """What both nodes told after some asks."""
+
+    cloud: str
+    edge: str
+    cloud_health: tuple[int, dict[str, str]]
+    edge_health: tuple[int, dict[str, str]]
+    lines: list[dict[str, Any]]
+    request_ids: set[str]
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def telemetry_of(cloud: LocalCloud) -> str:
+    """The address; the gateway's log line has it."""
+    return str(cloud.gateway.telemetry)
+
+
+def value(page: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples with these labels."""
+    wanted = {f'{label}="{said}"' for label, said in labels.items()}
+    return sum(
+        float(number)
+        for found, said, number in SAMPLE.findall(page)
+        if found == name and wanted <= set(said.split(","))
+    )
+
+
+@pytest.fixture
+async def told(
+    start_local: Start,
+    certificates: Certificates,
+    tiny_receiver: Path,
+    tiny_bundle: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> Told:
+    """A fused answer, an unknown document, a search, notes, the Receiver alone, and one without a key."""
+    caplog.set_level(logging.INFO)
+    cloud = await start_local(telemetry=LISTEN)
+    config = edge_of(certificates, cloud.address, tiny_receiver, tiny_bundle, tokens=8, max_positions=8)
+    config = dataclasses.replace(config, telemetry=LISTEN)
+    receiver = Receiver(*load_model(tiny_receiver), Bundle.load(tiny_bundle))
+
+    def asked() -> tuple[str, tuple[int, str]]:
+        with Assistant(config, receiver, Client(config)) as assistant, contextlib.ExitStack() as stack:
+            api = stack.enter_context(serving_api(assistant))
+            told = stack.enter_context(api.watch.telling())
+            assert told is not None
+            for body in (
+                {"question": QUESTION, "document": "note-1"},
+                {"question": QUESTION, "document": "no-such-zebra"},
+                {"question": QUESTION, "document": "foreign"},
+                {"question": QUESTION, "document": "note-1", "notes": NOTE, "stream": True},
+                {"question": QUESTION, "source": "receiver-only"},
+            ):
+                api.call(body)
+            api.call(None, "GET", "/v1/kvwire/search?q=spare")
+            api.call({"question": QUESTION}, Origin="http://elsewhere.example")
+            return get(told, "/metrics")[1], get(told, "/healthz")
+
+    edge, (status, health) = await asyncio.to_thread(asked)
+    address = telemetry_of(cloud)
+    page, (cloud_status, cloud_health) = await asyncio.to_thread(
+        lambda: (get(address, "/metrics")[1], get(address, "/healthz"))
+    )
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    ids = {json.loads(line)["request_id"] for line in cloud.audit.read_text().splitlines()}
+    return Told(
+        page, edge, (cloud_status, json.loads(cloud_health)), (status, json.loads(health)), lines, ids
+    )
+
+
+def test_both_nodes_count_what_they_did(told: Told) -> None:
+    share = "kvwire.v1.SharerService/Share"
+    calls = "rpc_server_call_duration_seconds_count"
+    assert value(told.cloud, calls, rpc_method=share, rpc_response_status_code="OK") == 2
+    assert value(told.cloud, calls, rpc_method=share, rpc_response_status_code="NOT_FOUND") == 2
+    assert value(told.cloud, "kvwire_cloud_refusals_total", reason="NOT_FOUND") == 2
+    assert value(told.cloud, "kvwire_cloud_stage_seconds_count", stage="prefill") == 2
+    assert value(told.cloud, "kvwire_cloud_stage_seconds_count", stage="turn") == 2
+    assert value(told.cloud, "kvwire_cloud_sent_positions_total", kind="excerpt") == 16
+    sent = value(told.cloud, "kvwire_cloud_sent_payload_bytes_total", kind="excerpt", codec="raw")
+    assert 0 < value(told.cloud, "kvwire_cloud_sent_raw_bytes_total", kind="excerpt", codec="raw") <= sent
+    assert (
+        0 < value(told.edge, "kvwire_edge_received_payload_bytes_total", kind="excerpt", codec="raw") <= sent
+    )
+    for name in ("serving", "audit_writable", "replicas_up"):
+        assert value(told.cloud, f"kvwire_cloud_{name}") == 1, name
+    assert 3600 < value(told.cloud, "kvwire_cloud_certificate_remaining_seconds") < 10 * 366 * 86_400
+    assert value(told.cloud, "kvwire_cloud_calls_in_flight") == 0
+    assert value(told.edge, "kvwire_edge_asks_total", mode="fused") == 2
+    assert value(told.edge, "kvwire_edge_asks_total", mode="failed", reason="NOT_FOUND") == 2
+    assert value(told.edge, "kvwire_edge_asks_total", mode="receiver-only", reason="REQUESTED") == 1
+    assert value(told.edge, "kvwire_edge_stage_seconds_count", stage="total") == 3
+    assert value(told.edge, "kvwire_edge_refused_callers_total", check="origin") == 1
+    assert value(told.edge, "kvwire_edge_received_bytes_total") > sent
+    assert (
+        value(told.edge, "kvwire_edge_connected") == 1 and value(told.edge, "kvwire_edge_circuit_open") == 0
+    )
+    assert 0 < value(told.edge, "kvwire_edge_round_trip_seconds") < 60
+
+
+def test_health_says_whether_calls_are_taken_and_how_the_last_one_ended(told: Told) -> None:
+    assert told.cloud_health == (200, {"status": "SERVING"})
+    assert told.edge_health == (200, {"status": "SERVING", "cloud": "OK", "connection": "connected"})
+
+
+def test_nothing_private_is_in_metrics_or_logs(told: Told) -> None:
+    """Words of documents, of the question and of notes, ids of documents, and the tenants'."""
+    private = [*(text for _, text in DOCUMENTS), *DOCUMENTS.values(), QUESTION, NOTE, "no-such-zebra", "acme"]
+    said = "\n".join([told.cloud, told.edge, *map(json.dumps, told.lines)]).casefold()
+    ordinary = {"every", "under", "from"}
+    ordinary |= set(re.findall(r"\w+", " ".join(m.help for m in (*CLOUD, *EDGE)).casefold()))
+    words = {word for text in private for word in re.findall(r"\w{4,}", text.casefold())} - ordinary
+    assert {"brandvik", "zephyr", "zebra", "acme", "spare"} <= words
+    assert not words & set(re.findall(r"\w+", said)), words & set(re.findall(r"\w+", said))
+
+
+def test_a_slice_has_the_same_id_in_both_logs(told: Told) -> None:
+    calls = {
+        line["request_id"]: line
+        for line in told.lines
+        if line["event"] == "call" and line["method"] == "Share"
+    }
+    asks = {
+        line["request_id"]: line for line in told.lines if line["event"] == "ask" and line["mode"] == "fused"
+    }
+    assert len(asks) == 2 and asks.keys() <= calls.keys() and asks.keys() <= told.request_ids
+    for request_id, ask in asks.items():
+        assert ask["positions"] == calls[request_id]["positions"] == 8
+        assert calls[request_id]["reason"] == "SERVED"
+
+
+async def test_a_node_that_drains_says_that_it_does_not_serve(start_local: Start) -> None:
+    cloud = await start_local(telemetry=LISTEN)
+    await cloud.gateway._health.end()
+    status, said = await asyncio.to_thread(get, telemetry_of(cloud), "/healthz")
+    assert (status, json.loads(said)) == (503, {"status": "NOT_SERVING"})
+
+
+def test_the_page_on_operations_names_every_metric_as_it_is() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = [f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.help} |" for m in (*CLOUD, *EDGE)]
+    assert [line for line in page.splitlines() if re.match(r"\| `(kvwire|rpc)_", line)] == rows
+
+
+def test_every_metric_of_the_catalogue_is_in_a_scrape(told: Told) -> None:
+    for page, metrics in ((told.cloud, CLOUD), (told.edge, EDGE)):
+        for metric in metrics:
+            assert f"# TYPE {metric.name.removesuffix('_total')}" in page, metric.name
