@@ -16,7 +16,7 @@ from ops.commands.audit import audit
 from ops.commands.certs import certs
 from ops.commands.chat import chat
 from ops.commands.demo import demo
-from ops.commands.doctor import doctor
+from ops.commands.doctor import configs, doctor, smoke
 from ops.commands.evaluate import evaluate
 from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
@@ -61,6 +61,8 @@ app.command(rich_help_panel="Use")(doctor)
 app.add_typer(init.app, name="init", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(cloud)
 app.command(rich_help_panel="Run")(edge)
+app.command(rich_help_panel="Run")(smoke)
+app.add_typer(configs, name="config", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(certs)
 app.command(rich_help_panel="Run")(link)
 app.add_typer(documents.app, name="documents", rich_help_panel="Run")

@@ -1,11 +1,12 @@
-"""What `kvwire doctor --config` looks at: everything that the configuration of a cloud or an edge names"""
+"""What `kvwire doctor --config` and `kvwire config check` look at: all that a node's configuration names"""
 
+import contextlib
 import dataclasses
 import errno
 import os
 import socket
 import tomllib
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from edge_node import EdgeConfig
     from fuser.bundle.bundle import Bundle
     from fuser.models.load import DeviceName, DtypeName
+    from kvwire.messages import CodecRef
+    from kvwire.segment import SliceKind
 
 DESCRIBE_S = 10.0
 
@@ -42,12 +45,15 @@ def role_of(path: Path) -> PeerRole:
 _TABLE = {PeerRole.CLOUD: "sharer", PeerRole.EDGE: "receiver"}
 
 
-def node_findings(path: Path, role: PeerRole) -> Iterator[Finding]:
-    """About the node that `path` configures. A configuration that is refused is the only finding."""
-    yield from looked("config", lambda: _node(path, role), "see the README's configurations")
+def node_findings(path: Path, role: PeerRole, *, far: bool = True) -> Iterator[Finding]:
+    """About the node that `path` configures. A configuration that is refused is the only finding.
+
+    far: ask an edge's cloud too, which may take seconds.
+    """
+    yield from looked("config", lambda: _node(path, role, far), "see the README's configurations")
 
 
-def _node(path: Path, role: PeerRole) -> Iterator[Finding]:
+def _node(path: Path, role: PeerRole, far: bool) -> Iterator[Finding]:
     if role is PeerRole.CLOUD:
         from cloud_node import CloudConfig
 
@@ -60,6 +66,8 @@ def _node(path: Path, role: PeerRole) -> Iterator[Finding]:
         edge = EdgeConfig.load(path)
         yield Finding(State.GOOD, "config", f"{path}: an edge")
         yield from _edge(edge)
+        if far:
+            yield from _far(edge)
 
 
 def _edge(config: "EdgeConfig") -> Iterator[Finding]:
@@ -78,10 +86,26 @@ def _edge(config: "EdgeConfig") -> Iterator[Finding]:
     )
     if config.api.keys_file is not None:
         yield from looked("api.keys_file", lambda: _keys(config), "write a key a line into that file")
-    then = (
-        f"is `kvwire cloud` running at {config.cloud.address}? Look at [cloud] and [tls] here, and at its log"
-    )
-    yield from looked("cloud", lambda: _offer(config, bundle), then)
+    yield from _telemetry(config.telemetry.listen)
+
+
+def _far(config: "EdgeConfig") -> Iterator[Finding]:
+    """What an edge's cloud says, if it answers."""
+    from fuser.bundle.bundle import BadBundle, Bundle
+
+    bundle: Bundle | None = None
+    with contextlib.suppress(BadBundle, OSError):  # told already
+        bundle = Bundle.load(config.receiver.bundle)
+    address = config.cloud.address
+    then = f"is `kvwire cloud` running at {address}? `kvwire smoke` goes the way there step by step"
+    yield from looked("cloud", lambda: offer_findings(config, bundle), then)
+
+
+def _telemetry(listen: str | None) -> Iterator[Finding]:
+    if listen is not None:
+        key, taken = "telemetry.listen", "nothing, where that is this node; else change listen"
+        then = "change listen to an address of this machine"
+        yield from looked(key, lambda: _address(key, listen, taken), then)
 
 
 def _cloud(config: "CloudConfig") -> Iterator[Finding]:
@@ -101,6 +125,7 @@ def _cloud(config: "CloudConfig") -> Iterator[Finding]:
     )
     yield from looked("audit", lambda: _audit(config), "keep the file, and name another one")
     yield from looked("documents", lambda: _documents(config), "mend the URL, or start the database")
+    yield from _telemetry(config.telemetry.listen)
     if config.ray.token is not None and not Path(config.ray.token).is_file():
         yield Finding(
             State.BAD, "ray.token", f"{config.ray.token}: no such file", "name the cluster's token file"
@@ -184,8 +209,8 @@ def _share(config: "EdgeConfig", bundle: "Bundle") -> Iterator[Finding]:
     yield Finding(State.GOOD, "share", f"plan {config.share.plan}, codec {config.share.codec}")
 
 
-def _offer(config: "EdgeConfig", bundle: "Bundle | None") -> Iterator[Finding]:
-    """Who answers where the cloud should be, and whether it knows this edge's bundle."""
+def offer_findings(config: "EdgeConfig", bundle: "Bundle | None") -> Iterator[Finding]:
+    """Who answers where the cloud should be, whether it knows this edge's bundle, and whether the two fit."""
     from edge_node import Client
 
     with Client(config) as client:
@@ -201,6 +226,34 @@ def _offer(config: "EdgeConfig", bundle: "Bundle | None") -> Iterator[Finding]:
         else "use one bundle on both sides: copy the cloud's here, or name this one in its cloud.toml"
     )
     yield Finding(state, "cloud bundle", f"{bundle.hash[:12]} {said}", then)
+    for one in offer.bundles:
+        if one.bundle_hash == bundle.hash:
+            yield from _same(config, bundle, one.kinds, {*offer.codecs, *one.codecs})
+
+
+def _same(
+    config: "EdgeConfig", bundle: "Bundle", kinds: "Collection[SliceKind]", codecs: "set[CodecRef]"
+) -> Iterator[Finding]:
+    """Whether the cloud makes the configured kind of slice, with codecs of the same parameters."""
+    from kvwire.codec import CodecRegistry
+
+    wanted, offered = config.share.kind, ", ".join(sorted(kinds)) or "none"
+    if wanted in kinds:
+        yield Finding(State.GOOD, "cloud kinds", f"{offered}: {wanted} is configured here")
+    else:
+        then = "change [share] kind here, or have the cloud's [export] kinds allow it"
+        yield Finding(
+            State.BAD, "cloud kinds", f"{wanted} slices are configured here, it lets out {offered}", then
+        )
+    own = CodecRegistry(bundle.codecs()).refs()
+    other = [codec.name for codec in own if codec not in codecs]
+    if other:
+        then = "install one version of kvwire on both sides"
+        yield Finding(
+            State.BAD, "cloud codecs", f"other parameters or unknown there: {', '.join(other)}", then
+        )
+    else:
+        yield Finding(State.GOOD, "cloud codecs", f"the same {len(own)} on both sides")
 
 
 def _address(key: str, listen: str, taken: str) -> Iterator[Finding]:

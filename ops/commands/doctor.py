@@ -1,11 +1,17 @@
-"""`kvwire doctor`."""
+"""`kvwire doctor`, `kvwire config check` and `kvwire smoke`: findings, and what to do about each."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ops.output import Json, console, print_json, progress_console, table
+
+if TYPE_CHECKING:
+    from ops.finding import Finding
+
+configs = typer.Typer(no_args_is_help=True, help="Configurations of nodes.")
 
 
 def doctor(
@@ -23,13 +29,56 @@ def doctor(
 
     Exits with 1 where anything is bad; each such line says what to do.
     """
-    from rich.text import Text
-
     from ops.doctor import examine
-    from ops.finding import State
 
     with progress_console.status("looking around"):
         findings = examine(config)
+    _report(findings, as_json)
+
+
+NodeFile = Annotated[
+    Path, typer.Argument(help="A cloud.toml or an edge.toml.", exists=True, dir_okay=False, metavar="FILE")
+]
+
+
+@configs.command()
+def check(config: NodeFile, as_json: Json = False) -> None:
+    """Load a cloud.toml or an edge.toml and look at all it names: files, ports, models, bundle, database.
+
+    Nothing is started, and nobody is asked. Exits with 1 where anything is bad; each such line says what to do.
+    """
+    from ops.finding import Finding, State
+    from ops.node_check import node_findings, role_of
+
+    try:
+        findings = list(node_findings(config, role_of(config), far=False))
+    except (ValueError, OSError) as error:
+        findings = [Finding(State.BAD, "config", str(error), "name a cloud.toml or an edge.toml")]
+    _report(findings, as_json)
+
+
+def smoke(
+    config: Annotated[Path, typer.Option(help="An edge.toml.", exists=True, dir_okay=False)],
+    as_json: Json = False,
+) -> None:
+    """Go the way from this edge to its cloud step by step, and say which one is broken.
+
+    Name, TCP, TLS and identity, health, then version, bundle, kind of slice and codecs. Exits with 1 where one is
+    broken, and says what to do; what comes after it is not tried.
+    """
+    from ops.smoke import smoke as findings_of
+
+    with progress_console.status("on the way to the cloud"):
+        findings = list(findings_of(config))
+    _report(findings, as_json)
+
+
+def _report(findings: "Sequence[Finding]", as_json: bool) -> None:
+    """Print findings; exits with 1 where one is bad."""
+    from rich.text import Text
+
+    from ops.finding import State
+
     bad = any(finding.state is State.BAD for finding in findings)
     if as_json:
         print_json({"ok": not bad, "findings": [finding.to_dict() for finding in findings]})
