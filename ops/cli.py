@@ -22,6 +22,7 @@ from ops.commands.link import link
 from ops.commands.nodes import ask, cloud, edge
 from ops.commands.pair import pair
 from ops.commands.profile import profile
+from ops.commands.top import top
 from ops.commands.train import train
 from ops.output import failed
 
@@ -62,6 +63,7 @@ app.add_typer(init.app, name="init", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(cloud)
 app.command(rich_help_panel="Run")(edge)
 app.command(rich_help_panel="Run")(smoke)
+app.command(rich_help_panel="Run")(top)
 app.add_typer(configs, name="config", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(certs)
 app.command(rich_help_panel="Run")(link)

@@ -1,0 +1,82 @@
+"""`kvwire top`: what is shown is what two pages of metrics differ by."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from kvwire.telemetry import CLOUD, EDGE, Meter, TelemetryConfig, telling
+from ops.cli import app
+from ops.commands.top import _looked
+from ops.top import Page, numbers, quantile
+
+VALUES = {name: ("OK", "NOT_FOUND", "fused", "total", "raw") for m in (*CLOUD, *EDGE) for name in m.labels}
+
+
+def page(meter: Meter) -> Page:
+    with telling(TelemetryConfig("127.0.0.1:0"), meter, lambda: (True, {})) as address:
+        return Page.of(f"http://{address}/metrics")
+
+
+def calls(meter: Meter, seconds: float, status: str = "OK") -> None:
+    meter.observe(
+        "rpc_server_call_duration_seconds", seconds, rpc_method="OK", rpc_response_status_code=status
+    )
+
+
+def test_rates_and_quantiles_are_of_the_time_between_two_looks() -> None:
+    meter = Meter(CLOUD, VALUES)
+    calls(meter, 100.0, "NOT_FOUND")
+    before = page(meter)
+    for _ in range(99):
+        calls(meter, 0.04)
+    calls(meter, 4.0)
+    meter.add("kvwire_cloud_sent_payload_bytes_total", 500, kind="OK", codec="raw")
+    now = page(meter)
+    told = numbers(before, Page(before.at + 10.0, now.samples))
+    assert (told["node"], told["per_s"], told["bytes_per_s"], told["modes"]) == (
+        "cloud",
+        10.0,
+        50.0,
+        {"OK": 100},
+    )
+    assert 0.025 < told["p50_s"] < 0.05 and 0.025 < told["p99_s"] <= 0.05
+    last = quantile(0.999, before, now, "rpc_server_call_duration_seconds")
+    assert last is not None and 2.5 < last <= 5.0
+    assert numbers(now, now)["p50_s"] is None
+
+
+def test_once_and_json_tell_of_all_since_a_node_began() -> None:
+    cloud, edge = Meter(CLOUD, VALUES), Meter(EDGE, VALUES)
+    calls(cloud, 0.1)
+    edge.add("kvwire_edge_asks_total", mode="fused", reason="OK")
+    edge.read("kvwire_edge_round_trip_seconds", lambda: None)
+    config = TelemetryConfig("127.0.0.1:0")
+    with (
+        telling(config, cloud, lambda: (True, {})) as one,
+        telling(config, edge, lambda: (True, {})) as two,
+    ):
+        urls = [f"--url=http://{address}/metrics" for address in (one, two)]
+        done = CliRunner().invoke(app, ["top", *urls, "--once", "--json"])
+        told = json.loads(done.stdout)
+        assert [node["node"] for node in told] == ["cloud", "edge"]
+        assert told[0]["modes"] == {"OK": 1} and told[1]["modes"] == {"fused": 1}
+        assert told[1]["round_trip_s"] is None and 0 < told[0]["per_s"] < 10
+        shown = CliRunner().invoke(app, ["top", *urls, "--once"], env={"COLUMNS": "200"})
+        assert shown.exit_code == 0 and f"edge {two}" in shown.stdout and "1 fused" in shown.stdout
+
+
+def test_a_node_that_goes_away_is_a_row_and_not_the_end() -> None:
+    meter = Meter(CLOUD, VALUES)
+    with telling(TelemetryConfig("127.0.0.1:0"), meter, lambda: (True, {})) as address:
+        url = f"http://{address}/metrics"
+        pages = {url: Page.of(url)}
+        assert _looked(url, pages)[0] == f"cloud {address}"
+    assert "refused" in _looked(url, pages)[-1]
+
+
+def test_what_is_no_node_is_refused() -> None:
+    with pytest.raises(ValueError, match="no http address"):
+        Page.of("file:///etc/passwd")
+    done = CliRunner().invoke(app, ["top", "--url", "http://127.0.0.1:1/metrics", "--once"])
+    assert done.exit_code == 1
