@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from edge_node import Assistant, Client
 from fuser.bundle.bundle import Bundle
@@ -189,3 +190,37 @@ def test_every_metric_of_the_catalogue_is_in_a_scrape(told: Told) -> None:
     for page, metrics in ((told.cloud, CLOUD), (told.edge, EDGE)):
         for metric in metrics:
             assert f"# TYPE {metric.name.removesuffix('_total')}" in page, metric.name
+
+
+DEPLOY = ROOT / "ops" / "deploy"
+NAME = re.compile(r"\b(?:kvwire|rpc)_\w+(?=[\[{ )]|$)")
+
+
+def expressions() -> list[str]:
+    board = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+    alerts = yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return asked + [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+
+
+def test_dashboard_and_alerts_ask_for_nothing_that_no_node_tells(told: Told) -> None:
+    found = {name for name, _, _ in SAMPLE.findall(told.cloud + told.edge)}
+    labels = {name for metric in (*CLOUD, *EDGE) for name in metric.labels}
+    asked = {name for expression in expressions() for name in NAME.findall(expression)} - labels
+    # Damage did not happen here, nor has every pair of labels: such a metric has its type line, and no sample yet.
+    declared = set(re.findall(r"^# TYPE (\w+) ", told.cloud + told.edge, re.MULTILINE))
+    assert len(asked) > 20 and asked <= found | declared, asked - found - declared
+    for metric in (*CLOUD, *EDGE):
+        assert any(name.startswith(metric.name) for name in asked), f"nobody looks at {metric.name}"
+    reasons = {
+        one for e in expressions() for said in re.findall(r'reason=~?"([^"]+)"', e) for one in said.split("|")
+    }
+    for reason in reasons:
+        assert f'kvwire_cloud_refusals_total{{reason="{reason}"}}' in told.cloud, reason
+
+
+def test_the_page_on_operations_says_what_to_do_for_each_alert() -> None:
+    alerts = yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))
+    named = [rule["alert"] for group in alerts["groups"] for rule in group["rules"]]
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(Kvwire\w+)` \|", page, re.MULTILINE) == named

@@ -31,7 +31,10 @@ def test_the_clouds_configuration_is_one_that_a_node_takes() -> None:
     (container,) = pod["spec"]["template"]["spec"]["containers"]
     mounts = {mount["mountPath"]: mount.get("readOnly") for mount in container["volumeMounts"]}
     assert mounts["/etc/kvwire/tls"] and "/var/lib/kvwire" in mounts
-    assert container["ports"] == [{"name": "grpc", "containerPort": 7443}]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": 7443, "telemetry": 9464} and config.telemetry.listen == "0.0.0.0:9464"
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "telemetry"}
 
 
 def test_the_edges_configuration_in_a_container_is_one_that_a_node_takes(tmp_path: Path) -> None:
@@ -43,6 +46,15 @@ def test_the_edges_configuration_in_a_container_is_one_that_a_node_takes(tmp_pat
         path.write_text(files + table, encoding="utf-8")
         EdgeConfig.load(path)
     assert len(tables) == 2 and tomllib.loads(tables[0])["api"]["listen"] == "0.0.0.0:7480"
+
+
+def test_telemetry_is_for_the_namespace_alone() -> None:
+    (policy,) = (one for one in manifests() if one["kind"] == "NetworkPolicy")
+    open_to_all, inside = policy["spec"]["ingress"]
+    assert "from" not in open_to_all and [port["port"] for port in open_to_all["ports"]] == [7443]
+    assert inside["from"] == [{"podSelector": {}}] and [port["port"] for port in inside["ports"]] == [9464]
+    (service,) = (one for one in manifests() if one["kind"] == "Service")
+    assert [port["port"] for port in service["spec"]["ports"]] == [7443]
 
 
 def test_every_manifest_has_what_its_kind_needs_and_nothing_runs_as_root() -> None:
@@ -66,6 +78,18 @@ def test_kustomize_renders_the_manifests() -> None:
     assert run.returncode == 0, run.stderr
     rendered = list(yaml.safe_load_all(run.stdout))
     assert {one["kind"] for one in rendered} >= {"ConfigMap", "StatefulSet", "Service", "NetworkPolicy"}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here")
+def test_prometheus_takes_the_alerts() -> None:
+    run = subprocess.run(
+        ["promtool", "check", "rules", str(DEPLOY / "alerts.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
