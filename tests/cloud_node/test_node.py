@@ -1,7 +1,11 @@
 """A cloud node from start to end, as a process."""
 
+import json
 import re
+import socket
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,11 +22,24 @@ from tests.process import python
 QUESTION = "Who keeps the spare key?"
 
 
+def told(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 def test_sigterm_drains_and_exits_with_0(
     tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: Certificates
 ) -> None:
-    cloud = start_cloud(tmp_path / "cloud", tiny_sharer, tiny_bundle, certificates)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        telemetry = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {"telemetry": {"listen": telemetry, "logs": "json"}}
+    cloud = start_cloud(tmp_path / "cloud", tiny_sharer, tiny_bundle, certificates, settings)
     try:
+        assert told(telemetry, "/healthz") == (200, '{"status": "SERVING"}')
+        assert "kvwire_cloud_replicas_up 1.0" in told(telemetry, "/metrics")[1]
         with cloud.channel() as channel:
             health = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
@@ -32,6 +49,7 @@ def test_sigterm_drains_and_exits_with_0(
             next(slow)  # the header: the prefill is under way
             cloud.process.terminate()
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert told(telemetry, "/healthz")[0] == 503
             with pytest.raises(Draining):
                 cloud.share(cloud.request("note-1", QUESTION))
             assert len(list(slow)) == 2
@@ -47,6 +65,10 @@ def test_sigterm_drains_and_exits_with_0(
     assert verify(cloud.directory / "audit.jsonl") == 4
     log = (cloud.directory / "cloud.log").read_text()
     assert "Traceback" not in log and "tide into the record" not in log
+    calls = [
+        line for text in log.splitlines() if text[0] == "{" and (line := json.loads(text))["event"] == "call"
+    ]
+    assert [line["reason"] for line in calls if line["method"] == "Share"] == ["DRAINING", "SERVED"]
     assert re.search(r"the Sharer tiny-sharer computes on cpu \(\d+ threads\) in (float32|bfloat16)", log)
 
 
