@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuser import DeviceName, DtypeName, bundle_directory
-from fuser.config import BadConfig, from_dict
+from fuser.config import read_toml
 from kvwire.limits import PING_S, Limits
 from kvwire.segment import SliceKind
 
@@ -203,15 +202,11 @@ class CloudConfig:
         """Read a TOML file; relative paths in it count from the file's own directory.
 
         Raises:
-            BadConfig: unknown or missing key, wrong type or refused value, named; or no valid TOML.
+            BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
         path = Path(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadConfig(f"{path}: {error}") from error
-        return from_dict(cls, raw).relative_to(path.resolve().parent)
+        return read_toml(cls, path).relative_to(path.resolve().parent)
 
     def relative_to(self, directory: Path) -> CloudConfig:
         """The same configuration with relative paths taken from `directory`."""

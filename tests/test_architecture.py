@@ -1,6 +1,7 @@
 """Who may import whom (docs/design.md, "The layout"), read from the source and tried in a fresh interpreter."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -81,7 +82,7 @@ def test_the_lab_is_for_the_lab_the_commands_and_the_tests() -> None:
 
 # Modules of fuser that the nodes still know by their own name, in place of a door of `fuser`.
 INSIDE = {
-    "fuser.config": {"BadConfig", "from_dict"},
+    "fuser.config": {"BadConfig", "from_dict", "read_toml"},
     "fuser.prompts.choice": {"LETTERS", "named", "with_choices"},
     "fuser.kv.prefill": {"EXACT_FROM", "Prefill", "can_pack", "prefill_together"},
     "fuser.slice_specs": {"most_positions", "slice_specs"},  # no door may have a module's name
@@ -107,17 +108,19 @@ def test_every_door_of_a_package_opens(package: str) -> None:
     )
 
 
-def test_the_doors_of_the_fuser_are_typed_as_they_open() -> None:
-    tree = ast.parse((HOMES["fuser"] / "__init__.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", ["fuser", "edge_node", "cloud_node"])
+def test_the_doors_of_a_package_are_typed_as_they_open(package: str) -> None:
+    door = importlib.import_module(package)
+    tree = ast.parse((HOMES[package] / "__init__.py").read_text(encoding="utf-8"))
     typed = {
         name.name: node.module
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module != "__future__" and node.module != "typing"
         for name in node.names
     }
-    assert typed == fuser._HOMES
-    assert sorted(typed) == sorted(fuser.__all__)
-    modules = {path.stem for path in HOMES["fuser"].iterdir()}
+    assert typed == door._HOMES
+    assert sorted(typed) == sorted(door.__all__)
+    modules = {path.stem for path in HOMES[package].iterdir()}
     assert not modules & typed.keys(), "once imported, the module hides the door"
 
 
