@@ -9,13 +9,14 @@ BUNDLE ?= fuser/bundles/qwen2.5-coder-0.5b--smollm2-135m
 PACKAGES := ops cloud_node edge_node fuser proto tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-real check format proto bench table clean
+.PHONY: help install demo test test-real check format proto bench table docs clean
 
 help:
 	@echo "make demo     answers over the wire with a real pair: installs, fetches the models, prints one table"
 	@echo "make test     installs if need be and runs the tests, two at a time (make test WORKERS=0: in one process)"
 	@echo "make check    lint, format and types, as CI runs them"
 	@echo "make format   fixes what can be fixed"
+	@echo "make docs     the pages with the API reference, as HTML in site/"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
 	@echo "make bench    measures this machine, over slow links too; reports in build/bench (docs/benchmarks.md)"
 	@echo "make table    answers 320 held-out questions with the shipped bundle and puts the table into docs/results.md"
@@ -65,5 +66,9 @@ proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto \
 		proto/kvwire/v1/sharer.proto
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf site $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
