@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Of pytest; tests share two cores well, and each worker loads torch.
 WORKERS ?= 2
 BUNDLE ?= fuser/bundles/qwen2.5-coder-0.5b--smollm2-135m
-PACKAGES := ops cloud_node edge_node fuser proto tests
+PACKAGES := ops cloud_node edge_node fuser proto tests examples
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-real check format proto bench table docs clean

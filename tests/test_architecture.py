@@ -166,7 +166,7 @@ reveal_type(receiver)
 """
 
 
-def test_a_client_of_the_sdk_passes_mypy_strict(tmp_path: Path) -> None:
+def test_a_client_of_the_sdk_and_the_examples_pass_mypy_strict(tmp_path: Path) -> None:
     """From outside the tree, as an installed package is seen: `py.typed` and the names in `__init__`."""
     (tmp_path / "client.py").write_text(CLIENT, encoding="utf-8")
     (tmp_path / "site").mkdir()
@@ -179,7 +179,15 @@ def test_a_client_of_the_sdk_passes_mypy_strict(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", "--ignore-missing-imports", "client.py"],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--follow-imports=silent",
+            "--ignore-missing-imports",
+            "client.py",
+            *map(str, sorted((ROOT / "examples").glob("*.py"))),
+        ],
         env=os.environ | {"MYPYPATH": str(tmp_path / "site"), "PYTHONPATH": ""},
         cwd=tmp_path,
         capture_output=True,
