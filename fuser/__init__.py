@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
     from fuser.kv.generate import Choose, Sampling
-    from fuser.layout import SliceLayout
     from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
     from fuser.receiver import Begun, Prefilled, Receiver
     from fuser.sharer import Cut, Sharer
+    from fuser.slice_specs import SliceLayout
 
 __all__ = [
     "BadBundle",
@@ -64,7 +64,7 @@ _HOMES = {
     "Receiver": "fuser.receiver",
     "Sampling": "fuser.kv.generate",
     "Sharer": "fuser.sharer",
-    "SliceLayout": "fuser.layout",
+    "SliceLayout": "fuser.slice_specs",
     "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",

@@ -21,10 +21,10 @@ from fuser.lab.evaluate.plans import shared_plans
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.shared_slices import SharerSlices
 from fuser.lab.evaluate.speaker import Speaker, sections
-from fuser.layout import SliceLayout
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from fuser.slice_specs import SliceLayout
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceKind

@@ -18,9 +18,9 @@ from fuser.lab.evaluate.prediction import PredictionLog
 from fuser.lab.evaluate.questions import DocumentQuestion, draw
 from fuser.lab.evaluate.rows import Answer
 from fuser.lab.evaluate.score import first_line
-from fuser.layout import SliceLayout
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from fuser.slice_specs import SliceLayout
 from kvwire.plan import WHOLE
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
