@@ -9,7 +9,7 @@ BUNDLE ?= fuser/bundles/qwen2.5-coder-0.5b--smollm2-135m
 PACKAGES := ops cloud_node edge_node fuser proto tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-real check format proto bench table docs clean
+.PHONY: help install demo test test-real test-wheel check format proto bench table docs clean
 
 help:
 	@echo "make demo     answers over the wire with a real pair: installs, fetches the models, prints one table"
@@ -51,6 +51,9 @@ test: $(STAMP)
 
 test-real: $(STAMP)
 	KVWIRE_TEST_REAL=1 $(BIN)/python -m pytest -m real
+
+test-wheel: $(STAMP)
+	KVWIRE_TEST_WHEEL=1 $(BIN)/python -m pytest -m wheel
 
 check: $(STAMP)
 	$(BIN)/ruff check $(PACKAGES)
