@@ -15,7 +15,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class TlsConfig:
+class CloudTls:
     """PEM files: the node's certificate chain and key, and the authority behind the edges' certificates."""
 
     certificate: str
@@ -174,7 +174,7 @@ class GatewayConfig:
 class CloudConfig:
     """The whole configuration of one cloud node. Paths are absolute after `load`."""
 
-    tls: TlsConfig
+    tls: CloudTls
     sharer: SharerConfig
     listen: str = "127.0.0.1:7443"
     documents: str = "sqlite:///documents.db"
@@ -217,7 +217,7 @@ class CloudConfig:
         def model(name: str) -> str:
             return absolute(name) if name.startswith((".", "~")) or (directory / name).is_dir() else name
 
-        tls = TlsConfig(*(absolute(name) for name in dataclasses.astuple(self.tls)))
+        tls = CloudTls(*(absolute(name) for name in dataclasses.astuple(self.tls)))
         bundles = tuple(str(bundle_directory(name, directory)) for name in self.sharer.bundles)
         sharer = dataclasses.replace(self.sharer, model=model(self.sharer.model), bundles=bundles)
         ray = dataclasses.replace(

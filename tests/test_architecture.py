@@ -246,6 +246,16 @@ def test_no_tensor_is_made_on_a_default_device() -> None:
         assert not found, f"{name} makes tensors without device= in lines {found}"
 
 
+def test_no_two_classes_have_one_name() -> None:
+    """So that a name in a message, a page or a search means one thing."""
+    homes: dict[str, list[str]] = {}
+    for path in (p for package in HOMES for p in sources(package) if "_pb2" not in p.name):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_proto_is_an_import_root_and_not_a_package() -> None:
     assert not (ROOT / "proto" / "__init__.py").exists()
 

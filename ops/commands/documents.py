@@ -76,7 +76,7 @@ def add(
 
     What cannot be stored is told on standard error, a line each, and the exit code is 1; the rest is stored.
     """
-    from ops.ingest import STDIN, Ingest, Outcome
+    from ops.ingest import STDIN, Ingest, IngestOutcome
     from ops.sharer_window import sharer_window
 
     allowed = None if kinds is None else _kinds(kinds)
@@ -106,7 +106,9 @@ def add(
         documents_told = [{"outcome": outcome, **asdict(info)} for outcome, info in stored]
         print_json({"documents": documents_told, "failed": errors})
     elif stored:
-        rows = [(outcome, *_shown(info)) for outcome, info in stored if outcome is not Outcome.UNCHANGED]
+        rows = [
+            (outcome, *_shown(info)) for outcome, info in stored if outcome is not IngestOutcome.UNCHANGED
+        ]
         if rows:
             console.print(table(("outcome", *_COLUMNS), rows))
         counts = Counter(str(outcome) for outcome, _ in stored)
