@@ -8,6 +8,7 @@
                    A question that got no answer: 503, 504 (too late) or 422 (asking again does not help), with
                    {"error": {...}, "answer": {...}}
     GET  /healthz  what this node runs
+    GET  /         a page for the browser, of `edge_node.page_files` (docs/page.md)
 
 Whatever else is asked gets {"error": {...}}. It listens on loopback, takes JSON only and answers to loopback names
 only: a web page in a browser can do neither without leave. A caller who goes away is forgotten at once: a place in the
@@ -34,6 +35,7 @@ from edge_node.body import AskBody, read_as, read_json
 from edge_node.chat import MODEL, ChatBody, ChatForm, named_document
 from edge_node.config import ApiConfig
 from edge_node.guard import CLOSE, Guard
+from edge_node.page_files import page_routes
 from edge_node.refusals import Refused, known, refusal
 from edge_node.reply import AskForm, Form, Reply
 from edge_node.request_queue import RequestQueue
@@ -41,7 +43,9 @@ from edge_node.responses import ResponsesBody, ResponsesForm
 from kvwire.errors import DeadlineExceeded, InvalidRequest, KvwireError, NotFound, TooLarge
 
 _BODY_S: Final = 10.0
-_PATHS: Final = "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask and GET /healthz"
+_PATHS: Final = (
+    "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask, GET /healthz and GET /"
+)
 Parse = Callable[[Any], tuple[Ask, Form]]
 """What a body's JSON asks, and the form of the answer."""
 
@@ -50,6 +54,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
     """The application around one assistant. `body_s`: seconds that a caller has to send a body."""
     queue = RequestQueue(config.max_waiting)
     bundle = assistant.bundle
+    keys = config.keys()
     made, most_tokens = int(time.time()), assistant.client.limits.max_new_tokens
 
     def answering(parse: Parse) -> Callable[[Request], Any]:
@@ -104,12 +109,16 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
                 "sharer": str(bundle.config.sharer),
                 "bundle": bundle.hash,
                 "cloud": assistant.config.cloud.address,
+                "kinds": sorted(bundle.kinds),
+                "kind": assistant.config.share.kind,
+                "keys": bool(keys),
             }
         )
 
     routes = [
         Route("/v1/ask", answering(ask), methods=["POST"]),
         Route("/healthz", healthz, methods=["GET"]),
+        *page_routes(),
     ]
     for base in ("/v1", ""):
         routes += [
@@ -120,7 +129,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
         ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, keys=config.keys())],
+        middleware=[Middleware(Guard, keys=keys, hosts=config.hosts)],
         exception_handlers={HTTPException: _no_such_call, Exception: _failed},
     )
     app.router.redirect_slashes = False

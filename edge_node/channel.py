@@ -53,7 +53,7 @@ class CloudChannel:
         self._config = config
         self._limits = limits
         self._capture = Capture(config.capture) if config.capture else None
-        self._connection = Connection(self._open, config.cloud.address)
+        self._connection = Connection(self._open, config.cloud.addresses)
 
     async def unary(self, method: str, message: bytes, deadline: Deadline, traffic: Traffic) -> bytes:
         """One message for one message. Raises KvwireError."""
@@ -85,8 +85,8 @@ class CloudChannel:
         if self._capture is not None:
             self._capture.close()
 
-    async def _open(self) -> grpc.aio.Channel:
-        pinned = await pin_cloud(self._config)
+    async def _open(self, address: str) -> grpc.aio.Channel:
+        pinned = await pin_cloud(self._config, address)
         options = [
             ("grpc.ssl_target_name_override", pinned.name),
             ("grpc.use_local_subchannel_pool", 1),
@@ -99,7 +99,7 @@ class CloudChannel:
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.keepalive_permit_without_calls", 1),
         ]
-        return grpc.aio.secure_channel(self._config.cloud.address, pinned.credentials, options=options)
+        return grpc.aio.secure_channel(address, pinned.credentials, options=options)
 
     @contextlib.asynccontextmanager
     async def _translated(self, traffic: Traffic) -> AsyncIterator[None]:
@@ -205,8 +205,8 @@ class Pinned:
     name: str
 
 
-async def pin_cloud(config: EdgeConfig) -> Pinned:
-    """Connect once, check who is there, and pin it. The caller's timeout ends it.
+async def pin_cloud(config: EdgeConfig, address: str) -> Pinned:
+    """Connect to an address of the cloud once, check who is there, and pin it. The caller's timeout ends it.
 
     Only a certificate that was read and is wrong is a decision; whatever else goes wrong is the link's.
 
@@ -214,7 +214,6 @@ async def pin_cloud(config: EdgeConfig) -> Pinned:
         Unreachable: nobody answers, the connection breaks, or one of our own PEM files cannot be used.
         AccessDenied: the certificate is not the expected cloud's, or the cloud does not accept ours.
     """
-    address = config.cloud.address
     try:
         context, certificate, key = config.tls.load()
     except BadConfig as error:

@@ -99,7 +99,7 @@ class StreamOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
+class OpenAIBody:
     """What OpenAI's calls have in common; docs/api.md tells each key.
 
     turns_key: the key of the turns. refused: what cannot be honoured, with the values that ask for nothing. ignored:
@@ -179,7 +179,7 @@ class Talk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatBody(Talk):
+class ChatBody(OpenAIBody):
     """The body of POST /v1/chat/completions."""
 
     turns_key: ClassVar = "messages"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,25 @@ class CloudPeer:
     """The cloud this edge talks to.
 
     address: "host:port" of its gateway.
+    fallbacks: addresses of further gateways, tried in order where one before does not answer or takes no calls. Each
+        holds what the first one holds.
     identity: the SPIFFE id its certificate must carry; the host's name proves nothing.
     """
 
     address: str = "127.0.0.1:7443"
     identity: str = Identity(PeerRole.CLOUD, "main").uri
+    fallbacks: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them, in the order in which they are tried."""
+        return (self.address, *self.fallbacks)
 
     def __post_init__(self) -> None:
-        split_address(self.address)
+        for address in self.addresses:
+            split_address(address)
+        if len(set(self.addresses)) < len(self.addresses):
+            raise ValueError("an address stands among the fallbacks twice")
         try:
             role = Identity.parse(self.identity).role
         except AccessDenied as error:
@@ -145,7 +159,9 @@ class ShareConfig:
 class ApiConfig:
     """The local HTTP API.
 
-    listen: a loopback address, as what is said is not encrypted; `localhost` is that of IPv4 and of IPv6.
+    listen: a loopback address, as what is said is not encrypted; `localhost` is that of IPv4 and of IPv6. Another one
+        is for a container or behind a proxy that ends TLS, and needs `hosts` and `keys_file`.
+    hosts: names besides those of loopback by which callers and pages may name this edge, without a port.
     max_waiting: requests that wait while another is answered; more are told to come again.
     documents: ids of documents that GET /v1/models lists, as "kvwire/ID"; any other may be asked about as well.
     keys_file: a text file with a key a line, one of which every caller must show; None asks for none.
@@ -156,11 +172,17 @@ class ApiConfig:
     max_waiting: int = 8
     documents: tuple[str, ...] = ()
     keys_file: str | None = None
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.listen)
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError(f"listen {self.listen!r} is not on loopback; the API has no TLS")
+        if host not in ("127.0.0.1", "::1", "localhost") and not (self.hosts and self.keys_file):
+            raise ValueError(
+                f"listen {self.listen!r} is not on loopback, and the API has no TLS: behind a proxy that ends it, or "
+                "in a container, say by which hosts it is called and give it a keys_file"
+            )
+        if wrong := [name for name in self.hosts if not _HOST.fullmatch(name)]:
+            raise ValueError(f"hosts: {wrong[0]!r} is no host's name or address without a port")
         if self.max_body_bytes < 1 or self.max_waiting < 0:
             raise ValueError("max_body_bytes starts at 1, max_waiting at 0")
 

@@ -22,7 +22,7 @@ import grpc
 import grpc.aio
 
 from edge_node.bounds import Deadline
-from kvwire.errors import Cancelled, DeadlineExceeded, Unreachable
+from kvwire.errors import Cancelled, DeadlineExceeded, Draining, KvwireError, Unreachable
 
 T = TypeVar("T")
 CONNECT_S: Final = 5.0
@@ -33,6 +33,8 @@ _SILENT_S: Final = 2.0
 _FIRST_PROBE_S: Final = 0.5
 _MOST_PROBE_S: Final = 10.0
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
+_SERVING: Final = b"\x08\x01"
+"""HealthCheckResponse of the status SERVING."""
 _LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED,)
 """Of a question beside calls: one that cannot be asked, as when the cloud takes no new calls, says nothing of them."""
 _SILENT: Final = (grpc.StatusCode.UNAVAILABLE, *_LATE)
@@ -94,13 +96,19 @@ class Closed:
 class Connection:
     """Used within one event loop.
 
+    Of several addresses the first is taken that answers and serves; another is looked for when that one fails, or says
+    that it is going away.
+
     Args:
-        open_channel: makes a channel; what it raises is told to every call that waits for it.
-        address: for messages.
+        open_channel: makes a channel to an address; what it raises is told to every call that waits for it.
+        addresses: at least one.
     """
 
-    def __init__(self, open_channel: Callable[[], Awaitable[grpc.aio.Channel]], address: str) -> None:
-        self._open_channel, self._address = open_channel, address
+    def __init__(
+        self, open_channel: Callable[[str], Awaitable[grpc.aio.Channel]], addresses: Sequence[str]
+    ) -> None:
+        self._open_channel, self._addresses = open_channel, tuple(addresses)
+        self._address = " or ".join(addresses)
         self._state: Connecting | Connected | Away | Closed | None = None
         self._in_use: set[Connected] = set()
 
@@ -118,6 +126,10 @@ class Connection:
             yield held
         except Unreachable:
             self._give_up(held)
+            raise
+        except Draining:
+            if len(self._addresses) > 1:
+                self._give_up(held)
             raise
         except Unanswered:
             if self._state is held:
@@ -237,19 +249,34 @@ class Connection:
 
     async def _opened(self, ask: bool) -> grpc.aio.Channel:
         """A channel that is connected and, where `ask`, over which the cloud has answered. Raises KvwireError."""
+        several, failed = len(self._addresses) > 1, list[KvwireError]()
+        for address in self._addresses:
+            try:
+                return await self._opened_to(address, CONNECT_S / len(self._addresses), ask, serving=several)
+            except KvwireError as error:
+                failed.append(error)
+        if len(failed) == 1:
+            raise failed[0]
+        # Where one is only away, the others may be right: that is for the probe to find out.
+        away = [error for error in failed if isinstance(error, Unreachable)]
+        raise Unreachable("; ".join(error.detail for error in failed)) if away else failed[0]
+
+    async def _opened_to(self, address: str, within_s: float, ask: bool, serving: bool) -> grpc.aio.Channel:
         channel: grpc.aio.Channel | None = None
         try:
-            async with asyncio.timeout(CONNECT_S):
-                channel = await self._open_channel()
+            async with asyncio.timeout(within_s):
+                channel = await self._open_channel(address)
                 await _ready(channel)
-                if ask and not await _answers(channel):
-                    raise Unreachable(f"{self._address} takes connections and answers no call")
+                if serving and not await _serves(channel):
+                    raise Unreachable(f"{address} takes no calls now")
+                if ask and not serving and not await _answers(channel):
+                    raise Unreachable(f"{address} takes connections and answers no call")
                 return channel
         except BaseException as error:
             if channel is not None:
                 await channel.close()
             if isinstance(error, TimeoutError):
-                raise Unreachable(f"no answer from {self._address} within {CONNECT_S:.1f} s") from error
+                raise Unreachable(f"no answer from {address} within {within_s:.1f} s") from error
             raise
 
     def _become(self, state: Connected | Away | None) -> None:
@@ -288,6 +315,15 @@ async def _answers(channel: grpc.aio.Channel, silent: Sequence[grpc.StatusCode] 
     except grpc.aio.AioRpcError as error:
         return error.code() not in silent
     return True
+
+
+async def _serves(channel: grpc.aio.Channel) -> bool:
+    """Whether the cloud says that it takes calls."""
+    check: Any = channel.unary_unary(_HEALTH)
+    try:
+        return bool(await check(b"", timeout=_ANSWER_S) == _SERVING)
+    except grpc.aio.AioRpcError:
+        return False
 
 
 def _seen(attempt: asyncio.Task[None]) -> None:

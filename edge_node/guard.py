@@ -11,22 +11,27 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edge_node.page_files import PATHS
 from edge_node.refusals import Refused, refusal
 from kvwire.errors import AccessDenied, InvalidRequest, KvwireError
 
-_LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
-_ORIGIN: Final = re.compile(rf"https?://{_LOOPBACK.pattern}", re.IGNORECASE)
-_OPEN: Final = "/healthz"
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_OPEN: Final = PATHS | {"/healthz"}
+"""What is shown without a key."""
 CLOSE: Final = {"Connection": "close"}
 """Of refusals before the body is read: the rest of it is not waited for."""
 
 
 class Guard:
     """Refuses requests that name another host (a page of another origin may have had its name point here), that come
-    from a page of elsewhere, or that lack a key. `keys`: what may be shown; empty asks for none."""
+    from a page of elsewhere, or that lack a key. `keys`: what may be shown; empty asks for none. `hosts`: names beside
+    those of loopback."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> None:
         self._app = app
+        named = rf"({'|'.join(map(re.escape, (*_LOOPBACK, *hosts)))})(:\d+)?"
+        self._host = re.compile(named, re.IGNORECASE)
+        self._origin = re.compile(rf"https?://{named}", re.IGNORECASE)
         self._keys = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,11 +42,11 @@ class Guard:
             await refusal(error, headers=CLOSE)(scope, receive, send)
 
     def _refused(self, path: str, headers: Headers) -> KvwireError | None:
-        if not _LOOPBACK.fullmatch(headers.get("host", "")):
-            return InvalidRequest("the Host header names no loopback address")
-        if not all(_ORIGIN.fullmatch(origin) for origin in headers.getlist("origin")):
+        if not self._host.fullmatch(headers.get("host", "")):
+            return InvalidRequest("the Host header names neither a loopback address nor one of api.hosts")
+        if not all(self._origin.fullmatch(origin) for origin in headers.getlist("origin")):
             return AccessDenied("a page of another origin may not call this API")
-        if self._keys and path != _OPEN:
+        if self._keys and path not in _OPEN:
             scheme, _, key = headers.get("authorization", "").partition(" ")
             shown = _digest(key.strip())
             fits = [hmac.compare_digest(shown, each) for each in self._keys]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask
-from edge_node.chat import IGNORED, Message, Talk, account, at_most, event, message
+from edge_node.chat import IGNORED, Message, OpenAIBody, account, at_most, event, message
 from edge_node.refusals import Refused
 
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -31,7 +31,7 @@ _TEXTS: Final = ("input_text", "output_text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResponsesBody(Talk):
+class ResponsesBody(OpenAIBody):
     """The body of POST /v1/responses."""
 
     turns_key: ClassVar = "input"

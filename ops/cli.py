@@ -1,7 +1,7 @@
 """The command line `kvwire`: the one place that turns errors into exit codes.
 
 Exit codes: 0 done; 1 it did not work (the reason is on standard error); 2 wrong use; 3 a question that got
-no answer (`kvwire ask`); 130 stopped by Ctrl-C.
+no answer (`kvwire ask`, `kvwire chat`); 130 stopped by Ctrl-C.
 """
 
 import logging
@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from ops.commands import audit_log, bench, bundle, documents, init, models
+from ops.commands.audit import audit
 from ops.commands.certs import certs
+from ops.commands.chat import chat
 from ops.commands.demo import demo
 from ops.commands.doctor import doctor
 from ops.commands.evaluate import evaluate
@@ -54,6 +56,7 @@ def root(
 
 app.command(rich_help_panel="Use")(demo)
 app.command(rich_help_panel="Use")(ask)
+app.command(rich_help_panel="Use")(chat)
 app.command(rich_help_panel="Use")(doctor)
 app.add_typer(init.app, name="init", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(cloud)
@@ -69,6 +72,7 @@ app.command(rich_help_panel="Models and bundles")(train)
 app.add_typer(bench.app, name="bench", rich_help_panel="Models and bundles")
 app.command("eval", rich_help_panel="Models and bundles")(evaluate)
 app.command(rich_help_panel="Models and bundles")(profile)
+app.command(rich_help_panel="Models and bundles")(audit)
 
 
 def main() -> None:

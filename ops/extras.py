@@ -4,7 +4,7 @@ from typing import Final
 
 EXTRAS: Final = {
     "cloud": ("ray", "sqlalchemy", "cryptography"),
-    "edge": ("starlette", "uvicorn"),
+    "edge": ("starlette", "uvicorn", "prompt_toolkit"),
     "documents": ("pypdf", "mammoth"),
     "postgres": ("psycopg",),
     "train": ("datasets", "matplotlib", "tensorboard"),

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_BEGIN, _END = "<!-- kvwire eval -->", "<!-- end of kvwire eval -->"
-_PLACE = re.compile(rf"^{_BEGIN}$.*?^{_END}$", re.MULTILINE | re.DOTALL)
+_END = "<!-- end of kvwire eval -->"
 
 
 def short_table(report: Mapping[str, Any]) -> str:
@@ -46,23 +45,31 @@ def short_table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def check_marks(path: Path) -> None:
-    """Raise ValueError at once where `put` would: the file must have one place for a table."""
-    if len(_PLACE.findall(path.read_text(encoding="utf-8"))) != 1:
+def check_marks(path: Path, name: str = "") -> None:
+    """Raise ValueError at once where `put` would: the file must have one place for a table of this name."""
+    begin, place = _place(name)
+    if len(place.findall(path.read_text(encoding="utf-8"))) != 1:
         raise ValueError(
-            f"{path} must have one line {_BEGIN} and after it one line {_END}: the table goes between"
+            f"{path} must have one line {begin} and after it one line {_END}: the table goes between"
         )
 
 
-def put(table: str, path: Path) -> None:
+def put(table: str, path: Path, name: str = "") -> None:
     """Replace what stands between the two lines.
 
     Raises:
         ValueError: as `check_marks`.
     """
-    check_marks(path)
+    check_marks(path, name)
+    begin, place = _place(name)
     text = path.read_text(encoding="utf-8")
-    path.write_text(_PLACE.sub(lambda _: f"{_BEGIN}\n{table}\n{_END}", text), encoding="utf-8")
+    path.write_text(place.sub(lambda _: f"{begin}\n{table}\n{_END}", text), encoding="utf-8")
+
+
+def _place(name: str) -> tuple[str, re.Pattern[str]]:
+    """The line that a table of this name begins with, and the pattern of all that stands in its place."""
+    begin = f"<!-- kvwire eval{f' {name}' if name else ''} -->"
+    return begin, re.compile(rf"^{re.escape(begin)}$.*?^{_END}$", re.MULTILINE | re.DOTALL)
 
 
 def _shown(value: Mapping[str, Any]) -> str:

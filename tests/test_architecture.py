@@ -326,6 +326,7 @@ def test_help_of_every_command_works() -> None:
         "ask",
         "bundle",
         "certs",
+        "chat",
         "cloud",
         "demo",
         "doctor",

@@ -1,13 +1,19 @@
 """`kvwire demo`."""
 
+import contextlib
 import os
+import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ops.commands.options import BundleOption, DeviceOption, DtypeOption, ReceiverOption, SharerOption
 from ops.output import Json, console, print_json, progress_console
+
+if TYPE_CHECKING:
+    from ops.demo.report import Report
 
 
 def demo(
@@ -25,6 +31,9 @@ def demo(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     keep: Annotated[bool, typer.Option("--keep", help="Keep configurations, logs and capture.")] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Then keep both nodes, with the edge's page, until Ctrl-C.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Answer questions about documents that never leave the cloud: two processes, one table.
@@ -35,7 +44,6 @@ def demo(
     from ops.demo.interrupt import Interrupt
     from ops.demo.run import Demo, DemoAsked, run_demo
     from ops.demo.samples import load_samples
-    from ops.demo.show import show
     from ops.demo.stage import Cast
 
     directory = (bundle or pair.BUNDLE).resolve()
@@ -46,15 +54,42 @@ def demo(
     asked = [DemoAsked(sample, q) for sample in samples for q in sample.questions[: None if every else 1]]
     models = _found(sharer or pair.SHARER), _found(receiver or pair.RECEIVER)
     cast = Cast(*models, directory, codec or pair.codec_of(directory), positions, device, dtype)
+
+    def stay(report: "Report", address: str) -> None:
+        _tell(report, as_json)
+        _serve_page(f"http://{address}/", [sample.id for sample in samples])
+
     with Interrupt() as interrupt:
         script = Demo(cast, samples, tuple(asked), max_new_tokens, keep)
-        report = run_demo(script, progress_console, interrupt.check)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        show(report, console)
+        report = run_demo(script, progress_console, interrupt.check, stay if page else None)
+    if not page:
+        _tell(report, as_json)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _tell(report: "Report", as_json: bool) -> None:
+    from ops.demo.show import show
+
+    if as_json:
+        print_json(report.to_dict())
+        sys.stdout.flush()
+    else:
+        show(report, console)
+
+
+def _serve_page(url: str, documents: list[str]) -> None:
+    """Say where the page is, open it where there is a screen, and wait for Ctrl-C."""
+    import webbrowser
+
+    named = ", ".join(documents)
+    said = f"the edge's page: {url}\nask it about {named}; Ctrl-C ends both nodes"
+    progress_console.print(said, highlight=False, soft_wrap=True)
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(url)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
 
 
 def _found(model: str) -> str:

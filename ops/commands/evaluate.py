@@ -37,6 +37,13 @@ def evaluate(
             rich_help_panel="Output",
         ),
     ] = None,
+    place: Annotated[
+        str,
+        typer.Option(
+            help="Name of the place in that file: its first line is <!-- kvwire eval NAME -->.",
+            rich_help_panel="Output",
+        ),
+    ] = "",
 ) -> None:
     """Answer questions in every row of the table: the Fuser, its rivals, and the controls that it must beat.
 
@@ -47,13 +54,16 @@ def evaluate(
     from fuser.lab.evaluate.report import markdown
     from fuser.lab.evaluate.run import Run
     from fuser.lab.evaluate.settings import EvaluateConfig, read_settings
+    from kvwire.errors import InvalidRequest
     from ops.models.fetch import bring_pair
     from ops.tables import check_marks, put, short_table
 
     if plot_out is not None:
         check(plot_out)
+    if place and into is None:
+        raise InvalidRequest("--place is of the file of --into: give both")
     if into is not None:
-        check_marks(into)
+        check_marks(into, place)
     told, setup = read_settings(EvaluateConfig, config, values or ())
     bring_pair(bundle, setup.sharer or None, setup.receiver or None)
     run = Run(bundle, told, setup)
@@ -70,4 +80,4 @@ def evaluate(
             highlight=False,
         )
     elif into is not None:
-        put(short_table(report), into)
+        put(short_table(report), into, place)

@@ -11,6 +11,7 @@ import typer
 from kvwire.segment import SliceKind
 from ops.commands.options import OtherDevice, OtherDtype, placed
 from ops.output import Json, console, failed, print_json
+from ops.talk import told_of
 
 if TYPE_CHECKING:
     from cloud_node.config import SharerConfig
@@ -150,14 +151,7 @@ def ask(
     if may_guess and answer.source == RECEIVER_ONLY and answer.reason != NOTES:
         sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     sys.stdout.write("\n" if at_once else f"{answer.text}\n")
-    named = f"choice: {choice[answer.choice]}, " if choice and answer.choice is not None else ""
-    came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
-    picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
-    abstained = ", the Receiver abstains" if answer.abstained else ""
-    account = f"{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
-    console.print(
-        f"({account}, first token after {answer.time_to_first_token_s:.2f} s)", style="dim", soft_wrap=True
-    )
+    console.print(told_of(answer, choice or ()), style="dim", soft_wrap=True)
 
 
 def here(side: Side) -> Side:

@@ -48,8 +48,15 @@ class Demo:
     keep: bool = False
 
 
-def run_demo(demo: Demo, console: Console, check: Callable[[], None] = lambda: None) -> Report:
+def run_demo(
+    demo: Demo,
+    console: Console,
+    check: Callable[[], None] = lambda: None,
+    stay: Callable[[Report, str], None] | None = None,
+) -> Report:
     """Run it; progress goes to `console`. `check` is called often, and ends it by raising.
+
+    Before the nodes are ended, `stay` gets the report and the edge's address ("host:port").
 
     Raises:
         NodeFailed, AskFailed: a node did not start, or refused a question.
@@ -61,24 +68,24 @@ def run_demo(demo: Demo, console: Console, check: Callable[[], None] = lambda: N
 
     started = time.monotonic()
     sharer, receiver = resolve(demo.cast.sharer), resolve(demo.cast.receiver)
-    with (
-        _folder(demo, console) as folder,
-        _progress(console) as progress,
-        DemoStage(folder, demo.cast, demo.samples) as stage,
-    ):
-        bundle = Bundle.load(demo.cast.bundle)
-        tokenisers = [_tokeniser(load_tokenizer(path)) for path in (sharer, receiver)]
-        alone, fused, given, wire = _ask_all(demo, stage, bundle, tokenisers, progress, check)
-    return Report(
-        sharer=str(bundle.config.sharer.name),
-        receiver=str(bundle.config.receiver.name),
-        bundle=bundle.hash,
-        codec=demo.cast.codec,
-        bf16_bytes=2 * bundle.config.sharer_geometry.width,
-        rows=_rows(demo, alone, fused, given, tokenisers[0]),
-        wire=wire,
-        seconds=time.monotonic() - started,
-    )
+    with _folder(demo, console) as folder, DemoStage(folder, demo.cast, demo.samples) as stage:
+        with _progress(console) as progress:
+            bundle = Bundle.load(demo.cast.bundle)
+            tokenisers = [_tokeniser(load_tokenizer(path)) for path in (sharer, receiver)]
+            alone, fused, given, wire = _ask_all(demo, stage, bundle, tokenisers, progress, check)
+        report = Report(
+            sharer=str(bundle.config.sharer.name),
+            receiver=str(bundle.config.receiver.name),
+            bundle=bundle.hash,
+            codec=demo.cast.codec,
+            bf16_bytes=2 * bundle.config.sharer_geometry.width,
+            rows=_rows(demo, alone, fused, given, tokenisers[0]),
+            wire=wire,
+            seconds=time.monotonic() - started,
+        )
+        if stay is not None:
+            stay(report, stage.edge.address(EDGE_START_S, check))
+    return report
 
 
 Answers = list[dict[str, Any]]

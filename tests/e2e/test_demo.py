@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,30 @@ def test_however_the_demo_is_stopped_every_process_ends(
         # (dataclasses, on import): a shell shows 130 for both.
         assert status in (130, -signal.SIGINT)
         assert list((tmp_path / "demo").iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_with_page_both_nodes_stay_until_the_interrupt_and_end_then(
+    start: Start, arguments: list[str], tmp_path: Path
+) -> None:
+    demo = start([*arguments, "--page", "--json"])
+    assert demo.stderr is not None and demo.stdout is not None
+    said = next(line for line in demo.stderr if "the edge's page: " in line)
+    url = said.split()[-1]
+    with urllib.request.urlopen(url, timeout=30) as page:
+        assert b"/page/main.js" in page.read()
+    body = {"question": "Who?", "document": "record-brandvik"}
+    asked = urllib.request.Request(
+        f"{url}v1/ask", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=60) as reply:
+        assert json.load(reply)["source"] == "fused"
+    children = descendants_of(demo.pid)
+    demo.send_signal(signal.SIGINT)
+    out, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 0 and json.loads(out)["wire"]["passed"]
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert list((tmp_path / "demo").iterdir()) == []
 
 
 def wait_for(cache: Path, name: str) -> Path:

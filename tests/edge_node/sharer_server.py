@@ -13,6 +13,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 
 from fuser.bundle.bundle import Bundle
 from fuser.models.load import load_model
@@ -138,6 +140,17 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         return sections
 
 
+class Health(HealthServicer):  # type: ignore[misc]
+    """Says whether the server takes calls: `taking`."""
+
+    def __init__(self) -> None:
+        self.taking = True
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        codes = health_pb2.HealthCheckResponse
+        return codes(status=codes.SERVING if self.taking else codes.NOT_SERVING)
+
+
 class RunningServer:
     """A server on a thread of its own."""
 
@@ -148,6 +161,7 @@ class RunningServer:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self._server: Any = None
+        self.health = Health()
         self.port = self.start(0)
 
     @property
@@ -160,6 +174,7 @@ class RunningServer:
         async def begin() -> int:
             self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
             add_SharerServiceServicer_to_server(self.service, self._server)
+            add_HealthServicer_to_server(self.health, self._server)
             bound: int = self._server.add_secure_port(f"127.0.0.1:{port}", self.credentials)
             await self._server.start()
             return bound

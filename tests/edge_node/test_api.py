@@ -135,6 +135,11 @@ def test_a_page_in_a_browser_can_do_nothing(api: Api) -> None:
 def test_health_says_what_runs_here(api: Api, assistant: Assistant) -> None:
     status, found, _ = api.call(b"", "GET", "/healthz")
     assert status == 200 and found["bundle"] == assistant.bundle.hash and found["status"] == "ok"
+    assert (found["kinds"], found["kind"], found["keys"]) == (
+        ["draft", "excerpt", "shared"],
+        "excerpt",
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,8 @@ def test_health_says_what_runs_here(api: Api, assistant: Assistant) -> None:
         ("GET", "/v1/moduls", 404, "NOT_FOUND"),
         ("POST", "/v1/ask/", 404, "NOT_FOUND"),
         ("POST", "/v1/chat/completions/", 404, "NOT_FOUND"),
-        ("GET", "/", 404, "NOT_FOUND"),
+        ("GET", "/page/", 404, "NOT_FOUND"),
+        ("POST", "/", 405, "INVALID_REQUEST"),
         ("GET", "/v1/ask", 405, "INVALID_REQUEST"),
         ("GET", "/v1/chat/completions", 405, "INVALID_REQUEST"),
         ("OPTIONS", "/v1/chat/completions", 405, "INVALID_REQUEST"),

@@ -70,6 +70,9 @@ def test_a_models_name_stays_a_name(tmp_path: Path) -> None:
         ('[cloud]\nidentity = "cloud"\n', "not an identity"),
         ('[api]\nlisten = "0.0.0.0:80"\n', "loopback"),
         ('[api]\nlisten = "[::]:80"\n', "loopback"),
+        ('[api]\nlisten = "0.0.0.0:80"\nhosts = ["edge.example"]\n', "keys_file"),
+        ('[api]\nhosts = ["edge.example:80"]\n', "without a port"),
+        ('[cloud]\naddress = "a:1"\nfallbacks = ["a:1"]\n', "twice"),
         ("[api\n", "edge.toml"),
     ],
 )

@@ -17,16 +17,20 @@ from edge_node import Ask, Assistant, AsyncClient, Client, EdgeConfig, bounds, c
 from edge_node.config import CloudPeer
 from fuser.bundle.bundle import Bundle
 from fuser.receiver import Receiver
-from kvwire.errors import Cancelled, DeadlineExceeded, KvwireError, Unreachable
+from kvwire.errors import Cancelled, DeadlineExceeded, Draining, KvwireError, Unreachable
+from kvwire.identity import TlsFiles
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.edge_node.broken_link import BrokenLink, Fault, How, Way, broken_link
-from tests.edge_node.sharer_server import RunningServer
+from tests.edge_node.sharer_server import RunningServer, serving
 from tests.edge_node.toml import write_toml
 from tests.process import python
 
 if TYPE_CHECKING:
     from ops.certs import Certificates
+
+
+QUESTION = (Section(Role.QUESTION, Visibility.SHARED, text="Where is the key?"),)
 
 
 def _towards(config: EdgeConfig, address: str) -> EdgeConfig:
@@ -206,7 +210,7 @@ async def test_a_call_goes_on_by_the_sign_of_life_that_it_waited_for_though_anot
         return True
 
     monkeypatch.setattr(connection, "_answers", alive)
-    calls = connection.Connection(lambda: asyncio.sleep(0), "cloud:1")  # type: ignore[arg-type, return-value]
+    calls = connection.Connection(lambda _: asyncio.sleep(0), ["cloud:1"])  # type: ignore[arg-type, return-value]
     assert await calls.reply(held, asyncio.sleep(1.0, "came")) == "came"
     assert held.check is not None and held.check.cancel()
 
@@ -224,6 +228,61 @@ async def test_a_slow_answer_is_no_reason_to_connect_anew(
         server.service.tamper = lambda parts: parts
         assert (await _ask(client, 5.0))[0] is None
     assert len(link.carried) == connections == 2  # the one that looks who is there, and the channel
+
+
+@pytest.fixture
+def other(server: RunningServer, certificates: "Certificates") -> Iterator[RunningServer]:
+    """A second gateway of the same cloud."""
+    pair = certificates.cloud
+    with serving(
+        server.service, TlsFiles(pair.certificate, pair.key, certificates.ca.certificate)
+    ) as gateway:
+        yield gateway
+
+
+def _with(config: EdgeConfig, address: str, *fallbacks: str) -> EdgeConfig:
+    return dataclasses.replace(config, cloud=CloudPeer(address=address, fallbacks=fallbacks))
+
+
+async def test_where_the_first_gateway_is_gone_the_next_one_answers(
+    config: EdgeConfig, server: RunningServer, hasty: None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        nobody = f"127.0.0.1:{gone.getsockname()[1]}"
+    async with AsyncClient(_with(config, nobody, server.address)) as client:
+        assert (await _ask(client, 5.0))[0] is None
+
+
+async def test_a_gateway_that_hangs_or_takes_no_calls_is_passed_over_too(
+    black_hole: EdgeConfig, server: RunningServer, other: RunningServer, hasty: None
+) -> None:
+    other.health.taking = False
+    hung = black_hole.cloud.address
+    async with AsyncClient(_with(black_hole, hung, other.address, server.address)) as client:
+        assert (await _ask(client, 5.0))[0] is None
+    async with AsyncClient(_with(black_hole, hung, other.address)) as client:
+        error, _ = await _ask(client, 5.0)
+    assert isinstance(error, Unreachable)
+    assert "takes no calls now" in error.detail
+    assert "no answer from" in error.detail
+
+
+async def test_a_gateway_that_is_going_away_is_left_for_the_next_one(
+    config: EdgeConfig, server: RunningServer, other: RunningServer, hasty: None
+) -> None:
+    async with AsyncClient(_with(config, other.address, server.address)) as client:
+        assert (await _ask(client, 5.0))[0] is None
+        other.health.taking = False
+        other.service.failures.append(Draining(0.0))
+        reply = await client.relay(QUESTION, server.service.bundle, max_new_tokens=3, deadline_s=5.0)
+        assert reply.tokens == 3
+        other.stop()  # nothing of the client is there any more
+        assert (await _ask(client, 5.0))[0] is None
+
+
+def test_an_address_that_stands_there_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        CloudPeer(address="a:1", fallbacks=("b:1", "a:1"))
 
 
 async def test_a_closed_client_says_so_to_calls_that_wait_for_a_connection(black_hole: EdgeConfig) -> None:

@@ -69,6 +69,20 @@ def test_every_loopback_name_is_answered_to(assistant: Assistant, host: str) -> 
         assert client.get("/healthz").status_code == 200
 
 
+def test_a_name_of_api_hosts_is_answered_to_and_no_other(assistant: Assistant, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("sesame\n", encoding="utf-8")
+    config = ApiConfig(listen="0.0.0.0:80", hosts=("edge.example",), keys_file=str(tmp_path / "keys"))
+    key = {"Authorization": "Bearer sesame"}
+    with TestClient(make_app(assistant, config), base_url="http://edge.example", headers=key) as client:
+        assert client.get("/v1/models").status_code == 200
+        assert client.get("/v1/models", headers={"Origin": "https://edge.example"}).status_code == 200
+        assert client.get("/v1/models", headers={"Authorization": "Bearer other"}).status_code == 401
+        for other in ("evil.example", "edge.example.evil.example", "edgeXexample", "edge.example:80@evil"):
+            assert client.get("/v1/models", headers={"Host": other}).status_code == 400, other
+            refused = client.get("/v1/models", headers={"Origin": f"https://{other}"})
+            assert refused.status_code == 403, other
+
+
 def test_a_file_of_tls_that_is_missing_is_refused_at_start_by_its_key(
     config: EdgeConfig, tmp_path: Path
 ) -> None:

@@ -75,6 +75,18 @@ def test_only_what_is_between_the_lines_is_replaced(tmp_path: Path) -> None:
         assert page.read_text(encoding="utf-8") == expected
 
 
+def test_a_table_with_a_name_goes_to_the_place_of_that_name(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    places = [f"<!-- kvwire eval{n} -->\n<!-- end of kvwire eval -->\n" for n in ("", " squad", " nq")]
+    page.write_text("".join(places), encoding="utf-8")
+    put("| b |", page, "squad")
+    assert page.read_text(encoding="utf-8") == places[0] + (
+        "<!-- kvwire eval squad -->\n| b |\n<!-- end of kvwire eval -->\n" + places[2]
+    )
+    with pytest.raises(ValueError, match="one line <!-- kvwire eval other -->"):
+        check_marks(page, "other")
+
+
 @pytest.mark.parametrize(
     "text", ["", "<!-- kvwire eval -->\n", "<!-- end of kvwire eval -->\n<!-- kvwire eval -->\n"]
 )

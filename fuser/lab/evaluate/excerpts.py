@@ -55,6 +55,10 @@ class QuestionExcerpts:
         """The excerpt's positions within the document, ascending int64."""
         return self._chosen.chosen(*self._examples[index])
 
+    def tokens(self, index: int) -> tuple[int, ...]:
+        """Tokens that were written for a slice: none."""
+        return ()
+
     def document(self, index: int) -> tuple[str, Tensor]:
         """A question's document as it stands in prompts, and the characters of the Sharer's tokens, (positions, 2)."""
         document, _ = self._examples[index]
@@ -95,12 +99,20 @@ class QuestionDrafts:
 
     def count(self, index: int) -> int:
         """Positions of a question's slice."""
-        document, question = self._examples[index]
-        return len(self._chosen.chosen(document, question, self._quoted)) + len(question.drafted)
+        return len(self.positions(index)) + len(self.tokens(index))
 
     def features(self, indices: Sequence[int]) -> Tensor:
         """Features of slices of equal counts, of the layers that the translate head reads, unscaled."""
         return torch.stack([self._chosen.of_draft(*self._examples[i], self._quoted) for i in indices])
+
+    def positions(self, index: int) -> Tensor:
+        """Positions of the document before the draft, ascending int64."""
+        return self._chosen.chosen(*self._examples[index], self._quoted)
+
+    def tokens(self, index: int) -> tuple[int, ...]:
+        """The draft's tokens that are sent."""
+        _, question = self._examples[index]
+        return question.draft[: len(question.drafted)]
 
     def written(self, index: int) -> str:
         """The text of a question's draft."""

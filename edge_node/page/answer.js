@@ -1,0 +1,85 @@
+// One answer as a card: where it came from, why, the text, and what crossed the wire for it.
+
+import { make } from "./dom.js";
+import { wire } from "./wire.js";
+
+const FROM = {
+  fused: "Fused: the edge's model wrote it from a slice",
+  relayed: "Relayed: the cloud's model wrote it, and it came as text",
+  "receiver-only": "The edge's model alone",
+};
+const WHY = {
+  REQUESTED: "the cloud was not asked",
+  NOTES: "the slice does not hold it, your notes do",
+  NOTHING_TO_SHARE: "there is no slice of such a question",
+  EMPTY: "what the cloud sent is empty",
+  NO_PLAN: "no plan fits the bytes and the time",
+};
+
+const NOT_STATED = "Not stated in the document.";
+
+/** Whether the words are a guess: a document was asked about, and nothing of it or of notes was read. */
+export function isGuess(asked, account) {
+  return account.mode === "receiver-only" && Boolean(asked.document) && account.reason !== "NOTES";
+}
+
+/** A card that fills while an answer comes. guessing: it can only be a guess. */
+export class Card {
+  constructor(title, guessing) {
+    this.mode = make("span", { class: "mode", text: guessing ? "A guess" : "answering …" });
+    this.why = make("span", { class: "why" });
+    this.text = make("p", { class: "text" });
+    this.element = make(
+      "section",
+      { class: guessing ? "card guess" : "card", "aria-label": title, "aria-busy": "true" },
+      make("h3", { text: title }),
+      make("p", { class: "from" }, this.mode, " ", this.why),
+      this.text,
+    );
+  }
+
+  add(piece) {
+    this.text.textContent += piece;
+  }
+
+  /** The end. answer: {text, account}, {text, error} or {text, stopped}; gives a line for who cannot see it. */
+  end(asked, answer) {
+    this.element.removeAttribute("aria-busy");
+    if (answer.error) return this.#failed(answer);
+    if (answer.stopped) return this.#note("stopped", "Stopped", "you stopped it; the text is not whole", answer.text);
+    return this.#done(asked, answer);
+  }
+
+  #done(asked, { text, account }) {
+    const why = [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
+    let told;
+    if (account.abstained) {
+      told = this.#note("abstained", FROM[account.mode], why || "so the edge's model reads the slice, which is a part of it; it can be wrong", NOT_STATED);
+    } else if (isGuess(asked, account)) {
+      told = this.#note("guess", "A guess, not an answer", why, text);
+    } else {
+      told = this.#note(account.mode, FROM[account.mode], why || "the whole slice was read", text);
+    }
+    if (account.cut) this.why.textContent += "; cut at the most tokens";
+    this.element.append(wire(asked, text, account));
+    return told;
+  }
+
+  #failed({ text, error }) {
+    this.#note("failed", "No answer", error.code, text);
+    if (text) this.text.setAttribute("aria-label", `Not whole: ${text}`);
+    const lines = [error.message, error.advice].filter(Boolean);
+    const told = make("div", { class: "error" }, ...lines.map((line) => make("p", { text: line })));
+    this.element.append(told);
+    return `No answer: ${lines.join(" ")}`;
+  }
+
+  #note(kind, mode, why, text) {
+    this.element.classList.remove("guess");
+    this.element.classList.add(kind);
+    this.mode.textContent = mode;
+    this.why.textContent = why;
+    this.text.textContent = text;
+    return `${mode}: ${text}`;
+  }
+}

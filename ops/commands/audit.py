@@ -1,0 +1,42 @@
+"""`kvwire audit`."""
+
+import sys
+
+import typer
+
+from ops.commands.options import BundleArgument, JsonOut, MarkdownOut, PlotOut, SettingsArgument, Values
+from ops.output import counting_progress, write_report
+
+
+def audit(
+    bundle: BundleArgument,
+    config: SettingsArgument = None,
+    values: Values = None,
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+    plot_out: PlotOut = None,
+) -> None:
+    """Measure what slices give away beyond their answer: attacks on a bundle's slices, each beside its control.
+
+    The attacker has the bundle, the Sharer's weights and texts of its own. ops/examples/audit.toml has every key with
+    its meaning. Exits with 1 where a check fails: a leak that was planted is not found, or one is found that is not
+    there. The numbers then say nothing.
+    """
+    from fuser.lab.evaluate.picture import check
+    from fuser.lab.evaluate.settings import read_settings
+    from fuser.lab.leakage.report import markdown, plot
+    from fuser.lab.leakage.run import LeakageConfig, LeakageRun
+    from ops.models.fetch import bring_pair
+
+    if plot_out is not None:
+        check(plot_out)
+    told, setup = read_settings(LeakageConfig, config, values or ())
+    bring_pair(bundle, setup.sharer or None, setup.receiver or None)
+    run = LeakageRun(bundle, told, setup)
+    with counting_progress() as progress:
+        report = run.measure(progress, sys.argv)
+    write_report(report, markdown(report), json_out, markdown_out)
+    if plot_out is not None:
+        plot(report, plot_out)
+    if not report["valid"]:
+        raise typer.Exit(1)

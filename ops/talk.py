@@ -1,0 +1,202 @@
+"""A talk in a terminal: questions and commands in, answers out, and what crossed the wire for the last one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from kvwire.errors import KvwireError, entry_of
+from kvwire.segment import SliceKind
+from ops.output import console, table
+
+if TYPE_CHECKING:
+    from edge_node import Answer, Assistant
+    from edge_node.stream import AnswerStream
+
+HELP: Final = """\
+/document ID    ask about this document of the cloud; without an id about none
+/kind KIND      of slice: excerpt or draft; without a name as configured
+/notes TEXT     for this edge alone, never sent; /notes @FILE reads a file, without a text there are none
+/wire           what crossed the wire for the last answer
+/quit           leaves, as Ctrl-D does; Ctrl-C stops an answer, and a second one leaves"""
+REFUSED: Final = 1
+UNANSWERED: Final = 3
+
+
+class Talk:
+    """Questions to an assistant, each by itself. The attributes are what is said beside a question.
+
+    Args:
+        lines: answers as plain lines, for a reader that is a program: "json" lines, or the "text" alone; None is a
+            terminal, with pieces as they come and an account.
+    """
+
+    def __init__(self, assistant: Assistant, document: str | None, lines: str | None) -> None:
+        self.document, self.kind, self.notes = document, None, None
+        self.status = 0
+        """The exit status: 1 where a question was refused, else 3 where one got no answer, else 0."""
+        self._assistant, self._lines = assistant, lines
+        self._last: Answer | None = None
+
+    document: str | None
+    kind: SliceKind | None
+    notes: str | None
+
+    def run(self, said: Iterable[str]) -> None:
+        """Take what is said, line by line, to its end or /quit."""
+        for line in said:
+            line = line.strip()
+            if line == "/quit":
+                return
+            if line.startswith("/"):
+                self._command(line)
+            elif line:
+                self._ask(line)
+
+    def _command(self, line: str) -> None:
+        name, _, value = line.partition(" ")
+        value = value.strip()
+        try:
+            match name:
+                case "/document":
+                    self.document = value or None
+                case "/kind":
+                    self.kind = SliceKind.named(value) if value else None
+                case "/notes":
+                    self.notes = (
+                        Path(value[1:]).read_text("utf-8") if value.startswith("@") else value or None
+                    )
+                case "/wire":
+                    self._show_wire()
+                    return
+                case "/help":
+                    console.print(HELP, highlight=False)
+                    return
+                case _:
+                    raise ValueError(f"there is no {name}; /help lists what there is")
+        except (ValueError, OSError, KvwireError) as error:
+            self._fail(str(error))
+            return
+        if self._lines is None:
+            notes = "with notes" if self.notes else "without notes"
+            kind = self.kind or "as configured"
+            console.print(f"document {self.document or 'none'}, kind {kind}, {notes}", style="dim")
+
+    def _ask(self, question: str) -> None:
+        from edge_node import Ask
+
+        try:
+            stream = self._assistant.stream(
+                Ask(question, document=self.document, notes=self.notes, kind=self.kind)
+            )
+            answer = self._read(stream)
+        except KvwireError as error:
+            reason = entry_of(type(error)).reason
+            if self._lines == "json":
+                _write(json.dumps({"error": {"code": reason, "message": str(error)}}) + "\n")
+            self._fail(f"{reason}: {error}")
+            return
+        if answer is not None:
+            self._last = answer
+            self._tell(answer)
+
+    def _read(self, stream: AnswerStream) -> Answer | None:
+        """The answer, shown as it comes; None where Ctrl-C stopped it."""
+        if self._lines is not None:  # Ctrl-C ends it all
+            for _ in stream:
+                pass
+            return stream.answer
+        with _stoppable(stream) as stopped:
+            try:
+                for piece in stream:
+                    _write(piece)
+            except KvwireError:
+                if not stopped.is_set():
+                    _write("\n")
+                    raise
+        if stopped.is_set():
+            _write("\n")
+            console.print("(stopped; what is there is not whole)", style="dim")
+            return None
+        return stream.answer
+
+    def _tell(self, answer: Answer) -> None:
+        from edge_node.answer import explained
+
+        if self._lines == "json":
+            _write(answer.to_json() + "\n")
+        elif self._lines == "text":
+            _write(f"{answer.text}\n")  # empty where there is no answer: line n is question n's
+        elif answer.answered:
+            _write("\n")
+            if answer.abstained:
+                console.print("(not stated in the document)", style="bold")
+            console.print(told_of(answer), style="dim", soft_wrap=True)
+        if not answer.answered:
+            self._fail(
+                f"no answer ({answer.reason}): {explained(answer, self._assistant.config.cloud.address)}",
+                UNANSWERED,
+            )
+
+    def _fail(self, said: str, status: int = REFUSED) -> None:
+        sys.stderr.write(f"kvwire: {said}\n")
+        self.status = REFUSED if REFUSED in (status, self.status) else status
+
+    def _show_wire(self) -> None:
+        answer = self._last
+        if answer is None:
+            console.print("nothing was answered yet", style="dim")
+            return
+        plan = {name: value for name, value in (answer.plan or {}).items() if value}
+        rows = [
+            ("mode", answer.source),
+            ("reason", answer.reason or "none"),
+            ("kind", answer.kind or "none"),
+            ("plan", ", ".join(f"{name} {value}" for name, value in plan.items()) or "none"),
+            ("why this plan", answer.plan_reason or "none"),
+            ("positions", f"{answer.positions:,}"),
+            ("payload of the slice", f"{answer.payload_bytes:,} bytes"),
+            ("the answer's text", f"{len(answer.text.encode()):,} bytes"),
+            ("messages up, down", f"{answer.bytes_sent:,}, {answer.bytes_received:,} bytes"),
+            *((stage.replace("_", " "), f"{seconds:.3f} s") for stage, seconds in answer.timings.items()),
+        ]
+        console.print(table(("what crossed the wire", ""), rows))
+
+
+def told_of(answer: Answer, choices: Sequence[str] = ()) -> str:
+    """Where an answer came from, in one line. choices: what there was to pick from."""
+    named = f"choice: {choices[answer.choice]}, " if choices and answer.choice is not None else ""
+    came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
+    picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
+    abstained = ", the Receiver abstains" if answer.abstained else ""
+    account = f"{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
+    return f"({account}, first token after {answer.time_to_first_token_s:.2f} s)"
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _stoppable(stream: AnswerStream) -> Iterator[threading.Event]:
+    """Ctrl-C closes the stream, from a thread of its own as this one may hold its locks; a second one interrupts."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        stopped.set()
+        threading.Thread(target=stream.close).start()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,171 @@
+"""`kvwire chat`: by a pipe, and over a pseudo-terminal as a person types."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edge_node import Assistant, EdgeConfig
+from edge_node.config import CloudPeer
+from ops.cli import app
+from tests.edge_node.sharer_server import Part, RunningServer, wait_until
+from tests.edge_node.toml import write_toml
+from tests.process import modules_after
+
+QUESTION = "Who keeps the spare key?"
+PASTE_ON, PROMPT = "\x1b[?2004h", "<prompt>"
+"""What a terminal is told when the prompt is there, and what tests call it."""
+
+
+@pytest.fixture
+def edge(config: EdgeConfig, tmp_path: Path) -> Path:
+    return write_toml(config, tmp_path / "edge.toml")
+
+
+def piped(config: Path, said: str, *more: str) -> Result:
+    return CliRunner().invoke(app, ["chat", "--config", str(config), *more], input=said)
+
+
+def test_each_line_of_a_pipe_is_a_question_and_gets_a_line(edge: Path, assistant: Assistant) -> None:
+    done = piped(edge, f"{QUESTION}\n\n/document note-2\n{QUESTION}\n", "--document", "note-1")
+    expected = [assistant.ask(QUESTION, document=document).text for document in ("note-1", "note-2")]
+    assert (done.exit_code, done.stdout.splitlines(), done.stderr) == (0, expected, "")
+
+
+def test_json_is_a_line_for_each_question_and_kind_and_notes_are_heard(
+    edge: Path, server: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("a private remark", encoding="utf-8")
+    said = f"/kind draft\n/notes @{tmp_path / 'notes.txt'}\n{QUESTION}\n/quit\nnever asked\n"
+    done = piped(edge, said, "--document", "note-1", "--json")
+    (answer,) = map(json.loads, done.stdout.splitlines())
+    assert (answer["source"], answer["kind"], answer["document"]) == ("fused", "draft", "note-1")
+    sent = [section.text for request in server.service.requests for section in request.sections]
+    assert QUESTION in sent and "a private remark" not in sent and "never asked" not in sent
+
+
+def test_a_question_without_an_answer_is_an_empty_line_and_status_3(
+    config: EdgeConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(config, cloud=CloudPeer(address="127.0.0.1:1"))
+    done = piped(write_toml(config, tmp_path / "edge.toml"), f"{QUESTION}\n", "--document", "note-1")
+    assert (done.exit_code, done.stdout) == (3, "\n")
+    assert done.stderr.startswith("kvwire: no answer (UNREACHABLE): ")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("/document nobody\nWho?\nWho?", "NOT_FOUND"), ("/colour", "/help"), ("/kind big", "big")],
+)
+def test_what_is_refused_is_told_and_status_1_and_the_rest_goes_on(edge: Path, said: str, told: str) -> None:
+    done = piped(edge, f"{said}\n/document note-1\n{QUESTION}\n", "--json")
+    assert done.exit_code == 1 and told in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["source"] == "fused"
+    assert ("error" in json.loads(done.stdout.splitlines()[0])) is (told == "NOT_FOUND")
+
+
+def test_help_loads_no_library_of_the_chat() -> None:
+    loaded = modules_after("from ops.cli import app")
+    assert not loaded & {"prompt_toolkit", "torch", "grpc", "starlette"}
+
+
+class Terminal:
+    """A chat on a pseudo-terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.ours, theirs = os.openpty()
+        self.raw, self.at = b"", 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ops.cli", "chat", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env=os.environ | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "200"},
+        )
+        os.close(theirs)
+
+    def type(self, keys: str) -> None:
+        os.write(self.ours, keys.encode())
+
+    def until(self, said: str, within_s: float = 60.0) -> str:
+        """What the terminal shows, from where the last call ended, up to and with `said`."""
+        end = time.monotonic() + within_s
+        while (at := self.shown.find(said, self.at)) < 0:
+            ready, _, _ = select.select([self.ours], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{said!r} did not come: {self.shown[self.at :]!r}"
+            self.raw += os.read(self.ours, 65_536)
+        begin, self.at = self.at, at + len(said)
+        return self.shown[begin : self.at]
+
+    @property
+    def shown(self) -> str:
+        """All of it, without what moves the cursor and colours."""
+        text = self.raw.decode(errors="replace").replace(PASTE_ON, PROMPT)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+
+
+@pytest.fixture
+def terminal(edge: Path) -> Iterator[Terminal]:
+    made = Terminal("--config", str(edge), "--document", "note-1")
+    yield made
+    made.close()
+
+
+def held(parts: Iterable[Part]) -> list[Part | float]:
+    """A slice that does not come."""
+    return [*list(parts)[:1], 60.0]
+
+
+@pytest.mark.slow
+def test_a_person_asks_looks_at_the_wire_stops_and_leaves(
+    terminal: Terminal, server: RunningServer, assistant: Assistant
+) -> None:
+    terminal.until(PROMPT)
+    terminal.type(f"{QUESTION}\r")
+    shown = terminal.until("(fused, 8 positions")
+    assert assistant.ask(QUESTION, document="note-1").text in shown
+    terminal.type("/wire\r")
+    terminal.until("payload of the slice")
+    terminal.until("generate")
+    terminal.type("/kind draft\r")
+    terminal.until("document note-1, kind draft, without notes")
+    server.service.tamper = held
+    server.service.requests.clear()
+    terminal.type("\x1b[A\x1b[A\x1b[A\r")  # three lines back is the question
+    wait_until(lambda: any(request.kind == "draft" for request in server.service.requests))
+    terminal.type("\x03")
+    terminal.until("(stopped; what is there is not whole)")
+    assert server.service.cancelled.wait(20)
+    terminal.until(PROMPT)
+    terminal.type("\x03")
+    assert terminal.process.wait(60) == 130
+
+
+@pytest.mark.slow
+def test_quit_and_the_end_of_input_leave_with_status_0(edge: Path) -> None:
+    for keys in ("/quit\r", "\x04"):
+        terminal = Terminal("--config", str(edge))
+        try:
+            terminal.until(PROMPT)
+            terminal.type(keys)
+            assert terminal.process.wait(60) == 0
+        finally:
+            terminal.close()

@@ -1,0 +1,80 @@
+"""`kvwire audit` from the command line, on the tiny pair."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fuser.lab.evaluate.settings import Setup, read_settings
+from fuser.lab.leakage import attacks
+from fuser.lab.leakage.run import LeakageConfig
+from ops.cli import app
+
+EXAMPLE = Path(__file__).parents[2] / "ops" / "examples" / "audit.toml"
+SMALL = (
+    "documents=12",
+    "known_documents=24",
+    "candidates=3",
+    "secrets=2",
+    "plans=raw:m6,int4:m4",
+    "drafts=raw",
+)
+Audit = Callable[..., Result]
+
+
+@pytest.fixture
+def audit(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path) -> Audit:
+    """Runs `kvwire audit`; what the Sharer reads is kept in tmp_path / "work"."""
+
+    def run(*options: str, fails: bool = False) -> Result:
+        told = ("sharer=" + str(tiny_sharer), "receiver=" + str(tiny_receiver), f"work={tmp_path / 'work'}")
+        words = [word for value in (*told, *SMALL) for word in ("--set", value)]
+        return CliRunner().invoke(app, ["audit", str(tiny_bundle), *words, *options], catch_exceptions=fails)
+
+    return run
+
+
+def test_every_plan_is_attacked_and_every_attack_has_its_control(audit: Audit, tmp_path: Path) -> None:
+    table, picture = tmp_path / "privacy.md", tmp_path / "privacy.svg"
+    done = audit("--json", str(tmp_path / "report.json"), "--markdown", str(table), "--plot", str(picture))
+    report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (done.exit_code == 0) == report["valid"] == all(check["passed"] for check in report["checks"])
+    planted = [check for check in report["checks"] if check["check"] == "a planted leak is found"]
+    assert len(planted) == 3
+    assert all(check["passed"] for check in planted)
+    kinds = [(one["kind"], one["plan"]) for one in report["slices"]]
+    assert kinds == [("excerpt", "raw:m6"), ("excerpt", "int4:m4"), ("draft", "raw")]
+    excerpt, _, draft = (one["attacks"] for one in report["slices"])
+    # Who has a document has its codes, whatever the question was.
+    assert excerpt["which document"]["point"] == 1.0
+    assert 0 < excerpt["which document"]["control"] < 0.2
+    assert excerpt["secret never asked about"]["cases"] == 2
+    assert 0 <= excerpt["token at a position"]["low"] <= excerpt["token at a position"]["high"] <= 1
+    assert draft["content tokens beyond answer and question"]["point"] == 0.0  # a draft quotes nothing
+    assert draft["token before, not sent"] == {}
+    assert "excerpt, raw:m6" in table.read_text(encoding="utf-8")
+    assert picture.stat().st_size > 1000
+
+
+def test_a_run_that_misses_a_planted_leak_is_void(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacks, "_STRENGTH", 0.0)
+    done = audit("--set", "candidates=0", "--set", "drafts=[]", "--set", "plans=raw:m6", "--json", "-")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["valid"] is False
+
+
+def test_the_example_has_every_key(tmp_path: Path) -> None:
+    config, setup = read_settings(LeakageConfig, EXAMPLE, ())
+    assert config.drafts == ("transform-2",)
+    assert setup == Setup(dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("candidates=1", "candidates: 1"), ("known=[]", "known is empty"), ("documents=1", "documents: 1")],
+)
+def test_settings_that_measure_nothing_are_refused_by_name(audit: Audit, value: str, said: str) -> None:
+    assert said in str(audit("--set", value, fails=True).exception)

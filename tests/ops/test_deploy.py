@@ -1,0 +1,94 @@
+"""The files of ops/deploy: what can be checked of them without an engine."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cloud_node import CloudConfig
+from edge_node import EdgeConfig
+
+DEPLOY = Path(__file__).parents[2] / "ops" / "deploy"
+MANIFESTS = DEPLOY / "kubernetes"
+
+
+def manifests() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for path in sorted(MANIFESTS.glob("*.yaml")):
+        found += [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
+    return found
+
+
+def test_the_clouds_configuration_is_one_that_a_node_takes() -> None:
+    config = CloudConfig.load(MANIFESTS / "cloud.toml")
+    assert config.listen == "0.0.0.0:7443"
+    (pod,) = (one for one in manifests() if one["kind"] == "StatefulSet")
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount.get("readOnly") for mount in container["volumeMounts"]}
+    assert mounts["/etc/kvwire/tls"] and "/var/lib/kvwire" in mounts
+    assert container["ports"] == [{"name": "grpc", "containerPort": 7443}]
+
+
+def test_the_edges_configuration_in_a_container_is_one_that_a_node_takes(tmp_path: Path) -> None:
+    page = (DEPLOY.parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    tables = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    files = '[tls]\ncertificate = "a"\nkey = "b"\nauthority = "c"\n[receiver]\nmodel = "m"\nbundle = "b"\n'
+    for number, table in enumerate(tables):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(files + table, encoding="utf-8")
+        EdgeConfig.load(path)
+    assert len(tables) == 2 and tomllib.loads(tables[0])["api"]["listen"] == "0.0.0.0:7480"
+
+
+def test_every_manifest_has_what_its_kind_needs_and_nothing_runs_as_root() -> None:
+    kinds = [one["kind"] for one in manifests()]
+    assert kinds.count("StatefulSet") == kinds.count("Service") == kinds.count("NetworkPolicy") == 1
+    for one in manifests():
+        assert one["apiVersion"] and (one["kind"] == "Kustomization" or one["metadata"]["name"])
+        if one["kind"] == "StatefulSet":
+            spec = one["spec"]["template"]["spec"]
+            assert spec["securityContext"]["runAsNonRoot"] is True
+            for container in spec["containers"]:
+                assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+                assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+def test_kustomize_renders_the_manifests() -> None:
+    run = subprocess.run(
+        ["kubectl", "kustomize", str(MANIFESTS)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    rendered = list(yaml.safe_load_all(run.stdout))
+    assert {one["kind"] for one in rendered} >= {"ConfigMap", "StatefulSet", "Service", "NetworkPolicy"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+@pytest.mark.parametrize("node", ["cloud", "edge"])
+def test_systemd_takes_the_units(node: str, tmp_path: Path) -> None:
+    unit = (DEPLOY / "systemd" / f"kvwire-{node}.service").read_text(encoding="utf-8")
+    path = tmp_path / f"kvwire-{node}.service"
+    path.write_text(unit.replace("/opt/kvwire/bin/kvwire", "/bin/true"), encoding="utf-8")
+    run = subprocess.run(
+        ["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0 and not run.stderr, run.stderr
+
+
+def test_the_images_run_as_nobody_in_particular_from_pinned_versions() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    stages = [line.split(" AS ")[1] for line in lines if line.startswith("FROM")]
+    assert stages == ["wheel", "base", "cloud", "edge"]
+    assert all(re.search(r":\d+\.\d+\.\d+", line) for line in lines if line.startswith("FROM python"))
+    assert lines.count("USER kvwire") == 2
+    assert sum("-c /constraints.txt" in line for line in lines) == 2
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    for name, service in services.items():
+        assert service["build"]["target"] == name
+        assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+    assert services["edge"]["ports"] == ["127.0.0.1:7480:7480"]
