@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from edge_node.history import Turn, noted
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
@@ -66,6 +67,9 @@ class Ask(Options):
     Attributes:
         question: what to answer; both sides read it. None where `sections` hold it.
         sections: further sections, put first.
+        history: earlier turns of the conversation, oldest first. Over a document of the cloud the last ones, as many
+            as `[share] history_turns` allows, are sent with the question for the Sharer to read; answers are not, where
+            the Receiver may read notes or other text for it alone (`edge_node.history`). Otherwise they are `kept`.
         max_new_tokens: tokens generated at most; None: as configured.
         sampling: how the Receiver's tokens are chosen; None: the most likely ones. A relayed text is the Sharer's, and
             always its most likely one.
@@ -77,12 +81,13 @@ class Ask(Options):
 
     question: str | None = None
     sections: Sequence[Section] = dataclasses.field(default=(), kw_only=True)
+    history: Sequence[Turn] = dataclasses.field(default=(), kw_only=True)
     max_new_tokens: int | None = dataclasses.field(default=None, kw_only=True)
     sampling: Sampling | None = dataclasses.field(default=None, kw_only=True)
     stop: Sequence[str] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("choices", "sections", "stop"):
+        for name in ("choices", "history", "sections", "stop"):
             given = getattr(self, name)
             if isinstance(given, str):
                 raise InvalidRequest(f"{name} is a list, not one string")
@@ -99,6 +104,8 @@ class Ask(Options):
             raise InvalidRequest(f"max_bytes is {self.max_bytes}; 0 is no cap")
         for choice in self.choices:
             _check_text(choice, "choice")
+        for turn in self.history:
+            _check_text(turn.question + turn.answer, "history")
         prompt = self.prompt()
         if not any(section.role is Role.QUESTION and (section.text or "").strip() for section in prompt):
             raise InvalidRequest("there is no question")
@@ -122,6 +129,17 @@ class Ask(Options):
     def over_document(self) -> bool:
         """Whether a document of the cloud is asked about."""
         return self.document is not None or any(s.visibility is Visibility.CLOUD for s in self.sections)
+
+    @property
+    def tells_history(self) -> bool:
+        """Whether the Sharer is to read the history: it is asked for what a document says."""
+        sent = self.over_document and self.source != "receiver-only" and self.kind is not SliceKind.SHARED
+        return sent and bool(self.history)
+
+    def kept(self) -> Ask:
+        """The same with the history behind the notes: the Receiver may read it, and no request holds it."""
+        notes = "\n\n".join(text for text in (self.notes, noted(self.history)) if text)
+        return dataclasses.replace(self, notes=notes or None, history=())
 
     def prompt(self) -> tuple[Section, ...]:
         """All sections, the notes and the question last; the choices are listed where no document is asked about.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
 from edge_node.ask import Ask
 from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
+from edge_node.conversation import Conversation
+from edge_node.history import told
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Planned
@@ -103,11 +105,16 @@ class Assistant:
         planned = self._planned(Ask.of(question, document))
         return AnswerStream(self.receiver, self.client, self._turn, self._home, planned)
 
+    def conversation(self, document: str | None = None, **about: Any) -> Conversation:
+        """Questions that follow each other, so that a later one may say "it". `about` as `Conversation` takes it."""
+        return Conversation(self, document=document, **about)
+
     def _planned(self, ask: Ask) -> Planned:
         """What is sent for it, and how: what it leaves open is as configured, or picked."""
+        share = self.config.share
+        ask = ask if ask.tells_history and share.history_turns else ask.kept()
         prompt = ask.prompt()
         self.client.limits.check_sections(prompt)
-        share = self.config.share
         tokens = self.config.receiver.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens
         if not 1 <= tokens <= self.client.limits.max_new_tokens:
             raise InvalidRequest(f"max_new_tokens is 1 to {self.client.limits.max_new_tokens}, not {tokens}")
@@ -125,9 +132,13 @@ class Assistant:
         # Only who can abstain can turn to the notes then; anybody else reads them beside the slice.
         later = chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) and self.bundle.config.abstain != ""
         later = later and not (ask.choices or ask.require_fused)
+        sections = _without_notes(prompt) if later else prompt
+        asked, turns = told(prompt, ask.history, share.history_turns)
         return Planned(
             ask=ask,
-            sections=_without_notes(prompt) if later else prompt,
+            asked=asked,
+            turns=turns,
+            sections=sections,
             unfused=prompt,
             kind=chosen,
             reason=reason,

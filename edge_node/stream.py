@@ -48,7 +48,8 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Planned:
     """What is sent for an `Ask`, and how.
 
-    sections: what is sent, but for those of the edge, and read beside the slice. unfused: what the Receiver reads
+    asked: what is sent, but for those of the edge, with so many earlier turns (`edge_node.history`). sections: what
+    the Receiver reads beside the slice. unfused: what the Receiver reads
     where there is no slice, or where it abstains behind one: the same, with the notes. kind: of the slice to ask
     for; None asks for none, for the reason given. plan, plan_reason, estimate: what was picked and why
     (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as
@@ -57,6 +58,7 @@ class Planned:
     """
 
     ask: Ask
+    asked: tuple[Section, ...]
     sections: tuple[Section, ...]
     unfused: tuple[Section, ...]
     kind: SliceKind | None
@@ -64,6 +66,7 @@ class Planned:
     plan: Plan
     max_new_tokens: int
     deadline_s: float
+    turns: int = 0
     plan_reason: str | None = None
     estimate: Estimate | None = None
     max_bytes: int = 0
@@ -100,6 +103,11 @@ class AnswerStream:
         self._started = time.monotonic()
         self._closed = threading.Event()
         self._pieces = self._run()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all pieces have come."""
+        return self._answer is not None
 
     @property
     def answer(self) -> Answer:
@@ -249,7 +257,7 @@ class AnswerStream:
         planned = self._planned
         try:
             reply = self._client.relay(
-                planned.sections,
+                planned.asked,
                 self._receiver.bundle,
                 max_new_tokens=planned.max_new_tokens,
                 max_bytes=planned.max_bytes,
@@ -287,7 +295,7 @@ class AnswerStream:
         if planned.kind is None:
             return self._prefill(unfused, None) if planned.alone else None, reason
         self._shared = shared = self._client.share(
-            planned.sections,
+            planned.asked,
             self._receiver.bundle,
             kind=planned.kind,
             plan=planned.plan,
@@ -387,6 +395,7 @@ class AnswerStream:
             estimate=None if planned.estimate is None else planned.estimate.to_dict(),
             positions=trailer.positions if trailer is not None else 0,
             bytes_sent=stream.bytes_sent if stream else self._relay.sent,
+            turns_sent=planned.turns if stream or self._relay.sent else 0,
             bytes_received=stream.bytes_received if stream else self._relay.received,
             payload_bytes=stream.payload_bytes if stream else 0,
             share_arrived=stream.share_arrived if stream else 0.0,
