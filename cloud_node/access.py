@@ -15,10 +15,12 @@ from google.protobuf.message import DecodeError
 
 from cloud_node.admission import Places
 from cloud_node.control import Control
-from cloud_node.documents import DocumentInfo, Documents
+from cloud_node.documents import DocumentInfo, Documents, Hit
 from kvwire.errors import AccessDenied, BadHeader, DeadlineExceeded, KvwireError
 from kvwire.identity import Identity, PeerRole
 from kvwire.limits import Limits
+from kvwire.messages import SearchRequest
+from kvwire.segment import SliceKind
 from kvwire.status import to_grpc
 
 _MESSAGE_S: Final = 5.0
@@ -45,6 +47,7 @@ _WATCH: Final = Policy(frozenset(PeerRole), "watches")
 
 POLICIES: Final[Mapping[str, Policy]] = {
     "/kvwire.v1.SharerService/Describe": _EDGE,
+    "/kvwire.v1.SharerService/Search": _EDGE,
     "/kvwire.v1.SharerService/Share": _EDGE,
     "/kvwire.v1.SharerService/Relay": _EDGE,
     "/grpc.health.v1.Health/Check": _PROBE,
@@ -164,6 +167,17 @@ class Access:
             return ()
         find = functools.partial(self._documents.find, identity.tenant, document_ids)
         return await self._threads.call(find)
+
+    async def search(
+        self, identity: Identity, wanted: SearchRequest, kinds: Sequence[SliceKind]
+    ) -> tuple[Hit, ...]:
+        """The passages of the tenant's own documents that have the question's words.
+
+        Args:
+            kinds: documents of which no slice of these kinds could leave are not searched.
+        """
+        search = functools.partial(self._documents.search, identity.tenant, wanted.question, wanted.k, kinds)
+        return await self._threads.call(search)
 
 
 async def _refuse(_: Any, context: Any) -> None:

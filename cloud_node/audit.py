@@ -1,8 +1,8 @@
 """The audit log: JSON lines, append-only and hash-chained: who got how much of what, never text.
 
-A slice or a relayed text has a line before its first byte leaves and one when its call has ended. Other calls have one,
-when they have ended; many of a kind in one second share one. What cannot be written is kept, as far as there is room,
-and written first when the file takes lines again.
+A slice, a relayed text or what a search found has a line before its first byte leaves and one when its call has ended.
+Other calls have one, when they have ended; many of a kind in one second share one. What cannot be written is kept, as
+far as there is room, and written first when the file takes lines again.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class TornTail(BrokenChain):
 class AuditRecord:
     """One call, or several of a kind: as it ended, or before anything of it leaves.
 
-    method: "Describe", "Share" or "Relay"; "Audit" in a line that the log writes of itself.
+    method: "Describe", "Search", "Share" or "Relay"; "Audit" in a line that the log writes of itself.
     request_id: hex; empty where the call had none.
-    documents: ids as asked for; "?" for what cannot be one.
+    documents: ids as asked for, or found by a search; "?" for what cannot be one.
     kind, positions: of the slice, as its header told them.
     segments: of a slice that was sent whole; 0 of any other.
     bytes: in the frames handed to the transport: how much of a slice was sent.

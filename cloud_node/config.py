@@ -123,6 +123,8 @@ class ExportPolicy:
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
+    allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
+        learns which words a passage has.
     """
 
     kinds: tuple[SliceKind, ...] = tuple(SliceKind)
@@ -130,6 +132,7 @@ class ExportPolicy:
     max_runs: int = 1
     shared_over_documents: int = 0
     allow_relay: bool = False
+    allow_search: bool = True
 
     def __post_init__(self) -> None:
         if min(self.max_positions, self.max_runs, self.shared_over_documents) < 0:

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 from cloud_node.documents import MAX_DOCUMENT_CHARS
 
 MAX_FILE_BYTES: Final = 64 << 20
-"""Larger files are not read: a text that long could never be asked about."""
+"""Larger files are not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,7 @@ def _pdf(raw: bytes, encoding: str | None) -> str:
         raise ValueError("a PDF with a password")
     if room < 0:
         raise ValueError(
-            f"its first {len(pages):,} pages are over {MAX_DOCUMENT_CHARS:,} characters, "
-            "the most that can be asked about"
+            f"its first {len(pages):,} pages are over {MAX_DOCUMENT_CHARS:,} characters; store it in parts"
         )
     text = "\n\n".join(page for page in pages if page)
     if not text:

@@ -1,5 +1,8 @@
 """The export policy: what may leave of documents, for every kind of slice and for relayed text, decided here alone.
 
+Of several documents, or passages of them, the least cap holds for the whole slice: so no document has more positions in
+it than its own cap, and the header is enough to check that.
+
 The gateway asks before anything is read, a replica again of the documents as it read them, and the gateway holds the
 header against it before the first byte is written.
 """
@@ -72,6 +75,18 @@ def tokens_allowed(policy: ExportPolicy, documents: Sequence[Guarded]) -> int | 
     if any(d.kinds is not None and SliceKind.DRAFT not in d.kinds for d in documents):
         raise ExportDenied("relayed text about this document")
     return _allowed(policy.max_positions, documents, "relayed text about documents") if documents else None
+
+
+def kinds_searched(policy: ExportPolicy) -> tuple[SliceKind, ...]:
+    """The kinds of slice that may leave of documents: one of which none of these may is not found.
+
+    Raises:
+        ExportDenied: the policy lets nobody search.
+    """
+    if not policy.allow_search:
+        raise ExportDenied("where a question's words stand")
+    most = {SliceKind.SHARED: policy.shared_over_documents}
+    return tuple(kind for kind in policy.kinds if most.get(kind, policy.max_positions))
 
 
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:

@@ -8,7 +8,6 @@ deadline, is noticed before the next layer.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import queue
 import threading
 import time
@@ -237,8 +236,8 @@ class Replica:
             if section.document_id is None:
                 resolved.append(section)
                 continue
-            document = self._documents.get(tenant, section.document_id)
-            resolved.append(dataclasses.replace(section, text=document.text, document_id=None))
+            document = self._documents.get(tenant, section.document_id, section.passage)
+            resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)
         self._limits.check_prompt(sum(len(section.text or "") for section in resolved))
         return resolved, documents

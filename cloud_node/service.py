@@ -15,7 +15,14 @@ from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
 from cloud_node.call import CallRecord, Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.documents import DOCUMENT_ID, DocumentInfo
-from cloud_node.export import check_leaving, check_relayed, positions_allowed, tokens_allowed
+from cloud_node.export import (
+    check_leaving,
+    check_relayed,
+    kinds_searched,
+    positions_allowed,
+    tokens_allowed,
+)
+from cloud_node.passages import PASSAGE_CHARS
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
@@ -25,10 +32,11 @@ from kvwire.errors import (
     IncompatiblePeer,
     InternalError,
     KvwireError,
+    NoPassage,
     TooLarge,
 )
 from kvwire.identity import Identity
-from kvwire.messages import Description, RelayReply, RelayRequest, ShareRequest, check_request
+from kvwire.messages import Description, Found, RelayReply, RelayRequest, ShareRequest, check_request
 from kvwire.segment import SliceHeader
 from kvwire.status import to_grpc
 from kvwire.v1 import sharer_pb2 as pb
@@ -79,6 +87,18 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             _check_version(request.protocol_version)
             return serde.description_to_proto(self._description)
 
+    async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:
+        """Which passages of the tenant's documents have a question's words, where the configuration tells that."""
+        async with self._answering("Search", context) as (identity, record):
+            self._check_size(request)
+            _check_version(request.protocol_version)
+            wanted = serde.search_request_from_proto(request, self._limits)
+            hits = await self._access.search(identity, wanted, kinds_searched(self._config.export))
+            found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
+            record.documents = tuple(dict.fromkeys(one.document for one in found))
+            self._write_ahead(record.leaving())
+            return serde.found_to_proto(found)
+
     async def Share(self, request: pb.ShareRequest, context: Any) -> None:
         """One slice, written to the context part by part as the replica finishes them."""
         async with self._answering("Share", context) as (identity, record):
@@ -120,6 +140,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
             documents = await self._documents(identity, wanted, record)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
+            self._check_length(wanted, documents)
             record.bytes = len(reply.text.encode())
             self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
@@ -161,20 +182,27 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         check_request(wanted, self._description)
         return wanted
 
-    def _check_size(self, request: pb.ShareRequest | pb.RelayRequest) -> None:
+    def _check_size(self, request: pb.ShareRequest | pb.RelayRequest | pb.SearchRequest) -> None:
         if request.ByteSize() > self._limits.max_request_bytes:
             raise TooLarge("request bytes", request.ByteSize(), self._limits.max_request_bytes)
 
     async def _documents(
         self, identity: Identity, wanted: ShareRequest | RelayRequest, record: CallRecord
     ) -> tuple[DocumentInfo, ...]:
+        """One for each section that names one."""
         asked = [section.document_id for section in wanted.sections if section.document_id is not None]
-        record.documents = tuple(name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
+        names = (name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
+        record.documents = tuple(dict.fromkeys(names))
         return await self._access.documents_of(identity, asked)
 
     def _check_length(self, wanted: ShareRequest | RelayRequest, documents: Sequence[DocumentInfo]) -> None:
-        texts = sum(len(section.text or "") for section in wanted.sections)
-        self._limits.check_prompt(texts + sum(document.characters for document in documents))
+        """Of a passage the longest that it can be counts: the replica looks again, at its text."""
+        length = sum(len(section.text or "") for section in wanted.sections)
+        for passage, document in zip(_passages(wanted), documents, strict=True):
+            if passage > document.passages:
+                raise NoPassage(passage)
+            length += min(document.characters, PASSAGE_CHARS) if passage else document.characters
+        self._limits.check_prompt(length)
 
     async def _release(
         self, identity: Identity, part: Part, wanted: ShareRequest, record: CallRecord
@@ -187,6 +215,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             raise InternalError("a slice without a header")
         documents = await self._documents(identity, wanted, record)
         allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
+        self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
         record.announced(part)
         self._write_ahead(record.leaving())
@@ -246,6 +275,10 @@ def offered(description: Description, config: CloudConfig) -> Description:
 def _check_version(version: int) -> None:
     if version != PROTOCOL_VERSION:
         raise IncompatiblePeer("protocol version", PROTOCOL_VERSION, version)
+
+
+def _passages(wanted: ShareRequest | RelayRequest) -> list[int]:
+    return [section.passage for section in wanted.sections if section.document_id is not None]
 
 
 def _told(error: Exception) -> KvwireError:

@@ -22,6 +22,8 @@ EMPTY: Final = "EMPTY"
 """Reason of an answer without a slice: the slice of a document, or the relayed text, came and is empty."""
 NOTES: Final = "NOTES"
 """Reason of a receiver-only answer: the Receiver abstained behind the slice, and read the notes instead."""
+NOTHING_FOUND: Final = "NOTHING_FOUND"
+"""Reason of an answer without a slice: the search found no passage, and no other document is asked about."""
 NO_PLAN: Final = "NO_PLAN"
 """Reason of an answer without a slice: no plan of use fits the bytes or the time; `plan_reason` says which."""
 
@@ -45,7 +47,9 @@ class Answer:
             asked for, or there were none.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
             fused.
-        document: the id asked about, if any.
+        document: the id of the first document asked about, if any.
+        documents: all documents and passages asked about: "document", "passage" (0 is the whole document) and "score"
+            (None where it was named, not found).
         kind: kind of slice asked for, None if none was.
         codec: codec asked for, None if no slice was.
         plan: all of the plan asked for, None if no slice was.
@@ -58,9 +62,9 @@ class Answer:
         payload_bytes: bytes of segments among those received.
         share_arrived: share of the slice that arrived, 0 to 1; only a whole one is used.
         time_to_first_token_s: seconds from the ask to the first piece of text (to the end if there was none).
-        timings: seconds: "receiver_prefill" (before the slice), "wait" for the slice after that, "decode" (meanwhile),
-            "fuse", "slice" from the ask to the end of the slice, "generate", "total"; and where a slice came, the
-            cloud's own "cloud_queue", "cloud_prefill", and "cloud_encode" after it.
+        timings: seconds: "search", "receiver_prefill" (before the slice), "wait" for the slice after that, "decode"
+            (meanwhile), "fuse", "slice" from the ask to the end of the slice, "generate", "total"; and where a slice
+            came, the cloud's own "cloud_queue", "cloud_prefill", and "cloud_encode" after it.
     """
 
     text: str
@@ -73,6 +77,7 @@ class Answer:
     choice: int | None = None
     reason: str | None = None
     document: str | None = None
+    documents: tuple[dict[str, Any], ...] = ()
     kind: str | None = None
     codec: str | None = None
     plan: dict[str, Any] | None = None
@@ -110,6 +115,7 @@ _WORDS: Final = {
     "RELAY_DISABLED": "no plan is of use, and the cloud relays no text; allow more bytes or seconds, or name a plan",
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
     NO_PLAN: "no plan is of use within the bytes and the time allowed ({plan_reason}); allow more, or name a plan",
+    NOTHING_FOUND: "no passage of this tenant's documents has a word of the question; ask in other words",
     NOTHING_TO_SHARE: "this edge's bundle makes no slice of such a prompt; take a bundle that does",
     **dict.fromkeys(("WIRE_ERROR", "BAD_HEADER", "BAD_CHECKSUM", "BAD_PAYLOAD"), _DAMAGED),
 }

@@ -3,6 +3,9 @@
     POST /v1/chat/completions   OpenAI's, of `edge_node.chat.ChatBody` (docs/api.md); without /v1 too, as the next two
     POST /v1/responses          OpenAI's, of `edge_node.responses.ResponsesBody`
     GET  /v1/models, /v1/models/{id}
+    GET  /v1/kvwire/search?q=QUESTION&k=3
+                   the passages of this tenant's documents that have the question's words:
+                   {"data": [{"document": "note-1", "passage": 2, "score": 0.7}]}
     POST /v1/ask   `edge_node.body.AskBody` as JSON -> the answer as JSON, or JSON lines:
                    {"piece": "..."} ... then {"answer": {...}} or {"error": {...}}.
                    A question that got no answer: 503, 504 (too late) or 422 (asking again does not help), with
@@ -18,6 +21,7 @@ queue is free, a slice on its way is cancelled, and the Receiver stops.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -44,7 +48,8 @@ from kvwire.errors import DeadlineExceeded, InvalidRequest, KvwireError, NotFoun
 
 _BODY_S: Final = 10.0
 _PATHS: Final = (
-    "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask, GET /healthz and GET /"
+    "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask, GET /v1/kvwire/search, GET /healthz "
+    "and GET /"
 )
 Parse = Callable[[Any], tuple[Ask, Form]]
 """What a body's JSON asks, and the form of the answer."""
@@ -101,6 +106,16 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
             return refusal(error)
         return JSONResponse(described(name))
 
+    async def search(request: Request) -> Response:
+        given = request.query_params
+        try:
+            if not (k := given.get("k", "3")).isascii() or not k.isdecimal():
+                raise Refused(f"k is a number from 1, not {k!r:.40}", "k")
+            found = await asyncio.to_thread(assistant.client.search, given.get("q", ""), int(k[:9]))
+        except Exception as error:
+            return refusal(known(error))
+        return JSONResponse({"object": "list", "data": [dataclasses.asdict(one) for one in found]})
+
     async def healthz(request: Request) -> Response:
         return JSONResponse(
             {
@@ -117,6 +132,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
 
     routes = [
         Route("/v1/ask", answering(ask), methods=["POST"]),
+        Route("/v1/kvwire/search", search, methods=["GET"]),
         Route("/healthz", healthz, methods=["GET"]),
         *page_routes(),
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_node.history import Turn, noted
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
+from kvwire.messages import Found
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -25,7 +26,10 @@ class Options:
     """What may be said beside a question, from Python and over the local API alike.
 
     Attributes:
-        document: id of a document that the cloud holds.
+        document: id of a document that the cloud holds; `note-1#2` is the second passage of note-1 alone.
+        documents: further ones, and passages that a search found.
+        search: ask about so many more passages, those of the tenant's documents that have most of the question's words,
+            rare words first. Where nothing is asked about then, it is not answered, for the reason NOTHING_FOUND.
         notes: text for the Receiver alone; it is never sent. Beside an excerpt or a draft it is not read at once, which
             confuses the Receiver, but where the Receiver abstains behind the slice: then the answer is one from the
             notes, word for word, receiver-only for the reason NOTES. A Receiver that was not taught to abstain, or has
@@ -44,6 +48,8 @@ class Options:
     """
 
     document: str | None = None
+    documents: Sequence[str | Found] = ()
+    search: int = 0
     notes: str | None = None
     source: Source = "auto"
     kind: SliceKind | None = None
@@ -87,7 +93,7 @@ class Ask(Options):
     stop: Sequence[str] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("choices", "history", "sections", "stop"):
+        for name in ("choices", "documents", "history", "sections", "stop"):
             given = getattr(self, name)
             if isinstance(given, str):
                 raise InvalidRequest(f"{name} is a list, not one string")
@@ -100,6 +106,8 @@ class Ask(Options):
             raise InvalidRequest("a fused answer is required, so nothing else can be asked for")
         if "" in self.stop:
             raise InvalidRequest("a stop string is not empty")
+        if self.search < 0:
+            raise InvalidRequest(f"search is {self.search}; 0 searches nothing")
         if self.max_bytes is not None and self.max_bytes < 0:
             raise InvalidRequest(f"max_bytes is {self.max_bytes}; 0 is no cap")
         for choice in self.choices:
@@ -128,7 +136,8 @@ class Ask(Options):
     @property
     def over_document(self) -> bool:
         """Whether a document of the cloud is asked about."""
-        return self.document is not None or any(s.visibility is Visibility.CLOUD for s in self.sections)
+        named = self.document is not None or self.documents or self.search
+        return bool(named) or any(s.visibility is Visibility.CLOUD for s in self.sections)
 
     @property
     def tells_history(self) -> bool:
@@ -141,8 +150,17 @@ class Ask(Options):
         notes = "\n\n".join(text for text in (self.notes, noted(self.history)) if text)
         return dataclasses.replace(self, notes=notes or None, history=())
 
-    def prompt(self) -> tuple[Section, ...]:
+    @property
+    def searched(self) -> str:
+        """What is searched for: the question, or the last one of the sections."""
+        questions = [s.text for s in self.prompt() if s.role is Role.QUESTION and s.text]
+        return self.question or questions[-1]
+
+    def prompt(self, found: Sequence[Found] = ()) -> tuple[Section, ...]:
         """All sections, the notes and the question last; the choices are listed where no document is asked about.
+
+        Args:
+            found: passages to be asked about too; those of what is named already are left out.
 
         Raises:
             InvalidRequest: choices without a question, or too few or many of them, or a document without an id.
@@ -156,13 +174,23 @@ class Ask(Options):
             except ValueError as error:
                 raise InvalidRequest(str(error)) from error
             question = question if self.over_document else listed
-        if self.document is not None:
-            prompt.append(Section(Role.DOCUMENT, Visibility.CLOUD, document_id=self.document))
+        prompt += map(_section, (*([] if self.document is None else [self.document]), *self.documents))
+        named = {(s.document_id, s.passage) for s in prompt}
+        further = [f for f in found if not {(f.document, 0), (f.document, f.passage)} & named]
+        prompt += map(_section, further)
         if self.notes is not None:
             prompt.append(Section(Role.DOCUMENT, Visibility.EDGE, text=self.notes))
         if question is not None:
             prompt.append(Section(Role.QUESTION, Visibility.SHARED, text=question))
         return tuple(prompt)
+
+
+def _section(named: str | Found) -> Section:
+    """A document of the cloud, or one passage of it."""
+    name, mark, passage = str(named).partition("#")
+    if mark and not (passage.isdecimal() and int(passage)):
+        raise InvalidRequest(f"{named}: a passage is an id, # and a number from 1")
+    return Section(Role.DOCUMENT, Visibility.CLOUD, document_id=name, passage=int(passage or 0))
 
 
 def _check_text(text: str, what: str) -> None:

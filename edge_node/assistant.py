@@ -13,7 +13,7 @@ from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
 from edge_node.conversation import Conversation
-from edge_node.history import told
+from edge_node.history import before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Planned
@@ -132,13 +132,10 @@ class Assistant:
         # Only who can abstain can turn to the notes then; anybody else reads them beside the slice.
         later = chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) and self.bundle.config.abstain != ""
         later = later and not (ask.choices or ask.require_fused)
-        sections = _without_notes(prompt) if later else prompt
-        asked, turns = told(prompt, ask.history, share.history_turns)
+        room = self.client.limits.max_question_chars
         return Planned(
             ask=ask,
-            asked=asked,
-            turns=turns,
-            sections=sections,
+            sections=_without_notes(prompt) if later else prompt,
             unfused=prompt,
             kind=chosen,
             reason=reason,
@@ -148,6 +145,7 @@ class Assistant:
             max_new_tokens=tokens,
             deadline_s=deadline_s,
             max_bytes=max_bytes,
+            before=before(prompt, ask.history, share.history_turns, room),
             relay=share.relay and reason == NO_PLAN and not ask.require_fused,
             alone=ask.source == "receiver-only" or ask.guess or not (ask.require_fused or ask.over_document),
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),

@@ -22,7 +22,7 @@ from edge_node.link import Link
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import BadHeader, BadPayload, Cancelled, InvalidRequest, TooLarge
 from kvwire.limits import Limits
-from kvwire.messages import Description, RelayReply, RelayRequest
+from kvwire.messages import Description, Found, RelayReply, RelayRequest, SearchRequest
 from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_ID_BYTES, SliceKind
@@ -76,6 +76,35 @@ class AsyncClient:
                 return serde.description_from_proto(pb.DescribeResponse.FromString(reply))
             except (DecodeError, TooLarge) as error:
                 raise BadHeader("a description that cannot be read") from error
+
+        return await _retried(once, deadline)
+
+    async def search(
+        self,
+        question: str,
+        k: int = 3,
+        deadline_s: float | None = None,
+        traffic: Traffic | None = None,
+    ) -> tuple[Found, ...]:
+        """The `k` passages of this tenant's documents that have most of a question's words; best first, or none.
+
+        Args:
+            traffic: counts the bytes of all attempts.
+
+        Raises:
+            ExportDenied: the cloud lets nobody search. And the other errors of `kvwire.errors`.
+        """
+        deadline = self._deadline(deadline_s)
+        message = serde.search_request_to_proto(SearchRequest(question=question, k=k))
+        serde.search_request_from_proto(message, self.limits)  # refused here, if there
+
+        async def once() -> tuple[Found, ...]:
+            sent = message.SerializeToString()
+            reply = await self._channel.unary("Search", sent, deadline, traffic or Traffic())
+            try:
+                return serde.found_from_proto(pb.SearchResponse.FromString(reply), k, self.limits)
+            except (DecodeError, TooLarge) as error:
+                raise BadHeader("found passages that cannot be read") from error
 
         return await _retried(once, deadline)
 
@@ -247,6 +276,17 @@ class Client:
             ),
             begun,
         )
+
+    def search(
+        self,
+        question: str,
+        k: int = 3,
+        deadline_s: float | None = None,
+        traffic: Traffic | None = None,
+        begun: Callable[[concurrent.futures.Future[tuple[Found, ...]]], None] | None = None,
+    ) -> tuple[Found, ...]:
+        """As `AsyncClient.search`. `begun` is given the call, which any thread may cancel: raises Cancelled."""
+        return self._run(self._client.search(question, k, deadline_s, traffic), begun)
 
     @property
     def link(self) -> Link:

@@ -7,12 +7,14 @@ the question and the slice alone, as it was trained. Otherwise they are text for
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from kvwire.section import Role, Section, Visibility
 
+_QUESTION: Final = "\nQuestion: "
+_ANSWER: Final = "\nAnswer: "
 MOST_CHARS: Final = 4_000
 """Characters of history that are sent at most; turns are sent whole or not at all."""
 
@@ -36,40 +38,46 @@ def noted(turns: Sequence[Turn]) -> str:
     return "\n".join(f"{who}: {text}" for turn in said for who, text in turn if text)
 
 
-def told(sections: Sequence[Section], turns: Sequence[Turn], most: int) -> tuple[tuple[Section, ...], int]:
-    """What the cloud is asked: the sections, the last turns in the text of the question; and how many turns these are.
+def before(sections: Sequence[Section], turns: Sequence[Turn], most: int, chars: int) -> tuple[str, ...]:
+    """The turns that are sent with the question of these sections, as texts, oldest first.
 
     Beside a section for the edge alone answers stay here, as they may quote it.
 
     Args:
         turns: oldest first.
         most: turns at most; they have `MOST_CHARS` characters at most too.
+        chars: that a question may have, the turns in it included.
     """
-    asked = list(sections)
-    questions = [
-        i for i, s in enumerate(asked) if s.role is Role.QUESTION and s.visibility is Visibility.SHARED
-    ]
+    at = _question(sections)
+    if at is None:
+        return ()
     private = any(section.visibility is Visibility.EDGE for section in sections)
-    texts = [*_last(_texts(turns, private), most)] if questions else []
-    if texts:
-        last = asked[questions[-1]]
-        text = "\nQuestion: ".join((*reversed(texts), last.text or ""))
-        asked[questions[-1]] = dataclasses.replace(last, text=text)
-    return tuple(asked), len(texts)
-
-
-def _texts(turns: Sequence[Turn], private: bool) -> Iterator[str]:
-    """What may be sent of each turn, newest first."""
+    room = min(MOST_CHARS, chars - len(told(sections, [""])[at].text or ""))
+    texts: list[str] = []
     for turn in reversed(turns):
-        if turn.question and turn.stays != "all":
-            answer = "" if private or turn.stays == "answer" else turn.answer
-            yield f"{turn.question}\nAnswer: {answer}" if answer else turn.question
+        if not turn.question or turn.stays == "all":
+            continue
+        answer = "" if private or turn.stays == "answer" else turn.answer
+        text = f"{turn.question}{_ANSWER}{answer}" if answer else turn.question
+        room -= len(text) + len(_QUESTION)
+        if len(texts) == most or room < 0:
+            break
+        texts.insert(0, text)
+    return tuple(texts)
 
 
-def _last(texts: Iterator[str], most: int) -> Iterator[str]:
-    room = MOST_CHARS
-    for _, text in zip(range(most), texts, strict=False):
-        room -= len(text)
-        if room < 0:
-            return
-        yield text
+def told(sections: Sequence[Section], texts: Sequence[str]) -> tuple[Section, ...]:
+    """The sections with these turns in the text of the question: it is the one place that forms them."""
+    at = _question(sections)
+    if at is None or not texts:
+        return tuple(sections)
+    text = _QUESTION.join((*texts, sections[at].text or ""))
+    return (*sections[:at], dataclasses.replace(sections[at], text=text), *sections[at + 1 :])
+
+
+def _question(sections: Sequence[Section]) -> int | None:
+    """Which of the sections is the question, as far as the cloud may read it."""
+    asked = [
+        i for i, s in enumerate(sections) if s.role is Role.QUESTION and s.visibility is Visibility.SHARED
+    ]
+    return asked[-1] if asked else None

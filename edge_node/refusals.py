@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from edge_node.answer import EMPTY, NO_PLAN, NOTHING_TO_SHARE, Answer, explained
+from edge_node.answer import EMPTY, NO_PLAN, NOTHING_FOUND, NOTHING_TO_SHARE, Answer, explained
 from kvwire.errors import (
     AccessDenied,
     Busy,
@@ -36,7 +36,7 @@ _STATUS: Final[tuple[tuple[type[KvwireError], int], ...]] = (
 )
 _UNANSWERED: Final = {
     "DEADLINE_EXCEEDED": 504,
-    **dict.fromkeys((EMPTY, NO_PLAN, NOTHING_TO_SHARE, "RELAY_DISABLED"), 422),
+    **dict.fromkeys((EMPTY, NO_PLAN, NOTHING_FOUND, NOTHING_TO_SHARE, "RELAY_DISABLED"), 422),
 }
 """What time did not allow; what asking again does not mend. Anything else is a service that is not there: 503."""
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from edge_node.answer import EMPTY, FUSED, NOTES, RECEIVER_ONLY, RELAYED, Answer, FirstLine
+from edge_node.answer import EMPTY, FUSED, NOTES, NOTHING_FOUND, RECEIVER_ONLY, RELAYED, Answer, FirstLine
 from edge_node.ask import Ask
 from edge_node.bounds import Home
 from edge_node.channel import Traffic
 from edge_node.client import Client
+from edge_node.history import told
 from edge_node.intake import SharedSlice
 from edge_node.link import Estimate
 from fuser import SliceLayout
@@ -32,7 +33,7 @@ from kvwire.errors import (
     TooLarge,
     entry_of,
 )
-from kvwire.messages import RelayReply
+from kvwire.messages import Found, RelayReply
 from kvwire.plan import Plan
 from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
@@ -48,17 +49,15 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Planned:
     """What is sent for an `Ask`, and how.
 
-    asked: what is sent, but for those of the edge, with so many earlier turns (`edge_node.history`). sections: what
-    the Receiver reads beside the slice. unfused: what the Receiver reads
-    where there is no slice, or where it abstains behind one: the same, with the notes. kind: of the slice to ask
-    for; None asks for none, for the reason given. plan, plan_reason, estimate: what was picked and why
-    (`edge_node.picker`). max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as
-    there is no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
-    Receiver's next token; None takes the most likely one.
+    before: earlier turns that are sent with the question. sections: what the Receiver reads beside the slice. unfused:
+    what it reads where there is no slice, or where it abstains behind one: the same, with the notes. kind: of the slice
+    to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was picked and why
+    (`edge_node.picker`). found: passages that a search found and that are asked about. max_bytes: cap on payload or
+    text; 0 is none. relay: ask for the Sharer's own answer, as there is no slice. alone: without a slice the Receiver
+    may answer by itself; else nothing is generated. choose: the Receiver's next token; None takes the most likely one.
     """
 
     ask: Ask
-    asked: tuple[Section, ...]
     sections: tuple[Section, ...]
     unfused: tuple[Section, ...]
     kind: SliceKind | None
@@ -66,18 +65,41 @@ class Planned:
     plan: Plan
     max_new_tokens: int
     deadline_s: float
-    turns: int = 0
+    before: tuple[str, ...] = ()
     plan_reason: str | None = None
     estimate: Estimate | None = None
+    found: tuple[Found, ...] = ()
     max_bytes: int = 0
     relay: bool = False
     alone: bool = True
     choose: Choose | None = None
 
     @property
+    def asked(self) -> tuple[Section, ...]:
+        """What is sent, but for those of the edge."""
+        return told(self.unfused, self.before)
+
+    @property
     def among(self) -> Sequence[str]:
         """Texts of which the Receiver says the most likely one, in place of its own words."""
         return self.ask.choices if self.ask.over_document else ()
+
+    @property
+    def documents(self) -> tuple[dict[str, Any], ...]:
+        """As `Answer.documents`."""
+        scores = {(one.document, one.passage): one.score for one in self.found}
+        return tuple(
+            {"document": s.document_id, "passage": s.passage, "score": scores.get((s.document_id, s.passage))}
+            for s in self.unfused
+            if s.document_id is not None
+        )
+
+    def over(self, found: tuple[Found, ...]) -> Planned:
+        """The same, about the passages that were found too."""
+        unfused = self.ask.prompt(found)
+        noted = [section for section in self.unfused if section not in self.sections]
+        sections = tuple(section for section in unfused if section not in noted)
+        return dataclasses.replace(self, sections=sections, unfused=unfused, found=found)
 
 
 class AnswerStream:
@@ -94,8 +116,8 @@ class AnswerStream:
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
         self._trailer: SliceTrailer | None = None
-        self._relay = Traffic()
-        self._relaying: Future[RelayReply] | None = None
+        self._beside, self._left_s = Traffic(), planned.deadline_s
+        self._calling: Future[Any] | None = None
         self._timings: dict[str, float] = {}
         self._choice: int | None = None
         self._unfused: Begun | None = None
@@ -141,14 +163,16 @@ class AnswerStream:
         self._closed.set()
         if self._shared is not None:
             self._shared.close()
-        if self._relaying is not None:
-            self._relaying.cancel()
+        if self._calling is not None:
+            self._calling.cancel()
         with contextlib.suppress(ValueError):  # another thread runs it, and will see that it is closed
             self._pieces.close()
 
     def _run(self) -> Generator[str, None, None]:
         self._started = time.monotonic()
         reason = self._planned.reason
+        if self._planned.ask.search and (self._planned.kind is not None or self._planned.relay):
+            reason = self._searched() or reason
         if self._planned.relay:
             reply, reason = self._relayed()
             if reply is not None:
@@ -252,6 +276,31 @@ class AnswerStream:
         size, most = len(reply.text.encode()), self._planned.max_bytes
         return reply.tokens >= self._planned.max_new_tokens or 0 < most < size + 4
 
+    def _searched(self) -> str | None:
+        """Search, and plan to ask about what is found; why there is nothing to ask about, if so."""
+        planned, failure = self._planned, None
+        try:
+            found = self._client.search(
+                "\n".join((*planned.before, planned.ask.searched)),
+                planned.ask.search,
+                planned.deadline_s,
+                self._beside,
+                self._called,
+            )
+            planned = planned.over(found)
+        except RAISED:
+            raise
+        except KvwireError as error:
+            if self._closed.is_set():
+                raise
+            failure = entry_of(type(error)).reason
+        self._timings["search"] = self._since(self._started)
+        self._left_s = max(planned.deadline_s - self._timings["search"], self._client.limits.min_deadline_s)
+        if failure is None and not planned.documents:
+            failure = NOTHING_FOUND
+        self._planned = planned if failure is None else dataclasses.replace(planned, kind=None, relay=False)
+        return failure
+
     def _relayed(self) -> tuple[RelayReply | None, str | None]:
         """The Sharer's own answer, and why there is no slice; none where the relay failed, and why."""
         planned = self._planned
@@ -261,9 +310,9 @@ class AnswerStream:
                 self._receiver.bundle,
                 max_new_tokens=planned.max_new_tokens,
                 max_bytes=planned.max_bytes,
-                deadline_s=planned.deadline_s,
-                traffic=self._relay,
-                begun=self._relay_begun,
+                deadline_s=self._left_s,
+                traffic=self._beside,
+                begun=self._called,
             )
         except RAISED:
             raise
@@ -273,8 +322,8 @@ class AnswerStream:
             return None, entry_of(type(error)).reason
         return (reply, planned.reason) if reply.text.strip() else (None, EMPTY)
 
-    def _relay_begun(self, call: Future[RelayReply]) -> None:
-        self._relaying = call
+    def _called(self, call: Future[Any]) -> None:
+        self._calling = call
         if self._closed.is_set():
             call.cancel()
 
@@ -300,7 +349,7 @@ class AnswerStream:
             kind=planned.kind,
             plan=planned.plan,
             max_bytes=planned.max_bytes,
-            deadline_s=planned.deadline_s,
+            deadline_s=self._left_s,
         )
         try:
             prefilled, trailer = self._take_in(self._prefill(begun, planned.kind), shared)
@@ -387,16 +436,17 @@ class AnswerStream:
             abstained=trailer is not None and text == self._receiver.bundle.config.abstain != "",
             choice=_choice(text, planned) if self._choice is None else self._choice,
             reason=reason,
-            document=first_document(planned.unfused),
+            document=next((str(named["document"]) for named in planned.documents), None),
+            documents=planned.documents,
             kind=None if planned.kind is None else str(planned.kind),
             codec=None if planned.kind is None else planned.plan.codec,
             plan=None if planned.kind is None else dataclasses.asdict(planned.plan),
             plan_reason=planned.plan_reason,
             estimate=None if planned.estimate is None else planned.estimate.to_dict(),
             positions=trailer.positions if trailer is not None else 0,
-            bytes_sent=stream.bytes_sent if stream else self._relay.sent,
-            turns_sent=planned.turns if stream or self._relay.sent else 0,
-            bytes_received=stream.bytes_received if stream else self._relay.received,
+            bytes_sent=self._beside.sent + (stream.bytes_sent if stream else 0),
+            bytes_received=self._beside.received + (stream.bytes_received if stream else 0),
+            turns_sent=len(planned.before) if stream or self._beside.sent else 0,
             payload_bytes=stream.payload_bytes if stream else 0,
             share_arrived=stream.share_arrived if stream else 0.0,
             time_to_first_token_s=first_s,
@@ -423,8 +473,3 @@ def _choice(text: str, planned: Planned) -> int | None:
         return next((at for at, one in enumerate(planned.among) if one.strip(" .").casefold() == said), None)
     letter = named(text, LETTERS[: len(choices)]) if (choices := planned.ask.choices) else None
     return None if letter is None else LETTERS.index(letter)
-
-
-def first_document(sections: Sequence[Section]) -> str | None:
-    """The id of the first document asked about."""
-    return next((s.document_id for s in sections if s.document_id is not None), None)

@@ -39,7 +39,7 @@ class Ingest:
     encoding: of texts and pages; None goes by `cloud_node.document_files.decoded`.
     max_positions, kinds: limits of each document; None keeps those it has, or with `replace` leaves them to the policy.
     replace: take the place of documents that came from elsewhere.
-    window: what the Sharer can read, where that is known.
+    window: counts tokens as the Sharer has them, where it is known.
     """
 
     documents: Documents
@@ -53,8 +53,10 @@ class Ingest:
 
     def __call__(
         self, files: Sequence["Meant"], document_id: str | None = None
-    ) -> Generator["tuple[Outcome, DocumentInfo] | Exception"]:
+    ) -> Generator["tuple[Outcome, DocumentInfo, int | None] | Exception"]:
         """Store files one by one; for each what became of it, or why it could not be stored.
+
+        What is stored comes with its tokens, None where they are not known or nothing was stored anew.
 
         Args:
             document_id: in place of the one that a file's name makes. A file named "-" is standard input.
@@ -63,14 +65,14 @@ class Ingest:
         try:
             for file in files:
                 try:
-                    outcome, info = self._add(file, document_id)
+                    outcome, info, tokens = self._add(file, document_id)
                 except (OSError, ValueError, ModuleNotFoundError) as error:
                     yield error
                 except SQLAlchemyError as error:
                     yield OSError(f"the store of documents failed: {_name_of(error)}")
                 else:
                     replaced |= outcome is Outcome.REPLACED
-                    yield outcome, info
+                    yield outcome, info, tokens
         finally:
             if replaced:
                 self._wipe()
@@ -80,11 +82,11 @@ class Ingest:
             self.documents.wipe()
         except SQLAlchemyError as error:  # raised, it would hide what became of the files
             logger.warning(
-                "what was replaced stays in the store's index until the next document is removed or replaced: %s",
+                "what was replaced stays in SQLite's log until the next document is removed or replaced: %s",
                 _name_of(error),
             )
 
-    def _add(self, file: "Meant", given_id: str | None) -> "tuple[Outcome, DocumentInfo]":
+    def _add(self, file: "Meant", given_id: str | None) -> "tuple[Outcome, DocumentInfo, int | None]":
         piped = str(file.path) == STDIN
         document_id = given_id or id_of(file.name)
         source = None if piped else file.resolved()
@@ -102,19 +104,18 @@ class Ingest:
             kinds = known.kinds if kinds is None else kinds
         if known is not None and known.version == version_of(text):
             if (known.max_positions, known.kinds) == (positions, kinds):
-                return Outcome.UNCHANGED, known
+                return Outcome.UNCHANGED, known, None
         elif known is not None and not self.replace and (source is None or known.source != source):
             origin = known.source or "elsewhere"
             raise ValueError(
                 f"document {document_id} is there already, from {origin}; --replace puts this one in its place"
             )
         check(self.tenant, document_id, text, positions)
-        if self.window is not None:
-            self.window.check(text)
         stored = self.documents.add(
             self.tenant, document_id, text, positions, known is not None, kinds, source, wipe=False
         )
-        return Outcome.ADDED if known is None else Outcome.REPLACED, stored
+        tokens = None if self.window is None else self.window.tokens(text)
+        return Outcome.ADDED if known is None else Outcome.REPLACED, stored, tokens
 
 
 def _name_of(error: SQLAlchemyError) -> str:

@@ -27,18 +27,6 @@ class SharerWindow:
         """Of a text by itself."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def check(self, text: str) -> None:
-        """Refuse a text that leaves no room for a question.
-
-        Raises:
-            ValueError: it is too long.
-        """
-        tokens = self.tokens(text)
-        if tokens > self.longest:
-            raise ValueError(
-                f"{tokens:,} tokens are over {self.longest:,}, the most of one document that this Sharer can read"
-            )
-
 
 def sharer_window(config: "CloudConfig") -> SharerWindow | None:
     """Of the configured Sharer; None where it is not on this machine, or has no tokenizer.json.

@@ -176,7 +176,12 @@ def told_of(answer: Answer, choices: Sequence[str] = ()) -> str:
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
     picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
     abstained = ", the Receiver abstains" if answer.abstained else ""
-    account = f"{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
+    documents = [f"{one['document']}#{one['passage'] or ''}".rstrip("#") for one in answer.documents]
+    found = any(one["score"] is not None for one in answer.documents)
+    about = f"{', '.join(documents)}: " if found or len(documents) > 1 else ""
+    account = (
+        f"{about}{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
+    )
     return f"({account}, first token after {answer.time_to_first_token_s:.2f} s)"
 
 

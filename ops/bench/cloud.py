@@ -189,9 +189,9 @@ def _sections(kind: SliceKind, asked: Asked, resolved: bool = False) -> tuple[Se
     sample, question = asked
     if kind is SliceKind.SHARED:
         return (Section(Role.QUESTION, Visibility.SHARED, text=f"{sample.text}\n{question.text}"),)
-    named = {"text": sample.text} if resolved else {"document_id": sample.id}
+    text, name = (sample.text, None) if resolved else (None, sample.id)
     return (
-        Section(Role.DOCUMENT, Visibility.CLOUD, **named),
+        Section(Role.DOCUMENT, Visibility.CLOUD, text, name),
         Section(Role.QUESTION, Visibility.SHARED, text=question.text),
     )
 

@@ -103,18 +103,30 @@ def add(
         {"source": os.fsencode(name).decode(errors="replace"), "error": _reason(e)} for name, e in failed
     ]
     if as_json:
-        documents_told = [{"outcome": outcome, **asdict(info)} for outcome, info in stored]
+        documents_told = [
+            {"outcome": outcome, **asdict(info), "tokens": tokens} for outcome, info, tokens in stored
+        ]
         print_json({"documents": documents_told, "failed": errors})
     elif stored:
-        rows = [(outcome, *_shown(info)) for outcome, info in stored if outcome is not Outcome.UNCHANGED]
+        rows = [
+            (outcome, *_shown(info)[:-1], "" if tokens is None else f"{tokens:,}")
+            for outcome, info, tokens in stored
+            if outcome is not Outcome.UNCHANGED
+        ]
         if rows:
-            console.print(table(("outcome", *_COLUMNS), rows))
-        counts = Counter(str(outcome) for outcome, _ in stored)
+            console.print(table(("outcome", *_COLUMNS[:-1], "tokens"), rows))
+        counts = Counter(str(outcome) for outcome, *_ in stored)
         console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
     if stored and window is None:
         _note(
             f"whether {loaded.sharer.model} can read texts this long is not known: it is not on this machine"
         )
+    for _, info, tokens in stored:
+        if window is not None and tokens is not None and tokens > window.longest:
+            _note(
+                f"{info.id}: {tokens:,} tokens are over {window.longest:,}, the most that this Sharer can read at "
+                "once; ask about its passages, not the whole"
+            )
     for told in errors:
         sys.stderr.write(f"kvwire: {told['source']}: {told['error']}\n")
     if errors:
@@ -152,13 +164,14 @@ def show(
     if as_json:
         print_json(asdict(info) | {"tokens": tokens})
         return
-    _, characters, positions, kinds, version = _shown(info)
+    _, characters, passages, positions, kinds, version = _shown(info)
     values = {
         "id": info.id,
         "characters": characters,
         "tokens": f"not known: {loaded.sharer.model} is not on this machine"
         if tokens is None
         else f"{tokens:,}",
+        "passages": passages,
         "positions allowed": positions,
         "kinds": kinds,
         "version": version,
@@ -216,13 +229,20 @@ def remove(
     print_mapping({"removed": document_ids if as_json else ", ".join(document_ids)}, as_json)
 
 
-_COLUMNS = ("id", "characters", "positions allowed", "kinds", "version")
+_COLUMNS = ("id", "characters", "passages", "positions allowed", "kinds", "version")
 
 
 def _shown(document: "DocumentInfo") -> tuple[object, ...]:
     positions = "policy" if document.max_positions is None else document.max_positions
     kinds = "policy" if document.kinds is None else ", ".join(document.kinds) or "none"
-    return document.id, f"{document.characters:,}", positions, kinds, document.version[:12]
+    return (
+        document.id,
+        f"{document.characters:,}",
+        f"{document.passages:,}",
+        positions,
+        kinds,
+        document.version[:12],
+    )
 
 
 def _kinds(text: str) -> tuple[SliceKind, ...]:

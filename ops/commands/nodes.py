@@ -67,7 +67,15 @@ def edge(
 def ask(
     question: Annotated[str, typer.Argument(help="What to answer; the cloud reads it too.")],
     config: Annotated[Path, ConfigFile],
-    document: Annotated[str | None, typer.Option(help="Id of a document that the cloud holds.")] = None,
+    document: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Id of a document that the cloud holds, or ID#N for its N-th passage; give it once for each."
+        ),
+    ] = None,
+    search: Annotated[
+        int, typer.Option(min=0, help="Search so many passages for the question's words, and ask about them.")
+    ] = 0,
     notes: Annotated[
         Path | None,
         typer.Option(help="A text file for the Receiver alone; never sent.", exists=True, dir_okay=False),
@@ -113,11 +121,13 @@ def ask(
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     with Assistant.from_config(settings) as assistant:
         share = assistant.config.share
-        usual = share.configured(kind or share.usual(document is not None))
+        over = bool(document or search)
+        usual = share.configured(kind or share.usual(over))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         asked = Ask(
             question,
-            document=document,
+            documents=document or (),
+            search=search,
             notes=None if notes is None else notes.read_text(encoding="utf-8"),
             kind=kind,
             max_new_tokens=max_new_tokens,
@@ -130,7 +140,7 @@ def ask(
             require_fused=require_fused,
         )
         stream = assistant.stream(asked)
-        may_guess = guess and document is not None and not alone
+        may_guess = guess and over and not alone
         at_once = not (
             as_json or may_guess
         )  # what may be a guess is shown once it is known whether it is one

@@ -20,6 +20,7 @@ from kvwire.errors import (
     InvalidRequest,
     KvwireError,
     MissingDeadline,
+    NoPassage,
     NotFound,
     RelayDisabled,
     TooLarge,
@@ -29,7 +30,7 @@ from kvwire.errors import (
 )
 from kvwire.identity import Identity, ModelRef, PeerRole
 from kvwire.limits import Limits
-from kvwire.messages import PROTOCOL_VERSION, BundleRef, CodecRef, Description, RelayReply
+from kvwire.messages import PROTOCOL_VERSION, BundleRef, CodecRef, Description, Found, RelayReply
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceHeader, SliceKind, SliceTrailer
@@ -49,6 +50,7 @@ __all__ = [
     "SegmentKind",
     "SliceTrailer",
     "RelayReply",
+    "Found",
     # who is there
     "Description",
     "BundleRef",
@@ -70,6 +72,7 @@ __all__ = [
     "InternalError",
     "InvalidRequest",
     "MissingDeadline",
+    "NoPassage",
     "NotFound",
     "RelayDisabled",
     "Unreachable",

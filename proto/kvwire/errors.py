@@ -9,6 +9,7 @@
     |  `- BadPayload        bytes that do not decode to what the header says
     |- IncompatiblePeer     the handshake failed; both values are named
     |- NotFound             unknown document and someone else's document alike
+    |  `- NoPassage         the document is there, and has no such passage
     |- AccessDenied
     |  `- ExportDenied     the export policy keeps it in
     |- InvalidRequest       |- MissingDeadline  |- RelayDisabled
@@ -108,6 +109,22 @@ class IncompatiblePeer(KvwireError):
 
 class NotFound(KvwireError):
     """The document does not exist, or is not this caller's: the two look the same."""
+
+
+class NoPassage(NotFound):
+    """The text that the document has now has no passage of this number.
+
+    Args:
+        passage: its number.
+    """
+
+    def __init__(self, passage: int) -> None:
+        super().__init__(f"the document has no passage {passage}")
+        self.args = (passage,)
+        self.passage = passage
+
+    def metadata(self) -> dict[str, str]:
+        return {"passage": str(self.passage)}
 
 
 class AccessDenied(KvwireError):
@@ -217,6 +234,7 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     BadPayload: Entry("DATA_LOSS", "BAD_PAYLOAD", "The data does not decode to what its header says."),
     IncompatiblePeer: Entry("FAILED_PRECONDITION", "INCOMPATIBLE_PEER", "Cloud and edge do not match."),
     NotFound: Entry("NOT_FOUND", "NOT_FOUND", "There is no such document for this caller."),
+    NoPassage: Entry("NOT_FOUND", "NO_PASSAGE", "The document has no such passage."),
     AccessDenied: Entry("PERMISSION_DENIED", "ACCESS_DENIED", "This identity may not make this call."),
     ExportDenied: Entry(
         "PERMISSION_DENIED", "EXPORT_DENIED", "The export policy does not let this leave the cloud."

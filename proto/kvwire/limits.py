@@ -36,6 +36,8 @@ class Limits:
     max_slice_bytes: int = 512 * MIB
     """Of all segments together, decoded."""
     max_new_tokens: int = 512
+    max_found: int = 16
+    """Passages of one search; a request can name as many, and a question beside them (`max_sections`)."""
     min_deadline_s: float = 0.05
     max_deadline_s: float = 120.0
     min_ping_interval_s: float = 10.0

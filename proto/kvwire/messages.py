@@ -14,7 +14,7 @@ from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SliceHeader, SliceKind
 
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 """The one version of `kvwire.v1` this package speaks."""
 
 
@@ -26,7 +26,8 @@ class ShareRequest:
         request_id: 16 random bytes.
         sharer, bundle_hash, codec_hash: what the edge holds; the cloud's must be equal. The codec is the plan's.
         plan: what of the slice is sent, and how; the export policy may allow fewer positions.
-        sections: shared sections with text, cloud sections with a document id, in prompt order.
+        sections: shared sections with text, cloud sections with a document id, in prompt order. Several documents and
+            passages may be named, none of them twice.
         max_bytes: the most payload bytes the slice may come to; 0 is no cap.
 
     Raises:
@@ -58,7 +59,7 @@ class ShareRequest:
             self.codec_hash,
             self.kind,
             dataclasses.astuple(self.plan),
-            [[s.role, s.visibility, s.text, s.document_id] for s in self.sections],
+            [[s.role, s.visibility, s.text, s.document_id, s.passage] for s in self.sections],
             self.max_bytes,
         ]
         text = json.dumps(values, separators=(",", ":"))
@@ -105,6 +106,56 @@ class RelayReply:
     timings: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """Ask which passages of the caller's documents have a question's words.
+
+    Attributes:
+        k: the most passages.
+
+    Raises:
+        InvalidRequest: there is no question, or nothing is asked for.
+    """
+
+    question: str
+    k: int
+    protocol_version: int = PROTOCOL_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise InvalidRequest("there is no question")
+        if self.k < 1:
+            raise InvalidRequest(f"a search for {self.k} passages: k starts at 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A passage that a search found: where it is, and nothing of what it says.
+
+    It holds for as long as the document has the same text.
+
+    Attributes:
+        document: its id.
+        passage: its number within the document, from 1.
+        score: 0 to 1, the most that a passage could have for the question.
+
+    Raises:
+        InvalidRequest: it is no passage, or no score.
+    """
+
+    document: str
+    passage: int
+    score: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.document or not 1 <= self.passage < 2**32 or not 0 <= self.score <= 1:
+            raise InvalidRequest(f"passage {self.passage} found with score {self.score}")
+
+    def __str__(self) -> str:
+        """The document's id, `#` (which is in none), and the passage: note-1#2."""
+        return f"{self.document}#{self.passage}"
+
+
 def _check(request_id: bytes, sections: tuple[Section, ...], max_bytes: int) -> None:
     if not 0 <= max_bytes < 2**64:  # what a field of the wire holds
         raise InvalidRequest("max_bytes is negative or beyond 64 bits")
@@ -112,9 +163,11 @@ def _check(request_id: bytes, sections: tuple[Section, ...], max_bytes: int) -> 
         raise InvalidRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(request_id)}")
     if not sections:
         raise InvalidRequest("a request has at least one section")
-    documents = [section.document_id for section in sections if section.document_id is not None]
-    if len(set(documents)) < len(documents):
-        raise InvalidRequest("a document stands in a request once")
+    named = [
+        (section.document_id, section.passage) for section in sections if section.document_id is not None
+    ]
+    if len(set(named)) < len(named) or any(passage and (document, 0) in named for document, passage in named):
+        raise InvalidRequest("a document, or a passage of one, stands in a request once")
     for section in sections:
         if section.visibility is Visibility.EDGE:
             raise InvalidRequest("a section for the edge alone is never sent")

@@ -27,14 +27,19 @@ class Visibility(StrEnum):
 class Section:
     """One piece of a prompt: either its text, or the id of a document whose text the cloud holds.
 
+    Attributes:
+        passage: of the document, its number from 1; 0 is the whole document.
+
     Raises:
-        InvalidRequest: not exactly one of text and document_id, or a document_id that is not for the cloud.
+        InvalidRequest: not exactly one of text and document_id, a document_id that is not for the cloud, or a passage
+            of no document.
     """
 
     role: Role
     visibility: Visibility
     text: str | None = None
     document_id: str | None = None
+    passage: int = 0
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.document_id is None):
@@ -43,6 +48,10 @@ class Section:
             raise InvalidRequest("only a cloud section names a document")
         if self.document_id == "":
             raise InvalidRequest("a document id is not empty")
+        if self.passage and self.document_id is None:
+            raise InvalidRequest("only a document has passages")
+        if not 0 <= self.passage < 2**32:  # what a field of the wire holds
+            raise InvalidRequest(f"passage {self.passage}: they are counted from 1")
 
 
 def sent_up(sections: Sequence[Section]) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from kvwire.errors import (
     InternalError,
     InvalidRequest,
     KvwireError,
+    NoPassage,
     NotFound,
     TooLarge,
     Unreachable,
@@ -98,6 +99,8 @@ def from_rpc_error(error: Any) -> KvwireError:
             return TooLarge(metadata["what"][:100], int(metadata["size"][:20]), int(metadata["limit"][:20]))
         if kind is ExportDenied:
             return ExportDenied(metadata["what"][:100])
+        if kind is NoPassage:
+            return NoPassage(int(metadata["passage"][:20]))
     except (KeyError, ValueError):
         return _from_code(code, details)
     if kind is Busy or kind is Draining:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cloud_node.gateway import Gateway
     from cloud_node.replica import Replica
     from cloud_node.service import SharerService
-    from kvwire.messages import Description, RelayReply, ShareRequest
+    from kvwire.messages import Description, Found, RelayReply, ShareRequest
     from ops.certs import Certificates
 
 
@@ -130,6 +130,28 @@ class LocalCloud:
             try:
                 replies = stub.Share(share_request_to_proto(request), timeout=timeout_s)
                 return [share_response_from_proto(reply, Limits()) async for reply in replies]
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from None
+
+    async def search(
+        self, question: str, k: int = 3, timeout_s: float | None = 20.0, **fields: Any
+    ) -> "tuple[Found, ...]":
+        """The passages found; raises KvwireError as the cloud told it. `fields` replace those of the message."""
+        import grpc
+
+        from kvwire import PROTOCOL_VERSION
+        from kvwire.limits import Limits
+        from kvwire.serde import found_from_proto
+        from kvwire.status import from_rpc_error
+        from kvwire.v1 import sharer_pb2 as pb
+        from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
+
+        given = {"protocol_version": PROTOCOL_VERSION, "question": question, "k": k} | fields
+        async with self.channel() as channel:
+            stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
+            try:
+                reply = await stub.Search(pb.SearchRequest(**given), timeout=timeout_s)
+                return found_from_proto(reply, k, Limits())
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
 

@@ -1,5 +1,4 @@
 import hashlib
-import sqlite3
 import stat
 import statistics
 import time
@@ -11,10 +10,12 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.config import CloudConfig
-from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, look, version_of
+from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, version_of
 from kvwire.errors import NotFound, TooLarge
+from kvwire.section import Role, Section, Visibility
 from tests.cloud_node.conftest import Start
 
+QUESTION = "Who keeps the spare key?"
 CANARY = "zebra-canary-7731"
 
 
@@ -122,15 +123,24 @@ def test_a_text_over_the_limit_is_refused(documents: Documents) -> None:
         documents.add("acme", "b", "x" * (MAX_DOCUMENT_CHARS + 1))
 
 
-async def test_the_longest_document_may_be_asked_the_longest_question(
+async def test_a_document_too_long_for_a_prompt_is_asked_about_by_passage(
     config: CloudConfig, start_local: Start
 ) -> None:
     documents = Documents(config.documents)
-    documents.add("acme", "longest", "word " * (MAX_DOCUMENT_CHARS // 5) + "x" * (MAX_DOCUMENT_CHARS % 5))
+    longest = config.limits.max_prompt_chars - config.limits.max_question_chars
+    documents.add("acme", "longest", "word " * (longest // 5) + "x" * (longest % 5))
     cloud = await start_local()
     with pytest.raises(TooLarge) as error:
         await cloud.share(cloud.request("longest", "w" * config.limits.max_question_chars))
     assert error.value.what == "prompt tokens"  # no characters: this replica has less room than the wire
+    documents.add("acme", "longest", "word " * (longest // 5 + 1), replace=True)
+    with pytest.raises(TooLarge) as error:
+        await cloud.share(cloud.request("longest", "w" * config.limits.max_question_chars))
+    assert error.value.what == "prompt characters"
+    question = cloud.request("longest", QUESTION).sections[1]
+    passage = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="longest", passage=200)
+    header, *_ = await cloud.share(cloud.request("longest", QUESTION, sections=(passage, question)))
+    assert header.positions == 12
 
 
 def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:
@@ -142,26 +152,6 @@ def test_the_text_is_in_no_repr_and_no_database_error(tmp_path: Path) -> None:
     with pytest.raises(SQLAlchemyError) as error:
         documents.add("acme", "b", CANARY)
     assert CANARY not in str(error.value)
-
-
-def test_a_store_from_before_is_given_the_columns_and_can_be_searched(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'old.db'}"
-    before = Documents(url)
-    before.add("acme", "note", "The key hangs behind the clock.", 3)
-    before.close()
-    with sqlite3.connect(tmp_path / "old.db") as connection:
-        for column in ("kinds", "version", "source"):
-            connection.execute(f"ALTER TABLE documents DROP COLUMN {column}")
-        for what in ("TABLE passage_index", "VIEW passage_texts", "TABLE passages"):
-            connection.execute(f"DROP {what}")
-    look(url)
-    for _ in range(2):
-        opened = Documents(url)
-        (info,) = opened.find("acme", ["note"])
-        assert (info.characters, info.max_positions, info.kinds, info.source) == (31, 3, None, None)
-        assert info.version == version_of("The key hangs behind the clock.")
-        assert [hit.document for hit in opened.search("acme", "clock")] == ["note"]
-        opened.close()
 
 
 def test_a_new_store_may_be_opened_by_many_at_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cloud_node import access, gateway
 from cloud_node.audit import verify
 from cloud_node.config import CloudConfig, GatewayConfig
-from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
+from cloud_node.documents import Documents
 from kvwire.errors import (
     AccessDenied,
     AuditUnavailable,
@@ -263,7 +263,7 @@ async def test_a_replica_sums_them_again_of_the_documents_as_it_reads_them(
     start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cloud = await start_local()
-    Documents(config.documents).add("acme", "grown", "x" * MAX_DOCUMENT_CHARS)
+    Documents(config.documents).add("acme", "grown", "x" * 250_000)
     monkeypatch.setattr("kvwire.limits.Limits.check_prompt", checked_in_replica_only())
     padding = Section(Role.SYSTEM, Visibility.SHARED, text="x" * 16_000)
     sections = (padding, *cloud.request("grown", QUESTION).sections)

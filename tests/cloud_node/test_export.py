@@ -215,7 +215,7 @@ async def test_a_document_that_may_only_be_drafted_never_gives_an_excerpt(
     with pytest.raises(ExportDenied, match="shared slices of this document"):
         await asked("drafts", SliceKind.SHARED, Plan(codec="raw"))
     header, *_ = await asked("drafts", SliceKind.DRAFT, Plan(codec="raw"))
-    assert header.kind is SliceKind.DRAFT and 0 < header.positions <= 14
+    assert header.kind is SliceKind.DRAFT and 0 < header.positions <= 24
     with pytest.raises(ExportDenied, match="draft slices of this document"):
         await asked("quotes", SliceKind.DRAFT, Plan(codec="raw"))
 

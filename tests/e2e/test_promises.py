@@ -70,6 +70,9 @@ def run(edge_config: EdgeConfig, local_receiver: Receiver, tmp_path_factory: pyt
         for missing in ("nobody's", "secret-3"):
             with pytest.raises(NotFound):
                 assistant.ask(Ask(QUESTION, document=missing, notes=NOTES))
+        # Six letters stand for a word, so a question that no canary stands in finds one's passage.
+        answer = assistant.ask(Ask("Where is ormendipity?", search=3, notes=NOTES))
+        assert answer.source == "fused" and [one["document"] for one in answer.documents] == ["secret-1"]
     return _read(slices, other)
 
 
@@ -125,7 +128,7 @@ def test_every_request_names_documents_and_holds_only_the_question(run: Run) -> 
 
 
 def test_someone_elses_document_and_none_at_all_get_the_same_bytes(run: Run) -> None:
-    _, _, _, nobodys, _, someone_elses = run.other
+    _, _, _, nobodys, _, someone_elses, *_ = run.other
     assert nobodys == someone_elses
 
 

@@ -73,6 +73,7 @@ def test_the_commands_that_set_the_nodes_up_work_as_they_stand(
         "max_positions": cloud.export.max_positions,
         "shared_over_documents": cloud.export.shared_over_documents,
         "allow_relay": cloud.export.allow_relay,
+        "allow_search": cloud.export.allow_search,
     }
     assert edge.cloud.address == "cloud.example:7443"
     edge.check_files()

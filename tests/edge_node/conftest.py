@@ -42,6 +42,8 @@ def server(running: "RunningServer") -> Iterator["RunningServer"]:
     service.requests.clear()
     service.remaining_s.clear()
     service.relays.clear()
+    service.searches.clear()
+    service.finds = ()
     service.cancelled.clear()
     yield running
     service.tamper = lambda parts: parts

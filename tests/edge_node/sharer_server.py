@@ -16,6 +16,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 
+from cloud_node.passages import passages
 from fuser.bundle.bundle import Bundle
 from fuser.models.load import load_model
 from fuser.sharer import Cut, Sharer
@@ -23,13 +24,24 @@ from kvwire.codec import CodecRegistry
 from kvwire.errors import KvwireError, NotFound
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.limits import Limits
-from kvwire.messages import BundleRef, Description, RelayReply, RelayRequest, ShareRequest, check_request
+from kvwire.messages import (
+    BundleRef,
+    Description,
+    Found,
+    RelayReply,
+    RelayRequest,
+    SearchRequest,
+    ShareRequest,
+    check_request,
+)
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.serde import (
     description_to_proto,
+    found_to_proto,
     relay_reply_to_proto,
     relay_request_from_proto,
+    search_request_from_proto,
     share_request_from_proto,
     share_response_to_proto,
 )
@@ -45,11 +57,13 @@ DOCUMENTS = {
     "note-1": "Ilse Brandvik keeps the spare key under the third stone from the boat house door.",
     "note-2": "The harbour master of Velmora wrote the tide into the ledger before the bell rang twice.",
     "empty": "",
+    "two": "The bell rang twice.\n\n" + "The ledger is in the harbour. " * 40,
 }
 
 
 class SliceService(SharerServiceServicer):  # type: ignore[misc]
-    """Describe, Share and Relay. `requests`, `remaining_s` and `relays` keep what came in; `relay_id` answers another
+    """Describe, Search, Share and Relay. `requests`, `remaining_s`, `searches` and `relays` keep what came in; `finds`
+    is what any search finds; `relay_id` answers another
     request, `relay_most` keeps to another cap, `relay_text` is said in place of what the Sharer would."""
 
     def __init__(self, sharer: Path, bundle: Path, documents: Mapping[str, str]) -> None:
@@ -62,6 +76,8 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.serve: Callable[[ShareRequest], ShareRequest] = lambda request: request
         self.requests: list[ShareRequest] = []
         self.relays: list[RelayRequest] = []
+        self.searches: list[SearchRequest] = []
+        self.finds: tuple[Found, ...] = ()
         self.remaining_s: list[float | None] = []
         self.relay_id: bytes | None = None
         self.relay_most = 0
@@ -74,6 +90,15 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Describe(self, request: Any, context: Any) -> Any:
         return description_to_proto(self.description)
+
+    async def Search(self, request: Any, context: Any) -> Any:
+        try:
+            if self.failures:
+                raise self.failures.pop(0)
+            self.searches.append(search_request_from_proto(request, self.limits))
+            return found_to_proto(self.finds)
+        except KvwireError as error:
+            await context.abort_with_status(to_grpc(error))
 
     async def Relay(self, request: Any, context: Any) -> Any:
         try:
@@ -135,7 +160,11 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
             if section.document_id is not None:
                 if section.document_id not in self.documents:
                     raise NotFound
-                section = Section(section.role, section.visibility, text=self.documents[section.document_id])
+                text = self.documents[section.document_id]
+                if section.passage:
+                    begins, ends = list(passages(text))[section.passage - 1]
+                    text = text[begins:ends]
+                section = Section(section.role, section.visibility, text=text)
             sections.append(section)
         return sections
 

@@ -13,8 +13,9 @@ from edge_node import EdgeConfig
 from edge_node.config import CloudPeer
 from fuser.models.directory import NoSuchDevice
 from kvwire.errors import Busy, DeadlineExceeded
+from kvwire.messages import Found
 from ops.cli import app
-from tests.edge_node.sharer_server import RunningServer
+from tests.edge_node.sharer_server import RunningServer, SliceService
 from tests.edge_node.toml import write_toml
 
 QUESTION = "Who keeps the spare key?"
@@ -48,6 +49,19 @@ def test_an_answer_is_one_line_and_status_0(edge: str) -> None:
         f"{answer['text']}\n(fused, 8 positions"
     )
     assert answer["source"] == "fused" and not done.stderr
+
+
+def test_several_documents_may_be_named_or_searched_for(edge: str, slice_service: SliceService) -> None:
+    done = ask(edge, *DOCUMENT, "--document", "two#2")
+    assert done.exit_code == 0 and "(note-1, two#2: fused, 8 positions" in done.stdout
+    slice_service.finds = (Found("note-2", 1, 0.5),)
+    status, answer = account(edge, "--search", "3")
+    assert status == 0 and answer["documents"] == [{"document": "note-2", "passage": 1, "score": 0.5}]
+    slice_service.finds = ()
+    done = ask(edge, "--search", "3")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "no answer (NOTHING_FOUND): no passage of this tenant's documents" in done.stderr
+    assert "a guess, not an answer (NOTHING_FOUND)" in ask(edge, "--search", "3", "--guess").stderr
 
 
 def test_the_device_of_the_command_line_goes_before_the_configured_one(

@@ -9,6 +9,7 @@ from kvwire.errors import (
     ExportDenied,
     IncompatiblePeer,
     KvwireError,
+    NoPassage,
     NotFound,
     TooLarge,
     entry_of,
@@ -29,6 +30,7 @@ def sample(error: type[KvwireError]) -> KvwireError:
         TooLarge: ("sections", 40, 32),
         Busy: (2.5,),
         ExportDenied: ("relayed text",),
+        NoPassage: (7,),
     }
     return error(*arguments.get(error, ()))
 

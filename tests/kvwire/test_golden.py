@@ -1,4 +1,4 @@
-"""Golden vectors: what version 4 puts on the wire, bit by bit. A change here is a change of the protocol."""
+"""Golden vectors: what version 5 puts on the wire, bit by bit. A change here is a change of the protocol."""
 
 import json
 from dataclasses import replace

@@ -24,6 +24,19 @@ def is_repeated(field: FieldDescriptor) -> bool:
     return message.field[field.index].label == FieldDescriptorProto.LABEL_REPEATED
 
 
+def test_a_search_answers_with_ids_and_numbers() -> None:
+    found = {name: field.type for name, field in fields_of(pb.SearchResponse.DESCRIPTOR)}
+    strings = {
+        name
+        for name, kind in found.items()
+        if kind in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+    }
+    assert strings == {"passages.document_id"}
+    assert found.keys() == {"passages"} | {
+        f"passages.{field}" for field in ("document_id", "passage", "score")
+    }
+
+
 def test_no_reply_of_share_has_a_field_for_text_or_token_ids() -> None:
     kinds = {FieldDescriptor.TYPE_STRING: set(), FieldDescriptor.TYPE_BYTES: set()}
     repeated = set()
@@ -53,7 +66,7 @@ def test_a_description_names_models_bundles_and_codecs_only() -> None:
 
 def test_the_relay_alone_answers_with_text() -> None:
     service = pb.DESCRIPTOR.services_by_name["SharerService"]
-    assert {method.name for method in service.methods} == {"Describe", "Share", "Relay"}
+    assert {method.name for method in service.methods} == {"Describe", "Search", "Share", "Relay"}
     with_text = {
         method.name
         for method in service.methods

@@ -23,6 +23,14 @@ def test_an_empty_document_id_is_refused() -> None:
         Section(Role.DOCUMENT, Visibility.CLOUD, document_id="")
 
 
+@pytest.mark.parametrize("passage", [-1, 2**32])
+def test_a_passage_is_a_number_of_the_wire_and_of_a_document(passage: int) -> None:
+    with pytest.raises(InvalidRequest, match="passage"):
+        Section(Role.DOCUMENT, Visibility.CLOUD, document_id="note-1", passage=passage)
+    with pytest.raises(InvalidRequest, match="only a document"):
+        Section(Role.QUESTION, Visibility.SHARED, text="Where?", passage=1)
+
+
 def test_edge_sections_are_left_out_of_what_is_sent_up() -> None:
     sections = [
         Section(Role.SYSTEM, Visibility.SHARED, text="s"),

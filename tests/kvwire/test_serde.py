@@ -1,11 +1,12 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from kvwire import serde
 from kvwire.errors import BadHeader, InvalidRequest, TooLarge
 from kvwire.limits import Limits
-from kvwire.messages import CodecRef, RelayReply, RelayRequest
+from kvwire.messages import CodecRef, Found, RelayReply, RelayRequest, SearchRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
@@ -50,6 +51,73 @@ def test_a_plan_and_a_cap_survive(kind: SliceKind, plan: Plan) -> None:
     assert read == request and read.digest() == request.digest()
 
 
+def test_passages_survive_and_none_is_named_twice() -> None:
+    request = request_of(SliceKind.EXCERPT)
+    question, document = request.sections
+    named = (
+        question,
+        *(replace(document, passage=n) for n in (7, 2**32 - 1)),
+        replace(document, document_id="b"),
+    )
+    message = serde.share_request_to_proto(replace(request, sections=named))
+    assert serde.share_request_from_proto(message, LIMITS).sections == named
+    for twice in (
+        (document, document),
+        (named[1], named[1]),
+        (document, named[1]),
+        (named[1], named[2], document),
+    ):
+        with pytest.raises(InvalidRequest, match="once"):
+            replace(request, sections=(question, *twice))
+
+
+def test_a_search_and_what_it_finds_survive() -> None:
+    request = SearchRequest(question="Where is the 图书馆?", k=LIMITS.max_found)
+    message = pb.SearchRequest.FromString(serde.search_request_to_proto(request).SerializeToString())
+    assert serde.search_request_from_proto(message, LIMITS) == request
+    found = (Found("a", 1, 1.0), Found("a", 2, 0.7), Found("b", 2**32 - 1, 0.0))
+    reply = pb.SearchResponse.FromString(serde.found_to_proto(found).SerializeToString())
+    assert serde.found_from_proto(reply, 3, LIMITS) == found
+
+
+@pytest.mark.parametrize(
+    ("field", "error"),
+    [
+        ({"k": 0}, InvalidRequest),
+        ({"k": LIMITS.max_found + 1}, TooLarge),
+        ({"question": " \n"}, InvalidRequest),
+        ({"question": "w" * (LIMITS.max_question_chars + 1)}, TooLarge),
+    ],
+)
+def test_a_search_that_asks_for_nothing_or_too_much_is_refused(
+    field: dict[str, Any], error: type[Exception]
+) -> None:
+    message = pb.SearchRequest(**({"protocol_version": 5, "question": "Where?", "k": 1} | field))
+    with pytest.raises(error):
+        serde.search_request_from_proto(message, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "passages",
+    [
+        [("a", 0, 0.5)],
+        [("", 1, 0.5)],
+        [("a", 1, 1.1)],
+        [("a", 1, -0.1)],
+        [("a", 1, float("nan"))],
+        [("a", 1, 0.5), ("a", 1, 0.4)],
+        [("a" * 257, 1, 0.5)],
+        [("a", n, 0.5) for n in range(1, 5)],
+    ],
+)
+def test_found_passages_that_cannot_be_are_refused(passages: list[tuple[str, int, float]]) -> None:
+    message = pb.SearchResponse(
+        passages=[pb.Found(document_id=d, passage=p, score=s) for d, p, s in passages]
+    )
+    with pytest.raises((BadHeader, TooLarge)):
+        serde.found_from_proto(message, 3, LIMITS)
+
+
 def test_the_digest_of_a_request_covers_every_field() -> None:
     request = replace(request_of(), plan=FULL_PLAN)
     question, document = request.sections
@@ -65,6 +133,7 @@ def test_the_digest_of_a_request_covers_every_field() -> None:
         replace(request, sections=(replace(question, text="?"), document)),
         replace(request, sections=(replace(question, role=Role.SYSTEM), document)),
         replace(request, sections=(question, replace(document, document_id="note-2"))),
+        replace(request, sections=(question, replace(document, passage=3))),
         replace(request, kind=SliceKind.EXCERPT, plan=Plan(codec="raw")),
         *(
             replace(request, kind=SliceKind.DRAFT, plan=Plan(codec="raw", **change))

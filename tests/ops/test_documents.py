@@ -195,14 +195,13 @@ def test_a_failure_of_the_store_is_that_file_s_by_name_and_the_list_goes_on(
     first, second, third = next(outcomes), next(outcomes), next(outcomes)
     assert isinstance(first, tuple) and isinstance(third, tuple) and isinstance(second, OSError)
     assert str(second) == "the store of documents failed: OperationalError (SQLITE_ERROR)"
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE passage_index"))
-    assert list(outcomes) == [] and "what was replaced stays" in caplog.text
     engine.dispose()
     documents.close()
+    Path(engine.url.database or "").write_bytes(b"no database at all" * 100)
+    assert list(outcomes) == [] and "what was replaced stays" in caplog.text
 
 
-def test_a_document_longer_than_the_sharer_can_read_is_refused_when_it_is_added(
+def test_a_document_longer_than_the_sharer_can_read_is_told_when_it_is_added(
     tmp_path: Path, config: Path, kvwire: Kvwire, tiny_sharer: Path
 ) -> None:
     note = put(tmp_path / "note.txt", "The tide is at nine. " * 20)
@@ -221,9 +220,16 @@ def test_a_document_longer_than_the_sharer_can_read_is_refused_when_it_is_added(
     tokens = kvwire("show", "note.txt")["tokens"]
     window = sharer_window(CloudConfig.load(config))
     assert window is not None and tokens == window.tokens(note.read_text()) > window.longest == 150
-    (failed,) = kvwire("add", put(tmp_path / "long.txt", note.read_text() + "x"), code=1)["failed"]
-    assert "tokens are over 150" in failed["error"]
-    assert kvwire("add", put(tmp_path / "short.txt", "The tide is at nine."))["failed"] == []
+    long, short = put(tmp_path / "long.txt", note.read_text() * 9), put(tmp_path / "short.txt", "The tide.")
+    added = CliRunner().invoke(
+        app, ["documents", "add", str(long), str(short), "--config", str(config), "--tenant", "acme"]
+    )
+    assert added.exit_code == 0 and "2 added" in added.stdout
+    assert "long.txt: 1,621 tokens are over 150" in added.stderr
+    assert "short.txt" not in added.stderr
+    told = kvwire("add", long, short, "--replace", "--max-positions", 3)["documents"]
+    assert [one["tokens"] for one in told] == [window.tokens(long.read_text()), window.tokens("The tide.")]
+    assert [one["passages"] for one in told] == [4, 1]
 
 
 def test_show_tells_what_is_known_and_no_text(tmp_path: Path, config: Path, kvwire: Kvwire) -> None:
@@ -239,6 +245,7 @@ def test_show_tells_what_is_known_and_no_text(tmp_path: Path, config: Path, kvwi
         "version": told["version"],
         "source": str(note),
         "added": "",
+        "passages": 1,
     }
     shown = CliRunner().invoke(
         app, ["documents", "show", "note-1", "--config", str(config), "--tenant", "acme"]

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from kvwire.errors import BadHeader, InvalidRequest
 from kvwire.limits import Limits
-from kvwire.messages import RelayReply, RelayRequest, ShareRequest
+from kvwire.messages import Found, RelayReply, RelayRequest, SearchRequest, ShareRequest
 from kvwire.plan import Plan
 from kvwire.section import Section
 from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SegmentSpec, SliceHeader, SliceTrailer
@@ -44,10 +44,14 @@ __all__ = [
     "model_ref_to_proto",
     "timings_from_proto",
     "timings_to_proto",
+    "found_from_proto",
+    "found_to_proto",
     "relay_reply_from_proto",
     "relay_reply_to_proto",
     "relay_request_from_proto",
     "relay_request_to_proto",
+    "search_request_from_proto",
+    "search_request_to_proto",
     "section_from_proto",
     "section_to_proto",
     "sections_from_proto",
@@ -73,7 +77,13 @@ def section_to_proto(section: Section) -> pb.Section:
     if section.visibility not in VISIBILITY:
         raise InvalidRequest("a section for the edge alone is never sent")
     role, visibility = ROLE[section.role], VISIBILITY[section.visibility]
-    return pb.Section(role=role, visibility=visibility, text=section.text, document_id=section.document_id)
+    return pb.Section(
+        role=role,
+        visibility=visibility,
+        text=section.text,
+        document_id=section.document_id,
+        passage=section.passage,
+    )
 
 
 def section_from_proto(message: pb.Section) -> Section:
@@ -84,6 +94,7 @@ def section_from_proto(message: pb.Section) -> Section:
         key_of("visibility", VISIBILITY, message.visibility),
         text=message.text if body == "text" else None,
         document_id=message.document_id if body == "document_id" else None,
+        passage=message.passage,
     )
 
 
@@ -154,6 +165,37 @@ def share_request_from_proto(message: pb.ShareRequest, limits: Limits) -> ShareR
         sections=sections_from_proto(message.sections, limits),
         max_bytes=message.max_bytes,
     )
+
+
+def search_request_to_proto(request: SearchRequest) -> pb.SearchRequest:
+    return pb.SearchRequest(protocol_version=request.protocol_version, question=request.question, k=request.k)
+
+
+def search_request_from_proto(message: pb.SearchRequest, limits: Limits) -> SearchRequest:
+    """Raises TooLarge or InvalidRequest."""
+    at_most("question characters", len(message.question), limits.max_question_chars)
+    at_most("passages asked for", message.k, limits.max_found)
+    return SearchRequest(protocol_version=message.protocol_version, question=message.question, k=message.k)
+
+
+def found_to_proto(found: Sequence[Found]) -> pb.SearchResponse:
+    return pb.SearchResponse(
+        passages=[pb.Found(document_id=f.document, passage=f.passage, score=f.score) for f in found]
+    )
+
+
+def found_from_proto(message: pb.SearchResponse, k: int, limits: Limits) -> tuple[Found, ...]:
+    """Raises BadHeader or TooLarge. `k`: how many were asked for."""
+    at_most("passages found", len(message.passages), k)
+    for one in message.passages:
+        at_most("document id characters", len(one.document_id), limits.max_document_id_chars)
+    try:
+        found = tuple(Found(one.document_id, one.passage, one.score) for one in message.passages)
+    except InvalidRequest as error:
+        raise BadHeader(error.detail) from None
+    if len({(one.document, one.passage) for one in found}) < len(found):
+        raise BadHeader("a passage found twice")
+    return found
 
 
 def relay_request_to_proto(request: RelayRequest) -> pb.RelayRequest:

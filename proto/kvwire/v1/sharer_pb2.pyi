@@ -72,16 +72,18 @@ class ModelRef(_message.Message):
     def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class Section(_message.Message):
-    __slots__ = ("role", "visibility", "text", "document_id")
+    __slots__ = ("role", "visibility", "text", "document_id", "passage")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     VISIBILITY_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PASSAGE_FIELD_NUMBER: _ClassVar[int]
     role: Role
     visibility: Visibility
     text: str
     document_id: str
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., visibility: _Optional[_Union[Visibility, str]] = ..., text: _Optional[str] = ..., document_id: _Optional[str] = ...) -> None: ...
+    passage: int
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., visibility: _Optional[_Union[Visibility, str]] = ..., text: _Optional[str] = ..., document_id: _Optional[str] = ..., passage: _Optional[int] = ...) -> None: ...
 
 class ShareRequest(_message.Message):
     __slots__ = ("protocol_version", "request_id", "sharer", "bundle_hash", "codec_hash", "kind", "plan", "sections", "max_bytes")
@@ -252,7 +254,7 @@ class CodecRef(_message.Message):
     def __init__(self, name: _Optional[str] = ..., parameters_hash: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_frame_bytes", "max_message_bytes", "max_request_bytes", "max_sections", "max_section_chars", "max_question_chars", "max_document_id_chars", "max_positions", "max_segments", "max_slice_bytes", "max_new_tokens", "min_deadline_s", "max_deadline_s", "max_prompt_chars", "min_ping_interval_s")
+    __slots__ = ("max_frame_bytes", "max_message_bytes", "max_request_bytes", "max_sections", "max_section_chars", "max_question_chars", "max_document_id_chars", "max_positions", "max_segments", "max_slice_bytes", "max_new_tokens", "min_deadline_s", "max_deadline_s", "max_prompt_chars", "min_ping_interval_s", "max_found")
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -268,6 +270,7 @@ class Limits(_message.Message):
     MAX_DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     MAX_PROMPT_CHARS_FIELD_NUMBER: _ClassVar[int]
     MIN_PING_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_FOUND_FIELD_NUMBER: _ClassVar[int]
     max_frame_bytes: int
     max_message_bytes: int
     max_request_bytes: int
@@ -283,7 +286,34 @@ class Limits(_message.Message):
     max_deadline_s: float
     max_prompt_chars: int
     min_ping_interval_s: float
-    def __init__(self, max_frame_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_sections: _Optional[int] = ..., max_section_chars: _Optional[int] = ..., max_question_chars: _Optional[int] = ..., max_document_id_chars: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_segments: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., min_deadline_s: _Optional[float] = ..., max_deadline_s: _Optional[float] = ..., max_prompt_chars: _Optional[int] = ..., min_ping_interval_s: _Optional[float] = ...) -> None: ...
+    max_found: int
+    def __init__(self, max_frame_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_sections: _Optional[int] = ..., max_section_chars: _Optional[int] = ..., max_question_chars: _Optional[int] = ..., max_document_id_chars: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_segments: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., min_deadline_s: _Optional[float] = ..., max_deadline_s: _Optional[float] = ..., max_prompt_chars: _Optional[int] = ..., min_ping_interval_s: _Optional[float] = ..., max_found: _Optional[int] = ...) -> None: ...
+
+class SearchRequest(_message.Message):
+    __slots__ = ("protocol_version", "question", "k")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    question: str
+    k: int
+    def __init__(self, protocol_version: _Optional[int] = ..., question: _Optional[str] = ..., k: _Optional[int] = ...) -> None: ...
+
+class SearchResponse(_message.Message):
+    __slots__ = ("passages",)
+    PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    passages: _containers.RepeatedCompositeFieldContainer[Found]
+    def __init__(self, passages: _Optional[_Iterable[_Union[Found, _Mapping]]] = ...) -> None: ...
+
+class Found(_message.Message):
+    __slots__ = ("document_id", "passage", "score")
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PASSAGE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    document_id: str
+    passage: int
+    score: float
+    def __init__(self, document_id: _Optional[str] = ..., passage: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
 
 class RelayRequest(_message.Message):
     __slots__ = ("protocol_version", "request_id", "sharer", "max_new_tokens", "sections", "max_bytes")

@@ -39,6 +39,11 @@ class SharerServiceStub(object):
                 request_serializer=kvwire_dot_v1_dot_sharer__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=kvwire_dot_v1_dot_sharer__pb2.DescribeResponse.FromString,
                 _registered_method=True)
+        self.Search = channel.unary_unary(
+                '/kvwire.v1.SharerService/Search',
+                request_serializer=kvwire_dot_v1_dot_sharer__pb2.SearchRequest.SerializeToString,
+                response_deserializer=kvwire_dot_v1_dot_sharer__pb2.SearchResponse.FromString,
+                _registered_method=True)
         self.Share = channel.unary_stream(
                 '/kvwire.v1.SharerService/Share',
                 request_serializer=kvwire_dot_v1_dot_sharer__pb2.ShareRequest.SerializeToString,
@@ -56,6 +61,13 @@ class SharerServiceServicer(object):
 
     def Describe(self, request, context):
         """What the cloud offers, for the handshake.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Search(self, request, context):
+        """Which passages of the caller's documents have a question's words: where they are, never what they say.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +94,11 @@ def add_SharerServiceServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=kvwire_dot_v1_dot_sharer__pb2.DescribeRequest.FromString,
                     response_serializer=kvwire_dot_v1_dot_sharer__pb2.DescribeResponse.SerializeToString,
+            ),
+            'Search': grpc.unary_unary_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=kvwire_dot_v1_dot_sharer__pb2.SearchRequest.FromString,
+                    response_serializer=kvwire_dot_v1_dot_sharer__pb2.SearchResponse.SerializeToString,
             ),
             'Share': grpc.unary_stream_rpc_method_handler(
                     servicer.Share,
@@ -121,6 +138,33 @@ class SharerService(object):
             '/kvwire.v1.SharerService/Describe',
             kvwire_dot_v1_dot_sharer__pb2.DescribeRequest.SerializeToString,
             kvwire_dot_v1_dot_sharer__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvwire.v1.SharerService/Search',
+            kvwire_dot_v1_dot_sharer__pb2.SearchRequest.SerializeToString,
+            kvwire_dot_v1_dot_sharer__pb2.SearchResponse.FromString,
             options,
             channel_credentials,
             insecure,
