@@ -139,12 +139,6 @@ class Ask(Options):
         named = self.document is not None or self.documents or self.search
         return bool(named) or any(s.visibility is Visibility.CLOUD for s in self.sections)
 
-    @property
-    def tells_history(self) -> bool:
-        """Whether the Sharer is to read the history: it is asked for what a document says."""
-        sent = self.over_document and self.source != "receiver-only" and self.kind is not SliceKind.SHARED
-        return sent and bool(self.history)
-
     def kept(self) -> Ask:
         """The same with the history behind the notes: the Receiver may read it, and no request holds it."""
         notes = "\n\n".join(text for text in (self.notes, noted(self.history)) if text)

@@ -13,7 +13,7 @@ from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
 from edge_node.conversation import Conversation
-from edge_node.history import before
+from edge_node.history import TOLD, before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Planned
@@ -112,13 +112,13 @@ class Assistant:
     def _planned(self, ask: Ask) -> Planned:
         """What is sent for it, and how: what it leaves open is as configured, or picked."""
         share = self.config.share
-        ask = ask if ask.tells_history and share.history_turns else ask.kept()
+        chosen, reason = self._kind(ask)
+        ask = ask if share.history_turns and ask.over_document and chosen in TOLD else ask.kept()
         prompt = ask.prompt()
         self.client.limits.check_sections(prompt)
         tokens = self.config.receiver.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens
         if not 1 <= tokens <= self.client.limits.max_new_tokens:
             raise InvalidRequest(f"max_new_tokens is 1 to {self.client.limits.max_new_tokens}, not {tokens}")
-        chosen, reason = self._kind(ask)
         deadline_s = share.deadline_s if ask.deadline_s is None else ask.deadline_s
         max_bytes = share.max_bytes if ask.max_bytes is None else ask.max_bytes
         plan, plan_reason, estimate = ask.plan, None, self.client.link.estimate
@@ -132,7 +132,6 @@ class Assistant:
         # Only who can abstain can turn to the notes then; anybody else reads them beside the slice.
         later = chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) and self.bundle.config.abstain != ""
         later = later and not (ask.choices or ask.require_fused)
-        room = self.client.limits.max_question_chars
         return Planned(
             ask=ask,
             sections=_without_notes(prompt) if later else prompt,
@@ -145,7 +144,7 @@ class Assistant:
             max_new_tokens=tokens,
             deadline_s=deadline_s,
             max_bytes=max_bytes,
-            before=before(prompt, ask.history, share.history_turns, room),
+            before=before(prompt, ask.history, share.history_turns),
             relay=share.relay and reason == NO_PLAN and not ask.require_fused,
             alone=ask.source == "receiver-only" or ask.guess or not (ask.require_fused or ask.over_document),
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),

@@ -162,8 +162,9 @@ def test_system_prompts_and_notes_are_sent_nowhere_and_earlier_turns_where_they_
         "The canary-e sings." + ("" if history else "\n\nUser: Is canary-b in?\nAssistant: canary-c."),
     ]
     (request,) = server.service.requests
-    asked = f"Is canary-b in?\nQuestion: {QUESTION}" if history else QUESTION
-    assert [(s.text, s.document_id) for s in request.sections] == [(None, "note-1"), (asked, None)]
+    told = [("Earlier questions and answers:\nQuestion: Is canary-b in?", None)] if history else []
+    sent = [(s.text, s.document_id) for s in request.sections]
+    assert sent == [(None, "note-1"), *told, (QUESTION, None)]
 
 
 def test_earlier_turns_go_with_a_question_about_a_document(
@@ -179,8 +180,8 @@ def test_earlier_turns_go_with_a_question_about_a_document(
     found = client.chat.completions.create(model="kvwire/note-1", messages=messages)
     assert found.usage is not None and found.usage.model_extra["kvwire"]["turns_sent"] == 2  # type: ignore[index]
     (request,) = server.service.requests
-    asked = f"Who keeps the key?\nAnswer: Ilse.\nQuestion: Hello?\nQuestion: {QUESTION}"
-    assert [section.text for section in request.sections] == [None, asked]
+    told = "Earlier questions and answers:\nQuestion: Who keeps the key?\nAnswer: Ilse.\nQuestion: Hello?"
+    assert [section.text for section in request.sections] == [None, told, QUESTION]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -16,9 +16,11 @@ from tests.edge_node.sharer_server import RunningServer
 
 QUESTIONS = [f"Who keeps key {number}, and where is it?" for number in range(10)]
 FIRST, SECOND = Turn("Who keeps the key?", "Ilse."), Turn("Where?", "Under a stone.")
-BOTH = (
-    "Who keeps the key?\nAnswer: Ilse.\nQuestion: Where?\nAnswer: Under a stone.\nQuestion: And since when?"
-)
+HEAD = "Earlier questions and answers:\n"
+ONE = "Question: Who keeps the key?\nAnswer: Ilse."
+OTHER = "Question: Where?\nAnswer: Under a stone."
+BOTH = f"{HEAD}{ONE}\n{OTHER}"
+ALONE = f"{HEAD}Question: {FIRST.question}"
 FOLLOWING = "And since when?"
 
 
@@ -53,26 +55,26 @@ def test_ten_turns_answer_as_each_does_with_its_history_asked_anew(
     with assistant.conversation("note-1", kind=kind) as talk:
         for question in QUESTIONS:
             answer = talk.ask(question)
-            (section,) = [text for text in asked_of(server) if text is not None]
+            asked = asked_of(server)
             anew = assistant.ask(Ask(question, document="note-1", kind=kind, history=history))
-            assert asked_of(server)[-1] == section and section.endswith(question)
+            assert asked_of(server) == asked and asked[-1] == question
             assert (answer.text, answer.positions) == (anew.text, anew.positions)
             assert answer.turns_sent == anew.turns_sent == min(3, len(history))
-            assert section.count("Question: ") == min(3, len(history))
+            assert "".join(text or "" for text in asked).count("Question: ") == min(3, len(history))
             history.append(Turn(question, answer.text))
             assert talk.history == tuple(history)
     assert not talk.history
 
 
-def test_the_cloud_reads_the_last_turns_and_the_receiver_the_question_alone(
+def test_both_sides_read_the_last_turns_before_the_question(
     assistant: Assistant, server: RunningServer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = read_by(receiver, monkeypatch)
     ask = Ask(FOLLOWING, document="note-1", history=[FIRST, SECOND])
-    assert assistant.ask(ask).turns_sent == 2 and asked_of(server) == [None, BOTH]
-    assert seen == [[None, FOLLOWING]]
+    assert assistant.ask(ask).turns_sent == 2 and asked_of(server) == [None, BOTH, FOLLOWING]
+    assert seen == [[None, FOLLOWING], [None, BOTH, FOLLOWING]]
     assert configured(assistant, history_turns=1).ask(ask).turns_sent == 1
-    assert asked_of(server) == [None, BOTH.partition("Question: ")[2]]
+    assert asked_of(server) == [None, f"{HEAD}{OTHER}", FOLLOWING]
     long = Turn("x" * MOST_CHARS, "An answer that is too much.")
     assert assistant.ask(dataclasses.replace(ask, history=[FIRST, long, SECOND])).turns_sent == 1
 
@@ -103,13 +105,13 @@ def test_an_answer_that_may_quote_what_stays_at_the_edge_stays_there(
     assistant: Assistant, server: RunningServer, beside: Any
 ) -> None:
     assistant.ask(Ask(FOLLOWING, document="note-1", history=[FIRST], **beside))
-    assert asked_of(server) == [None, f"{FIRST.question}\nQuestion: {FOLLOWING}"]
+    assert asked_of(server) == [None, ALONE, FOLLOWING]
     talk = assistant.conversation("note-1")
     talk.ask(Ask(FIRST.question, document="note-1", **beside))
     (turn,) = talk.history
     assert turn.stays == "answer" and turn.answer
     talk.ask(FOLLOWING)
-    assert asked_of(server) == [None, f"{FIRST.question}\nQuestion: {FOLLOWING}"]
+    assert asked_of(server) == [None, ALONE, FOLLOWING]
 
 
 def test_a_turn_that_the_cloud_was_not_asked_in_is_not_told_later(
@@ -143,7 +145,7 @@ def test_a_relayed_answer_knows_the_history(assistant: Assistant, server: Runnin
     relaying = configured(assistant, relay=True)
     answer = relaying.ask(Ask(FOLLOWING, document="note-1", history=[FIRST, SECOND], max_bytes=40))
     assert (answer.source, answer.turns_sent) == ("relayed", 2)
-    assert [section.text for section in server.service.relays[-1].sections] == [None, BOTH]
+    assert [section.text for section in server.service.relays[-1].sections] == [None, BOTH, FOLLOWING]
 
 
 async def test_a_conversation_blocks_no_event_loop(assistant: Assistant, server: RunningServer) -> None:
@@ -152,13 +154,13 @@ async def test_a_conversation_blocks_no_event_loop(assistant: Assistant, server:
         async with talk.stream(FOLLOWING) as stream:
             assert "".join([piece async for piece in stream]) == stream.answer.text
         assert [turn.answer for turn in talk.history] == [first.text, stream.answer.text]
-    assert f"Answer: {first.text}\n" in (asked_of(server)[-1] or "") and not talk.history
+    assert (asked_of(server)[1] or "").endswith(f"Answer: {first.text}") and not talk.history
 
 
 def test_the_local_api_takes_turns(api: Api, server: RunningServer) -> None:
     turns = [{"question": FIRST.question, "answer": FIRST.answer}, dataclasses.asdict(SECOND)]
     status, answer, _ = api.call({"question": FOLLOWING, "document": "note-1", "history": turns})
-    assert (status, answer["turns_sent"], asked_of(server)) == (200, 2, [None, BOTH])
+    assert (status, answer["turns_sent"], asked_of(server)) == (200, 2, [None, BOTH, FOLLOWING])
     status, told, _ = api.call({"question": FOLLOWING, "history": [{"answer": "Ilse."}]})
     assert (status, told["error"]["param"]) == (400, "history[0].question")
 

@@ -70,10 +70,10 @@ def test_instructions_stay_here_and_of_earlier_turns_the_answers_beside_them(
     own = [section.text for section in seen[-1] if section.visibility is Visibility.EDGE]
     assert own == ["Be brief."]
     sent = [section.text for section in server.service.requests[-1].sections]
-    assert sent == [None, f"Well?\nQuestion: {QUESTION}"]
+    assert sent == [None, "Earlier questions and answers:\nQuestion: Well?", QUESTION]
     client.responses.create(model="kvwire/note-1", input=turns)
-    (_, asked) = [section.text for section in server.service.requests[-1].sections]
-    assert asked == f"Well?\nAnswer: {first['content'][0]['text']}\nQuestion: {QUESTION}"
+    (_, told, _) = [section.text for section in server.service.requests[-1].sections]
+    assert told == f"Earlier questions and answers:\nQuestion: Well?\nAnswer: {first['content'][0]['text']}"
 
 
 @pytest.mark.parametrize("stream", [False, True])
