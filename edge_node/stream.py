@@ -280,8 +280,9 @@ class AnswerStream:
         """Search, and plan to ask about what is found; why there is nothing to ask about, if so."""
         planned, failure = self._planned, None
         try:
+            words = "\n".join((*planned.before, planned.ask.searched))
             found = self._client.search(
-                "\n".join((*planned.before, planned.ask.searched)),
+                words[-self._client.limits.max_question_chars :],
                 planned.ask.search,
                 planned.deadline_s,
                 self._beside,

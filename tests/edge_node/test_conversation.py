@@ -9,6 +9,7 @@ from edge_node import Ask, Assistant, AsyncAssistant, EdgeConfig
 from edge_node.history import MOST_CHARS, Turn
 from fuser.receiver import Receiver
 from kvwire.errors import InternalError, InvalidRequest
+from kvwire.messages import Found
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.edge_node.local_api import Api
@@ -146,6 +147,15 @@ def test_a_relayed_answer_knows_the_history(assistant: Assistant, server: Runnin
     answer = relaying.ask(Ask(FOLLOWING, document="note-1", history=[FIRST, SECOND], max_bytes=40))
     assert (answer.source, answer.turns_sent) == ("relayed", 2)
     assert [section.text for section in server.service.relays[-1].sections] == [None, BOTH, FOLLOWING]
+
+
+def test_a_search_for_a_follow_up_has_the_words_of_the_turns_before(
+    assistant: Assistant, server: RunningServer
+) -> None:
+    server.service.finds = (Found("note-1", 1, 0.5),)
+    answer = assistant.ask(Ask(FOLLOWING, search=1, history=[FIRST]))
+    assert [one.question for one in server.service.searches] == [f"{ONE}\n{FOLLOWING}"]
+    assert answer.turns_sent == 1 and asked_of(server) == [None, f"{HEAD}{ONE}", FOLLOWING]
 
 
 async def test_a_conversation_blocks_no_event_loop(assistant: Assistant, server: RunningServer) -> None:
