@@ -12,9 +12,22 @@ if TYPE_CHECKING:
     from edge_node.asynchronous import AsyncAssistant
     from edge_node.client import AsyncClient, Client
     from edge_node.config import EdgeConfig
+    from edge_node.conversation import Conversation
+    from edge_node.history import Turn
     from edge_node.serve import run
 
-__all__ = ["Answer", "Ask", "Assistant", "AsyncAssistant", "AsyncClient", "Client", "EdgeConfig", "run"]
+__all__ = [
+    "Answer",
+    "Ask",
+    "Assistant",
+    "AsyncAssistant",
+    "AsyncClient",
+    "Client",
+    "Conversation",
+    "EdgeConfig",
+    "Turn",
+    "run",
+]
 
 _HOMES = {
     "Answer": "edge_node.answer",
@@ -23,7 +36,9 @@ _HOMES = {
     "AsyncAssistant": "edge_node.asynchronous",
     "AsyncClient": "edge_node.client",
     "Client": "edge_node.client",
+    "Conversation": "edge_node.conversation",
     "EdgeConfig": "edge_node.config",
+    "Turn": "edge_node.history",
     "run": "edge_node.serve",
 }
 
