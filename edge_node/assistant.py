@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ from edge_node.history import TOLD, before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Planned
+from fuser.config import BadConfig
 from kvwire.errors import InvalidRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -45,23 +47,26 @@ class Assistant:
     def from_config(cls, config: EdgeConfig | str | Path) -> Assistant:
         """Load the Receiver and its bundle; nothing is sent yet.
 
-        Raises:
+        Raises (each names the file, if it is given as one, and the key):
             BadConfig: the configuration is not valid, or a file of `[tls]` cannot be used.
             BadBundle: the bundle cannot be read, or is for another Receiver.
-            NoSuchDevice: `[receiver] device` is not there.
-            fuser.bundle.plans.BadTable and the errors of fuser.models.
+            BadTable: a plan is to be picked, and the bundle's table of plans is not there, or another's.
+            ModelError: the model is not on this machine, or is none; or `[receiver] device` is not there.
+            OSError: the file cannot be read.
         """
         import torch
 
         from fuser import load_receiver
 
+        named = "" if isinstance(config, EdgeConfig) else f"{config}: "
         config = config if isinstance(config, EdgeConfig) else EdgeConfig.load(config)
-        config.check_files()
-        if config.receiver.threads:
-            torch.set_num_threads(config.receiver.threads)
-        own = config.receiver
-        receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
-        return cls(config, receiver, Client(config), _table(config, receiver.bundle))
+        with _about(named):
+            config.check_files()
+            if config.receiver.threads:
+                torch.set_num_threads(config.receiver.threads)
+            own = config.receiver
+            receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
+            return cls(config, receiver, Client(config), _table(config, receiver.bundle))
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +170,21 @@ class Assistant:
         ):
             return best, None
         return None, NOTHING_TO_SHARE
+
+
+@contextlib.contextmanager
+def _about(named: str) -> Iterator[None]:
+    """Puts the file, as `named`, and the key before what an error says."""
+    from fuser import BadBundle, BadTable, ModelError, NoSuchDevice
+
+    keys = {NoSuchDevice: "receiver.device: ", ModelError: "receiver.model: ", BadBundle: "receiver.bundle: "}
+    keys |= {BadTable: "receiver.bundle: ", BadConfig: ""}
+    try:
+        yield
+    except tuple(keys) as error:
+        key = next(key for kind, key in keys.items() if isinstance(error, kind))
+        error.args = (f"{named}{key}{error}",)
+        raise
 
 
 def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask, Options
@@ -47,7 +47,6 @@ _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "top_logprobs": (0,),
     "web_search_options": (),
 }
-"""What cannot be honoured, with the values that ask for nothing."""
 IGNORED: Final = frozenset(
     {
         "metadata",
@@ -62,7 +61,6 @@ IGNORED: Final = frozenset(
         "verbosity",
     }
 )
-"""What changes no answer of this API."""
 _MESSAGE_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "tools": ([],),
     "audio": (),
@@ -103,15 +101,23 @@ class StreamOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TalkOptions(Options):
+class ChatOptions(Options):
     """The object `kvwire` of a body. history: earlier turns may be sent; otherwise the Receiver alone may read them."""
 
     history: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
-    """What OpenAI's calls have in common; docs/api.md tells each key."""
+class OpenAIBody:
+    """What OpenAI's calls have in common; docs/api.md tells each key.
+
+    turns_key: the key of the turns. refused: what cannot be honoured, with the values that ask for nothing. ignored:
+    what changes no answer of this API.
+    """
+
+    turns_key: ClassVar[str]
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]]
+    ignored: ClassVar[frozenset[str]]
 
     model: str
     temperature: float | None = None
@@ -119,10 +125,29 @@ class Talk:
     seed: int | None = None
     stop: str | tuple[str, ...] = ()
     stream: bool = False
-    kvwire: TalkOptions = field(default_factory=TalkOptions)
+    kvwire: ChatOptions = field(default_factory=ChatOptions)
 
-    def about(self, turns: Sequence[Message], named: str, max_new_tokens: int | None) -> Ask:
-        """The last turn, with the others beside it. named: the key of the turns.
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read a body strictly; null is as good as left out.
+
+        Raises:
+            Refused: names the key that is unknown, missing, wrong, or not supported.
+        """
+        value = supported(value, cls.refused, cls.ignored)
+        if isinstance(turns := value.get(cls.turns_key), list):
+            if len(turns) > _TURNS:
+                raise Refused(f"{cls.turns_key} are at most {_TURNS}, not {len(turns)}", cls.turns_key)
+            value[cls.turns_key] = [cls.turn(each, f"{cls.turns_key}[{i}]") for i, each in enumerate(turns)]
+        return read_as(cls, value)
+
+    @staticmethod
+    def turn(value: Any, path: str) -> Any:
+        """One turn, to be read as a `Message`. Raises Refused."""
+        return message(value, path)
+
+    def about(self, turns: Sequence[Message], max_new_tokens: int | None) -> Ask:
+        """The last turn, with the others beside it.
 
         Raises:
             Refused: names the key with a wrong value. InvalidRequest: as `Ask`.
@@ -135,7 +160,7 @@ class Talk:
             raise Refused(f"stop is at most {_STOPS} strings, none of them empty", "stop")
         said = [turn for turn in turns if turn.role in ("user", "assistant")]
         if not said or said[-1].role != "user" or not said[-1].text.strip():
-            raise Refused(f"{named}: the last turn is not a question of the user", named)
+            raise Refused(f"{self.turns_key}: the last turn is not a question of the user", self.turns_key)
         system = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text.strip()]
         asked = self.kvwire.about(
             said[-1].text,
@@ -162,25 +187,17 @@ class Talk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatBody(Talk):
+class ChatBody(OpenAIBody):
     """The body of POST /v1/chat/completions."""
+
+    turns_key: ClassVar = "messages"
+    refused: ClassVar = _REFUSED
+    ignored: ClassVar = IGNORED
 
     messages: tuple[Message, ...]
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     stream_options: StreamOptions = field(default_factory=StreamOptions)
-
-    @classmethod
-    def parse(cls, value: Any) -> ChatBody:
-        """Read a body strictly; null is as good as left out.
-
-        Raises:
-            Refused: names the key that is unknown, missing, wrong, or not supported.
-        """
-        value = supported(value, _REFUSED, IGNORED)
-        if isinstance(messages := value.get("messages"), list):
-            value["messages"] = each_turn(messages, "messages", message)
-        return read_as(cls, value)
 
     def ask(self, most_tokens: int) -> Ask:
         """What is asked. `most_tokens`: that an answer can have.
@@ -193,7 +210,7 @@ class ChatBody(Talk):
             for name in ("max_tokens", "max_completion_tokens")
         }
         tokens = counts["max_completion_tokens"] or counts["max_tokens"]
-        return self.about(self.messages, "messages", tokens)
+        return self.about(self.messages, tokens)
 
 
 class ChatForm:
@@ -322,17 +339,6 @@ def at_most(tokens: int | None, most: int, named: str) -> int | None:
     if tokens is not None and tokens < 1:
         raise Refused(f"{named} starts at 1", named)
     return None if tokens is None else min(tokens, most)
-
-
-def each_turn(items: Sequence[Any], named: str, read: Callable[[Any, str], Any]) -> list[Any]:
-    """Turns as `read` gives each, of its value and path. named: their key.
-
-    Raises:
-        Refused: there are too many.
-    """
-    if len(items) > _TURNS:
-        raise Refused(f"{named} are at most {_TURNS}, not {len(items)}", named)
-    return [read(each, f"{named}[{i}]") for i, each in enumerate(items)]
 
 
 def message(value: Any, path: str, texts: Sequence[str] = ("text",)) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import ssl
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from fuser import DeviceName, DtypeName, bundle_directory
-from fuser.config import BadConfig, from_dict
+from fuser.config import BadConfig, read_toml
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
@@ -234,15 +233,11 @@ class EdgeConfig:
         """Read a TOML file; relative paths in it count from the file's own directory.
 
         Raises:
-            BadConfig: unknown or missing key, wrong type or refused value, named; or no valid TOML.
+            BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
         path = Path(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadConfig(f"{path}: {error}") from error
-        return from_dict(cls, raw).relative_to(path.resolve().parent)
+        return read_toml(cls, path).relative_to(path.resolve().parent)
 
     def check_files(self) -> None:
         """Refuse what a node could not run with, where it starts.
