@@ -73,9 +73,10 @@ class Ask(Options):
     Attributes:
         question: what to answer; both sides read it. None where `sections` hold it.
         sections: further sections, put first.
-        history: earlier turns of the conversation, oldest first. Over a document of the cloud the last ones, as many
-            as `[share] history_turns` allows, are sent with the question for the Sharer to read; answers are not, where
-            the Receiver may read notes or other text for it alone (`edge_node.history`). Otherwise they are `kept`.
+        history: earlier turns of the conversation, oldest first. Where a draft over a document of the cloud is asked
+            for, the last ones, as many as `[share] history_turns` allows, are sent for the Sharer to read; answers are
+            not, where the Receiver may read notes or other text for it alone (`edge_node.history`). Else they are
+            `kept`.
         max_new_tokens: tokens generated at most; None: as configured.
         sampling: how the Receiver's tokens are chosen; None: the most likely ones. A relayed text is the Sharer's, and
             always its most likely one.

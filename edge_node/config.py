@@ -131,8 +131,8 @@ class ShareConfig:
         about a document of the cloud is not answered, and any other by the Receiver alone. It is cut to
         `Limits.max_deadline_s`.
     max_bytes: cap on the payload of a slice; 0 is none. Under a cap a plan is picked from the table, if there is one.
-    history_turns: earlier turns of a conversation that are sent with a question about a document of the cloud, for the
-        Sharer to read; 0 sends none.
+    history_turns: earlier turns of a conversation that are sent where a draft is asked for, for the Sharer to read; 0
+        sends none.
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
 

@@ -1,7 +1,7 @@
 """Turns: earlier questions and answers of a conversation, and what of them the cloud is told.
 
-Over a document of the cloud they are a section that both sides read, so that the Sharer drafts for what "it" means.
-Otherwise they are text for the Receiver, which is never sent.
+Where a draft is asked for they are a section that the Sharer reads, so that it writes about what "it" means; the
+Receiver reads question and slice alone, as it was trained. Otherwise they are text for the Receiver, never sent.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final, Literal
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
-TOLD: Final = (SliceKind.EXCERPT, SliceKind.DRAFT)
-"""Kinds of slice that are better for it."""
+TOLD: Final = (SliceKind.DRAFT,)
+"""Kinds of slice that are better for it: excerpts are not (docs/experiments/2026-11-30.md)."""
 MOST_CHARS: Final = 4_000
 """Characters of history that are sent at most; turns are sent whole or not at all."""
 _HEAD: Final = "Earlier questions and answers:\n"
@@ -63,7 +63,7 @@ def before(sections: Sequence[Section], turns: Sequence[Turn], most: int) -> tup
 
 
 def told(sections: Sequence[Section], texts: Sequence[str]) -> tuple[Section, ...]:
-    """The sections with these turns as one more before the question, which both sides read."""
+    """The sections with these turns as one more before the question: what the cloud is asked."""
     if not texts:
         return tuple(sections)
     section = Section(Role.DOCUMENT, Visibility.SHARED, text=_HEAD + "\n".join(texts))

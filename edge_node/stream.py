@@ -49,12 +49,13 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Planned:
     """What is sent for an `Ask`, and how.
 
-    before: earlier turns that are sent, and read beside the slice. sections: what else the Receiver reads there.
-    unfused: what it reads where there is no slice, or where it abstains behind one: the same, with the notes. kind: of
-    the slice to ask for; None asks for none, for the reason given. plan, plan_reason, estimate: what was picked and why
-    (`edge_node.picker`). found: passages that a search found and that are asked about. max_bytes: cap on payload or
-    text; 0 is none. relay: ask for the Sharer's own answer, as there is no slice. alone: without a slice the Receiver
-    may answer by itself; else nothing is generated. choose: the Receiver's next token; None takes the most likely one.
+    before: earlier turns that are sent. sections: what is sent with them, but for those of the edge, and what the
+    Receiver reads beside the slice. unfused: what it reads where there is no slice, or where it abstains behind one:
+    the same, with the notes. kind: of the slice to ask for; None asks for none, for the reason given. plan,
+    plan_reason, estimate: what was picked and why (`edge_node.picker`). found: passages that a search found and that
+    are asked about. max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as there is
+    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
+    Receiver's next token; None takes the most likely one.
     """
 
     ask: Ask
@@ -76,7 +77,7 @@ class Planned:
 
     @property
     def asked(self) -> tuple[Section, ...]:
-        """What is sent, but for those of the edge, and what the Receiver reads beside the slice."""
+        """What is sent, but for those of the edge."""
         return told(self.sections, self.before)
 
     @property
@@ -336,7 +337,7 @@ class AnswerStream:
         planned = self._planned
         # Prompts that cannot fit are refused before anything is asked for.
         self._unfused = unfused = self._begun(planned.unfused)
-        begun = unfused if planned.asked == planned.unfused else self._begun(planned.asked)
+        begun = unfused if planned.sections == planned.unfused else self._begun(planned.sections)
         if planned.among:
             with self._step():
                 begun.check_replies(planned.among, planned.kind, planned.plan.positions)

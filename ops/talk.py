@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HELP: Final = """\
 /document ID    ask about this document of the cloud; without an id about none
-/new            forget the questions and answers so far: those about this document are sent with the next question
+/new            forget the questions and answers so far: for a draft the next question is sent with the last of them
 /kind KIND      of slice: excerpt or draft; without a name as configured
 /notes TEXT     for this edge alone, never sent; /notes @FILE reads a file, without a text there are none
 /wire           what crossed the wire for the last answer

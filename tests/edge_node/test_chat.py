@@ -146,7 +146,9 @@ def test_system_prompts_and_notes_are_sent_nowhere_and_earlier_turns_where_they_
         {"role": "developer", "content": "Be canary-d."},
         *ASKED,
     ]
-    extra = {"kvwire": {"document": "note-1", "notes": "The canary-e sings.", "history": history}}
+    extra = {
+        "kvwire": {"document": "note-1", "notes": "The canary-e sings.", "kind": "draft", "history": history}
+    }
     seen = []
     begin = assistant.receiver.begin
     with pytest.MonkeyPatch.context() as patch:
@@ -177,7 +179,9 @@ def test_earlier_turns_go_with_a_question_about_a_document(
         {"role": "user", "content": "Hello?"},
         *ASKED,
     ]
-    found = client.chat.completions.create(model="kvwire/note-1", messages=messages)
+    found = client.chat.completions.create(
+        model="kvwire/note-1", messages=messages, extra_body={"kvwire": {"kind": "draft"}}
+    )
     assert found.usage is not None and found.usage.model_extra["kvwire"]["turns_sent"] == 2  # type: ignore[index]
     (request,) = server.service.requests
     told = "Earlier questions and answers:\nQuestion: Who keeps the key?\nAnswer: Ilse.\nQuestion: Hello?"

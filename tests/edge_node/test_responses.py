@@ -66,12 +66,13 @@ def test_instructions_stay_here_and_of_earlier_turns_the_answers_beside_them(
         first,
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": QUESTION}]},
     ]
-    client.responses.create(model="kvwire/note-1", instructions="Be brief.", input=turns)
+    draft = {"kvwire": {"kind": "draft"}}
+    client.responses.create(model="kvwire/note-1", instructions="Be brief.", input=turns, extra_body=draft)
     own = [section.text for section in seen[-1] if section.visibility is Visibility.EDGE]
     assert own == ["Be brief."]
     sent = [section.text for section in server.service.requests[-1].sections]
     assert sent == [None, "Earlier questions and answers:\nQuestion: Well?", QUESTION]
-    client.responses.create(model="kvwire/note-1", input=turns)
+    client.responses.create(model="kvwire/note-1", input=turns, extra_body=draft)
     (_, told, _) = [section.text for section in server.service.requests[-1].sections]
     assert told == f"Earlier questions and answers:\nQuestion: Well?\nAnswer: {first['content'][0]['text']}"
 
