@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_node.client import AsyncClient, Client
     from edge_node.config import EdgeConfig
     from edge_node.conversation import Conversation
-    from edge_node.history import Turn
+    from edge_node.history import ChatTurn
     from edge_node.link import Estimate, Link
     from edge_node.serve import run
     from edge_node.stream import AnswerStream
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     # what is asked
     "Ask",
-    "Turn",
+    "ChatTurn",
     "Section",
     "Role",
     "Visibility",
@@ -116,7 +116,7 @@ _HOMES = {
     "AsyncConversation": "edge_node.asynchronous",
     "EdgeConfig": "edge_node.config",
     "Conversation": "edge_node.conversation",
-    "Turn": "edge_node.history",
+    "ChatTurn": "edge_node.history",
     "Estimate": "edge_node.link",
     "Link": "edge_node.link",
     "run": "edge_node.serve",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_node.history import Turn, noted
+from edge_node.history import ChatTurn, noted
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.messages import Found
@@ -88,7 +88,7 @@ class Ask(Options):
 
     question: str | None = None
     sections: Sequence[Section] = dataclasses.field(default=(), kw_only=True)
-    history: Sequence[Turn] = dataclasses.field(default=(), kw_only=True)
+    history: Sequence[ChatTurn] = dataclasses.field(default=(), kw_only=True)
     max_new_tokens: int | None = dataclasses.field(default=None, kw_only=True)
     sampling: Sampling | None = dataclasses.field(default=None, kw_only=True)
     stop: Sequence[str] = dataclasses.field(default=(), kw_only=True)

@@ -11,7 +11,7 @@ from edge_node.ask import Ask
 from edge_node.assistant import Assistant
 from edge_node.config import EdgeConfig
 from edge_node.conversation import Conversation
-from edge_node.history import Turn
+from edge_node.history import ChatTurn
 from edge_node.stream import AnswerStream
 
 
@@ -64,7 +64,7 @@ class AsyncConversation:
         self._conversation = conversation
 
     @property
-    def history(self) -> tuple[Turn, ...]:
+    def history(self) -> tuple[ChatTurn, ...]:
         """As `Conversation.history`."""
         return self._conversation.history
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from edge_node.ask import Ask, Options
-from edge_node.history import Turn
+from edge_node.history import ChatTurn
 from edge_node.refusals import Refused
 from fuser.config import BadConfig, from_dict
 from kvwire.section import Role, Section, Visibility
@@ -61,7 +61,7 @@ class AskBody(Options):
 
     question: str
     text: str | None = None
-    history: tuple[Turn, ...] = ()
+    history: tuple[ChatTurn, ...] = ()
     max_new_tokens: int | None = None
     stream: bool = False
 

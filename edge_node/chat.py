@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 from edge_node.answer import Answer
 from edge_node.ask import Ask, Options
 from edge_node.body import read_as
-from edge_node.history import Turn
+from edge_node.history import ChatTurn
 from edge_node.refusals import Refused
 from kvwire.section import Role, Section, Visibility
 
@@ -275,16 +275,16 @@ class ChatForm:
         return event(about | {"choices": choices} | more)
 
 
-def _history(said: Sequence[Message]) -> list[Turn]:
+def _history(said: Sequence[Message]) -> list[ChatTurn]:
     """Turns of what was said; a question or an answer that follows its like is a turn of its own."""
-    turns: list[Turn] = []
+    turns: list[ChatTurn] = []
     for one in said:
         if one.role == "user":
-            turns.append(Turn(one.text))
+            turns.append(ChatTurn(one.text))
         elif turns and not turns[-1].answer:
-            turns[-1] = Turn(turns[-1].question, one.text)
+            turns[-1] = ChatTurn(turns[-1].question, one.text)
         else:
-            turns.append(Turn("", one.text))
+            turns.append(ChatTurn("", one.text))
     return turns
 
 

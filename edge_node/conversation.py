@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask
-from edge_node.history import Turn
+from edge_node.history import ChatTurn
 from edge_node.stream import AnswerStream
 from kvwire.errors import InvalidRequest
 from kvwire.section import Visibility
@@ -29,7 +29,7 @@ class Conversation:
 
     def __init__(self, assistant: Assistant, **about: Any) -> None:
         self._assistant, self._about = assistant, about
-        self._turns: list[Turn] = []
+        self._turns: list[ChatTurn] = []
         self._asked: tuple[Ask, AnswerStream] | None = None
         Ask("?", **about)  # refused here rather than at the first question
 
@@ -44,7 +44,7 @@ class Conversation:
         self._turns, self._asked = [], None
 
     @property
-    def history(self) -> tuple[Turn, ...]:
+    def history(self) -> tuple[ChatTurn, ...]:
         """The turns so far, oldest first; a question that was not answered to its end is none."""
         if self._asked is not None:
             asked, stream = self._asked
@@ -73,8 +73,8 @@ class Conversation:
         return stream
 
 
-def _turn(asked: Ask, answer: Answer) -> Turn:
+def _turn(asked: Ask, answer: Answer) -> ChatTurn:
     if answer.bytes_sent == 0:  # the cloud does not know of it
-        return Turn(asked.question or "", answer.text, "all")
+        return ChatTurn(asked.question or "", answer.text, "all")
     quotes = any(section.visibility is Visibility.EDGE for section in asked.prompt())
-    return Turn(asked.question or "", answer.text, "answer" if quotes else "nothing")
+    return ChatTurn(asked.question or "", answer.text, "answer" if quotes else "nothing")

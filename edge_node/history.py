@@ -21,7 +21,7 @@ _HEAD: Final = "Earlier questions and answers:\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ChatTurn:
     """A question, and what was answered; one of them may be empty.
 
     stays: what of it no request may hold: an answer that may quote notes, or all of a turn that the cloud was not asked
@@ -33,13 +33,13 @@ class Turn:
     stays: Literal["nothing", "answer", "all"] = "nothing"
 
 
-def noted(turns: Sequence[Turn]) -> str:
+def noted(turns: Sequence[ChatTurn]) -> str:
     """Turns as a text for the Receiver alone."""
     said = ((("User", turn.question), ("Assistant", turn.answer)) for turn in turns)
     return "\n".join(f"{who}: {text}" for turn in said for who, text in turn if text)
 
 
-def before(sections: Sequence[Section], turns: Sequence[Turn], most: int) -> tuple[str, ...]:
+def before(sections: Sequence[Section], turns: Sequence[ChatTurn], most: int) -> tuple[str, ...]:
     """The turns that are sent beside these sections, as texts, oldest first.
 
     Beside a section for the edge alone answers stay here, as they may quote it.

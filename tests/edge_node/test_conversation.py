@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edge_node import Ask, Assistant, AsyncAssistant, EdgeConfig
-from edge_node.history import MOST_CHARS, Turn
+from edge_node.history import MOST_CHARS, ChatTurn
 from fuser.receiver import Receiver
 from kvwire.errors import InternalError, InvalidRequest
 from kvwire.messages import Found
@@ -16,7 +16,7 @@ from tests.edge_node.local_api import Api
 from tests.edge_node.sharer_server import RunningServer
 
 QUESTIONS = [f"Who keeps key {number}, and where is it?" for number in range(10)]
-FIRST, SECOND = Turn("Who keeps the key?", "Ilse."), Turn("Where?", "Under a stone.")
+FIRST, SECOND = ChatTurn("Who keeps the key?", "Ilse."), ChatTurn("Where?", "Under a stone.")
 HEAD = "Earlier questions and answers:\n"
 ONE = "Question: Who keeps the key?\nAnswer: Ilse."
 OTHER = "Question: Where?\nAnswer: Under a stone."
@@ -56,7 +56,7 @@ def configured(assistant: Assistant, **share: Any) -> Assistant:
 def test_ten_turns_answer_as_each_does_with_its_history_asked_anew(
     assistant: Assistant, server: RunningServer, kind: SliceKind
 ) -> None:
-    history: list[Turn] = []
+    history: list[ChatTurn] = []
     with assistant.conversation("note-1", kind=kind) as talk:
         for question in QUESTIONS:
             answer = talk.ask(question)
@@ -67,7 +67,7 @@ def test_ten_turns_answer_as_each_does_with_its_history_asked_anew(
             sent = min(3, len(history)) if kind is SliceKind.DRAFT else 0
             assert answer.turns_sent == anew.turns_sent == sent
             assert "".join(text or "" for text in asked).count("Question: ") == sent
-            history.append(Turn(question, answer.text))
+            history.append(ChatTurn(question, answer.text))
             assert talk.history == tuple(history)
     assert not talk.history
 
@@ -81,7 +81,7 @@ def test_the_cloud_reads_the_last_turns_and_the_receiver_the_question_alone(
     assert seen == [[None, FOLLOWING]]
     assert configured(assistant, history_turns=1).ask(ask).turns_sent == 1
     assert asked_of(server) == [None, f"{HEAD}{OTHER}", FOLLOWING]
-    long = Turn("x" * MOST_CHARS, "An answer that is too much.")
+    long = ChatTurn("x" * MOST_CHARS, "An answer that is too much.")
     assert assistant.ask(dataclasses.replace(ask, history=[FIRST, long, SECOND])).turns_sent == 1
 
 
