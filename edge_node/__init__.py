@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from edge_node.answer import Answer
     from edge_node.ask import Ask
     from edge_node.assistant import Assistant
-    from edge_node.asynchronous import AsyncAnswerStream, AsyncAssistant
+    from edge_node.asynchronous import AsyncAnswerStream, AsyncAssistant, AsyncConversation
     from edge_node.client import AsyncClient, Client
     from edge_node.config import EdgeConfig
+    from edge_node.conversation import Conversation
+    from edge_node.history import ChatTurn
     from edge_node.link import Estimate, Link
     from edge_node.serve import run
     from edge_node.stream import AnswerStream
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     # what is asked
     "Ask",
+    "ChatTurn",
     "Section",
     "Role",
     "Visibility",
@@ -58,6 +61,8 @@ __all__ = [
     # who answers
     "Assistant",
     "AsyncAssistant",
+    "Conversation",
+    "AsyncConversation",
     "EdgeConfig",
     "run",
     # what comes
@@ -108,7 +113,10 @@ _HOMES = {
     "AsyncAssistant": "edge_node.asynchronous",
     "AsyncClient": "edge_node.client",
     "Client": "edge_node.client",
+    "AsyncConversation": "edge_node.asynchronous",
     "EdgeConfig": "edge_node.config",
+    "Conversation": "edge_node.conversation",
+    "ChatTurn": "edge_node.history",
     "Estimate": "edge_node.link",
     "Link": "edge_node.link",
     "run": "edge_node.serve",

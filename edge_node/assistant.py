@@ -6,13 +6,15 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
 from edge_node.ask import Ask
 from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
+from edge_node.conversation import Conversation
+from edge_node.history import TOLD, before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Planned
@@ -108,15 +110,20 @@ class Assistant:
         planned = self._planned(Ask.of(question, document))
         return AnswerStream(self.receiver, self.client, self._turn, self._home, planned)
 
+    def conversation(self, document: str | None = None, **about: Any) -> Conversation:
+        """Questions that follow each other, so that a later one may say "it". `about` as `Conversation` takes it."""
+        return Conversation(self, document=document, **about)
+
     def _planned(self, ask: Ask) -> Planned:
         """What is sent for it, and how: what it leaves open is as configured, or picked."""
+        share = self.config.share
+        chosen, reason = self._kind(ask)
+        ask = ask if share.history_turns and ask.over_document and chosen in TOLD else ask.kept()
         prompt = ask.prompt()
         self.client.limits.check_sections(prompt)
-        share = self.config.share
         tokens = self.config.receiver.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens
         if not 1 <= tokens <= self.client.limits.max_new_tokens:
             raise InvalidRequest(f"max_new_tokens is 1 to {self.client.limits.max_new_tokens}, not {tokens}")
-        chosen, reason = self._kind(ask)
         deadline_s = share.deadline_s if ask.deadline_s is None else ask.deadline_s
         max_bytes = share.max_bytes if ask.max_bytes is None else ask.max_bytes
         plan, plan_reason, estimate = ask.plan, None, self.client.link.estimate
@@ -142,6 +149,7 @@ class Assistant:
             max_new_tokens=tokens,
             deadline_s=deadline_s,
             max_bytes=max_bytes,
+            before=before(prompt, ask.history, share.history_turns),
             relay=share.relay and reason == NO_PLAN and not ask.require_fused,
             alone=ask.source == "receiver-only" or ask.guess or not (ask.require_fused or ask.over_document),
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),

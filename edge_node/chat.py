@@ -1,7 +1,8 @@
 """POST /v1/chat/completions: OpenAI's body to a question, and an answer in OpenAI's shape (docs/api.md).
 
-The last turn is the question, which both sides read. System prompts and earlier turns are edge sections: the Receiver
-reads them, and no request holds them.
+The last turn is the question, which both sides read. Earlier turns are its history (`edge_node.history`), kept at the
+edge where `kvwire.history` is false. System prompts are edge sections: the Receiver reads them, and no request holds
+them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 from edge_node.answer import Answer
 from edge_node.ask import Ask, Options
 from edge_node.body import read_as
+from edge_node.history import ChatTurn
 from edge_node.refusals import Refused
 from kvwire.section import Role, Section, Visibility
 
@@ -99,6 +101,13 @@ class StreamOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions(Options):
+    """The object `kvwire` of a body. history: earlier turns may be sent; otherwise the Receiver alone may read them."""
+
+    history: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAIBody:
     """What OpenAI's calls have in common; docs/api.md tells each key.
 
@@ -116,7 +125,7 @@ class OpenAIBody:
     seed: int | None = None
     stop: str | tuple[str, ...] = ()
     stream: bool = False
-    kvwire: Options = field(default_factory=Options)
+    kvwire: ChatOptions = field(default_factory=ChatOptions)
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -152,18 +161,17 @@ class OpenAIBody:
         said = [turn for turn in turns if turn.role in ("user", "assistant")]
         if not said or said[-1].role != "user" or not said[-1].text.strip():
             raise Refused(f"{self.turns_key}: the last turn is not a question of the user", self.turns_key)
-        before = "\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in said[:-1])
-        notes = "\n\n".join(text for text in (self.kvwire.notes, before) if text)
         system = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text.strip()]
-        return self.kvwire.about(
+        asked = self.kvwire.about(
             said[-1].text,
             document=document or self.kvwire.document,
             sections=[Section(Role.SYSTEM, Visibility.EDGE, text=text) for text in system],
-            notes=notes or None,
+            history=_history(said[:-1]),
             max_new_tokens=max_new_tokens,
             sampling=self._sampling(),
             stop=stop,
         )
+        return asked if self.kvwire.history else asked.kept()
 
     def _sampling(self) -> Sampling | None:
         from fuser import Sampling
@@ -265,6 +273,19 @@ class ChatForm:
     def _event(self, choices: Sequence[dict[str, Any]], more: dict[str, Any]) -> bytes:
         about = {"id": self._id, "object": "chat.completion.chunk"} | self._about
         return event(about | {"choices": choices} | more)
+
+
+def _history(said: Sequence[Message]) -> list[ChatTurn]:
+    """Turns of what was said; a question or an answer that follows its like is a turn of its own."""
+    turns: list[ChatTurn] = []
+    for one in said:
+        if one.role == "user":
+            turns.append(ChatTurn(one.text))
+        elif turns and not turns[-1].answer:
+            turns[-1] = ChatTurn(turns[-1].question, one.text)
+        else:
+            turns.append(ChatTurn("", one.text))
+    return turns
 
 
 def named_document(model: str) -> str | None:

@@ -131,6 +131,8 @@ class ShareConfig:
         about a document of the cloud is not answered, and any other by the Receiver alone. It is cut to
         `Limits.max_deadline_s`.
     max_bytes: cap on the payload of a slice; 0 is none. Under a cap a plan is picked from the table, if there is one.
+    history_turns: earlier turns of a conversation that are sent where a draft is asked for, for the Sharer to read; 0
+        sends none.
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
 
@@ -141,10 +143,13 @@ class ShareConfig:
     plan: Literal["codec", "auto"] = "codec"
     max_bytes: int = 0
     relay: bool = False
+    history_turns: int = 3
 
     def __post_init__(self) -> None:
         if self.max_positions < 1 or not 0 < self.deadline_s < float("inf") or self.max_bytes < 0:
             raise ValueError("max_positions starts at 1, deadline_s is above 0, max_bytes starts at 0")
+        if self.history_turns < 0:
+            raise ValueError("history_turns starts at 0")
 
     def usual(self, document: bool) -> SliceKind:
         """The kind of slice for a prompt with or without a document of the cloud."""
