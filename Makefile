@@ -6,16 +6,18 @@ STAMP := $(VENV)/.installed
 # Of pytest; tests share two cores well, and each worker loads torch.
 WORKERS ?= 2
 BUNDLE ?= fuser/bundles/qwen2.5-coder-0.5b--smollm2-135m
-PACKAGES := ops cloud_node edge_node fuser proto tests
+PACKAGES := ops cloud_node edge_node fuser proto tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-real check format proto bench table clean
+.PHONY: help install demo test test-real test-wheel check format proto bench table docs clean
 
 help:
 	@echo "make demo     answers over the wire with a real pair: installs, fetches the models, prints one table"
+	@echo "              (make demo PAIR=qwen2.5-coder-1.5b--qwen2.5-coder-0.5b: the larger pair, 3.1 GB of models)"
 	@echo "make test     installs if need be and runs the tests, two at a time (make test WORKERS=0: in one process)"
 	@echo "make check    lint, format and types, as CI runs them"
 	@echo "make format   fixes what can be fixed"
+	@echo "make docs     the pages with the API reference, as HTML in site/"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
 	@echo "make bench    measures this machine, over slow links too; reports in build/bench (docs/benchmarks.md)"
 	@echo "make table    answers 320 held-out questions with the shipped bundle and puts the table into docs/results.md"
@@ -33,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 install: $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/kvwire demo
+	$(BIN)/kvwire demo $(if $(PAIR),--bundle $(PAIR))
 
 bench: $(STAMP)
 	mkdir -p build/bench
@@ -51,6 +53,9 @@ test: $(STAMP)
 test-real: $(STAMP)
 	KVWIRE_TEST_REAL=1 $(BIN)/python -m pytest -m real
 
+test-wheel: $(STAMP)
+	KVWIRE_TEST_WHEEL=1 $(BIN)/python -m pytest -m wheel
+
 check: $(STAMP)
 	$(BIN)/ruff check $(PACKAGES)
 	$(BIN)/ruff format --check $(PACKAGES)
@@ -65,5 +70,9 @@ proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto \
 		proto/kvwire/v1/sharer.proto
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf site $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

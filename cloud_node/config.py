@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuser import DeviceName, DtypeName, bundle_directory
-from fuser.config import BadConfig, from_dict
+from fuser.config import read_toml
 from kvwire.limits import PING_S, Limits
 from kvwire.segment import SliceKind
 from kvwire.telemetry import TelemetryConfig
@@ -17,7 +16,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class TlsConfig:
+class CloudTls:
     """PEM files: the node's certificate chain and key, and the authority behind the edges' certificates."""
 
     certificate: str
@@ -179,7 +178,7 @@ class GatewayConfig:
 class CloudConfig:
     """The whole configuration of one cloud node. Paths are absolute after `load`."""
 
-    tls: TlsConfig
+    tls: CloudTls
     sharer: SharerConfig
     listen: str = "127.0.0.1:7443"
     documents: str = "sqlite:///documents.db"
@@ -208,15 +207,11 @@ class CloudConfig:
         """Read a TOML file; relative paths in it count from the file's own directory.
 
         Raises:
-            BadConfig: unknown or missing key, wrong type or refused value, named; or no valid TOML.
+            BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
         path = Path(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadConfig(f"{path}: {error}") from error
-        return from_dict(cls, raw).relative_to(path.resolve().parent)
+        return read_toml(cls, path).relative_to(path.resolve().parent)
 
     def relative_to(self, directory: Path) -> CloudConfig:
         """The same configuration with relative paths taken from `directory`."""
@@ -227,7 +222,7 @@ class CloudConfig:
         def model(name: str) -> str:
             return absolute(name) if name.startswith((".", "~")) or (directory / name).is_dir() else name
 
-        tls = TlsConfig(*(absolute(name) for name in dataclasses.astuple(self.tls)))
+        tls = CloudTls(*(absolute(name) for name in dataclasses.astuple(self.tls)))
         bundles = tuple(str(bundle_directory(name, directory)) for name in self.sharer.bundles)
         sharer = dataclasses.replace(self.sharer, model=model(self.sharer.model), bundles=bundles)
         ray = dataclasses.replace(

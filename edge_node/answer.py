@@ -58,6 +58,7 @@ class Answer:
             was.
         positions: positions of the slice that was taken in.
         bytes_sent, bytes_received: serialised protobuf messages of this ask, retries included.
+        turns_sent: earlier turns of the conversation that the cloud was asked with.
         payload_bytes: bytes of segments among those received.
         share_arrived: share of the slice that arrived, 0 to 1; only a whole one is used.
         time_to_first_token_s: seconds from the ask to the first piece of text (to the end if there was none).
@@ -85,6 +86,7 @@ class Answer:
     positions: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    turns_sent: int = 0
     payload_bytes: int = 0
     share_arrived: float = 0.0
     time_to_first_token_s: float = 0.0

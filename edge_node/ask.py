@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from edge_node.history import ChatTurn, noted
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.messages import Found
@@ -72,6 +73,10 @@ class Ask(Options):
     Attributes:
         question: what to answer; both sides read it. None where `sections` hold it.
         sections: further sections, put first.
+        history: earlier turns of the conversation, oldest first. Where a draft over a document of the cloud is asked
+            for, the last ones, as many as `[share] history_turns` allows, are sent for the Sharer to read; answers are
+            not, where the Receiver may read notes or other text for it alone (`edge_node.history`). Else they are
+            `kept`.
         max_new_tokens: tokens generated at most; None: as configured.
         sampling: how the Receiver's tokens are chosen; None: the most likely ones. A relayed text is the Sharer's, and
             always its most likely one.
@@ -83,12 +88,13 @@ class Ask(Options):
 
     question: str | None = None
     sections: Sequence[Section] = dataclasses.field(default=(), kw_only=True)
+    history: Sequence[ChatTurn] = dataclasses.field(default=(), kw_only=True)
     max_new_tokens: int | None = dataclasses.field(default=None, kw_only=True)
     sampling: Sampling | None = dataclasses.field(default=None, kw_only=True)
     stop: Sequence[str] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("choices", "documents", "sections", "stop"):
+        for name in ("choices", "documents", "history", "sections", "stop"):
             given = getattr(self, name)
             if isinstance(given, str):
                 raise InvalidRequest(f"{name} is a list, not one string")
@@ -107,6 +113,8 @@ class Ask(Options):
             raise InvalidRequest(f"max_bytes is {self.max_bytes}; 0 is no cap")
         for choice in self.choices:
             _check_text(choice, "choice")
+        for turn in self.history:
+            _check_text(turn.question + turn.answer, "history")
         prompt = self.prompt()
         if not any(section.role is Role.QUESTION and (section.text or "").strip() for section in prompt):
             raise InvalidRequest("there is no question")
@@ -131,6 +139,11 @@ class Ask(Options):
         """Whether a document of the cloud is asked about."""
         named = self.document is not None or self.documents or self.search
         return bool(named) or any(s.visibility is Visibility.CLOUD for s in self.sections)
+
+    def kept(self) -> Ask:
+        """The same with the history behind the notes: the Receiver may read it, and no request holds it."""
+        notes = "\n\n".join(text for text in (self.notes, noted(self.history)) if text)
+        return dataclasses.replace(self, notes=notes or None, history=())
 
     @property
     def searched(self) -> str:

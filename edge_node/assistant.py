@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
 from edge_node.ask import Ask
 from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
+from edge_node.conversation import Conversation
+from edge_node.history import TOLD, before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream, Planned
+from fuser.config import BadConfig
 from kvwire.errors import InvalidRequest
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -43,23 +47,26 @@ class Assistant:
     def from_config(cls, config: EdgeConfig | str | Path) -> Assistant:
         """Load the Receiver and its bundle; nothing is sent yet.
 
-        Raises:
+        Raises (each names the file, if it is given as one, and the key):
             BadConfig: the configuration is not valid, or a file of `[tls]` cannot be used.
             BadBundle: the bundle cannot be read, or is for another Receiver.
-            NoSuchDevice: `[receiver] device` is not there.
-            fuser.bundle.plans.BadTable and the errors of fuser.models.
+            BadTable: a plan is to be picked, and the bundle's table of plans is not there, or another's.
+            ModelError: the model is not on this machine, or is none; or `[receiver] device` is not there.
+            OSError: the file cannot be read.
         """
         import torch
 
         from fuser import load_receiver
 
+        named = "" if isinstance(config, EdgeConfig) else f"{config}: "
         config = config if isinstance(config, EdgeConfig) else EdgeConfig.load(config)
-        config.check_files()
-        if config.receiver.threads:
-            torch.set_num_threads(config.receiver.threads)
-        own = config.receiver
-        receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
-        return cls(config, receiver, Client(config), _table(config, receiver.bundle))
+        with _about(named):
+            config.check_files()
+            if config.receiver.threads:
+                torch.set_num_threads(config.receiver.threads)
+            own = config.receiver
+            receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
+            return cls(config, receiver, Client(config), _table(config, receiver.bundle))
 
     def __enter__(self) -> Self:
         return self
@@ -103,15 +110,20 @@ class Assistant:
         planned = self._planned(Ask.of(question, document))
         return AnswerStream(self.receiver, self.client, self._turn, self._home, planned)
 
+    def conversation(self, document: str | None = None, **about: Any) -> Conversation:
+        """Questions that follow each other, so that a later one may say "it". `about` as `Conversation` takes it."""
+        return Conversation(self, document=document, **about)
+
     def _planned(self, ask: Ask) -> Planned:
         """What is sent for it, and how: what it leaves open is as configured, or picked."""
+        share = self.config.share
+        chosen, reason = self._kind(ask)
+        ask = ask if share.history_turns and ask.over_document and chosen in TOLD else ask.kept()
         prompt = ask.prompt()
         self.client.limits.check_sections(prompt)
-        share = self.config.share
         tokens = self.config.receiver.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens
         if not 1 <= tokens <= self.client.limits.max_new_tokens:
             raise InvalidRequest(f"max_new_tokens is 1 to {self.client.limits.max_new_tokens}, not {tokens}")
-        chosen, reason = self._kind(ask)
         deadline_s = share.deadline_s if ask.deadline_s is None else ask.deadline_s
         max_bytes = share.max_bytes if ask.max_bytes is None else ask.max_bytes
         plan, plan_reason, estimate = ask.plan, None, self.client.link.estimate
@@ -137,6 +149,7 @@ class Assistant:
             max_new_tokens=tokens,
             deadline_s=deadline_s,
             max_bytes=max_bytes,
+            before=before(prompt, ask.history, share.history_turns),
             relay=share.relay and reason == NO_PLAN and not ask.require_fused,
             alone=ask.source == "receiver-only" or ask.guess or not (ask.require_fused or ask.over_document),
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),
@@ -157,6 +170,21 @@ class Assistant:
         ):
             return best, None
         return None, NOTHING_TO_SHARE
+
+
+@contextlib.contextmanager
+def _about(named: str) -> Iterator[None]:
+    """Puts the file, as `named`, and the key before what an error says."""
+    from fuser import BadBundle, BadTable, ModelError, NoSuchDevice
+
+    keys = {NoSuchDevice: "receiver.device: ", ModelError: "receiver.model: ", BadBundle: "receiver.bundle: "}
+    keys |= {BadTable: "receiver.bundle: ", BadConfig: ""}
+    try:
+        yield
+    except tuple(keys) as error:
+        key = next(key for kind, key in keys.items() if isinstance(error, kind))
+        error.args = (f"{named}{key}{error}",)
+        raise
 
 
 def _table(config: EdgeConfig, bundle: Bundle) -> PlanTable | None:

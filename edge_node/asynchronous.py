@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask
 from edge_node.assistant import Assistant
 from edge_node.config import EdgeConfig
+from edge_node.conversation import Conversation
+from edge_node.history import ChatTurn
 from edge_node.stream import AnswerStream
 
 
@@ -55,6 +57,32 @@ class AsyncAnswerStream:
         self._stream.close()
 
 
+class AsyncConversation:
+    """A `Conversation` that blocks no event loop; its attributes and methods are that one's."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    @property
+    def history(self) -> tuple[ChatTurn, ...]:
+        """As `Conversation.history`."""
+        return self._conversation.history
+
+    def stream(self, question: str | Ask) -> AsyncAnswerStream:
+        """As `Conversation.stream`."""
+        return AsyncAnswerStream(self._conversation.stream(question))
+
+    async def ask(self, question: str | Ask) -> Answer:
+        """As `Conversation.ask`. Cancelled, the answer is given up."""
+        return await _whole(self.stream(question))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._conversation.forget()
+
+
 class AsyncAssistant:
     """Asks an `Assistant` and blocks no event loop.
 
@@ -76,10 +104,11 @@ class AsyncAssistant:
 
     async def ask(self, question: str | Ask, document: str | None = None) -> Answer:
         """As `Assistant.ask`. Cancelled, the answer is given up."""
-        stream = self.stream(question, document)
-        async for _ in stream:
-            pass
-        return stream.answer
+        return await _whole(self.stream(question, document))
+
+    def conversation(self, document: str | None = None, **about: Any) -> AsyncConversation:
+        """As `Assistant.conversation`."""
+        return AsyncConversation(self.assistant.conversation(document, **about))
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,3 +119,9 @@ class AsyncAssistant:
     async def close(self) -> None:
         """Close the connection to the cloud."""
         await asyncio.to_thread(self.assistant.close)
+
+
+async def _whole(stream: AsyncAnswerStream) -> Answer:
+    async for _ in stream:
+        pass
+    return stream.answer

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from edge_node.ask import Ask, Options
+from edge_node.history import ChatTurn
 from edge_node.refusals import Refused
 from fuser.config import BadConfig, from_dict
 from kvwire.section import Role, Section, Visibility
@@ -53,12 +54,14 @@ class AskBody(Options):
 
     question: what to answer.
     text: a context that a caller brings, for the Receiver alone, never sent.
+    history: earlier turns, oldest first, as `Ask.history`.
     max_new_tokens: tokens generated at most.
     stream: JSON lines, one a piece, then the answer; otherwise one JSON object.
     """
 
     question: str
     text: str | None = None
+    history: tuple[ChatTurn, ...] = ()
     max_new_tokens: int | None = None
     stream: bool = False
 
@@ -69,4 +72,6 @@ class AskBody(Options):
             InvalidRequest: as `Ask`.
         """
         text = () if self.text is None else (Section(Role.DOCUMENT, Visibility.EDGE, text=self.text),)
-        return self.about(self.question, sections=text, max_new_tokens=self.max_new_tokens)
+        return self.about(
+            self.question, sections=text, history=self.history, max_new_tokens=self.max_new_tokens
+        )

@@ -1,7 +1,8 @@
 """POST /v1/chat/completions: OpenAI's body to a question, and an answer in OpenAI's shape (docs/api.md).
 
-The last turn is the question, which both sides read. System prompts and earlier turns are edge sections: the Receiver
-reads them, and no request holds them.
+The last turn is the question, which both sides read. Earlier turns are its history (`edge_node.history`), kept at the
+edge where `kvwire.history` is false. System prompts are edge sections: the Receiver reads them, and no request holds
+them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask, Options
 from edge_node.body import read_as
+from edge_node.history import ChatTurn
 from edge_node.refusals import Refused
 from kvwire.section import Role, Section, Visibility
 
@@ -45,7 +47,6 @@ _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "top_logprobs": (0,),
     "web_search_options": (),
 }
-"""What cannot be honoured, with the values that ask for nothing."""
 IGNORED: Final = frozenset(
     {
         "metadata",
@@ -60,7 +61,6 @@ IGNORED: Final = frozenset(
         "verbosity",
     }
 )
-"""What changes no answer of this API."""
 _MESSAGE_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "tools": ([],),
     "audio": (),
@@ -101,8 +101,23 @@ class StreamOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
-    """What OpenAI's calls have in common; docs/api.md tells each key."""
+class ChatOptions(Options):
+    """The object `kvwire` of a body. history: earlier turns may be sent; otherwise the Receiver alone may read them."""
+
+    history: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAIBody:
+    """What OpenAI's calls have in common; docs/api.md tells each key.
+
+    turns_key: the key of the turns. refused: what cannot be honoured, with the values that ask for nothing. ignored:
+    what changes no answer of this API.
+    """
+
+    turns_key: ClassVar[str]
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]]
+    ignored: ClassVar[frozenset[str]]
 
     model: str
     temperature: float | None = None
@@ -110,10 +125,29 @@ class Talk:
     seed: int | None = None
     stop: str | tuple[str, ...] = ()
     stream: bool = False
-    kvwire: Options = field(default_factory=Options)
+    kvwire: ChatOptions = field(default_factory=ChatOptions)
 
-    def about(self, turns: Sequence[Message], named: str, max_new_tokens: int | None) -> Ask:
-        """The last turn, with the others beside it. named: the key of the turns.
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read a body strictly; null is as good as left out.
+
+        Raises:
+            Refused: names the key that is unknown, missing, wrong, or not supported.
+        """
+        value = supported(value, cls.refused, cls.ignored)
+        if isinstance(turns := value.get(cls.turns_key), list):
+            if len(turns) > _TURNS:
+                raise Refused(f"{cls.turns_key} are at most {_TURNS}, not {len(turns)}", cls.turns_key)
+            value[cls.turns_key] = [cls.turn(each, f"{cls.turns_key}[{i}]") for i, each in enumerate(turns)]
+        return read_as(cls, value)
+
+    @staticmethod
+    def turn(value: Any, path: str) -> Any:
+        """One turn, to be read as a `Message`. Raises Refused."""
+        return message(value, path)
+
+    def about(self, turns: Sequence[Message], max_new_tokens: int | None) -> Ask:
+        """The last turn, with the others beside it.
 
         Raises:
             Refused: names the key with a wrong value. InvalidRequest: as `Ask`.
@@ -126,19 +160,18 @@ class Talk:
             raise Refused(f"stop is at most {_STOPS} strings, none of them empty", "stop")
         said = [turn for turn in turns if turn.role in ("user", "assistant")]
         if not said or said[-1].role != "user" or not said[-1].text.strip():
-            raise Refused(f"{named}: the last turn is not a question of the user", named)
-        before = "\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in said[:-1])
-        notes = "\n\n".join(text for text in (self.kvwire.notes, before) if text)
+            raise Refused(f"{self.turns_key}: the last turn is not a question of the user", self.turns_key)
         system = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text.strip()]
-        return self.kvwire.about(
+        asked = self.kvwire.about(
             said[-1].text,
             document=document or self.kvwire.document,
             sections=[Section(Role.SYSTEM, Visibility.EDGE, text=text) for text in system],
-            notes=notes or None,
+            history=_history(said[:-1]),
             max_new_tokens=max_new_tokens,
             sampling=self._sampling(),
             stop=stop,
         )
+        return asked if self.kvwire.history else asked.kept()
 
     def _sampling(self) -> Sampling | None:
         from fuser import Sampling
@@ -154,25 +187,17 @@ class Talk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatBody(Talk):
+class ChatBody(OpenAIBody):
     """The body of POST /v1/chat/completions."""
+
+    turns_key: ClassVar = "messages"
+    refused: ClassVar = _REFUSED
+    ignored: ClassVar = IGNORED
 
     messages: tuple[Message, ...]
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     stream_options: StreamOptions = field(default_factory=StreamOptions)
-
-    @classmethod
-    def parse(cls, value: Any) -> ChatBody:
-        """Read a body strictly; null is as good as left out.
-
-        Raises:
-            Refused: names the key that is unknown, missing, wrong, or not supported.
-        """
-        value = supported(value, _REFUSED, IGNORED)
-        if isinstance(messages := value.get("messages"), list):
-            value["messages"] = each_turn(messages, "messages", message)
-        return read_as(cls, value)
 
     def ask(self, most_tokens: int) -> Ask:
         """What is asked. `most_tokens`: that an answer can have.
@@ -185,7 +210,7 @@ class ChatBody(Talk):
             for name in ("max_tokens", "max_completion_tokens")
         }
         tokens = counts["max_completion_tokens"] or counts["max_tokens"]
-        return self.about(self.messages, "messages", tokens)
+        return self.about(self.messages, tokens)
 
 
 class ChatForm:
@@ -250,6 +275,19 @@ class ChatForm:
         return event(about | {"choices": choices} | more)
 
 
+def _history(said: Sequence[Message]) -> list[ChatTurn]:
+    """Turns of what was said; a question or an answer that follows its like is a turn of its own."""
+    turns: list[ChatTurn] = []
+    for one in said:
+        if one.role == "user":
+            turns.append(ChatTurn(one.text))
+        elif turns and not turns[-1].answer:
+            turns[-1] = ChatTurn(turns[-1].question, one.text)
+        else:
+            turns.append(ChatTurn("", one.text))
+    return turns
+
+
 def named_document(model: str) -> str | None:
     """The document that a model's name stands for: "kvwire/note-1" is note-1, "kvwire" none.
 
@@ -301,17 +339,6 @@ def at_most(tokens: int | None, most: int, named: str) -> int | None:
     if tokens is not None and tokens < 1:
         raise Refused(f"{named} starts at 1", named)
     return None if tokens is None else min(tokens, most)
-
-
-def each_turn(items: Sequence[Any], named: str, read: Callable[[Any, str], Any]) -> list[Any]:
-    """Turns as `read` gives each, of its value and path. named: their key.
-
-    Raises:
-        Refused: there are too many.
-    """
-    if len(items) > _TURNS:
-        raise Refused(f"{named} are at most {_TURNS}, not {len(items)}", named)
-    return [read(each, f"{named}[{i}]") for i, each in enumerate(items)]
 
 
 def message(value: Any, path: str, texts: Sequence[str] = ("text",)) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import ssl
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from fuser import DeviceName, DtypeName, bundle_directory
-from fuser.config import BadConfig, from_dict
+from fuser.config import BadConfig, read_toml
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
@@ -133,6 +132,8 @@ class ShareConfig:
         about a document of the cloud is not answered, and any other by the Receiver alone. It is cut to
         `Limits.max_deadline_s`.
     max_bytes: cap on the payload of a slice; 0 is none. Under a cap a plan is picked from the table, if there is one.
+    history_turns: earlier turns of a conversation that are sent where a draft is asked for, for the Sharer to read; 0
+        sends none.
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
 
@@ -143,10 +144,13 @@ class ShareConfig:
     plan: Literal["codec", "auto"] = "codec"
     max_bytes: int = 0
     relay: bool = False
+    history_turns: int = 3
 
     def __post_init__(self) -> None:
         if self.max_positions < 1 or not 0 < self.deadline_s < float("inf") or self.max_bytes < 0:
             raise ValueError("max_positions starts at 1, deadline_s is above 0, max_bytes starts at 0")
+        if self.history_turns < 0:
+            raise ValueError("history_turns starts at 0")
 
     def usual(self, document: bool) -> SliceKind:
         """The kind of slice for a prompt with or without a document of the cloud."""
@@ -231,15 +235,11 @@ class EdgeConfig:
         """Read a TOML file; relative paths in it count from the file's own directory.
 
         Raises:
-            BadConfig: unknown or missing key, wrong type or refused value, named; or no valid TOML.
+            BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
         path = Path(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadConfig(f"{path}: {error}") from error
-        return from_dict(cls, raw).relative_to(path.resolve().parent)
+        return read_toml(cls, path).relative_to(path.resolve().parent)
 
     def check_files(self) -> None:
         """Refuse what a node could not run with, where it starts.

@@ -37,7 +37,7 @@ Begin = Callable[[Coroutine[Any, Any, None]], concurrent.futures.Future[None]]
 Part = SliceHeader | Segment | SliceTrailer
 
 
-class Intake:
+class ReplyIntake:
     """Takes the messages of one Share reply in order. Not thread-safe; meant to run off the event loop.
 
     Args:
@@ -165,7 +165,7 @@ class SliceStream:
         self._kind, self._plan, self._max_bytes = kind, plan, max_bytes
         self._places = [i for i, s in enumerate(sections) if s.visibility is not Visibility.EDGE]
         self._sections = tuple(sections[i] for i in self._places)
-        self._intake: Intake | None = None
+        self._intake: ReplyIntake | None = None
         self._traffic, self._decode_s = Traffic(), 0.0
         self._limits.check_sections(self._sections)
         self._request()
@@ -218,7 +218,7 @@ class SliceStream:
         message = serde.share_request_to_proto(request).SerializeToString()
         if len(message) > self._limits.max_request_bytes:
             raise TooLarge("request bytes", len(message), self._limits.max_request_bytes)
-        self._intake = intake = Intake(request, self._places, self._bundle, self._codec, self._limits)
+        self._intake = intake = ReplyIntake(request, self._places, self._bundle, self._codec, self._limits)
         replies = self._channel.stream("Share", message, self._deadline, self._traffic)
         came: list[float] = []
         most = 0

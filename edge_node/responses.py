@@ -6,12 +6,11 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask
-from edge_node.body import read_as
-from edge_node.chat import IGNORED, Message, Talk, account, at_most, each_turn, event, message, supported
+from edge_node.chat import IGNORED, Message, OpenAIBody, account, at_most, event, message
 from edge_node.refusals import Refused
 
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -28,29 +27,30 @@ _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "tool_choice": ("none", "auto"),
     "top_logprobs": (0,),
 }
-_IGNORED: Final = IGNORED | {"max_tool_calls", "reasoning", "stream_options", "truncation"}
 _TEXTS: Final = ("input_text", "output_text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResponsesBody(Talk):
+class ResponsesBody(OpenAIBody):
     """The body of POST /v1/responses."""
+
+    turns_key: ClassVar = "input"
+    refused: ClassVar = _REFUSED
+    ignored: ClassVar = IGNORED | {"max_tool_calls", "reasoning", "stream_options", "truncation"}
 
     input: str | tuple[Message, ...]
     instructions: str = ""
     max_output_tokens: int | None = None
 
-    @classmethod
-    def parse(cls, value: Any) -> ResponsesBody:
-        """Read a body strictly; null is as good as left out.
-
-        Raises:
-            Refused: names the key that is unknown, missing, wrong, or not supported.
-        """
-        value = supported(value, _REFUSED, _IGNORED)
-        if isinstance(items := value.get("input"), list):
-            value["input"] = each_turn(items, "input", _item)
-        return read_as(cls, value)
+    @staticmethod
+    def turn(value: Any, path: str) -> Any:
+        """One item, to be read as a `Message`. Raises Refused."""
+        if isinstance(value, dict) and value.get("type", "message") != "message":
+            raise Refused(f"{path}.type: items are messages only", f"{path}.type", "unsupported")
+        read = message(value, path, _TEXTS)
+        if isinstance(read, dict):
+            read.pop("type", None)
+        return read
 
     def ask(self, most_tokens: int) -> Ask:
         """What is asked. `most_tokens`: that an answer can have.
@@ -60,7 +60,7 @@ class ResponsesBody(Talk):
         """
         turns = (Message("user", self.input),) if isinstance(self.input, str) else self.input
         tokens = at_most(self.max_output_tokens, most_tokens, "max_output_tokens")
-        return self.about((Message("system", self.instructions), *turns), "input", tokens)
+        return self.about((Message("system", self.instructions), *turns), tokens)
 
 
 class ResponsesForm:
@@ -162,15 +162,6 @@ class ResponsesForm:
             **dict.fromkeys(("previous_response_id", "reasoning", "max_tool_calls")),
             **dict.fromkeys(("safety_identifier", "prompt_cache_key")),
         }
-
-
-def _item(value: Any, path: str) -> Any:
-    if isinstance(value, dict) and value.get("type", "message") != "message":
-        raise Refused(f"{path}.type: items are messages only", f"{path}.type", "unsupported")
-    read = message(value, path, _TEXTS)
-    if isinstance(read, dict):
-        read.pop("type", None)
-    return read
 
 
 def _text(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from edge_node.ask import Ask
 from edge_node.bounds import Home
 from edge_node.channel import Traffic
 from edge_node.client import Client
+from edge_node.history import told
 from edge_node.intake import SharedSlice
 from edge_node.link import Estimate
 from fuser import SliceLayout
@@ -48,12 +49,13 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class Planned:
     """What is sent for an `Ask`, and how.
 
-    sections: what is sent, but for those of the edge, and read beside the slice. unfused: what the Receiver reads
-    where there is no slice, or where it abstains behind one: the same, with the notes. kind: of the slice to ask
-    for; None asks for none, for the reason given. plan, plan_reason, estimate: what was picked and why
-    (`edge_node.picker`). found: passages that a search found and that are asked about. max_bytes: cap on payload or
-    text; 0 is none. relay: ask for the Sharer's own answer, as there is no slice. alone: without a slice the Receiver
-    may answer by itself; else nothing is generated. choose: the Receiver's next token; None takes the most likely one.
+    before: earlier turns that are sent. sections: what is sent with them, but for those of the edge, and what the
+    Receiver reads beside the slice. unfused: what it reads where there is no slice, or where it abstains behind one:
+    the same, with the notes. kind: of the slice to ask for; None asks for none, for the reason given. plan,
+    plan_reason, estimate: what was picked and why (`edge_node.picker`). found: passages that a search found and that
+    are asked about. max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as there is
+    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
+    Receiver's next token; None takes the most likely one.
     """
 
     ask: Ask
@@ -64,6 +66,7 @@ class Planned:
     plan: Plan
     max_new_tokens: int
     deadline_s: float
+    before: tuple[str, ...] = ()
     plan_reason: str | None = None
     estimate: Estimate | None = None
     found: tuple[Found, ...] = ()
@@ -71,6 +74,11 @@ class Planned:
     relay: bool = False
     alone: bool = True
     choose: Choose | None = None
+
+    @property
+    def asked(self) -> tuple[Section, ...]:
+        """What is sent, but for those of the edge."""
+        return told(self.sections, self.before)
 
     @property
     def among(self) -> Sequence[str]:
@@ -118,6 +126,11 @@ class AnswerStream:
         self._started = time.monotonic()
         self._closed = threading.Event()
         self._pieces = self._run()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all pieces have come."""
+        return self._answer is not None
 
     @property
     def answer(self) -> Answer:
@@ -274,8 +287,13 @@ class AnswerStream:
         """Search, and plan to ask about what is found; why there is nothing to ask about, if so."""
         planned, failure = self._planned, None
         try:
+            words = "\n".join((*planned.before, planned.ask.searched))
             found = self._client.search(
-                planned.ask.searched, planned.ask.search, planned.deadline_s, self._beside, self._called
+                words[-self._client.limits.max_question_chars :],
+                planned.ask.search,
+                planned.deadline_s,
+                self._beside,
+                self._called,
             )
             planned = planned.over(found)
         except RAISED:
@@ -296,7 +314,7 @@ class AnswerStream:
         planned = self._planned
         try:
             reply = self._client.relay(
-                planned.sections,
+                planned.asked,
                 self._receiver.bundle,
                 max_new_tokens=planned.max_new_tokens,
                 max_bytes=planned.max_bytes,
@@ -334,7 +352,7 @@ class AnswerStream:
         if planned.kind is None:
             return self._prefill(unfused, None) if planned.alone else None, reason
         self._shared = shared = self._client.share(
-            planned.sections,
+            planned.asked,
             self._receiver.bundle,
             kind=planned.kind,
             plan=planned.plan,
@@ -436,6 +454,7 @@ class AnswerStream:
             positions=trailer.positions if trailer is not None else 0,
             bytes_sent=self._beside.sent + (stream.bytes_sent if stream else 0),
             bytes_received=self._beside.received + (stream.bytes_received if stream else 0),
+            turns_sent=len(planned.before) if stream or self._beside.sent else 0,
             payload_bytes=stream.payload_bytes if stream else 0,
             share_arrived=stream.share_arrived if stream else 0.0,
             time_to_first_token_s=first_s,

@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
-    from fuser.bundle.plans import PlanRow, PlanTable
+    from fuser.bundle.plans import BadTable, PlanRow, PlanTable
     from fuser.kv.generate import Choose, Sampling
-    from fuser.layout import SliceLayout
-    from fuser.models.directory import find_model, model_ref
+    from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
     from fuser.receiver import Begun, Prefilled, Receiver
     from fuser.sharer import Cut, Sharer
+    from fuser.slice_specs import SliceLayout
 
 __all__ = [
     "BadBundle",
+    "BadTable",
     "Begun",
     "Bundle",
     "Choose",
     "Cut",
     "DeviceName",
     "DtypeName",
+    "ModelError",
+    "NoSuchDevice",
     "PlanRow",
     "PlanTable",
     "Prefilled",
@@ -46,19 +49,22 @@ __all__ = [
 
 _HOMES = {
     "BadBundle": "fuser.bundle.bundle",
+    "BadTable": "fuser.bundle.plans",
     "Begun": "fuser.receiver",
     "Bundle": "fuser.bundle.bundle",
     "Choose": "fuser.kv.generate",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.load",
     "DtypeName": "fuser.models.load",
+    "ModelError": "fuser.models.directory",
+    "NoSuchDevice": "fuser.models.directory",
     "PlanRow": "fuser.bundle.plans",
     "PlanTable": "fuser.bundle.plans",
     "Prefilled": "fuser.receiver",
     "Receiver": "fuser.receiver",
     "Sampling": "fuser.kv.generate",
     "Sharer": "fuser.sharer",
-    "SliceLayout": "fuser.layout",
+    "SliceLayout": "fuser.slice_specs",
     "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast
 
 T = TypeVar("T")
@@ -62,6 +64,18 @@ def from_dict(cls: type[T], raw: Any, path: str = "") -> T:
         raise
     except (TypeError, ValueError, KeyError) as error:
         raise BadConfig(f"{path or cls.__name__}: {error}") from error
+
+
+def read_toml(cls: type[T], path: Path) -> T:
+    """The frozen dataclass `cls` of a TOML file.
+
+    Raises:
+        BadConfig: no valid TOML, or as `from_dict`; names the file. OSError: it cannot be read.
+    """
+    try:
+        return from_dict(cls, tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise BadConfig(f"{path}: {error}") from error
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

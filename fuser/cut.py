@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.layout import SliceLayout
 from fuser.prompts.shared import SharedPositions
 from fuser.reading import SharerPrompt
-from fuser.slice_specs import most_positions, most_quoted, most_written, slice_specs
+from fuser.slice_specs import SliceLayout, most_positions, most_quoted, most_written, slice_specs
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Visibility

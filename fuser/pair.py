@@ -36,8 +36,9 @@ def load_pair(
 
     Args:
         bundle: a directory, or the name of a shipped bundle.
-        sharer, receiver: a directory, a model that `kvwire models fetch` brought, by name, or a Hugging Face id; by
-            default the bundle's own names. Nothing is fetched here.
+        sharer: a directory, a model that `kvwire models fetch` brought, by name, or a Hugging Face id; by default the
+            one that the bundle names. Nothing is fetched here.
+        receiver: as `sharer`.
         device: where models and heads compute; "auto" is a GPU where there is one.
         dtype: what the models compute in; "auto" is bfloat16 where the device multiplies it, else float32.
 

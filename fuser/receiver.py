@@ -36,10 +36,9 @@ from fuser.kv.geometry import Geometry, window
 from fuser.kv.past import Past
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.kv.rope import Rope
-from fuser.layout import SliceLayout
 from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, reply_ids, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
-from fuser.slice_specs import HALVES, source_of
+from fuser.slice_specs import HALVES, SliceLayout, source_of
 from kvwire.errors import TooLarge, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility

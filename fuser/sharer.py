@@ -169,7 +169,9 @@ class Sharer(Reader):
         """What is to be prefilled for the Sharer's own answer as text, and then the answer and its tokens.
 
         Args:
-            cancelled, owner: as in `steps`.
+            max_new_tokens: tokens of it at most.
+            cancelled: as in `steps`.
+            owner: as in `steps`.
             max_bytes: of its UTF-8 at most; 0 is no cap.
         """
 

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 STDIN = "-"
 
 
-class Outcome(StrEnum):
+class IngestOutcome(StrEnum):
     """What became of a file. `REPLACED`: another text, or other limits, took the place of what was there."""
 
     ADDED = "added"
@@ -53,7 +53,7 @@ class Ingest:
 
     def __call__(
         self, files: Sequence["Meant"], document_id: str | None = None
-    ) -> Generator["tuple[Outcome, DocumentInfo, int | None] | Exception"]:
+    ) -> Generator["tuple[IngestOutcome, DocumentInfo, int | None] | Exception"]:
         """Store files one by one; for each what became of it, or why it could not be stored.
 
         What is stored comes with its tokens, None where they are not known or nothing was stored anew.
@@ -71,7 +71,7 @@ class Ingest:
                 except SQLAlchemyError as error:
                     yield OSError(f"the store of documents failed: {_name_of(error)}")
                 else:
-                    replaced |= outcome is Outcome.REPLACED
+                    replaced |= outcome is IngestOutcome.REPLACED
                     yield outcome, info, tokens
         finally:
             if replaced:
@@ -86,7 +86,7 @@ class Ingest:
                 _name_of(error),
             )
 
-    def _add(self, file: "Meant", given_id: str | None) -> "tuple[Outcome, DocumentInfo, int | None]":
+    def _add(self, file: "Meant", given_id: str | None) -> "tuple[IngestOutcome, DocumentInfo, int | None]":
         piped = str(file.path) == STDIN
         document_id = given_id or id_of(file.name)
         source = None if piped else file.resolved()
@@ -104,7 +104,7 @@ class Ingest:
             kinds = known.kinds if kinds is None else kinds
         if known is not None and known.version == version_of(text):
             if (known.max_positions, known.kinds) == (positions, kinds):
-                return Outcome.UNCHANGED, known, None
+                return IngestOutcome.UNCHANGED, known, None
         elif known is not None and not self.replace and (source is None or known.source != source):
             origin = known.source or "elsewhere"
             raise ValueError(
@@ -115,7 +115,7 @@ class Ingest:
             self.tenant, document_id, text, positions, known is not None, kinds, source, wipe=False
         )
         tokens = None if self.window is None else self.window.tokens(text)
-        return Outcome.ADDED if known is None else Outcome.REPLACED, stored, tokens
+        return IngestOutcome.ADDED if known is None else IngestOutcome.REPLACED, stored, tokens
 
 
 def _name_of(error: SQLAlchemyError) -> str:

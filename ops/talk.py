@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HELP: Final = """\
 /document ID    ask about this document of the cloud; without an id about none
+/new            forget the questions and answers so far: for a draft the next question is sent with the last of them
 /kind KIND      of slice: excerpt or draft; without a name as configured
 /notes TEXT     for this edge alone, never sent; /notes @FILE reads a file, without a text there are none
 /wire           what crossed the wire for the last answer
@@ -31,7 +32,8 @@ UNANSWERED: Final = 3
 
 
 class Talk:
-    """Questions to an assistant, each by itself. The attributes are what is said beside a question.
+    """Questions to an assistant, on a terminal each with those before it about the same document, by a pipe each by
+    itself. The attributes are what is said beside a question.
 
     Args:
         lines: answers as plain lines, for a reader that is a program: "json" lines, or the "text" alone; None is a
@@ -44,6 +46,7 @@ class Talk:
         """The exit status: 1 where a question was refused, else 3 where one got no answer, else 0."""
         self._assistant, self._lines = assistant, lines
         self._last: Answer | None = None
+        self._conversation = assistant.conversation()
 
     document: str | None
     kind: SliceKind | None
@@ -67,6 +70,9 @@ class Talk:
             match name:
                 case "/document":
                     self.document = value or None
+                    self._conversation.forget()
+                case "/new":
+                    self._conversation.forget()
                 case "/kind":
                     self.kind = SliceKind.named(value) if value else None
                 case "/notes":
@@ -93,7 +99,9 @@ class Talk:
         from edge_node import Ask
 
         try:
-            stream = self._assistant.stream(
+            if self._lines is not None:
+                self._conversation.forget()
+            stream = self._conversation.stream(
                 Ask(question, document=self.document, notes=self.notes, kind=self.kind)
             )
             answer = self._read(stream)
@@ -164,6 +172,7 @@ class Talk:
             ("positions", f"{answer.positions:,}"),
             ("payload of the slice", f"{answer.payload_bytes:,} bytes"),
             ("the answer's text", f"{len(answer.text.encode()):,} bytes"),
+            ("earlier turns that were sent", f"{answer.turns_sent}"),
             ("messages up, down", f"{answer.bytes_sent:,}, {answer.bytes_received:,} bytes"),
             *((stage.replace("_", " "), f"{seconds:.3f} s") for stage, seconds in answer.timings.items()),
         ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fuser.layout import SliceLayout
+from fuser.slice_specs import SliceLayout
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import Segment, SliceKind

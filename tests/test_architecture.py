@@ -1,6 +1,7 @@
 """Who may import whom (docs/design.md, "The layout"), read from the source and tried in a fresh interpreter."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -81,7 +82,7 @@ def test_the_lab_is_for_the_lab_the_commands_and_the_tests() -> None:
 
 # Modules of fuser that the nodes still know by their own name, in place of a door of `fuser`.
 INSIDE = {
-    "fuser.config": {"BadConfig", "from_dict"},
+    "fuser.config": {"BadConfig", "from_dict", "read_toml"},
     "fuser.prompts.choice": {"LETTERS", "named", "with_choices"},
     "fuser.kv.prefill": {"EXACT_FROM", "Prefill", "can_pack", "prefill_together"},
     "fuser.slice_specs": {"most_positions", "slice_specs"},  # no door may have a module's name
@@ -107,17 +108,19 @@ def test_every_door_of_a_package_opens(package: str) -> None:
     )
 
 
-def test_the_doors_of_the_fuser_are_typed_as_they_open() -> None:
-    tree = ast.parse((HOMES["fuser"] / "__init__.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", ["fuser", "edge_node", "cloud_node"])
+def test_the_doors_of_a_package_are_typed_as_they_open(package: str) -> None:
+    door = importlib.import_module(package)
+    tree = ast.parse((HOMES[package] / "__init__.py").read_text(encoding="utf-8"))
     typed = {
         name.name: node.module
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module != "__future__" and node.module != "typing"
         for name in node.names
     }
-    assert typed == fuser._HOMES
-    assert sorted(typed) == sorted(fuser.__all__)
-    modules = {path.stem for path in HOMES["fuser"].iterdir()}
+    assert typed == door._HOMES
+    assert sorted(typed) == sorted(door.__all__)
+    modules = {path.stem for path in HOMES[package].iterdir()}
     assert not modules & typed.keys(), "once imported, the module hides the door"
 
 
@@ -163,7 +166,7 @@ reveal_type(receiver)
 """
 
 
-def test_a_client_of_the_sdk_passes_mypy_strict(tmp_path: Path) -> None:
+def test_a_client_of_the_sdk_and_the_examples_pass_mypy_strict(tmp_path: Path) -> None:
     """From outside the tree, as an installed package is seen: `py.typed` and the names in `__init__`."""
     (tmp_path / "client.py").write_text(CLIENT, encoding="utf-8")
     (tmp_path / "site").mkdir()
@@ -176,7 +179,15 @@ def test_a_client_of_the_sdk_passes_mypy_strict(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", "--ignore-missing-imports", "client.py"],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--follow-imports=silent",
+            "--ignore-missing-imports",
+            "client.py",
+            *map(str, sorted((ROOT / "examples").glob("*.py"))),
+        ],
         env=os.environ | {"MYPYPATH": str(tmp_path / "site"), "PYTHONPATH": ""},
         cwd=tmp_path,
         capture_output=True,
@@ -233,6 +244,16 @@ def test_no_tensor_is_made_on_a_default_device() -> None:
             continue
         found = list(made_on_a_default_device(ast.parse(path.read_text(encoding="utf-8"))))
         assert not found, f"{name} makes tensors without device= in lines {found}"
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """So that a name in a message, a page or a search means one thing."""
+    homes: dict[str, list[str]] = {}
+    for path in (p for package in HOMES for p in sources(package) if "_pb2" not in p.name):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
 def test_proto_is_an_import_root_and_not_a_package() -> None:

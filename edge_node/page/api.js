@@ -63,11 +63,11 @@ export async function search(text, most, key) {
   }
 }
 
-/** Ask; `piece` gets the text as it comes. Gives the account of the answer: `usage.kvwire`. */
-export async function ask(question, kvwire, { key, signal, piece }) {
+/** Ask; `earlier` are the messages before, `piece` gets the text as it comes. Gives the account of the answer: `usage.kvwire`. */
+export async function ask(question, earlier, kvwire, { key, signal, piece }) {
   const body = {
     model: "kvwire",
-    messages: [{ role: "user", content: question }],
+    messages: [...earlier, { role: "user", content: question }],
     stream: true,
     stream_options: { include_usage: true },
     kvwire,

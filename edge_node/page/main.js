@@ -6,6 +6,7 @@ import { byId, make } from "./dom.js";
 import * as history from "./history.js";
 
 const question = byId("question");
+const MOST_MESSAGES = 40;
 const runs = { kinds: [], stopping: null };
 
 /** The fields as an object of the API; what is empty is left out. */
@@ -18,6 +19,17 @@ function asked() {
     ...(about && byId("kind").value && { kind: byId("kind").value }),
     ...(notes && { notes }),
   };
+}
+
+/** The turns before it about the same document, as messages: what the cloud was asked, and no answer that read notes. */
+function earlier({ document: id }) {
+  if (!id || !byId("follow").checked) return [];
+  return history.kept().filter(({ about }) => about.document === id).flatMap(({ about, answers }) => {
+    const [answer] = answers.filter(({ account, error, stopped }) => account?.bytes_sent && !error && !stopped);
+    if (!answer) return [];
+    const said = { role: "user", content: about.question };
+    return about.notes || !answer.text ? [said] : [said, { role: "assistant", content: answer.text }];
+  }).slice(-MOST_MESSAGES);
 }
 
 /** What is asked for, and under which title: one answer, or several to be compared. */
@@ -61,12 +73,13 @@ async function send() {
   say("Answering.");
   question.value = "";
   const wanted = variants(about, byId("compare").checked);
+  const before = earlier(about);
   const cards = shown(about, wanted);
   cards[0].element.scrollIntoView({ block: "nearest" });
   try {
     const answers = [];
     for (const [i, { more }] of wanted.entries()) {
-      answers.push(await answered(cards[i], about, more, stopping.signal));
+      answers.push(await answered(cards[i], about, more, before, stopping.signal));
     }
     const lines = cards.map((card, i) => card.end(about, answers[i]));
     cards.at(-1).element.scrollIntoView({ block: "nearest" });
@@ -78,12 +91,12 @@ async function send() {
 }
 
 /** One answer into its card; what came of it, as it is kept. */
-async function answered(card, about, more, signal) {
+async function answered(card, about, more, before, signal) {
   const { question: text, ...options } = { ...about, ...more };
   if (signal.aborted) return { text: "", stopped: true };
   try {
     const piece = (part) => card.add(part);
-    const account = await api.ask(text, options, { key: byId("key").value, signal, piece });
+    const account = await api.ask(text, options.source ? [] : before, options, { key: byId("key").value, signal, piece });
     return { text: card.text.textContent, account };
   } catch (error) {
     if (signal.aborted) return { text: card.text.textContent, stopped: true };

@@ -45,6 +45,7 @@ function facts(account) {
     ["plan", planOf(account.plan)],
     ["why this plan", account.plan_reason],
     ["positions", String(account.positions)],
+    ["earlier turns that were sent", account.turns_sent ? String(account.turns_sent) : null],
     ["messages up and down", `${counted(account.bytes_sent, "byte")}, ${counted(account.bytes_received, "byte")}`],
     ["of the slice arrived", account.kind ? `${Math.round(100 * account.share_arrived)} %` : null],
     ["decoding, meanwhile", account.timings?.decode ? seconds(account.timings.decode) : null],

@@ -17,8 +17,8 @@ from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind, SliceTrailer
 from ops.bench.link import questions
-from ops.demo.samples import Question, Sample
-from ops.demo.stage import CLOUD_START_S, Cast, Stage
+from ops.demo.samples import DemoQuestion, DemoSample
+from ops.demo.stage import CLOUD_START_S, Cast, DemoStage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _DEADLINE_S = 120.0
 _BARE_BATCHES = (1, 2, 4, 8)
 
-Asked = tuple[Sample, Question]
+Asked = tuple[DemoSample, DemoQuestion]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def measure(
         bare[size] = _bare(sharer, prompts, size)
         progress.advance(bar)
     progress.update(bar, description="starting the cloud node")
-    with Stage(folder, bench.cast, samples, record=False, edge_runs=False, sharer=settings) as stage:
+    with DemoStage(folder, bench.cast, samples, record=False, edge_runs=False, sharer=settings) as stage:
         stage.cloud.address(CLOUD_START_S, check)
         progress.advance(bar)
         config = EdgeConfig.load(folder / "edge" / "edge.toml")
@@ -204,7 +204,7 @@ def _sharer(cast: Cast) -> Sharer:
 
     from fuser import load_sharers
 
-    torch.set_num_threads(min(os.cpu_count() or 1, 8))  # as `Stage` gives the cloud
+    torch.set_num_threads(min(os.cpu_count() or 1, 8))  # as `DemoStage` gives the cloud
     (sharer,) = load_sharers(cast.sharer, [cast.bundle], device=cast.device, dtype=cast.dtype)
     return sharer
 

@@ -14,8 +14,8 @@ from rich.progress import Progress
 
 from ops.bench.link_report import summarise
 from ops.bench.ways import TEXTS, Asker, Way
-from ops.demo.samples import Question, Sample, load_samples
-from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
+from ops.demo.samples import DemoQuestion, DemoSample, load_samples
+from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, DemoStage
 from ops.link.shape import Shape
 
 
@@ -61,7 +61,7 @@ def measure(
 
         start = progress.add_task("starting both nodes", total=2)
         stage = stack.enter_context(
-            Stage(
+            DemoStage(
                 folder,
                 bench.cast,
                 samples,
@@ -84,7 +84,7 @@ def measure(
 
 def _ask_all(
     bench: LinkBench,
-    asked: Sequence[tuple[Sample, Question]],
+    asked: Sequence[tuple[DemoSample, DemoQuestion]],
     asker: Asker,
     reshape: Callable[[Shape], None],
     progress: Progress,
@@ -97,7 +97,7 @@ def _ask_all(
     total = len(asked) * len(first) + len(bench.shapes) * (len(first) + len(asked) * len(bench.ways))
     bar = progress.add_task("reading the documents", total=total)
 
-    def ask(way: Way, sample: Sample, question: Question) -> dict[str, Any]:
+    def ask(way: Way, sample: DemoSample, question: DemoQuestion) -> dict[str, Any]:
         check()
         record = asker.ask(way, sample, question)
         progress.advance(bar)
@@ -120,7 +120,7 @@ def _ask_all(
     return records
 
 
-def questions(limit: int) -> list[tuple[Sample, Question]]:
+def questions(limit: int) -> list[tuple[DemoSample, DemoQuestion]]:
     """The first question of every sample document, then the second, and so on, at most `limit`."""
     samples = load_samples()
     rounds = itertools.zip_longest(*(sample.questions for sample in samples))

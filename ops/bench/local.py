@@ -16,13 +16,13 @@ from rich.progress import Progress
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from ops.demo.edge_api import EdgeApi
-from ops.demo.samples import Question, Sample, load_samples
-from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
+from ops.demo.samples import DemoQuestion, DemoSample, load_samples
+from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, DemoStage
 
 if TYPE_CHECKING:
     from ops.bench.sequential import Timed
 
-Asked = tuple[Sample, Question]
+Asked = tuple[DemoSample, DemoQuestion]
 
 FIRST: Final = "first question"
 NEXT: Final = "next question"
@@ -60,12 +60,12 @@ def measure(
     """
     from ops.bench.sequential import Sequential
 
-    threads = min(os.cpu_count() or 1, 8)  # as `Stage` gives the cloud; torch takes as many at the edge
+    threads = min(os.cpu_count() or 1, 8)  # as `DemoStage` gives the cloud; torch takes as many at the edge
     bar = progress.add_task("loading both models", total=2 * len(bench.asked) + 3)
     cast = bench.cast
     local = Sequential(cast.sharer, cast.receiver, cast.bundle, threads, cast.device, cast.dtype)
     progress.advance(bar)
-    with Stage(folder, bench.cast, load_samples(), record=False) as stage:
+    with DemoStage(folder, bench.cast, load_samples(), record=False) as stage:
         progress.update(bar, description="starting both nodes")
         api = EdgeApi(stage.edge.address(EDGE_START_S, check))
         stage.cloud.address(CLOUD_START_S, check)

@@ -88,7 +88,7 @@ class Sequential:
     def answer(self, sections: Sequence[Section], kind: SliceKind, limit: int, max_new_tokens: int) -> Timed:
         """Answer a prompt whose documents stand in it as text; `limit`: document positions at most."""
         from fuser.kv.prefill import prefill_together
-        from fuser.layout import SliceLayout
+        from fuser.slice_specs import SliceLayout
 
         began = time.monotonic()
         prompt = dataclasses.replace(self.sharer.prompt(sections), prefix=0)

@@ -15,7 +15,7 @@ from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SliceKind, SliceTrailer
 from ops.bench.wide import BYTES_PER_POSITION, save_wide_pair
-from ops.demo.stage import CLOUD_START_S, Cast, Stage
+from ops.demo.stage import CLOUD_START_S, Cast, DemoStage
 from ops.link.shape import Shape
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def measure(
             links.append(stack.enter_context(BackgroundLink(cloud, shapes[0])))
             return links[0].address
 
-        stage = stack.enter_context(Stage(folder, cast, (), way=way, record=False, edge_runs=False))
+        stage = stack.enter_context(DemoStage(folder, cast, (), way=way, record=False, edge_runs=False))
         stage.cloud.address(CLOUD_START_S, check)
         progress.advance(start)
         client = stack.enter_context(Client(EdgeConfig.load(folder / "edge" / "edge.toml")))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from ops.demo.samples import Question, Sample
+from ops.demo.samples import DemoQuestion, DemoSample
 from ops.demo.score import is_right
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Asker:
         self._api, self._client, self._bundle, self._link = api, client, bundle, link
         self._max_new_tokens = max_new_tokens
 
-    def ask(self, way: Way, sample: Sample, question: Question) -> dict[str, Any]:
+    def ask(self, way: Way, sample: DemoSample, question: DemoQuestion) -> dict[str, Any]:
         """One answer: seconds to the first piece of text and to the last, bytes through the link, whether it is right.
 
         Raises:
@@ -103,7 +103,7 @@ class Asker:
             "right": is_right(text, question.answers),
         }
 
-    def _by_edge(self, way: Way, sample: Sample, question: Question) -> dict[str, Any]:
+    def _by_edge(self, way: Way, sample: DemoSample, question: DemoQuestion) -> dict[str, Any]:
         from fuser.config import to_dict
 
         more: dict[str, Any] = {"source": "receiver-only"}
@@ -119,7 +119,7 @@ class Asker:
             "as_wanted": answer["source"] == ("fused" if way.plan is not None else "receiver-only"),
         }
 
-    def _by_text(self, read: bool, sample: Sample, question: Question) -> dict[str, Any]:
+    def _by_text(self, read: bool, sample: DemoSample, question: DemoQuestion) -> dict[str, Any]:
         began = time.monotonic()
         reply = self._client.relay(
             (

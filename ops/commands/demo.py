@@ -42,7 +42,7 @@ def demo(
     """
     from ops.demo import pair
     from ops.demo.interrupt import Interrupt
-    from ops.demo.run import Asked, Demo, run_demo
+    from ops.demo.run import Demo, DemoAsked, run_demo
     from ops.demo.samples import load_samples
     from ops.demo.stage import Cast
 
@@ -51,7 +51,7 @@ def demo(
         raise FileNotFoundError(f"there is no bundle in {directory}; train one with `kvwire train`")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     samples = load_samples()[:documents]
-    asked = [Asked(sample, q) for sample in samples for q in sample.questions[: None if every else 1]]
+    asked = [DemoAsked(sample, q) for sample in samples for q in sample.questions[: None if every else 1]]
     models = _found(sharer or pair.SHARER), _found(receiver or pair.RECEIVER)
     cast = Cast(*models, directory, codec or pair.codec_of(directory), positions, device, dtype)
 

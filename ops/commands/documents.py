@@ -76,7 +76,7 @@ def add(
 
     What cannot be stored is told on standard error, a line each, and the exit code is 1; the rest is stored.
     """
-    from ops.ingest import STDIN, Ingest, Outcome
+    from ops.ingest import STDIN, Ingest, IngestOutcome
     from ops.sharer_window import sharer_window
 
     allowed = None if kinds is None else _kinds(kinds)
@@ -111,7 +111,7 @@ def add(
         rows = [
             (outcome, *_shown(info)[:-1], "" if tokens is None else f"{tokens:,}")
             for outcome, info, tokens in stored
-            if outcome is not Outcome.UNCHANGED
+            if outcome is not IngestOutcome.UNCHANGED
         ]
         if rows:
             console.print(table(("outcome", *_COLUMNS[:-1], "tokens"), rows))

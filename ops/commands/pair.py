@@ -48,10 +48,10 @@ def pair(
 
     Whole documents are held out for the table. Stop it at any moment: the same call goes on where it was.
     """
-    from fuser.lab.pair.run import Asked, PairRun
+    from fuser.lab.pair.run import PairRequest, PairRun
     from ops.models.fetch import bring
 
-    asked = Asked(
+    asked = PairRequest(
         sharer,
         receiver,
         str(data.resolve()),

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ops.demo.samples import Sample
+from ops.demo.samples import DemoSample
 
 WORDS = 4
 TOKENS = 4
@@ -25,7 +25,7 @@ class Needle:
 
 
 def needles_of(
-    sample: Sample, said: str, tokenisers: Iterable[Callable[[str], Sequence[int]]]
+    sample: DemoSample, said: str, tokenisers: Iterable[Callable[[str], Sequence[int]]]
 ) -> Iterator[Needle]:
     """All of one document's: canary, answers, runs of four words, runs of four token ids in five encodings.
 

@@ -23,7 +23,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DemoRow:
     """One question.
 
     fused: empty where there was no answer. fused_source: "fused", or "receiver-only" with `reason`.
@@ -55,7 +55,7 @@ class Report:
     bundle: str
     codec: str
     bf16_bytes: int
-    rows: tuple[Row, ...]
+    rows: tuple[DemoRow, ...]
     wire: WireCheck
     seconds: float
 

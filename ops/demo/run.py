@@ -20,9 +20,9 @@ from rich.progress import (
 )
 
 from ops.demo.edge_api import EdgeApi
-from ops.demo.report import Report, Row, Said
-from ops.demo.samples import Question, Sample
-from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
+from ops.demo.report import DemoRow, Report, Said
+from ops.demo.samples import DemoQuestion, DemoSample
+from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, DemoStage
 from ops.demo.wire_check import WireCheck, check_wire
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DemoAsked:
     """A question about a document of the cloud."""
 
-    sample: Sample
-    question: Question
+    sample: DemoSample
+    question: DemoQuestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Demo:
     """What to run. keep: leave the folder with configurations, logs and the capture where it is."""
 
     cast: Cast
-    samples: tuple[Sample, ...]
-    asked: tuple[Asked, ...]
+    samples: tuple[DemoSample, ...]
+    asked: tuple[DemoAsked, ...]
     max_new_tokens: int = 24
     keep: bool = False
 
@@ -68,7 +68,7 @@ def run_demo(
 
     started = time.monotonic()
     sharer, receiver = resolve(demo.cast.sharer), resolve(demo.cast.receiver)
-    with _folder(demo, console) as folder, Stage(folder, demo.cast, demo.samples) as stage:
+    with _folder(demo, console) as folder, DemoStage(folder, demo.cast, demo.samples) as stage:
         with _progress(console) as progress:
             bundle = Bundle.load(demo.cast.bundle)
             tokenisers = [_tokeniser(load_tokenizer(path)) for path in (sharer, receiver)]
@@ -94,7 +94,7 @@ Tokeniser = Callable[[str], Sequence[int]]
 
 def _ask_all(
     demo: Demo,
-    stage: Stage,
+    stage: DemoStage,
     bundle: "Bundle",
     tokenisers: Sequence[Tokeniser],
     progress: Progress,
@@ -106,7 +106,7 @@ def _ask_all(
     api = EdgeApi(stage.edge.address(EDGE_START_S, check))
     progress.update(edge, total=1, completed=1)
 
-    def ask(what: str, more: Callable[[Asked], dict[str, Any]]) -> Answers:
+    def ask(what: str, more: Callable[[DemoAsked], dict[str, Any]]) -> Answers:
         answers = []
         for one in progress.track(demo.asked, description=what):
             check()
@@ -127,12 +127,14 @@ def _ask_all(
     return alone, fused, given, wire
 
 
-def _rows(demo: Demo, alone: Answers, fused: Answers, given: Answers, tokenise: Tokeniser) -> tuple[Row, ...]:
+def _rows(
+    demo: Demo, alone: Answers, fused: Answers, given: Answers, tokenise: Tokeniser
+) -> tuple[DemoRow, ...]:
     rows = []
     for one, without, answer, told in zip(demo.asked, alone, fused, given, strict=True):
         accepted = one.question.answers
         rows.append(
-            Row(
+            DemoRow(
                 question=one.question.text,
                 document=one.sample.id,
                 right_answer=accepted[0],

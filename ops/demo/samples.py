@@ -6,7 +6,7 @@ from importlib import resources
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DemoQuestion:
     """A question about one document; `answers` are the spellings that count as right, the best one first."""
 
     text: str
@@ -14,24 +14,24 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class DemoSample:
     """A document. `canary` occurs once in its text, in no other and in no question."""
 
     id: str
     text: str
     canary: str
-    questions: tuple[Question, ...]
+    questions: tuple[DemoQuestion, ...]
 
 
-def load_samples() -> tuple[Sample, ...]:
+def load_samples() -> tuple[DemoSample, ...]:
     """The documents that ship with the demo."""
     raw = json.loads((resources.files("ops.demo") / "data" / "documents.json").read_text(encoding="utf-8"))
     return tuple(
-        Sample(
+        DemoSample(
             id=entry["id"],
             text=entry["text"],
             canary=entry["canary"],
-            questions=tuple(Question(q["question"], tuple(q["answers"])) for q in entry["questions"]),
+            questions=tuple(DemoQuestion(q["question"], tuple(q["answers"])) for q in entry["questions"]),
         )
         for entry in raw
     )

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.demo.report import Report, Row, Said
+from ops.demo.report import DemoRow, Report, Said
 
 _CELL_CHARS = 70
 
@@ -65,7 +65,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _fused(row: Row) -> Text:
+def _fused(row: DemoRow) -> Text:
     """What a slice gave; where there was none, why, and no text that could pass for an answer."""
     if row.fused_source == "fused":
         return _said(row.fused)

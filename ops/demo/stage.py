@@ -15,7 +15,7 @@ from typing import Any, Self
 from fuser.models.load import DeviceName, DtypeName
 from ops.certs import make_certificates
 from ops.demo.process import NodeProcess
-from ops.demo.samples import Sample
+from ops.demo.samples import DemoSample
 
 TENANT = "demo"
 CLOUD_START_S = 180.0
@@ -43,7 +43,7 @@ class Cast:
         return 1.0 if find_device(self.device).type == "cuda" else 0.0
 
 
-class Stage:
+class DemoStage:
     """Both nodes, in one folder with one subfolder each. A context manager: leaving it ends both.
 
     The cloud's folder holds the documents. The edge's holds its own certificate and key, the authority's
@@ -61,7 +61,7 @@ class Stage:
         self,
         folder: Path,
         cast: Cast,
-        samples: Iterable[Sample],
+        samples: Iterable[DemoSample],
         *,
         way: Callable[[str], str] = lambda address: address,
         allow_relay: bool = False,
@@ -120,7 +120,7 @@ class Stage:
             pair.key.replace(folder / "node.key")
             shutil.copy(made.ca.certificate, folder / "ca.pem")
 
-    def _configure_cloud(self, samples: Iterable[Sample]) -> None:
+    def _configure_cloud(self, samples: Iterable[DemoSample]) -> None:
         from cloud_node.documents import Documents
 
         folder = self.folder / "cloud"

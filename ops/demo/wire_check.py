@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ops.demo.needles import Needle, find, needles_of
-from ops.demo.samples import Sample
+from ops.demo.samples import DemoSample
 
 if TYPE_CHECKING:
     from kvwire.codec import Codec
@@ -43,7 +43,7 @@ class WireCheck:
 
 def check_wire(
     capture: Path,
-    samples: Sequence[Sample],
+    samples: Sequence[DemoSample],
     questions: Sequence[str],
     tokenisers: Sequence[Callable[[str], Sequence[int]]],
     codecs: Sequence["Codec"] = (),

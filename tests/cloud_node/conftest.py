@@ -27,7 +27,7 @@ def config(
     tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: "Certificates"
 ) -> "CloudConfig":
     """The configuration of a cloud node for the tiny pair, with `DOCUMENTS` stored."""
-    from cloud_node.config import CloudConfig, ExportPolicy, SharerConfig, TlsConfig
+    from cloud_node.config import CloudConfig, CloudTls, ExportPolicy, SharerConfig
     from cloud_node.documents import Documents
 
     url = f"sqlite:///{tmp_path / 'documents.db'}"
@@ -44,7 +44,7 @@ def config(
         retry_after_s=0.5,
     )
     return CloudConfig(
-        tls=TlsConfig(str(cloud.certificate), str(cloud.key), str(ca.certificate)),
+        tls=CloudTls(str(cloud.certificate), str(cloud.key), str(ca.certificate)),
         sharer=sharer,
         listen="127.0.0.1:0",
         documents=url,

@@ -7,11 +7,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from cloud_node.config import CloudConfig, GatewayConfig, SharerConfig, TlsConfig
+from cloud_node.config import CloudConfig, CloudTls, GatewayConfig, SharerConfig
 from cloud_node.gateway import _options
 from kvwire.limits import PING_S
 
-CONFIG = CloudConfig(TlsConfig("cloud.pem", "cloud.key", "ca.pem"), SharerConfig("m", ("b",)))
+CONFIG = CloudConfig(CloudTls("cloud.pem", "cloud.key", "ca.pem"), SharerConfig("m", ("b",)))
 
 
 async def _stays_connected(gateway: GatewayConfig, every_s: float, for_s: float) -> bool:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from edge_node import Ask, Assistant, Client, EdgeConfig
-from fuser.layout import SliceLayout
 from fuser.receiver import Intake, Prefilled, Receiver
 from fuser.sharer import Sharer
+from fuser.slice_specs import SliceLayout
 from kvwire.plan import Plan
 from kvwire.section import Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer

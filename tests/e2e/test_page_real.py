@@ -10,7 +10,7 @@ import pytest
 
 from ops.demo.pair import BUNDLE, codec_of
 from ops.demo.samples import load_samples
-from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, Stage
+from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, DemoStage
 from tests.edge_node.browser import Chat, chromium
 
 pytestmark = [
@@ -26,7 +26,7 @@ def test_the_page_shows_a_real_answer_and_an_abstention(real_pair: tuple[Path, P
     pictures = Path(os.environ.get("KVWIRE_PICTURES", tmp_path)).resolve()
     cast = Cast(*map(str, real_pair), BUNDLE, codec_of(BUNDLE))
     (tmp_path / "stage").mkdir()
-    with chromium() as browser, Stage(tmp_path / "stage", cast, load_samples(), record=False) as stage:
+    with chromium() as browser, DemoStage(tmp_path / "stage", cast, load_samples(), record=False) as stage:
         address = stage.edge.address(EDGE_START_S)
         stage.cloud.address(CLOUD_START_S)
         for scheme, name in (("light", "page.png"), ("dark", "page-dark.png")):

@@ -191,6 +191,25 @@ def test_no_more_positions_are_sent_than_the_export_policy_allows(
     assert [header.segments[0].shape[0] for header in _read(capture).headers] == [CAPS["acme", "capped"]]
 
 
+def test_of_a_conversation_questions_go_up_and_no_answer_that_notes_stood_beside(
+    captured_config: EdgeConfig, capture: Path, local_receiver: Receiver, tokenizers: tuple[Any, Any]
+) -> None:
+    first = "Who keeps the oars?"
+    with Assistant(captured_config, local_receiver, Client(captured_config)) as assistant:
+        with assistant.conversation("secret-1", kind=SliceKind.DRAFT) as talk:
+            alone = talk.ask(first)
+            talk.ask(QUESTION)
+        with assistant.conversation("secret-1", kind=SliceKind.DRAFT, notes=NOTES) as talk:
+            talk.ask(Ask("What do I owe?", notes=NOTES, source="receiver-only"))
+            talk.ask(first)
+            assert talk.ask(QUESTION).turns_sent == 1
+    run = _read(capture)
+    sent = [[s.text for s in pb.ShareRequest.FromString(m).sections if s.text] for m in run.requests]
+    head = f"Earlier questions and answers:\nQuestion: {first}"
+    assert sent == [[first], [f"{head}\nAnswer: {alone.text}", QUESTION], [first], [head, QUESTION]]
+    assert finds(NOTES, tokenizers, run.wire) == finds(CANARIES["secret-1"], tokenizers, run.wire) == []
+
+
 def test_a_receiver_only_answer_sends_nothing(
     captured_config: EdgeConfig, capture: Path, local_receiver: Receiver
 ) -> None:

@@ -92,7 +92,7 @@ def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(
     real_config: "EdgeConfig", sharer: "Sharer", receiver: "Receiver"
 ) -> None:
     from edge_node import Client
-    from fuser.layout import SliceLayout
+    from fuser.slice_specs import SliceLayout
 
     texts = DOCUMENTS | RECORDS
     with Client(real_config) as client:

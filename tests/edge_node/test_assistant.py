@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from edge_node.channel import read_capture
 from edge_node.client import Client
 from fuser import Sampling
 from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.models.directory import NoSuchDevice
+from fuser.config import BadConfig
+from fuser.models.directory import ModelError, NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.prompt import RECEIVER_HOLDS, render, tokenise
 from fuser.receiver import Begun, Prefilled, Receiver
@@ -717,3 +719,28 @@ def test_a_device_that_is_not_there_and_half_precision_without_a_gpu_are_refused
     wrong = dataclasses.replace(config, receiver=dataclasses.replace(config.receiver, **wanted))
     with pytest.raises(error, match=said):
         Assistant.from_config(wrong)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "error"),
+    [
+        ("tls", "certificate", "gone.pem", BadConfig),
+        ("receiver", "bundle", "gone", BadBundle),
+        ("receiver", "model", "gone", ModelError),
+        ("receiver", "device", "cuda", ModelError),
+    ],
+)
+def test_what_a_configuration_names_in_vain_is_told_with_file_and_key(
+    config: EdgeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    key: str,
+    value: str,
+    error: type[Exception],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    changed = dataclasses.replace(getattr(config, table), **{key: value})
+    path = write_toml(dataclasses.replace(config, **{table: changed}), tmp_path / "edge.toml")
+    with pytest.raises(error, match=rf"^{re.escape(str(path))}: {table}\.{key}: "):
+        Assistant.from_config(path)

@@ -132,8 +132,9 @@ def test_a_temperature_that_the_receiver_cannot_have_is_refused_before_the_cloud
     assert client.chat.completions.create(model="kvwire/note-1", messages=ASKED).choices
 
 
-def test_system_prompts_earlier_turns_and_notes_are_read_here_and_sent_nowhere(
-    client: openai.OpenAI, assistant: Assistant, server: RunningServer
+@pytest.mark.parametrize("history", [True, False])
+def test_system_prompts_and_notes_are_sent_nowhere_and_earlier_turns_where_they_may(
+    client: openai.OpenAI, assistant: Assistant, server: RunningServer, history: bool
 ) -> None:
     messages: list[Any] = [
         {"role": "system", "content": "Answer in one canary-a."},
@@ -145,7 +146,9 @@ def test_system_prompts_earlier_turns_and_notes_are_read_here_and_sent_nowhere(
         {"role": "developer", "content": "Be canary-d."},
         *ASKED,
     ]
-    extra = {"kvwire": {"document": "note-1", "notes": "The canary-e sings."}}
+    extra = {
+        "kvwire": {"document": "note-1", "notes": "The canary-e sings.", "kind": "draft", "history": history}
+    }
     seen = []
     begin = assistant.receiver.begin
     with pytest.MonkeyPatch.context() as patch:
@@ -158,10 +161,31 @@ def test_system_prompts_earlier_turns_and_notes_are_read_here_and_sent_nowhere(
     assert own == [
         "Answer in one canary-a.",
         "Be canary-d.",
-        "The canary-e sings.\n\nUser: Is canary-b in?\nAssistant: canary-c.",
+        "The canary-e sings." + ("" if history else "\n\nUser: Is canary-b in?\nAssistant: canary-c."),
     ]
     (request,) = server.service.requests
-    assert [(s.text, s.document_id) for s in request.sections] == [(None, "note-1"), (QUESTION, None)]
+    told = [("Earlier questions and answers:\nQuestion: Is canary-b in?", None)] if history else []
+    sent = [(s.text, s.document_id) for s in request.sections]
+    assert sent == [(None, "note-1"), *told, (QUESTION, None)]
+
+
+def test_earlier_turns_go_with_a_question_about_a_document(
+    client: openai.OpenAI, server: RunningServer
+) -> None:
+    messages: list[Any] = [
+        {"role": "assistant", "content": "How may I help?"},
+        {"role": "user", "content": "Who keeps the key?"},
+        {"role": "assistant", "content": "Ilse."},
+        {"role": "user", "content": "Hello?"},
+        *ASKED,
+    ]
+    found = client.chat.completions.create(
+        model="kvwire/note-1", messages=messages, extra_body={"kvwire": {"kind": "draft"}}
+    )
+    assert found.usage is not None and found.usage.model_extra["kvwire"]["turns_sent"] == 2  # type: ignore[index]
+    (request,) = server.service.requests
+    told = "Earlier questions and answers:\nQuestion: Who keeps the key?\nAnswer: Ilse.\nQuestion: Hello?"
+    assert [section.text for section in request.sections] == [None, told, QUESTION]
 
 
 @pytest.mark.parametrize("stream", [False, True])

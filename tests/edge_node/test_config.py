@@ -79,8 +79,9 @@ def test_a_models_name_stays_a_name(tmp_path: Path) -> None:
 def test_what_is_wrong_is_refused_by_name(tmp_path: Path, extra: str, named: str) -> None:
     lines = TEXT.format(model="m")
     text = lines + extra if extra.startswith("[") else extra + lines
-    with pytest.raises(BadConfig, match=named):
+    with pytest.raises(BadConfig, match=named) as refused:
         _load(tmp_path, text)
+    assert str(refused.value).startswith(f"{tmp_path / 'edge.toml'}: ")
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:7480", "localhost:7480", "[::1]:7480"])

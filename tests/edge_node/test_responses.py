@@ -52,7 +52,7 @@ def test_its_events_come_in_order_and_end_with_the_whole(client: openai.OpenAI, 
         assert helped.get_final_response().output_text == expected.partition(letter)[0].rstrip()
 
 
-def test_instructions_and_earlier_turns_stay_here(
+def test_instructions_stay_here_and_of_earlier_turns_the_answers_beside_them(
     client: openai.OpenAI, assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
@@ -66,11 +66,15 @@ def test_instructions_and_earlier_turns_stay_here(
         first,
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": QUESTION}]},
     ]
-    client.responses.create(model="kvwire/note-1", instructions="Be brief.", input=turns)
+    draft = {"kvwire": {"kind": "draft"}}
+    client.responses.create(model="kvwire/note-1", instructions="Be brief.", input=turns, extra_body=draft)
     own = [section.text for section in seen[-1] if section.visibility is Visibility.EDGE]
-    assert own == ["Be brief.", f"User: Well?\nAssistant: {first['content'][0]['text']}"]
+    assert own == ["Be brief."]
     sent = [section.text for section in server.service.requests[-1].sections]
-    assert sent == [None, QUESTION]
+    assert sent == [None, "Earlier questions and answers:\nQuestion: Well?", QUESTION]
+    client.responses.create(model="kvwire/note-1", input=turns, extra_body=draft)
+    (_, told, _) = [section.text for section in server.service.requests[-1].sections]
+    assert told == f"Earlier questions and answers:\nQuestion: Well?\nAnswer: {first['content'][0]['text']}"
 
 
 @pytest.mark.parametrize("stream", [False, True])

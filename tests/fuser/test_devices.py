@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fuser import Bundle, Receiver, Sharer, load_pair
-from fuser.layout import SliceLayout
+from fuser.slice_specs import SliceLayout
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility

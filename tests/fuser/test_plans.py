@@ -11,11 +11,10 @@ from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.compact import CompactConfig
-from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
-from fuser.slice_specs import slice_specs
+from fuser.slice_specs import SliceLayout, slice_specs
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SliceKind

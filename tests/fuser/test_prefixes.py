@@ -31,13 +31,21 @@ def mindful(forgetful: Sharer) -> Sharer:
     return Sharer(forgetful.model, forgetful.tokenizer, forgetful.bundle, PrefixCache(1 << 24))
 
 
-def run(sharer: Sharer, kind: SliceKind, text: str, owner: str = "acme") -> tuple[list[Tensor], int]:
+def run(
+    sharer: Sharer, kind: SliceKind, text: str, owner: str = "acme", before: str = ""
+) -> tuple[list[Tensor], int]:
     """The slice, and how many tokens the model was run over for it."""
     seen: list[int] = []
     embedding = sharer.model.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda _, ids, __: seen.append(ids[0].shape[1]))
     parts: list[Tensor] = []
-    sharer.run(sharer.layout(asking(text), kind, 8), lambda _, tensor: parts.append(tensor), owner=owner)
+    document, question = asking(text)
+    earlier = [Section(Role.DOCUMENT, Visibility.SHARED, text=before)] if before else []
+    sharer.run(
+        sharer.layout([document, *earlier, question], kind, 8),
+        lambda _, tensor: parts.append(tensor),
+        owner=owner,
+    )
     hook.remove()
     return parts, sum(seen)
 
@@ -53,6 +61,21 @@ def test_what_is_reused_changes_no_bit_of_any_slice(
         assert tokens == all_tokens - mindful.layout(asking(text), kind, 8).prompt.prefix
         assert len(fresh) == len(reused) > 0
         assert all(torch.equal(a, b) for a, b in zip(fresh, reused, strict=True))
+
+
+@pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.DRAFT])
+def test_the_next_turn_of_a_conversation_reads_what_is_new_and_after_a_loss_all_to_the_same_bits(
+    forgetful: Sharer, mindful: Sharer, kind: SliceKind
+) -> None:
+    _, first = run(mindful, kind, QUESTIONS[0])
+    before = f"Question: {QUESTIONS[0]}\nAnswer: Ilse."
+    kept, second = run(mindful, kind, QUESTIONS[1], before=before)
+    anew, whole = run(
+        forgetful, kind, QUESTIONS[1], before=before
+    )  # as a replica in the place of one that was lost
+    prefix = mindful.layout(asking(QUESTIONS[1]), kind, 8).prompt.prefix
+    assert prefix > 30 and second == whole - prefix and second < first
+    assert all(torch.equal(a, b) for a, b in zip(kept, anew, strict=True))
 
 
 def test_what_one_tenant_asked_about_is_not_reused_for_another(mindful: Sharer) -> None:

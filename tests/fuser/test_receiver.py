@@ -9,11 +9,11 @@ import torch
 from fuser.bundle.bundle import Bundle
 from fuser.heads.translate import TranslateConfig
 from fuser.kv.generate import Outcome
-from fuser.layout import SliceLayout
 from fuser.models.load import load_model
 from fuser.prompts.prompt import reply_ids
 from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Sharer
+from fuser.slice_specs import SliceLayout
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.in_one_process import answer_in_one_process, cache_of

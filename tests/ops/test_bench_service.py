@@ -12,7 +12,7 @@ from kvwire.segment import SliceKind
 from ops.bench import cloud as cloud_bench
 from ops.bench import local as local_bench
 from ops.bench.sequential import Sequential
-from ops.demo.samples import Question, Sample
+from ops.demo.samples import DemoQuestion, DemoSample
 from tests.cloud_fixture import DOCUMENTS, CloudNode
 from tests.in_one_process import answer_in_one_process, first_line
 
@@ -102,8 +102,8 @@ def edge(cloud: CloudNode, tiny_receiver: Path, tiny_bundle: Path) -> "EdgeConfi
 def test_callers_side_by_side_are_all_answered(
     edge: "EdgeConfig", sequential: Sequential, kind: SliceKind
 ) -> None:
-    sample = Sample("note-1", DOCUMENTS["acme", "note-1"], "", ())
-    asked = [(sample, Question(f"Who keeps key {number}?", ("x",))) for number in range(6)]
+    sample = DemoSample("note-1", DOCUMENTS["acme", "note-1"], "", ())
+    asked = [(sample, DemoQuestion(f"Who keeps key {number}?", ("x",))) for number in range(6)]
     callers = cloud_bench.Callers(edge, sequential.sharer.bundle, kind, "raw", lambda: None)
     seconds, calls = asyncio.run(callers.all(asked, 3))
     assert len(calls) == 6

@@ -5,13 +5,13 @@ import struct
 import pytest
 
 from ops.demo.needles import find, needles_of
-from ops.demo.samples import Question, Sample
+from ops.demo.samples import DemoQuestion, DemoSample
 
-SAMPLE = Sample(
+SAMPLE = DemoSample(
     id="note",
     text="The cellar of Bramble Hall holds plum wine. The code is zebrolith-9, says the keeper.",
     canary="zebrolith-9",
-    questions=(Question("What does the cellar hold?", ("plum wine",)),),
+    questions=(DemoQuestion("What does the cellar hold?", ("plum wine",)),),
 )
 SAID = "What does the cellar hold?"
 

@@ -5,14 +5,14 @@ import io
 
 from rich.console import Console
 
-from ops.demo.report import Report, Row, Said
+from ops.demo.report import DemoRow, Report, Said
 from ops.demo.show import show
 from ops.demo.wire_check import WireCheck
 
 WIRE = WireCheck(
     messages=8, bytes=4_000, segments=2, documents=3, needles=900, found=(), questions=2, questions_seen=2
 )
-ROW = Row(
+ROW = DemoRow(
     question="Where is the [key]?",
     document="note",
     right_answer="flowerpot",

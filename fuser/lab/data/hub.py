@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fuser.lab.data.rows import Row
+from fuser.lab.data.rows import DataRow
 
 PREFIX = "hf:"
 _NAME_PARTS = 2  # owner and name; a third part is the config
@@ -35,7 +35,7 @@ class HubName:
         return cls("/".join(parts[:_NAME_PARTS]), config, split or None)
 
 
-def hub_rows(wanted: HubName, splits: tuple[str, ...]) -> Iterator[Row]:
+def hub_rows(wanted: HubName, splits: tuple[str, ...]) -> Iterator[DataRow]:
     """Rows of a data set in their order.
 
     Args:
@@ -69,7 +69,7 @@ def hub_rows(wanted: HubName, splits: tuple[str, ...]) -> Iterator[Row]:
         ) from error
 
 
-def _one(datasets: Any, wanted: HubName, splits: tuple[str, ...], subject: str | None) -> Iterator[Row]:
+def _one(datasets: Any, wanted: HubName, splits: tuple[str, ...], subject: str | None) -> Iterator[DataRow]:
     there = datasets.get_dataset_split_names(wanted.name, wanted.config)
     asked = (wanted.split,) if wanted.split else splits
     split = next((name for name in asked if name in there), None)
@@ -82,4 +82,4 @@ def _one(datasets: Any, wanted: HubName, splits: tuple[str, ...], subject: str |
         if subject is not None:
             own = fields.get("id")
             fields = {"subject": subject} | fields | {"id": f"{subject}-{number if own is None else own}"}
-        yield Row(fields, f"{where} row {number}", number)
+        yield DataRow(fields, f"{where} row {number}", number)

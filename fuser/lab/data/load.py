@@ -25,7 +25,7 @@ from fuser.lab.data.hub import PREFIX, HubName, hub_rows
 from fuser.lab.data.instruction import Instruction
 from fuser.lab.data.layouts import to_schema
 from fuser.lab.data.overlap import drop_overlaps, held_out
-from fuser.lab.data.rows import BadRow, Row, read_rows
+from fuser.lab.data.rows import BadRow, DataRow, read_rows
 from fuser.prompts.choice import ChoiceItem
 
 Task = Literal["choice", "document", "instruction"]
@@ -128,10 +128,10 @@ def load(
     return _sample(source, _documents(source, rows, max_document_chars), limit, seed, for_training)
 
 
-def _rows(source: str, splits: tuple[str, ...]) -> Iterator[Row]:
+def _rows(source: str, splits: tuple[str, ...]) -> Iterator[DataRow]:
     raw = hub_rows(HubName.parse(source), splits) if source.startswith(PREFIX) else read_rows(Path(source))
     for row in raw:
-        yield Row(to_schema(row.fields), row.where, row.number)
+        yield DataRow(to_schema(row.fields), row.where, row.number)
 
 
 def _sample(
@@ -151,7 +151,7 @@ def _left(source: str, items: Iterable[AnyItem], for_training: bool) -> list[Any
     return kept
 
 
-def _task(row: Row) -> Task:
+def _task(row: DataRow) -> Task:
     if "choices" in row:
         return "choice"
     if "context" in row and "answers" in row:
@@ -164,7 +164,7 @@ def _task(row: Row) -> Task:
     )
 
 
-def _unique(rows: list[Row], read: Callable[[Row], AnyItem]) -> Iterator[AnyItem]:
+def _unique(rows: list[DataRow], read: Callable[[DataRow], AnyItem]) -> Iterator[AnyItem]:
     seen: set[str] = set()
     for row in rows:
         if row.id() in seen:
@@ -173,7 +173,7 @@ def _unique(rows: list[Row], read: Callable[[Row], AnyItem]) -> Iterator[AnyItem
         yield read(row)
 
 
-def _choice(row: Row) -> ChoiceItem:
+def _choice(row: DataRow) -> ChoiceItem:
     gold = "scored_answer" if "scored_answer" in row.fields else "answer"
     choices, answer = row.texts("choices"), row.index(gold)
     try:
@@ -186,13 +186,13 @@ def _choice(row: Row) -> ChoiceItem:
         raise BadRow(f"{row.where}: field {name!r}: {error}") from error
 
 
-def _instruction(row: Row) -> Instruction:
+def _instruction(row: DataRow) -> Instruction:
     given = row.text("input", "")
     prompt = row.text("instruction") + (f"\n\n{given}" if given.strip() else "")
     return Instruction(row.id(), prompt, row.text("output"))
 
 
-def _documents(source: str, rows: list[Row], max_chars: int) -> Iterator[Item]:
+def _documents(source: str, rows: list[DataRow], max_chars: int) -> Iterator[Item]:
     """Rows over the same context are one document, in the order of first appearance."""
     name = source if source.startswith(PREFIX) else Path(source).parent.name
     asked: dict[str, list[Question]] = {}

@@ -72,9 +72,11 @@ def _questions(item: ChoiceItem | Instruction) -> Iterator[str]:
 def write_held_out(target: Path, sources: Iterable[Path]) -> None:
     """Make the list from JSON-lines files with a `question` field."""
     from fuser.lab.data.layouts import to_schema
-    from fuser.lab.data.rows import Row, read_rows
+    from fuser.lab.data.rows import DataRow, read_rows
 
-    rows = (Row(to_schema(row.fields), row.where, row.number) for path in sources for row in read_rows(path))
+    rows = (
+        DataRow(to_schema(row.fields), row.where, row.number) for path in sources for row in read_rows(path)
+    )
     digests = {digest(row.text("question")) for row in rows} - {b""}
     target.write_bytes(b"".join(sorted(digests)))
 

@@ -19,7 +19,7 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DataRow:
     """One object; `where` says where it stands (`FILE line 7`), `number` counts rows from 1."""
 
     fields: Mapping[str, Any]
@@ -70,7 +70,7 @@ class Row:
         return BadRow(f"{self.where}: field {name!r} must be {wanted}, not {shown}")
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[DataRow]:
     """Rows of a JSON-lines file, gzip or not whatever its name says; blank lines are skipped.
 
     Raises:
@@ -84,7 +84,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             for at, line in enumerate(lines, 1):
                 if line.strip():
                     number += 1
-                    yield Row(_parse(line, f"{path} line {at}"), f"{path} line {at}", number)
+                    yield DataRow(_parse(line, f"{path} line {at}"), f"{path} line {at}", number)
     except (OSError, EOFError, zlib.error) as error:
         raise BadRow(f"{path}: cannot be read: {error}") from error
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fuser.atomic import atomic_write
-from fuser.lab.evaluate.evaluation import Deadline, bucketed
+from fuser.lab.evaluate.evaluation import TimeLimit, bucketed
 from fuser.lab.evaluate.letters import mark
-from fuser.lab.evaluate.rows import Answer
+from fuser.lab.evaluate.rows import RowAnswer
 from fuser.lab.evaluate.speaker import Speaker
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 
@@ -39,7 +39,7 @@ class Calibration:
         pair: str,
         batch: int,
         progress: Progress,
-        deadline: Deadline,
+        deadline: TimeLimit,
     ) -> None:
         self._items, self._directory, self._pair, self._batch = items, directory, pair, batch
         self._progress, self._deadline = progress, deadline
@@ -61,16 +61,16 @@ class Calibration:
         ]
         return fit_threshold(confidence(self._logits(mine)), *right)
 
-    def _logits(self, said: Sequence[Answer]) -> Tensor:
+    def _logits(self, said: Sequence[RowAnswer]) -> Tensor:
         return masked(torch.stack(list(map(letters_of, said))), [len(item.choices) for item in self._items])
 
-    def _answers(self, speaker: Speaker, name: str) -> list[Answer]:
+    def _answers(self, speaker: Speaker, name: str) -> list[RowAnswer]:
         """A side's answers to the training questions, kept on disk."""
         texts = [choice_prompt(item) for item in self._items]
         about = json.dumps([self._pair, speaker.style.to_dict(), speaker.max_new_tokens, texts])
         path = self._directory / f"{name.lower()}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        said = {place: Answer(text, letters=torch.tensor(row, device="cpu")) for place, text, row in kept}
+        said = {place: RowAnswer(text, letters=torch.tensor(row, device="cpu")) for place, text, row in kept}
         task = self._progress.add_task(f"{name} on training questions", total=len(texts))
         for picked in bucketed([len(speaker.tokens(text)) for text in texts], self._batch):
             if not said.keys() >= set(picked):
@@ -83,7 +83,7 @@ class Calibration:
         return [said[place] for place in range(len(texts))]
 
 
-def letters_of(answer: Answer) -> Tensor:
+def letters_of(answer: RowAnswer) -> Tensor:
     """(10,) float32, the letter logits of a model's answer to a question with choices."""
     assert answer.letters is not None  # every answer of a speaker has them
     return answer.letters

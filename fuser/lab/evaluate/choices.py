@@ -21,7 +21,7 @@ from fuser.lab.evaluate.choice_rows import ROWS
 from fuser.lab.evaluate.evaluation import Batch, Given, Task, bucketed
 from fuser.lab.evaluate.letters import mark
 from fuser.lab.evaluate.models import Model
-from fuser.lab.evaluate.rows import Answer, Registry
+from fuser.lab.evaluate.rows import Registry, RowAnswer
 from fuser.lab.evaluate.shared_slices import Heard, SentSlices, SharerSlices, fuse_heard
 from fuser.lab.evaluate.speaker import Speaker, sections
 from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt
@@ -36,7 +36,7 @@ BACKGROUND_TOKENS = 128
 _FIT_ITEMS = 512  # training questions that are fitted on, at most
 
 
-class ChoiceTask(Task["Transfer"]):
+class ChoiceTask(Task["ChoiceTransfer"]):
     """Questions with choices.
 
     Args:
@@ -91,9 +91,9 @@ class ChoiceTask(Task["Transfer"]):
         heard = (self.transfer.hear([item])[0] for item in self.items)
         return self.transfer.sent.most_bytes(heard, plan)
 
-    def between(self, bundle: Bundle, sharer: Model) -> Transfer:
+    def between(self, bundle: Bundle, sharer: Model) -> ChoiceTransfer:
         """As in `Task`."""
-        return Transfer(self, bundle, sharer)
+        return ChoiceTransfer(self, bundle, sharer)
 
     @cached_property
     def bias(self) -> torch.Tensor:
@@ -140,7 +140,7 @@ class ChoiceTask(Task["Transfer"]):
             partial.write_text(json.dumps(kept | {name: value}), "utf-8")
 
 
-class Transfer:
+class ChoiceTransfer:
     """A bundle between a Sharer, whose slices it sends, and the task's Receiver, which takes them in."""
 
     def __init__(self, task: ChoiceTask, bundle: Bundle, sharer: Model) -> None:
@@ -154,7 +154,7 @@ class Transfer:
         return self._slices.hear([sections(choice_prompt(item)) for item in items])
 
 
-class Reading:
+class ChoiceReading:
     """The Receiver's own reading of some questions, all but their prompts' last tokens. seconds: a question's."""
 
     def __init__(self, receiver: Receiver, items: Sequence[ChoiceItem]) -> None:
@@ -192,13 +192,13 @@ class ChoiceBatch(Batch):
         """The slices that they get as a control."""
         return self.task.transfer.hear(self.strangers)
 
-    def alone(self) -> list[Answer]:
+    def alone(self) -> list[RowAnswer]:
         """The Receiver's own answers."""
         prefilled = self._reading.prefilled()
-        cost = Answer("", self._reading.seconds)
+        cost = RowAnswer("", self._reading.seconds)
         return [said.with_cost_of(cost) for said in self.task.receiver.say(prefilled.past, prefilled.rest)]
 
-    def told(self, told: Sequence[Answer], before: Callable[[ChoiceItem, str], str]) -> list[Answer]:
+    def told(self, told: Sequence[RowAnswer], before: Callable[[ChoiceItem, str], str]) -> list[RowAnswer]:
         """The Receiver's answers with a text before the question, of which as much is kept as fits the window."""
         texts = []
         for item, answer in zip(self.items, told, strict=True):
@@ -209,53 +209,53 @@ class ChoiceBatch(Batch):
         answers = self.task.receiver.answer(texts)
         return [mine.with_cost_of(theirs) for mine, theirs in zip(answers, told, strict=True)]
 
-    def fused(self, transfer: Transfer, heard: Sequence[Heard], plan: Plan = WHOLE) -> list[Answer]:
+    def fused(self, transfer: ChoiceTransfer, heard: Sequence[Heard], plan: Plan = WHOLE) -> list[RowAnswer]:
         """Answers with slices fused: whole ones in a batch, others one at a time as a plan sends them."""
         speaker = self.task.receiver
         if plan != WHOLE:
             return [self._sent(*pair, plan) for pair in zip(self.items, heard, strict=True)]
         own = transfer is self.task.transfer
-        reading = self._reading if own else Reading(transfer.receiver, self.items)
+        reading = self._reading if own else ChoiceReading(transfer.receiver, self.items)
         started = time.perf_counter()
         prefilled = reading.prefilled()
         fuse_heard(prefilled, heard)
         fusing = (time.perf_counter() - started) / len(heard) + reading.seconds
         answers = speaker.say(prefilled.past, prefilled.rest)
-        costs = [Answer("", fusing + one.seconds, one.bytes) for one in heard]
+        costs = [RowAnswer("", fusing + one.seconds, one.bytes) for one in heard]
         return [said.with_cost_of(cost) for said, cost in zip(answers, costs, strict=True)]
 
     @torch.inference_mode()
-    def drafted(self, sources: Sequence[ChoiceItem], plan: Plan) -> list[Answer]:
+    def drafted(self, sources: Sequence[ChoiceItem], plan: Plan) -> list[RowAnswer]:
         """Answers behind the drafts for some questions, one at a time as a plan sends them."""
         found = []
         for item, source in zip(self.items, sources, strict=True):
             prefilled, size, seconds = self.task.drafts.prefilled(item, source, plan)
             (said,) = self.task.receiver.say(prefilled.past, prefilled.rest)
-            found.append(said.with_cost_of(Answer("", seconds, size)))
+            found.append(said.with_cost_of(RowAnswer("", seconds, size)))
         return found
 
     @torch.inference_mode()
-    def losses(self, plan: Plan) -> list[Answer]:
+    def losses(self, plan: Plan) -> list[RowAnswer]:
         """How surprised the Receiver is by the right answers behind slices."""
         tokenizer, found = self.task.given.receiver.tokenizer, []
         for item, heard in zip(self.items, self.heard, strict=True):
             prefilled, size = self.task.transfer.sent.prefilled(item, heard, plan)
             end, prompt = int(tokenizer.eos_token_id), prefilled.prompts[0].rendered
             loss = float(prefilled.loss([reply_ids(tokenizer, prompt, choice_answer(item), end)]).loss)
-            found.append(Answer("", bytes=size, marks={"loss": loss}))
+            found.append(RowAnswer("", bytes=size, marks={"loss": loss}))
         return found
 
-    def _sent(self, item: ChoiceItem, heard: Heard, plan: Plan) -> Answer:
+    def _sent(self, item: ChoiceItem, heard: Heard, plan: Plan) -> RowAnswer:
         """An answer behind a slice by a plan; seconds of encoding and decoding included."""
         started = time.perf_counter()
         prefilled, size = self.task.transfer.sent.prefilled(item, heard, plan)
-        cost = Answer("", time.perf_counter() - started + heard.seconds, size)
+        cost = RowAnswer("", time.perf_counter() - started + heard.seconds, size)
         (said,) = self.task.receiver.say(prefilled.past, prefilled.rest)
         return said.with_cost_of(cost)
 
     @cached_property
-    def _reading(self) -> Reading:
-        return Reading(self.task.service, self.items)
+    def _reading(self) -> ChoiceReading:
+        return ChoiceReading(self.task.service, self.items)
 
 
 def mismatched(items: Sequence[ChoiceItem], order: Sequence[int]) -> list[int]:

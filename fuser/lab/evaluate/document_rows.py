@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fuser.lab.evaluate.rows import Answer, Answers, Registry
+from fuser.lab.evaluate.rows import Answers, Registry, RowAnswer
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser.lab.evaluate.documents import DocumentBatch, DocumentTask
+    from fuser.lab.evaluate.documents import DocumentBatch, DocumentEvaluation
 
 ROWS: Registry[DocumentBatch] = Registry("over documents")
 SURE = 0.5
@@ -23,12 +23,12 @@ EVERYWHERE = replace(WHOLE, positions=1 << 20)
 """A plan of all positions of a document."""
 
 
-def _excerpts(task: DocumentTask) -> str | None:
+def _excerpts(task: DocumentEvaluation) -> str | None:
     kinds = task.given.bundle.kinds
     return None if SliceKind.EXCERPT in kinds else f"the bundle makes no {SliceKind.EXCERPT} slices"
 
 
-def _another(task: DocumentTask) -> str | None:
+def _another(task: DocumentEvaluation) -> str | None:
     if not task.answerable:
         return "every slice is one of a document that does not answer the question"
     if len({question.own for question in task.questions}) < 2:
@@ -36,13 +36,13 @@ def _another(task: DocumentTask) -> str | None:
     return _excerpts(task)
 
 
-def _exchanged(task: DocumentTask) -> str | None:
+def _exchanged(task: DocumentEvaluation) -> str | None:
     if not task.answerable or not all(question.other for question in task.questions):
         return "needs documents in which the answer can be exchanged for another value: records:SPLIT"
     return _excerpts(task)
 
 
-def _identical(task: DocumentTask) -> str | None:
+def _identical(task: DocumentEvaluation) -> str | None:
     if task.given.identical is None:
         return "needs a bundle whose Sharer is the Receiver's own model: the key identical"
     if SliceKind.EXCERPT not in task.given.identical.kinds:
@@ -85,7 +85,7 @@ def _quoted(batch: DocumentBatch, plan: Plan, sources: list[int]) -> Answers:
     excerpts = batch.task.transfer.excerpts(plan)
     quotes = [excerpts.quote(source) for source in sources]
     seconds = batch.task.transfer.seconds
-    return batch.ask(quotes, [Answer("", seconds, len(quote.encode())) for quote in quotes])
+    return batch.ask(quotes, [RowAnswer("", seconds, len(quote.encode())) for quote in quotes])
 
 
 @ROWS.row("own", "Receiver's own KV, the excerpt's positions", needs=_excerpts, by="positions")

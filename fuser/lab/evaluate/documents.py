@@ -34,7 +34,7 @@ from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.peers import VocabularyProjected, closed_form, training_texts
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
-from fuser.lab.evaluate.rows import Answer, Registry
+from fuser.lab.evaluate.rows import Registry, RowAnswer
 from fuser.lab.evaluate.score import first_line, marks, marks_of_parts
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.cache import FeatureCache
@@ -53,7 +53,7 @@ ANSWER_TOKENS = 16
 _SHARED = 3  # questions over one document from which prefilling it once outweighs smaller batches
 
 
-class DocumentTask(Task["Transfer"]):
+class DocumentEvaluation(Task["Transfer"]):
     """Questions over documents; `given.bundle`'s learnt prefix is in every Receiver row, so that none is favoured.
 
     answerable: whether the documents answer the questions. kind: of the slices whose plans are judged.
@@ -123,7 +123,7 @@ class Transfer:
     """A bundle between a Sharer, whose excerpts of questions it sends, and the task's Receiver, which takes them in."""
 
     def __init__(
-        self, task: DocumentTask, questions: Sequence[DocumentQuestion], bundle: Bundle, sharer: Model
+        self, task: DocumentEvaluation, questions: Sequence[DocumentQuestion], bundle: Bundle, sharer: Model
     ) -> None:
         self._task, self._questions, self._bundle, self._sharer = task, questions, bundle, sharer
         self.excerpts = lru_cache(maxsize=None)(self._excerpts)
@@ -219,7 +219,7 @@ class Transfer:
 class DocumentBatch(Batch):
     """Some of the questions; the words by which rows say how they answer."""
 
-    def __init__(self, task: DocumentTask, picked: Sequence[int]) -> None:
+    def __init__(self, task: DocumentEvaluation, picked: Sequence[int]) -> None:
         super().__init__(task, picked)
         self.task = task
         self.questions = [task.questions[index] for index in picked]
@@ -229,30 +229,32 @@ class DocumentBatch(Batch):
         """The questions whose slices these get as a control."""
         return [self.task.mismatched[index] for index in self.picked]
 
-    def ask(self, texts: Sequence[str] | None = None, costs: Sequence[Answer] | None = None) -> list[Answer]:
+    def ask(
+        self, texts: Sequence[str] | None = None, costs: Sequence[RowAnswer] | None = None
+    ) -> list[RowAnswer]:
         """Answers with a text where the document would stand. costs: what the texts took; else their bytes alone."""
         texts = [""] * len(self.picked) if texts is None else texts
-        costs = [Answer("", bytes=len(text.encode())) for text in texts] if costs is None else costs
+        costs = [RowAnswer("", bytes=len(text.encode())) for text in texts] if costs is None else costs
         answers = self._answers(self.task.transfer.receiver, texts)
         return [answer.with_cost_of(cost) for answer, cost in zip(answers, costs, strict=True)]
 
     def behind(
         self, transfer: Transfer, slices: Slices, sources: Sequence[int] | None = None
-    ) -> list[Answer]:
+    ) -> list[RowAnswer]:
         """Answers behind slices, those of the questions `sources` or each one's own."""
-        reading = Answer("", transfer.seconds)
+        reading = RowAnswer("", transfer.seconds)
         sources = self.picked if sources is None else sources
         answers = self._answers(transfer.receiver, [""] * len(self.picked), slices, sources)
         return [answer.with_cost_of(reading) for answer in answers]
 
-    def behind_own_drafts(self) -> list[Answer]:
+    def behind_own_drafts(self) -> list[RowAnswer]:
         """Answers behind the Receiver's own KV of what it answers to the documents' texts. No Sharer reads for them."""
         transfer, told = self.task.transfer, self.of("text")
         drafts = transfer.own_drafts({i: one.text for i, one in zip(self.picked, told, strict=True)})
         answers = self._answers(transfer.receiver, [""] * len(self.picked), drafts, self.picked)
         return [mine.with_cost_of(replace(one, bytes=0)) for mine, one in zip(answers, told, strict=True)]
 
-    def rebound(self, answers: Sequence[Answer]) -> list[Answer]:
+    def rebound(self, answers: Sequence[RowAnswer]) -> list[RowAnswer]:
         """Answers over the documents with another value in the answer's place, marked by that one.
 
         original: a mark of its own; what is right over the original document stands in the answer.
@@ -265,9 +267,9 @@ class DocumentBatch(Batch):
         return found
 
     @torch.inference_mode()
-    def losses(self, plan: Plan) -> list[Answer]:
+    def losses(self, plan: Plan) -> list[RowAnswer]:
         """How surprised the Receiver is by the right answers behind slices of the task's kind."""
-        transfer, found = self.task.transfer, [Answer("")] * len(self.picked)
+        transfer, found = self.task.transfer, [RowAnswer("")] * len(self.picked)
         receiver, slices = transfer.receiver, transfer.sent(plan)
         end, texts = int(receiver.tokenizer.eos_token_id), [""] * len(self.picked)
         for places, prefilled, sizes in self._prefilled(receiver, texts, slices, self.picked):
@@ -275,23 +277,23 @@ class DocumentBatch(Batch):
             rendered = [prompt.rendered for prompt in prefilled.prompts]
             losses = prefilled.loss(replies_to(receiver.tokenizer, rendered, replies, end)).losses.tolist()
             for place, size, loss in zip(places, sizes, losses, strict=True):
-                found[place] = Answer("", bytes=size, marks={"loss": loss})
+                found[place] = RowAnswer("", bytes=size, marks={"loss": loss})
         return found
 
-    def from_sharer(self) -> list[Answer]:
+    def from_sharer(self) -> list[RowAnswer]:
         """The Sharer's answers to the very prompts that slices are cut from."""
         groups: dict[str, list[int]] = {}
         for place, question in enumerate(self.questions):
             groups.setdefault(question.document, []).append(place)
         many = [group for group in groups.values() if len(group) >= _SHARED]
         few = [place for group in groups.values() if len(group) < _SHARED for place in group]
-        found = [Answer("")] * len(self.picked)
+        found = [RowAnswer("")] * len(self.picked)
         for places in (*many, few) if few else many:
             began = time.perf_counter()
             texts = self._from_sharer([self.questions[place] for place in places])
             each = (time.perf_counter() - began) / len(places)
             for place, text in zip(places, texts, strict=True):
-                found[place] = Answer(text, each, len(text.encode()))
+                found[place] = RowAnswer(text, each, len(text.encode()))
         return found
 
     def _from_sharer(self, questions: Sequence[DocumentQuestion]) -> list[str]:
@@ -315,8 +317,8 @@ class DocumentBatch(Batch):
         texts: Sequence[str],
         slices: Slices | None = None,
         sources: Sequence[int] = (),
-    ) -> list[Answer]:
-        found, tokenizer = [Answer("")] * len(texts), receiver.tokenizer
+    ) -> list[RowAnswer]:
+        found, tokenizer = [RowAnswer("")] * len(texts), receiver.tokenizer
         began = time.perf_counter()
         for places, prefilled, sizes in self._prefilled(receiver, texts, slices, sources):
             said = prefilled.answers(ANSWER_TOKENS, line_ended(tokenizer), confident=True)
@@ -324,7 +326,7 @@ class DocumentBatch(Batch):
             now = time.perf_counter()
             each, began = (now - began) / len(places), now
             for place, line, sure, size in zip(places, lines, said.confidence, sizes, strict=True):
-                found[place] = Answer(line, each, size, sure)
+                found[place] = RowAnswer(line, each, size, sure)
         return found
 
     def _prefilled(

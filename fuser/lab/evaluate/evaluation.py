@@ -33,7 +33,7 @@ class OutOfTime(Exception):
     """The time is up; what was done is kept."""
 
 
-class Deadline:
+class TimeLimit:
     """A limit of some minutes from now; none by default."""
 
     def __init__(self, minutes: float = math.inf) -> None:
@@ -89,7 +89,7 @@ class Task(ABC, Generic[Bound]):
         self, given: Given, ids: Sequence[str], lengths: Sequence[int], groups: Mapping[str, str]
     ) -> None:
         self.given, self.ids, self.lengths, self.groups = given, tuple(ids), tuple(lengths), dict(groups)
-        self.progress, self.deadline = Progress(disable=True), Deadline()
+        self.progress, self.deadline = Progress(disable=True), TimeLimit()
 
     @property
     def notes(self) -> Mapping[str, Any]:
@@ -153,7 +153,7 @@ def answer(
     lines: Sequence[Line[Any]],
     log: PredictionLog,
     progress: Progress,
-    deadline: Deadline,
+    deadline: TimeLimit,
     count: int | None = None,
 ) -> None:
     """Answer in every line what the log does not hold yet.

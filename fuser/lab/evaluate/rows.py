@@ -19,12 +19,12 @@ from torch import Tensor
 from kvwire.plan import WHOLE, Plan
 
 B = TypeVar("B")
-Answers = Sequence["Answer"]
+Answers = Sequence["RowAnswer"]
 """One for each question of a batch, in order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RowAnswer:
     """What a row says to a question.
 
     seconds: all that such an answer takes, on both sides, a question's share of its batch. bytes: payload from cloud to
@@ -39,7 +39,7 @@ class Answer:
     letters: Tensor | None = None
     marks: Mapping[str, float] | None = None
 
-    def with_cost_of(self, other: Answer) -> Answer:
+    def with_cost_of(self, other: RowAnswer) -> RowAnswer:
         """The same answer, which took another one first: its seconds and its bytes come on top."""
         return replace(self, seconds=self.seconds + other.seconds, bytes=self.bytes + other.bytes)
 

@@ -20,8 +20,8 @@ from fuser.lab.data.document import Item
 from fuser.lab.data.load import GENERATED, load
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate.choices import ChoiceTask
-from fuser.lab.evaluate.documents import DocumentTask
-from fuser.lab.evaluate.evaluation import Deadline, OutOfTime, Task, answer
+from fuser.lab.evaluate.documents import DocumentEvaluation
+from fuser.lab.evaluate.evaluation import OutOfTime, Task, TimeLimit, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
 from fuser.lab.evaluate.plans import draft_plans, excerpt_plans, shared_plans
 from fuser.lab.evaluate.prediction import PredictionLog
@@ -71,7 +71,7 @@ class Run:
     def answer(self, progress: Progress, max_minutes: float = math.inf) -> bool:
         """Answer what is not answered yet; returns whether all is done."""
         try:
-            answer(self._task, self.lines, self._log, progress, Deadline(max_minutes))
+            answer(self._task, self.lines, self._log, progress, TimeLimit(max_minutes))
         except OutOfTime:
             return False
         return True
@@ -81,7 +81,7 @@ class Run:
         config, task, given = self._config, self._task, self._given
         bundle, predictions, shares = given.bundle, self._log.predictions, {}
         groups: Mapping[str, str] = task.groups
-        if isinstance(task, DocumentTask):
+        if isinstance(task, DocumentEvaluation):
             shares = parts(task.questions, given.receiver.tokenizer)
             if not task.answerable:
                 predictions = abstaining(predictions, task.questions)
@@ -90,7 +90,7 @@ class Run:
         table = summarise(predictions, self.lines, task.rows, len(task.ids), groups, shares)
         done = [row for row in table["rows"] if row["complete"]]
         return {
-            "task": "document" if isinstance(task, DocumentTask) else "choice",
+            "task": "document" if isinstance(task, DocumentEvaluation) else "choice",
             "data": {
                 **data_of(config.data, self._digest, len(task.ids), groups),
                 "limit": self._limit,
@@ -126,7 +126,7 @@ class Run:
         drawn = draw(items, self._limit, config.seed, fits, vary, self._left_out)
         asked = ({"item": q.id, "question": q.question, "answers": q.answers} for q in drawn)
         self._settle(questions_digest(drawn), [], asked)
-        return DocumentTask(given, drawn, UNANSWERABLE not in config.cases), plans
+        return DocumentEvaluation(given, drawn, UNANSWERABLE not in config.cases), plans
 
     def _cases(self, items: Sequence[Item]) -> Cases | None:
         """The cases asked for; other documents come from the same data, of generated records from a thousand."""

@@ -20,12 +20,11 @@ from fuser.cut import shared_layout
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.speaker import sections
-from fuser.layout import SliceLayout
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.shared import SharedPositions
 from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Cut, Reading, Sharer
-from fuser.slice_specs import made_from, shared_segment, source_of
+from fuser.slice_specs import SliceLayout, made_from, shared_segment, source_of
 from kvwire.codec import roundtrip
 from kvwire.plan import Plan
 from kvwire.section import Section

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from fuser.atomic import atomic_write
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.document import Item, Question
-from fuser.lab.evaluate.evaluation import Deadline, OutOfTime
+from fuser.lab.evaluate.evaluation import OutOfTime, TimeLimit
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.train.cache import CacheIncomplete, FeatureCache, cache_folder
@@ -26,7 +26,7 @@ def read_documents(
     sharer: Model,
     root: Path,
     progress: Progress,
-    deadline: Deadline,
+    deadline: TimeLimit,
     drafts: bool = False,
 ) -> tuple[FeatureCache, float]:
     """What a bundle's Sharer reads of the questions' documents, and its seconds a question.

@@ -13,7 +13,7 @@ from torch import Tensor
 from fuser.kv.generate import generate, stop_tokens
 from fuser.kv.past import Past
 from fuser.lab.evaluate.models import Model
-from fuser.lab.evaluate.rows import Answer
+from fuser.lab.evaluate.rows import RowAnswer
 from fuser.prompts.choice import LETTERS
 from fuser.prompts.prompt import RECEIVER_HOLDS, PromptStyle, render, tokenise
 from kvwire.section import Role, Section, Visibility
@@ -38,12 +38,12 @@ class Speaker:
         """Whether its prompt and an answer fit the model's window."""
         return len(self.tokens(text)) + self.max_new_tokens <= self.model.window
 
-    def answer(self, texts: Sequence[str]) -> list[Answer]:
+    def answer(self, texts: Sequence[str]) -> list[RowAnswer]:
         """Answers in one batch; the seconds include reading."""
         past = Past.empty(len(texts), self.model.network.device)
         return self.say(past, [self.tokens(text) for text in texts])
 
-    def say(self, past: Past, rest: Sequence[Tensor]) -> list[Answer]:
+    def say(self, past: Past, rest: Sequence[Tensor]) -> list[RowAnswer]:
         """Answers once the rest of each prompt, (tokens,) int64, is run on top of a past, which is used up."""
         started = time.perf_counter()
         model, tokenizer = self.model.network, self.model.tokenizer
@@ -52,7 +52,7 @@ class Speaker:
         first = generated.first
         letters = first[:, self._letters.to(first.device)].amax(2).float().cpu()
         texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in generated.tokens]
-        return [Answer(text, seconds, letters=row) for text, row in zip(texts, letters, strict=True)]
+        return [RowAnswer(text, seconds, letters=row) for text, row in zip(texts, letters, strict=True)]
 
     @cached_property
     def _letters(self) -> Tensor:

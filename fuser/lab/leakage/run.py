@@ -18,7 +18,7 @@ from fuser.bundle.plans import BadTable, PlanTable
 from fuser.config import BadConfig, to_dict
 from fuser.lab.data.document import Item, Question
 from fuser.lab.data.load import load
-from fuser.lab.evaluate.evaluation import Deadline
+from fuser.lab.evaluate.evaluation import TimeLimit
 from fuser.lab.evaluate.provenance import provenance
 from fuser.lab.evaluate.questions import draw
 from fuser.lab.evaluate.settings import Setup, plans_of
@@ -121,7 +121,7 @@ class LeakageRun:
 
     def _read(self, items: Sequence[Item], progress: Progress) -> Texts:
         questions, given = draw(items, None, _SEED), self._given
-        where = given.work, progress, Deadline()
+        where = given.work, progress, TimeLimit()
         cache, _ = read_documents(questions, given.bundle, given.sharer, *where, given.drafts)
         style, tokenizer = given.bundle.config.sharer_prompt, given.sharer.tokenizer
         sections = [document_sections(document.text, "?") for document in cache.documents]

@@ -47,7 +47,7 @@ Estimate = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PairRequest:
     """What a pair is made of.
 
     sharer, receiver: names or directories. data: a JSON-lines file, or a directory of texts. minutes: for all of it.
@@ -84,7 +84,7 @@ class PairRun:
         RuntimeError: another process is at it.
     """
 
-    def __init__(self, asked: Asked, output: Path, work: Path, device: DeviceName = "auto") -> None:
+    def __init__(self, asked: PairRequest, output: Path, work: Path, device: DeviceName = "auto") -> None:
         self.asked, self.output, self.work = asked, output.resolve(), work.resolve()
         self._device = find_device(device)
         self.models = check_pair(find_model(asked.sharer), find_model(asked.receiver))

@@ -21,7 +21,7 @@ from fuser.lab.data.cloze import with_clozes
 from fuser.lab.data.continuation import with_continuations
 from fuser.lab.data.document import Item, Question
 from fuser.lab.data.overlap import drop_overlaps, held_out
-from fuser.lab.data.rows import BadRow, Row, read_rows
+from fuser.lab.data.rows import BadRow, DataRow, read_rows
 
 MOST = 800
 """Characters of a piece."""
@@ -37,7 +37,7 @@ _ASK_OF_OTHERS = (1, 0)  # continuations only where there is no gap to ask for
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class PairText:
     """A text, its whitespace as single blanks but for paragraphs, and the questions that came with it."""
 
     name: str
@@ -103,7 +103,7 @@ def counted(left_out: Counter[str]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count) or "nothing"
 
 
-def _files(directory: Path, left_out: Counter[str]) -> Iterator[Document]:
+def _files(directory: Path, left_out: Counter[str]) -> Iterator[PairText]:
     for path in sorted(directory.rglob("*")):
         if not path.is_file():
             continue
@@ -120,12 +120,12 @@ def _files(directory: Path, left_out: Counter[str]) -> Iterator[Document]:
             continue
         found = tuple(filter(None, (" ".join(part.split()) for part in _BREAK.split(text))))
         if found and "\0" not in text:
-            yield Document(str(path.relative_to(directory)), found)
+            yield PairText(str(path.relative_to(directory)), found)
         else:
             left_out["files without text"] += 1
 
 
-def _rows(path: Path) -> Iterator[Document]:
+def _rows(path: Path) -> Iterator[PairText]:
     """Rows over the same context are one document. A row without a question is a text."""
     found: dict[str, tuple[str, list[Question]]] = {}
     for row in read_rows(path):
@@ -141,17 +141,17 @@ def _rows(path: Path) -> Iterator[Document]:
             asked.append(_question(row))
     for number, (whole, (text, asked)) in enumerate(found.items(), 1):
         paragraphs = tuple(filter(None, (" ".join(part.split()) for part in _BREAK.split(text))))
-        yield Document(f"document {number}", (whole,) if asked else paragraphs, tuple(asked))
+        yield PairText(f"document {number}", (whole,) if asked else paragraphs, tuple(asked))
 
 
-def _question(row: Row) -> Question:
+def _question(row: DataRow) -> Question:
     question, answers = row.text("question").strip(), row.texts("answers")
     if not answers[0].strip():
         raise row.bad("answers", "a list of texts, the first of which is not blank", list(answers))
     return Question(question, tuple(" ".join(answer.split()) for answer in answers))
 
 
-def _without_repeats(documents: Sequence[Document], left_out: Counter[str]) -> list[Document]:
+def _without_repeats(documents: Sequence[PairText], left_out: Counter[str]) -> list[PairText]:
     """Without paragraphs that an earlier document has: nothing that is held out may stand in what is trained on."""
     seen: set[str] = set()
     found = []
@@ -164,7 +164,7 @@ def _without_repeats(documents: Sequence[Document], left_out: Counter[str]) -> l
     return found
 
 
-def _parted(documents: Sequence[Document], seed: int, path: Path) -> list[list[Document]]:
+def _parted(documents: Sequence[PairText], seed: int, path: Path) -> list[list[PairText]]:
     """Documents to train on, to choose plans by, and held out."""
     if len(documents) < DOCUMENTS:
         raise ValueError(
@@ -176,7 +176,7 @@ def _parted(documents: Sequence[Document], seed: int, path: Path) -> list[list[D
     return [order[held + choosing :], order[held : held + choosing], order[:held]]
 
 
-def _pieces(document: Document, counts: tuple[int, int], left_out: Counter[str]) -> Iterator[Item]:
+def _pieces(document: PairText, counts: tuple[int, int], left_out: Counter[str]) -> Iterator[Item]:
     if document.questions:
         yield from _own_questions(document, left_out)
         return
@@ -193,7 +193,7 @@ def _pieces(document: Document, counts: tuple[int, int], left_out: Counter[str])
             left_out["pieces of text without a name, a number or seven words in a row"] += 1
 
 
-def _own_questions(document: Document, left_out: Counter[str]) -> Iterator[Item]:
+def _own_questions(document: PairText, left_out: Counter[str]) -> Iterator[Item]:
     """Whole, or each question over the piece that holds its answer and most of its words."""
     (text,) = document.paragraphs
     if len(text) <= MOST:

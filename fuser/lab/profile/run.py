@@ -17,8 +17,8 @@ from rich.progress import Progress
 from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.config import to_dict
 from fuser.lab.evaluate.choices import ChoiceTask
-from fuser.lab.evaluate.documents import DocumentTask
-from fuser.lab.evaluate.evaluation import Batch, Deadline, OutOfTime, Task, answer
+from fuser.lab.evaluate.documents import DocumentEvaluation
+from fuser.lab.evaluate.evaluation import Batch, OutOfTime, Task, TimeLimit, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.prediction import PredictionLog
@@ -79,7 +79,7 @@ class ProfileRun:
 
     def measure(self, progress: Progress, max_minutes: float = math.inf) -> bool:
         """Screen and answer what is not done yet; returns whether all is done."""
-        deadline, task = Deadline(max_minutes), self._task
+        deadline, task = TimeLimit(max_minutes), self._task
         try:
             screen = [Line(_SCREEN, plan) for plan in self.plans]
             answer(task, screen, self._log, progress, deadline, self._config.screened)
@@ -186,4 +186,4 @@ class ProfileRun:
             return ChoiceTask(given, items, given.work), questions_digest(items)
         asked = draw(documents, limit, config.seed, unfit(given, most))
         kind = SliceKind.DRAFT if config.drafts else SliceKind.EXCERPT
-        return DocumentTask(given, asked, kind=kind), questions_digest(asked)
+        return DocumentEvaluation(given, asked, kind=kind), questions_digest(asked)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CachedQuestion:
     """A cached question over a document.
 
     scores: (document positions,) float32, the summed attention rows on the document. draft: tokens of the Sharer's own
@@ -38,7 +38,7 @@ class Cached:
     start: int
     count: int
     spans: Tensor
-    questions: tuple[Asked, ...]
+    questions: tuple[CachedQuestion, ...]
 
     @property
     def rows(self) -> int:
@@ -89,17 +89,19 @@ def from_row(row: dict[str, Any]) -> CachedItem:
     if "tail" in row:
         own = {name: row[name] for name in ("response", "tail", "first")}
         return CachedPrompt(**shared, **own)
-    asked: list[Asked] = []
+    asked: list[CachedQuestion] = []
     after = shared["count"]
     for q in row["questions"]:
         scores, draft = torch.tensor(q["scores"], device="cpu"), tuple(q.get("draft", ()))
         drafted = torch.arange(after, after + len(draft), device="cpu")
-        asked.append(Asked(q["text"], tuple(q["answers"]), scores, draft, q.get("written", ""), drafted))
+        asked.append(
+            CachedQuestion(q["text"], tuple(q["answers"]), scores, draft, q.get("written", ""), drafted)
+        )
         after += len(draft)
     return Cached(**shared, questions=tuple(asked))
 
 
-def _asked_row(question: Asked) -> dict[str, Any]:
+def _asked_row(question: CachedQuestion) -> dict[str, Any]:
     scores = [round(score, 5) for score in question.scores.tolist()]
     row = {"text": question.text, "answers": question.answers, "scores": scores}
     return row | {"draft": question.draft, "written": question.written} if question.draft else row

@@ -13,7 +13,7 @@ from torch.nn import functional
 from fuser.heads.translate import TranslateHead
 from fuser.lab.evaluate.score import normalise
 from fuser.lab.train.batch import ExampleBatch
-from fuser.lab.train.cached import Asked, Cached
+from fuser.lab.train.cached import Cached, CachedQuestion
 from fuser.lab.train.dials import sample_one
 from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.noise import quantisation_noise
@@ -137,7 +137,7 @@ class DocumentTask(QuestionTask):
         return list(self._translate.expand(codes).split([count * each for count in counts]))
 
 
-def reply_to(document: Cached, question: Asked, quoted: Tensor) -> str:
+def reply_to(document: Cached, question: CachedQuestion, quoted: Tensor) -> str:
     """The right answer, where the draft or what is quoted holds it; else the draft's own words: more was not said.
 
     Args:

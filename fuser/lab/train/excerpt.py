@@ -10,10 +10,10 @@ from torch import Tensor
 from fuser.heads.selection import SelectionConfig, choose
 from fuser.heads.translate import TranslateHead
 from fuser.lab.train.cache import FeatureCache
-from fuser.lab.train.cached import Asked, Cached
+from fuser.lab.train.cached import Cached, CachedQuestion
 from fuser.lab.train.regress import of_layers
 
-Example = tuple[Cached, Asked]
+Example = tuple[Cached, CachedQuestion]
 """A question and the document it is about."""
 
 
@@ -43,7 +43,7 @@ class Excerpts:
         self._selection = selection
         self._translate = translate
 
-    def chosen(self, document: Cached, question: Asked, most: int | None = None) -> Tensor:
+    def chosen(self, document: Cached, question: CachedQuestion, most: int | None = None) -> Tensor:
         """The excerpt's positions within the document, ascending int64; `most` lowers the selection's number."""
         limit = self._selection.positions if most is None else most
         every = torch.arange(document.count, device=question.scores.device)
@@ -57,7 +57,7 @@ class Excerpts:
         """Features at positions of documents, as many of each, like those of excerpts."""
         return torch.stack([self._of(document, positions) for document, positions in places])
 
-    def of_draft(self, document: Cached, question: Asked, quoted: int = 0) -> Tensor:
+    def of_draft(self, document: Cached, question: CachedQuestion, quoted: int = 0) -> Tensor:
         """Features of a draft slice, (positions, numbers): of as many positions that are quoted, then the draft's."""
         return self._of(document, torch.cat((self.chosen(document, question, quoted), question.drafted)))
 

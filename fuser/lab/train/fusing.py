@@ -23,7 +23,7 @@ from kvwire.segment import SegmentKind
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenKv:
     """The slice that a prompt gets. matched: it is of this very text."""
 
     slice: CachedPrompt
@@ -72,7 +72,7 @@ class CachedSlices:
         self._sharer, self._rope = sharer, sharer_rope
         self._noise_bits = noise_bits
 
-    def fuse(self, prefilled: Prefilled, given: Sequence[Given], last: int = 0) -> None:
+    def fuse(self, prefilled: Prefilled, given: Sequence[GivenKv], last: int = 0) -> None:
         """Fuse a slice into each row of prefilled prompts, differentiable in the head.
 
         last: number of trailing positions of each slice; 0 is all.
@@ -83,12 +83,14 @@ class CachedSlices:
             keys, values = self.feeding(fusing, given, layers)
             fusing.merge(layers, {SegmentKind.KEY: keys, SegmentKind.VALUE: values})
 
-    def fusing(self, prefilled: Prefilled, given: Sequence[Given], last: int = 0) -> Fusing:
+    def fusing(self, prefilled: Prefilled, given: Sequence[GivenKv], last: int = 0) -> Fusing:
         """The positions that are fused."""
         prompts = zip(prefilled.prompts, given, strict=True)
         return prefilled.fusing([one.pairs(prompt.shared, last) for prompt, one in prompts])
 
-    def feeding(self, fusing: Fusing, given: Sequence[Given], layers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def feeding(
+        self, fusing: Fusing, given: Sequence[GivenKv], layers: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         """K and V of the Sharer that feed some Receiver layers; anything where nothing feeds one."""
         flat = fusing.fed([self._features(one.slice) for one in given])
         keys, values = split_kv(flat, self._sharer)

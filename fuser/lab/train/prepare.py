@@ -25,7 +25,7 @@ from fuser.lab.train.setting import Setting, Split
 from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import Sources, read_sources
-from fuser.lab.train.task import Task
+from fuser.lab.train.task import TrainTask
 from fuser.models.directory import find_model, model_ref
 from fuser.models.load import find_device, load_config, load_model
 from kvwire.codec import CodecRegistry
@@ -111,7 +111,7 @@ def prepare(config: TrainConfig) -> Setting:
     return Setting(config, bundle, heads, reading, cache, train, held, device, end, started, codecs)
 
 
-def tasks_of(setting: Setting) -> list[Task[Any]]:
+def tasks_of(setting: Setting) -> list[TrainTask[Any]]:
     """The tasks that have a head and examples, those whose start others build on first.
 
     Raises:
@@ -123,7 +123,7 @@ def tasks_of(setting: Setting) -> list[Task[Any]]:
         raise ValueError("there are documents and no head for them: give [translate]")
     if prompts and "fuse" not in heads:
         raise ValueError("there are shared prompts and no head for them: give [fuse]")
-    tasks: list[Task[Any]] = []
+    tasks: list[TrainTask[Any]] = []
     for head, found, kind, task in (
         ("translate", documents, "document", DocumentTask),
         ("fuse", prompts, "shared", SharedTask),

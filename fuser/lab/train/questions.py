@@ -24,7 +24,7 @@ Posed = tuple[str, str]
 
 
 class QuestionTask(ABC):
-    """A `fuser.lab.train.task.Task` over the cached documents of a setting; a subclass says what the slice is.
+    """A `fuser.lab.train.task.TrainTask` over the cached documents of a setting; a subclass says what the slice is.
 
     The learnt prefix of the head, if it has one, stands before whatever else is read, in every control.
 

@@ -22,7 +22,7 @@ from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.log import RunLog
 from fuser.lab.train.optimizer import new_optimizer
 from fuser.lab.train.schedule import learning_rate_factor, seed_of, turns
-from fuser.lab.train.task import Batch, Task
+from fuser.lab.train.task import TrainBatch, TrainTask
 from fuser.lab.train.validation import validate
 from fuser.lab.train.world import World
 
@@ -31,13 +31,13 @@ _MAX_NORM = 1.0  # of all gradients together
 _TEXT_EVERY = 4  # evaluations: reading the documents as text costs most and changes least
 
 
-class Run:
+class TrainRun:
     """One run, from step 0 or from its checkpoint, which has to be of the same config and data.
 
     Args:
         config: of the run; `config.work` holds its checkpoint and logs.
         tasks: those that have examples.
-        world: the workers; every one makes its own `Run` of equal tasks.
+        world: the workers; every one makes its own `TrainRun` of equal tasks.
 
     Attributes:
         modules: what is trained, by the bundle's names. step: steps that are done.
@@ -50,7 +50,7 @@ class Run:
     def __init__(
         self,
         config: TrainConfig,
-        tasks: Sequence[Task[Any]],
+        tasks: Sequence[TrainTask[Any]],
         progress: Progress,
         world: World | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class Run:
         self._progress = progress
         self._tasks = {task.name: task for task in tasks}
         self._turns = turns(tuple(self._tasks), config.mix, self._settings.steps)
-        self._epochs: dict[str, tuple[int, Sequence[Batch]]] = {}
+        self._epochs: dict[str, tuple[int, Sequence[TrainBatch]]] = {}
         self.modules: dict[str, nn.Module] = {}
         for task in tasks:
             self.modules |= task.modules()
@@ -167,11 +167,11 @@ class Run:
             if isinstance(module, FuseHead):
                 module.anneal(self.step)
 
-    def _batch(self, name: str, own: int) -> Batch:
+    def _batch(self, name: str, own: int) -> TrainBatch:
         count = len(self._epochs[name][1])  # the same for every epoch
         return self._epoch(name, own // count)[own % count]
 
-    def _epoch(self, name: str, number: int) -> Sequence[Batch]:
+    def _epoch(self, name: str, number: int) -> Sequence[TrainBatch]:
         kept = self._epochs.get(name)
         if kept is None or kept[0] != number:
             seed = self.config.seed + number

@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.prepare import prepare, save, tasks_of
-from fuser.lab.train.run import Run
+from fuser.lab.train.run import TrainRun
 from fuser.lab.train.world import World
 
 
@@ -26,7 +26,7 @@ def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf
     """
     world = World.current()
     setting = prepare(config)
-    run = Run(config, tasks_of(setting), progress, world)
+    run = TrainRun(config, tasks_of(setting), progress, world)
     try:
         finished = run.advance(max_minutes)
     finally:

@@ -20,7 +20,7 @@ from fuser.kv.rope import Rope
 from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.dials import sample_one
-from fuser.lab.train.fusing import CachedSlices, Given
+from fuser.lab.train.fusing import CachedSlices, GivenKv
 from fuser.lab.train.reading import replies_to
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.task import Control
@@ -33,7 +33,7 @@ _STATISTICS_PROMPTS = 64  # prompts that standardise both sides
 
 
 class SharedTask:
-    """A `fuser.lab.train.task.Task` that trains the fuse head on shared prompts and their responses."""
+    """A `fuser.lab.train.task.TrainTask` that trains the fuse head on shared prompts and their responses."""
 
     name = "shared"
     controls: tuple[Control, ...] = ("true", "mismatched", "alone")
@@ -65,7 +65,7 @@ class SharedTask:
         prompts = evenly_spaced(self._train.items, _STATISTICS_PROMPTS)
         task = progress.add_task("statistics of shared prompts", total=len(prompts))
         for prompt in prompts:
-            given, layers = [Given(prompt, matched=True)], range(self._head.receiver.layers)
+            given, layers = [GivenKv(prompt, matched=True)], range(self._head.receiver.layers)
             fusing = self.slices.fusing(self.read([prompt]), given)
             source = torch.stack(self.slices.feeding(fusing, given, layers), 1)[:, :, 0].double()
             target = torch.stack(fusing.own(layers), 1)[:, :, 0].double()
@@ -101,7 +101,7 @@ class SharedTask:
         if control not in self.controls:
             raise ValueError(f"the shared task has no control {control}; it has {', '.join(self.controls)}")
         slices = batch.other if control == "mismatched" else batch.own
-        given = [Given(one, matched=one is prompt) for prompt, one in zip(batch.own, slices, strict=True)]
+        given = [GivenKv(one, matched=one is prompt) for prompt, one in zip(batch.own, slices, strict=True)]
         last = sample_one(self._setting.config.dials.last, 0) if self._head.training else 0
         prefilled = self.read(batch.own)
         if control != "alone":

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.lab.data.document import Item
-from fuser.lab.train.cached import Asked, Cached, CachedItem, CachedPrompt
-from fuser.lab.train.sources import AnyItem, Prompt
+from fuser.lab.train.cached import Cached, CachedItem, CachedPrompt, CachedQuestion
+from fuser.lab.train.sources import AnyItem, TrainPrompt
 from fuser.prompts.prompt import PromptStyle
 from fuser.reading import Reader, Reading, SharerPrompt
 from fuser.slice_specs import MAX_WRITTEN
@@ -54,7 +54,7 @@ class SharerReading(Reader):
 
     def rows(self, item: AnyItem) -> int:
         """Rows of features that `read_item` will give, from the tokens alone; with drafts at most so many."""
-        if isinstance(item, Prompt):
+        if isinstance(item, TrainPrompt):
             return len(self.prompt(shared_section(item.text)).shared.at)
         document = self.prompt(document_sections(item.document, item.questions[0].text)).document
         return len(document) + self._most_written * len(item.questions)
@@ -66,7 +66,7 @@ class SharerReading(Reader):
             (rows, layers * 2 * layer width) float32 on the CPU, keys re-based, those of drafts last; and the item,
             placed from row 0.
         """
-        return self._read_prompt(item) if isinstance(item, Prompt) else self._read_document(item)
+        return self._read_prompt(item) if isinstance(item, TrainPrompt) else self._read_document(item)
 
     def attention(self, document: str, question: str) -> tuple[Tensor, Tensor]:
         """What every attention head of the layers that count makes of a document, as the last token asks.
@@ -80,7 +80,7 @@ class SharerReading(Reader):
         by_layer = reading.scores.unflatten(0, (-1, self.model.config.num_attention_heads))
         return by_layer[..., prompt.document], _within_document(prompt)
 
-    def _read_prompt(self, item: Prompt) -> tuple[Tensor, CachedPrompt]:
+    def _read_prompt(self, item: TrainPrompt) -> tuple[Tensor, CachedPrompt]:
         prompt = self.prompt(shared_section(item.text))
         shared = prompt.shared
         (reading,) = self.read([prompt], at=[shared.at])
@@ -94,14 +94,14 @@ class SharerReading(Reader):
         document = prompts[0].document
         kept = [document, *[document[:0]] * (len(prompts) - 1)]
         readings = self.read(prompts, at=kept, asking=True, draft=self._most_written)
-        asked: list[Asked] = []
+        asked: list[CachedQuestion] = []
         after = len(document)
         for question, reading in zip(item.questions, readings, strict=True):
             assert reading.scores is not None
             draft = reading.draft
             drafted = torch.arange(after, after + len(draft), device="cpu")
             scores, written = reading.scores[reading.prompt.document], self.tokenizer.decode(draft).strip()
-            asked.append(Asked(question.text, question.answers, scores, draft, written, drafted))
+            asked.append(CachedQuestion(question.text, question.answers, scores, draft, written, drafted))
             after += len(draft)
         place = (0, len(document), _within_document(prompts[0]), tuple(asked))
         features = torch.cat([_features(reading) for reading in readings if len(reading.at)])

@@ -17,7 +17,7 @@ _HELD_BACK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class TrainPrompt:
     """A text that both sides hold, body of the one question section, and the response that is trained on."""
 
     source: str
@@ -25,7 +25,7 @@ class Prompt:
     response: str
 
 
-AnyItem = Item | Prompt
+AnyItem = Item | TrainPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def read_sources(config: TrainConfig) -> Sources:
         items = _read(source)
         (validation if source.validation else train).extend(items)
         added |= dict.fromkeys(items, source.continuations)
-    for kind in (Item, Prompt):
+    for kind in (Item, TrainPrompt):
         own = [item for item in train if isinstance(item, kind)]
         if own and not any(isinstance(item, kind) for item in validation):
             validation += own[-min(_HELD_BACK, max(2, len(own) // 10)) :]
@@ -85,9 +85,9 @@ def _read(source: SourceConfig) -> list[AnyItem]:
     return [prompt for item in found if len((prompt := _prompt(source.source, item)).text) <= chars]
 
 
-def _prompt(source: str, item: ChoiceItem | Item | Instruction) -> Prompt:
+def _prompt(source: str, item: ChoiceItem | Item | Instruction) -> TrainPrompt:
     if isinstance(item, ChoiceItem):
-        return Prompt(source, choice_prompt(item), choice_answer(item))
+        return TrainPrompt(source, choice_prompt(item), choice_answer(item))
     if isinstance(item, Instruction):
-        return Prompt(source, item.prompt, item.response)
+        return TrainPrompt(source, item.prompt, item.response)
     raise ValueError(f'{source}: rows over documents; give this source task = "document"')

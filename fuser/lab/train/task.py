@@ -29,7 +29,7 @@ slice, where the right reply is that there is no answer; or a window of the item
 Those of drafts are the first, the second and the fifth with a draft slice."""
 
 
-class Batch(Protocol):
+class TrainBatch(Protocol):
     """Examples of like length, still on the CPU. Only its task looks inside."""
 
     def __len__(self) -> int:
@@ -45,10 +45,10 @@ class Batch(Protocol):
         ...
 
 
-B = TypeVar("B", bound=Batch)
+B = TypeVar("B", bound=TrainBatch)
 
 
-class Task(Protocol[B]):
+class TrainTask(Protocol[B]):
     """See the module. Made from a `fuser.lab.train.setting.Setting`.
 
     name: of the task in `[mix]`, logs and errors.

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from fuser.lab.train.task import Control, Task
+from fuser.lab.train.task import Control, TrainTask
 from fuser.lab.train.world import World
 
 
-def validate(task: Task[Any], control: Control, batch: int, world: World) -> dict[str, float | int]:
+def validate(task: TrainTask[Any], control: Control, batch: int, world: World) -> dict[str, float | int]:
     """Mean loss and share of exact answers over all validation examples, the batches dealt out to the workers.
 
     The modules are in evaluation mode. Returns loss, exact and count.

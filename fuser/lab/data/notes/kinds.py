@@ -35,7 +35,7 @@ _MANY = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class NoteLine:
     """A line of a layout. `rows` fewest and most rows where it begins a repeated block, and what its marks say."""
 
     text: Template
@@ -50,7 +50,7 @@ class Line:
 class Layout:
     """The lines of one way to write a document, in blocks: of one line, of one row, or in any order."""
 
-    blocks: tuple[tuple[Line, ...], ...]
+    blocks: tuple[tuple[NoteLine, ...], ...]
     slots: frozenset[str]
 
 
@@ -77,17 +77,17 @@ class Kind:
     unstated: tuple[str, ...]
 
 
-def _line(text: str) -> Line:
+def _line(text: str) -> NoteLine:
     found = _LINE.fullmatch(text)
     if found is None or text[0] not in "*&~+":
-        return Line(parse(text))
+        return NoteLine(parse(text))
     rows = (int(found["least"] or 0), int(found["most"] or 0))
     marks = (bool(found[name]) for name in ("loose", "optional", "follows"))
-    return Line(parse(found["text"]), bool(found["repeat"]), rows, *marks)
+    return NoteLine(parse(found["text"]), bool(found["repeat"]), rows, *marks)
 
 
 def _layout(text: str) -> Layout:
-    blocks: list[list[Line]] = []
+    blocks: list[list[NoteLine]] = []
     for line in map(_line, text.split("\n")):
         before = blocks[-1][-1] if blocks else None
         row = line.repeated and not line.rows[1]

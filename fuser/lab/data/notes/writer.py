@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from fuser.lab.data.notes.kinds import Field, Kind, Line, allowed, option
+from fuser.lab.data.notes.kinds import Field, Kind, NoteLine, allowed, option
 from fuser.lab.data.notes.notation import Choice, Slot, Template, slots
 from fuser.lab.data.notes.page import page
 from fuser.lab.data.notes.values import HANDLE, Draw, Unfit, handle
@@ -42,7 +42,7 @@ class Writer:
         ]
         self.document = page(lines, draw.random, draw.heldout)
 
-    def _lines(self, block: tuple[Line, ...], scale: float) -> Iterator[str]:
+    def _lines(self, block: tuple[NoteLine, ...], scale: float) -> Iterator[str]:
         """The lines of a block. scale: from fewest (0) to most (1) rows."""
         if not block[0].repeated:
             order = self._random.sample(block, len(block)) if block[0].loose else block
@@ -54,7 +54,7 @@ class Writer:
             self._values[row] = {}
             yield from self._stating(block, row)
 
-    def _stating(self, lines: Sequence[Line], row: int) -> Iterator[str]:
+    def _stating(self, lines: Sequence[NoteLine], row: int) -> Iterator[str]:
         for line in lines:
             if not line.follows:
                 self._kept = not line.optional or self._random.random() < _OPTIONAL

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.lab.evaluate.evaluation import Deadline, Task, answer
+from fuser.lab.evaluate.evaluation import Task, TimeLimit, answer
 from fuser.lab.evaluate.prediction import Prediction, PredictionLog
 from kvwire.plan import WHOLE, Plan
 
@@ -18,12 +18,12 @@ def ask(
     folder: Path,
     *rows: str,
     plans: Sequence[Plan] = (WHOLE,),
-    deadline: Deadline | None = None,
+    deadline: TimeLimit | None = None,
 ) -> dict[tuple[str, str], Prediction]:
     """Run to the end, or to the deadline's; (name of the line, question) -> answer, also of what was there before."""
     log = PredictionLog(folder / "predictions.jsonl")
     lines = task.rows.lines(rows, plans, plans)
-    answer(task, lines, log, QUIET, deadline or Deadline())
+    answer(task, lines, log, QUIET, deadline or TimeLimit())
     return {(line.name, item): one for line in lines for item, one in log.of(line.key).items()}
 
 

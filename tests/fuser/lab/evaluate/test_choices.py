@@ -15,16 +15,16 @@ from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.calibration import Calibration
 from fuser.lab.evaluate.choice_rows import ROWS, background, with_answer, with_background
 from fuser.lab.evaluate.choices import ChoiceTask, mismatched
-from fuser.lab.evaluate.evaluation import Deadline, Given, OutOfTime, bucketed
+from fuser.lab.evaluate.evaluation import Given, OutOfTime, TimeLimit, bucketed
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.plans import shared_plans
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.shared_slices import SharerSlices
 from fuser.lab.evaluate.speaker import Speaker, sections
-from fuser.layout import SliceLayout
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from fuser.slice_specs import SliceLayout
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceKind
@@ -250,21 +250,21 @@ def test_a_fit_that_was_stopped_goes_on(make: Make, tmp_path: Path, monkeypatch:
         Speaker, "answer", lambda self, texts: asked.append(len(texts)) or answer(self, texts)
     )
 
-    class Second(Deadline):
+    class Second(TimeLimit):
         def check(self) -> None:
             if len(asked) == 2:
                 raise OutOfTime
 
-    def bias(folder: str, deadline: Deadline) -> Any:
+    def bias(folder: str, deadline: TimeLimit) -> Any:
         task = make(items, folder=folder, training=training, batch=4)
         ask(task, tmp_path / f"log {folder}", "calibrated", deadline=deadline)
         return task.notes["bias"]
 
     with pytest.raises(OutOfTime):
         bias("parts", Second())
-    parts = bias("parts", Deadline())
+    parts = bias("parts", TimeLimit())
     assert sum(asked) == len(training)
-    assert parts == bias("whole", Deadline())
+    assert parts == bias("whole", TimeLimit())
 
 
 def test_relayed_text_is_cut_where_the_window_is_short(

@@ -7,7 +7,7 @@ import torch
 
 from fuser.lab.evaluate.choices import ChoiceTask
 from fuser.lab.evaluate.controls import Noise, random_slices, zeroed
-from fuser.lab.evaluate.documents import DocumentTask
+from fuser.lab.evaluate.documents import DocumentEvaluation
 from fuser.lab.evaluate.evaluation import Given
 from fuser.lab.evaluate.questions import DocumentQuestion
 from kvwire.plan import WHOLE, Plan
@@ -36,7 +36,7 @@ def test_noise_has_the_mean_and_the_covariance_of_the_samples() -> None:
 def test_noise_over_documents_is_like_the_codes_of_all_questions_whatever_the_batch(
     given: Callable[..., Given], documents: list[DocumentQuestion]
 ) -> None:
-    task = DocumentTask(given(batch=3), documents)
+    task = DocumentEvaluation(given(batch=3), documents)
     noise, excerpts = task.transfer.noise(WHOLE), task.transfer.excerpts(WHOLE)
     head = task.given.bundle.require_translate()
     codes = torch.cat([head.encode(excerpts.features([i])[0]) for i in range(len(documents))])
@@ -47,12 +47,12 @@ def test_noise_over_documents_is_like_the_codes_of_all_questions_whatever_the_ba
 def test_controls_over_documents_have_the_bytes_of_a_slice_and_say_other_things(
     given: Callable[..., Given], documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    found = ask(DocumentTask(given(), documents), tmp_path, *ROWS, plans=PLANS)
+    found = ask(DocumentEvaluation(given(), documents), tmp_path, *ROWS, plans=PLANS)
     for plan in ("", " int8"):
         said = [[found[f"{row}{plan}", q.id].text for q in documents] for row in ROWS]
         assert len(set(map(tuple, said))) == len(ROWS)
     assert all(found["fused", q.id].bytes == found["random", q.id].bytes for q in documents)
-    again = ask(DocumentTask(given(), documents), tmp_path / "again", *ROWS, plans=PLANS)
+    again = ask(DocumentEvaluation(given(), documents), tmp_path / "again", *ROWS, plans=PLANS)
     assert texts(again) == texts(found)
 
 

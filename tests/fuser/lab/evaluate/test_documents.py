@@ -10,17 +10,17 @@ import pytest
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.load import load
 from fuser.lab.evaluate.document_rows import ROWS
-from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentTask, line_ended
-from fuser.lab.evaluate.evaluation import Deadline, Given, OutOfTime
+from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentEvaluation, line_ended
+from fuser.lab.evaluate.evaluation import Given, OutOfTime, TimeLimit
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.prediction import PredictionLog
 from fuser.lab.evaluate.questions import DocumentQuestion, draw
-from fuser.lab.evaluate.rows import Answer
+from fuser.lab.evaluate.rows import RowAnswer
 from fuser.lab.evaluate.score import first_line
-from fuser.layout import SliceLayout
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
+from fuser.slice_specs import SliceLayout
 from kvwire.plan import WHOLE
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -41,7 +41,7 @@ BATCHED = (
 )
 
 
-class Short(Deadline):
+class Short(TimeLimit):
     """Ends at a given check, counted from 1."""
 
     def __init__(self, checks: int) -> None:
@@ -85,7 +85,7 @@ def test_one_question_at_a_time_gives_what_sixteen_together_give(
     given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
     together, alone = (
-        texts(ask(DocumentTask(given(batch=batch), documents), tmp_path / str(batch), *BATCHED))
+        texts(ask(DocumentEvaluation(given(batch=batch), documents), tmp_path / str(batch), *BATCHED))
         for batch in (16, 1)
     )
     assert together == alone
@@ -98,7 +98,7 @@ def test_one_question_at_a_time_gives_what_sixteen_together_give(
 def test_fused_answers_are_those_of_the_service(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    found = texts(ask(DocumentTask(given(), documents), tmp_path, "fused"))
+    found = texts(ask(DocumentEvaluation(given(), documents), tmp_path, "fused"))
     expected = {
         ("fused", q.id): served(pair, SliceKind.EXCERPT, q, q.document, q.question) for q in documents
     }
@@ -109,7 +109,7 @@ def test_fused_answers_are_those_of_the_service(
 def test_mismatched_answers_are_those_of_the_strangers_slice(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    found = texts(ask(DocumentTask(given(), documents), tmp_path, "mismatched", "fused"))
+    found = texts(ask(DocumentEvaluation(given(), documents), tmp_path, "mismatched", "fused"))
     others = mismatched(documents)
     expected = [
         served(pair, SliceKind.EXCERPT, q, documents[other].document, documents[other].question)
@@ -124,7 +124,7 @@ def test_an_exchanged_answer_is_marked_by_what_the_changed_document_says_and_cut
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
     asked = [q for q in documents if q.other]
-    task = DocumentTask(given(), asked)
+    task = DocumentEvaluation(given(), asked)
     found = ask(task, tmp_path, "wrong-binding", "wrong-binding-text", "fused", "text")
     same = changed = 0
     for question in asked:
@@ -136,7 +136,7 @@ def test_an_exchanged_answer_is_marked_by_what_the_changed_document_says_and_cut
         assert found["wrong-binding", question.id].bytes > 0
     assert len(asked) > 10 and same >= len(asked) - 1 and changed > 1
     batch = task.batch([0])
-    said = [Answer(asked[0].other), Answer(f"Not {asked[0].answers[0]}."), Answer("")]
+    said = [RowAnswer(asked[0].other), RowAnswer(f"Not {asked[0].answers[0]}."), RowAnswer("")]
     (right,), (original,), (neither,) = (batch.rebound([one]) for one in said)
     assert right.marks == {"exact_match": 1.0, "f1": 1.0, "contains": 1.0, "original": 0.0}
     assert original.marks is not None and neither.marks is not None
@@ -145,7 +145,7 @@ def test_an_exchanged_answer_is_marked_by_what_the_changed_document_says_and_cut
 
 
 def test_questions_for_two_facts_are_also_marked_by_their_parts(given: Make) -> None:
-    task = DocumentTask(
+    task = DocumentEvaluation(
         given(), draw(load("records:heldout_two", "document", 3, 3, for_training=False), 3, 1)
     )
     one, two = task.questions[0].parts
@@ -158,7 +158,7 @@ def test_questions_for_two_facts_are_also_marked_by_their_parts(given: Make) -> 
 def test_drafted_answers_are_those_of_the_service_and_those_of_a_stranger_are_its(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    task = DocumentTask(replace(given(), drafts=True), documents)
+    task = DocumentEvaluation(replace(given(), drafts=True), documents)
     found = texts(ask(task, tmp_path, "drafted", "drafted-mismatched", "drafted-text"))
     for name, sources in (("drafted", range(len(documents))), ("drafted-mismatched", mismatched(documents))):
         same = [
@@ -174,7 +174,7 @@ def test_drafted_answers_are_those_of_the_service_and_those_of_a_stranger_are_it
 def test_the_sharers_text_is_its_own_greedy_answer(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    found = texts(ask(DocumentTask(given(), documents), tmp_path, "sharer"))
+    found = texts(ask(DocumentEvaluation(given(), documents), tmp_path, "sharer"))
     for question in documents:
         sections = (
             Section(Role.DOCUMENT, Visibility.CLOUD, text=question.document),
@@ -188,16 +188,16 @@ def test_a_run_in_pieces_gives_what_one_run_gives(
     given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
     rows, pieces = ("receiver", "sharer", "relay-fair", "fused"), given(batch=5)
-    whole = texts(ask(DocumentTask(pieces, documents), tmp_path / "whole", *rows))
+    whole = texts(ask(DocumentEvaluation(pieces, documents), tmp_path / "whole", *rows))
     stops = 0
     while stops < 100:
         try:
-            ask(DocumentTask(pieces, documents), tmp_path / "parts", *rows, deadline=Short(3))
+            ask(DocumentEvaluation(pieces, documents), tmp_path / "parts", *rows, deadline=Short(3))
             break
         except OutOfTime:
             stops += 1
     assert 3 < stops < 100
-    assert texts(ask(DocumentTask(given(), documents), tmp_path / "parts", *rows)) == whole
+    assert texts(ask(DocumentEvaluation(given(), documents), tmp_path / "parts", *rows)) == whole
     log = PredictionLog(tmp_path / "parts" / "predictions.jsonl")
     assert len(log.predictions) == len(log.path.read_text("utf-8").splitlines()) == len(documents) * len(rows)
 
@@ -206,7 +206,7 @@ def test_what_a_slice_and_a_text_cost_is_counted(
     given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
     rows = ("receiver", "text", "fused", "relay-fair", "sharer", "routing")
-    found = ask(DocumentTask(given(), documents), tmp_path, *rows)
+    found = ask(DocumentEvaluation(given(), documents), tmp_path, *rows)
     by_id = {q.id: q for q in documents}
     for (row, item), p in found.items():
         if row == "receiver":
@@ -227,7 +227,7 @@ def test_reading_the_documents_counts_for_the_rows_that_need_it_even_from_a_cach
     given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
     first, again = (
-        ask(DocumentTask(given(), documents), tmp_path / run, "receiver", "fused")
+        ask(DocumentEvaluation(given(), documents), tmp_path / run, "receiver", "fused")
         for run in ("first", "again")
     )
     read = [sum(p.seconds for (row, _), p in found.items() if row == "fused") for found in (first, again)]
@@ -237,20 +237,20 @@ def test_reading_the_documents_counts_for_the_rows_that_need_it_even_from_a_cach
 
 
 def test_rows_that_cannot_be_run_say_what_they_need(given: Make, documents: list[DocumentQuestion]) -> None:
-    def lacks(row: str, task: DocumentTask) -> str:
+    def lacks(row: str, task: DocumentEvaluation) -> str:
         return str(ROWS[row].needs(task))
 
-    whole = DocumentTask(given(), documents)
+    whole = DocumentEvaluation(given(), documents)
     assert lacks("fused", whole) == "None"
     assert "the key identical" in lacks("identical", whole)
     only = [q for q in documents if q.document == documents[0].document]
     assert "records:SPLIT" in lacks("wrong-binding", whole), "some are of no record"
-    assert "two documents" in lacks("mismatched", DocumentTask(given(), only))
-    assert "does not answer" in lacks("mismatched", DocumentTask(given(), documents, answerable=False))
+    assert "two documents" in lacks("mismatched", DocumentEvaluation(given(), only))
+    assert "does not answer" in lacks("mismatched", DocumentEvaluation(given(), documents, answerable=False))
     config = given().bundle.config
     fields = {name: getattr(config, name) for name in config.__slots__}
     bare = Bundle(type(config)(**(fields | {"fuse": None, "translate": None})))
-    assert "excerpt" in lacks("fused", DocumentTask(given(bundle=bare), documents))
+    assert "excerpt" in lacks("fused", DocumentEvaluation(given(bundle=bare), documents))
 
 
 def test_the_same_models_own_slice_of_a_whole_document_reads_as_its_text(
@@ -258,7 +258,7 @@ def test_the_same_models_own_slice_of_a_whole_document_reads_as_its_text(
 ) -> None:
     identity = Bundle.load(save_identity_bundle(tmp_path / "identity", tiny_receiver))
     same = given(bundle=identity, sharer=Model(str(tiny_receiver)))
-    found = texts(ask(DocumentTask(same, documents), tmp_path / "same", "text", "fused", "mismatched"))
+    found = texts(ask(DocumentEvaluation(same, documents), tmp_path / "same", "text", "fused", "mismatched"))
     alike = [
         sum(found[row, q.id] == found["text", q.id] for q in documents) for row in ("fused", "mismatched")
     ]
@@ -266,7 +266,7 @@ def test_the_same_models_own_slice_of_a_whole_document_reads_as_its_text(
         alike[0] >= len(documents) - 2
     )  # half precision in the cache, and where the prompt is cut into tokens
     assert alike[1] <= len(documents) // 4
-    task = DocumentTask(given(identical=identity), documents)
+    task = DocumentEvaluation(given(identical=identity), documents)
     assert texts(ask(task, tmp_path / "identical", "identical")) == {
         ("identical", item): text for (row, item), text in found.items() if row == "fused"
     }

@@ -10,8 +10,8 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.heads.translate import features_of
 from fuser.kv.rope import Rope
-from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentTask, receiver_sections
-from fuser.lab.evaluate.evaluation import Deadline, Given
+from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentEvaluation, receiver_sections
+from fuser.lab.evaluate.evaluation import Given, TimeLimit
 from fuser.lab.evaluate.excerpts import QuestionExcerpts, ReceiversOwn
 from fuser.lab.evaluate.models import Dtype, Model
 from fuser.lab.evaluate.prediction import Prediction
@@ -54,7 +54,9 @@ def ask(tmp_path: Path, asked: list[DocumentQuestion], given: Callable[..., Give
         bundle: Path, sharer: Path, receiver: Path, plans: list[Plan], *rows: str, dtype: Dtype = "float32"
     ) -> Answers:
         models = Model(str(sharer), dtype), Model(str(receiver), dtype)
-        task = DocumentTask(given(bundle=Bundle.load(bundle), sharer=models[0], receiver=models[1]), asked)
+        task = DocumentEvaluation(
+            given(bundle=Bundle.load(bundle), sharer=models[0], receiver=models[1]), asked
+        )
         found: Answers = {}
         for (line, item), one in ask_rows(task, tmp_path / f"{len(rows)}{dtype}", *rows, plans=plans).items():
             found.setdefault(line, {})[item] = one
@@ -148,7 +150,7 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
 ) -> None:
     bundle, receiver = Bundle.load(tiny_bundle), Model(str(tiny_receiver))
     sharer = Model(str(tiny_sharer))
-    cache, _ = read_documents(documents, bundle, sharer, tmp_path, QUIET, Deadline())
+    cache, _ = read_documents(documents, bundle, sharer, tmp_path, QUIET, TimeLimit())
     excerpts = QuestionExcerpts(bundle, cache, documents, bundle.config.selection)
     style = bundle.config.receiver_prompt
     reading = FrozenReceiver(receiver.network, receiver.tokenizer, style, "")
@@ -183,7 +185,7 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
 def test_the_receivers_own_drafts_are_its_kv_of_what_it_answers_to_the_text_where_it_says_it(
     given: Callable[..., Given], asked: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    task = DocumentTask(given(), asked)
+    task = DocumentEvaluation(given(), asked)
     receiver = task.transfer.receiver
     question = asked[0]
     drafts = task.transfer.own_drafts({0: "bay 14", 1: "a" * 99})

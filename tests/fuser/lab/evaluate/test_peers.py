@@ -8,7 +8,7 @@ import torch
 
 from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate import peers
-from fuser.lab.evaluate.documents import DocumentTask
+from fuser.lab.evaluate.documents import DocumentEvaluation
 from fuser.lab.evaluate.evaluation import Given
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import DocumentQuestion
@@ -32,7 +32,7 @@ def test_between_two_of_the_same_model_the_closed_form_nearly_gives_the_receiver
 ) -> None:
     identity = Bundle.load(save_identity_bundle(tmp_path / "identity", tiny_receiver))
     same = given(bundle=identity, sharer=Model(str(tiny_receiver)))
-    task = DocumentTask(same, documents)
+    task = DocumentEvaluation(same, documents)
     made = task.transfer.closed_form()
     features = task.transfer.excerpts(WHOLE).features([0])
     own, guessed = (b.require_translate() for b in (identity, made))
@@ -46,7 +46,7 @@ def test_between_two_of_the_same_model_the_closed_form_nearly_gives_the_receiver
 def test_the_closed_form_sends_all_positions_behind_the_bundles_own_prefix(
     given: Callable[..., Given], documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    task = DocumentTask(given(), documents)
+    task = DocumentEvaluation(given(), documents)
     bundle, made = task.given.bundle, task.transfer.closed_form()
     for one, other in zip(*(b.prefix_kv(SliceKind.EXCERPT) for b in (bundle, made)), strict=True):
         torch.testing.assert_close(one, other)
@@ -65,7 +65,7 @@ def test_a_tokens_embedding_is_its_own_in_one_vocabulary_and_is_read_as_the_toke
     given: Callable[..., Given], documents: list[DocumentQuestion], tiny_receiver: Path, tmp_path: Path
 ) -> None:
     identity = Bundle.load(save_identity_bundle(tmp_path / "identity", tiny_receiver))
-    task = DocumentTask(given(bundle=identity, sharer=Model(str(tiny_receiver))), documents)
+    task = DocumentEvaluation(given(bundle=identity, sharer=Model(str(tiny_receiver))), documents)
     receiver, projected = task.transfer.receiver, task.transfer.projected(WHOLE)
     table = receiver.model.get_input_embeddings().weight
     ids = tokenise(receiver.tokenizer, "bay 14 of the depot").ids
@@ -79,7 +79,7 @@ def test_a_tokens_embedding_is_its_own_in_one_vocabulary_and_is_read_as_the_toke
 def test_what_is_expected_at_a_position_is_what_the_sharer_would_say_next(
     given: Callable[..., Given], documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    task = DocumentTask(given(), documents)
+    task = DocumentEvaluation(given(), documents)
     sharer, plan = task.given.sharer, Plan(codec="raw", positions=4)
     projected = task.transfer.projected(plan)
     asked, at = documents[0], task.transfer.excerpts(plan).positions(0)

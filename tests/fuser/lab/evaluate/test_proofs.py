@@ -21,7 +21,7 @@ from fuser.lab.c2c.bundle import chat_style
 from fuser.lab.data.load import load
 from fuser.lab.evaluate.choices import ChoiceTask
 from fuser.lab.evaluate.document_rows import ROWS
-from fuser.lab.evaluate.documents import DocumentTask
+from fuser.lab.evaluate.documents import DocumentEvaluation
 from fuser.lab.evaluate.evaluation import Given
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import DocumentQuestion, draw
@@ -58,7 +58,7 @@ def ask(identity: Path, real_pair: tuple[Path, Path], tmp_path_factory: pytest.T
 
     def run(questions: list[DocumentQuestion], *rows: str, bundle: Bundle | None = None) -> dict[str, Any]:
         work = tmp_path_factory.mktemp("evaluation")
-        task = DocumentTask(Given(bundle or Bundle.load(identity), model, model, work), questions)
+        task = DocumentEvaluation(Given(bundle or Bundle.load(identity), model, model, work), questions)
         found = ask_rows(task, work, *rows)
         report = summarise(found.values(), ROWS.lines(rows), ROWS, len(questions))
         points = {row["row"]: row["metrics"]["exact_match"]["point"] for row in report["rows"]}
@@ -88,7 +88,7 @@ def test_a_planted_leak_scores_near_every_point_and_shuffled_labels_score_at_cha
     planted = [replace(q, document=f"{leak}\n{q.document}\n{leak}") for q, leak in leaks]
     model = Model(str(real_pair[0]))  # the Receiver is too small to copy whatever stands before it
     bundle = Bundle.load(save_identity_bundle(tmp_path / "bundle", real_pair[0]))
-    found = ask_rows(DocumentTask(Given(bundle, model, model, tmp_path), planted), tmp_path, "text")
+    found = ask_rows(DocumentEvaluation(Given(bundle, model, model, tmp_path), planted), tmp_path, "text")
     answers = [q.answers for q in planted]
     random.Random(0).shuffle(answers)
     wrong = {q.id: other for q, other in zip(planted, answers, strict=True)}

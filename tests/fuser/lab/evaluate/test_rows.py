@@ -8,7 +8,7 @@ import pytest
 from fuser.bundle.bundle import Bundle
 from fuser.lab.evaluate.document_rows import ROWS
 from fuser.lab.evaluate.plans import excerpt_plans, shared_plans
-from fuser.lab.evaluate.rows import Answer, Answers, Registry
+from fuser.lab.evaluate.rows import Answers, Registry, RowAnswer
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import WHOLE, Plan
 
@@ -80,7 +80,7 @@ def test_a_row_is_added_by_a_decorated_function_and_an_unknown_one_names_the_kno
 
     @rows.row("echo", "says what was asked", by="plan")
     def echo(batch: list[str], plan: Plan) -> Answers:
-        return [Answer(f"{text} by {plan}") for text in batch]
+        return [RowAnswer(f"{text} by {plan}") for text in batch]
 
     line = rows.line("echo", INT8)
     assert [answer.text for answer in line.row.answer(["a", "b"], line.plan)] == ["a by int8", "b by int8"]

@@ -15,7 +15,7 @@ from fuser.lab.train.cache import FEATURES, INDEX, STATISTICS, CacheIncomplete, 
 from fuser.lab.train.cache_writer import CacheWriter
 from fuser.lab.train.cached import Cached
 from fuser.lab.train.sharer_reading import SharerReading, document_sections
-from fuser.lab.train.sources import AnyItem, Prompt
+from fuser.lab.train.sources import AnyItem, TrainPrompt
 from fuser.models.load import load_model
 from fuser.prompts.prompt import PromptStyle
 from fuser.sharer import Sharer
@@ -37,7 +37,7 @@ def _document(number: int, questions: int = 2) -> Item:
 ITEMS: list[AnyItem] = [
     _document(1),
     _document(2),
-    Prompt("quiz", "Who keeps the key?", "Ilse."),
+    TrainPrompt("quiz", "Who keeps the key?", "Ilse."),
     _document(3),
 ]
 

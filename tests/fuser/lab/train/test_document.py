@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from fuser.bundle.bundle import Bundle
 from fuser.heads.selection import SelectionConfig
-from fuser.lab.train.cached import Asked, Cached
+from fuser.lab.train.cached import Cached, CachedQuestion
 from fuser.lab.train.document import DocumentTask, reply_to
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.sources import AnyItem
@@ -233,7 +233,7 @@ def test_without_a_share_of_drafts_all_is_as_it_is_where_none_are_kept(
 )
 def test_the_right_reply_to_a_draft_is_in_what_was_sent(written: str, quoted: list[int], reply: str) -> None:
     spans = torch.tensor([[0, 5], [5, 11], [11, 17]])
-    question = Asked("Where?", ("third stone", "3rd stone"), torch.zeros(3), written=written)
+    question = CachedQuestion("Where?", ("third stone", "3rd stone"), torch.zeros(3), written=written)
     document = Cached("boxes", "Under third stone", 0, 3, spans, (question,))
     assert reply_to(document, question, torch.tensor(quoted, dtype=torch.int64)) == reply
 

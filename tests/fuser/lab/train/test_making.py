@@ -15,7 +15,7 @@ from fuser.lab.overrides import merged
 from fuser.lab.train.log import read_log
 from fuser.lab.train.making import RECORD, _Record, make, standings
 from fuser.lab.train.recipe import Recipe
-from fuser.lab.train.run import Run
+from fuser.lab.train.run import TrainRun
 from fuser.lab.train.sources import Sources, read_sources
 from kvwire.segment import SliceKind
 from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
@@ -119,7 +119,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
 
         monkeypatch.setattr(owner, name, method)
 
-    for owner, name in ((Run, "_one_step"), (_Record, "begin"), (_Record, "end")):
+    for owner, name in ((TrainRun, "_one_step"), (_Record, "begin"), (_Record, "end")):
         watched(owner, name)
     return seen
 

@@ -13,7 +13,7 @@ from fuser.heads.compact import CompactFuse
 from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.log import read_log
-from fuser.lab.train.run import CHECKPOINT, Run
+from fuser.lab.train.run import CHECKPOINT, TrainRun
 from tests.fuser.lab.train.toy_task import WIDTH, ToyTask, toy_config
 
 
@@ -22,8 +22,8 @@ def _tasks(seed: int = 0) -> list[ToyTask]:
     return [ToyTask("one", nn.Linear(WIDTH, WIDTH)), ToyTask("other", nn.Linear(WIDTH, WIDTH))]
 
 
-def _run(config: TrainConfig, tasks: list[Any] | None = None) -> Run:
-    return Run(config, _tasks() if tasks is None else tasks, Progress(disable=True))
+def _run(config: TrainConfig, tasks: list[Any] | None = None) -> TrainRun:
+    return TrainRun(config, _tasks() if tasks is None else tasks, Progress(disable=True))
 
 
 def _events(work: Path, stage: str) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def _events(work: Path, stage: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "time"} for row in rows]
 
 
-def _finish(config: TrainConfig) -> Run:
+def _finish(config: TrainConfig) -> TrainRun:
     run = _run(config)
     assert run.advance()
     run.close()

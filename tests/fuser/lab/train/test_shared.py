@@ -14,7 +14,7 @@ from fuser.heads.fuse import FuseHead
 from fuser.lab.train.batch import ExampleBatch
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.config import NoiseConfig
-from fuser.lab.train.fusing import Given
+from fuser.lab.train.fusing import GivenKv
 from fuser.lab.train.setting import Setting
 from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sources import AnyItem
@@ -73,7 +73,7 @@ def test_the_fused_cache_in_training_is_that_of_the_service(
     batch = everything(task)
     own, fused = task.read(batch.own), task.read(batch.own)
     with torch.no_grad():
-        task.slices.fuse(fused, [Given(prompt, matched=True) for prompt in batch.own], last)
+        task.slices.fuse(fused, [GivenKv(prompt, matched=True) for prompt in batch.own], last)
     for half in (0, 1):
         ours, other = (torch.stack([kv[half] for kv in prefilled.past.layers]) for prefilled in (own, fused))
         assert not torch.allclose(ours, other, atol=1e-2)
@@ -96,7 +96,7 @@ def test_in_training_every_step_draws_how_many_of_the_last_positions_it_fuses(
     drawn: list[int] = []
     fuse = task.slices.fuse
 
-    def noted(prefilled: Prefilled, given: Sequence[Given], last: int) -> None:
+    def noted(prefilled: Prefilled, given: Sequence[GivenKv], last: int) -> None:
         drawn.append(last)
         fuse(prefilled, given, last)
 
@@ -174,7 +174,10 @@ def test_the_start_standardises_both_sides(setting: Setting) -> None:
     with Progress(disable=True) as progress:
         counted = task.start(progress)["statistics_positions"]
     prompts = setting.train.prompts
-    given, layers = [Given(prompt, matched=True) for prompt in prompts], range(task.receiver.geometry.layers)
+    given, layers = (
+        [GivenKv(prompt, matched=True) for prompt in prompts],
+        range(task.receiver.geometry.layers),
+    )
     fusing = task.slices.fusing(task.read(prompts), given)
     assert counted == int(fusing.fused.sum())
     head = setting.heads["fuse"]

@@ -8,7 +8,7 @@ import pytest
 
 from fuser.lab.data.document import Item
 from fuser.lab.train.config import SourceConfig, TrainConfig
-from fuser.lab.train.sources import Prompt, read_sources, text_of
+from fuser.lab.train.sources import TrainPrompt, read_sources, text_of
 from tests.fuser.lab.train.toy_task import toy_config
 
 
@@ -31,9 +31,9 @@ def test_choices_become_prompts_with_their_letter_as_response(tmp_path: Path) ->
     rows = [row | {"id": f"{n}", "question": f"Which box is number {n}?"} for n in range(4)]
     source = _write(tmp_path / "choices.jsonl", rows)
     found = read_sources(_config(SourceConfig(source, 10, task="shared")))
-    assert {type(item) for item in found.all} == {Prompt}
+    assert {type(item) for item in found.all} == {TrainPrompt}
     first = found.train[0]
-    assert isinstance(first, Prompt)
+    assert isinstance(first, TrainPrompt)
     assert "B. ash" in first.text
     assert first.response == "The correct answer is B."
 
@@ -41,7 +41,7 @@ def test_choices_become_prompts_with_their_letter_as_response(tmp_path: Path) ->
 def test_a_task_without_validation_gives_up_its_last_items(tmp_path: Path) -> None:
     instructions = SourceConfig(_instructions(tmp_path / "i.jsonl", range(40)), 40, task="shared")
     found = read_sources(_config(instructions, SourceConfig("records:train", 30)))
-    held = [item for item in found.validation if isinstance(item, Prompt)]
+    held = [item for item in found.validation if isinstance(item, TrainPrompt)]
     assert len(held) == 4
     assert len([item for item in found.validation if isinstance(item, Item)]) == 3
     assert not {text_of(item) for item in found.train} & {text_of(item) for item in found.validation}

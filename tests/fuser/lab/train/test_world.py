@@ -11,7 +11,7 @@ from rich.progress import Progress
 from torch import distributed, nn
 
 from fuser.lab.train.log import read_log
-from fuser.lab.train.run import Run
+from fuser.lab.train.run import TrainRun
 from fuser.lab.train.world import World
 from tests.fuser.lab.train.toy_task import WIDTH, ToyTask, toy_config
 
@@ -31,7 +31,7 @@ def _worker(rank: int, folder: str, stop: int) -> None:
     distributed.destroy_process_group()
 
 
-def _toy(folder: str, seed: int, stop: int = 99) -> Run:
+def _toy(folder: str, seed: int, stop: int = 99) -> TrainRun:
     torch.manual_seed(seed)
     task = ToyTask("one", nn.Linear(WIDTH, WIDTH), noise=0.0)  # noise is drawn anew by every worker
     whole = task.control_at
@@ -43,7 +43,7 @@ def _toy(folder: str, seed: int, stop: int = 99) -> Run:
 
     task.control_at = control_at  # type: ignore[method-assign]
     tasks: list[Any] = [task]
-    return Run(toy_config(f"{folder}/work"), tasks, Progress(disable=True))
+    return TrainRun(toy_config(f"{folder}/work"), tasks, Progress(disable=True))
 
 
 def _two(folder: Path, stop: int) -> None:

@@ -17,20 +17,20 @@ from fuser.lab.train.prepare import scorer_of
 from fuser.lab.train.reading import FrozenReceiver
 from fuser.lab.train.setting import Setting, Split
 from fuser.lab.train.sharer_reading import SharerReading
-from fuser.lab.train.sources import AnyItem, Prompt
+from fuser.lab.train.sources import AnyItem, TrainPrompt
 from fuser.models.directory import model_ref
 from fuser.models.load import load_model
 from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
 PROMPTS = (
-    Prompt("prompts", "Who keeps the key?", "Ilse"),
-    Prompt("prompts", "What is 12 + 345?\nAnswer with digits only.", "357"),
-    Prompt("prompts", "谁有钥匙？ ✅", "在河边"),
-    Prompt(
+    TrainPrompt("prompts", "Who keeps the key?", "Ilse"),
+    TrainPrompt("prompts", "What is 12 + 345?\nAnswer with digits only.", "357"),
+    TrainPrompt("prompts", "谁有钥匙？ ✅", "在河边"),
+    TrainPrompt(
         "prompts", "Where is the ledger, and why does the bell ring twice before the tide is written?", "On"
     ),
-    Prompt("prompts", "x", "The correct answer is B."),
-    Prompt("prompts", "Name the café on Šárka Street.", "Müller's café"),
+    TrainPrompt("prompts", "x", "The correct answer is B."),
+    TrainPrompt("prompts", "Name the café on Šárka Street.", "Müller's café"),
 )
 
 
