@@ -119,14 +119,21 @@ class Gateway:
         config, meter = self._config, self._service.meter
         if config.telemetry.listen is None:
             return
-        own = x509.load_pem_x509_certificates(Path(config.tls.certificate).read_bytes())[0]
-        until = own.not_valid_after_utc.timestamp()
         meter.read("kvwire_cloud_serving", lambda: self._health.serving)
         meter.read("kvwire_cloud_replicas_up", lambda: self._up)
         meter.read("kvwire_cloud_audit_writable", lambda: self._recording)
-        meter.read("kvwire_cloud_certificate_remaining_seconds", lambda: until - time.time())
+        meter.read("kvwire_cloud_certificate_remaining_seconds", lambda: _left_s(config.tls.certificate))
         told = telling(config.telemetry, meter, lambda: (self._health.serving, {}))
         self.telemetry = self._telling.enter_context(told)
+
+
+def _left_s(certificate: str) -> float | None:
+    """Seconds until a certificate ends; None where it cannot be read just now."""
+    try:
+        own = x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0]
+    except (OSError, ValueError):
+        return None
+    return own.not_valid_after_utc.timestamp() - time.time()
 
 
 def _places(config: CloudConfig) -> dict[str, Places]:

@@ -103,7 +103,11 @@ CLOUD: Final = (
         "1 while the audit log can be written; else no call is answered.",
     ),
     Metric("kvwire_cloud_replicas_up", "gauge", "Replicas that can take calls, as Ray Serve tells."),
-    Metric("kvwire_cloud_certificate_remaining_seconds", "gauge", "Until the end of the certificate loaded."),
+    Metric(
+        "kvwire_cloud_certificate_remaining_seconds",
+        "gauge",
+        "Until the end of the own certificate.",
+    ),
 )
 EDGE: Final = (
     Metric(

@@ -4,8 +4,10 @@ import dataclasses
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,15 @@ from edge_node.api import make_app
 from edge_node.config import ApiConfig
 from edge_node.serve import _listening
 from fuser.config import BadConfig
+from kvwire.telemetry import TelemetryConfig
 from tests.edge_node.toml import write_toml
 from tests.process import python
 
 
 def test_a_process_serves_until_it_is_told_to_end(config: EdgeConfig, tmp_path: Path) -> None:
-    config = dataclasses.replace(config, api=ApiConfig(listen="127.0.0.1:0"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        told = TelemetryConfig(f"127.0.0.1:{free.getsockname()[1]}", "json")
+    config = dataclasses.replace(config, api=ApiConfig(listen="127.0.0.1:0"), telemetry=told)
     path = write_toml(config, tmp_path / "edge.toml")
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_node", "--config", str(path)],
@@ -38,9 +43,13 @@ def test_a_process_serves_until_it_is_told_to_end(config: EdgeConfig, tmp_path: 
         connection.request("POST", "/v1/ask", body, {"Content-Type": "application/json"})
         assert json.loads(connection.getresponse().read())["source"] == "fused"
         connection.close()
+        with urllib.request.urlopen(f"http://{told.listen}/healthz", timeout=10) as health:
+            assert json.loads(health.read())["cloud"] == "OK"
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=30)
-        assert process.returncode == 0, told
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0, log
+        lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        assert [line["mode"] for line in lines if line["event"] == "ask"] == ["fused"]
     finally:
         process.kill()
         process.wait()
