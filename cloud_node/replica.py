@@ -18,15 +18,16 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from cloud_node.call import Part, RelayCall, ShareCall
+from cloud_node.call import Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Document, Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
+from cloud_node.exposure import seconds_left
 from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Ticket
 from fuser import Cut, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
+from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
@@ -174,10 +175,14 @@ class Replica:
         self._check_length(sharer.tokenizer, sections, stop)
         most = self._limits.max_positions if allowed is None else allowed
         cut = sharer.layout(sections, request.kind, most, request.plan)
+        if call.left is not None and cut.positions > call.left:
+            raise ExposureSpent(seconds_left())
+        begins = _begins(request.sections, documents)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
 
         def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:
-            header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+            quoted = tuple(_quoted(cut, begins))
+            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted)
             check_leaving(header, request, allowed)
             self._limits.check_slice(header)
             return header, SliceWriter(header, codec, self._limits, request.max_bytes)
@@ -313,6 +318,22 @@ class _Work:
             yield part
         if self._ticket.failure is not None:
             raise self._ticket.failure
+
+
+def _begins(sections: Sequence[Section], documents: Sequence[Document]) -> dict[int, int]:
+    """Where the text of each section that names a document begins in that document, by the section's place."""
+    asked = (place for place, section in enumerate(sections) if section.document_id is not None)
+    return {place: document.begins for place, document in zip(asked, documents, strict=True)}
+
+
+def _quoted(cut: Cut, begins: Mapping[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Of each position chosen: its section, and its characters in the document that `begins` there."""
+    for start, end in cut.prompt.tokens.offsets[list(cut.chosen)].tolist():
+        for section, span in enumerate(cut.prompt.spans):
+            if span is not None and section in begins and start < span[1] and end > span[0]:
+                moved = begins[section] - span[0]
+                yield section, max(start, span[0]) + moved, min(end, span[1]) + moved
+                break
 
 
 def _told(error: Exception, stop: CancelToken) -> KvwireError:
