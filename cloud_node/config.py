@@ -50,7 +50,7 @@ class SharerConfig:
     retry_after_s: when calls beyond that are told to come again.
     max_prompt_tokens: the longest prompt a replica prefills; 0 takes the model's own window.
     prefix_cache_bytes: K and V of documents asked about lately that a replica keeps in memory, so that the next
-        question over one need not read it again; a removed document's stay until others push them out. 0 keeps none.
+        question over one need not read it again; a removed or replaced document's go within seconds. 0 keeps none.
     """
 
     model: str

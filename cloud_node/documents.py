@@ -122,6 +122,7 @@ class Document:
     max_positions: int | None
     kinds: tuple[SliceKind, ...] | None = None
     begins: int = 0
+    version: str = ""
 
     def __repr__(self) -> str:
         return f"Document(id={self.id!r}, characters={len(self.text)}, max_positions={self.max_positions})"
@@ -240,7 +241,7 @@ class Documents:
         # One statement: text and range are of one version.
         begins = Passage.begins if passage else literal(0)
         columns = select(
-            text.label("text"), _Row.max_positions, _Row.kinds, begins.label("begins")
+            text.label("text"), _Row.max_positions, _Row.kinds, _Row.version, begins.label("begins")
         ).select_from(_Row)
         columns = columns.where(_one(tenant, document_id))
         if passage:
@@ -254,7 +255,7 @@ class Documents:
                 if passage and self.find(tenant, [document_id])
                 else _no_document(tenant, document_id)
             )
-        return Document(document_id, row.text, row.max_positions, _kinds(row.kinds), row.begins)
+        return Document(document_id, row.text, row.max_positions, _kinds(row.kinds), row.begins, row.version)
 
     def find(
         self, tenant: str, document_ids: Iterable[str], identity: str | None = None
@@ -275,6 +276,12 @@ class Documents:
         if any(document_id not in found for document_id in wanted):
             raise NotFound(f"one of {len(wanted)} documents of tenant {tenant!r}")
         return tuple(found[document_id] for document_id in wanted)
+
+    def versions(self, tenant: str, document_ids: Iterable[str]) -> dict[str, str]:
+        """Of the documents among these that are there."""
+        asked = select(_Row.id, _Row.version).where(_Row.tenant == tenant, _Row.id.in_(set(document_ids)))
+        with self._engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(asked)}
 
     def list(self, tenant: str) -> Sequence[DocumentInfo]:
         """Every document of a tenant, by id."""

@@ -8,6 +8,8 @@ deadline, is noticed before the next layer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import queue
 import threading
 import time
@@ -16,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from cloud_node.call import Part, Quoting, RelayCall, ShareCall
@@ -34,6 +37,8 @@ from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader
 from kvwire.slice_io import SliceWriter, payload_codec
+
+logger = logging.getLogger(__name__)
 
 _PIPE_PARTS: Final = 16  # at most 16 MiB of frames wait here for the reader
 _POLL_S: Final = 0.05
@@ -80,6 +85,10 @@ class Replica:
             least=EXACT_FROM,
         )
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sharer")
+        self._read: dict[tuple[str, str], str] = {}  # versions of documents of which K and V may be kept
+        self._gone: set[tuple[str, str]] = set()  # those that were gone when it was looked last
+        self._read_lock = threading.Lock()
+        self._looking = threading.Lock()
 
     @classmethod
     def load(cls, config: CloudConfig) -> Replica:
@@ -167,6 +176,54 @@ class Replica:
         finally:
             stop.set()
 
+    def forget_soon(self) -> None:
+        """Have `forget_changed` run on a thread of its own, unless it runs still. Does not wait, nor raise."""
+        if self._read and self._looking.acquire(blocking=False):
+            threading.Thread(target=self._forget_and_tell, daemon=True).start()
+
+    def forget_changed(self) -> None:
+        """Let go of what was read for a tenant of whose documents one is removed, or has another text.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the store cannot be read; nothing is let go of.
+        """
+        with self._read_lock:
+            read = dict(self._read)
+        for tenant in {tenant for tenant, _ in read}:
+            ids = {document_id: version for (owner, document_id), version in read.items() if owner == tenant}
+            there = self._documents.versions(tenant, ids)
+            gone = {(tenant, document_id) for document_id, v in ids.items() if there.get(document_id) != v}
+            if not gone:
+                continue
+            with self._read_lock:
+                for key in gone & self._gone:
+                    del self._read[key]
+                self._gone ^= (
+                    gone  # twice: the model may be about to keep what a call that has left asked for
+                )
+            for sharer in self._sharers.values():
+                sharer.forget(tenant)
+
+    def _forget_and_tell(self) -> None:
+        try:
+            self.forget_changed()
+        except SQLAlchemyError as error:
+            logger.warning("whether documents were removed is not known: %s", type(error).__name__)
+        finally:
+            self._looking.release()
+
+    @contextlib.contextmanager
+    def _reading(self, tenant: str, documents: Sequence[Document]) -> Iterator[None]:
+        """Remember what is read; said again at the end, as a removed document's may be kept after it was let go of."""
+        read = {(tenant, document.id): document.version for document in documents}
+        try:
+            with self._read_lock:
+                self._read |= read
+            yield
+        finally:
+            with self._read_lock:
+                self._read |= read
+
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: CancelToken) -> None:
         request = call.request
         sections, documents = self._resolve(call.tenant, request.sections)
@@ -191,7 +248,7 @@ class Replica:
         begun(cut)  # refused before it is read, if by the most that it may have
         writer: SliceWriter | None = None
         encode_s = 0.0
-        with _Work(self._schedule, stop) as work:
+        with self._reading(call.tenant, documents), _Work(self._schedule, stop) as work:
             steps = sharer.steps(cut, work.emit, work.cancelled, call.tenant, work.announce)
             ticket = work.enter(steps, len(cut.prompt))
             for part in work.parts():
@@ -220,7 +277,7 @@ class Replica:
         prompt = sharer.prompt(sections)
         self._check_prompt(len(prompt))
         said: list[tuple[str, int]] = []
-        with _Work(self._schedule, stop) as work:
+        with self._reading(call.tenant, documents), _Work(self._schedule, stop) as work:
 
             def steps() -> Steps:
                 answer = sharer.answering(prompt, most, work.cancelled, call.tenant, request.max_bytes)

@@ -54,6 +54,10 @@ class Sharer(Reader):
         super().__init__(model, tokenizer, config.sharer_prompt, config.selection, self.bundle.scorer)
         self._prefixes = prefixes or PrefixCache(0)
 
+    def forget(self, owner: str) -> None:
+        """Let go of what was read for an owner and kept for the next question."""
+        self._prefixes.forget(owner)
+
     def layout(
         self,
         prompt: SharerPrompt | Sequence[Section],
