@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -12,16 +13,21 @@ from typing import Any, Final, Literal
 import grpc
 from cryptography import x509
 from google.protobuf.message import DecodeError
+from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.admission import Places
 from cloud_node.control import Control
 from cloud_node.documents import DocumentInfo, Documents, Hit
-from kvwire.errors import AccessDenied, BadHeader, DeadlineExceeded, KvwireError
+from cloud_node.exposure import Budget, Leaving
+from cloud_node.revoked import Revoked
+from kvwire.errors import AccessDenied, AuditUnavailable, BadHeader, DeadlineExceeded, KvwireError
 from kvwire.identity import Identity, PeerRole
 from kvwire.limits import Limits
 from kvwire.messages import SearchRequest
 from kvwire.segment import SliceKind
 from kvwire.status import to_grpc
+
+logger = logging.getLogger(__name__)
 
 _MESSAGE_S: Final = 5.0
 """How long a caller may take to send its one message once its stream is open."""
@@ -66,6 +72,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     Args:
         places: for each kind of method, by the name in `Policy.places`.
         refused: told of each call that came no further, once its caller is known: method, tenant, error.
+        revoked: certificates that are no longer good.
     """
 
     def __init__(
@@ -73,8 +80,9 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         limits: Limits,
         places: Mapping[str, Places],
         refused: Callable[[str, str, KvwireError], None],
+        revoked: Revoked,
     ) -> None:
-        self._limits, self._places, self._refused = limits, places, refused
+        self._limits, self._places, self._refused, self._revoked = limits, places, refused, revoked
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -94,7 +102,9 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         tenant, limit_s = "", _WATCH_S
         async with contextlib.AsyncExitStack() as place:
             try:
-                tenant = identify(context, policy).tenant
+                identity, serial = _certified(context, policy)
+                tenant = identity.tenant
+                self._revoked.check(identity, serial)
                 places, host = self._places[policy.places], context.peer().rpartition(":")[0]
                 place.enter_context(places.held(tenant=tenant, host=host))
                 if policy.places == "calls":
@@ -124,32 +134,36 @@ def identify(context: Any, policy: Policy = _EDGE) -> Identity:
     Raises:
         AccessDenied: the certificate names no identity of ours, or one without the role.
     """
+    return _certified(context, policy)[0]
+
+
+def _certified(context: Any, policy: Policy) -> tuple[Identity, int]:
+    """The identity, and the serial number of its certificate."""
     certificates = list(context.auth_context().get("x509_pem_cert", ()))
     if len(certificates) != 1:
         raise AccessDenied("the peer has no certificate")
-    identity = _identity_of(certificates[0])
+    identity, serial = _identity_of(certificates[0])
     if identity.role not in policy.roles:
         raise AccessDenied(f"{identity.uri} is no {' or '.join(sorted(policy.roles))}")
-    return identity
+    return identity, serial
 
 
 @functools.lru_cache(maxsize=1024)
-def _identity_of(pem: bytes) -> Identity:
+def _identity_of(pem: bytes) -> tuple[Identity, int]:
     """Read from the certificate itself: gRPC's own properties are C strings, which end at a NUL inside a name."""
     try:
-        names = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        )
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise AccessDenied("a certificate without names that can be read") from error
     if len(uris) != 1:
         raise AccessDenied(f"the peer's certificate carries {len(uris)} URIs, one is needed")
-    return Identity.parse(uris[0])
+    return Identity.parse(uris[0]), certificate.serial_number
 
 
 class Access:
-    """Which documents a tenant may ask about: its own."""
+    """Which documents an identity may ask about, its tenant's and granted to it, and how much of them has left."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
@@ -158,25 +172,62 @@ class Access:
     async def documents_of(self, identity: Identity, document_ids: Sequence[str]) -> tuple[DocumentInfo, ...]:
         """What is known of documents, without their text.
 
-        An unknown document and another tenant's take the same query and raise the same error.
+        An unknown document, another tenant's and one granted to others take the same query and raise the same error.
 
         Raises:
-            NotFound: one of them is not this tenant's.
+            NotFound: one of them is not for this identity.
         """
         if not document_ids:
             return ()
-        find = functools.partial(self._documents.find, identity.tenant, document_ids)
+        find = functools.partial(self._documents.find, identity.tenant, document_ids, identity.uri)
         return await self._threads.call(find)
 
+    async def positions_left(self, identity: Identity, budgets: Mapping[str, Budget]) -> int | None:
+        """Positions that may still leave today of documents, by id, for this identity; None where there is no bound.
+
+        Raises:
+            ExposureSpent: none of one of them, or no further question.
+        """
+        if not any(budget.positions or budget.questions for budget in budgets.values()):
+            return None
+        spent = await self._threads.call(
+            functools.partial(self._documents.spent, identity.tenant, identity.uri, budgets)
+        )
+        left = []
+        for document_id, budget in budgets.items():
+            positions, questions = spent.get(document_id, (0, 0))
+            budget.check(positions + 1, questions + 1)
+            if budget.positions:
+                left.append(budget.positions - positions)
+        return min(left, default=None)
+
+    async def count(self, identity: Identity, leaving: Sequence[Leaving]) -> None:
+        """Write down what is about to leave.
+
+        Raises:
+            ExposureSpent: it is more than may leave today. AuditUnavailable: it cannot be written.
+        """
+        if not leaving:
+            return
+        count = functools.partial(self._documents.count, identity.tenant, identity.uri, leaving)
+        try:
+            await self._threads.call(count)
+        except (OSError, SQLAlchemyError) as error:
+            logger.error("what leaves cannot be counted: %s", type(error).__name__)
+            raise AuditUnavailable from error
+
     async def search(
-        self, identity: Identity, wanted: SearchRequest, kinds: Sequence[SliceKind]
+        self, identity: Identity, wanted: SearchRequest, kinds: Sequence[SliceKind], budget: Budget
     ) -> tuple[Hit, ...]:
-        """The passages of the tenant's own documents that have the question's words.
+        """The passages that have the question's words, of documents that this identity may ask about.
 
         Args:
             kinds: documents of which no slice of these kinds could leave are not searched.
+            budget: nor are those of which so much has left today.
         """
-        search = functools.partial(self._documents.search, identity.tenant, wanted.question, wanted.k, kinds)
+        search = functools.partial(
+            self._documents.search, identity.tenant, wanted.question, wanted.k, kinds, identity.uri, budget
+        )
         return await self._threads.call(search)
 
 

@@ -22,11 +22,24 @@ class ShareCall:
     tenant: who asks, from the verified certificate.
     request: as sent. It names documents by id; only the replica reads their text.
     allowed: positions of the slice that the export policy allows; None where it sets no bound.
+    left: positions of its documents that may leave today for who asks; None where there is no bound.
     """
 
     tenant: str
     request: ShareRequest
     allowed: int | None
+    left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quoting(SliceHeader):
+    """A header as a replica hands it to its gateway, with what is never sent: where in the documents it quotes.
+
+    quoted: of each position that was chosen in a document: the section that names it, and characters [begins, ends) of
+    the whole document.
+    """
+
+    quoted: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -17,11 +17,16 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class CloudTls:
-    """PEM files: the node's certificate chain and key, and the authority behind the edges' certificates."""
+    """PEM files: the node's certificate chain and key, and the authority behind the edges' certificates.
+
+    All are read again when they change. revoked: a file of serial numbers and SPIFFE ids that are no longer good, one a
+    line (`cloud_node.revoked`).
+    """
 
     certificate: str
     key: str
     authority: str
+    revoked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class SharerConfig:
     retry_after_s: when calls beyond that are told to come again.
     max_prompt_tokens: the longest prompt a replica prefills; 0 takes the model's own window.
     prefix_cache_bytes: K and V of documents asked about lately that a replica keeps in memory, so that the next
-        question over one need not read it again; a removed document's stay until others push them out. 0 keeps none.
+        question over one need not read it again; a removed or replaced document's go within seconds. 0 keeps none.
     """
 
     model: str
@@ -123,6 +128,9 @@ class ExportPolicy:
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
+    positions_per_day, questions_per_day: that one identity may have of a document in a day (UTC): positions of slices
+        and tokens of relayed texts over it; slices, texts and searches that find it. 0 is no bound; a document's own
+        can only lower it.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
     """
@@ -133,10 +141,14 @@ class ExportPolicy:
     shared_over_documents: int = 0
     allow_relay: bool = False
     allow_search: bool = True
+    positions_per_day: int = 0
+    questions_per_day: int = 0
 
     def __post_init__(self) -> None:
         if min(self.max_positions, self.max_runs, self.shared_over_documents) < 0:
             raise ValueError("max_positions, max_runs and shared_over_documents must not be negative")
+        if min(self.positions_per_day, self.questions_per_day) < 0:
+            raise ValueError("positions_per_day and questions_per_day must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +234,7 @@ class CloudConfig:
         def model(name: str) -> str:
             return absolute(name) if name.startswith((".", "~")) or (directory / name).is_dir() else name
 
-        tls = CloudTls(*(absolute(name) for name in dataclasses.astuple(self.tls)))
+        tls = CloudTls(*(name and absolute(name) for name in dataclasses.astuple(self.tls)))
         bundles = tuple(str(bundle_directory(name, directory)) for name in self.sharer.bundles)
         sharer = dataclasses.replace(self.sharer, model=model(self.sharer.model), bundles=bundles)
         ray = dataclasses.replace(

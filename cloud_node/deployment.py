@@ -57,6 +57,10 @@ class SharerDeployment:
         """Device and dtype of this replica."""
         return self._replica.where()
 
+    async def check_health(self) -> None:
+        """Called by Serve every second; what it may no longer keep of documents is let go of beside it."""
+        self._replica.forget_soon()
+
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
         """Batches of parts; an error is the last part. A cancelled call stops the prefill."""
         async with contextlib.aclosing(self._replica.share(call, timeout_s)) as batches:  # type: ignore[type-var]

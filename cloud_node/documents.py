@@ -18,8 +18,10 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     DateTime,
     Engine,
+    Select,
     String,
     Text,
     and_,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    literal,
     or_,
     select,
     update,
@@ -37,7 +40,7 @@ from sqlalchemy import text as text_of_sql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from cloud_node import passages
+from cloud_node import exposure, passages
 from cloud_node.passages import Base, Passage
 from kvwire.errors import AccessDenied, NoPassage, NotFound
 from kvwire.identity import Identity, PeerRole
@@ -68,7 +71,21 @@ class _Row(Base):
     version: Mapped[str] = mapped_column(String(64))
     passages: Mapped[int]
     source: Mapped[str | None] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(String(64))
+    positions_per_day: Mapped[int]
+    questions_per_day: Mapped[int]
+    restricted: Mapped[bool] = mapped_column(default=False)
     text: Mapped[str] = mapped_column(Text)
+
+
+class _Grant(Base):
+    """An identity that may ask about a document that not everybody of its tenant may ask about."""
+
+    __tablename__ = "document_grants"
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    document: Mapped[str] = mapped_column(String(256), primary_key=True)
+    identity: Mapped[str] = mapped_column(String(160), primary_key=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,7 @@ class DocumentInfo:
     source: the file that the text was read from; None where it came from none.
     added: when this text was stored.
     passages: how many it is split into.
+    positions_per_day, questions_per_day: as in `[export]`, which they can only lower; 0 is no bound of its own.
     """
 
     id: str
@@ -91,16 +109,20 @@ class DocumentInfo:
     source: str | None = None
     added: datetime | None = None
     passages: int = 1
+    positions_per_day: int = 0
+    questions_per_day: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
-    """A document with its text, which its `repr` keeps to itself."""
+    """A document with its text, which its `repr` keeps to itself. `begins`: where this is in the whole text."""
 
     id: str
     text: str
     max_positions: int | None
     kinds: tuple[SliceKind, ...] | None = None
+    begins: int = 0
+    version: str = ""
 
     def __repr__(self) -> str:
         return f"Document(id={self.id!r}, characters={len(self.text)}, max_positions={self.max_positions})"
@@ -151,8 +173,10 @@ class Documents:
         kinds: Sequence[SliceKind] | None = None,
         source: str | None = None,
         wipe: bool = True,
+        positions_per_day: int = 0,
+        questions_per_day: int = 0,
     ) -> DocumentInfo:
-        """Store a document.
+        """Store a document. One that takes another's place may be asked about by whom that one might.
 
         Args:
             wipe: leave nothing of a text that this one replaces, in SQLite's log neither. Who replaces many may turn it
@@ -160,10 +184,12 @@ class Documents:
 
         Raises:
             ValueError: no certificate can name the tenant; the id has other characters than letters, digits and
-                ._:/@+-; the text is blank, too long or has a NUL; max_positions is negative; or the document exists
-                and `replace` is off.
+                ._:/@+-; the text is blank, too long or has a NUL; a limit is negative; or the document exists and
+                `replace` is off.
         """
         check(tenant, document_id, text, max_positions)
+        if min(positions_per_day, questions_per_day) < 0:
+            raise ValueError("positions_per_day and questions_per_day must not be negative")
         values = {
             "text": text,
             "characters": len(text),
@@ -172,6 +198,9 @@ class Documents:
             "added": datetime.now(UTC),
             "version": version_of(text),
             "source": source,
+            "key": exposure.key_of(tenant, document_id),
+            "positions_per_day": positions_per_day,
+            "questions_per_day": questions_per_day,
         }
         one = _one(tenant, document_id)
         try:
@@ -183,6 +212,7 @@ class Documents:
                 if exists and not replace:
                     raise ValueError(f"document {document_id} exists for tenant {tenant}")
                 passages.drop(connection, tenant, document_id)
+                exposure.forget_quotes(connection, tenant, document_id)
                 values["passages"] = passages.put(connection, tenant, document_id, text)
                 if exists:
                     connection.execute(update(_Row).where(one).values(**values))
@@ -209,7 +239,10 @@ class Documents:
             else _Row.text
         )
         # One statement: text and range are of one version.
-        columns = select(text.label("text"), _Row.max_positions, _Row.kinds).select_from(_Row)
+        begins = Passage.begins if passage else literal(0)
+        columns = select(
+            text.label("text"), _Row.max_positions, _Row.kinds, _Row.version, begins.label("begins")
+        ).select_from(_Row)
         columns = columns.where(_one(tenant, document_id))
         if passage:
             its = and_(Passage.tenant == _Row.tenant, Passage.document == _Row.id, Passage.number == passage)
@@ -222,21 +255,33 @@ class Documents:
                 if passage and self.find(tenant, [document_id])
                 else _no_document(tenant, document_id)
             )
-        return Document(document_id, row.text, row.max_positions, _kinds(row.kinds))
+        return Document(document_id, row.text, row.max_positions, _kinds(row.kinds), row.begins, row.version)
 
-    def find(self, tenant: str, document_ids: Iterable[str]) -> tuple[DocumentInfo, ...]:
+    def find(
+        self, tenant: str, document_ids: Iterable[str], identity: str | None = None
+    ) -> tuple[DocumentInfo, ...]:
         """What is known of each document, without reading its text; one query, whatever is missing.
 
+        Args:
+            identity: SPIFFE id of who asks; None is the cloud itself.
+
         Raises:
-            NotFound: one of them is unknown or another tenant's; which one is not told.
+            NotFound: one of them is unknown, another tenant's or not for this identity; which, and why, is not told.
         """
         wanted = tuple(document_ids)
+        asked = _KNOWN.where(*_seen_by(tenant, identity), _Row.id.in_(set(wanted)))
         with self._engine.connect() as connection:
-            rows = connection.execute(_KNOWN.where(_Row.tenant == tenant, _Row.id.in_(set(wanted)))).all()
+            rows = connection.execute(asked).all()
         found = {row.id: _info(row) for row in rows}
         if any(document_id not in found for document_id in wanted):
             raise NotFound(f"one of {len(wanted)} documents of tenant {tenant!r}")
         return tuple(found[document_id] for document_id in wanted)
+
+    def versions(self, tenant: str, document_ids: Iterable[str]) -> dict[str, str]:
+        """Of the documents among these that are there."""
+        asked = select(_Row.id, _Row.version).where(_Row.tenant == tenant, _Row.id.in_(set(document_ids)))
+        with self._engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(asked)}
 
     def list(self, tenant: str) -> Sequence[DocumentInfo]:
         """Every document of a tenant, by id."""
@@ -245,7 +290,13 @@ class Documents:
         return [_info(row) for row in rows]
 
     def search(
-        self, tenant: str, query: str, k: int = 5, kinds: Sequence[SliceKind] | None = None
+        self,
+        tenant: str,
+        query: str,
+        k: int = 5,
+        kinds: Sequence[SliceKind] | None = None,
+        identity: str | None = None,
+        budget: exposure.Budget = exposure.Budget(),  # noqa: B008 - frozen
     ) -> tuple[Hit, ...]:
         """The `k` passages of a tenant's documents that have most of a query's words, rare words first; best first.
 
@@ -254,6 +305,9 @@ class Documents:
 
         Args:
             kinds: search those documents alone of which a slice of one of these kinds could leave.
+            identity: search those alone that this SPIFFE id may ask about, and of which not all that may leave for it
+                today has left; None is the cloud itself.
+            budget: for documents that have no lower one.
 
         Raises:
             ValueError: `k` is below 1.
@@ -262,7 +316,10 @@ class Documents:
             raise ValueError("k starts at 1")
         if kinds is not None and not kinds:
             return ()
-        among = select(_Row.id).where(_Row.tenant == tenant)
+        among = select(_Row.id).where(*_seen_by(tenant, identity))
+        if identity is not None:
+            own = (_Row.key, _Row.positions_per_day, _Row.questions_per_day)
+            among = among.where(~exposure.is_spent(*own, identity, budget))
         if kinds is not None:
             among = among.where(
                 or_(_Row.max_positions.is_(None), _Row.max_positions > 0),
@@ -272,8 +329,94 @@ class Documents:
             found = passages.search(connection, tenant, query, k, among)
         return tuple(Hit(*one) for one in found)
 
+    def grant(self, tenant: str, document_id: str, *identities: str) -> None:
+        """Let these SPIFFE ids ask about a document, and of all others only those that were let before.
+
+        Raises:
+            NotFound: it is unknown, or another tenant's. ValueError: an identity is none of an edge of this tenant.
+        """
+        for identity in identities:
+            _check_edge(identity, tenant)
+        with self._engine.begin() as connection:
+            self._restrict(connection, tenant, document_id, True)
+            there = set(connection.execute(_granted(tenant, document_id)).scalars())
+            for identity in dict.fromkeys(identities):
+                if identity not in there:
+                    row = {"tenant": tenant, "document": document_id, "identity": identity}
+                    connection.execute(insert(_Grant).values(**row))
+
+    def revoke(self, tenant: str, document_id: str, *identities: str) -> None:
+        """Let these SPIFFE ids no longer ask about a document. With nobody left, nobody may.
+
+        Raises:
+            NotFound: it is unknown, or another tenant's. ValueError: one was not let.
+        """
+        with self._engine.begin() as connection:
+            self._restrict(connection, tenant, document_id, True)
+            for identity in dict.fromkeys(identities):
+                its = (*_grants_of(tenant, document_id), _Grant.identity == identity)
+                if not connection.execute(delete(_Grant).where(*its)).rowcount:
+                    raise ValueError(f"{identity} was not granted {document_id}")
+        self.wipe()
+
+    def open_to_all(self, tenant: str, document_id: str) -> None:
+        """Let everybody of the tenant ask about a document, as at first.
+
+        Raises:
+            NotFound: it is unknown, or another tenant's.
+        """
+        with self._engine.begin() as connection:
+            self._restrict(connection, tenant, document_id, False)
+            connection.execute(delete(_Grant).where(*_grants_of(tenant, document_id)))
+        self.wipe()
+
+    def granted(self, tenant: str, document_id: str) -> tuple[str, ...] | None:
+        """The SPIFFE ids that may ask about a document; None: everybody of its tenant.
+
+        Raises:
+            NotFound: it is unknown, or another tenant's.
+        """
+        with self._engine.connect() as connection:
+            restricted = connection.execute(
+                select(_Row.restricted).where(_one(tenant, document_id))
+            ).one_or_none()
+            if restricted is None:
+                raise _no_document(tenant, document_id)
+            if not restricted[0]:
+                return None
+            return tuple(connection.execute(_granted(tenant, document_id)).scalars())
+
+    def _restrict(self, connection: Connection, tenant: str, document_id: str, restricted: bool) -> None:
+        changed = update(_Row).where(_one(tenant, document_id)).values(restricted=restricted)
+        if not connection.execute(changed).rowcount:
+            raise _no_document(tenant, document_id)
+
+    def count(self, tenant: str, identity: str, leaving: Sequence[exposure.Leaving]) -> None:
+        """Write down what is about to leave, in one transaction; `exposure.count` says how.
+
+        Raises:
+            ExposureSpent: it is more than may leave today; then nothing is written.
+        """
+        with self._engine.begin() as connection:
+            exposure.count(connection, tenant, identity, leaving)
+
+    def spent(self, tenant: str, identity: str, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Positions and questions of today, by document; none of those of which nothing has left for the identity."""
+        ids = {exposure.key_of(tenant, document_id): document_id for document_id in document_ids}
+        with self._engine.connect() as connection:
+            return {ids[key]: both for key, both in exposure.spent(connection, ids, identity).items()}
+
+    def exposure(
+        self, tenant: str, document_id: str
+    ) -> tuple[Sequence[exposure.Exposed], Sequence[exposure.Quotes]]:
+        """What has left of a document, which may be gone since, and what was quoted of the text it has now."""
+        with self._engine.connect() as connection:
+            return exposure.of_document(connection, tenant, document_id)
+
     def remove(self, tenant: str, *document_ids: str) -> None:
         """Forget documents: all, or none where one is missing. Nothing of them stays, in SQLite's log neither.
+
+        How much has left of them stays, under a hash of their ids.
 
         Raises:
             NotFound: one is unknown, or another tenant's.
@@ -285,6 +428,8 @@ class Documents:
                 if not connection.execute(update(_Row).where(one).values(added=_Row.added)).rowcount:
                     raise _no_document(tenant, document_id)
                 passages.drop(connection, tenant, document_id)
+                exposure.forget_quotes(connection, tenant, document_id)
+                connection.execute(delete(_Grant).where(*_grants_of(tenant, document_id)))
                 connection.execute(delete(_Row).where(one))
         self.wipe()
 
@@ -340,6 +485,33 @@ def _one(tenant: str, document_id: str) -> ColumnElement[bool]:
     return and_(_Row.tenant == tenant, _Row.id == document_id)
 
 
+def _seen_by(tenant: str, identity: str | None) -> tuple[ColumnElement[bool], ...]:
+    """Which documents there are for this identity: the one place where that is decided."""
+    if identity is None:
+        return (_Row.tenant == tenant,)
+    let = select(_Grant.identity).where(
+        _Grant.tenant == tenant, _Grant.document == _Row.id, _Grant.identity == identity
+    )
+    return _Row.tenant == tenant, or_(~_Row.restricted, let.exists())
+
+
+def _grants_of(tenant: str, document_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return _Grant.tenant == tenant, _Grant.document == document_id
+
+
+def _granted(tenant: str, document_id: str) -> Select[str]:
+    return select(_Grant.identity).where(*_grants_of(tenant, document_id)).order_by(_Grant.identity)
+
+
+def _check_edge(identity: str, tenant: str) -> None:
+    try:
+        edge = Identity.parse(identity)
+    except AccessDenied as error:
+        raise ValueError(str(error)) from None
+    if edge.role is not PeerRole.EDGE or edge.tenant != tenant:
+        raise ValueError(f"{identity} is no edge of tenant {tenant}")
+
+
 def _no_document(tenant: str, document_id: str) -> NotFound:
     return NotFound(f"there is no document {document_id[:80]!r} of tenant {tenant!r}")
 
@@ -353,6 +525,8 @@ _KNOWN: Final = select(
     _Row.source,
     _Row.added,
     _Row.passages,
+    _Row.positions_per_day,
+    _Row.questions_per_day,
 )
 
 
@@ -367,6 +541,8 @@ def _info(row: Any) -> DocumentInfo:
         row.source,
         _in_utc(row.added),
         row.passages,
+        row.positions_per_day,
+        row.questions_per_day,
     )
 
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from cloud_node.call import Quoting
 from cloud_node.config import ExportPolicy
+from cloud_node.documents import DocumentInfo
+from cloud_node.exposure import Budget, Leaving
 from kvwire.errors import ExportDenied, InternalError, RelayDisabled
 from kvwire.messages import RelayReply, RelayRequest, ShareRequest
 from kvwire.plan import Plan
@@ -87,6 +90,37 @@ def kinds_searched(policy: ExportPolicy) -> tuple[SliceKind, ...]:
         raise ExportDenied("where a question's words stand")
     most = {SliceKind.SHARED: policy.shared_over_documents}
     return tuple(kind for kind in policy.kinds if most.get(kind, policy.max_positions))
+
+
+def budget_of(policy: ExportPolicy, document: DocumentInfo) -> Budget:
+    """What may leave of a document for one identity in a day: the policy's numbers, or lower ones of its own."""
+    positions = least(policy.positions_per_day or None, document.positions_per_day or None)
+    questions = least(policy.questions_per_day or None, document.questions_per_day or None)
+    return Budget(positions or 0, questions or 0)
+
+
+def leaving(
+    policy: ExportPolicy, wanted: ShareRequest, documents: Sequence[DocumentInfo], header: SliceHeader
+) -> list[Leaving]:
+    """What a slice takes of each document.
+
+    A position that was chosen in a document counts for that one alone; a shared one, or one of a draft, may tell of
+    any, and counts for each.
+
+    Args:
+        documents: one for each section that names one.
+    """
+    quoted = header.quoted if isinstance(header, Quoting) else ()
+    spans: dict[str, list[tuple[int, int]]] = {document.id: [] for document in documents}
+    asked = [place for place, section in enumerate(wanted.sections) if section.document_id is not None]
+    of_section = dict(zip(asked, documents, strict=True))
+    for section, begins, ends in quoted:
+        spans[of_section[section].id].append((begins, ends))
+    others = header.positions - len(quoted)
+    return [
+        Leaving(d.id, budget_of(policy, d), others + len(spans[d.id]), tuple(spans[d.id]))
+        for d in dict.fromkeys(documents)
+    ]
 
 
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:

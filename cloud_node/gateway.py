@@ -18,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to
 from cloud_node.access import Gatekeeper
 from cloud_node.admission import Places
 from cloud_node.config import CloudConfig
+from cloud_node.revoked import Revoked
 from cloud_node.service import SharerService
 from kvwire.identity import TlsFiles, server_credentials
 from kvwire.limits import raise_descriptors
@@ -31,6 +32,8 @@ _HEALTH_PERIOD_S: Final = 1.0
 _LAST_WORDS_S: Final = 0.5
 _HANDSHAKE_MS: Final = 5_000
 _IDLE_MS: Final = 600_000
+_AGE_MS: Final = 3_600_000
+"""A connection is closed after it, once its calls are over: so an authority that is gone vouches for nobody then."""
 _PROBES: Final = 256
 _PROBES_EACH: Final = {"tenant": 8, "host": 32}
 _WATCHES_EACH: Final = {"tenant": 4, "host": 16}
@@ -51,8 +54,10 @@ class Gateway:
         self._telling = contextlib.ExitStack()
         self.telemetry: str | None = None
         """Where numbers and health are told, once it has started: "host:port"."""
+        self._credentials: grpc.ServerCredentials | None = None
+        revoked = Revoked(config.tls.revoked)
         self._server = grpc.aio.server(
-            interceptors=[Gatekeeper(config.limits, _places(config), service.refused)],
+            interceptors=[Gatekeeper(config.limits, _places(config), service.refused, revoked)],
             options=_options(config),
         )
         add_SharerServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
@@ -62,14 +67,16 @@ class Gateway:
         """Listen, and return the address listened on ("host:port"; port 0 takes a free one).
 
         Raises:
-            OSError, ValueError: a PEM file is missing or is none, or the address of `[telemetry]` is taken.
+            OSError, ValueError: a PEM file is missing or is none, the key is not the certificate's, or the address of
+                `[telemetry]` is taken.
             RuntimeError: the address is taken.
         """
         raise_descriptors()
         tls = self._config.tls
-        credentials = server_credentials(TlsFiles(Path(tls.certificate), Path(tls.key), Path(tls.authority)))
+        files = TlsFiles(Path(tls.certificate), Path(tls.key), Path(tls.authority))
+        self._credentials = server_credentials(files)  # kept: they are asked at each handshake
         host = self._config.listen.rpartition(":")[0]
-        port = self._server.add_secure_port(self._config.listen, credentials)
+        port = self._server.add_secure_port(self._config.listen, self._credentials)
         self._tell()
         await self._health.set(True)
         await self._server.start()
@@ -155,6 +162,7 @@ def _options(config: CloudConfig) -> list[tuple[str, Any]]:
         ("grpc.max_concurrent_streams", 100),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.max_connection_age_ms", _AGE_MS),
         ("grpc.keepalive_time_ms", int(gateway.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(gateway.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -8,6 +8,8 @@ deadline, is noticed before the next layer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import queue
 import threading
 import time
@@ -16,23 +18,27 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
-from cloud_node.call import Part, RelayCall, ShareCall
+from cloud_node.call import Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Document, Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
+from cloud_node.exposure import seconds_left
 from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Ticket
 from fuser import Cut, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.errors import IncompatiblePeer, InternalError, KvwireError, TooLarge
+from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader
 from kvwire.slice_io import SliceWriter, payload_codec
+
+logger = logging.getLogger(__name__)
 
 _PIPE_PARTS: Final = 16  # at most 16 MiB of frames wait here for the reader
 _POLL_S: Final = 0.05
@@ -79,6 +85,10 @@ class Replica:
             least=EXACT_FROM,
         )
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sharer")
+        self._read: dict[tuple[str, str], str] = {}  # versions of documents of which K and V may be kept
+        self._gone: set[tuple[str, str]] = set()  # those that were gone when it was looked last
+        self._read_lock = threading.Lock()
+        self._looking = threading.Lock()
 
     @classmethod
     def load(cls, config: CloudConfig) -> Replica:
@@ -166,6 +176,54 @@ class Replica:
         finally:
             stop.set()
 
+    def forget_soon(self) -> None:
+        """Have `forget_changed` run on a thread of its own, unless it runs still. Does not wait, nor raise."""
+        if self._read and self._looking.acquire(blocking=False):
+            threading.Thread(target=self._forget_and_tell, daemon=True).start()
+
+    def forget_changed(self) -> None:
+        """Let go of what was read for a tenant of whose documents one is removed, or has another text.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the store cannot be read; nothing is let go of.
+        """
+        with self._read_lock:
+            read = dict(self._read)
+        for tenant in {tenant for tenant, _ in read}:
+            ids = {document_id: version for (owner, document_id), version in read.items() if owner == tenant}
+            there = self._documents.versions(tenant, ids)
+            gone = {(tenant, document_id) for document_id, v in ids.items() if there.get(document_id) != v}
+            if not gone:
+                continue
+            with self._read_lock:
+                for key in gone & self._gone:
+                    del self._read[key]
+                self._gone ^= (
+                    gone  # twice: the model may be about to keep what a call that has left asked for
+                )
+            for sharer in self._sharers.values():
+                sharer.forget(tenant)
+
+    def _forget_and_tell(self) -> None:
+        try:
+            self.forget_changed()
+        except SQLAlchemyError as error:
+            logger.warning("whether documents were removed is not known: %s", type(error).__name__)
+        finally:
+            self._looking.release()
+
+    @contextlib.contextmanager
+    def _reading(self, tenant: str, documents: Sequence[Document]) -> Iterator[None]:
+        """Remember what is read; said again at the end, as a removed document's may be kept after it was let go of."""
+        read = {(tenant, document.id): document.version for document in documents}
+        try:
+            with self._read_lock:
+                self._read |= read
+            yield
+        finally:
+            with self._read_lock:
+                self._read |= read
+
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: CancelToken) -> None:
         request = call.request
         sections, documents = self._resolve(call.tenant, request.sections)
@@ -174,10 +232,14 @@ class Replica:
         self._check_length(sharer.tokenizer, sections, stop)
         most = self._limits.max_positions if allowed is None else allowed
         cut = sharer.layout(sections, request.kind, most, request.plan)
+        if call.left is not None and cut.positions > call.left:
+            raise ExposureSpent(seconds_left())
+        begins = _begins(request.sections, documents)
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
 
         def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:
-            header = SliceHeader(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail)
+            quoted = tuple(_quoted(cut, begins))
+            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted)
             check_leaving(header, request, allowed)
             self._limits.check_slice(header)
             return header, SliceWriter(header, codec, self._limits, request.max_bytes)
@@ -186,7 +248,7 @@ class Replica:
         begun(cut)  # refused before it is read, if by the most that it may have
         writer: SliceWriter | None = None
         encode_s = 0.0
-        with _Work(self._schedule, stop) as work:
+        with self._reading(call.tenant, documents), _Work(self._schedule, stop) as work:
             steps = sharer.steps(cut, work.emit, work.cancelled, call.tenant, work.announce)
             ticket = work.enter(steps, len(cut.prompt))
             for part in work.parts():
@@ -215,7 +277,7 @@ class Replica:
         prompt = sharer.prompt(sections)
         self._check_prompt(len(prompt))
         said: list[tuple[str, int]] = []
-        with _Work(self._schedule, stop) as work:
+        with self._reading(call.tenant, documents), _Work(self._schedule, stop) as work:
 
             def steps() -> Steps:
                 answer = sharer.answering(prompt, most, work.cancelled, call.tenant, request.max_bytes)
@@ -313,6 +375,22 @@ class _Work:
             yield part
         if self._ticket.failure is not None:
             raise self._ticket.failure
+
+
+def _begins(sections: Sequence[Section], documents: Sequence[Document]) -> dict[int, int]:
+    """Where the text of each section that names a document begins in that document, by the section's place."""
+    asked = (place for place, section in enumerate(sections) if section.document_id is not None)
+    return {place: document.begins for place, document in zip(asked, documents, strict=True)}
+
+
+def _quoted(cut: Cut, begins: Mapping[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Of each position chosen: its section, and its characters in the document that `begins` there."""
+    for start, end in cut.prompt.tokens.offsets[list(cut.chosen)].tolist():
+        for section, span in enumerate(cut.prompt.spans):
+            if span is not None and section in begins and start < span[1] and end > span[0]:
+                moved = begins[section] - span[0]
+                yield section, max(start, span[0]) + moved, min(end, span[1]) + moved
+                break
 
 
 def _told(error: Exception, stop: CancelToken) -> KvwireError:

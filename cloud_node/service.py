@@ -16,12 +16,16 @@ from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, RelayCall, Shar
 from cloud_node.config import CloudConfig
 from cloud_node.documents import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import (
+    budget_of,
     check_leaving,
     check_relayed,
     kinds_searched,
+    least,
+    leaving,
     positions_allowed,
     tokens_allowed,
 )
+from cloud_node.exposure import Budget, Leaving, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
@@ -29,6 +33,7 @@ from kvwire.errors import (
     Cancelled,
     DeadlineExceeded,
     Draining,
+    ExposureSpent,
     IncompatiblePeer,
     InternalError,
     KvwireError,
@@ -96,9 +101,14 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             self._check_size(request)
             _check_version(request.protocol_version)
             wanted = serde.search_request_from_proto(request, self._limits)
-            hits = await self._access.search(identity, wanted, kinds_searched(self._config.export))
+            policy = self._config.export
+            day = Budget(policy.positions_per_day, policy.questions_per_day)
+            hits = await self._access.search(identity, wanted, kinds_searched(policy), day)
             found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
             record.documents = tuple(dict.fromkeys(one.document for one in found))
+            # That a document has a word tells of it as an answer does.
+            told = await self._access.documents_of(identity, record.documents)
+            await self._access.count(identity, [Leaving(d.id, budget_of(policy, d), 0) for d in told])
             self._write_ahead(record.leaving())
             return serde.found_to_proto(found)
 
@@ -109,9 +119,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             documents = await self._documents(identity, wanted, record)
             # The policy first: how long a document is shows in what is refused for its length.
             allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
+            left = await self._positions_left(identity, documents)
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
-            call = ShareCall(identity.tenant, wanted, allowed)
+            call = ShareCall(identity.tenant, wanted, allowed, left)
             self._recent.enter(identity.tenant, wanted.request_id)
             begun = False
             try:
@@ -138,6 +149,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             wanted = self._checked_relay(request, record)
             documents = await self._documents(identity, wanted, record)
             allowed = tokens_allowed(self._config.export, documents)
+            left = await self._positions_left(identity, documents)
+            if left is not None and (least(wanted.max_new_tokens, allowed) or 0) > left:
+                raise ExposureSpent(seconds_left())
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
             async with self._turns.taken(identity.tenant) as record.stages["turn"]:
@@ -147,6 +161,13 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             self._check_length(wanted, documents)
             record.bytes = len(reply.text.encode())
+            await self._access.count(
+                identity,
+                [
+                    Leaving(d.id, budget_of(self._config.export, d), reply.tokens)
+                    for d in dict.fromkeys(documents)
+                ],
+            )
             self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
 
@@ -202,6 +223,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         record.documents = tuple(dict.fromkeys(names))
         return await self._access.documents_of(identity, asked)
 
+    async def _positions_left(self, identity: Identity, documents: Sequence[DocumentInfo]) -> int | None:
+        budgets = {document.id: budget_of(self._config.export, document) for document in documents}
+        return await self._access.positions_left(identity, budgets)
+
     def _check_length(self, wanted: ShareRequest | RelayRequest, documents: Sequence[DocumentInfo]) -> None:
         """Of a passage the longest that it can be counts: the replica looks again, at its text."""
         length = sum(len(section.text or "") for section in wanted.sections)
@@ -224,6 +249,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
         self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
+        await self._access.count(identity, leaving(self._config.export, wanted, documents, part))
         record.announced(part)
         self._write_ahead(record.leaving())
 

@@ -12,6 +12,7 @@ from kvwire.errors import (
     AccessDenied,
     Busy,
     Draining,
+    ExposureSpent,
     IncompatiblePeer,
     InternalError,
     InvalidRequest,
@@ -31,11 +32,13 @@ _STATUS: Final[tuple[tuple[type[KvwireError], int], ...]] = (
     (Unsupported, 400),
     (TooLarge, 413),
     (IncompatiblePeer, 409),
+    (ExposureSpent, 429),
     (Busy, 503),
     (Draining, 503),
 )
 _UNANSWERED: Final = {
     "DEADLINE_EXCEEDED": 504,
+    "EXPOSURE_SPENT": 429,
     **dict.fromkeys((EMPTY, NO_PLAN, NOTHING_FOUND, NOTHING_TO_SHARE, "RELAY_DISABLED"), 422),
 }
 """What time did not allow; what asking again does not mend. Anything else is a service that is not there: 503."""
@@ -91,7 +94,7 @@ def refusal(error: KvwireError, status: int | None = None, headers: dict[str, st
     """An error as a whole reply. `status`: in place of the error's own."""
     status = status or status_of(error)
     told = {"X-Should-Retry": str(error.retryable).lower()} | (headers or {})
-    if isinstance(error, Busy | Draining):
+    if isinstance(error, Busy | Draining | ExposureSpent):
         told["Retry-After"] = str(max(1, round(error.retry_after_s)))
     return JSONResponse({"error": error_object(error, status)}, status, told)
 

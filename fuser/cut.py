@@ -23,7 +23,7 @@ class Cut:
     kind, specs, spans, tail: as in `SliceLayout`; the specs of an excerpt or a draft have room for the longest.
     exported: positions of the prompt, int64, that are cut (shared), or may be chosen (the document's). quoted: how many
     of these are chosen, runs: in how many runs, and fit: whether it may be fewer. drafting: how many positions may be
-    written.
+    written. chosen: which are, once they are; they stand first in the slice.
     """
 
     kind: SliceKind
@@ -36,22 +36,18 @@ class Cut:
     drafting: int = 0
     runs: int = 0
     fit: bool = False
-
-    @property
-    def open(self) -> bool:
-        """How many positions travel is known only once the prompt is read."""
-        return bool(self.specs) and (self.drafting > 0 or self.fit)
+    chosen: tuple[int, ...] = ()
 
     @property
     def positions(self) -> int:
         """Positions that travel."""
         return self.specs[0].positions if self.specs else 0
 
-    def settled(self, quoted: int, drafting: int) -> Cut:
-        """The cut once it is known how many positions are chosen and how many are written."""
-        positions = quoted + drafting
+    def settled(self, chosen: tuple[int, ...], drafting: int) -> Cut:
+        """The cut once it is known which positions are chosen and how many are written."""
+        positions = len(chosen) + drafting
         specs = tuple(replace(s, shape=(positions, *s.shape[1:])) for s in self.specs) if positions else ()
-        return replace(self, specs=specs, quoted=quoted, drafting=drafting)
+        return replace(self, specs=specs, quoted=len(chosen), drafting=drafting, chosen=chosen)
 
 
 def shared_layout(shared: SharedPositions, bundle: Bundle, plan: Plan, dtype: str) -> SliceLayout:

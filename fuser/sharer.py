@@ -54,6 +54,10 @@ class Sharer(Reader):
         super().__init__(model, tokenizer, config.sharer_prompt, config.selection, self.bundle.scorer)
         self._prefixes = prefixes or PrefixCache(0)
 
+    def forget(self, owner: str) -> None:
+        """Let go of what was read for an owner and kept for the next question."""
+        self._prefixes.forget(owner)
+
     def layout(
         self,
         prompt: SharerPrompt | Sequence[Section],
@@ -129,9 +133,8 @@ class Sharer(Reader):
             cancelled: polled before each layer.
             owner: whose documents these are; what was read for one owner is not reused for another.
         """
-        if not layout.open:
-            announce(layout)
         if not layout.specs:
+            announce(layout)
             return
         caller = Caller(self._prefixes, cancelled, owner)
         if layout.kind is not SliceKind.SHARED:
@@ -145,11 +148,11 @@ class Sharer(Reader):
                 draft=layout.drafting,
             )
             settled, among = self._settled(layout, reading)
-            if layout.open:
-                announce(settled)
+            announce(settled)
             for spec in settled.specs:
                 emit(spec, self._codes(reading, among, spec).cpu())
             return
+        announce(layout)
         at, wanted = layout.exported.to(self.model.device), self._wanted(layout)
 
         def on_layer(layer: int, keys: Tensor, values: Tensor) -> None:
@@ -217,13 +220,14 @@ class Sharer(Reader):
         """What is cut, and at which positions, once it was read: those chosen of the document, then the draft's."""
         written = reading.drafted if layout.drafting else reading.at[:0]
         if not layout.quoted:
-            return layout.settled(0, len(written)), written
+            return layout.settled((), len(written)), written
         if reading.scores is None:
             raise ValueError("an excerpt is chosen by scores, and nothing asked while this was read")
         chosen = choose(
             reading.scores, layout.exported, self.selection, layout.quoted, layout.runs, layout.fit
         )
-        return layout.settled(len(chosen), len(written)), torch.cat((chosen.to(written.device), written))
+        settled = layout.settled(tuple(chosen.tolist()), len(written))
+        return settled, torch.cat((chosen.to(written.device), written))
 
     def _codes(self, reading: Reading, at: Tensor, spec: SegmentSpec) -> Tensor:
         """Codes of these positions, (positions, code_dim) float32."""

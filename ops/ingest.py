@@ -37,7 +37,8 @@ class Ingest:
     """Stores files as one tenant's documents.
 
     encoding: of texts and pages; None goes by `cloud_node.document_files.decoded`.
-    max_positions, kinds: limits of each document; None keeps those it has, or with `replace` leaves them to the policy.
+    max_positions, kinds, positions_per_day, questions_per_day: limits of each document; None keeps those it has, or
+        with `replace` leaves them to the policy.
     replace: take the place of documents that came from elsewhere.
     window: counts tokens as the Sharer has them, where it is known.
     """
@@ -49,6 +50,8 @@ class Ingest:
     kinds: tuple[SliceKind, ...] | None = None
     replace: bool = False
     window: "SharerWindow | None" = None
+    positions_per_day: int | None = None
+    questions_per_day: int | None = None
     _sources: dict[str, str] = field(default_factory=dict, init=False)
 
     def __call__(
@@ -102,8 +105,17 @@ class Ingest:
         if known is not None and not self.replace:
             positions = known.max_positions if positions is None else positions
             kinds = known.kinds if kinds is None else kinds
+        kept = known if not self.replace else None
+        daily = [
+            (getattr(kept, name) if kept else 0) if given is None else given
+            for name, given in (
+                ("positions_per_day", self.positions_per_day),
+                ("questions_per_day", self.questions_per_day),
+            )
+        ]
         if known is not None and known.version == version_of(text):
-            if (known.max_positions, known.kinds) == (positions, kinds):
+            has = (known.max_positions, known.kinds, known.positions_per_day, known.questions_per_day)
+            if has == (positions, kinds, *daily):
                 return IngestOutcome.UNCHANGED, known, None
         elif known is not None and not self.replace and (source is None or known.source != source):
             origin = known.source or "elsewhere"
@@ -112,7 +124,16 @@ class Ingest:
             )
         check(self.tenant, document_id, text, positions)
         stored = self.documents.add(
-            self.tenant, document_id, text, positions, known is not None, kinds, source, wipe=False
+            self.tenant,
+            document_id,
+            text,
+            positions,
+            known is not None,
+            kinds,
+            source,
+            wipe=False,
+            positions_per_day=daily[0],
+            questions_per_day=daily[1],
         )
         tokens = None if self.window is None else self.window.tokens(text)
         return IngestOutcome.ADDED if known is None else IngestOutcome.REPLACED, stored, tokens

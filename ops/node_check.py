@@ -147,7 +147,18 @@ def _keys(config: "EdgeConfig") -> Iterator[Finding]:
 def _tls(tls: object, role: PeerRole) -> Iterator[Finding]:
     assert dataclasses.is_dataclass(tls) and not isinstance(tls, type)
     files = dataclasses.asdict(tls)
+    revoked = files.pop("revoked", None)
     yield from looked("tls", lambda: tls_findings(files, f"spiffe://{TRUST_DOMAIN}/{role}/"))
+    if revoked is not None:
+        then = "a serial number in hex or a SPIFFE id a line"
+        yield from looked("tls.revoked", lambda: _revoked(revoked), then)
+
+
+def _revoked(path: str) -> Iterator[Finding]:
+    from cloud_node.revoked import Revoked
+
+    Revoked(path)
+    yield Finding(State.GOOD, "tls.revoked", f"{path} can be read")
 
 
 def _model(key: str, name: str) -> Generator[Finding, None, ModelRef | None]:

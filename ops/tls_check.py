@@ -12,8 +12,11 @@ from ops.finding import Finding, State
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-SOON: Final = datetime.timedelta(days=14)
-_MAKE: Final = "`kvwire certs` makes a certificate and its key, or take them from your own authority"
+SOON: Final = datetime.timedelta(days=7)
+NOW: Final = datetime.timedelta(days=3)
+_MAKE: Final = (
+    "`kvwire certs` makes a certificate and its key (--renew), or take them from your own authority"
+)
 
 
 def tls_findings(files: Mapping[str, str], uri_start: str) -> Iterator[Finding]:
@@ -71,5 +74,9 @@ def _until(what: str, certificate: "Certificate", found: str) -> Finding:
         return Finding(State.BAD, what, f"{found}, valid from {begins:%Y-%m-%d %H:%M} UTC", then)
     if ends <= now:
         return Finding(State.BAD, what, f"{found}, expired on {ends:%Y-%m-%d}", f"renew it: {_MAKE}")
-    state, then = (State.NOTE, f"renew it soon: {_MAKE}") if ends - now < SOON else (State.GOOD, "")
+    state, then = State.GOOD, ""
+    if ends - now < SOON:
+        state, then = State.NOTE, f"renew it soon: {_MAKE}"
+    if ends - now < NOW:
+        state, then = State.BAD, f"renew it now: {_MAKE}"
     return Finding(state, what, f"{found}, until {ends:%Y-%m-%d} ({(ends - now).days} days)", then)

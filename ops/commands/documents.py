@@ -1,4 +1,4 @@
-"""`kvwire documents add|list|show|search|remove`: the documents that a cloud node holds."""
+"""`kvwire documents add|list|show|search|remove|grant|revoke|exposure`: the documents that a cloud node holds."""
 
 import contextlib
 import os
@@ -24,6 +24,8 @@ from ops.output import (
 )
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from cloud_node import CloudConfig
     from cloud_node.document_files import Meant
     from cloud_node.documents import DocumentInfo, Documents
@@ -66,6 +68,16 @@ def add(
             help="Comma-separated kinds of slice that it may be in, such as draft. [default: the cloud's policy]"
         ),
     ] = None,
+    positions_per_day: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Positions that one edge may have of it in a day; 0 leaves it to the policy."
+        ),
+    ] = None,
+    questions_per_day: Annotated[
+        int | None,
+        typer.Option(min=0, help="Questions that one edge may ask in a day; 0 leaves it to the policy."),
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Take the place of documents from elsewhere, and of their limits."),
@@ -90,7 +102,17 @@ def add(
     stored = []
     with _opened(config) as (loaded, documents):
         window = sharer_window(loaded)
-        ingest = Ingest(documents, tenant, encoding, max_positions, allowed, replace, window)
+        ingest = Ingest(
+            documents,
+            tenant,
+            encoding,
+            max_positions,
+            allowed,
+            replace,
+            window,
+            positions_per_day,
+            questions_per_day,
+        )
         with counting_progress() as progress, contextlib.closing(ingest(files, document_id)) as outcomes:
             bar = progress.add_task("adding documents", total=len(files), visible=len(files) > 1)
             for file, done in zip(files, outcomes, strict=True):
@@ -159,10 +181,11 @@ def show(
     with _opened(config) as (loaded, documents):
         document = documents.get(tenant, document_id)
         (info,) = documents.find(tenant, [document_id])
+        granted = documents.granted(tenant, document_id)
     window = sharer_window(loaded)
     tokens = None if window is None else window.tokens(document.text)
     if as_json:
-        print_json(asdict(info) | {"tokens": tokens})
+        print_json(asdict(info) | {"tokens": tokens, "granted": granted})
         return
     _, characters, passages, positions, kinds, version = _shown(info)
     values = {
@@ -173,7 +196,10 @@ def show(
         else f"{tokens:,}",
         "passages": passages,
         "positions allowed": positions,
+        "positions a day": info.positions_per_day or "policy",
+        "questions a day": info.questions_per_day or "policy",
         "kinds": kinds,
+        "may ask": f"every edge of {tenant}" if granted is None else ", ".join(granted) or "nobody",
         "version": version,
         "added": "" if info.added is None else info.added.isoformat(timespec="seconds"),
         "source": info.source or "not a file",
@@ -228,6 +254,131 @@ def remove(
         documents.remove(tenant, *document_ids)
     print_mapping({"removed": document_ids if as_json else ", ".join(document_ids)}, as_json)
 
+
+@app.command()
+def grant(
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
+    config: Config,
+    tenant: Tenant,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IDENTITY", help="SPIFFE id of an edge of the tenant; repeat for more."),
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--everybody", help="Let the whole tenant ask again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let some edges of the tenant ask about a document, and no others; `revoke` takes that back."""
+    if everybody == bool(to):
+        raise typer.BadParameter("say who, or --everybody", param_hint="--to")
+    with _opened(config) as (_, documents):
+        if everybody:
+            documents.open_to_all(tenant, document_id)
+        else:
+            documents.grant(tenant, document_id, *(to or ()))
+        _print_granted(documents, tenant, document_id, as_json)
+
+
+@app.command()
+def revoke(
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
+    config: Config,
+    tenant: Tenant,
+    of: Annotated[
+        list[str],
+        typer.Option("--from", metavar="IDENTITY", help="SPIFFE id that was granted it; repeat for more."),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Take back what `grant` gave. With nobody left nobody may ask, until `grant` says who, or --everybody."""
+    with _opened(config) as (_, documents):
+        documents.revoke(tenant, document_id, *of)
+        _print_granted(documents, tenant, document_id, as_json)
+
+
+def _print_granted(documents: "Documents", tenant: str, document_id: str, as_json: bool) -> None:
+    granted = documents.granted(tenant, document_id)
+    if as_json:
+        print_json({"id": document_id, "granted": granted})
+        return
+    who = f"every edge of {tenant}" if granted is None else ", ".join(granted) or "nobody"
+    print_mapping({"id": document_id, "may ask": who}, as_json=False)
+
+
+@app.command()
+def exposure(
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, also of one that was removed.")],
+    config: Config,
+    tenant: Tenant,
+    with_text: Annotated[
+        bool, typer.Option("--show", help="Print the text, what was quoted marked: here, in the cloud.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """What has left of a document, by day (UTC) and identity."""
+    from kvwire.errors import NotFound
+
+    with _opened(config) as (_, documents):
+        days, quotes = documents.exposure(tenant, document_id)
+        try:
+            text = documents.get(tenant, document_id).text
+        except NotFound:
+            if not days:
+                raise
+            text = ""
+    spans = [(begins, ends) for one in quotes for begins, ends, _ in one.spans]
+    shown = _times(len(text), [span for one in quotes for span in one.spans])
+    quoted = sum(times > 0 for times in shown)
+    if as_json:
+        by_identity = [
+            {"identity": one.identity, "positions": len(one.spans), "spans": one.spans} for one in quotes
+        ]
+        told = {"id": document_id, "days": [asdict(day) for day in days], "quoted": by_identity}
+        print_json(told | {"characters": len(text), "characters_quoted": quoted})
+        return
+    if not days:
+        _note(f"nothing has left of {document_id}")
+        return
+    rows = [(day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}") for day in days]
+    console.print(table(("day", "identity", "questions", "positions"), rows))
+    if not text:
+        _note(f"{document_id} is removed; where in its text these stood is not kept")
+        return
+    console.print(
+        f"{len(set(spans)):,} different positions were quoted, {quoted:,} of {len(text):,} characters",
+        highlight=False,
+    )
+    if with_text:
+        console.print(_heat(text, shown))
+
+
+def _times(length: int, spans: "list[tuple[int, int, int]]") -> list[int]:
+    """How often each character of a text was in a position that left."""
+    times = [0] * length
+    for begins, ends, count in spans:
+        for at in range(begins, min(ends, length)):
+            times[at] += count
+    return times
+
+
+def _heat(text: str, times: list[int]) -> "Text":
+    """The text, darker where it left oftener; control characters as they would be in Python."""
+    from itertools import groupby
+
+    from rich.text import Text
+
+    shown, at = Text(), 0
+    for count, run in groupby(times):
+        length = len(list(run))
+        style = _HEAT[min(count.bit_length(), len(_HEAT) - 1)]
+        piece = text[at : at + length]
+        plain = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in piece)
+        shown.append(plain, style)
+        at += length
+    return shown
+
+
+_HEAT = ("", "black on yellow", "black on dark_orange", "white on red", "bold white on dark_red")
+"""Never, once, two and three times, four to seven, oftener."""
 
 _COLUMNS = ("id", "characters", "passages", "positions allowed", "kinds", "version")
 

@@ -13,7 +13,7 @@
     |- AccessDenied
     |  `- ExportDenied     the export policy keeps it in
     |- InvalidRequest       |- MissingDeadline  |- RelayDisabled
-    |- Busy                 |- Draining         |- Unreachable
+    |- Busy                 |- Draining         |- Unreachable       |- ExposureSpent
     |- DeadlineExceeded     |- Cancelled        |- InternalError
     `- AuditUnavailable
 
@@ -181,6 +181,19 @@ class Draining(KvwireError):
         self.retry_after_s = retry_after_s
 
 
+class ExposureSpent(KvwireError):
+    """As much of a document has left for this identity today as may.
+
+    Args:
+        retry_after_s: seconds until the next day, UTC.
+    """
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__("")
+        self.args = (retry_after_s,)
+        self.retry_after_s = retry_after_s
+
+
 class DeadlineExceeded(KvwireError):
     """The time ran out."""
 
@@ -242,6 +255,9 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     InvalidRequest: Entry("INVALID_ARGUMENT", "INVALID_REQUEST", "The request is not valid."),
     MissingDeadline: Entry("INVALID_ARGUMENT", "MISSING_DEADLINE", "Every call must carry a deadline."),
     Busy: Entry("RESOURCE_EXHAUSTED", "BUSY", "The service is busy.", retryable=True),
+    ExposureSpent: Entry(
+        "RESOURCE_EXHAUSTED", "EXPOSURE_SPENT", "No more of this document may leave for this identity today."
+    ),
     Draining: Entry("UNAVAILABLE", "DRAINING", "This node is shutting down.", retryable=True),
     DeadlineExceeded: Entry("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "The deadline passed."),
     Cancelled: Entry("CANCELLED", "CANCELLED", "The call was cancelled."),

@@ -15,6 +15,7 @@ from kvwire.errors import (
     DeadlineExceeded,
     Draining,
     ExportDenied,
+    ExposureSpent,
     IncompatiblePeer,
     InternalError,
     InvalidRequest,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 DOMAIN: Final = "kvwire"
 """`google.rpc.ErrorInfo.domain` of every error of ours."""
 _DETAILS_KEY = "grpc-status-details-bin"
-_MAX_RETRY_S = 3_600.0
+_MAX_RETRY_S = 86_400.0
 _MESSAGE_SIZE = re.compile(r"(?:Received|Sent) message larger than max \((\d{1,18}) vs\. (\d{1,18})\)")
 _BY_REASON = {entry.reason: error for error, entry in CATALOGUE.items()}
 _OF_THE_LINK: Final = ("INTERNAL", "UNKNOWN")
@@ -66,7 +67,7 @@ def to_grpc(error: BaseException) -> "grpc.Status":
     info = error_details_pb2.ErrorInfo(reason=entry.reason, domain=DOMAIN, metadata=known.metadata())
     details = [AnyMessage()]
     details[0].Pack(info)
-    if isinstance(known, Busy | Draining):
+    if isinstance(known, Busy | Draining | ExposureSpent):
         delay = Duration()
         delay.FromMilliseconds(round(known.retry_after_s * 1_000))
         details.append(AnyMessage())
@@ -103,7 +104,7 @@ def from_rpc_error(error: Any) -> KvwireError:
             return NoPassage(int(metadata["passage"][:20]))
     except (KeyError, ValueError):
         return _from_code(code, details)
-    if kind is Busy or kind is Draining:
+    if kind is Busy or kind is Draining or kind is ExposureSpent:
         return kind(retry_after_s)
     return kind()
 

@@ -62,7 +62,9 @@ def test_only_an_edge_may_ask_the_sharer() -> None:
         (),
         (ACME.uri, ACME.uri),
         ("spiffe://elsewhere/edge/acme",),
-        ("spiffe://kvwire/edge/acme/x",),
+        ("spiffe://kvwire/edge/acme/x/y",),
+        ("spiffe://kvwire/edge/acme/",),
+        ("spiffe://kvwire/cloud/main/x",),
         ("",),
         *((f"{ACME.uri}{character}{rest}",) for character in "\0\n\r\t\x7f " for rest in ("", ".evil")),
     ],
@@ -109,7 +111,7 @@ from kvwire.identity import Identity, PeerRole
 
 
 class Documents:
-    def find(self, tenant, names):
+    def find(self, tenant, names, identity):
         if names == ["held up"]:
             time.sleep(600)
         return ()

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cloud_node.audit import verify
 from kvwire.errors import Draining, Unreachable
+from kvwire.segment import SliceKind
 from kvwire.serde import share_request_to_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from ops.certs import Certificates
@@ -45,14 +46,15 @@ def test_sigterm_drains_and_exits_with_0(
             watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
-            slow = stub.Share(share_request_to_proto(cloud.request("slow", QUESTION)), timeout=60)
+            request = cloud.request("slow", QUESTION, kind=SliceKind.SHARED)
+            slow = stub.Share(share_request_to_proto(request), timeout=60)
             next(slow)  # the header: the prefill is under way
             cloud.process.terminate()
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert told(telemetry, "/healthz")[0] == 503
             with pytest.raises(Draining):
                 cloud.share(cloud.request("note-1", QUESTION))
-            assert len(list(slow)) == 2
+            assert [part.WhichOneof("part") for part in slow][-1] == "trailer"
         start = time.monotonic()
         assert cloud.process.wait(60) == 0
         assert time.monotonic() - start < 30

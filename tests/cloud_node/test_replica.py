@@ -12,6 +12,7 @@ import torch
 
 from cloud_node.call import RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
+from cloud_node.documents import Documents
 from cloud_node.replica import Replica, _told
 from cloud_node.scheduler import CancelToken
 from fuser.bundle.bundle import BadBundle
@@ -337,3 +338,30 @@ async def test_a_plan_that_the_bundle_cannot_do_is_refused_before_any_prefill(re
         (refused,) = await share(replica, call_for(replica, "note-1", kind=kind, plan=plan))
         assert isinstance(refused, error)
     assert layers == []
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_what_was_read_of_a_document_is_let_go_of_when_it_is_gone(
+    replica: Replica, config: CloudConfig, how: str
+) -> None:
+    (cache,) = {id(one._prefixes): one._prefixes for one in replica._sharers.values()}.values()
+    await share(replica, call_for(replica, "note-1"))
+    replica.forget_changed()
+    assert cache.bytes > 0
+    documents = Documents(config.documents)
+    reading = replica.share(call_for(replica, "note-1", kind=SliceKind.SHARED), 30.0)
+    await anext(reading)  # under way while the document goes
+    if how == "removed":
+        documents.remove("acme", "note-1")
+    else:
+        documents.add("acme", "note-1", "Another text.", replace=True)
+    documents.close()
+    replica.forget_changed()
+    async for _ in reading:  # it may keep what it read after that
+        pass
+    for _ in range(500):
+        replica.forget_soon()  # as Serve has it done every second
+        if not cache.bytes:
+            break
+        await asyncio.sleep(0.02)
+    assert cache.bytes == 0

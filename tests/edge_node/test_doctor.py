@@ -217,7 +217,12 @@ def test_a_certificate_of_the_other_side_or_an_old_one_is_bad(
     edge = certificates.edges["acme"]
     status, found = doctor(cloud(certificate=str(edge.certificate), key=str(edge.key)))
     assert status == 1 and "is for spiffe://kvwire/edge/acme" in found["tls.certificate"]["found"]
-    for days, state, said in ((0, "bad", "expired on"), (3, "note", "renew it soon")):
+    for days, state, said in (
+        (0, "bad", "expired on"),
+        (3, "bad", "renew it now"),
+        (7, "note", "renew it soon"),
+        (8, "ok", "until"),
+    ):
         old = make_certificates(tmp_path / f"old{days}", [], days=days)
         status, found = doctor(cloud(certificate=str(old.cloud.certificate), key=str(old.cloud.key)))
         finding = found["tls.certificate"]

@@ -7,6 +7,7 @@ from kvwire.errors import (
     CATALOGUE,
     Busy,
     ExportDenied,
+    ExposureSpent,
     IncompatiblePeer,
     KvwireError,
     NoPassage,
@@ -29,6 +30,7 @@ def sample(error: type[KvwireError]) -> KvwireError:
         IncompatiblePeer: ("codec", "raw", "int8"),
         TooLarge: ("sections", 40, 32),
         Busy: (2.5,),
+        ExposureSpent: (40_000.0,),
         ExportDenied: ("relayed text",),
         NoPassage: (7,),
     }

@@ -25,13 +25,18 @@ def test_an_identity_is_read_back_from_its_uri() -> None:
     identity = Identity(PeerRole.EDGE, "tenant-a")
     assert identity.uri == "spiffe://kvwire/edge/tenant-a"
     assert Identity.parse(identity.uri) == identity
+    named = Identity(PeerRole.EDGE, "tenant-a", "kiosk-3")
+    assert named.uri == "spiffe://kvwire/edge/tenant-a/kiosk-3"
+    assert Identity.parse(named.uri) == named != identity
 
 
 @pytest.mark.parametrize(
     "uri",
     [
         "spiffe://kvwire/edge/",
-        "spiffe://kvwire/edge/a/b",
+        "spiffe://kvwire/edge/a/b/c",
+        "spiffe://kvwire/edge/a/",
+        "spiffe://kvwire/cloud/a/b",
         "spiffe://kvwire/edge/..",
         "spiffe://kvwire/edge/a\n",
         "spiffe://kvwire/admin/a",
@@ -50,6 +55,13 @@ def test_a_foreign_uri_is_refused(uri: str) -> None:
 def test_a_tenant_that_does_not_fit_a_uri_is_refused() -> None:
     with pytest.raises(AccessDenied):
         Identity(PeerRole.EDGE, "a/b")
+    for role, tenant, name in (
+        (PeerRole.EDGE, "a", "b/c"),
+        (PeerRole.EDGE, "a", ".."),
+        (PeerRole.CLOUD, "main", "b"),
+    ):
+        with pytest.raises(AccessDenied):
+            Identity(role, tenant, name)
 
 
 def test_a_file_that_is_not_pem_is_named(tmp_path: Path) -> None:

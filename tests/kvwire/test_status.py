@@ -11,6 +11,7 @@ from kvwire.errors import (
     AccessDenied,
     Busy,
     Draining,
+    ExposureSpent,
     IncompatiblePeer,
     InternalError,
     KvwireError,
@@ -70,8 +71,8 @@ async def test_an_error_keeps_its_class_and_metadata_across_the_wire(
     assert raw.code().name == CATALOGUE[error].status
 
 
-@pytest.mark.parametrize("error", [Busy, Draining])
-async def test_when_to_try_again_is_told(call: Call, error: type[Busy] | type[Draining]) -> None:
+@pytest.mark.parametrize("error", [Busy, Draining, ExposureSpent])
+async def test_when_to_try_again_is_told(call: Call, error: type[Busy | Draining | ExposureSpent]) -> None:
     got, raw = await call(error(2.5))
     assert got.retry_after_s == 2.5
     status = status_pb2.Status.FromString(dict(raw.trailing_metadata())["grpc-status-details-bin"])

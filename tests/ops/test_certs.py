@@ -1,14 +1,17 @@
 """Development certificates: what they say, who may read the keys, and that they work."""
 
+import datetime
 import ssl
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from typer.testing import CliRunner
 
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity
-from ops.certs import Certificates, certificates_in, make_certificates
+from ops.certs import Certificates, certificates_in, make_certificates, renew_certificate
+from ops.cli import app
 
 
 def uris(path: Path) -> list[str]:
@@ -37,7 +40,7 @@ def test_a_key_belongs_to_its_certificate(certificates: Certificates) -> None:
 def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
     first = make_certificates(tmp_path, ["acme"])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FileExistsError, match="--force"):
+    with pytest.raises(FileExistsError, match="--renew acme"):
         make_certificates(tmp_path, ["acme"])
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     forced = make_certificates(tmp_path, ["acme"], force=True)
@@ -60,3 +63,76 @@ def test_a_tenant_that_is_no_identity_is_refused_before_anything_is_written(tmp_
         make_certificates(tmp_path / "tls", ["acme", "../cloud/main"])
     assert not (tmp_path / "tls").exists()
     assert certificates_in(tmp_path / "tls").edges == {}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def changed(folder: Path, before: dict[str, bytes]) -> set[str]:
+    return {name for name, content in contents(folder).items() if before.get(name) != content}
+
+
+def certificate(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def test_a_tenant_may_have_edges_with_names_of_their_own(tmp_path: Path) -> None:
+    make_certificates(tmp_path, ["acme"])
+    before = contents(tmp_path)
+    made = make_certificates(tmp_path, ["acme"], names=["kiosk-3", "kiosk-4"])
+    assert sorted(made.edges) == ["acme", "acme/kiosk-3", "acme/kiosk-4"]
+    assert uris(made.edges["acme/kiosk-3"].certificate) == ["spiffe://kvwire/edge/acme/kiosk-3"]
+    assert changed(tmp_path, before) == {
+        f"edge-acme@kiosk-{n}.{kind}" for n in (3, 4) for kind in ("pem", "key")
+    }
+    with pytest.raises(ValueError, match="one tenant"):
+        make_certificates(tmp_path, ["acme", "other"], names=["kiosk-5"])
+
+
+@pytest.mark.parametrize("name", ["cloud", "acme", "acme/kiosk-3"])
+def test_renewing_one_touches_no_other_and_keeps_its_names(tmp_path: Path, name: str) -> None:
+    make_certificates(tmp_path, ["acme"], hosts=["cloud.example", "127.0.0.1"])
+    made = make_certificates(tmp_path, ["acme"], names=["kiosk-3"])
+    pair = made.cloud if name == "cloud" else made.edges[name]
+    names = certificate(pair.certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    before = contents(tmp_path)
+    assert renew_certificate(tmp_path, name) == pair
+    assert changed(tmp_path, before) == {pair.certificate.name, pair.key.name}
+    new = certificate(pair.certificate)
+    assert set(new.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == set(names.value)
+    new.verify_directly_issued_by(certificate(made.ca.certificate))
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(pair.certificate, pair.key)
+    assert pair.key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_renewed_authority_vouches_for_what_it_signed_before(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, ["acme"], authority_days=40)
+    before = contents(tmp_path)
+    renew_certificate(tmp_path, "authority")
+    assert changed(tmp_path, before) == {"ca.pem"}
+    for pair in (made.cloud, made.edges["acme"]):
+        certificate(pair.certificate).verify_directly_issued_by(certificate(made.ca.certificate))
+
+
+def test_a_leaf_lives_a_month_the_authority_five_years_and_no_leaf_outlives_it(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path / "a", ["acme"])
+    now = datetime.datetime.now(datetime.UTC)
+    assert (certificate(made.cloud.certificate).not_valid_after_utc - now).days in (29, 30)
+    assert (certificate(made.ca.certificate).not_valid_after_utc - now).days in (1_824, 1_825)
+    short = make_certificates(tmp_path / "b", ["acme"], authority_days=5)
+    ends = certificate(short.ca.certificate).not_valid_after_utc
+    assert certificate(short.edges["acme"].certificate).not_valid_after_utc == ends
+
+
+def test_the_command_adds_and_renews(tmp_path: Path) -> None:
+    def certs(*words: str) -> int:
+        return CliRunner().invoke(app, ["certs", str(tmp_path / "tls"), *words, "--json"]).exit_code
+
+    assert certs("--tenant", "acme") == 0
+    before = contents(tmp_path / "tls")
+    assert certs("--tenant", "acme", "--edge", "kiosk-3") == 0 and certs("--tenant", "other") == 0
+    assert before.items() <= contents(tmp_path / "tls").items()
+    assert certs("--renew", "cloud", "--renew", "acme/kiosk-3") == 0
+    assert certs("--renew", "nobody") == 1
+    assert certs() == certs("--renew", "cloud", "--tenant", "acme") == 2

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from cloud_node.config import CloudConfig
 from cloud_node.document_files import meant
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
+from cloud_node.exposure import Budget, Leaving
 from ops.cli import app
 from ops.ingest import Ingest
 from ops.sharer_window import ROOM, SharerWindow, sharer_window
@@ -246,6 +247,9 @@ def test_show_tells_what_is_known_and_no_text(tmp_path: Path, config: Path, kvwi
         "source": str(note),
         "added": "",
         "passages": 1,
+        "positions_per_day": 0,
+        "questions_per_day": 0,
+        "granted": None,
     }
     shown = CliRunner().invoke(
         app, ["documents", "show", "note-1", "--config", str(config), "--tenant", "acme"]
@@ -349,3 +353,53 @@ def test_a_document_that_was_replaced_is_in_no_file(tmp_path: Path, config: Path
     stores = list(tmp_path.glob("documents.db*"))
     assert stores and not [file for file in stores if b"zebracanary" in file.read_bytes()]
     node.close()
+
+
+EDGE = "spiffe://kvwire/edge/acme"
+KIOSK = f"{EDGE}/kiosk-3"
+
+
+def test_budgets_of_a_day_are_kept_like_other_limits(tmp_path: Path, kvwire: Kvwire) -> None:
+    note = put(tmp_path / "a.txt", "The key lies under the stone.")
+    (added,) = kvwire("add", note, "--positions-per-day", 40, "--questions-per-day", 9)["documents"]
+    assert (added["positions_per_day"], added["questions_per_day"]) == (40, 9)
+    assert outcomes(kvwire("add", note)) == {"a.txt": "unchanged"}
+    (changed,) = kvwire("add", note, "--questions-per-day", 3)["documents"]
+    assert (changed["positions_per_day"], changed["questions_per_day"]) == (40, 3)
+    assert kvwire("show", "a.txt")["positions_per_day"] == 40
+
+
+def test_a_document_is_granted_to_some_and_shown_who_may_ask(tmp_path: Path, kvwire: Kvwire) -> None:
+    kvwire("add", put(tmp_path / "a.txt", "The key lies under the stone."))
+    assert kvwire("show", "a.txt")["granted"] is None
+    assert kvwire("grant", "a.txt", "--to", KIOSK, "--to", EDGE)["granted"] == [EDGE, KIOSK]
+    assert kvwire("revoke", "a.txt", "--from", EDGE)["granted"] == [KIOSK]
+    assert kvwire("show", "a.txt")["granted"] == [KIOSK]
+    assert kvwire("grant", "a.txt", "--everybody")["granted"] is None
+    kvwire("grant", "a.txt", code=2)
+    kvwire("grant", "a.txt", "--to", KIOSK, "--everybody", code=2)
+
+
+def test_what_has_left_is_told_by_day_and_marked_in_the_text(
+    tmp_path: Path, config: Path, kvwire: Kvwire
+) -> None:
+    kvwire("add", put(tmp_path / "a.txt", "The key lies under \x1b[2J the stone."))
+    documents = Documents(CloudConfig.load(config).documents)
+    documents.count("acme", KIOSK, [Leaving("a.txt", Budget(), 5, ((0, 3), (4, 7)))])
+    documents.count("acme", EDGE, [Leaving("a.txt", Budget(), 2, ((4, 7), (8, 12)))])
+    documents.close()
+    told = kvwire("exposure", "a.txt")
+    assert [(day["identity"], day["questions"], day["positions"]) for day in told["days"]] == [
+        (EDGE, 1, 2),
+        (KIOSK, 1, 5),
+    ]
+    assert told["quoted"][1] == {"identity": KIOSK, "positions": 2, "spans": [[0, 3, 1], [4, 7, 1]]}
+    assert told["characters_quoted"] == 10
+    shown = ["documents", "exposure", "a.txt", "--config", str(config), "--tenant", "acme"]
+    assert "key" not in CliRunner().invoke(app, shown).stdout
+    text = CliRunner().invoke(app, [*shown, "--show"]).stdout
+    assert "3 different positions were quoted, 10 of 34 characters" in text
+    assert "The key lies under \\x1b[2J the stone." in text and "\x1b[2J" not in text
+    kvwire("remove", "a.txt")
+    assert kvwire("exposure", "a.txt")["days"] == told["days"]
+    kvwire("exposure", "nosuch", code=1)

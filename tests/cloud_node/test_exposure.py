@@ -1,0 +1,302 @@
+import asyncio
+import dataclasses
+import os
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+
+from cloud_node.config import CloudConfig, ExportPolicy
+from cloud_node.documents import Documents
+from cloud_node.exposure import Budget, Leaving, key_of, seconds_left
+from cloud_node.passages import Base
+from fuser.sharer import Sharer
+from kvwire.errors import AuditUnavailable, ExposureSpent, InternalError, NotFound
+from kvwire.identity import Identity, PeerRole
+from kvwire.plan import Plan
+from kvwire.segment import SliceKind
+from tests.cloud_fixture import DOCUMENTS
+from tests.cloud_node.conftest import LocalCloud, Start
+
+QUESTION = "Who keeps the spare key?"
+ACME = Identity(PeerRole.EDGE, "acme").uri
+KIOSK = Identity(PeerRole.EDGE, "acme", "kiosk-3").uri
+POSTGRES = os.environ.get("KVWIRE_TEST_POSTGRES")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
+def documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Documents]:
+    url = f"sqlite:///{tmp_path / 'documents.db'}" if request.param == "sqlite" else f"{POSTGRES}"
+    if request.param == "postgresql":
+        engine = create_engine(url)
+        Base.metadata.drop_all(engine)
+        engine.dispose()
+    store = Documents(url)
+    store.add("acme", "a", "The key is under the stone.")
+    yield store
+    store.close()
+
+
+def of(config: CloudConfig, document_id: str = "note-1", tenant: str = "acme") -> list[tuple[str, int, int]]:
+    """Identity, questions and positions of today."""
+    store = Documents(config.documents)
+    days, _ = store.exposure(tenant, document_id)
+    store.close()
+    assert all(day.day == datetime.now(UTC).date().isoformat() for day in days)
+    return [(day.identity, day.questions, day.positions) for day in days]
+
+
+def test_what_leaves_is_counted_by_identity_and_survives_a_restart(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'd.db'}"
+    for identity, positions in ((ACME, 3), (KIOSK, 4), (ACME, 5)):
+        store = Documents(url)
+        store.count("acme", identity, [Leaving("a", Budget(), positions)])
+        store.close()
+    store = Documents(url)
+    days, quotes = store.exposure("acme", "a")
+    assert [(d.identity, d.questions, d.positions) for d in days] == [(ACME, 2, 8), (KIOSK, 1, 4)]
+    assert quotes == [] and store.exposure("other", "a") == ([], [])
+    store.close()
+
+
+def test_a_call_over_the_budget_writes_nothing_down(documents: Documents) -> None:
+    documents.count("acme", ACME, [Leaving("a", Budget(10), 8, ((0, 3), (4, 7)))])
+    with pytest.raises(ExposureSpent) as error:
+        documents.count("acme", ACME, [Leaving("0", Budget(), 1), Leaving("a", Budget(10), 3, ((8, 9),))])
+    assert 0 < error.value.retry_after_s <= 86_400
+    assert documents.spent("acme", ACME, ["a", "0"]) == {"a": (8, 1)}
+    documents.count("acme", ACME, [Leaving("a", Budget(10), 2, ((0, 3),))])
+    _, (quotes,) = documents.exposure("acme", "a")
+    assert quotes.spans == ((0, 3, 2), (4, 7, 1))
+
+
+@pytest.mark.parametrize("budget", [Budget(positions=30), Budget(questions=10)])
+def test_many_at_once_never_have_more_than_the_budget(documents: Documents, budget: Budget) -> None:
+    def take(number: int) -> bool:
+        try:
+            documents.count("acme", ACME, [Leaving("a", budget, 3), Leaving("b", Budget(), 1)])
+        except ExposureSpent:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(take, range(24)))
+    assert sum(taken) == 10
+    assert documents.spent("acme", ACME, ["a", "b"]) == {"a": (30, 10), "b": (10, 10)}
+
+
+def test_a_new_day_begins_at_midnight_utc(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents.count("acme", ACME, [Leaving("a", Budget(3), 3)])
+    monkeypatch.setattr("cloud_node.exposure.today", lambda: "2999-01-01")
+    assert documents.spent("acme", ACME, ["a"]) == {}
+    documents.count("acme", ACME, [Leaving("a", Budget(3), 3)])
+    assert [day.positions for day in documents.exposure("acme", "a")[0]] == [3, 3]
+    assert 0 < seconds_left() <= 86_400
+
+
+def test_counts_of_a_removed_document_stay_under_a_hash_and_its_quotes_go(tmp_path: Path) -> None:
+    file = tmp_path / "d.db"
+    store = Documents(f"sqlite:///{file}")
+    store.add("acme", "divorce-of-ilse", "The key is under the stone.")
+    store.count("acme", ACME, [Leaving("divorce-of-ilse", Budget(), 3, ((0, 3),))])
+    store.grant("acme", "divorce-of-ilse", KIOSK)
+    store.remove("acme", "divorce-of-ilse")
+    left = sqlite3.connect(file)
+    assert left.execute("SELECT document, positions FROM exposure").fetchall() == [
+        (key_of("acme", "divorce-of-ilse"), 3)
+    ]
+    for table in ("exposed_characters", "document_grants", "documents"):
+        assert left.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    left.close()
+    bytes_left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"divorce-of-ilse" not in bytes_left and b"kiosk-3" not in bytes_left
+    store.add("acme", "divorce-of-ilse", "Another text.")
+    days, quotes = store.exposure("acme", "divorce-of-ilse")
+    assert ([day.positions for day in days], quotes) == ([3], [])
+    store.close()
+
+
+def test_a_text_that_takes_anothers_place_has_nothing_quoted_of_it(documents: Documents) -> None:
+    documents.count("acme", ACME, [Leaving("a", Budget(), 3, ((0, 3),))])
+    documents.add("acme", "a", "Another text.", replace=True)
+    days, quotes = documents.exposure("acme", "a")
+    assert ([day.positions for day in days], quotes) == ([3], [])
+
+
+async def test_every_slice_is_counted_with_the_characters_that_it_quotes(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local()
+    await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=4)))
+    await cloud.share(cloud.request("note-1", QUESTION, kind=SliceKind.DRAFT, plan=Plan(codec="raw")))
+    await cloud.share(cloud.request(None, QUESTION, kind=SliceKind.SHARED))
+    ((identity, questions, positions),) = of(config)
+    assert (identity, questions) == (ACME, 2) and positions > 4
+    store = Documents(config.documents)
+    _, (quotes,) = store.exposure("acme", "note-1")
+    assert len(quotes.spans) == 4 and all(times == 1 for *_, times in quotes.spans)
+    text = DOCUMENTS["acme", "note-1"]
+    pieces = [text[begins:ends] for begins, ends, _ in quotes.spans]
+    assert "".join(pieces) in text and all(pieces)
+    store.close()
+
+
+async def test_the_characters_of_a_passage_are_those_of_the_whole_document(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local()
+    request = cloud.request("long", QUESTION, plan=Plan(codec="raw", positions=4))
+    sections = tuple(
+        dataclasses.replace(s, passage=3) if s.document_id is not None else s for s in request.sections
+    )
+    await cloud.share(dataclasses.replace(request, sections=sections))
+    store = Documents(config.documents)
+    _, (quotes,) = store.exposure("acme", "long")
+    (third,) = [hit for hit in store.search("acme", "Velmora", k=50) if hit.passage == 3]
+    store.close()
+    assert all(third.begins <= begins < ends <= third.ends for begins, ends, _ in quotes.spans)
+    assert len(quotes.spans) == 4
+
+
+async def test_a_call_over_the_budget_is_refused_before_any_work(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(export=ExportPolicy(positions_per_day=10, allow_relay=True))
+    await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=6)))
+    monkeypatch.setattr(Sharer, "steps", lambda *_: 1 / 0)
+    monkeypatch.setattr(Sharer, "answering", lambda *_: 1 / 0)
+    with pytest.raises(ExposureSpent) as error:
+        await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=5)))
+    assert abs(error.value.retry_after_s - seconds_left()) < 60
+    with pytest.raises(ExposureSpent):
+        await cloud.relay("note-1", QUESTION, 5)
+    with pytest.raises(InternalError):  # within the budget: it came as far as the model
+        await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=4)))
+    assert of(config) == [(ACME, 1, 6)]
+    decisions = [line["decision"] for line in cloud_audit(cloud)]
+    assert decisions.count("EXPOSURE_SPENT") == 2 and decisions.count("SENDING") == 1
+
+
+def cloud_audit(cloud: LocalCloud) -> list[dict[str, object]]:
+    import json
+
+    return [json.loads(line) for line in cloud.audit.read_text().splitlines()]
+
+
+async def test_of_calls_at_once_no_more_are_served_than_the_budget_has(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(export=ExportPolicy(questions_per_day=3))
+    asked = [cloud.request("note-1", f"{QUESTION} {number}") for number in range(8)]
+    ended = await asyncio.gather(*(cloud.share(one) for one in asked), return_exceptions=True)
+    assert sum(isinstance(one, list) for one in ended) == 3
+    assert all(isinstance(one, list | ExposureSpent) for one in ended)
+    ((_, questions, _),) = of(config)
+    assert questions == 3
+
+
+async def test_a_documents_own_budget_only_lowers_the_clouds(start_local: Start, config: CloudConfig) -> None:
+    store = Documents(config.documents)
+    store.add("acme", "own", "The key is under the stone.", questions_per_day=1)
+    store.close()
+    cloud = await start_local(export=ExportPolicy(questions_per_day=2))
+    for document_id, most in (("own", 1), ("note-1", 2)):
+        for _ in range(most):
+            await cloud.share(cloud.request(document_id, QUESTION))
+        with pytest.raises(ExposureSpent):
+            await cloud.share(cloud.request(document_id, QUESTION))
+
+
+async def test_a_search_is_a_question_of_what_it_finds_and_does_not_find_what_is_spent(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(export=ExportPolicy(questions_per_day=2))
+    for _ in range(2):
+        assert {found.document for found in await cloud.search("nine years")} == {"capped"}
+    assert of(config, "capped") == [(ACME, 2, 0)]
+    assert await cloud.search("nine years") == ()
+    with pytest.raises(ExposureSpent):
+        await cloud.share(cloud.request("capped", QUESTION))
+    assert {found.document for found in await cloud.search("Brandvik", k=16)} == {"note-1"}
+
+
+async def test_a_relayed_token_is_a_position(start_local: Start, config: CloudConfig) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    reply = await cloud.relay("note-1", QUESTION, 4)
+    assert of(config) == [(ACME, 1, reply.tokens)]
+
+
+async def test_where_it_cannot_be_counted_nothing_leaves(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+
+    def broken(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(Documents, "count", broken)
+    with pytest.raises(AuditUnavailable):
+        await cloud.share(cloud.request("note-1", QUESTION))
+    with pytest.raises(AuditUnavailable):
+        await cloud.relay("note-1", QUESTION, 4)
+    with pytest.raises(AuditUnavailable):
+        await cloud.search("Brandvik")
+    assert all(line["decision"] != "SENDING" for line in cloud_audit(cloud))
+
+
+async def test_a_document_granted_to_others_is_not_there_for_share_relay_and_search(
+    start_local: Start, config: CloudConfig
+) -> None:
+    store = Documents(config.documents)
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    await cloud.share(cloud.request("note-1", QUESTION))  # read, and in the prefix cache
+    store.grant("acme", "note-1", KIOSK)
+    told = []
+    for document_id in ("note-1", "nobodys", "foreign"):
+        for ask in (cloud.share(cloud.request(document_id, QUESTION)), cloud.relay(document_id, QUESTION, 4)):
+            with pytest.raises(NotFound) as error:
+                await ask
+            told.append((type(error.value), error.value.public_text, str(error.value.metadata())))
+    assert len(set(told)) == 1
+    assert await cloud.search("Brandvik") == ()
+    store.grant("acme", "note-1", ACME)
+    await cloud.share(cloud.request("note-1", QUESTION))
+    assert [found.document for found in await cloud.search("Brandvik")] == ["note-1"]
+    store.close()
+
+
+def test_grants_name_edges_of_the_tenant_and_the_last_one_revoked_leaves_nobody(documents: Documents) -> None:
+    assert documents.granted("acme", "a") is None
+    for identity in ("spiffe://kvwire/edge/other", "spiffe://kvwire/cloud/main", "kiosk-3"):
+        with pytest.raises(ValueError, match=r"no edge of tenant|not an identity"):
+            documents.grant("acme", "a", identity)
+    documents.grant("acme", "a", KIOSK, ACME, KIOSK)
+    documents.grant("acme", "a", KIOSK)
+    assert documents.granted("acme", "a") == (ACME, KIOSK)
+    documents.add("acme", "a", "Another text.", replace=True)
+    documents.revoke("acme", "a", KIOSK)
+    assert documents.granted("acme", "a") == (ACME,)
+    with pytest.raises(ValueError, match="was not granted"):
+        documents.revoke("acme", "a", KIOSK)
+    documents.revoke("acme", "a", ACME)
+    assert documents.granted("acme", "a") == ()
+    with pytest.raises(NotFound):
+        documents.find("acme", ["a"], ACME)
+    documents.open_to_all("acme", "a")
+    assert documents.granted("acme", "a") is None
+    assert documents.find("acme", ["a"], KIOSK)[0].id == "a"
+    for act in (documents.grant, documents.revoke, documents.open_to_all, documents.granted):
+        with pytest.raises(NotFound):
+            act("other", "a")
+
+
+def test_what_is_not_granted_changes_no_score(documents: Documents) -> None:
+    before = documents.search("acme", "key stone", identity=ACME)
+    documents.add("acme", "b", "key key key stone")
+    documents.grant("acme", "b", KIOSK)
+    assert documents.search("acme", "key stone", identity=ACME) == before
+    assert {hit.document for hit in documents.search("acme", "key stone", identity=KIOSK)} == {"a", "b"}
