@@ -302,7 +302,7 @@ def telling(config: TelemetryConfig, meter: Meter, health: Health) -> Iterator[s
         return
     host, port = _address(config.listen)
     try:
-        server = _Server(host, port, meter, health)
+        server = _TelemetryServer(host, port, meter, health)
     except OSError as error:
         raise OSError(error.errno, f"telemetry.listen {config.listen}: {error.strerror}") from None
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="telemetry", daemon=True)
@@ -317,7 +317,7 @@ def telling(config: TelemetryConfig, meter: Meter, health: Health) -> Iterator[s
         thread.join()
 
 
-class _Server(socketserver.ThreadingTCPServer):
+class _TelemetryServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
@@ -345,7 +345,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: _TelemetryServer
     timeout = _CALLER_S
 
     def do_GET(self) -> None:

@@ -220,7 +220,7 @@ def test_the_keyboard_is_enough(chat: Chat) -> None:
     page.evaluate("document.activeElement.blur()")
     page.evaluate("window.getSelection().removeAllRanges()")
     page.locator("h1").click()
-    for _ in range(9):
+    for _ in range(10):
         page.keyboard.press("Tab")
         order.append(focused(chat))
     assert order == [
@@ -230,6 +230,7 @@ def test_the_keyboard_is_enough(chat: Chat) -> None:
         "SUMMARY",
         "question",
         "send",
+        "follow",
         "compare",
         "forget",
         order[-1],
