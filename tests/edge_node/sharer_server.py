@@ -183,10 +183,10 @@ class Health(HealthServicer):  # type: ignore[misc]
 class RunningServer:
     """A server on a thread of its own."""
 
-    def __init__(self, service: SliceService, credentials: grpc.ServerCredentials) -> None:
+    def __init__(self, service: SliceService, files: TlsFiles) -> None:
         self.service = service
         self.loop = asyncio.new_event_loop()
-        self.credentials = credentials
+        self.files = files
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self._server: Any = None
@@ -204,7 +204,8 @@ class RunningServer:
             self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
             add_SharerServiceServicer_to_server(self.service, self._server)
             add_HealthServicer_to_server(self.health, self._server)
-            bound: int = self._server.add_secure_port(f"127.0.0.1:{port}", self.credentials)
+            self._credentials = server_credentials(self.files)  # kept while it runs; good for one server
+            bound: int = self._server.add_secure_port(f"127.0.0.1:{port}", self._credentials)
             await self._server.start()
             return bound
 
@@ -227,7 +228,7 @@ class RunningServer:
 @contextmanager
 def serving(service: SliceService, files: TlsFiles) -> Iterator[RunningServer]:
     """A server that shows the certificate in `files`."""
-    server = RunningServer(service, server_credentials(files))
+    server = RunningServer(service, files)
     try:
         yield server
     finally:

@@ -37,7 +37,7 @@ from kvwire.errors import (
     Unreachable,
     Unsupported,
 )
-from kvwire.identity import TlsFiles, server_credentials
+from kvwire.identity import TlsFiles
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SegmentKind, SliceHeader, SliceKind, SliceTrailer
@@ -379,7 +379,7 @@ async def test_a_cloud_that_gets_a_new_certificate_is_found_again(
             for path in (first.cloud.certificate, first.cloud.key):
                 path.unlink()
             make_certificates(tmp_path / "tls", [])
-            there.credentials = server_credentials(files)
+            there.files = files
             await asyncio.to_thread(there.start, there.port)
             assert len(await _parts(client, bundle, DOCUMENT, QUESTION)) == 3
 
