@@ -1,10 +1,12 @@
 """`kvwire init cloud|edge`: an example configuration with comments, to start from."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ops.commands.options import BundleOption
 from ops.output import Json, print_mapping
 
 app = typer.Typer(no_args_is_help=True, help="Write an example configuration with comments.")
@@ -20,10 +22,11 @@ def cloud(
     directory: Directory = Path(),
     tenant: Tenant = "acme",
     host: Annotated[str, typer.Option(help="Name or address of this machine.")] = "127.0.0.1",
+    bundle: BundleOption = None,
     as_json: Json = False,
 ) -> None:
-    """Write cloud.toml; it runs the shipped demo pair. Nothing that is there is replaced."""
-    _write(directory / "cloud.toml", {"tenant": tenant, "host": host}, as_json)
+    """Write cloud.toml, for the shipped demo pair or that of --bundle. Nothing that is there is replaced."""
+    _write(directory / "cloud.toml", {"tenant": tenant, "host": host}, bundle, as_json)
 
 
 @app.command()
@@ -33,14 +36,15 @@ def edge(
     address: Annotated[
         str, typer.Option("--cloud", metavar="HOST:PORT", help="Where the cloud listens.")
     ] = "127.0.0.1:7443",
+    bundle: BundleOption = None,
     as_json: Json = False,
 ) -> None:
-    """Write edge.toml; it runs the shipped demo pair. Nothing that is there is replaced."""
+    """Write edge.toml, for the shipped demo pair or that of --bundle. Nothing that is there is replaced."""
     from edge_node.config import split_address
 
     split_address(address)
     host, _, port = address.rpartition(":")
-    _write(directory / "edge.toml", {"tenant": tenant, "host": host, "port": port}, as_json)
+    _write(directory / "edge.toml", {"tenant": tenant, "host": host, "port": port}, bundle, as_json)
 
 
 def example(name: str, values: dict[str, str]) -> str:
@@ -51,12 +55,23 @@ def example(name: str, values: dict[str, str]) -> str:
     return text
 
 
-def _write(path: Path, values: dict[str, str], as_json: bool) -> None:
-    from ops.demo import pair
-
-    values |= {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
+def _write(path: Path, values: dict[str, str], bundle: Path | None, as_json: bool) -> None:
+    values |= _pair(bundle)
     text = example(path.name, values)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
     print_mapping({"written": str(path)}, as_json)
+
+
+def _pair(bundle: Path | None) -> dict[str, str]:
+    """The names that stand in the examples: those of the demo's pair, or of the one that a bundle is for."""
+    from fuser.bundle import shipped_bundles
+    from ops.demo import pair
+
+    if bundle is None:
+        return {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
+    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    ships = shipped_bundles().get(bundle.name) == bundle
+    models = {side: config[side]["name"] for side in ("sharer", "receiver")}
+    return models | {"bundle": bundle.name if ships else str(bundle.resolve())}

@@ -102,6 +102,18 @@ def test_the_examples_of_init_are_accepted_and_name_what_is_there(tmp_path: Path
     assert isinstance(again.exception, FileExistsError)
 
 
+def test_init_names_the_models_of_the_bundle_that_it_is_given(tmp_path: Path) -> None:
+    from edge_node import EdgeConfig
+
+    named = "qwen2.5-coder-1.5b--qwen2.5-coder-0.5b"
+    for node, model in (("cloud", "qwen2.5-coder-1.5b-instruct"), ("edge", "qwen2.5-coder-0.5b-instruct")):
+        command = ("init", node, "--directory", str(tmp_path), "--bundle", named)
+        assert CliRunner().invoke(app, command).exit_code == 0
+        text = (tmp_path / f"{node}.toml").read_text(encoding="utf-8")
+        assert f'model = "{model}"' in text and f'"{named}"' in text
+    assert Path(EdgeConfig.load(tmp_path / "edge.toml").receiver.bundle).name == named
+
+
 def test_a_bundle_that_ships_is_named_without_a_path() -> None:
     named = ["bundle", "info", "qwen2.5-coder-0.5b--smollm2-135m", "--json"]
     done = CliRunner().invoke(app, named)
