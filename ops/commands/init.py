@@ -67,11 +67,16 @@ def _write(path: Path, values: dict[str, str], bundle: Path | None, as_json: boo
 def _pair(bundle: Path | None) -> dict[str, str]:
     """The names that stand in the examples: those of the demo's pair, or of the one that a bundle is for."""
     from fuser.bundle import shipped_bundles
+    from fuser.bundle.plans import PLANS_FILE
     from ops.demo import pair
 
     if bundle is None:
-        return {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
+        named = {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
+        return named | {"plan": "auto"}
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     ships = shipped_bundles().get(bundle.name) == bundle
     models = {side: config[side]["name"] for side in ("sharer", "receiver")}
-    return models | {"bundle": bundle.name if ships else str(bundle.resolve())}
+    plan = (
+        "auto" if (bundle / PLANS_FILE).exists() else "codec"
+    )  # without a table there is nothing to pick from
+    return models | {"bundle": bundle.name if ships else str(bundle.resolve()), "plan": plan}

@@ -128,7 +128,7 @@ def _write_examples(run: "PairRun") -> None:
     """Configurations that serve the bundle, beside it; one that is there may have been edited, and stays."""
     from fuser.atomic import atomic_write
 
-    values = {"tenant": "acme", "host": "127.0.0.1", "port": "7443", "bundle": "."}
+    values = {"tenant": "acme", "host": "127.0.0.1", "port": "7443", "bundle": ".", "plan": "auto"}
     values |= dict(zip(("sharer", "receiver"), run.names, strict=True))
     kinds = run.asked.kinds
     made_for = {  # what the examples say of kinds

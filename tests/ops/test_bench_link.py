@@ -154,7 +154,7 @@ def test_neither_relay_nor_slice_finds_its_document_read_before(
         given.update(settings)
         raise InterruptedError
 
-    monkeypatch.setattr(link, "Stage", stage)
+    monkeypatch.setattr(link, "DemoStage", stage)
     bench = link.LinkBench(Cast("s", "r", tmp_path, "raw"), (), (Shape(down_mbit=1, up_mbit=1),), 1)
     with pytest.raises(InterruptedError):
         link.measure(bench, tmp_path, Progress())

@@ -29,7 +29,7 @@ def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:
     assert again.returncode == 1
     assert again.stderr.startswith("kvwire: ")
     assert again.stderr.count("\n") == 1
-    assert "--force" in again.stderr
+    assert "--renew acme" in again.stderr
 
 
 def test_verbose_shows_where_an_error_came_from(tmp_path: Path) -> None:
@@ -111,7 +111,9 @@ def test_init_names_the_models_of_the_bundle_that_it_is_given(tmp_path: Path) ->
         assert CliRunner().invoke(app, command).exit_code == 0
         text = (tmp_path / f"{node}.toml").read_text(encoding="utf-8")
         assert f'model = "{model}"' in text and f'"{named}"' in text
-    assert Path(EdgeConfig.load(tmp_path / "edge.toml").receiver.bundle).name == named
+    edge = EdgeConfig.load(tmp_path / "edge.toml")
+    assert Path(edge.receiver.bundle).name == named
+    assert (edge.share.plan == "auto") == (Path(edge.receiver.bundle) / "plans.json").exists()
 
 
 def test_a_bundle_that_ships_is_named_without_a_path() -> None:

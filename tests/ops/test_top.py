@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from kvwire.telemetry import CLOUD, EDGE, Meter, TelemetryConfig, telling
 from ops.cli import app
 from ops.commands.top import _looked
+from ops.output import console
 from ops.top import Page, numbers, quantile
 
 VALUES = {name: ("OK", "NOT_FOUND", "fused", "total", "raw") for m in (*CLOUD, *EDGE) for name in m.labels}
@@ -46,7 +47,8 @@ def test_rates_and_quantiles_are_of_the_time_between_two_looks() -> None:
     assert numbers(now, now)["p50_s"] is None
 
 
-def test_once_and_json_tell_of_all_since_a_node_began() -> None:
+def test_once_and_json_tell_of_all_since_a_node_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 200)
     cloud, edge = Meter(CLOUD, VALUES), Meter(EDGE, VALUES)
     calls(cloud, 0.1)
     edge.add("kvwire_edge_asks_total", mode="fused", reason="OK")
@@ -62,7 +64,7 @@ def test_once_and_json_tell_of_all_since_a_node_began() -> None:
         assert [node["node"] for node in told] == ["cloud", "edge"]
         assert told[0]["modes"] == {"OK": 1} and told[1]["modes"] == {"fused": 1}
         assert told[1]["round_trip_s"] is None and 0 < told[0]["per_s"] < 10
-        shown = CliRunner().invoke(app, ["top", *urls, "--once"], env={"COLUMNS": "200"})
+        shown = CliRunner().invoke(app, ["top", *urls, "--once"])
         assert shown.exit_code == 0 and f"edge {two}" in shown.stdout and "1 fused" in shown.stdout
 
 

@@ -24,7 +24,7 @@ from fuser.lab.evaluate.speaker import Speaker, sections
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
-from fuser.slice_specs import SliceLayout
+from fuser.slice_specs import MAX_WRITTEN, SliceLayout
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceKind
@@ -339,7 +339,9 @@ def test_drafted_answers_are_those_behind_the_drafts_that_the_service_would_send
     for plan in plans:
         name = "" if plan == WHOLE else f" {plan}"
         local = [
-            answer_in_one_process(*pair, sections(choice_prompt(i)), {}, SliceKind.DRAFT, 14, 16, plan)
+            answer_in_one_process(
+                *pair, sections(choice_prompt(i)), {}, SliceKind.DRAFT, MAX_WRITTEN, 16, plan
+            )
             for i in items
         ]
         for item, one in zip(items, local, strict=True):

@@ -16,7 +16,7 @@ from fuser.lab.train.dials import DialsConfig
 from fuser.lab.train.recipe import Recipe
 
 FUSER = Path(__file__).parents[4] / "fuser"
-DOCUMENTS, DRAFTS, TWO_TASKS = (
+DOCUMENTS, DRAFTS, QWEN, TWO_TASKS = (
     FUSER / "lab" / "recipes" / f"{name}.toml" for name in ("documents", "drafts", "qwen", "two_tasks")
 )
 BUNDLES = FUSER / "bundles"
