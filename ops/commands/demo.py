@@ -52,7 +52,8 @@ def demo(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     samples = load_samples()[:documents]
     asked = [DemoAsked(sample, q) for sample in samples for q in sample.questions[: None if every else 1]]
-    models = _found(sharer or pair.SHARER), _found(receiver or pair.RECEIVER)
+    its = pair.models_of(directory)
+    models = _found(sharer or its[0]), _found(receiver or its[1])
     cast = Cast(*models, directory, codec or pair.codec_of(directory), positions, device, dtype)
 
     def stay(report: "Report", address: str) -> None:

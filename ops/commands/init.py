@@ -1,6 +1,5 @@
 """`kvwire init cloud|edge`: an example configuration with comments, to start from."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -73,9 +72,8 @@ def _pair(bundle: Path | None) -> dict[str, str]:
     if bundle is None:
         named = {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
         return named | {"plan": "auto"}
-    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    models = dict(zip(("sharer", "receiver"), pair.models_of(bundle), strict=True))
     ships = shipped_bundles().get(bundle.name) == bundle
-    models = {side: config[side]["name"] for side in ("sharer", "receiver")}
     plan = (
         "auto" if (bundle / PLANS_FILE).exists() else "codec"
     )  # without a table there is nothing to pick from

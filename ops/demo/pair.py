@@ -1,5 +1,6 @@
 """The pair that the demo runs, and the bundle that ships for it."""
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,12 @@ SHARER: Final = "qwen2.5-coder-0.5b-instruct"
 RECEIVER: Final = "smollm2-135m-instruct"
 _CALIBRATED: Final = "transform-2"
 BUNDLE: Final = SHIPPED / "qwen2.5-coder-0.5b--smollm2-135m"
+
+
+def models_of(bundle: Path) -> tuple[str, str]:
+    """Names of the Sharer and the Receiver that a bundle is for; its tensors are not read."""
+    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    return config["sharer"]["name"], config["receiver"]["name"]
 
 
 def codec_of(bundle: Path) -> str:
