@@ -123,6 +123,11 @@ def leaving(
     ]
 
 
+def leaving_alike(policy: ExportPolicy, documents: Iterable[DocumentInfo], positions: int) -> list[Leaving]:
+    """What a call takes of documents where all that leaves may tell of any of them."""
+    return [Leaving(d.id, budget_of(policy, d), positions) for d in dict.fromkeys(documents)]
+
+
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:
     """The last look before the first byte: whatever a replica did, this header may leave.
 

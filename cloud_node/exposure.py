@@ -117,11 +117,8 @@ def key_of(tenant: str, document_id: str) -> str:
 def seconds_left() -> float:
     """Seconds until the next day, UTC."""
     now = datetime.now(UTC)
-    return (_midnight(now) + timedelta(days=1) - now).total_seconds()
-
-
-def _midnight(now: datetime) -> datetime:
-    return now.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return (midnight + timedelta(days=1) - now).total_seconds()
 
 
 def today() -> str:

@@ -22,10 +22,11 @@ from cloud_node.export import (
     kinds_searched,
     least,
     leaving,
+    leaving_alike,
     positions_allowed,
     tokens_allowed,
 )
-from cloud_node.exposure import Budget, Leaving, seconds_left
+from cloud_node.exposure import Budget, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
@@ -108,7 +109,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             record.documents = tuple(dict.fromkeys(one.document for one in found))
             # That a document has a word tells of it as an answer does.
             told = await self._access.documents_of(identity, record.documents)
-            await self._access.count(identity, [Leaving(d.id, budget_of(policy, d), 0) for d in told])
+            await self._access.count(identity, leaving_alike(policy, told, 0))
             self._write_ahead(record.leaving())
             return serde.found_to_proto(found)
 
@@ -161,13 +162,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             self._check_length(wanted, documents)
             record.bytes = len(reply.text.encode())
-            await self._access.count(
-                identity,
-                [
-                    Leaving(d.id, budget_of(self._config.export, d), reply.tokens)
-                    for d in dict.fromkeys(documents)
-                ],
-            )
+            await self._access.count(identity, leaving_alike(self._config.export, documents, reply.tokens))
             self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
 

@@ -326,21 +326,22 @@ async def _ready(channel: grpc.aio.Channel) -> None:
 
 async def _answers(channel: grpc.aio.Channel, silent: Sequence[grpc.StatusCode] = _SILENT) -> bool:
     """Whether anything comes back, a refusal as well; `silent` are the codes that say that nothing does."""
-    check: Any = channel.unary_unary(_HEALTH)
-    try:
-        await check(b"", timeout=_ANSWER_S)
-    except grpc.aio.AioRpcError as error:
-        return error.code() not in silent
-    return True
+    return await _health(channel) not in silent
 
 
 async def _serves(channel: grpc.aio.Channel) -> bool:
     """Whether the cloud says that it takes calls."""
+    return await _health(channel) == _SERVING
+
+
+async def _health(channel: grpc.aio.Channel) -> bytes | grpc.StatusCode:
+    """The reply to a health check, or the status that it failed with."""
     check: Any = channel.unary_unary(_HEALTH)
     try:
-        return bool(await check(b"", timeout=_ANSWER_S) == _SERVING)
-    except grpc.aio.AioRpcError:
-        return False
+        reply: bytes = await check(b"", timeout=_ANSWER_S)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return reply
 
 
 def _seen(attempt: asyncio.Task[None]) -> None:

@@ -86,6 +86,11 @@ class Planned:
         return self.ask.choices if self.ask.over_document else ()
 
     @property
+    def noted(self) -> tuple[Section, ...]:
+        """The notes, where they are not read beside a slice."""
+        return tuple(section for section in self.unfused if section not in self.sections)
+
+    @property
     def documents(self) -> tuple[dict[str, Any], ...]:
         """As `Answer.documents`."""
         scores = {(one.document, one.passage): one.score for one in self.found}
@@ -98,8 +103,7 @@ class Planned:
     def over(self, found: tuple[Found, ...]) -> Planned:
         """The same, about the passages that were found too."""
         unfused = self.ask.prompt(found)
-        noted = [section for section in self.unfused if section not in self.sections]
-        sections = tuple(section for section in unfused if section not in noted)
+        sections = tuple(section for section in unfused if section not in self.noted)
         return dataclasses.replace(self, sections=sections, unfused=unfused, found=found)
 
 
@@ -238,9 +242,7 @@ class AnswerStream:
         answer = "".join(self._limited(self._generated(noted, limit), limit))
         self._tokens += before
         # Without a slice the Receiver never abstains: what does not stand in the notes it has made up.
-        self._from_notes = _stands_in(
-            answer, [s.text or "" for s in planned.unfused if s not in planned.sections]
-        )
+        self._from_notes = _stands_in(answer, [section.text or "" for section in planned.noted])
         self._cut = self._cut and self._from_notes
         yield answer if self._from_notes else abstain
 

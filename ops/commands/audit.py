@@ -4,7 +4,15 @@ import sys
 
 import typer
 
-from ops.commands.options import BundleArgument, JsonOut, MarkdownOut, PlotOut, SettingsArgument, Values
+from ops.commands.options import (
+    BundleArgument,
+    JsonOut,
+    MarkdownOut,
+    PlotOut,
+    SettingsArgument,
+    Values,
+    told_and_fetched,
+)
 from ops.output import counting_progress, write_report
 
 
@@ -22,16 +30,10 @@ def audit(
     its meaning. Exits with 1 where a check fails: a leak that was planted is not found, or one is found that is not
     there. The numbers then say nothing.
     """
-    from fuser.lab.evaluate.picture import check
-    from fuser.lab.evaluate.settings import read_settings
     from fuser.lab.leakage.report import markdown, plot
     from fuser.lab.leakage.run import LeakageConfig, LeakageRun
-    from ops.models.fetch import bring_pair
 
-    if plot_out is not None:
-        check(plot_out)
-    told, setup = read_settings(LeakageConfig, config, values or ())
-    bring_pair(bundle, setup.sharer or None, setup.receiver or None)
+    told, setup = told_and_fetched(LeakageConfig, bundle, config, values, plot_out)
     run = LeakageRun(bundle, told, setup)
     with counting_progress() as progress:
         report = run.measure(progress, sys.argv)

@@ -199,7 +199,7 @@ def show(
         "positions a day": info.positions_per_day or "policy",
         "questions a day": info.questions_per_day or "policy",
         "kinds": kinds,
-        "may ask": f"every edge of {tenant}" if granted is None else ", ".join(granted) or "nobody",
+        "may ask": _who(tenant, granted),
         "version": version,
         "added": "" if info.added is None else info.added.isoformat(timespec="seconds"),
         "source": info.source or "not a file",
@@ -300,8 +300,12 @@ def _print_granted(documents: "Documents", tenant: str, document_id: str, as_jso
     if as_json:
         print_json({"id": document_id, "granted": granted})
         return
-    who = f"every edge of {tenant}" if granted is None else ", ".join(granted) or "nobody"
-    print_mapping({"id": document_id, "may ask": who}, as_json=False)
+    print_mapping({"id": document_id, "may ask": _who(tenant, granted)}, as_json=False)
+
+
+def _who(tenant: str, granted: "tuple[str, ...] | None") -> str:
+    """Who may ask about a document, in words."""
+    return f"every edge of {tenant}" if granted is None else ", ".join(granted) or "nobody"
 
 
 @app.command()

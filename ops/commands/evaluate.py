@@ -15,6 +15,7 @@ from ops.commands.options import (
     PlotOut,
     SettingsArgument,
     Values,
+    told_and_fetched,
 )
 from ops.output import counting_progress, progress_console, write_report
 
@@ -50,22 +51,18 @@ def evaluate(
     ops/examples/eval.toml has every key with its meaning; `data` is the one that must be given. Answers are kept as
     they come. A call that was stopped, or asks for more rows, makes what is missing.
     """
-    from fuser.lab.evaluate.picture import check, plot_rows
+    from fuser.lab.evaluate.picture import plot_rows
     from fuser.lab.evaluate.report import markdown
     from fuser.lab.evaluate.run import Run
-    from fuser.lab.evaluate.settings import EvaluateConfig, read_settings
+    from fuser.lab.evaluate.settings import EvaluateConfig
     from kvwire.errors import InvalidRequest
-    from ops.models.fetch import bring_pair
     from ops.tables import check_marks, put, short_table
 
-    if plot_out is not None:
-        check(plot_out)
     if place and into is None:
         raise InvalidRequest("--place is of the file of --into: give both")
     if into is not None:
         check_marks(into, place)
-    told, setup = read_settings(EvaluateConfig, config, values or ())
-    bring_pair(bundle, setup.sharer or None, setup.receiver or None)
+    told, setup = told_and_fetched(EvaluateConfig, bundle, config, values, plot_out)
     run = Run(bundle, told, setup)
     with counting_progress() as progress:
         run.answer(progress, max_minutes)

@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from fuser.models.load import DeviceName, DtypeName
+
+if TYPE_CHECKING:
+    from fuser.lab.evaluate.settings import Setup
+
+Told = TypeVar("Told")
 
 SharerOption = Annotated[
     str | None, typer.Option("--sharer", help="Another Sharer: known name, id or directory.")
@@ -100,3 +105,24 @@ def placed(table: Placed, device: DeviceName | None, dtype: DtypeName | None) ->
     """A configuration's table with the device and the dtype of the command line, where these are given."""
     given = {"device": device, "dtype": dtype}
     return replace(table, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
+
+
+def told_and_fetched(
+    kind: type[Told], bundle: Path, config: Path | None, values: list[str] | None, plot: Path | None
+) -> "tuple[Told, Setup]":
+    """What a command that measures a bundle is told, checked before its models are fetched.
+
+    Raises:
+        BadConfig: as `fuser.lab.evaluate.settings.read_settings`.
+        RuntimeError, ValueError: as `fuser.lab.evaluate.picture.check`, where there is to be a picture.
+        BadBundle, and what `ops.models.fetch.bring_pair` raises.
+    """
+    from fuser.lab.evaluate.picture import check
+    from fuser.lab.evaluate.settings import read_settings
+    from ops.models.fetch import bring_pair
+
+    if plot is not None:
+        check(plot)
+    told, setup = read_settings(kind, config, values or ())
+    bring_pair(bundle, setup.sharer or None, setup.receiver or None)
+    return told, setup

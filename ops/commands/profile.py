@@ -15,6 +15,7 @@ from ops.commands.options import (
     PlotOut,
     SettingsArgument,
     Values,
+    told_and_fetched,
 )
 from ops.output import counting_progress, progress_console, write_report
 
@@ -43,17 +44,12 @@ def profile(
     measured is kept as it comes: the same call goes on where it was stopped. ops/examples/profile.toml has every key
     with its meaning.
     """
-    from fuser.lab.evaluate.picture import check, plot_plans
-    from fuser.lab.evaluate.settings import read_settings
+    from fuser.lab.evaluate.picture import plot_plans
     from fuser.lab.profile.grid import ProfileConfig
     from fuser.lab.profile.run import ProfileRun
     from fuser.lab.profile.worth import markdown
-    from ops.models.fetch import bring_pair
 
-    if plot_out is not None:
-        check(plot_out)
-    told, setup = read_settings(ProfileConfig, config, values or ())
-    bring_pair(bundle, setup.sharer or None, setup.receiver or None)
+    told, setup = told_and_fetched(ProfileConfig, bundle, config, values, plot_out)
     run = ProfileRun(bundle, told, setup)
     with counting_progress() as progress:
         done = run.measure(progress, max_minutes)

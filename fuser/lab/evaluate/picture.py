@@ -99,5 +99,10 @@ def _save(figure: Any, axes: Any, path: Path) -> None:
     """Write a picture whose `axes` have bytes; the ending of `path` says which kind (.png, .svg, .pdf)."""
     axes.set_xscale("log")
     axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture; its folder is made if absent, and the ending of `path` says which kind it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

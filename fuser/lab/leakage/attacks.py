@@ -35,8 +35,8 @@ _RUN = 8
 _LEAST = 64
 """Positions from which a readout can be fitted."""
 _PLANTED, _STRENGTH, _FOUND = 16, 1.0, 0.8
-"""The planted leak: one of so many directions, as long as so many spreads of all values, is added to each code; an
-attack that finds fewer than this share of them is no attack."""
+"""The planted leak: to each code one of 16 directions is added, as long as the spread of all values; an attack that
+finds fewer than this share of them is no attack."""
 _CHANCE = 0.05
 """How much better than the most frequent token an attack may seem that was fitted to shuffled tokens."""
 _COMMON = 0.1

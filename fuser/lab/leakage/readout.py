@@ -61,13 +61,15 @@ class TokenReadout:
         covariance += (
             _FLOOR * covariance.diagonal().mean().clamp(min=1e-8) * torch.eye(len(covariance), device="cpu")
         )
-        root = torch.linalg.cholesky(covariance)
-        self._whiten: Callable[[Tensor], Tensor] = lambda rows: (
-            torch.linalg.solve_triangular(root, rows.T, upper=False).T
-        )
+        self._root = torch.linalg.cholesky(covariance)
         counts = torch.bincount(tokens, minlength=len(embeddings)).float() + 1
         self._log_prior = (counts / counts.sum()).log()
         self._embeddings = embeddings
+
+    def _whiten(self, rows: Tensor) -> Tensor:
+        """Embeddings in units in which what the regression leaves varies alike in all directions."""
+        whitened: Tensor = torch.linalg.solve_triangular(self._root, rows.T, upper=False).T
+        return whitened
 
     def guesses(self, codes: Tensor, most: int) -> Tensor:
         """The likeliest tokens at codes (samples, values), best first: (samples, most) int64."""

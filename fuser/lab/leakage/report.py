@@ -61,7 +61,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     Raises:
         RuntimeError, ValueError: as `fuser.lab.evaluate.picture.check`.
     """
-    from fuser.lab.evaluate.picture import check
+    from fuser.lab.evaluate.picture import check, save
 
     check(path)
     from matplotlib.figure import Figure
@@ -82,4 +82,4 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    save(figure, path)
