@@ -189,18 +189,18 @@ class Replica:
         """
         with self._read_lock:
             read = dict(self._read)
+        gone = set[tuple[str, str]]()
         for tenant in {tenant for tenant, _ in read}:
             ids = {document_id: version for (owner, document_id), version in read.items() if owner == tenant}
             there = self._documents.versions(tenant, ids)
-            gone = {(tenant, document_id) for document_id, v in ids.items() if there.get(document_id) != v}
-            if not gone:
-                continue
-            with self._read_lock:
-                for key in gone & self._gone:
-                    del self._read[key]
-                self._gone ^= (
-                    gone  # twice: the model may be about to keep what a call that has left asked for
-                )
+            gone |= {(tenant, document_id) for document_id, v in ids.items() if there.get(document_id) != v}
+        with self._read_lock:
+            # Twice: the model may be about to keep what a call that has left asked for.
+            again = gone & self._gone
+            for key in again:
+                del self._read[key]
+            self._gone = gone - again
+        for tenant in {tenant for tenant, _ in gone}:
             for sharer in self._sharers.values():
                 sharer.forget(tenant)
 
