@@ -18,7 +18,7 @@ from kvwire.segment import SliceKind
 if TYPE_CHECKING:
     from fuser import Sampling
 
-Source = Literal["auto", "receiver-only"]
+Source = Literal["auto", "receiver-only", "relayed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,8 @@ class Options:
             confuses the Receiver, but where the Receiver abstains behind the slice: then the answer is one from the
             notes, word for word, receiver-only for the reason NOTES. A Receiver that was not taught to abstain, or has
             choices, or must give a fused answer, reads both together.
-        source: "receiver-only" asks the cloud nothing.
+        source: "receiver-only" asks the cloud nothing; "relayed" asks for the Sharer's own answer as text, in place of
+            a slice. Where the cloud's policy has none there is no answer, for the reason RELAY_DISABLED.
         kind: of the slice; None: as configured where a document of the cloud is asked about, else shared.
         deadline_s: seconds the cloud has for the slice; None: as configured.
         plan: what of the slice is sent, and how; None: as configured, or picked (`edge_node.picker`).
@@ -103,8 +104,12 @@ class Ask(Options):
             object.__setattr__(self, "kind", SliceKind.named(self.kind))
         if self.question is not None and not self.question.strip():
             raise InvalidRequest("there is no question")
-        if self.require_fused and (self.guess or self.source == "receiver-only"):
+        if self.require_fused and (self.guess or self.source != "auto"):
             raise InvalidRequest("a fused answer is required, so nothing else can be asked for")
+        if self.source == "relayed" and (self.kind is not None or self.plan is not None or self.choices):
+            raise InvalidRequest(
+                "a relayed text is no slice and picks none of the choices: leave kind, plan and choices out"
+            )
         if "" in self.stop:
             raise InvalidRequest("a stop string is not empty")
         if self.search < 0:

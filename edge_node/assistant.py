@@ -118,7 +118,8 @@ class Assistant:
         """What is sent for it, and how: what it leaves open is as configured, or picked."""
         share = self.config.share
         chosen, reason = self._kind(ask)
-        ask = ask if share.history_turns and ask.over_document and chosen in TOLD else ask.kept()
+        told = chosen in TOLD or ask.source == "relayed"  # both are the Sharer's words
+        ask = ask if share.history_turns and ask.over_document and told else ask.kept()
         prompt = ask.prompt()
         self.client.limits.check_sections(prompt)
         tokens = self.config.receiver.max_new_tokens if ask.max_new_tokens is None else ask.max_new_tokens
@@ -137,6 +138,9 @@ class Assistant:
         # Only who can abstain can turn to the notes then; anybody else reads them beside the slice.
         later = chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) and self.bundle.config.abstain != ""
         later = later and not (ask.choices or ask.require_fused)
+        alone = ask.source == "receiver-only" or (
+            ask.source == "auto" and not (ask.require_fused or ask.over_document)
+        )
         return Planned(
             ask=ask,
             sections=_without_notes(prompt) if later else prompt,
@@ -150,14 +154,14 @@ class Assistant:
             deadline_s=deadline_s,
             max_bytes=max_bytes,
             before=before(prompt, ask.history, share.history_turns),
-            relay=share.relay and reason == NO_PLAN and not ask.require_fused,
-            alone=ask.source == "receiver-only" or ask.guess or not (ask.require_fused or ask.over_document),
+            relay=ask.source == "relayed" or (share.relay and reason == NO_PLAN and not ask.require_fused),
+            alone=alone or ask.guess,
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),
         )
 
     def _kind(self, ask: Ask) -> tuple[SliceKind | None, str | None]:
         """The kind of slice to ask for, or why there is none."""
-        if ask.source == "receiver-only":
+        if ask.source != "auto":
             return None, REQUESTED
         kinds = self.bundle.kinds
         if ask.kind is not None:

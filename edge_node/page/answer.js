@@ -51,7 +51,8 @@ export class Card {
   }
 
   #done(asked, { text, account }) {
-    const why = [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
+    const wanted = account.mode === "relayed" && account.reason === "REQUESTED";
+    const why = wanted ? "you asked for it: this is what a slice is to be compared with" : [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
     let told;
     if (account.abstained) {
       told = this.#note("abstained", FROM[account.mode], why || "so the edge's model reads the slice, which is a part of it; it can be wrong", NOT_STATED);

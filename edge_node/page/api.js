@@ -5,6 +5,7 @@ const DO = {
   NOT_FOUND: "See that the id is right, and that the document was added for this edge's tenant.",
   ACCESS_DENIED: "Another kind of slice may be allowed; who runs the cloud sets what may leave it.",
   NO_PLAN: "Another kind of slice may fit.",
+  RELAY_DISABLED: "It is the cloud's policy that no text leaves it; slices may.",
   BUSY: "Ask again in a moment.",
   EDGE_GONE: "Start it with `kvwire edge --config edge.toml` and ask again.",
 };

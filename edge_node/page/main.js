@@ -37,7 +37,11 @@ function variants(about, compare) {
   if (!compare) return [{ title: "Answer", more: {} }];
   const alone = { title: "The edge's model alone", more: { kind: null, source: "receiver-only" }, guess: Boolean(about.document) };
   if (!about.document) return [alone, { title: "With the cloud's reading", more: {} }];
-  return [alone, ...runs.kinds.map((kind) => ({ title: `With ${kind === "excerpt" ? "an" : "a"} ${kind}`, more: { kind } }))];
+  return [
+    alone,
+    ...runs.kinds.map((kind) => ({ title: `With ${kind === "excerpt" ? "an" : "a"} ${kind}`, more: { kind } })),
+    { title: "The cloud's own words, as text", more: { kind: null, source: "relayed" } },
+  ];
 }
 
 function shown(about, titles) {
@@ -96,7 +100,7 @@ async function answered(card, about, more, before, signal) {
   if (signal.aborted) return { text: "", stopped: true };
   try {
     const piece = (part) => card.add(part);
-    const account = await api.ask(text, options.source ? [] : before, options, { key: byId("key").value, signal, piece });
+    const account = await api.ask(text, options.source === "receiver-only" ? [] : before, options, { key: byId("key").value, signal, piece });
     return { text: card.text.textContent, account };
   } catch (error) {
     if (signal.aborted) return { text: card.text.textContent, stopped: true };

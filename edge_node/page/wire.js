@@ -5,9 +5,8 @@ import { bytesOf, counted, make, seconds } from "./dom.js";
 /** The panel of one account (docs/api.md, `usage.kvwire`). */
 export function wire(asked, text, account) {
   const crossed = account.bytes_sent + account.bytes_received;
-  const said = crossed
-    ? `${counted(account.positions, "position")}, ${counted(account.payload_bytes, "payload byte")}`
-    : "nothing";
+  const slice = `${counted(account.positions, "position")}, ${counted(account.payload_bytes, "payload byte")}`;
+  const said = account.mode === "relayed" ? "the answer itself, as text" : crossed ? slice : "nothing";
   const panel = make("details", { class: "wire" }, make("summary", { text: `What crossed the wire: ${said}` }));
   if (crossed) panel.append(sizes(asked, text, account));
   panel.append(facts(account), ...timeLine(account));
@@ -17,7 +16,7 @@ export function wire(asked, text, account) {
 /** Bars of bytes: the slice beside texts that are known here. */
 function sizes(asked, text, account) {
   const rows = [
-    ["the slice, as it came", account.payload_bytes],
+    ...(account.kind ? [["the slice, as it came", account.payload_bytes]] : []),
     ["the answer's text", bytesOf(text)],
     ["the question's text, which went up", bytesOf(asked.question)],
   ];

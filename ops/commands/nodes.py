@@ -4,7 +4,7 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -84,7 +84,12 @@ def ask(
         list[str] | None,
         typer.Option(help="One of 2 to 10 to pick from; give it once for each."),
     ] = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Ask the cloud nothing.")] = False,
+    source: Annotated[
+        Literal["auto", "receiver-only", "relayed"],
+        typer.Option(
+            help="receiver-only asks the cloud nothing, relayed for the Sharer's own answer as text."
+        ),
+    ] = "auto",
     guess: Annotated[
         bool,
         typer.Option("--guess", help="Without a slice of the document, show what the Receiver guesses."),
@@ -134,13 +139,13 @@ def ask(
             deadline_s=deadline,
             plan=dialled if codec or positions else None,
             max_bytes=max_bytes,
-            source="receiver-only" if alone else "auto",
+            source=source,
             choices=choice or (),
             guess=guess,
             require_fused=require_fused,
         )
         stream = assistant.stream(asked)
-        may_guess = guess and over and not alone
+        may_guess = guess and over and source == "auto"
         at_once = not (
             as_json or may_guess
         )  # what may be a guess is shown once it is known whether it is one

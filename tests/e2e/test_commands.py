@@ -63,7 +63,9 @@ def test_a_document_that_is_added_can_be_asked_about(
 
 
 def test_an_answer_of_the_receiver_alone_says_so(edge_toml: str) -> None:
-    done = CliRunner().invoke(app, ["ask", "Who?", "--alone", "--config", edge_toml, "--json"])
+    done = CliRunner().invoke(
+        app, ["ask", "Who?", "--source", "receiver-only", "--config", edge_toml, "--json"]
+    )
     answer = json.loads(done.stdout)
     assert (answer["source"], answer["reason"], answer["bytes_sent"]) == ("receiver-only", "REQUESTED", 0)
 

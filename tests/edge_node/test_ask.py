@@ -108,7 +108,7 @@ def test_a_guess_is_shown_when_asked_for_and_marked_before_it(cut_off_edge: str)
 def test_what_the_receiver_knows_by_itself_is_an_answer_unless_a_fused_one_is_required(
     cut_off_edge: str, edge: str
 ) -> None:
-    for arguments in ([], ["--alone", *DOCUMENT]):
+    for arguments in ([], ["--source", "receiver-only", *DOCUMENT]):
         assert ask(cut_off_edge, *arguments).exit_code == 0
     assert ask(edge, "--require-fused").exit_code == 0
     done = ask(cut_off_edge, "--require-fused")

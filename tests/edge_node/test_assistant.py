@@ -359,6 +359,25 @@ def test_a_guess_is_made_only_where_it_is_asked_for(cut_off: Assistant, receiver
     assert (shared.answered, shared.text, shared.reason) == (True, guess.text, "UNREACHABLE")
 
 
+def test_the_sharers_own_words_come_as_text_where_they_are_asked_for(
+    assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.service, "relay_text", "Behind the clock.")
+    answer = assistant.ask(Ask(QUESTION, document="note-1", source="relayed"))
+    assert (answer.text, answer.source, answer.reason) == ("Behind the clock.", "relayed", "REQUESTED")
+    assert (answer.kind, answer.positions, answer.payload_bytes) == (None, 0, 0)
+    with pytest.raises(InvalidRequest, match="leave kind, plan and choices out"):
+        Ask(QUESTION, document="note-1", source="relayed", kind=SliceKind.DRAFT)
+
+
+def test_without_a_cloud_nobody_relays_and_the_receiver_does_not_answer_in_its_place(
+    cut_off: Assistant,
+) -> None:
+    for document in ("note-1", None):
+        answer = cut_off.ask(Ask(QUESTION, document=document, source="relayed"))
+        assert (answer.answered, answer.text, answer.reason) == (False, "", "UNREACHABLE")
+
+
 def test_where_a_fused_answer_is_required_there_is_no_other(assistant: Assistant, cut_off: Assistant) -> None:
     for document in (None, "note-1"):
         assert assistant.ask(Ask(QUESTION, document=document, require_fused=True)).source == "fused"

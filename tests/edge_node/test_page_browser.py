@@ -181,11 +181,15 @@ def test_side_by_side_a_guess_looks_like_none_of_the_answers(chat: Chat) -> None
     chat.ask(QUESTION, "note-1")
     chat.answered()
     cards = chat.page.locator(".card")
-    assert cards.count() == 3
+    assert cards.count() == 4
     modes = cards.locator(".mode").all_inner_texts()
-    assert modes[0] == "A guess, not an answer" and all(mode.startswith("Fused") for mode in modes[1:])
-    classes = [cards.nth(i).get_attribute("class") or "" for i in range(3)]
-    assert ["guess" in each for each in classes] == [True, False, False]
+    assert modes[0] == "A guess, not an answer" and all(mode.startswith("Fused") for mode in modes[1:3])
+    assert (
+        modes[3].startswith("Relayed")
+        and "the answer itself" in cards.nth(3).locator(".wire summary").inner_text()
+    )
+    classes = [cards.nth(i).get_attribute("class") or "" for i in range(4)]
+    assert ["guess" in each for each in classes] == [True, False, False, False]
     assert "the cloud was not asked" in cards.nth(0).inner_text()
     assert "nothing" in cards.nth(0).locator(".wire summary").inner_text()
 
