@@ -133,5 +133,9 @@ class Picker:
         style = self._bundle.config.sharer_prompt
         after = max((len(wrap[1].encode()) for wrap in style.wraps.values()), default=0)
         texts = [s.text for s in sections if s.visibility is Visibility.SHARED and s.text is not None]
-        most = sum(len(text.encode()) + 1 for text in texts) + after + len(style.closing.encode())
+        most = (
+            sum(len(text.encode()) + 1 for text in texts)
+            + after
+            + len((style.closing + style.answering).encode())
+        )
         return min(plan.last or most, most)

@@ -29,24 +29,28 @@ from kvwire.section import Role, Section, Visibility
 class PromptStyle:
     """How one model's prompt is written: text around each role's body, and the closing that asks for an answer.
 
-    `opening` opens every prompt; its first token is the attention sink.
+    `opening` opens every prompt; its first token is the attention sink. `answering` follows the closing where
+    this side reads a document: with "Answer:" there a model answers shortly, which spoils its reply to choices.
     """
 
     opening: str
     wraps: Mapping[str, tuple[str, str]]
     closing: str
+    answering: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        plain = {
             "opening": self.opening,
             "wraps": {k: list(v) for k, v in self.wraps.items()},
             "closing": self.closing,
         }
+        return plain | ({"answering": self.answering} if self.answering else {})
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> PromptStyle:
         wraps = {str(Role(role)): (str(before), str(after)) for role, (before, after) in raw["wraps"].items()}
-        return cls(opening=str(raw["opening"]), wraps=wraps, closing=str(raw["closing"]))
+        texts = {key: str(raw[key]) for key in ("opening", "closing", "answering") if key in raw}
+        return cls(wraps=wraps, **texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,8 @@ def render(sections: Sequence[Section], style: PromptStyle, holds: frozenset[Vis
         spans.append((start, end))
         parts += [before, section.text, after]
         length = end + len(after)
-    parts.append(style.closing)
+    reads = any(s.role is Role.DOCUMENT and s.visibility in holds for s in sections)
+    parts += [style.closing, style.answering if reads else ""]
     text = "".join(parts)
     return Rendered(text, tuple(spans), len(style.opening) if insertion is None else insertion)
 

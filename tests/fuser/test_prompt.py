@@ -1,5 +1,7 @@
 """Prompts: each side renders what it may hold, and finds sections by characters."""
 
+import dataclasses
+
 import pytest
 
 from fuser.prompts.prompt import RECEIVER_HOLDS, SHARER_HOLDS, PromptStyle, positions_within, render, tokenise
@@ -76,3 +78,12 @@ def test_positions_within_a_span_are_the_tokens_that_overlap_it(tiny_sharer) -> 
 
 def test_a_style_survives_its_dictionary() -> None:
     assert PromptStyle.from_dict(STYLE.to_dict()).to_dict() == STYLE.to_dict()
+
+
+def test_what_begins_an_answer_stands_only_where_a_document_is_asked_about() -> None:
+    style = dataclasses.replace(STYLE, answering="Answer:")
+    question = Section(Role.QUESTION, Visibility.SHARED, text="Who?")
+    for held in ([question], [NOTES, question]):
+        assert render(held, style, SHARER_HOLDS) == render(held, STYLE, SHARER_HOLDS)
+    assert render([DOCUMENT, question], style, SHARER_HOLDS).text.endswith(f"{STYLE.closing}Answer:")
+    assert PromptStyle.from_dict(style.to_dict()) == style and "answering" not in STYLE.to_dict()
