@@ -138,10 +138,10 @@ async function find() {
 }
 
 function pick({ document: id, passage, score }) {
-  const place = passage === undefined || passage === null ? "" : `, passage ${passage}`;
-  const button = make("button", { type: "button", class: "quiet", text: `${id}${place} (${Number(score).toFixed(2)})` });
+  const named = `${id}#${passage}`; // a long document cannot be read at once
+  const button = make("button", { type: "button", class: "quiet", text: `${named} (${Number(score).toFixed(2)})` });
   button.addEventListener("click", () => {
-    byId("document").value = id;
+    byId("document").value = named;
     question.focus();
   });
   return make("li", {}, button);

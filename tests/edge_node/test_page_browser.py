@@ -12,6 +12,7 @@ import pytest
 
 from edge_node import Answer, Assistant
 from edge_node.stream import AnswerStream
+from kvwire.messages import Found
 from tests.edge_node.browser import HOST, Chat, chromium
 from tests.edge_node.local_api import Api, serving_api
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
@@ -279,7 +280,6 @@ def test_a_dark_screen_has_a_dark_page(open_page: Open) -> None:
 @pytest.mark.parametrize(
     ("status", "found", "shown"),
     [
-        (200, {"data": [{"document": "note-1", "passage": 2, "score": 0.7}]}, "note-1, passage 2 (0.70)"),
         (200, {"data": []}, "Nothing found."),
         (501, {"error": {"message": "no search", "code": "UNSUPPORTED"}}, None),
         (503, {"error": {"message": "no room", "code": "BUSY"}}, "no room Ask again in a moment."),
@@ -299,9 +299,23 @@ def test_documents_are_found_where_the_edge_can_search(
         return
     chat.page.locator("#found li").first.wait_for()
     assert chat.page.locator("#found").inner_text() == shown
-    if "note-1" in shown:
-        chat.page.locator("#found button").click()
-        assert chat.page.input_value("#document") == "note-1" and focused(chat) == "question"
+
+
+def test_a_passage_that_the_cloud_found_is_asked_about(chat: Chat, server: RunningServer) -> None:
+    server.service.finds = (Found("two", 2, 0.7), Found("note-1", 1, 0.25))
+    chat.page.get_by_text("Find documents").click()
+    chat.page.fill("#search", "keys & boats")
+    chat.page.press("#search", "Enter")
+    chat.page.locator("#found li").nth(1).wait_for()
+    assert chat.page.locator("#found li").all_inner_texts() == ["two#2 (0.70)", "note-1#1 (0.25)"]
+    assert [(search.question, search.k) for search in server.service.searches] == [("keys & boats", 8)]
+    chat.page.locator("#found button").first.click()
+    assert chat.page.input_value("#document") == "two#2" and focused(chat) == "question"
+    chat.page.locator("#found button").nth(1).click()
+    chat.page.fill("#question", QUESTION)
+    chat.page.click("#send")
+    chat.answered()
+    assert chat.text(".mode").startswith("Fused")
 
 
 ATTACK = """<!doctype html><iframe id="framed" src="http://127.0.0.1:{port}/"></iframe><script>
