@@ -5,11 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Of pytest; tests share two cores well, and each worker loads torch.
 WORKERS ?= 2
-BUNDLE ?= fuser/bundles/qwen2.5-coder-0.5b--smollm2-135m
+PAIRS ?= qwen2.5-coder-1.5b--qwen2.5-coder-0.5b qwen2.5-coder-0.5b--smollm2-135m qwen2.5-coder-1.5b--smollm2-135m
+# NAME=DATA of the tables of docs/results.md; data/ holds exports as JSON lines (docs/evaluation.md).
+DOCUMENTS ?= records=records:heldout coined=records:heldout_coined notes=notes:heldout_kinds \
+	squad=data/squad/dev.jsonl.gz nq_swap=data/nq_swap/dev.jsonl.gz
+CHOICES ?= $(foreach set,arc_easy arc_challenge openbookqa mmlu_redux,$(set)=data/$(set)/test.jsonl.gz)
+LIMIT ?= 160
 PACKAGES := ops cloud_node edge_node fuser proto tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-real test-wheel check format proto bench table docs clean
+.PHONY: help install demo test test-real test-wheel check format proto bench results docs clean
 
 help:
 	@echo "make demo     answers over the wire with a real pair: installs, fetches the models, prints one table"
@@ -20,7 +25,8 @@ help:
 	@echo "make docs     the pages with the API reference, as HTML in site/"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
 	@echo "make bench    measures this machine, over slow links too; reports in build/bench (docs/benchmarks.md)"
-	@echo "make table    answers 320 held-out questions with the shipped bundle and puts the table into docs/results.md"
+	@echo "make results  measures every bundle on every set and puts the tables into docs/results.md: hours; goes on where it was"
+	@echo "              (make results PAIRS=... DOCUMENTS=records=records:heldout CHOICES= LIMIT=20: a part of them)"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
@@ -44,8 +50,13 @@ bench: $(STAMP)
 	$(BIN)/kvwire bench cloud --json build/bench/cloud.json --markdown build/bench/cloud.md
 	$(BIN)/kvwire bench local --json build/bench/local.json --markdown build/bench/local.md
 
-table: $(STAMP)
-	$(BIN)/kvwire eval $(BUNDLE) ops/examples/eval.toml --json build/table.json --into docs/results.md
+# Answers are kept, so what was measured before is read, not run. A pair without a place for a set has no table of it.
+results: $(STAMP)
+	@set -e; mkdir -p build/results; for pair in $(PAIRS); do for set in $(DOCUMENTS) $(CHOICES); do \
+		place=$$pair/$${set%%=*}; grep -q "^<!-- kvwire eval $$place -->" docs/results.md || continue; \
+		case " $(CHOICES) " in *" $$set "*) settings=choices;; *) settings=eval;; esac; \
+		$(BIN)/kvwire eval fuser/bundles/$$pair ops/examples/$$settings.toml --set data=$${set#*=} --set limit=$(LIMIT) \
+			--json build/results/$$pair-$${set%%=*}.json --into docs/results.md --place $$place; done; done
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS)
