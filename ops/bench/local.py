@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,8 @@ from rich.progress import Progress
 
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.bench import edge as edge_bench
+from ops.bench.ratio import ratio_of, told
 from ops.demo.edge_api import EdgeApi
 from ops.demo.samples import DemoQuestion, DemoSample, load_samples
 from ops.demo.stage import CLOUD_START_S, EDGE_START_S, Cast, DemoStage
@@ -28,6 +29,8 @@ FIRST: Final = "first question"
 NEXT: Final = "next question"
 """Over the same document: the cloud has its prefix, the process of the baseline reads it again."""
 _LIMIT: Final = 32
+_CODES: Final = 8
+_TOKENS: Final = 32
 _MARKS: Final = ("first_token", "answer")
 
 
@@ -64,7 +67,8 @@ def measure(
     bar = progress.add_task("loading both models", total=2 * len(bench.asked) + 3)
     cast = bench.cast
     local = Sequential(cast.sharer, cast.receiver, cast.bundle, threads, cast.device, cast.dtype)
-    progress.advance(bar)
+    progress.update(bar, advance=1, description="the edge alone")
+    own = {"edge": _edge(local, [asked[1].text for _, asked in bench.asked])}
     with DemoStage(folder, bench.cast, load_samples(), record=False) as stage:
         progress.update(bar, description="starting both nodes")
         api = EdgeApi(stage.edge.address(EDGE_START_S, check))
@@ -76,13 +80,13 @@ def measure(
         progress.update(bar, advance=1, description="asking")
         rows = []
         for number, (round_, asked) in enumerate(bench.asked):
-            told: dict[str, Any] = {}
+            found: dict[str, Any] = {}
             for way in ("service", "sequential") if number % 2 else ("sequential", "service"):
                 check()
-                told[way] = _serve(bench, api, asked) if way == "service" else _alone(bench, local, asked)
+                found[way] = _serve(bench, api, asked) if way == "service" else _alone(bench, local, asked)
                 progress.advance(bar)
-            rows.append({"round": round_, "document": asked[0].id} | told)
-    return summary(rows)
+            rows.append({"round": round_, "document": asked[0].id} | found)
+    return summary(rows) | own
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,20 +109,18 @@ def markdown(report: Mapping[str, Any]) -> str:
     for name, found in rounds.items():
         first = found["first_token"]
         lines.append(
-            f"| {name} | {found['questions']} | {first['service_s'] * 1e3:.0f} ms | "
-            f"{first['sequential_s'] * 1e3:.0f} ms | {_told(first)} | {_told(found['answer'])} | "
+            f"| {name} | {found['questions']} | {first['ours_s'] * 1e3:.0f} ms | "
+            f"{first['theirs_s'] * 1e3:.0f} ms | {told(first)} | {told(found['answer'])} | "
             f"{found['same_answers']} |"
         )
+    if edge := report["results"].get("edge"):
+        lines += ["", edge_bench.markdown(edge)]
     stages = list(dict.fromkeys(stage for found in rounds.values() for stage in found["stages_s"]))
     lines += ["", "| stage, ms | " + " | ".join(rounds) + " |", "|---" * (1 + len(rounds)) + "|"]
     for stage in stages:
         cells = " | ".join(f"{found['stages_s'].get(stage, 0.0) * 1e3:.1f}" for found in rounds.values())
         lines.append(f"| {stage} | {cells} |")
     return "\n".join(lines)
-
-
-def _told(ratio: Mapping[str, float]) -> str:
-    return f"{ratio['ratio']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
 
 
 def _round(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -128,28 +130,15 @@ def _round(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "questions": len(rows),
         "same_answers": sum(row["service"]["text"] == row["sequential"]["text"] for row in rows),
         "stages_s": {name: fmean(timings.get(name, 0.0) for timings in stages) for name in names},
-        **{mark: _ratio(rows, f"{mark}_s") for mark in _MARKS},
-    }
-
-
-def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
-    import torch
-
-    from fuser.lab.interval import mean
-
-    ratios = torch.tensor([row["service"][key] / row["sequential"][key] for row in rows])
-    interval = mean(ratios.log())
-    return {
-        "service_s": fmean(row["service"][key] for row in rows),
-        "sequential_s": fmean(row["sequential"][key] for row in rows),
-        "ratio": math.exp(interval.point),
-        "low": math.exp(interval.low),
-        "high": math.exp(interval.high),
+        **{
+            mark: ratio_of([(row["service"][f"{mark}_s"], row["sequential"][f"{mark}_s"]) for row in rows])
+            for mark in _MARKS
+        },
     }
 
 
 def _serve(bench: LocalBench, api: EdgeApi, asked: Asked) -> dict[str, Any]:
-    """An answer of the service; its HTTP call is part of the time to the whole answer."""
+    """An answer of the service; its HTTP call is part of the time to the whole answer, and the stage `http` besides."""
     sample, question = asked
     what: dict[str, Any] = {"kind": str(bench.kind), "max_new_tokens": bench.max_new_tokens}
     began = time.monotonic()
@@ -164,8 +153,15 @@ def _serve(bench: LocalBench, api: EdgeApi, asked: Asked) -> dict[str, Any]:
         "text": answer["text"],
         "first_token_s": answer["time_to_first_token_s"],
         "answer_s": seconds,
-        "timings": answer["timings"],
+        "timings": answer["timings"] | {"http": seconds - answer["timings"]["total"]},
     }
+
+
+def _edge(local: Any, questions: Sequence[str]) -> dict[str, Any]:
+    """What the edge's own code costs; nothing where the bundle takes no codes in."""
+    if local.receiver.bundle.translate is None:
+        return {}
+    return edge_bench.measure(local.receiver, local.receiver.model.bare, questions, _CODES, _TOKENS)
 
 
 def _alone(bench: LocalBench, local: Any, asked: Asked) -> dict[str, Any]:

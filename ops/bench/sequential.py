@@ -40,19 +40,19 @@ class Whole:
     """A causal language model that computes the logits of every position of a prompt, asked for or not."""
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self.bare = model
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+        return getattr(self.bare, name)
 
     def get_decoder(self) -> Any:
         """The model's decoder, and its head after it."""
         return self._decode
 
     def _decode(self, *, input_ids: Tensor, **inputs: Any) -> Any:
-        out = self._model.get_decoder()(input_ids=input_ids, **inputs)
+        out = self.bare.get_decoder()(input_ids=input_ids, **inputs)
         if input_ids.shape[1] > 1:
-            self._model.get_output_embeddings()(out.last_hidden_state)
+            self.bare.get_output_embeddings()(out.last_hidden_state)
         return out
 
 

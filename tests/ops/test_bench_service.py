@@ -10,6 +10,7 @@ import torch
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from ops.bench import cloud as cloud_bench
+from ops.bench import edge as edge_bench
 from ops.bench import local as local_bench
 from ops.bench.sequential import Sequential
 from ops.demo.samples import DemoQuestion, DemoSample
@@ -76,6 +77,16 @@ def test_an_answers_time_stands_beside_that_of_one_process() -> None:
     table = local_bench.markdown({"results": results})
     assert "| next question | 1 | 100 ms | 200 ms | 0.50 (0.50-0.50) | 0.50 (0.50-0.50) | 1 |" in table
     assert "| wait | 125.0 | 50.0 |" in table
+
+
+def test_what_the_edges_code_costs_stands_beside_transformers_and_a_prefill(sequential: Sequential) -> None:
+    model = sequential.receiver.model.bare
+    found = edge_bench.measure(
+        sequential.receiver, model, ["Who keeps the key?", "Where?"], positions=2, tokens=3
+    )
+    for ratio in (found["generation"], found["intake"]):
+        assert 0 < ratio["low"] <= ratio["ratio"] <= ratio["high"] and ratio["ours_s"] > 0 < ratio["theirs_s"]
+    assert "| 3 tokens, beside `transformers.generate` |" in edge_bench.markdown(found)
 
 
 def test_the_clouds_rate_stands_beside_the_best_bare_prefill() -> None:
