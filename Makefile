@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Of pytest; tests share two cores well, and each worker loads torch.
 WORKERS ?= 2
 PAIRS ?= qwen2.5-coder-1.5b--qwen2.5-coder-0.5b qwen2.5-coder-0.5b--smollm2-135m qwen2.5-coder-1.5b--smollm2-135m
-# NAME=DATA of the tables of docs/results.md; data/ holds exports as JSON lines (docs/evaluation.md).
+# NAME=DATA of the tables of docs/results/; data/ holds exports as JSON lines (docs/evaluation.md).
 DOCUMENTS ?= records=records:heldout coined=records:heldout_coined notes=notes:heldout_kinds \
 	squad=data/squad/dev.jsonl.gz nq_swap=data/nq_swap/dev.jsonl.gz
 CHOICES ?= $(foreach set,arc_easy arc_challenge openbookqa mmlu_redux,$(set)=data/$(set)/test.jsonl.gz)
@@ -25,7 +25,7 @@ help:
 	@echo "make docs     the pages with the API reference, as HTML in site/"
 	@echo "make proto    regenerates the code of proto/kvwire/v1 after a change of its .proto"
 	@echo "make bench    measures this machine, over slow links too; reports in build/bench (docs/benchmarks.md)"
-	@echo "make results  measures every bundle on every set and puts the tables into docs/results.md: hours; goes on where it was"
+	@echo "make results  measures every bundle on every set and puts the tables into docs/results/: hours; goes on where it was"
 	@echo "              (make results PAIRS=... DOCUMENTS=records=records:heldout CHOICES= LIMIT=20: a part of them)"
 
 $(BIN)/python:
@@ -53,10 +53,10 @@ bench: $(STAMP)
 # Answers are kept, so what was measured before is read, not run. A pair without a place for a set has no table of it.
 results: $(STAMP)
 	@set -e; mkdir -p build/results; for pair in $(PAIRS); do for set in $(DOCUMENTS) $(CHOICES); do \
-		place=$$pair/$${set%%=*}; grep -q "^<!-- kvwire eval $$place -->" docs/results.md || continue; \
+		place=$${set%%=*}; grep -q "^<!-- kvwire eval $$place -->" docs/results/$$pair.md || continue; \
 		case " $(CHOICES) " in *" $$set "*) settings=choices;; *) settings=eval;; esac; \
 		$(BIN)/kvwire eval fuser/bundles/$$pair ops/examples/$$settings.toml --set data=$${set#*=} --set limit=$(LIMIT) \
-			--json build/results/$$pair-$${set%%=*}.json --into docs/results.md --place $$place; done; done
+			--json build/results/$$pair-$$place.json --into docs/results/$$pair.md --place $$place; done; done
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS)
