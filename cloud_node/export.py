@@ -52,10 +52,12 @@ def positions_allowed(
             raise ExportDenied(f"{wanted} slices")
         if any(d.kinds is not None and wanted not in d.kinds for d in documents):
             raise ExportDenied(f"{wanted} slices of this document")
-    if 0 < policy.max_runs < plan.runs:
+    if policy.max_runs < plan.runs:
         raise ExportDenied(f"slices of more than {policy.max_runs} runs")
+    if policy.max_quoted < plan.quoted:
+        raise ExportDenied(f"drafts that quote more than {policy.max_quoted} positions")
     if kind is SliceKind.EXCERPT:
-        return _allowed(policy.max_positions, documents, "excerpt slices")
+        return _allowed(min(policy.max_positions, policy.max_quoted), documents, "excerpt slices")
     if not documents:
         return None
     # What the Sharer holds at shared positions after it has read a document tells what the document says.
@@ -88,8 +90,12 @@ def kinds_searched(policy: ExportPolicy) -> tuple[SliceKind, ...]:
     """
     if not policy.allow_search:
         raise ExportDenied("where a question's words stand")
-    most = {SliceKind.SHARED: policy.shared_over_documents}
-    return tuple(kind for kind in policy.kinds if most.get(kind, policy.max_positions))
+    most = {
+        SliceKind.SHARED: policy.shared_over_documents,
+        SliceKind.EXCERPT: min(policy.max_positions, policy.max_quoted),
+        SliceKind.DRAFT: policy.max_positions,
+    }
+    return tuple(kind for kind in policy.kinds if most[kind])
 
 
 def budget_of(policy: ExportPolicy, document: DocumentInfo) -> Budget:

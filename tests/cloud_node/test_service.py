@@ -48,7 +48,9 @@ async def test_relay_answers_where_text_is_allowed(start_local: Start) -> None:
 
 
 async def test_a_kind_that_may_not_leave_is_neither_offered_nor_served(start_local: Start) -> None:
-    cloud = await start_local(export=ExportPolicy(kinds=(SliceKind.SHARED,), shared_over_documents=64))
+    cloud = await start_local(
+        export=ExportPolicy(profile="custom", kinds=(SliceKind.SHARED,), shared_over_documents=64)
+    )
     assert cloud.description.bundles[0].kinds == (SliceKind.SHARED,)
     with pytest.raises(IncompatiblePeer) as error:
         await cloud.share(cloud.request("note-1", QUESTION))
