@@ -245,19 +245,28 @@ class GatewayConfig:
 
 @dataclass(frozen=True, slots=True)
 class CloudConfig:
-    """The whole configuration of one cloud node. Paths are absolute after `load`."""
+    """The whole configuration of one cloud node. Paths are absolute after `load`.
+
+    audit: the audit log. audit_key: the key that signs it, made at the first start; None is one beside it, with `.key`
+        in place of its suffix. audit_rotate_bytes, audit_rotate_daily: as `AuditLog` takes them.
+    """
 
     tls: CloudTls
     sharer: SharerConfig
     listen: str = "127.0.0.1:7443"
     documents: str = "sqlite:///documents.db"
     audit: str = "audit.jsonl"
+    audit_key: str | None = None
+    audit_rotate_bytes: int = 64 * _MIB
+    audit_rotate_daily: bool = False
     export: ExportPolicy = field(default_factory=ExportPolicy)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:
+        if self.audit_rotate_bytes < 0:
+            raise ValueError("audit_rotate_bytes starts at 0")
         if self.documents.partition("?")[0] in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
             raise ValueError(
                 "documents: replicas are other processes, so a database in memory cannot be shared"
@@ -298,8 +307,9 @@ class CloudConfig:
             self.ray, token=None if self.ray.token is None else absolute(self.ray.token)
         )
         documents = _absolute_sqlite(self.documents, directory)
-        audit = absolute(self.audit)
-        return dataclasses.replace(self, tls=tls, sharer=sharer, ray=ray, documents=documents, audit=audit)
+        key = None if self.audit_key is None else absolute(self.audit_key)
+        told = dataclasses.replace(self, tls=tls, sharer=sharer, ray=ray, documents=documents)
+        return dataclasses.replace(told, audit=absolute(self.audit), audit_key=key)
 
 
 def _absolute_sqlite(url: str, directory: Path) -> str:

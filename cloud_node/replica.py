@@ -235,11 +235,12 @@ class Replica:
         if call.left is not None and cut.positions > call.left:
             raise ExposureSpent(seconds_left())
         begins = _begins(request.sections, documents)
+        versions = tuple({document.id: document.version for document in documents}.items())
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
 
         def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:
             quoted = tuple(_quoted(cut, begins))
-            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted)
+            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted, versions)
             check_leaving(header, request, allowed)
             self._limits.check_slice(header)
             return header, SliceWriter(header, codec, self._limits, request.max_bytes)

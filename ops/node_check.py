@@ -311,15 +311,22 @@ def _free(address: str) -> bool:
 
 
 def _audit(config: "CloudConfig") -> Iterator[Finding]:
-    from cloud_node.audit import TornTail, verify
+    from cloud_node.audit_chain import TornTail, key_beside, public_hex, signing_key, verify
 
     path = Path(config.audit)
     if not path.exists():
         yield _to_be_made("audit", path)
         return
     _check_writable(path)
+    key = Path(config.audit_key) if config.audit_key else key_beside(path)
     try:
-        yield Finding(State.GOOD, "audit", f"{path}: {verify(path):,} records, the chain holds")
+        found = verify(path, public_hex(signing_key(key)) if key.exists() else None, first=None)
+        if found.records and not found.signed:
+            raise FileNotFoundError(f"{key}: the key that signed {path} is not there")
+        told = (
+            f"{path}: {found.records:,} records from number {found.first} on, the chain holds and is signed"
+        )
+        yield Finding(State.GOOD, "audit", told)
     except TornTail as torn:
         yield Finding(State.NOTE, "audit", str(torn), "nothing: it is mended when the node starts")
 

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cloud_node.audit import verify
+from cloud_node.audit_chain import verify
 from cloud_node.call import REASONS
 from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
 from fuser.sharer import Sharer
@@ -213,4 +213,4 @@ async def test_the_audit_log_tells_every_call_and_no_text(start_local: Start) ->
     assert served["bytes"] == 12 * 24 * 4 + 2  # two bytes tell the length
     assert {line["decision"] for line in lines} <= REASONS
     assert CANARY not in text and "Ilse" not in text
-    assert verify(cloud.audit) == 4
+    assert verify(cloud.audit).records == 4
