@@ -12,27 +12,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
+import json
 import os
+import re
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from cloud_node.audit_chain import (
-    Anchor,
-    anchor_of,
-    canonical,
-    check_signature,
-    end_of,
-    files_of,
-    hash_of,
-    key_beside,
-    make_key,
-    name_put_away,
-    public_hex,
-    signing_key,
-)
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+GENESIS: Final = "0" * 64
+_TAIL_BYTES: Final = 1 << 20  # more than the longest line
+_PUT_AWAY: Final = re.compile(r"\.[0-9]{12}")
 
 SERVED: Final = "SERVED"
 SENDING: Final = "SENDING"
@@ -49,6 +46,28 @@ class AuditInUse(OSError):
 
 class NotAFile(ValueError):
     """The log would be kept nowhere."""
+
+
+class BrokenChain(ValueError):
+    """A line was changed, removed or put in, or signed by nobody; the message names the first that does not fit."""
+
+
+class BadKey(ValueError):
+    """A file holds no Ed25519 key in PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One line of a log, to be kept elsewhere.
+
+    sequence: its number, from 1; 0 before the first one. hash: its hash. time: when it was written, seconds since 1970.
+    public_key: of the key that signs the log, hex; "" where it is not known.
+    """
+
+    sequence: int = 0
+    hash: str = GENESIS
+    time: float = 0.0
+    public_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,3 +292,131 @@ class SummedRecords:
             if calls > ONE_BY_ONE:
                 more = calls - ONE_BY_ONE
                 self._audit.offer(AuditRecord(method=method, tenant=tenant, decision=decision, calls=more))
+
+
+def key_beside(log: str | Path) -> Path:
+    """Where the key of a log is, if nothing else is said."""
+    return Path(log).with_suffix(".key")
+
+
+def signing_key(path: Path) -> Ed25519PrivateKey:
+    """The key in a file.
+
+    Raises:
+        BadKey: it holds none. OSError: it cannot be read.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError):
+        raise BadKey(f"{path} holds no Ed25519 key in PEM without a password") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadKey(f"{path} holds a key, but none of Ed25519")
+    return key
+
+
+def make_key(path: Path) -> None:
+    """Write a new key, for its owner alone. Raises FileExistsError, OSError."""
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """The public key of a key, in hex."""
+    return key.public_key().public_bytes_raw().hex()
+
+
+def files_of(log: str | Path) -> list[Path]:
+    """The files of a log, oldest first: those put away by rotation, then the one that is written to, if it is there."""
+    log = Path(log)
+    put_away = [
+        one for one in log.parent.glob(f"{log.name}.*") if _PUT_AWAY.fullmatch(one.name[len(log.name) :])
+    ]
+    return sorted(put_away) + ([log] if log.exists() else [])
+
+
+def name_put_away(log: Path, last: int) -> Path:
+    """What a file of a log is called once it is put away; `last`: the number of its last line."""
+    return log.with_name(f"{log.name}.{last:012d}")
+
+
+def anchor_of(line: dict[str, Any], public_key: str = "") -> Anchor:
+    """The anchor that a line is."""
+    return Anchor(int(line["sequence"]), str(line["hash"]), float(line["time"]), public_key)
+
+
+def check_signature(line: dict[str, Any], public_key: str, where: str) -> None:
+    """Raises BrokenChain where a line is not signed by this key (hex)."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        key.verify(bytes.fromhex(str(line.get("signature"))), bytes.fromhex(str(line["hash"])))
+    except (InvalidSignature, ValueError):
+        raise BrokenChain(
+            f"{where}: line {line.get('sequence')} of the log is not signed by {public_key[:16]}…"
+        ) from None
+
+
+def end_of(files: Sequence[Path]) -> tuple[dict[str, Any], int, bool]:
+    """The last whole line ({} of an empty log); how many bytes stand after it; whether they lack only their end.
+
+    Args:
+        files: of the log, oldest first.
+
+    Raises:
+        BrokenChain: the last line is no record.
+    """
+    if not files:
+        return {}, 0, False
+    *older, path = files
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _TAIL_BYTES))
+        *whole, torn = file.read().split(b"\n")
+    try:
+        if not whole and size > _TAIL_BYTES:
+            raise BrokenChain("a line without end")
+        last = parse(whole[-1], "last") if whole else end_of(older)[0]
+        if last:
+            anchor_of(last)
+    except (BrokenChain, KeyError, ValueError, TypeError):
+        raise BrokenChain(
+            f"{path}: the last line is no record: move the file away, and a new log is begun"
+        ) from None
+    if follows(torn, str(last.get("hash", GENESIS))):
+        return json.loads(torn), len(torn), True
+    return last, len(torn), False
+
+
+def canonical(line: dict[str, Any]) -> bytes:
+    """A line as it stands in the file, and with nothing but its contents as it is hashed."""
+    return json.dumps(line, sort_keys=True, separators=(",", ":")).encode()
+
+
+def hash_of(line: dict[str, Any]) -> str:
+    """Of all of a line but its own hash and signature."""
+    rest = {key: value for key, value in line.items() if key not in ("hash", "signature")}
+    return hashlib.sha256(canonical(rest)).hexdigest()
+
+
+def follows(raw: bytes, last: str) -> bool:
+    """Whether this is a whole record that follows from the line with this hash."""
+    try:
+        line = parse(raw, "last")
+    except BrokenChain:
+        return False
+    return line.get("previous") == last and line.get("hash") == hash_of(line)
+
+
+def parse(raw: bytes, where: str) -> dict[str, Any]:
+    """A line. Raises BrokenChain where it is none."""
+    try:
+        line = json.loads(raw)
+    except ValueError:
+        raise BrokenChain(f"{where} is not JSON") from None
+    if not isinstance(line, dict):
+        raise BrokenChain(f"{where} is not a record")
+    return line

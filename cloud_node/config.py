@@ -136,6 +136,25 @@ class ExportProfile:
     together: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """`[export.redact]`: what is taken out of documents where they are stored (`cloud_node.export`).
+
+    patterns: of the known ones. custom: further ones by a name of their own, as regular expressions of the package
+        `regex`. tenants: whose documents; none named is everybody's.
+    """
+
+    patterns: tuple[Literal["email", "phone", "iban", "card", "ip"], ...] = ()
+    custom: Mapping[str, str] = field(default_factory=dict)
+    tenants: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.custom:
+            from cloud_node.export import check_patterns
+
+            check_patterns(self.patterns, self.custom)
+
+
 ProfileName = Literal["answer-only", "short-quote", "quote", "custom"]
 PROFILES: Final[Mapping[ProfileName, ExportProfile]] = {
     "answer-only": ExportProfile((SliceKind.SHARED, SliceKind.DRAFT), 0, beyond=0.0, together=4.9),
@@ -166,6 +185,7 @@ class ExportPolicy:
         can only lower it.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
+    redact: what is taken out of documents.
     """
 
     profile: ProfileName = "short-quote"
@@ -178,6 +198,7 @@ class ExportPolicy:
     allow_search: bool = True
     positions_per_day: int = 0
     questions_per_day: int = 0
+    redact: Redaction = field(default_factory=Redaction)
 
     def __post_init__(self) -> None:
         profile = PROFILES[self.profile]

@@ -311,7 +311,8 @@ def _free(address: str) -> bool:
 
 
 def _audit(config: "CloudConfig") -> Iterator[Finding]:
-    from cloud_node.audit_chain import TornTail, key_beside, public_hex, signing_key, verify
+    from cloud_node.audit import key_beside, public_hex, signing_key
+    from cloud_node.audit_chain import TornTail, verify
 
     path = Path(config.audit)
     if not path.exists():

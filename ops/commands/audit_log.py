@@ -86,7 +86,8 @@ def export(
     first: First = 1,
 ) -> None:
     """Print lines of the log, as they stand there or as CSV. The chain is checked on the way; `verify` checks more."""
-    from cloud_node.audit_chain import canonical, lines
+    from cloud_node.audit import canonical
+    from cloud_node.audit_chain import lines
 
     wanted = _between(lines(file, first), since, until)
     chosen = (
@@ -177,9 +178,9 @@ def _public(log: Path, key: Path | None, *, needed: bool) -> str | None:
     """The public key of the node's; None where none is needed and none is there.
 
     Raises:
-        BadKey, OSError.
+        BadKey: it holds none. OSError: it cannot be read.
     """
-    from cloud_node.audit_chain import key_beside, public_hex, signing_key
+    from cloud_node.audit import key_beside, public_hex, signing_key
 
     path = key or key_beside(log)
     return public_hex(signing_key(path)) if needed or key is not None or path.exists() else None

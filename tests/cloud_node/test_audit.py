@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from cloud_node.audit import AuditInUse, AuditLog, AuditRecord, NotAFile, SummedRecords
-from cloud_node.audit_chain import (
+from cloud_node.audit import (
     Anchor,
+    AuditInUse,
+    AuditLog,
+    AuditRecord,
     BadKey,
     BrokenChain,
-    TornTail,
-    anchor_text,
+    NotAFile,
+    SummedRecords,
     canonical,
     files_of,
     hash_of,
     key_beside,
-    lines,
     make_key,
     public_hex,
-    read_anchors,
     signing_key,
-    verify,
 )
+from cloud_node.audit_chain import TornTail, anchor_text, lines, read_anchors, verify
 
 
 def write(path: Path, count: int) -> None:
