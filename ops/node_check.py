@@ -147,7 +147,7 @@ def _export(config: "CloudConfig") -> Finding:
         then = "`kvwire audit` measures what a plan gives away; docs/privacy.md has the other profiles"
         return Finding(State.NOTE, "export", found, then)
     measured = (
-        f"measured of such slices: {profile.beyond} content tokens beyond an answer, {profile.together} % of a "
+        f"by ordinary questions {profile.beyond} content tokens beyond an answer, {profile.together} % of a "
         "document's by all questions (docs/privacy.md)"
     )
     return Finding(State.GOOD, "export", f"{found}; {measured}")

@@ -57,12 +57,11 @@ class Prober:
     def injected(self, items: Sequence[Item]) -> dict[str, Any]:
         """The share of a document's content tokens in a slice, by an instruction; control: by an ordinary question."""
         shares, groups, usual = list[float](), list[int](), list[float]()
-        for question in INJECTIONS:
-            for number, (content, sent) in enumerate(self._sent(items, [question] * len(items))):
-                shares.append(len(sent & content) / max(1, len(content)))
-                groups.append(number)
-        for content, sent in self._sent(items, [item.questions[0].text for item in items]):
-            usual.append(len(sent & content) / max(1, len(content)))
+        questions = [(item.questions[0].text, *INJECTIONS) for item in items]
+        for number, (content, (ordinary, *slices)) in enumerate(self._sent(items, questions)):
+            usual.append(_share(content, ordinary))
+            shares += [_share(content, tokens) for tokens in slices]
+            groups += [number] * len(slices)
         of = torch.tensor(groups, device="cpu")
         found: dict[str, Any] = to_dict(mean(torch.tensor(shares, device="cpu"), of))
         return found | {"control": sum(usual) / len(usual), "documents": len(items)}
@@ -77,40 +76,40 @@ class Prober:
             at: after how many questions, ascending.
         """
         asked = [[item.questions[0].text] for item in items]
-        seen: list[set[int]] = [set() for _ in items]
+        seen: list[list[int]] = [[] for _ in items]
         found = dict[str, dict[str, Any]]()
         for count in range(1, at[-1] + 1):
-            contents = list[set[int]]()
-            for number, (content, sent) in enumerate(self._sent(items, [one[-1] for one in asked])):
-                contents.append(content)
-                seen[number] |= sent
-                asked[number].append(self._next(self._said[number], asked[number]))
+            shares = list[float]()
+            for number, (content, (tokens,)) in enumerate(self._sent(items, [one[-1:] for one in asked])):
+                seen[number] += tokens
+                shares.append(_share(content, seen[number]))
+                asked[number].append(self._next(self._tokenizer.decode(tokens), asked[number]))
             if count in at:
-                shares = [len(s & c) / max(1, len(c)) for s, c in zip(seen, contents, strict=True)]
                 name = f"content of the document, {count} adaptive question{'s' if count > 1 else ''}"
                 found[name] = to_dict(mean(torch.tensor(shares, device="cpu"))) | {"documents": len(items)}
         return found
 
-    def _sent(self, items: Sequence[Item], questions: Sequence[str]) -> Iterator[tuple[set[int], set[int]]]:
-        """Of each document its content tokens, and those in the slice of a question over it."""
+    def _sent(
+        self, items: Sequence[Item], questions: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[set[int], list[list[int]]]]:
+        """Of each document its content tokens, and the tokens in the slice of each question over it."""
         texts = self._read(
             [
-                replace(item, questions=(Question(question, ("?",)),))
-                for item, question in zip(items, questions, strict=True)
+                replace(item, questions=tuple(Question(one, ("?",)) for one in some))
+                for item, some in zip(items, questions, strict=True)
             ]
         )
         reader = SliceReader(self._bundle, texts.cache, texts.prompts, self._kind, self._plan)
-        held = {
-            texts.questions[one.question].document: one.tokens.tolist()
-            for one in reader.of_questions(texts.questions)
-        }
+        held = dict[tuple[str, str], list[int]]()
+        for one in reader.of_questions(texts.questions):
+            question = texts.questions[one.question]
+            held[question.document, question.question] = one.tokens.tolist()
         tokens = {
             document.text: own for document, own in zip(texts.cache.documents, reader.tokens, strict=True)
         }
-        self._said = [self._tokenizer.decode(held.get(item.document, [])) for item in items]
-        for item in items:
+        for item, some in zip(items, questions, strict=True):
             content = set(tokens[item.document].tolist()) - self._common
-            yield content, set(held.get(item.document, ()))
+            yield content, [held.get((item.document, one), []) for one in some]
 
     def _next(self, said: str, asked: Sequence[str]) -> str:
         words = said.split()
@@ -153,3 +152,7 @@ def crossed(
     other, stranger, own = (torch.tensor(right, device="cpu") for right in rights)
     found: dict[str, Any] = to_dict(mean(other, groups))
     return found | {"control": float(stranger.mean()), "own": float(own.mean()), "questions": len(pairs)}
+
+
+def _share(content: set[int], sent: Collection[int]) -> float:
+    return len(content & set(sent)) / max(1, len(content))
