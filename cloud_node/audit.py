@@ -1,4 +1,6 @@
-"""The audit log: JSON lines, append-only and hash-chained: who got how much of what, never text.
+"""The audit log: JSON lines, append-only, chained and signed (`cloud_node.audit_chain`): who got how much of what.
+
+It holds no text.
 
 A slice, a relayed text or what a search found has a line before its first byte leaves and one when its call has ended.
 Other calls have one, when they have ended; many of a kind in one second share one. What cannot be written is kept, as
@@ -13,14 +15,21 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-GENESIS: Final = "0" * 64
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+GENESIS: Final = "0" * 64
+_TAIL_BYTES: Final = 1 << 20  # more than the longest line
+_PUT_AWAY: Final = re.compile(r"\.[0-9]{12}")
 
 SERVED: Final = "SERVED"
 SENDING: Final = "SENDING"
@@ -28,7 +37,7 @@ MENDED: Final = "MENDED"
 LOST: Final = "LOST"
 ONE_BY_ONE: Final = 3
 MOST_NAMED: Final = 4
-_TAIL_BYTES: Final = 1 << 20  # more than the longest line
+_DAY_S: Final = 86_400
 
 
 class AuditInUse(OSError):
@@ -40,11 +49,25 @@ class NotAFile(ValueError):
 
 
 class BrokenChain(ValueError):
-    """A line was changed, removed or put in; the message names the first that does not fit."""
+    """A line was changed, removed or put in, or signed by nobody; the message names the first that does not fit."""
 
 
-class TornTail(BrokenChain):
-    """The file ends in the middle of a line. A node mends that when it starts."""
+class BadKey(ValueError):
+    """A file holds no Ed25519 key in PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One line of a log, to be kept elsewhere.
+
+    sequence: its number, from 1; 0 before the first one. hash: its hash. time: when it was written, seconds since 1970.
+    public_key: of the key that signs the log, hex; "" where it is not known.
+    """
+
+    sequence: int = 0
+    hash: str = GENESIS
+    time: float = 0.0
+    public_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +75,13 @@ class AuditRecord:
     """One call, or several of a kind: as it ended, or before anything of it leaves.
 
     method: "Describe", "Search", "Share" or "Relay"; "Audit" in a line that the log writes of itself.
+    identity: of the edge, as its certificate has it; empty where that was refused.
     request_id: hex; empty where the call had none.
     documents: ids as asked for, or found by a search; "?" for what cannot be one.
-    kind, positions: of the slice, as its header told them.
+    versions: of their texts, as they were read; of each of `documents`, in a line about what leaves.
+    kind, positions: of the slice, as its header told them; tokens of a relayed text.
+    quoted: of each position that was chosen in a document: the document's place in `documents`, and characters
+        [begins, ends) of its text.
     segments: of a slice that was sent whole; 0 of any other.
     bytes: in the frames handed to the transport: how much of a slice was sent.
     decision: "SENDING" before the first byte of a slice leaves; then "SERVED", or the reason from the error catalogue.
@@ -66,10 +93,13 @@ class AuditRecord:
 
     method: str
     tenant: str
+    identity: str = ""
     request_id: str = ""
     documents: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
     kind: str = ""
     positions: int = 0
+    quoted: tuple[tuple[int, int, int], ...] = ()
     segments: int = 0
     bytes: int = 0
     decision: str = SERVED
@@ -78,42 +108,62 @@ class AuditRecord:
 
 
 class AuditLog:
-    """Appends records to a file. One writer a file: a second one is refused."""
+    """Appends records to a file. One writer a log: a second one is refused.
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the file (mode 0600 when made here) and take up its chain; a torn last line is mended.
+    Args:
+        path: the file. key: that of its signatures, made (mode 0600) where it is absent and the log is new; None is one
+            beside the log. rotate_bytes: a file that would become longer is put away, as `PATH.NUMBER` with the number
+            of its last line; 0 is no bound. rotate_daily: as is yesterday's (UTC). The chain goes on in the new file.
 
-        Raises:
-            AuditInUse: another process writes to it. NotAFile: it is a device, a pipe or the like.
-            BrokenChain: its last whole line is not a record.
-            OSError: it cannot be opened or written.
-        """
+    Raises:
+        AuditInUse: another process writes to it. NotAFile: it is a device, a pipe or the like.
+        BrokenChain: its last whole line is not a record, or not signed by the key.
+        BadKey: the file with the key has none. FileNotFoundError: the log has lines, and there is no key.
+        OSError: it cannot be opened or written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        key: str | Path | None = None,
+        rotate_bytes: int = 0,
+        rotate_daily: bool = False,
+    ) -> None:
+        """Open the file (mode 0600 when made here) and take up its chain; a torn last line is mended."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # O_NONBLOCK: opening a pipe would wait for ever.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        self._file = os.open(self.path, flags, 0o600)
+        self._rotate_bytes, self._rotate_daily = rotate_bytes, rotate_daily
         self._kept: list[AuditRecord] = []
         self._lost = 0
         self._open = True
-        try:
+        with contextlib.ExitStack() as opened:
+            self._file = _opened(self.path, os.O_CREAT)
+            opened.callback(os.close, self._file)
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise NotAFile(f"{self.path}: an audit log is a regular file")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._size = os.fstat(self._file).st_size
-            self._last, torn, whole = _end_of(self.path)
+            key = Path(key) if key is not None else key_beside(self.path)
+            if not key.exists() and not end_of(files_of(self.path))[0]:
+                with contextlib.suppress(FileExistsError):  # another made it meanwhile
+                    make_key(key)
+            self._key = signing_key(key)
+            # The key's file stays while the log's own is put away.
+            self._lock = os.open(key, os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, self._lock)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AuditInUse(f"{self.path}: another process writes to this audit log") from None
+            line, torn, whole = end_of(files_of(self.path))
+            if line:
+                check_signature(line, public_hex(self._key), str(self.path))
+            self._last, self._size = anchor_of(line) if line else Anchor(), os.fstat(self._file).st_size
             if torn and whole:
                 self._size += os.write(self._file, b"\n")
             elif torn:
                 self._size -= torn
                 os.ftruncate(self._file, self._size)
                 self.append(AuditRecord(method="Audit", tenant="", bytes=torn, decision=MENDED))
-        except BlockingIOError:
-            os.close(self._file)
-            raise AuditInUse(f"{self.path}: another process writes to this audit log") from None
-        except BaseException:
-            os.close(self._file)
-            raise
+            opened.pop_all()
 
     def append(self, record: AuditRecord) -> None:
         """Write one line, after those that were kept, and hand it to the operating system.
@@ -151,6 +201,7 @@ class AuditLog:
             with contextlib.suppress(OSError):
                 os.fsync(self._file)
             os.close(self._file)
+            os.close(self._lock)
 
     def _in_place(self) -> bool:
         """Whether the file at the path is the one that is written to, and as long: else its end would be missing."""
@@ -170,21 +221,46 @@ class AuditLog:
             self._lost = 0
 
     def _write(self, record: AuditRecord) -> None:
-        line = {"time": round(time.time(), 3), **asdict(record), "previous": self._last}
-        line["seconds"] = round(record.seconds, 4)
-        line["hash"] = _hash(line)
-        text = _canonical(line) + b"\n"
-        if os.fstat(self._file).st_size > self._size:
-            # Half a line that could not be taken back when it was written.
-            os.ftruncate(self._file, self._size)
+        now = time.time()
+        line = {"sequence": self._last.sequence + 1, "time": round(now, 3), **asdict(record)}
+        line |= {"seconds": round(record.seconds, 4), "previous": self._last.hash}
+        line["hash"] = hash_of(line)
+        line["signature"] = self._key.sign(bytes.fromhex(line["hash"])).hex()
+        text = canonical(line) + b"\n"
         try:
+            if os.fstat(self._file).st_size > self._size:
+                # Half a line that could not be taken back when it was written.
+                os.ftruncate(self._file, self._size)
+            if self._is_full(len(text), now):
+                self._put_away()
             if os.write(self._file, text) != len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)  # no half line
             raise OSError(error.errno, error.strerror, str(self.path)) from None
-        self._last, self._size = line["hash"], self._size + len(text)
+        self._last, self._size = anchor_of(line), self._size + len(text)
+
+    def _is_full(self, more: int, now: float) -> bool:
+        if not self._size:
+            return False
+        too_long = 0 < self._rotate_bytes < self._size + more
+        return too_long or (self._rotate_daily and now // _DAY_S > self._last.time // _DAY_S)
+
+    def _put_away(self) -> None:
+        """Give the file another name and begin an empty one in its place."""
+        if self._in_place():
+            os.fsync(self._file)
+            self.path.rename(name_put_away(self.path, self._last.sequence))
+        # Where the last attempt came no further, there is nothing at the path; what else is there is not ours.
+        file = _opened(self.path, os.O_CREAT | os.O_EXCL)
+        os.close(self._file)
+        self._file, self._size = file, 0
+
+
+def _opened(path: Path, flags: int) -> int:
+    # O_NONBLOCK: opening a pipe would wait for ever.
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | flags, 0o600)
 
 
 class SummedRecords:
@@ -218,72 +294,129 @@ class SummedRecords:
                 self._audit.offer(AuditRecord(method=method, tenant=tenant, decision=decision, calls=more))
 
 
-def verify(path: str | Path) -> int:
-    """Check the whole chain and return the number of records.
+def key_beside(log: str | Path) -> Path:
+    """Where the key of a log is, if nothing else is said."""
+    return Path(log).with_suffix(".key")
+
+
+def signing_key(path: Path) -> Ed25519PrivateKey:
+    """The key in a file.
 
     Raises:
-        BrokenChain: naming the first line that does not follow from the one before it.
-        TornTail: all lines follow, and half a line comes after them.
+        BadKey: it holds none. OSError: it cannot be read.
     """
-    last, number = GENESIS, 0
-    with Path(path).open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.endswith(b"\n") and not _follows(raw, last):
-                raise TornTail(f"{path}: {len(raw)} bytes of a line cut short after {number - 1} whole ones")
-            line = _parse(raw, number)
-            claimed = line.pop("hash", None)
-            if line.get("previous") != last or claimed != _hash(line):
-                raise BrokenChain(f"line {number} does not follow from the line before it")
-            last = claimed
-    return number
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError):
+        raise BadKey(f"{path} holds no Ed25519 key in PEM without a password") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadKey(f"{path} holds a key, but none of Ed25519")
+    return key
 
 
-def _end_of(path: Path) -> tuple[str, int, bool]:
-    """The hash of the last line; how many bytes stand after its end; whether they are a line that lacks only its end.
+def make_key(path: Path) -> None:
+    """Write a new key, for its owner alone. Raises FileExistsError, OSError."""
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """The public key of a key, in hex."""
+    return key.public_key().public_bytes_raw().hex()
+
+
+def files_of(log: str | Path) -> list[Path]:
+    """The files of a log, oldest first: those put away by rotation, then the one that is written to, if it is there."""
+    log = Path(log)
+    put_away = [
+        one for one in log.parent.glob(f"{log.name}.*") if _PUT_AWAY.fullmatch(one.name[len(log.name) :])
+    ]
+    return sorted(put_away) + ([log] if log.exists() else [])
+
+
+def name_put_away(log: Path, last: int) -> Path:
+    """What a file of a log is called once it is put away; `last`: the number of its last line."""
+    return log.with_name(f"{log.name}.{last:012d}")
+
+
+def anchor_of(line: dict[str, Any], public_key: str = "") -> Anchor:
+    """The anchor that a line is."""
+    return Anchor(int(line["sequence"]), str(line["hash"]), float(line["time"]), public_key)
+
+
+def check_signature(line: dict[str, Any], public_key: str, where: str) -> None:
+    """Raises BrokenChain where a line is not signed by this key (hex)."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        key.verify(bytes.fromhex(str(line.get("signature"))), bytes.fromhex(str(line["hash"])))
+    except (InvalidSignature, ValueError):
+        raise BrokenChain(
+            f"{where}: line {line.get('sequence')} of the log is not signed by {public_key[:16]}…"
+        ) from None
+
+
+def end_of(files: Sequence[Path]) -> tuple[dict[str, Any], int, bool]:
+    """The last whole line ({} of an empty log); how many bytes stand after it; whether they lack only their end.
+
+    Args:
+        files: of the log, oldest first.
 
     Raises:
         BrokenChain: the last line is no record.
     """
+    if not files:
+        return {}, 0, False
+    *older, path = files
     size = path.stat().st_size
-    if size == 0:
-        return GENESIS, 0, False
     with path.open("rb") as file:
         file.seek(max(0, size - _TAIL_BYTES))
-        *lines, torn = file.read().split(b"\n")
+        *whole, torn = file.read().split(b"\n")
     try:
-        if not lines and size > _TAIL_BYTES:
+        if not whole and size > _TAIL_BYTES:
             raise BrokenChain("a line without end")
-        last = str(_parse(lines[-1], "last")["hash"]) if lines else GENESIS
-    except (BrokenChain, KeyError):
+        last = parse(whole[-1], "last") if whole else end_of(older)[0]
+        if last:
+            anchor_of(last)
+    except (BrokenChain, KeyError, ValueError, TypeError):
         raise BrokenChain(
             f"{path}: the last line is no record: move the file away, and a new log is begun"
         ) from None
-    whole = _follows(torn, last)
-    return str(json.loads(torn)["hash"]) if whole else last, len(torn), whole
+    if follows(torn, str(last.get("hash", GENESIS))):
+        return json.loads(torn), len(torn), True
+    return last, len(torn), False
 
 
-def _follows(raw: bytes, last: str) -> bool:
-    """Whether this is a whole record that follows from the line with this hash."""
-    try:
-        line = _parse(raw, "last")
-    except BrokenChain:
-        return False
-    return line.get("previous") == last and line.pop("hash", None) == _hash(line)
-
-
-def _parse(raw: bytes, number: int | str) -> dict[str, Any]:
-    try:
-        line = json.loads(raw)
-    except ValueError:
-        raise BrokenChain(f"line {number} is not JSON") from None
-    if not isinstance(line, dict):
-        raise BrokenChain(f"line {number} is not a record")
-    return line
-
-
-def _canonical(line: dict[str, Any]) -> bytes:
+def canonical(line: dict[str, Any]) -> bytes:
+    """A line as it stands in the file, and with nothing but its contents as it is hashed."""
     return json.dumps(line, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _hash(line: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(line)).hexdigest()
+def hash_of(line: dict[str, Any]) -> str:
+    """Of all of a line but its own hash and signature."""
+    rest = {key: value for key, value in line.items() if key not in ("hash", "signature")}
+    return hashlib.sha256(canonical(rest)).hexdigest()
+
+
+def follows(raw: bytes, last: str) -> bool:
+    """Whether this is a whole record that follows from the line with this hash."""
+    try:
+        line = parse(raw, "last")
+    except BrokenChain:
+        return False
+    return line.get("previous") == last and line.get("hash") == hash_of(line)
+
+
+def parse(raw: bytes, where: str) -> dict[str, Any]:
+    """A line. Raises BrokenChain where it is none."""
+    try:
+        line = json.loads(raw)
+    except ValueError:
+        raise BrokenChain(f"{where} is not JSON") from None
+    if not isinstance(line, dict):
+        raise BrokenChain(f"{where} is not a record")
+    return line

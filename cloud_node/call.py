@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cloud_node.audit import LOST, MENDED, SENDING, SERVED, AuditRecord
@@ -36,10 +37,11 @@ class Quoting(SliceHeader):
     """A header as a replica hands it to its gateway, with what is never sent: where in the documents it quotes.
 
     quoted: of each position that was chosen in a document: the section that names it, and characters [begins, ends) of
-    the whole document.
+    the whole document. versions: of the texts of documents that were read, by their ids.
     """
 
     quoted: tuple[tuple[int, int, int], ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -68,8 +70,11 @@ class CallRecord:
 
     method: str
     tenant: str = ""
+    identity: str = ""
     request_id: bytes = b""
     documents: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    quoted: tuple[tuple[int, int, int], ...] = ()
     kind: str = ""
     codec: str = ""
     positions: int = 0
@@ -85,15 +90,22 @@ class CallRecord:
     _raw_bytes: int = 0
     _whole: bool = False
 
-    def announced(self, header: SliceHeader) -> None:
-        """The slice that will leave."""
+    def announced(self, header: SliceHeader, named: Sequence[str]) -> None:
+        """The slice that will leave; `named`: the document that each section names, "" for none."""
+        if isinstance(header, Quoting):
+            versions = dict(header.versions)
+            self.versions = tuple(versions.get(document, "") for document in self.documents)
+            self.quoted = tuple(
+                (self.documents.index(named[section]), begins, ends)
+                for section, begins, ends in header.quoted
+            )
         self.positions, self._announced = header.positions, len(header.specs)
         self._raw_bytes = header.raw_bytes
 
     def leaving(self) -> AuditRecord:
         """The line to write before anything leaves."""
         self.left = True
-        return replace(self.line(), decision=SENDING)
+        return replace(self.line(), decision=SENDING, versions=self.versions, quoted=self.quoted)
 
     def sent(self, part: Part) -> None:
         """Count a part that is handed to the transport; how much of it a caller takes is not known here."""
@@ -112,6 +124,7 @@ class CallRecord:
         return AuditRecord(
             method=self.method,
             tenant=self.tenant,
+            identity=self.identity,
             request_id=self.request_id.hex(),
             documents=self.documents,
             kind=self.kind,

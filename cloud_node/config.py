@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final, Literal
 
 from fuser import DeviceName, DtypeName, bundle_directory
 from fuser.config import read_toml
@@ -118,13 +120,63 @@ class RayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportProfile:
+    """What one word of `[export] profile` stands for: keys of `ExportPolicy`, and what slices by them gave away.
+
+    beyond: content tokens of a document that an attack read of a slice beyond answer and question, on average.
+    together: the share of a document's content tokens (%) that all questions over it exposed together, three on
+        average. Both of the most that the profile lets out, as docs/privacy.md measures it; None: not measured.
+    """
+
+    kinds: tuple[SliceKind, ...]
+    max_quoted: int
+    max_runs: int = 1
+    shared_over_documents: int = 0
+    beyond: float | None = None
+    together: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """`[export.redact]`: what is taken out of documents where they are stored (`cloud_node.export`).
+
+    patterns: of the known ones. custom: further ones by a name of their own, as regular expressions of the package
+        `regex`. tenants: whose documents; none named is everybody's.
+    """
+
+    patterns: tuple[Literal["email", "phone", "iban", "card", "ip"], ...] = ()
+    custom: Mapping[str, str] = field(default_factory=dict)
+    tenants: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.custom:
+            from cloud_node.export import check_patterns
+
+            check_patterns(self.patterns, self.custom)
+
+
+ProfileName = Literal["answer-only", "short-quote", "quote", "custom"]
+PROFILES: Final[Mapping[ProfileName, ExportProfile]] = {
+    "answer-only": ExportProfile((SliceKind.SHARED, SliceKind.DRAFT), 0, beyond=0.0, together=4.9),
+    "short-quote": ExportProfile(tuple(SliceKind), 8, beyond=0.5, together=10.2),
+    "quote": ExportProfile(tuple(SliceKind), 16, beyond=1.6, together=19.1),
+    "custom": ExportProfile(tuple(SliceKind), 32),
+}
+_OF_PROFILE: Final[Any] = None  # until `ExportPolicy` has looked
+
+
+@dataclass(frozen=True, slots=True)
 class ExportPolicy:
     """What may leave this cloud.
 
+    profile: gives `kinds`, `max_quoted`, `max_runs` and `shared_over_documents` where they are not written; written
+        they may only be less. "answer-only": of documents drafts alone. "short-quote": also one run of up to 8
+        positions. "quote": of up to 16. "custom": whatever is written, up to 32 positions in one run where nothing is.
     kinds: the kinds of slice.
+    max_quoted: the most positions of documents that a slice quotes: those of an excerpt, or before a draft.
+    max_runs: the most runs of neighbours in which they may stand.
     max_positions: the most positions of an excerpt or a draft, and tokens of a relayed text, about documents; a
         document's own cap can only lower it.
-    max_runs: the most runs of neighbours in which positions of a document may stand in a slice; 0 is no bound.
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
@@ -133,22 +185,48 @@ class ExportPolicy:
         can only lower it.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
+    redact: what is taken out of documents.
     """
 
-    kinds: tuple[SliceKind, ...] = tuple(SliceKind)
+    profile: ProfileName = "short-quote"
+    kinds: tuple[SliceKind, ...] = _OF_PROFILE
+    max_quoted: int = _OF_PROFILE
+    max_runs: int = _OF_PROFILE
     max_positions: int = 32
-    max_runs: int = 1
-    shared_over_documents: int = 0
+    shared_over_documents: int = _OF_PROFILE
     allow_relay: bool = False
     allow_search: bool = True
     positions_per_day: int = 0
     questions_per_day: int = 0
+    redact: Redaction = field(default_factory=Redaction)
 
     def __post_init__(self) -> None:
-        if min(self.max_positions, self.max_runs, self.shared_over_documents) < 0:
-            raise ValueError("max_positions, max_runs and shared_over_documents must not be negative")
-        if min(self.positions_per_day, self.questions_per_day) < 0:
-            raise ValueError("positions_per_day and questions_per_day must not be negative")
+        profile = PROFILES[self.profile]
+        for key in ("kinds", "max_quoted", "max_runs", "shared_over_documents"):
+            written, most = getattr(self, key), getattr(profile, key)
+            if written is _OF_PROFILE:
+                object.__setattr__(self, key, most)
+            elif self.profile != "custom" and not _within(written, most):
+                shown = ", ".join(most) if key == "kinds" else most
+                raise ValueError(
+                    f'{key}: profile "{self.profile}" allows no more than {shown}; "custom" is bound by no profile'
+                )
+        counts = (
+            "max_positions",
+            "max_quoted",
+            "shared_over_documents",
+            "positions_per_day",
+            "questions_per_day",
+        )
+        for key in counts:
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} must not be negative")
+        if self.max_runs < 1:
+            raise ValueError("max_runs starts at 1")
+
+
+def _within(written: Any, most: Any) -> bool:
+    return set(written) <= set(most) if isinstance(most, tuple) else bool(written <= most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +266,28 @@ class GatewayConfig:
 
 @dataclass(frozen=True, slots=True)
 class CloudConfig:
-    """The whole configuration of one cloud node. Paths are absolute after `load`."""
+    """The whole configuration of one cloud node. Paths are absolute after `load`.
+
+    audit: the audit log. audit_key: the key that signs it, made at the first start; None is one beside it, with `.key`
+        in place of its suffix. audit_rotate_bytes, audit_rotate_daily: as `AuditLog` takes them.
+    """
 
     tls: CloudTls
     sharer: SharerConfig
     listen: str = "127.0.0.1:7443"
     documents: str = "sqlite:///documents.db"
     audit: str = "audit.jsonl"
+    audit_key: str | None = None
+    audit_rotate_bytes: int = 64 * _MIB
+    audit_rotate_daily: bool = False
     export: ExportPolicy = field(default_factory=ExportPolicy)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:
+        if self.audit_rotate_bytes < 0:
+            raise ValueError("audit_rotate_bytes starts at 0")
         if self.documents.partition("?")[0] in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
             raise ValueError(
                 "documents: replicas are other processes, so a database in memory cannot be shared"
@@ -241,8 +328,9 @@ class CloudConfig:
             self.ray, token=None if self.ray.token is None else absolute(self.ray.token)
         )
         documents = _absolute_sqlite(self.documents, directory)
-        audit = absolute(self.audit)
-        return dataclasses.replace(self, tls=tls, sharer=sharer, ray=ray, documents=documents, audit=audit)
+        key = None if self.audit_key is None else absolute(self.audit_key)
+        told = dataclasses.replace(self, tls=tls, sharer=sharer, ray=ray, documents=documents)
+        return dataclasses.replace(told, audit=absolute(self.audit), audit_key=key)
 
 
 def _absolute_sqlite(url: str, directory: Path) -> str:

@@ -41,7 +41,8 @@ def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None
         and what `fuser.models`, `Documents`, `AuditLog`, `RayReplicas.start` and `Gateway.start` raise.
     """
     write_logs(config.telemetry)
-    audit = AuditLog(config.audit)
+    rotation = config.audit_rotate_bytes, config.audit_rotate_daily
+    audit = AuditLog(config.audit, config.audit_key, *rotation)
     documents = Documents(config.documents)
     try:
         if config.ray.address == "local":

@@ -24,7 +24,7 @@ from torch import Tensor
 from cloud_node.call import Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Document, Documents
-from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
+from cloud_node.export import check_leaving, check_redacted, least, positions_allowed, tokens_allowed
 from cloud_node.exposure import seconds_left
 from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Ticket
 from fuser import Cut, Sharer, computes
@@ -235,11 +235,12 @@ class Replica:
         if call.left is not None and cut.positions > call.left:
             raise ExposureSpent(seconds_left())
         begins = _begins(request.sections, documents)
+        versions = tuple({document.id: document.version for document in documents}.items())
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
 
         def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:
             quoted = tuple(_quoted(cut, begins))
-            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted)
+            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted, versions)
             check_leaving(header, request, allowed)
             self._limits.check_slice(header)
             return header, SliceWriter(header, codec, self._limits, request.max_bytes)
@@ -299,6 +300,7 @@ class Replica:
                 resolved.append(section)
                 continue
             document = self._documents.get(tenant, section.document_id, section.passage)
+            check_redacted(self._export, tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)
         self._limits.check_prompt(sum(len(section.text or "") for section in resolved))

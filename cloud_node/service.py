@@ -110,6 +110,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             # That a document has a word tells of it as an answer does.
             told = await self._access.documents_of(identity, record.documents)
             await self._access.count(identity, leaving_alike(policy, told, 0))
+            record.versions = tuple(document.version for document in told)
             self._write_ahead(record.leaving())
             return serde.found_to_proto(found)
 
@@ -161,7 +162,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             documents = await self._documents(identity, wanted, record)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             self._check_length(wanted, documents)
-            record.bytes = len(reply.text.encode())
+            record.bytes, record.positions = len(reply.text.encode()), reply.tokens
+            record.versions = tuple(document.version for document in dict.fromkeys(documents))
             await self._access.count(identity, leaving_alike(self._config.export, documents, reply.tokens))
             self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
@@ -245,7 +247,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
         await self._access.count(identity, leaving(self._config.export, wanted, documents, part))
-        record.announced(part)
+        record.announced(part, [section.document_id or "" for section in wanted.sections])
         self._write_ahead(record.leaving())
 
     def _write_ahead(self, record: AuditRecord) -> None:
@@ -263,7 +265,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._idle.clear()
         try:
             identity = identify(context)
-            record.tenant = identity.tenant
+            record.tenant, record.identity = identity.tenant, identity.uri
             if self._draining:
                 raise Draining(self._config.sharer.retry_after_s)
             if not self._audit.writable():

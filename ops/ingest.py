@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from cloud_node.config import Redaction
 from cloud_node.document_files import decoded, id_of, read, whole
 from cloud_node.documents import Documents, check, version_of
+from cloud_node.export import redacted
 from kvwire.errors import NotFound
 from kvwire.segment import SliceKind
 
@@ -41,6 +43,7 @@ class Ingest:
         with `replace` leaves them to the policy.
     replace: take the place of documents that came from elsewhere.
     window: counts tokens as the Sharer has them, where it is known.
+    redaction: what is taken out of texts before they are stored.
     """
 
     documents: Documents
@@ -52,6 +55,7 @@ class Ingest:
     window: "SharerWindow | None" = None
     positions_per_day: int | None = None
     questions_per_day: int | None = None
+    redaction: Redaction = field(default_factory=Redaction)
     _sources: dict[str, str] = field(default_factory=dict, init=False)
 
     def __call__(
@@ -97,6 +101,7 @@ class Ingest:
         if other != (source or STDIN):
             raise ValueError(f"its id would be {document_id}, which {other} has; give it another with --id")
         text = decoded(whole(sys.stdin.buffer), self.encoding) if piped else read(file.path, self.encoding)
+        text, _ = redacted(self.redaction, self.tenant, text)
         try:
             (known,) = self.documents.find(self.tenant, [document_id])
         except NotFound:

@@ -123,6 +123,7 @@ def _cloud(config: "CloudConfig") -> Iterator[Finding]:
         lambda: _address("listen", config.listen, taken),
         "change listen to an address of this machine",
     )
+    yield _export(config)
     yield from looked("audit", lambda: _audit(config), "keep the file, and name another one")
     yield from looked("documents", lambda: _documents(config), "mend the URL, or start the database")
     yield from _telemetry(config.telemetry.listen)
@@ -130,6 +131,26 @@ def _cloud(config: "CloudConfig") -> Iterator[Finding]:
         yield Finding(
             State.BAD, "ray.token", f"{config.ray.token}: no such file", "name the cluster's token file"
         )
+
+
+def _export(config: "CloudConfig") -> Finding:
+    """What may leave, and what that was measured to give away."""
+    from cloud_node.config import PROFILES
+
+    policy = config.export
+    profile = PROFILES[policy.profile]
+    quoted = f"up to {policy.max_quoted} positions in {policy.max_runs} runs"
+    found = (
+        f"{policy.profile}: {', '.join(policy.kinds)}; quotes {quoted if policy.max_quoted else 'nothing'}"
+    )
+    if profile.beyond is None:
+        then = "`kvwire audit` measures what a plan gives away; docs/privacy.md has the other profiles"
+        return Finding(State.NOTE, "export", found, then)
+    measured = (
+        f"by ordinary questions {profile.beyond} content tokens beyond an answer, {profile.together} % of a "
+        "document's by all questions (docs/privacy.md)"
+    )
+    return Finding(State.GOOD, "export", f"{found}; {measured}")
 
 
 def _device(table: str, device: "DeviceName", dtype: "DtypeName") -> Iterator[Finding]:
@@ -252,7 +273,7 @@ def _same(
     if wanted in kinds:
         yield Finding(State.GOOD, "cloud kinds", f"{offered}: {wanted} is configured here")
     else:
-        then = "change [share] kind here, or have the cloud's [export] kinds allow it"
+        then = "change [share] kind here, or have the cloud's [export] allow it"
         yield Finding(
             State.BAD, "cloud kinds", f"{wanted} slices are configured here, it lets out {offered}", then
         )
@@ -290,15 +311,23 @@ def _free(address: str) -> bool:
 
 
 def _audit(config: "CloudConfig") -> Iterator[Finding]:
-    from cloud_node.audit import TornTail, verify
+    from cloud_node.audit import key_beside, public_hex, signing_key
+    from cloud_node.audit_chain import TornTail, verify
 
     path = Path(config.audit)
     if not path.exists():
         yield _to_be_made("audit", path)
         return
     _check_writable(path)
+    key = Path(config.audit_key) if config.audit_key else key_beside(path)
     try:
-        yield Finding(State.GOOD, "audit", f"{path}: {verify(path):,} records, the chain holds")
+        found = verify(path, public_hex(signing_key(key)) if key.exists() else None, first=None)
+        if found.records and not found.signed:
+            raise FileNotFoundError(f"{key}: the key that signed {path} is not there")
+        told = (
+            f"{path}: {found.records:,} records from number {found.first} on, the chain holds and is signed"
+        )
+        yield Finding(State.GOOD, "audit", told)
     except TornTail as torn:
         yield Finding(State.NOTE, "audit", str(torn), "nothing: it is mended when the node starts")
 

@@ -224,7 +224,7 @@ def write_config(
             "max_queued": 4,
             "retry_after_s": 0.5,
         },
-        "export": {"shared_over_documents": 8_192},
+        "export": {"profile": "custom", "shared_over_documents": 8_192},
     }
     for name, values in (settings or {}).items():
         tables[name] = tables.get(name, {}) | dict(values)

@@ -73,3 +73,13 @@ def test_the_page_of_errors_has_the_catalogue_and_every_error_can_be_imported_wi
     answer = importlib.import_module("edge_node.answer")
     for reason in ("REQUESTED", "NOTES", "EMPTY", "NO_PLAN", "NOTHING_TO_SHARE"):
         assert f"| {getattr(answer, reason)} | {_UNANSWERED.get(reason, '')}" in text
+
+
+def test_what_a_profile_was_measured_to_give_away_is_what_privacy_says() -> None:
+    from cloud_node.config import PROFILES
+
+    page = (DOCS / "privacy.md").read_text(encoding="utf-8")
+    for name, profile in PROFILES.items():
+        (row,) = re.findall(rf"^\| `{name}`.*$", page, re.MULTILINE)
+        cells = [re.findall(r"^[0-9.]+", cell.strip()) for cell in row.split("|")[3:5]]
+        assert cells == [[str(n)] if n is not None else [] for n in (profile.beyond, profile.together)]

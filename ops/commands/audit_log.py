@@ -1,24 +1,194 @@
-"""`kvwire audit-log verify`: whether the audit log is whole."""
+"""`kvwire audit-log verify|anchor|export|exposure`: the record of what left a cloud node."""
 
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from ops.output import Json, print_mapping
+from ops.output import Json, console, print_json, print_mapping, progress_console, table
 
 app = typer.Typer(no_args_is_help=True, help="The audit log of a cloud node.")
+
+File = Annotated[
+    Path,
+    typer.Argument(help="The audit log; files that were put away beside it are read first.", dir_okay=False),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option("--key", help="The key that signs it.", show_default="beside the log", dir_okay=False),
+]
+First = Annotated[
+    int,
+    typer.Option("--first", help="Number of the first line, where older files were moved elsewhere.", min=1),
+]
 
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="The audit log.", exists=True, dir_okay=False)],
+    file: File,
+    key: Key = None,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(help="Anchors that were kept elsewhere, one a line.", exists=True, dir_okay=False),
+    ] = None,
+    first: First = 1,
     as_json: Json = False,
 ) -> None:
-    """Check that every line follows from the one before it: none was changed, removed or put in between.
+    """Check that every line follows from the one before it, that the node signed them, and that no anchor's is missing.
 
-    Whole lines missing at the end are not seen, nor a file written anew from its first line: compare it with a copy.
+    Without an anchor, whole lines missing at the end are not seen, nor a log that whoever has the key made anew.
     """
-    from cloud_node.audit import verify as verified
+    from cloud_node.audit_chain import read_anchors
+    from cloud_node.audit_chain import verify as verified
 
-    print_mapping({"file": str(file), "records": verified(file)}, as_json)
+    anchors = read_anchors(anchor.read_text(encoding="utf-8")) if anchor else []
+    found = verified(file, _public(file, key, needed=not anchors), anchors, first)
+    told = {"file": str(file), "first": found.first, "records": found.records, "last": found.last.sequence}
+    print_mapping(told | {"signed": found.signed, "anchors": len(anchors)}, as_json)
+
+
+@app.command()
+def anchor(file: File, key: Key = None, first: First = 1) -> None:
+    """Print the number and hash of the last line, and the node's public key: to be kept where the node cannot write.
+
+    `verify --anchor` finds what was cut off or made anew up to there, and needs no key.
+    """
+    from dataclasses import replace
+
+    from cloud_node.audit_chain import anchor_text
+    from cloud_node.audit_chain import verify as verified
+
+    public = _public(file, key, needed=True)
+    typer.echo(anchor_text(replace(verified(file, public, first=first).last, public_key=public or "")))
+
+
+@app.command()
+def export(
+    file: File,
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="From this time (UTC) on.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(help="Before this time (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    ] = None,
+    document: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only lines about this document.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    form: Annotated[Literal["jsonl", "csv"], typer.Option("--format")] = "jsonl",
+    first: First = 1,
+) -> None:
+    """Print lines of the log, as they stand there or as CSV. The chain is checked on the way; `verify` checks more."""
+    from cloud_node.audit import canonical
+    from cloud_node.audit_chain import lines
+
+    wanted = _between(lines(file, first), since, until)
+    chosen = (
+        line
+        for line in wanted
+        if (document is None or document in line["documents"])
+        and (tenant is None or line["tenant"] == tenant)
+    )
+    if form == "jsonl":
+        for line in chosen:
+            typer.echo(canonical(line))
+        return
+    writer: Any = None
+    for line in chosen:
+        if writer is None:
+            writer = csv.DictWriter(sys.stdout, sorted(line), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(
+            {name: json.dumps(value) if isinstance(value, list) else value for name, value in line.items()}
+        )
+
+
+@app.command()
+def exposure(
+    file: File,
+    document: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
+    tenant: Annotated[str, typer.Option(help="Whose document.")],
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its text, as `kvwire documents show` prints it: what was quoted of it is printed.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    first: First = 1,
+    as_json: Json = False,
+) -> None:
+    """What left of each version of a document, from this log alone: `kvwire documents exposure` asks the store.
+
+    A version is the first 32 hex digits of the SHA-256 of the text.
+    """
+    from dataclasses import asdict
+
+    from cloud_node.audit_chain import lines
+    from cloud_node.audit_exposure import exposure_in
+    from cloud_node.documents import version_of
+
+    found = exposure_in(lines(file, first), tenant, document)
+    written = text.read_bytes().decode("utf-8") if text else ""
+    if text and version_of(written) not in found:
+        raise ValueError(
+            f"{text} is no version of {document} of which something left: {', '.join(found) or 'none'}"
+        )
+    if as_json:
+        told = {
+            version: {"days": [asdict(day) for day in days], "quoted": [asdict(one) for one in quotes]}
+            for version, (days, quotes) in found.items()
+        }
+        print_json({"id": document, "tenant": tenant, "versions": told})
+        return
+    rows = [
+        (version, day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}")
+        for version, (days, _) in found.items()
+        for day in days
+    ]
+    if not rows:
+        progress_console.print(f"nothing has left of {document}", highlight=False)
+        return
+    console.print(table(("version", "day", "identity", "questions", "positions"), rows))
+    pieces = [
+        (
+            version,
+            one.identity,
+            f"{begins:,}-{ends:,}",
+            f"{times:,}",
+            repr(written[begins:ends]) if text else "",
+        )
+        for version, (_, quotes) in found.items()
+        if not text or version == version_of(written)
+        for one in quotes
+        for begins, ends, times in one.spans
+    ]
+    console.print(table(("version", "identity", "characters", "times", "quoted"), pieces))
+
+
+def _public(log: Path, key: Path | None, *, needed: bool) -> str | None:
+    """The public key of the node's; None where none is needed and none is there.
+
+    Raises:
+        BadKey: it holds none. OSError: it cannot be read.
+    """
+    from cloud_node.audit import key_beside, public_hex, signing_key
+
+    path = key or key_beside(log)
+    return public_hex(signing_key(path)) if needed or key is not None or path.exists() else None
+
+
+def _between(
+    lines: Iterator[dict[str, Any]], since: datetime | None, until: datetime | None
+) -> Iterator[dict[str, Any]]:
+    begins = since.replace(tzinfo=UTC).timestamp() if since else float("-inf")
+    ends = until.replace(tzinfo=UTC).timestamp() if until else float("inf")
+    return (line for line in lines if begins <= line["time"] < ends)

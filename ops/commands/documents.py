@@ -112,6 +112,7 @@ def add(
             window,
             positions_per_day,
             questions_per_day,
+            loaded.export.redact,
         )
         with counting_progress() as progress, contextlib.closing(ingest(files, document_id)) as outcomes:
             bar = progress.add_task("adding documents", total=len(files), visible=len(files) > 1)

@@ -133,7 +133,7 @@ class DemoStage:
             "dtype": self._cast.dtype,
             **self._sharer,
         }
-        export = {"allow_relay": self._allow_relay}
+        export = {"profile": "quote", "allow_relay": self._allow_relay}
         tables: dict[str, dict[str, Any]] = {"tls": _TLS, "sharer": sharer, "export": export}
         _write_toml(folder / "cloud.toml", {"listen": self._address}, tables)
         documents = Documents(f"sqlite:///{folder / 'documents.db'}")

@@ -49,7 +49,7 @@ def config(
         listen="127.0.0.1:0",
         documents=url,
         audit=str(tmp_path / "audit.jsonl"),
-        export=ExportPolicy(shared_over_documents=8_192),
+        export=ExportPolicy(profile="custom", shared_over_documents=8_192),
     )
 
 

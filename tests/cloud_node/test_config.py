@@ -72,6 +72,11 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
         (MINIMAL + "max_batch = 0\n", "max_batch"),
         (MINIMAL + "[export]\nmax_position = 2\n", "export.max_position"),
         (MINIMAL + "[export]\nkinds = ['whole']\n", "export.kinds"),
+        (MINIMAL + '[export]\nprofile = "answers"\n', "export.profile"),
+        (
+            MINIMAL + "[export]\nmax_quoted = 9\n",
+            'export: max_quoted: profile "short-quote" allows no more than 8',
+        ),
         (MINIMAL + "replicas = 0\n", "replicas"),
         (MINIMAL + "replicas = '2'\n", "sharer.replicas"),
         (MINIMAL.replace("bundles", "# bundles"), "bundles"),

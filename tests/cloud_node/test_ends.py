@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cloud_node.audit import verify
+from cloud_node.audit_chain import verify
 from kvwire.errors import Busy
 from ops.certs import Certificates
 from tests.cloud_fixture import CloudNode, start_cloud, write_config

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_node.config import CloudConfig, ExportPolicy
+from cloud_node.config import CloudConfig, ExportPolicy, ProfileName
 from cloud_node.documents import DocumentInfo, Documents
 from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
-from kvwire.errors import AccessDenied, ExportDenied, InternalError, KvwireError, RelayDisabled
+from kvwire.errors import (
+    AccessDenied,
+    ExportDenied,
+    IncompatiblePeer,
+    InternalError,
+    KvwireError,
+    RelayDisabled,
+)
 from kvwire.messages import RelayReply, RelayRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -27,9 +34,11 @@ SEALED = ("Ilse Brandvik keeps the key.", "图书馆在河边。" * 90)
 
 policies = st.builds(
     ExportPolicy,
+    profile=st.just("custom"),
     kinds=st.sets(st.sampled_from(SliceKind)).map(tuple),
     max_positions=st.integers(0, 64),
-    max_runs=st.integers(0, 3),
+    max_quoted=st.integers(0, 64),
+    max_runs=st.integers(1, 3),
     shared_over_documents=st.integers(0, 64),
     allow_relay=st.booleans(),
 )
@@ -69,12 +78,16 @@ def test_no_more_leaves_than_policy_and_every_document_allow(
     allowed = of(positions_allowed, policy, kind, plan, documents)
     needed = {kind, SliceKind.EXCERPT} if plan.quoted else {kind}
     kept_in = not needed <= set(policy.kinds) or any(keeps_in(documents, one) for one in needed)
-    if kept_in or 0 < policy.max_runs < plan.runs:
+    if kept_in or policy.max_runs < plan.runs or policy.max_quoted < plan.quoted:
         assert allowed is ExportDenied
     elif kind is not SliceKind.EXCERPT and not documents:
         assert allowed is None, "nothing of a document is in it"
     else:
-        most = policy.shared_over_documents if kind is SliceKind.SHARED else policy.max_positions
+        most = {
+            SliceKind.SHARED: policy.shared_over_documents,
+            SliceKind.EXCERPT: min(policy.max_positions, policy.max_quoted),
+            SliceKind.DRAFT: policy.max_positions,
+        }[kind]
         assert allowed == least(most, documents)
 
 
@@ -141,7 +154,9 @@ def padded(characters: int) -> tuple[Section, ...]:
 async def test_no_bit_of_any_reply_depends_on_the_text_of_a_sealed_document(
     start_local: Start, config: CloudConfig
 ) -> None:
-    generous = ExportPolicy(max_positions=64, shared_over_documents=8_192, allow_relay=True)
+    generous = ExportPolicy(
+        profile="custom", max_quoted=64, max_positions=64, shared_over_documents=8_192, allow_relay=True
+    )
     cloud = await start_local(export=generous)
     documents = Documents(config.documents)
     documents.add("acme", "open", "The library is by the river.")
@@ -187,7 +202,9 @@ async def test_shared_slices_over_documents_are_refused_unless_the_policy_names_
     with pytest.raises(ExportDenied, match="shared slices over documents"):
         await cloud.share(cloud.request("note-1", QUESTION, kind=SliceKind.SHARED))
     await cloud.share(cloud.request(None, QUESTION, kind=SliceKind.SHARED))
-    named = await start_local(export=ExportPolicy(shared_over_documents=4), audit=f"{cloud.audit}.2")
+    named = await start_local(
+        export=ExportPolicy(profile="custom", shared_over_documents=4), audit=f"{cloud.audit}.2"
+    )
     with pytest.raises(ExportDenied, match="more than 4 positions"):
         await named.share(named.request("note-1", QUESTION, kind=SliceKind.SHARED))
     few = named.request("note-1", QUESTION, kind=SliceKind.SHARED, plan=Plan(codec="raw", last=4))
@@ -198,7 +215,9 @@ async def test_shared_slices_over_documents_are_refused_unless_the_policy_names_
 async def test_a_document_that_may_only_be_drafted_never_gives_an_excerpt(
     start_local: Start, config: CloudConfig
 ) -> None:
-    cloud = await start_local(export=ExportPolicy(shared_over_documents=64, allow_relay=True))
+    cloud = await start_local(
+        export=ExportPolicy(profile="custom", shared_over_documents=64, allow_relay=True)
+    )
     store = Documents(config.documents)
     store.add("acme", "drafts", "The key hangs behind the clock.", kinds=[SliceKind.DRAFT])
     store.add("acme", "quotes", "The key hangs behind the clock.", kinds=[SliceKind.EXCERPT])
@@ -225,9 +244,40 @@ async def test_a_quote_in_more_runs_than_the_policy_allows_is_refused_by_name(st
     two = Plan(codec="raw", positions=4, runs=2)
     with pytest.raises(ExportDenied, match="more than 1 runs"):
         await cloud.share(cloud.request("note-1", QUESTION, plan=two))
-    allowed = await start_local(export=ExportPolicy(max_runs=2), audit=f"{cloud.audit}.2")
+    allowed = await start_local(export=ExportPolicy(profile="custom", max_runs=2), audit=f"{cloud.audit}.2")
     header, *_ = await allowed.share(allowed.request("note-1", QUESTION, plan=two))
     assert header.positions == 4
+
+
+def test_a_profile_gives_the_keys_and_they_may_only_tighten_it() -> None:
+    names: dict[ProfileName, int] = {"answer-only": 0, "short-quote": 8, "quote": 16}
+    for name, quoted in names.items():
+        policy = ExportPolicy(profile=name)
+        assert (policy.max_quoted, policy.max_runs, policy.shared_over_documents) == (quoted, 1, 0)
+        assert dataclasses.replace(policy, kinds=(SliceKind.DRAFT,), max_quoted=0).kinds == (SliceKind.DRAFT,)
+        for key, value in {"max_quoted": quoted + 1, "max_runs": 2, "shared_over_documents": 1}.items():
+            with pytest.raises(ValueError, match=f'{key}: profile "{name}" allows no more than'):
+                dataclasses.replace(policy, **{key: value})
+    with pytest.raises(ValueError, match='kinds: profile "answer-only" allows no more than shared, draft'):
+        ExportPolicy(profile="answer-only", kinds=(SliceKind.EXCERPT,))
+    assert ExportPolicy() == ExportPolicy(profile="short-quote")
+    assert ExportPolicy(profile="custom", max_quoted=64, max_runs=9).max_quoted == 64
+
+
+@pytest.mark.parametrize(("profile", "most"), [("answer-only", 0), ("short-quote", 8), ("quote", 16)])
+async def test_a_profile_holds_on_the_wire(start_local: Start, profile: ProfileName, most: int) -> None:
+    cloud = await start_local(export=ExportPolicy(profile=profile))
+    header, *_ = await cloud.share(cloud.request("note-1", QUESTION, kind=SliceKind.DRAFT))
+    assert header.kind is SliceKind.DRAFT
+    over = Plan(codec="raw", quoted=most + 1)
+    with pytest.raises(ExportDenied, match=r"quote more than|excerpt slices"):
+        await cloud.share(cloud.request("note-1", QUESTION, kind=SliceKind.DRAFT, plan=over))
+    if most:
+        header, *_ = await cloud.share(cloud.request("note-1", QUESTION))
+        assert 0 < header.positions <= most
+    else:
+        with pytest.raises(IncompatiblePeer, match="slice kind"):
+            await cloud.share(cloud.request("note-1", QUESTION))
 
 
 async def test_relayed_text_has_no_more_tokens_than_the_documents_cap(start_local: Start) -> None:

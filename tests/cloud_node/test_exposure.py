@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
+from cloud_node.audit_chain import lines
+from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.documents import Documents
+from cloud_node.documents import Documents, version_of
 from cloud_node.exposure import Budget, Leaving, key_of, seconds_left
 from cloud_node.passages import Base
 from fuser.sharer import Sharer
 from kvwire.errors import AuditUnavailable, ExposureSpent, InternalError, NotFound
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
+from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.cloud_fixture import DOCUMENTS
 from tests.cloud_node.conftest import LocalCloud, Start
@@ -300,3 +303,31 @@ def test_what_is_not_granted_changes_no_score(documents: Documents) -> None:
     documents.grant("acme", "b", KIOSK)
     assert documents.search("acme", "key stone", identity=ACME) == before
     assert {hit.document for hit in documents.search("acme", "key stone", identity=KIOSK)} == {"a", "b"}
+
+
+async def test_the_audit_log_alone_tells_what_left_as_the_store_does(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    store = Documents(config.documents)
+    for kind in (SliceKind.EXCERPT, SliceKind.EXCERPT, SliceKind.DRAFT):
+        await cloud.share(cloud.request("note-1", QUESTION, kind=kind))
+    two = cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=6))
+    other = Section(Role.DOCUMENT, Visibility.CLOUD, document_id="long", passage=2)
+    await cloud.share(dataclasses.replace(two, sections=(other, *two.sections)))
+    await cloud.relay("note-1", QUESTION, 4)
+    assert await cloud.search("Brandvik")
+    for document_id in ("note-1", "long"):
+        (told,) = exposure_in(lines(cloud.audit), "acme", document_id).items()
+        version, (days, quotes) = told
+        assert version == version_of(store.get("acme", document_id).text)
+        stored_days, stored_quotes = store.exposure("acme", document_id)
+        assert (days, quotes) == (stored_days, stored_quotes) and days[0].positions > 0
+    before = store.get("acme", "note-1").text
+    store.add("acme", "note-1", "Another text, and no key.", replace=True)
+    await cloud.share(cloud.request("note-1", QUESTION))
+    store.close()
+    assert set(exposure_in(lines(cloud.audit), "acme", "note-1")) == {
+        version_of(before),
+        version_of("Another text, and no key."),
+    }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloud_node.audit import verify
+from cloud_node.audit_chain import verify
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
 from cloud_node.passages import passages
@@ -75,7 +75,7 @@ async def test_what_is_searched_is_recorded_by_id_and_never_by_word(
         ("Search", "SENDING", ["canary"]),
         ("Search", "SERVED", ["canary"]),
     ]
-    assert verify(cloud.audit) == 2 and "zebra" not in cloud.audit.read_text()
+    assert verify(cloud.audit).records == 2 and "zebra" not in cloud.audit.read_text()
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[KvwireError]]] = {

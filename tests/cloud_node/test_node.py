@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cloud_node.audit import verify
+from cloud_node.audit_chain import verify
 from kvwire.errors import Draining, Unreachable
 from kvwire.segment import SliceKind
 from kvwire.serde import share_request_to_proto
@@ -64,7 +64,7 @@ def test_sigterm_drains_and_exits_with_0(
         cloud.stop()
     decisions = [line["decision"] for line in cloud.audit() if line["method"] == "Share"]
     assert decisions == ["SENDING", "DRAINING", "SERVED"]
-    assert verify(cloud.directory / "audit.jsonl") == 4
+    assert verify(cloud.directory / "audit.jsonl").records == 4
     log = (cloud.directory / "cloud.log").read_text()
     assert "Traceback" not in log and "tide into the record" not in log
     calls = [

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cloud_node.audit import verify
+from cloud_node.audit_chain import verify
 from cloud_node.call import REASONS
 from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
 from fuser.sharer import Sharer
@@ -48,7 +48,9 @@ async def test_relay_answers_where_text_is_allowed(start_local: Start) -> None:
 
 
 async def test_a_kind_that_may_not_leave_is_neither_offered_nor_served(start_local: Start) -> None:
-    cloud = await start_local(export=ExportPolicy(kinds=(SliceKind.SHARED,), shared_over_documents=64))
+    cloud = await start_local(
+        export=ExportPolicy(profile="custom", kinds=(SliceKind.SHARED,), shared_over_documents=64)
+    )
     assert cloud.description.bundles[0].kinds == (SliceKind.SHARED,)
     with pytest.raises(IncompatiblePeer) as error:
         await cloud.share(cloud.request("note-1", QUESTION))
@@ -211,4 +213,4 @@ async def test_the_audit_log_tells_every_call_and_no_text(start_local: Start) ->
     assert served["bytes"] == 12 * 24 * 4 + 2  # two bytes tell the length
     assert {line["decision"] for line in lines} <= REASONS
     assert CANARY not in text and "Ilse" not in text
-    assert verify(cloud.audit) == 4
+    assert verify(cloud.audit).records == 4

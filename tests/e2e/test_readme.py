@@ -69,9 +69,8 @@ def test_the_commands_that_set_the_nodes_up_work_as_they_stand(
     cloud, edge = CloudConfig.load("cloud.toml"), EdgeConfig.load("edge.toml")
     (export,) = blocks("toml")
     assert tomllib.loads(export)["export"] == {
-        "kinds": list(cloud.export.kinds),
+        "profile": cloud.export.profile,
         "max_positions": cloud.export.max_positions,
-        "shared_over_documents": cloud.export.shared_over_documents,
         "allow_relay": cloud.export.allow_relay,
         "allow_search": cloud.export.allow_search,
     }

@@ -125,10 +125,12 @@ def test_a_cloud_that_has_all_it_needs_is_well(cloud: Callable[..., Path]) -> No
             "sharer.model",
             "sharer.bundles",
             "listen",
+            "export",
             "audit",
             "documents",
         ):
             assert found[what]["state"] == "ok", found[what]
+        assert "short-quote: " in found["export"]["found"] and "up to 8 pos" in found["export"]["found"]
         assert status == 0 and "spiffe://kvwire/cloud/main" in found["tls.certificate"]["found"]
         assert sorted(path.parent.iterdir()) == before  # nothing was made by looking
 

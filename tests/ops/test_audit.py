@@ -21,6 +21,9 @@ SMALL = (
     "secrets=2",
     "plans=raw:m6,int4:m4",
     "drafts=raw",
+    "probed=2",
+    "adaptive=1,3",
+    "crossed=6",
 )
 Audit = Callable[..., Result]
 
@@ -55,6 +58,14 @@ def test_every_plan_is_attacked_and_every_attack_has_its_control(audit: Audit, t
     assert 0 <= excerpt["token at a position"]["low"] <= excerpt["token at a position"]["high"] <= 1
     assert draft["content tokens beyond answer and question"]["point"] == 0.0  # a draft quotes nothing
     assert draft["token before, not sent"] == {}
+    for found in (excerpt, draft):
+        one, three = (found[f"content of the document, {n} adaptive question{'s' * (n > 1)}"] for n in (1, 3))
+        assert one["documents"] == 2 and 0 <= one["point"] <= three["point"] <= 1
+        assert set(found["instructions in place of a question"]) >= {"point", "low", "high", "control"}
+        assert set(found["another question from the same slice"]) >= {"point", "control", "own"}
+    assert not list((tmp_path / "work").glob("**/tmp*")), (
+        "what was read for the attacker's questions is not kept"
+    )
     assert "excerpt, raw:m6" in table.read_text(encoding="utf-8")
     assert picture.stat().st_size > 1000
 

@@ -1,19 +1,102 @@
+import csv
+import hashlib
+import io
 import json
 from pathlib import Path
 
-from cloud_node.audit import AuditLog, AuditRecord
+import pytest
+
+from cloud_node.audit import SENDING, AuditLog, AuditRecord
 from tests.ops.test_cli import kvwire
 
+EDGE = "spiffe://kvwire/edge/acme"
+TEXT = "The key hangs behind the clock."
+VERSION = hashlib.sha256(TEXT.encode()).hexdigest()[:32]
 
-def test_a_whole_log_is_told_from_one_that_was_changed(tmp_path: Path) -> None:
+
+def sent(*quoted: tuple[int, int, int], documents: tuple[str, ...] = ("note",)) -> AuditRecord:
+    return AuditRecord(
+        method="Share",
+        tenant="acme",
+        identity=EDGE,
+        documents=documents,
+        versions=(VERSION, "v2")[: len(documents)],
+        positions=4,
+        quoted=quoted,
+        decision=SENDING,
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Of three slices, one of them over two documents, in two files."""
     path = tmp_path / "audit.jsonl"
-    log = AuditLog(path)
-    for tenant in ("acme", "other"):
-        log.append(AuditRecord(method="Share", tenant=tenant))
+    log = AuditLog(path, rotate_bytes=1_500)
+    log.append(sent((0, 4, 7), (0, 8, 13)))
+    log.append(sent((0, 4, 7), (1, 0, 3), documents=("note", "other")))
+    log.append(AuditRecord(method="Share", tenant="acme", documents=("note",), positions=4))
+    log.append(AuditRecord(method="Share", tenant="else", documents=("note",), decision="NOT_FOUND"))
     log.close()
-    done = kvwire("audit-log", "verify", str(path), "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"file": str(path), "records": 2})
-    path.write_text(path.read_text().replace("acme", "evil"))
-    done = kvwire("audit-log", "verify", str(path))
+    assert len(list(tmp_path.glob("audit.jsonl*"))) == 2
+    return path
+
+
+def test_a_whole_log_is_told_from_one_that_was_changed(log: Path) -> None:
+    done = kvwire("audit-log", "verify", str(log), "--json")
+    told = {"file": str(log), "first": 1, "records": 4, "last": 4, "signed": True, "anchors": 0}
+    assert (done.returncode, json.loads(done.stdout)) == (0, told)
+    log.write_text(log.read_text().replace("else", "evil"))
+    done = kvwire("audit-log", "verify", str(log))
     assert done.returncode == 1
-    assert "line 1" in done.stderr
+    assert "does not follow" in done.stderr
+
+
+def test_an_anchor_is_printed_and_shows_a_log_that_was_cut_off_without_the_key(log: Path) -> None:
+    done = kvwire("audit-log", "anchor", str(log))
+    assert json.loads(done.stdout)["sequence"] == 4
+    kept, elsewhere = log.with_name("anchors"), log.with_name("copy")
+    kept.write_text(done.stdout)
+    elsewhere.mkdir()
+    for one in log.parent.glob("audit.jsonl*"):
+        (elsewhere / one.name).write_bytes(one.read_bytes())
+    copy = elsewhere / log.name
+    done = kvwire("audit-log", "verify", str(copy), "--anchor", str(kept), "--json")
+    assert json.loads(done.stdout)["signed"] and json.loads(done.stdout)["anchors"] == 1
+    copy.unlink()
+    done = kvwire("audit-log", "verify", str(copy), "--anchor", str(kept))
+    assert done.returncode == 1 and "cut off" in done.stderr and "an anchor names line 4" in done.stderr
+    done = kvwire("audit-log", "verify", str(copy))
+    assert done.returncode == 1 and "copy/audit.key" in done.stderr.replace("\n", "")
+
+
+def test_lines_are_exported_by_time_document_and_tenant(log: Path) -> None:
+    def exported(*arguments: str) -> str:
+        done = kvwire("audit-log", "export", str(log), *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    both = [json.loads(line) for line in exported().splitlines()]
+    assert [line["sequence"] for line in both] == [1, 2, 3, 4]
+    assert [json.loads(one)["sequence"] for one in exported("--document", "other").splitlines()] == [2]
+    assert [json.loads(one)["sequence"] for one in exported("--tenant", "else").splitlines()] == [4]
+    assert (
+        exported("--until", "2020-01-01") == "" and len(exported("--since", "2020-01-01").splitlines()) == 4
+    )
+    first, *_ = csv.DictReader(io.StringIO(exported("--format", "csv", "--document", "note")))
+    assert (first["tenant"], json.loads(first["quoted"])) == ("acme", [[0, 4, 7], [0, 8, 13]])
+
+
+def test_what_left_of_a_document_is_told_from_the_log_and_the_text_alone(log: Path) -> None:
+    done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--json")
+    (version,) = json.loads(done.stdout)["versions"].items()
+    assert version[0] == VERSION
+    (day,) = version[1]["days"]
+    assert (day["identity"], day["questions"], day["positions"]) == (EDGE, 2, 4 + 3)
+    assert version[1]["quoted"] == [{"identity": EDGE, "spans": [[4, 7, 2], [8, 13, 1]]}]
+    text = log.with_name("note.txt")
+    text.write_text(TEXT)
+    done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--text", str(text))
+    assert "'key'" in done.stdout and "'hangs'" in done.stdout
+    text.write_text("another")
+    done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--text", str(text))
+    assert done.returncode == 1 and "no version of note" in done.stderr

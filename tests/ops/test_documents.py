@@ -403,3 +403,16 @@ def test_what_has_left_is_told_by_day_and_marked_in_the_text(
     kvwire("remove", "a.txt")
     assert kvwire("exposure", "a.txt")["days"] == told["days"]
     kvwire("exposure", "nosuch", code=1)
+
+
+def test_what_is_named_is_stored_without_it(tmp_path: Path, config: Path, kvwire: Kvwire) -> None:
+    note = put(tmp_path / "note.txt", "Ilse keeps the key: ilse@example.com.")
+    kvwire("add", note)
+    plain = config.read_text(encoding="utf-8")
+    config.write_text(plain.replace("patterns = []", 'patterns = ["email"]'), encoding="utf-8")
+    assert outcomes(kvwire("add", note)) == {"note.txt": "replaced"}
+    assert outcomes(kvwire("add", note)) == {"note.txt": "unchanged"}
+    documents = Documents(CloudConfig.load(config).documents)
+    assert documents.get("acme", "note.txt").text == "Ilse keeps the key: [email]."
+    assert not documents.search("acme", "example", k=3)
+    documents.close()

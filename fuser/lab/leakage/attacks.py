@@ -237,10 +237,11 @@ class Attack:
 
     def _content(self, document: int) -> set[int]:
         """Tokens of a document that few documents have."""
-        return set(self._theirs.tokens[document].tolist()) - self._common
+        return set(self._theirs.tokens[document].tolist()) - self.common
 
     @cached_property
-    def _common(self) -> set[int]:
+    def common(self) -> set[int]:
+        """Tokens that more than a few of all documents have: no content."""
         every = [set(tokens.tolist()) for tokens in (*self._mine.tokens, *self._theirs.tokens)]
         counts = Counter(token for some in every for token in some)
         return {token for token, count in counts.items() if count > _COMMON * len(every)}

@@ -48,6 +48,8 @@ def _shown(found: Mapping[str, Any]) -> str:
     text = f"{point:.1f} [{low:.1f}, {high:.1f}]"
     if "control" in found:
         text += f" \\| {100 * found['control']:.1f}"
+    if "own" in found:
+        text += f" (own slice {100 * found['own']:.1f})"
     if "bits" in found:
         text += f"; {found['bits']:.1f} bits"
     if "questions a document" in found:

@@ -7,8 +7,10 @@ texts of its own to learn from.
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ from fuser.bundle.plans import BadTable, PlanTable
 from fuser.config import BadConfig, to_dict
 from fuser.lab.data.document import Item, Question
 from fuser.lab.data.load import load
-from fuser.lab.evaluate.evaluation import TimeLimit
+from fuser.lab.evaluate.evaluation import Given, TimeLimit
 from fuser.lab.evaluate.provenance import provenance
 from fuser.lab.evaluate.questions import draw
 from fuser.lab.evaluate.settings import Setup, plans_of
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.leakage.attacks import Attack, Texts
+from fuser.lab.leakage.probes import Prober, crossed
 from fuser.lab.train.sharer_reading import document_sections
 from fuser.reading import prompt_of
 from kvwire.plan import Plan
@@ -42,6 +45,8 @@ class LeakageConfig:
     attacker's own texts. documents, known_documents: how many of each. plans, drafts: of excerpts and of drafts, as in
     an evaluation. among: documents among which that of a slice is to be found. candidates: values that a secret may
     have, each of which is read in a document of its own; 0 leaves that attack out. secrets: documents with a secret.
+    probed: documents that are asked instructions, and one question after the other; 0 leaves these attacks out.
+    adaptive: after how many questions that is counted. crossed: questions asked of another question's slice.
     """
 
     data: str = "records:heldout"
@@ -54,6 +59,9 @@ class LeakageConfig:
     among: int = 100
     candidates: int = 16
     secrets: int = 12
+    probed: int = 12
+    adaptive: tuple[int, ...] = (1, 5, 20)
+    crossed: int = 120
 
     def __post_init__(self) -> None:
         for key in ("documents", "known_documents", "max_document_chars", "among", "secrets"):
@@ -61,6 +69,10 @@ class LeakageConfig:
                 raise BadConfig(f"{key}: {getattr(self, key)} is not 2 or more")
         if not (self.candidates == 0 or 2 <= self.candidates <= _VALUES):
             raise BadConfig(f"candidates: {self.candidates} is neither 0 nor 2 to {_VALUES}")
+        if self.probed < 0 or self.crossed < 0:
+            raise BadConfig("probed and crossed start at 0")
+        if not self.adaptive or list(self.adaptive) != sorted(set(self.adaptive)) or self.adaptive[0] < 1:
+            raise BadConfig("adaptive: numbers of questions, ascending from 1")
         if not self.known:
             raise BadConfig("known is empty: the attacker learns from texts of its own")
         if not (self.plans or self.drafts):
@@ -101,6 +113,10 @@ class LeakageRun:
             attacks = attack.found() | (
                 {"secret never asked about": attack.secret(secrets)} if secrets else {}
             )
+            attacks |= self._probed(asked, kind, plan, attack.common, progress)
+            if config.crossed:
+                some = asked.questions[: config.crossed]
+                attacks["another question from the same slice"] = crossed(given, some, kind, plan)
             found.append(named | attack.sizes() | self._transfer(kind, plan) | {"attacks": attacks})
         data = {"known": list(config.known), "known_documents": len(known.prompts)}
         data |= {"asked": config.data, "documents": len(asked.prompts), "questions": len(asked.questions)}
@@ -119,8 +135,29 @@ class LeakageRun:
         longest = self._config.max_document_chars
         return load(source, "document", count, _SEED, for_training=False, max_document_chars=longest)
 
-    def _read(self, items: Sequence[Item], progress: Progress) -> Texts:
-        questions, given = draw(items, None, _SEED), self._given
+    def _probed(
+        self, asked: Texts, kind: SliceKind, plan: Plan, common: set[int], progress: Progress
+    ) -> dict[str, Any]:
+        """What questions of the attacker's own bring out; what the Sharer reads for them is not kept."""
+        first = {question.document: question for question in reversed(asked.questions)}
+        items = [
+            Item(q.source, document, (Question(q.question, q.answers),))
+            for document, q in list(first.items())[: self._config.probed]
+        ]
+        if not items:
+            return {}
+        given, quiet = replace(self._given, drafts=kind is SliceKind.DRAFT), Progress(disable=True)
+        with tempfile.TemporaryDirectory(dir=given.work) as work:
+            elsewhere = replace(given, work=Path(work))
+            read = partial(self._read, progress=quiet, given=elsewhere)
+            prober = Prober(read, given.bundle, kind, plan, given.sharer.tokenizer, common)
+            told = prober.injected(items)
+            return {"instructions in place of a question": told} | prober.adaptive(
+                items, self._config.adaptive
+            )
+
+    def _read(self, items: Sequence[Item], progress: Progress, given: Given | None = None) -> Texts:
+        given, questions = given or self._given, draw(items, None, _SEED)
         where = given.work, progress, TimeLimit()
         cache, _ = read_documents(questions, given.bundle, given.sharer, *where, given.drafts)
         style, tokenizer = given.bundle.config.sharer_prompt, given.sharer.tokenizer

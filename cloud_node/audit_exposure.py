@@ -1,0 +1,52 @@
+"""What has left of a document, from the audit log alone: the log and the text suffice, the store is not asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from cloud_node.audit import SENDING
+from cloud_node.exposure import Exposed, Quotes
+
+
+def exposure_in(
+    lines: Iterable[dict[str, Any]], tenant: str, document_id: str
+) -> dict[str, tuple[list[Exposed], list[Quotes]]]:
+    """By the version of the text: what left by day and identity, and what was quoted, by identity.
+
+    As `Documents.exposure` counts it: a position that was chosen in the document counts for it, and any other of a call
+    counts for each document of the call.
+
+    Args:
+        lines: of the log, as `audit_chain.lines` reads them.
+    """
+    left: Counter[tuple[str, str, str]] = Counter()
+    questions: Counter[tuple[str, str, str]] = Counter()
+    quotes: dict[str, dict[str, Counter[tuple[int, int]]]] = {}
+    for line in lines:
+        if line["decision"] != SENDING or line["tenant"] != tenant or document_id not in line["documents"]:
+            continue
+        place = line["documents"].index(document_id)
+        version, identity = line["versions"][place], line["identity"]
+        own = [(begins, ends) for document, begins, ends in line["quoted"] if document == place]
+        key = version, datetime.fromtimestamp(line["time"], UTC).date().isoformat(), identity
+        questions[key] += 1
+        left[key] += line["positions"] - len(line["quoted"]) + len(own)
+        quotes.setdefault(version, {}).setdefault(identity, Counter()).update(own)
+    return {
+        version: (
+            [
+                Exposed(day, who, n, left[v, day, who])
+                for (v, day, who), n in sorted(questions.items())
+                if v == version
+            ],
+            [
+                Quotes(who, tuple((begins, ends, times) for (begins, ends), times in sorted(spans.items())))
+                for who, spans in sorted(by_identity.items())
+                if spans
+            ],
+        )
+        for version, by_identity in quotes.items()
+    }

@@ -1,0 +1,138 @@
+"""What is taken out of documents: how much of seeded canaries, and of nothing else."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from cloud_node.config import CloudConfig, ExportPolicy, Redaction
+from cloud_node.documents import Documents
+from cloud_node.export import RedactionFailed, redacted
+from kvwire.errors import ExportDenied
+from tests.cloud_node.conftest import Start
+
+ALL = Redaction(("email", "phone", "iban", "card", "ip"))
+EACH = 200
+
+
+def digits(chance: random.Random, count: int) -> str:
+    return "".join(chance.choice("0123456789") for _ in range(count))
+
+
+def luhn(chance: random.Random) -> str:
+    body = chance.choice(("4", "51", "37")) + digits(chance, 13)
+    total = sum(sum(divmod(2 * int(d), 10)) if i % 2 == 0 else int(d) for i, d in enumerate(reversed(body)))
+    return body + str(-total % 10)
+
+
+def iban(chance: random.Random) -> str:
+    country, body = chance.choice(
+        (("DE", digits(chance, 18)), ("NO", digits(chance, 11)), ("GB", "NWBK" + digits(chance, 14)))
+    )
+    check = 98 - int("".join(str(int(c, 36)) for c in f"{body}{country}00")) % 97
+    return f"{country}{check:02d}{body}"
+
+
+def in_fours(text: str, between: str) -> str:
+    return between.join(text[i : i + 4] for i in range(0, len(text), 4))
+
+
+def canary(kind: str, chance: random.Random) -> str:
+    """One in one of the ways that people write it in."""
+    if kind == "email":
+        name = chance.choice(("anna", "j.doe", "Ilse-B", "o_neil", "x+tag", "Jürgen"))
+        host = chance.choice(("example.com", "mail.example.co.uk", "a-b.museum", "xn--p1ai.org"))
+        return f"{name}{digits(chance, 2)}@{host}"
+    if kind == "phone":
+        ways = (
+            *("+47 {} {} {}", "0{}/{}{}", "(0{}) {}-{}", "+1-2{}-{}-1{}", "00{}{}{}", "+49 (0) {} {} {}"),
+            *("555-2{}-{}1", "(555) 2{}-{}1"),
+        )
+        return chance.choice(ways).format(digits(chance, 2), digits(chance, 3), digits(chance, 3))
+    if kind in ("iban", "card"):
+        return in_fours(
+            iban(chance) if kind == "iban" else luhn(chance),
+            chance.choice(("", " ", "-") if kind == "card" else ("", " ")),
+        )
+    if chance.random() < 0.5:
+        return ".".join(str(chance.randrange(256)) for _ in range(4))
+    groups = [f"{chance.randrange(1, 1 << 16):x}" for _ in range(8)]
+    return ":".join(groups) if chance.random() < 0.5 else ":".join(groups[:3]) + "::" + groups[7]
+
+
+def test_seeded_canaries_are_taken_out() -> None:
+    chance, found = random.Random(5), Counter[str]()
+    for kind in ALL.patterns:
+        for _ in range(EACH):
+            secret = canary(kind, chance)
+            before, after = chance.choice(
+                (("Write to ", " today."), ("(", ")"), ("id: ", ", please"), ("", ""), ("see\n", ".\nAnd"))
+            )
+            text, counts = redacted(ALL, "acme", f"{before}{secret}{after}")
+            # A bracket before a phone number goes with it; nothing of the secret may stay.
+            whole = {f"{before}[{kind}]{after}", f"{before.removesuffix('(')}[{kind}]{after}"}
+            found[kind] += text in whole and counts[kind] == 1
+    assert found == dict.fromkeys(ALL.patterns, EACH)
+    in_words = "anna at example dot com, four seven one two"
+    assert redacted(ALL, "acme", in_words)[0] == in_words, "nobody says that these are found"
+
+
+def test_dates_amounts_versions_and_times_stay() -> None:
+    text = (
+        "On 2026-11-30 at 12:30:45 version 1.2.3 sold 1,234,567.89 pieces, 4111111111111112 of them by number; "
+        "pages 100-200, 10:15, ratio 3:2, a::b, DE00 1234, 30.11.2026, the years 1914-1918 and 1,000,000 more. x@y"
+    )
+    assert redacted(ALL, "acme", text) == (text, Counter())
+
+
+def test_what_was_taken_out_once_stays_so_and_other_tenants_keep_theirs() -> None:
+    redaction = Redaction(("email",), {"ticket": "TKT-[0-9]{4}"}, ("acme",))
+    text, counts = redacted(redaction, "acme", "a@example.com opened TKT-0815 and TKT-4711")
+    assert (text, counts) == ("[email] opened [ticket] and [ticket]", {"email": 1, "ticket": 2})
+    assert redacted(redaction, "acme", text) == (text, Counter())
+    assert redacted(redaction, "other", "a@example.com")[0] == "a@example.com"
+
+
+@pytest.mark.parametrize(
+    ("custom", "said"),
+    [
+        ({"x": "("}, "custom.x"),
+        ({"x": "a*"}, "everywhere"),
+        ({"x": "mail"}, r"matches \[email\]"),
+        ({"email": "a"}, "no name"),
+        ({"a b": "a"}, "no name"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_refused_by_name(custom: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Redaction(("email",), custom)
+
+
+def test_a_pattern_that_never_ends_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_node.export._SECONDS", 0.2)
+    with pytest.raises(RedactionFailed, match="the pattern slow takes more than"):
+        redacted(Redaction((), {"slow": "(x+x+)+y"}), "acme", "x" * 5_000)
+
+
+def test_the_known_patterns_end_soon_on_hostile_texts() -> None:
+    for hostile in (
+        "1 " * 50_000,
+        "a." * 50_000 + "@",
+        "@a." * 30_000,
+        ":1" * 50_000,
+        "AB12" * 25_000,
+        "+" + "(1)" * 30_000,
+    ):
+        assert redacted(ALL, "acme", hostile)[0]
+
+
+async def test_a_text_that_was_stored_otherwise_is_not_read(start_local: Start, config: CloudConfig) -> None:
+    store = Documents(config.documents)
+    store.add("acme", "raw", "Ilse keeps the key. Her address is ilse@example.com.")
+    store.add("acme", "clean", "Ilse keeps the key. Her address is [email].")
+    store.close()
+    cloud = await start_local(export=ExportPolicy(redact=Redaction(("email",))))
+    await cloud.share(cloud.request("clean", "Who keeps the key?"))
+    with pytest.raises(ExportDenied, match="a document that was stored before"):
+        await cloud.share(cloud.request("raw", "Who keeps the key?"))
+    assert "ilse@" not in cloud.audit.read_text()
