@@ -9,10 +9,10 @@ for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -80,6 +80,8 @@ class Prefill:
             try:
                 if self.cancelled():
                     raise Cancelled("the call ended before the prefill did")
+                if self.past:
+                    self.past[layer]  # fails here, for this prompt alone, where it is damaged
                 self.on_layer(layer, keys, values)
             except Exception as error:  # of this prompt alone: others run on
                 self.failure = error
@@ -100,11 +102,19 @@ class Prefill:
         return self.whole or layer < self.last_layer
 
     def joined(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of past and new positions."""
-        if not self.past:
+        """K and V of past and new positions, where any are needed still."""
+        if not self.past or layer > self.last_layer or self.failure is not None:
             return keys, values
         before = self.past[layer]
         return torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
+
+
+P = TypeVar("P", bound=Prefill | None)
+
+
+def following(steps: Generator[P, None, object], done: P | None) -> P:
+    """The next of some steps; what the last one failed with is raised in them, as they may know another way."""
+    return next(steps) if done is None or done.failure is None else steps.throw(done.failure)
 
 
 class _Done(Exception):

@@ -65,7 +65,8 @@ def measure(
     cast = bench.cast
     local = Sequential(cast.sharer, cast.receiver, cast.bundle, threads, cast.device, cast.dtype)
     progress.advance(bar)
-    with DemoStage(folder, bench.cast, load_samples(), record=False) as stage:
+    kept = {"prefix_store": ""}  # or a first question would find its document read
+    with DemoStage(folder, bench.cast, load_samples(), record=False, sharer=kept) as stage:
         progress.update(bar, description="starting both nodes")
         api = EdgeApi(stage.edge.address(EDGE_START_S, check))
         stage.cloud.address(CLOUD_START_S, check)

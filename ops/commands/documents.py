@@ -444,7 +444,7 @@ def _opened(config: Path) -> "Iterator[tuple[CloudConfig, Documents]]":
     from cloud_node.documents import Documents
 
     loaded = CloudConfig.load(config)
-    documents = Documents(loaded.documents)
+    documents = Documents(loaded.documents, loaded.prefix_files)
     try:
         yield loaded, documents
     finally:

@@ -9,7 +9,7 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.kv.prefix_cache import KV, PrefixCache
 from fuser.models.load import load_model
-from fuser.sharer import Sharer
+from fuser.sharer import Caller, Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
@@ -44,7 +44,7 @@ def run(
     sharer.run(
         sharer.layout([document, *earlier, question], kind, 8),
         lambda _, tensor: parts.append(tensor),
-        owner=owner,
+        Caller(owner=owner),
     )
     hook.remove()
     return parts, sum(seen)
