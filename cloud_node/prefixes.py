@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from typing import Final
 
 from filelock import FileLock, Timeout
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cloud_node.documents import Document, Documents
 from cloud_node.scheduler import CancelToken, PrefillScheduler
 from cloud_node.work import Work
-from fuser import Caller, PrefixFiles, Sharer, StoredText
+from fuser import Caller, PrefixFiles, Sharer, SharerPrompt, StoredText
 from kvwire.errors import NotFound
 from kvwire.section import Role, Section, Visibility
 
@@ -26,6 +27,16 @@ logger = logging.getLogger(__name__)
 
 _FOR_EVER_S: Final = float("inf")
 _ANY: Final = Section(Role.QUESTION, Visibility.SHARED, text="?")
+
+
+class ReadOutcome(StrEnum):
+    """What became of a document that was to be read ahead. `TOO_LONG`: for any question about the whole of it."""
+
+    READ = "read"
+    THERE = "there"
+    TOO_LONG = "too_long"
+    NO_ROOM = "no_room"
+    GONE = "gone"
 
 
 class Prefixes:
@@ -131,27 +142,36 @@ class Prefixes:
             raise
         self._state = state
 
-    def read(self, text: StoredText, stop: CancelToken | None = None) -> int:
-        """Read one document in every style, unless it is on disk, gone, too long, or there is no room; tokens read."""
+    def read(self, text: StoredText) -> ReadOutcome:
+        """Read one document in every style of prompt, where there is room; what became of it in the last one."""
         try:
             document = self._documents.get(text.owner, text.document)
         except NotFound:
-            return 0
-        tokens = 0
+            return ReadOutcome.GONE
+        outcome = ReadOutcome.GONE
         for sharer in self._styles if document.version == text.version else ():
             prompt = sharer.prompt([Section(Role.DOCUMENT, Visibility.CLOUD, text=document.text), _ANY])
-            assert self._files is not None
-            needed = sharer.bytes_of(prompt.prefix)
-            if len(prompt) > self._max_positions or sharer.is_read(prompt, text) or needed > self._files.room:
+            outcome = self._outcome(sharer, prompt, text)
+            if outcome is not ReadOutcome.READ:
                 continue
-            stop = stop or CancelToken(_FOR_EVER_S)
+            stop = CancelToken(_FOR_EVER_S)
             with self.reading(text.owner, [document]), Work(self._schedule, stop) as work:
                 caller = Caller(work.cancelled, text.owner, text)
-                work.enter(sharer.reading_ahead(prompt, caller), prompt.prefix, last=True)
+                ticket = work.enter(sharer.reading_ahead(prompt, caller), prompt.prefix, last=True)
                 work.finish()
             sharer.settle()
-            tokens += prompt.prefix
-        return tokens
+            if self._files is not None and ticket.ran_s:
+                self._files.tokens_per_s = prompt.prefix / ticket.ran_s
+        return outcome
+
+    def _outcome(self, sharer: Sharer, prompt: SharerPrompt, text: StoredText) -> ReadOutcome:
+        """What will become of it."""
+        if len(prompt) > self._max_positions:
+            return ReadOutcome.TOO_LONG
+        if sharer.is_read(prompt, text):
+            return ReadOutcome.THERE
+        fits = self._files is not None and sharer.bytes_of(prompt.prefix) <= self._files.room
+        return ReadOutcome.READ if fits else ReadOutcome.NO_ROOM
 
 
 def stored_text(tenant: str, sections: Sequence[Section], documents: Sequence[Document]) -> StoredText | None:

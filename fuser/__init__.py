@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fuser.pair import load_pair, load_receiver, load_sharers
     from fuser.reading import Caller, PrefixFrom
     from fuser.receiver import Begun, Prefilled, Receiver
-    from fuser.sharer import Cut, Sharer
+    from fuser.sharer import Cut, Sharer, SharerPrompt
     from fuser.slice_specs import SliceLayout
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Receiver",
     "Sampling",
     "Sharer",
+    "SharerPrompt",
     "SliceLayout",
     "StoredText",
     "bundle_directory",
@@ -73,6 +74,7 @@ _HOMES = {
     "Receiver": "fuser.receiver",
     "Sampling": "fuser.kv.generate",
     "Sharer": "fuser.sharer",
+    "SharerPrompt": "fuser.sharer",
     "SliceLayout": "fuser.slice_specs",
     "StoredText": "fuser.kv.prefix_files",
     "bundle_directory": "fuser.bundle",

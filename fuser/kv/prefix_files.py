@@ -9,7 +9,6 @@ where no model is loaded. Several processes may use one folder.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 import time
@@ -19,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-logger = logging.getLogger(__name__)
+from fuser.atomic import atomic_write
 
 _SUFFIX: Final = ".safetensors"
+_RATE: Final = ".tokens_per_s"
 _LEFT_FREE: Final = 1 << 30
 """Bytes of the disk that are left to others: the audit log, without which a cloud answers nothing, may lie there."""
 _ABANDONED_S: Final = 600.0
@@ -61,9 +61,27 @@ class PrefixFiles:
         self.root.chmod(0o700)  # of others' making, it could be open
 
     @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(size for _, _, size in self._files())
+
+    @property
     def room(self) -> int:
         """Bytes that can be written before anything has to go."""
-        return max(0, min(self._max_bytes - sum(size for _, _, size in self._files()), self._free()))
+        return max(0, min(self._max_bytes - self.bytes, self._free()))
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """How fast a document was read here last; None where none was."""
+        try:
+            return float((self.root / _RATE).read_text())
+        except (OSError, ValueError):
+            return None
+
+    @tokens_per_s.setter
+    def tokens_per_s(self, rate: float) -> None:
+        with atomic_write(self.root / _RATE) as partial:
+            partial.write_text(f"{rate:.4g}\n")
 
     def make_room(self, size: int) -> bool:
         """Remove what was not used longest until so many bytes fit; False, and nothing is removed, where they never do.
