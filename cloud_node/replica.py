@@ -23,7 +23,7 @@ from cloud_node.prefixes import Prefixes, stored_text
 from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps
 from cloud_node.work import Work
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
-from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
+from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
 from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
@@ -74,7 +74,7 @@ class Replica:
         model = next(iter(sharers.values())).model
         self._schedule = PrefillScheduler(
             partial(prefill_together, model),
-            max_batch=max_batch if can_pack(model) else 1,
+            max_batch=max_batch if all(sharer.packs for sharer in sharers.values()) else 1,
             max_batch_positions=max_batch_positions,
             least=EXACT_FROM,
         )

@@ -186,7 +186,7 @@ class PrefillScheduler:
 
 
 def _size(ticket: Ticket) -> int:
-    return 0 if ticket._work is None else ticket._work.positions
+    return 0 if ticket._work is None else sum(part.positions for part in ticket._work.parts)
 
 
 T = TypeVar("T")

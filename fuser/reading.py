@@ -258,7 +258,8 @@ class Reader:
     ) -> Steps[Reading]:
         """What is to be prefilled for a reading: the prefix, unless it was before, and the rest on top of it.
 
-        In two parts even where nothing is reused: how a prompt is parted changes the last bits.
+        In two parts even where nothing is reused, also where both run in one pass: how a prompt is parted changes the
+        last bits.
 
         Args:
             layers, at, asking, per_head, draft: as in `read`, of one prompt. A draft's positions are kept behind `at`.
@@ -292,9 +293,10 @@ class Reader:
                 given.add(layer)
                 on_layer(layer, keys[0][:, at], values[0][:, at])
 
+        own, prefix = prefixes or self._prefixes, ids[: prompt.prefix]
         while True:
-            if prompt.prefix:
-                past = yield from self._past(ids[: prompt.prefix], last_layer, caller, prefixes)
+            known = self._known(prefix, last_layer, caller, own) if prompt.prefix else ()
+            first, past = self._begun(prefix, last_layer, caller) if known is None else (None, known)
             work = Prefill(
                 ids[None, prompt.prefix :],
                 last_layer,
@@ -306,8 +308,14 @@ class Reader:
                 whole=draft > 0,
                 past=past,
             )
+            if first is not None and min(first.positions, work.positions) >= EXACT_FROM and self.packs:
+                first.then, work.after = work, first.positions  # one pass, to the same bits
             try:
-                yield work
+                if first is not None:
+                    yield first
+                    self._keep(prefix, past, caller, own)
+                if not work.after:
+                    yield work
                 break
             except DamagedPrefix:  # found out while it was in use: once more, without it
                 caller = replace(caller, stored=None)
@@ -349,7 +357,11 @@ class Reader:
     def reading_ahead(self, prompt: SharerPrompt, caller: Caller) -> Steps[None]:
         """What is to be prefilled for the documents of a prompt alone, so that every later question finds them read."""
         ids = prompt.tokens.ids[: prompt.prefix].to(self.model.device)
-        yield from self._past(ids, self.geometry.layers - 1, caller, PrefixCache(0))
+        last_layer, nowhere = self.geometry.layers - 1, PrefixCache(0)
+        if self._known(ids, last_layer, caller, nowhere) is None:
+            work, read = self._begun(ids, last_layer, caller)
+            yield work
+            self._keep(ids, read, caller, nowhere)
 
     def bytes_of(self, positions: int) -> int:
         """K and V of so many positions, on disk; 0 where nothing is kept there."""
@@ -359,31 +371,35 @@ class Reader:
         """Whether K and V of a prompt's document are on disk."""
         return self._store is not None and self._store.holds(stored, prompt.tokens.ids[: prompt.prefix])
 
-    def _past(
-        self, ids: Tensor, last_layer: int, caller: Caller, own: PrefixCache | None = None
-    ) -> Steps[KV]:
-        prefixes, store = own or self._prefixes, self._store if caller.stored is not None else None
+    def _known(self, ids: Tensor, last_layer: int, caller: Caller, prefixes: PrefixCache) -> KV | None:
+        """K and V of a prefix that was read before, in memory or on disk."""
         kept = prefixes.get(caller.owner, ids, last_layer + 1)
         if kept is not None:
             caller.found(PrefixFrom.MEMORY)
             return kept
-        if store is not None and caller.stored is not None:
-            stored = store.get(caller.stored, ids, last_layer + 1)
+        if self._store is not None and caller.stored is not None:
+            stored = self._store.get(caller.stored, ids, last_layer + 1)
             if stored is not None:
                 caller.found(PrefixFrom.DISK)
                 return stored
         caller.found(PrefixFrom.MODEL)
+        return None
+
+    def _begun(self, ids: Tensor, last_layer: int, caller: Caller) -> tuple[Prefill, KV]:
+        """What reads a prefix, and where K and V of it come layer by layer."""
         read: list[Layer] = []
 
         def on_layer(_: int, keys: Tensor, values: Tensor) -> None:
             # not a view of what others read beside it
             read.append((keys.contiguous(), values.contiguous()))
 
-        yield Prefill(ids[None], last_layer, on_layer, caller.cancelled)
+        return Prefill(ids[None], last_layer, on_layer, caller.cancelled), read
+
+    def _keep(self, ids: Tensor, read: KV, caller: Caller, prefixes: PrefixCache) -> None:
+        """Keep what was read for the next question; on disk where it is of every layer."""
         prefixes.put(caller.owner, ids, read)
-        if store is not None and caller.stored is not None and last_layer == self.geometry.layers - 1:
-            store.put_soon(caller.stored, ids, read)
-        return read
+        if self._store is not None and caller.stored is not None and len(read) == self.geometry.layers:
+            self._store.put_soon(caller.stored, ids, read)
 
     def _run(self, steps: Mapping[int, Steps[T]]) -> dict[int, T]:
         """Take the steps of several prompts, the n-th of all together."""
@@ -403,11 +419,12 @@ class Reader:
     def _prefill(self, works: Sequence[Prefill]) -> None:
         """Run prefills, those together that have the bits then that they have alone."""
         together = [work for work in works if work.positions >= EXACT_FROM]
-        if len(together) < 2 or not self._packs:
+        if len(together) < 2 or not self.packs:
             together = []
         for some in ([together] if together else []) + [[w] for w in works if w not in together]:
             prefill_together(self.model, some)
 
     @cached_property
-    def _packs(self) -> bool:
+    def packs(self) -> bool:
+        """Whether several prompts run together, to the bits that each has alone."""
         return can_pack(self.model)
