@@ -49,6 +49,7 @@ bench: $(STAMP)
 	$(BIN)/kvwire bench link --json build/bench/link.json --markdown build/bench/link.md --plot build/bench/link.svg
 	$(BIN)/kvwire bench cloud --json build/bench/cloud.json --markdown build/bench/cloud.md
 	$(BIN)/kvwire bench local --json build/bench/local.json --markdown build/bench/local.md
+	$(BIN)/kvwire bench prefixes --json build/bench/prefixes.json --markdown build/bench/prefixes.md --plot build/bench/prefixes.svg
 
 # Answers are kept, so what was measured before is read, not run. A pair without a place for a set has no table of it.
 results: $(STAMP)

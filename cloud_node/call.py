@@ -44,6 +44,16 @@ class Quoting(SliceHeader):
     versions: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Ended(SliceTrailer):
+    """A trailer as a replica hands it to its gateway, with what is never sent: where its documents' K and V came from.
+
+    prefix: a `fuser.PrefixFrom`, "" where there was no document.
+    """
+
+    prefix: str = ""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class RelayCall:
     """A Relay request that the gateway let through.
@@ -86,6 +96,8 @@ class CallRecord:
     started: float = field(default_factory=time.monotonic)
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds that the stages of a slice took."""
+    prefix: str = ""
+    """Where K and V of its documents came from."""
     _announced: int = 0
     _raw_bytes: int = 0
     _whole: bool = False
@@ -114,6 +126,7 @@ class CallRecord:
         elif isinstance(part, SliceTrailer):
             self.segments, self._whole = self._announced, True
             self.stages |= part.timings
+            self.prefix = part.prefix if isinstance(part, Ended) else ""
 
     def failed(self, error: KvwireError) -> None:
         """The call ends with this error."""
@@ -163,6 +176,8 @@ class CallRecord:
             meter.add("kvwire_cloud_refusals_total", reason=self.decision)
         for stage, seconds in self.stages.items():
             meter.observe("kvwire_cloud_stage_seconds", seconds, stage=stage)
+        if self.prefix:
+            meter.add("kvwire_cloud_prefixes_total", source=self.prefix)
         if self.left and self.bytes:
             sent = {"kind": self.kind or RELAYED, "codec": self.codec or RELAYED}
             meter.add("kvwire_cloud_sent_positions_total", self.positions, kind=sent["kind"])

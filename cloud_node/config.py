@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from fuser import DeviceName, DtypeName, bundle_directory
+from fuser import DeviceName, DtypeName, PrefixFiles, bundle_directory
 from fuser.config import read_toml
 from kvwire.limits import PING_S, Limits
 from kvwire.segment import SliceKind
@@ -51,6 +51,10 @@ class SharerConfig:
     max_queued: calls waiting for a replica, over all of them.
     retry_after_s: when calls beyond that are told to come again.
     max_prompt_tokens: the longest prompt a replica prefills; 0 takes the model's own window.
+    prefix_store: a folder for K and V of documents, which are read while nobody asks, so that the first question over
+        one need not read it either; for all replicas of a machine. They go with their document. By default `prefixes`
+        beside a SQLite file of documents, else beside the audit log; "" keeps none.
+    prefix_store_bytes: of that folder at most.
     prefix_cache_bytes: K and V of documents asked about lately that a replica keeps in memory, so that the next
         question over one need not read it again; a removed or replaced document's go within seconds. 0 keeps none.
     """
@@ -69,6 +73,8 @@ class SharerConfig:
     retry_after_s: float = 1.0
     max_prompt_tokens: int = 0
     prefix_cache_bytes: int = 256 * _MIB
+    prefix_store: str | None = None
+    prefix_store_bytes: int = 4096 * _MIB
 
     def __post_init__(self) -> None:
         if not self.bundles:
@@ -81,8 +87,10 @@ class SharerConfig:
             raise ValueError(f"gpus are reserved for nothing where device is {self.device}")
         if self.dtype == "float16" and self.gpus == 0 and self.device != "mps":
             raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
-        if min(self.max_queued, self.max_prompt_tokens, self.prefix_cache_bytes) < 0:
-            raise ValueError("max_queued, max_prompt_tokens and prefix_cache_bytes start at 0")
+        if min(self.max_queued, self.max_prompt_tokens, self.prefix_cache_bytes, self.prefix_store_bytes) < 0:
+            raise ValueError(
+                "max_queued, max_prompt_tokens, prefix_cache_bytes and prefix_store_bytes start at 0"
+            )
         if self.cpus <= 0 or self.gpus < 0 or self.retry_after_s <= 0:
             raise ValueError("cpus and retry_after_s must be above 0 and gpus at least 0")
 
@@ -294,6 +302,15 @@ class CloudConfig:
             )
 
     @property
+    def prefix_files(self) -> PrefixFiles | None:
+        """Where K and V of documents are kept on disk."""
+        folder, size = self.sharer.prefix_store, self.sharer.prefix_store_bytes
+        if folder is None:
+            scheme, _, file = self.documents.partition("?")[0].partition(":///")
+            folder = str(Path(file if scheme.startswith("sqlite") else self.audit).parent / "prefixes")
+        return PrefixFiles(Path(folder), size) if folder else None
+
+    @property
     def limits(self) -> Limits:
         """The caps of the wire that this node holds to."""
         return Limits(
@@ -323,7 +340,13 @@ class CloudConfig:
 
         tls = CloudTls(*(name and absolute(name) for name in dataclasses.astuple(self.tls)))
         bundles = tuple(str(bundle_directory(name, directory)) for name in self.sharer.bundles)
-        sharer = dataclasses.replace(self.sharer, model=model(self.sharer.model), bundles=bundles)
+        store = self.sharer.prefix_store
+        sharer = dataclasses.replace(
+            self.sharer,
+            model=model(self.sharer.model),
+            bundles=bundles,
+            prefix_store=store and absolute(store),
+        )
         ray = dataclasses.replace(
             self.ray, token=None if self.ray.token is None else absolute(self.ray.token)
         )

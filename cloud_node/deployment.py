@@ -58,8 +58,8 @@ class SharerDeployment:
         return self._replica.where()
 
     async def check_health(self) -> None:
-        """Called by Serve every second; what it may no longer keep of documents is let go of beside it."""
-        self._replica.forget_soon()
+        """Called by Serve every second; documents that are gone are let go of beside it, and new ones are read."""
+        self._replica.look_soon()
 
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[list[Part | KvwireError]]:
         """Batches of parts; an error is the last part. A cancelled call stops the prefill."""

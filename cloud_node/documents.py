@@ -42,6 +42,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from cloud_node import exposure, passages
 from cloud_node.passages import Base, Passage
+from fuser import PrefixFiles
 from kvwire.errors import AccessDenied, NoPassage, NotFound
 from kvwire.identity import Identity, PeerRole
 from kvwire.segment import SliceKind
@@ -146,12 +147,16 @@ class Hit:
 class Documents:
     """A store of documents. Look-ups are by tenant and id together: a foreign document is an unknown one."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, prefixes: PrefixFiles | None = None) -> None:
         """Open the store, creating its tables where there are none.
+
+        Args:
+            prefixes: what was read of documents on this machine; it goes with its document.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or the URL is wrong.
         """
+        self._prefixes = prefixes
         # Texts stay out of errors, and a database that was started again is connected to again.
         self._engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
         if self._engine.dialect.name == "sqlite":
@@ -220,8 +225,10 @@ class Documents:
                     connection.execute(insert(_Row).values(tenant=tenant, id=document_id, **values))
         except IntegrityError:  # two at once, in a database that lets them
             raise ValueError(f"document {document_id} exists for tenant {tenant}") from None
-        if exists and wipe:
-            self.wipe()
+        if exists:
+            self._forget_prefixes(tenant, document_id)
+            if wipe:
+                self.wipe()
         return self.find(tenant, [document_id])[0]
 
     def get(self, tenant: str, document_id: str, passage: int = 0) -> Document:
@@ -282,6 +289,18 @@ class Documents:
         asked = select(_Row.id, _Row.version).where(_Row.tenant == tenant, _Row.id.in_(set(document_ids)))
         with self._engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(asked)}
+
+    def state(self) -> tuple[int, datetime | None]:
+        """Another one whenever a document was added, replaced or removed."""
+        with self._engine.connect() as connection:
+            count, latest = connection.execute(select(func.count(), func.max(_Row.added))).one()
+            return count, latest
+
+    def newest(self) -> Sequence[tuple[str, str, str]]:
+        """Tenant, id and version of every document, what was added last first."""
+        asked = select(_Row.tenant, _Row.id, _Row.version).order_by(_Row.added.desc(), _Row.tenant, _Row.id)
+        with self._engine.connect() as connection:
+            return [(row[0], row[1], row[2]) for row in connection.execute(asked)]
 
     def list(self, tenant: str) -> Sequence[DocumentInfo]:
         """Every document of a tenant, by id."""
@@ -419,7 +438,7 @@ class Documents:
         How much has left of them stays, under a hash of their ids.
 
         Raises:
-            NotFound: one is unknown, or another tenant's.
+            NotFound: one is unknown, or another tenant's. OSError: what was read of one cannot be removed.
         """
         with self._engine.begin() as connection:
             for document_id in dict.fromkeys(document_ids):
@@ -431,7 +450,13 @@ class Documents:
                 exposure.forget_quotes(connection, tenant, document_id)
                 connection.execute(delete(_Grant).where(*_grants_of(tenant, document_id)))
                 connection.execute(delete(_Row).where(one))
+        self._forget_prefixes(tenant, *document_ids)
         self.wipe()
+
+    def _forget_prefixes(self, tenant: str, *document_ids: str) -> None:
+        if self._prefixes is not None:
+            for document_id in document_ids:
+                self._prefixes.forget(tenant, document_id)
 
     def wipe(self) -> None:
         """Leave nothing of what was replaced with `wipe` off.

@@ -8,40 +8,32 @@ deadline, is noticed before the next layer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import queue
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-from torch import Tensor
-
-from cloud_node.call import Part, Quoting, RelayCall, ShareCall
+from cloud_node.call import Ended, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Document, Documents
 from cloud_node.export import check_leaving, check_redacted, least, positions_allowed, tokens_allowed
 from cloud_node.exposure import seconds_left
-from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Ticket
-from fuser import Cut, Sharer, computes
-from fuser.kv.prefill import EXACT_FROM, can_pack, prefill_together
+from cloud_node.prefixes import Prefixes, stored_text
+from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps
+from cloud_node.work import Work
+from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
+from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
 from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
 from kvwire.section import Section
-from kvwire.segment import SegmentSpec, SliceHeader
+from kvwire.segment import SliceHeader
 from kvwire.slice_io import SliceWriter, payload_codec
 
-logger = logging.getLogger(__name__)
-
 _PIPE_PARTS: Final = 16  # at most 16 MiB of frames wait here for the reader
-_POLL_S: Final = 0.05
 _PART_CHARS: Final = 8_192
 _SEAM_TOKENS: Final = 8
 
@@ -55,6 +47,7 @@ class Replica:
         max_prompt_tokens: longer prompts are refused before they are prefilled.
         workers: calls that may be under way at once. Of each one slice at most lies in memory before it is encoded.
         max_batch, max_batch_positions: as `PrefillScheduler` takes them.
+        prefix_files: of the sharers' store of prefixes, where they have one.
     """
 
     def __init__(
@@ -69,6 +62,7 @@ class Replica:
         workers: int,
         max_batch: int,
         max_batch_positions: int,
+        prefix_files: PrefixFiles | None = None,
     ) -> None:
         self._sharers = dict(sharers)
         self._ref = ref
@@ -80,15 +74,14 @@ class Replica:
         model = next(iter(sharers.values())).model
         self._schedule = PrefillScheduler(
             partial(prefill_together, model),
-            max_batch=max_batch if can_pack(model) else 1,
+            max_batch=max_batch if all(sharer.packs for sharer in sharers.values()) else 1,
             max_batch_positions=max_batch_positions,
             least=EXACT_FROM,
         )
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sharer")
-        self._read: dict[tuple[str, str], str] = {}  # versions of documents of which K and V may be kept
-        self._gone: set[tuple[str, str]] = set()  # those that were gone when it was looked last
-        self._read_lock = threading.Lock()
-        self._looking = threading.Lock()
+        own = tuple(sharers.values())
+        self.prefixes = Prefixes(own, documents, self._schedule, prefix_files, max_prompt_tokens)
+        """What is kept of documents that were read."""
 
     @classmethod
     def load(cls, config: CloudConfig) -> Replica:
@@ -104,24 +97,26 @@ class Replica:
         from fuser import load_sharers
 
         torch.set_num_threads(max(1, int(config.sharer.cpus)))
-        own = config.sharer
+        own, files = config.sharer, config.prefix_files
         sharers = load_sharers(
             own.model,
             own.bundles,
             device=own.wanted_device,
             dtype=own.dtype,
             prefix_cache_bytes=own.prefix_cache_bytes,
+            prefix_files=files,
         )
         return cls(
             {one.bundle.hash: one for one in sharers},
             sharers[0].bundle.config.sharer,
-            Documents(config.documents),
+            Documents(config.documents, files),
             config.limits,
             config.export,
             max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
             workers=own.max_ongoing,
             max_batch=own.max_batch,
             max_batch_positions=own.max_batch_positions,
+            prefix_files=files,
         )
 
     def where(self) -> str:
@@ -176,53 +171,9 @@ class Replica:
         finally:
             stop.set()
 
-    def forget_soon(self) -> None:
-        """Have `forget_changed` run on a thread of its own, unless it runs still. Does not wait, nor raise."""
-        if self._read and self._looking.acquire(blocking=False):
-            threading.Thread(target=self._forget_and_tell, daemon=True).start()
-
-    def forget_changed(self) -> None:
-        """Let go of what was read for a tenant of whose documents one is removed, or has another text.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: the store cannot be read; nothing is let go of.
-        """
-        with self._read_lock:
-            read = dict(self._read)
-        gone = set[tuple[str, str]]()
-        for tenant in {tenant for tenant, _ in read}:
-            ids = {document_id: version for (owner, document_id), version in read.items() if owner == tenant}
-            there = self._documents.versions(tenant, ids)
-            gone |= {(tenant, document_id) for document_id, v in ids.items() if there.get(document_id) != v}
-        with self._read_lock:
-            # Twice: the model may be about to keep what a call that has left asked for.
-            again = gone & self._gone
-            for key in again:
-                del self._read[key]
-            self._gone = gone - again
-        for tenant in {tenant for tenant, _ in gone}:
-            for sharer in self._sharers.values():
-                sharer.forget(tenant)
-
-    def _forget_and_tell(self) -> None:
-        try:
-            self.forget_changed()
-        except SQLAlchemyError as error:
-            logger.warning("whether documents were removed is not known: %s", type(error).__name__)
-        finally:
-            self._looking.release()
-
-    @contextlib.contextmanager
-    def _reading(self, tenant: str, documents: Sequence[Document]) -> Iterator[None]:
-        """Remember what is read; said again at the end, as a removed document's may be kept after it was let go of."""
-        read = {(tenant, document.id): document.version for document in documents}
-        try:
-            with self._read_lock:
-                self._read |= read
-            yield
-        finally:
-            with self._read_lock:
-                self._read |= read
+    def look_soon(self) -> None:
+        """Have it look for documents that are gone, or new, beside the calls. Does not wait, nor raise."""
+        self.prefixes.look_soon()
 
     def _share(self, call: ShareCall, put: Callable[[Part], None], stop: CancelToken) -> None:
         request = call.request
@@ -249,8 +200,11 @@ class Replica:
         begun(cut)  # refused before it is read, if by the most that it may have
         writer: SliceWriter | None = None
         encode_s = 0.0
-        with self._reading(call.tenant, documents), _Work(self._schedule, stop) as work:
-            steps = sharer.steps(cut, work.emit, work.cancelled, call.tenant, work.announce)
+        found: list[PrefixFrom] = []
+        with self.prefixes.reading(call.tenant, documents), Work(self._schedule, stop) as work:
+            stored = stored_text(call.tenant, request.sections, documents)
+            caller = Caller(work.cancelled, call.tenant, stored, found.append)
+            steps = sharer.steps(cut, work.emit, caller, work.announce)
             ticket = work.enter(steps, len(cut.prompt))
             for part in work.parts():
                 if isinstance(part, Cut):
@@ -266,7 +220,17 @@ class Replica:
                 for frame in frames:
                     put(frame)
         assert writer is not None
-        put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
+        end = writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s})
+        put(
+            Ended(
+                end.digest,
+                end.frames,
+                end.payload_bytes,
+                end.positions,
+                end.timings,
+                found[-1] if found else "",
+            )
+        )
 
     def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request
@@ -278,15 +242,15 @@ class Replica:
         prompt = sharer.prompt(sections)
         self._check_prompt(len(prompt))
         said: list[tuple[str, int]] = []
-        with self._reading(call.tenant, documents), _Work(self._schedule, stop) as work:
+        with self.prefixes.reading(call.tenant, documents), Work(self._schedule, stop) as work:
+            stored = stored_text(call.tenant, request.sections, documents)
+            caller = Caller(work.cancelled, call.tenant, stored)
 
             def steps() -> Steps:
-                answer = sharer.answering(prompt, most, work.cancelled, call.tenant, request.max_bytes)
-                said.append((yield from answer))
+                said.append((yield from sharer.answering(prompt, most, caller, request.max_bytes)))
 
             ticket = work.enter(steps(), len(prompt))
-            for _ in work.parts():
-                pass
+            work.finish()
         ((text, tokens),) = said
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
         return RelayReply(request.request_id, text, tokens, timings)
@@ -331,52 +295,6 @@ class Replica:
         if positions > self._max_prompt_tokens:
             # Not how many there are: an error should not tell a document's length.
             raise TooLarge("prompt tokens", self._max_prompt_tokens + 1, self._max_prompt_tokens)
-
-
-class _Work:
-    """What the model's thread does for one call, and what comes from there. Leaving it ends the work."""
-
-    def __init__(self, schedule: PrefillScheduler, stop: CancelToken) -> None:
-        self._schedule, self._stop = schedule, stop
-        self._left = threading.Event()
-        self._parts: queue.SimpleQueue[Cut | tuple[SegmentSpec, Tensor] | None] = queue.SimpleQueue()
-
-    def __enter__(self) -> _Work:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._left.set()
-
-    def enter(self, steps: Steps, positions: int) -> Ticket:
-        """Hand in the steps of a prompt with this many positions."""
-        self._ticket = self._schedule.enter(steps, positions, self._stop, lambda: self._parts.put(None))
-        return self._ticket
-
-    def emit(self, spec: SegmentSpec, tensor: Tensor) -> None:
-        """As `Sharer.steps` takes it; never waits, or a slow reader would stop the model for all."""
-        self._parts.put((spec, tensor))
-
-    def announce(self, cut: Cut) -> None:
-        """As `Sharer.steps` takes it."""
-        self._parts.put(cut)
-
-    def cancelled(self) -> bool:
-        """As `Sharer.steps` takes it."""
-        return self._left.is_set() or self._stop()
-
-    def parts(self) -> Iterator[Cut | tuple[SegmentSpec, Tensor]]:
-        """What is cut, then segments as they come, to the end of the steps; raises what ended these early."""
-        while True:
-            try:
-                part = self._parts.get(timeout=_POLL_S)
-            except queue.Empty:
-                self._stop.check()
-                continue
-            if part is None:
-                break
-            yield part
-        if self._ticket.failure is not None:
-            raise self._ticket.failure
 
 
 def _begins(sections: Sequence[Section], documents: Sequence[Document]) -> dict[int, int]:

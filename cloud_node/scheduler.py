@@ -10,19 +10,22 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from fuser.kv.prefill import Prefill
+from fuser.kv.prefill import Prefill, following
 from kvwire.errors import Cancelled, DeadlineExceeded
 
-Steps = Iterator[Prefill | None]
+Steps = Generator[Prefill | None, None, None]
 Run = Callable[[list[Prefill], Callable[[], None]], None]
 
 _HEADSTART_S: Final = 0.004
 """A position counts as so much waiting: a prompt of n positions is overtaken by one of m that comes no more than
 (n - m) times this later. So short ones do not wait for long ones, and long ones wait for a bounded time."""
+
+_LAST_S: Final = 1e9
+"""Later than any call: what nobody waits for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -43,6 +46,7 @@ class Ticket:
     failure: BaseException | None = None
     _work: Prefill | None = field(default=None, init=False)
     _due: bool = field(default=False, init=False)  # advanced: its next step can be run
+    _alone: bool = False
 
     @property
     def waited_s(self) -> float:
@@ -73,18 +77,28 @@ class PrefillScheduler:
         self._news = threading.Condition()
         threading.Thread(target=self._serve, name="sharer-model", daemon=True).start()
 
-    def enter(self, steps: Steps, positions: int, stop: CancelToken, ended: Callable[[], None]) -> Ticket:
+    def enter(
+        self,
+        steps: Steps,
+        positions: int,
+        stop: CancelToken,
+        ended: Callable[[], None],
+        *,
+        last: bool = False,
+    ) -> Ticket:
         """Hand in the steps of a call; returns at once.
 
         Args:
-            steps: advanced on the model's thread alone. A prefill it yields is run before it is advanced again; None
-                lets others go first where it is their turn.
+            steps: advanced on the model's thread alone. A prefill it yields is run before it is advanced again, and
+                what that failed with is raised in it; None lets others go first where it is their turn.
             positions: of its prompt, for its place in the queue.
             stop: polled before each step.
             ended: called on the model's thread when the steps are through or have failed.
+            last: nobody waits for it: it runs where nothing else does, alone, and any call overtakes it.
         """
         now = time.monotonic()
-        ticket = Ticket(steps, now + positions * _HEADSTART_S, stop, ended, now)
+        rank = now + positions * _HEADSTART_S + (_LAST_S if last else 0.0)
+        ticket = Ticket(steps, rank, stop, ended, now, _alone=last)
         self._wait(ticket)
         return ticket
 
@@ -113,10 +127,7 @@ class PrefillScheduler:
             return True
         for ticket in batch:
             ticket._due = False
-            failure = ticket._work.failure if ticket._work is not None else None
-            if failure is not None:
-                self._end(ticket, failure)
-            elif self._advanced(ticket):
+            if self._advanced(ticket):
                 self._wait(ticket)
         return True
 
@@ -142,13 +153,14 @@ class PrefillScheduler:
         return batch
 
     def _packs(self, ticket: Ticket) -> bool:
-        return self._max_batch > 1 and self._least <= _size(ticket) <= self._max_positions
+        one = ticket._alone or self._max_batch == 1
+        return not one and self._least <= _size(ticket) <= self._max_positions
 
     def _advanced(self, ticket: Ticket) -> bool:
         """Go on to the next step; False when there is none."""
         try:
             ticket._stop.check()
-            ticket._work = next(ticket._steps)
+            ticket._work = following(ticket._steps, ticket._work)
         except StopIteration:
             self._end(ticket, None)
         except BaseException as error:
@@ -174,7 +186,7 @@ class PrefillScheduler:
 
 
 def _size(ticket: Ticket) -> int:
-    return 0 if ticket._work is None else ticket._work.positions
+    return 0 if ticket._work is None else sum(part.positions for part in ticket._work.parts)
 
 
 T = TypeVar("T")

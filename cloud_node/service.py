@@ -301,6 +301,7 @@ def _meter(config: CloudConfig, description: Description) -> Meter:
         "rpc_response_status_code": {"OK", *STATUSES.values()},
         "reason": STATUSES,
         "stage": ("turn", "queue", "prefill", "encode"),
+        "source": ("memory", "disk", "model"),
         "kind": (*SliceKind, RELAYED),
         "codec": {*codecs, RELAYED},
     }

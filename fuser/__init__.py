@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
     from fuser.kv.generate import Choose, Sampling
+    from fuser.kv.prefix_files import PrefixFiles, StoredText
     from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
+    from fuser.reading import Caller, PrefixFrom
     from fuser.receiver import Begun, Prefilled, Receiver
-    from fuser.sharer import Cut, Sharer
+    from fuser.sharer import Cut, Sharer, SharerPrompt
     from fuser.slice_specs import SliceLayout
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "BadTable",
     "Begun",
     "Bundle",
+    "Caller",
     "Choose",
     "Cut",
     "DeviceName",
@@ -33,11 +36,15 @@ __all__ = [
     "NoSuchDevice",
     "PlanRow",
     "PlanTable",
+    "PrefixFiles",
+    "PrefixFrom",
     "Prefilled",
     "Receiver",
     "Sampling",
     "Sharer",
+    "SharerPrompt",
     "SliceLayout",
+    "StoredText",
     "bundle_directory",
     "computes",
     "find_model",
@@ -52,6 +59,7 @@ _HOMES = {
     "BadTable": "fuser.bundle.plans",
     "Begun": "fuser.receiver",
     "Bundle": "fuser.bundle.bundle",
+    "Caller": "fuser.reading",
     "Choose": "fuser.kv.generate",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.load",
@@ -60,11 +68,15 @@ _HOMES = {
     "NoSuchDevice": "fuser.models.directory",
     "PlanRow": "fuser.bundle.plans",
     "PlanTable": "fuser.bundle.plans",
+    "PrefixFiles": "fuser.kv.prefix_files",
+    "PrefixFrom": "fuser.reading",
     "Prefilled": "fuser.receiver",
     "Receiver": "fuser.receiver",
     "Sampling": "fuser.kv.generate",
     "Sharer": "fuser.sharer",
+    "SharerPrompt": "fuser.sharer",
     "SliceLayout": "fuser.slice_specs",
+    "StoredText": "fuser.kv.prefix_files",
     "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",

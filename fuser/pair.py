@@ -13,6 +13,8 @@ from typing import Any
 from fuser.bundle import bundle_directory, shipped_bundles
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.prefix_files import PrefixFiles
+from fuser.kv.prefix_store import PrefixStore
 from fuser.models.directory import find_model, model_ref
 from fuser.models.load import DeviceName, DtypeName, computes, dtype_of, find_device, load_model
 from fuser.receiver import Receiver
@@ -79,11 +81,13 @@ def load_sharers(
     device: DeviceName = "auto",
     dtype: DtypeName = "auto",
     prefix_cache_bytes: int = 0,
+    prefix_files: PrefixFiles | None = None,
 ) -> list[Sharer]:
     """One Sharer for each of the bundles, all around one model, with one prefix cache.
 
     Args:
         prefix_cache_bytes: K and V of prefixes that are kept in memory; 0 keeps none.
+        prefix_files: where those of stored documents are kept on disk; None keeps none.
 
     The other arguments and the errors are those of `load_pair`.
     """
@@ -98,7 +102,8 @@ def load_sharers(
     model, tokenizer = load_model(path, device=str(where), dtype=found)
     _log("Sharer", path, model)
     prefixes = PrefixCache(prefix_cache_bytes)
-    return [Sharer(model, tokenizer, bundle, prefixes) for bundle in loaded]
+    store = None if prefix_files is None else PrefixStore(prefix_files, ref, model)
+    return [Sharer(model, tokenizer, bundle, prefixes, store) for bundle in loaded]
 
 
 def _directory(bundle: str | Path) -> Path:

@@ -8,7 +8,8 @@ the parts of many calls, as well as training and evaluation, which read a batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -20,14 +21,16 @@ from fuser.heads.translate import features_of
 from fuser.kv.drafting import write
 from fuser.kv.generate import stop_tokens
 from fuser.kv.geometry import Geometry, window
-from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, prefill_together
-from fuser.kv.prefix_cache import KV, PrefixCache
+from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, following, prefill_together
+from fuser.kv.prefix_cache import KV, Layer, PrefixCache
+from fuser.kv.prefix_files import StoredText
+from fuser.kv.prefix_store import DamagedPrefix, PrefixStore, StoredKV
 from fuser.kv.rope import Rope
 from fuser.prompts.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_within, render, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
 from kvwire.section import Role, Section, Visibility
 
-__all__ = ["Caller", "OnLayer", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
+__all__ = ["Caller", "OnLayer", "PrefixFrom", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
 
 T = TypeVar("T")
 
@@ -134,8 +137,12 @@ class Reading:
         return features_of(torch.stack(bare), torch.stack([values[:, picked] for _, values in kept]))
 
 
-def _never() -> bool:
-    return False
+class PrefixFrom(StrEnum):
+    """Where K and V of a prompt's documents came from: kept in memory, on disk, or computed."""
+
+    MEMORY = "memory"
+    DISK = "disk"
+    MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +150,14 @@ class Caller:
     """For whom a prompt is read.
 
     cancelled: polled before each layer. owner: whose documents these are; what was read for one owner is not reused
-    for another. prefixes: where documents that were read before are found.
+    for another. stored: the text of the prompt's one document, where it is one that somebody stored: what is read of it
+    may be kept on disk. found: called with where the documents' K and V came from, once they are there.
     """
 
-    prefixes: PrefixCache
-    cancelled: Callable[[], bool] = _never
+    cancelled: Callable[[], bool] = lambda: False
     owner: str = ""
+    stored: StoredText | None = None
+    found: Callable[[PrefixFrom], None] = lambda _: None
 
 
 class Reader:
@@ -157,6 +166,8 @@ class Reader:
     Args:
         selection: which attention is read; how many positions are then chosen does not matter here.
         scorer: of a learnt selection; it is moved to the model's device.
+        prefixes: of this model, where documents that were read before are found; it may serve other bundles too.
+        store: those of them that are on disk. What is read has the same bits with both and without.
 
     Raises:
         Unsupported: the model cannot be prefilled layer by layer.
@@ -169,6 +180,8 @@ class Reader:
         style: PromptStyle,
         selection: SelectionConfig,
         scorer: Scorer | None = None,
+        prefixes: PrefixCache | None = None,
+        store: PrefixStore | None = None,
     ) -> None:
         adopt(model)
         self.model = model
@@ -179,6 +192,7 @@ class Reader:
         self.style = style
         self.selection = selection
         self.scorer = None if scorer is None else scorer.to(model.device)
+        self._prefixes, self._store = prefixes or PrefixCache(0), store
         self._stops = stop_tokens(model, tokenizer)
 
     def prompt(self, sections: Sequence[Section]) -> SharerPrompt:
@@ -208,13 +222,19 @@ class Reader:
         """
         kept = range(self.geometry.layers) if layers is None else layers
         wanted = [torch.arange(len(p), device="cpu") for p in prompts] if at is None else at
-        caller = Caller(PrefixCache(_UNBOUNDED))
+        prefixes = PrefixCache(_UNBOUNDED)
         first: dict[int, Steps[Reading]] = {}
         rest: dict[int, Steps[Reading]] = {}
         begun: set[bytes] = set()
         for number, (prompt, where) in enumerate(zip(prompts, wanted, strict=True)):
             steps = self.reading(
-                prompt, kept, where, caller, asking=asking or per_head, per_head=per_head, draft=draft
+                prompt,
+                kept,
+                where,
+                asking=asking or per_head,
+                per_head=per_head,
+                draft=draft,
+                prefixes=prefixes,
             )
             prefix = prompt.tokens.ids[: prompt.prefix].numpy().tobytes()
             (rest if prefix in begun else first)[number] = steps
@@ -227,31 +247,35 @@ class Reader:
         prompt: SharerPrompt,
         layers: Collection[int],
         at: Tensor,
-        caller: Caller,
+        caller: Caller = Caller(),
         *,
         asking: bool = False,
         per_head: bool = False,
         draft: int = 0,
         ended: Callable[[list[int]], bool] | None = None,
         on_layer: OnLayer | None = None,
+        prefixes: PrefixCache | None = None,
     ) -> Steps[Reading]:
         """What is to be prefilled for a reading: the prefix, unless it was before, and the rest on top of it.
 
-        In two parts even where nothing is reused: how a prompt is parted changes the last bits.
+        In two parts even where nothing is reused, also where both run in one pass: how a prompt is parted changes the
+        last bits.
 
         Args:
             layers, at, asking, per_head, draft: as in `read`, of one prompt. A draft's positions are kept behind `at`.
             ended: whether a draft is over before the last of these tokens; by default where its first line is.
             on_layer: is given what would be kept of a layer as soon as it is computed; nothing is kept then, and
                 nothing drafted.
+            prefixes: in place of the reader's own, and of its store.
         """
         draft = max(0, min(draft, self.window - len(prompt)))
         at = at.to(self.model.device)
         ids = prompt.tokens.ids.to(self.model.device)
         last_layer = self.geometry.layers - 1 if asking or draft else max(layers, default=0)
-        past = (yield from self._past(ids[: prompt.prefix], last_layer, caller)) if prompt.prefix else []
+        past: KV = ()
         kv: dict[int, tuple[Tensor, Tensor]] = {}
-        all_layers: KV = []
+        given: set[int] = set()
+        all_layers: list[Layer] = []
 
         def take(layer: int, keys: Tensor, values: Tensor) -> None:
             if layer not in layers and not draft:
@@ -265,22 +289,41 @@ class Reader:
                 return
             if on_layer is None:
                 kv[layer] = keys[0][:, at], values[0][:, at]
-            else:
+            elif layer not in given:
+                given.add(layer)
                 on_layer(layer, keys[0][:, at], values[0][:, at])
 
-        work = Prefill(
-            ids[None, prompt.prefix :],
-            last_layer,
-            take,
-            caller.cancelled,
-            asking=asking,
-            first_query_layer=self.selection.first_query_layer(self.geometry.layers),
-            per_head=per_head or self.scorer is not None,
-            whole=draft > 0,
-            past=past,
-        )
-        yield work
-        work.past = past = []  # a draft has all of it in its own copy
+        own, prefix = prefixes or self._prefixes, ids[: prompt.prefix]
+        while True:
+            known = self._known(prefix, last_layer, caller, own) if prompt.prefix else ()
+            first, past = self._begun(prefix, last_layer, caller) if known is None else (None, known)
+            work = Prefill(
+                ids[None, prompt.prefix :],
+                last_layer,
+                take,
+                caller.cancelled,
+                asking=asking,
+                first_query_layer=self.selection.first_query_layer(self.geometry.layers),
+                per_head=per_head or self.scorer is not None,
+                whole=draft > 0,
+                past=past,
+            )
+            if first is not None and min(first.positions, work.positions) >= EXACT_FROM and self.packs:
+                first.then, work.after = work, first.positions  # one pass, to the same bits
+            try:
+                if first is not None:
+                    yield first
+                    self._keep(prefix, past, caller, own)
+                if not work.after:
+                    yield work
+                break
+            except DamagedPrefix:  # found out while it was in use: once more, without it
+                caller = replace(caller, stored=None)
+                kv.clear()
+                all_layers.clear()
+        if isinstance(past, StoredKV):
+            self._prefixes.put(caller.owner, ids[: prompt.prefix], past[: last_layer + 1])
+        work.past = past = ()  # a draft has all of it in its own copy
         said: list[int] = []
         if draft:
             assert work.hidden is not None
@@ -311,45 +354,77 @@ class Reader:
         """A draft is over where its first line is, or the model ends it."""
         return said[-1] in self._stops or "\n" in self.tokenizer.decode(said)
 
-    def _past(self, ids: Tensor, last_layer: int, caller: Caller) -> Steps[KV]:
-        found = caller.prefixes.get(caller.owner, ids, last_layer + 1)
-        if found is not None:
-            return found
-        read: KV = []
+    def reading_ahead(self, prompt: SharerPrompt, caller: Caller) -> Steps[None]:
+        """What is to be prefilled for the documents of a prompt alone, so that every later question finds them read."""
+        ids = prompt.tokens.ids[: prompt.prefix].to(self.model.device)
+        last_layer, nowhere = self.geometry.layers - 1, PrefixCache(0)
+        if self._known(ids, last_layer, caller, nowhere) is None:
+            work, read = self._begun(ids, last_layer, caller)
+            yield work
+            self._keep(ids, read, caller, nowhere)
+
+    def bytes_of(self, positions: int) -> int:
+        """K and V of so many positions, on disk; 0 where nothing is kept there."""
+        return 0 if self._store is None else self._store.bytes_of(positions)
+
+    def is_read(self, prompt: SharerPrompt, stored: StoredText) -> bool:
+        """Whether K and V of a prompt's document are on disk."""
+        return self._store is not None and self._store.holds(stored, prompt.tokens.ids[: prompt.prefix])
+
+    def _known(self, ids: Tensor, last_layer: int, caller: Caller, prefixes: PrefixCache) -> KV | None:
+        """K and V of a prefix that was read before, in memory or on disk."""
+        kept = prefixes.get(caller.owner, ids, last_layer + 1)
+        if kept is not None:
+            caller.found(PrefixFrom.MEMORY)
+            return kept
+        if self._store is not None and caller.stored is not None:
+            stored = self._store.get(caller.stored, ids, last_layer + 1)
+            if stored is not None:
+                caller.found(PrefixFrom.DISK)
+                return stored
+        caller.found(PrefixFrom.MODEL)
+        return None
+
+    def _begun(self, ids: Tensor, last_layer: int, caller: Caller) -> tuple[Prefill, KV]:
+        """What reads a prefix, and where K and V of it come layer by layer."""
+        read: list[Layer] = []
 
         def on_layer(_: int, keys: Tensor, values: Tensor) -> None:
             # not a view of what others read beside it
             read.append((keys.contiguous(), values.contiguous()))
 
-        yield Prefill(ids[None], last_layer, on_layer, caller.cancelled)
-        caller.prefixes.put(caller.owner, ids, read)
-        return read
+        return Prefill(ids[None], last_layer, on_layer, caller.cancelled), read
+
+    def _keep(self, ids: Tensor, read: KV, caller: Caller, prefixes: PrefixCache) -> None:
+        """Keep what was read for the next question; on disk where it is of every layer."""
+        prefixes.put(caller.owner, ids, read)
+        if self._store is not None and caller.stored is not None and len(read) == self.geometry.layers:
+            self._store.put_soon(caller.stored, ids, read)
 
     def _run(self, steps: Mapping[int, Steps[T]]) -> dict[int, T]:
         """Take the steps of several prompts, the n-th of all together."""
         waiting, found = dict(steps), {}
+        works: dict[int, Prefill] = {}
         while waiting:
-            works: list[Prefill] = []
             for number, one in list(waiting.items()):
                 try:
-                    works.append(next(one))
+                    works[number] = following(one, works.get(number))
                 except StopIteration as end:
                     found[number] = end.value
                     del waiting[number]
-            self._prefill(works)
+                    works.pop(number, None)
+            self._prefill(list(works.values()))
         return found
 
     def _prefill(self, works: Sequence[Prefill]) -> None:
         """Run prefills, those together that have the bits then that they have alone."""
         together = [work for work in works if work.positions >= EXACT_FROM]
-        if len(together) < 2 or not self._packs:
+        if len(together) < 2 or not self.packs:
             together = []
         for some in ([together] if together else []) + [[w] for w in works if w not in together]:
             prefill_together(self.model, some)
-            for work in some:
-                if work.failure is not None:
-                    raise work.failure
 
     @cached_property
-    def _packs(self) -> bool:
+    def packs(self) -> bool:
+        """Whether several prompts run together, to the bits that each has alone."""
         return can_pack(self.model)

@@ -18,6 +18,7 @@ from fuser.cut import Cut, cut_draft, cut_excerpt, cut_shared
 from fuser.heads.selection import choose
 from fuser.kv.geometry import Geometry
 from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.prefix_store import PrefixStore
 from fuser.reading import Caller, Reader, Reading, SharerPrompt, Steps
 from fuser.slice_specs import made_from, shared_segment
 from kvwire.errors import Unsupported
@@ -25,7 +26,7 @@ from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section
 from kvwire.segment import Segment, SegmentKind, SegmentSpec, SliceKind
 
-__all__ = ["Announce", "Cut", "Emit", "Reading", "Sharer", "SharerPrompt", "Steps"]
+__all__ = ["Announce", "Caller", "Cut", "Emit", "Reading", "Sharer", "SharerPrompt", "Steps"]
 
 Emit = Callable[[SegmentSpec, Tensor], None]
 Announce = Callable[[Cut], None]
@@ -37,12 +38,16 @@ class Sharer(Reader):
     The bundle's heads are moved to the model's device; what is emitted is on the CPU.
 
     Args:
-        prefixes: of this model, where documents that were read before are found; it may serve other bundles too. A
-            slice has the same bits with it and without.
+        prefixes, store: as `Reader` takes them.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, bundle: Bundle, prefixes: PrefixCache | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        bundle: Bundle,
+        prefixes: PrefixCache | None = None,
+        store: PrefixStore | None = None,
     ) -> None:
         geometry = Geometry.of(model.config)
         if geometry != bundle.config.sharer_geometry:
@@ -51,12 +56,18 @@ class Sharer(Reader):
             )
         self.bundle = bundle.to(model.device)
         config = bundle.config
-        super().__init__(model, tokenizer, config.sharer_prompt, config.selection, self.bundle.scorer)
-        self._prefixes = prefixes or PrefixCache(0)
+        super().__init__(
+            model, tokenizer, config.sharer_prompt, config.selection, self.bundle.scorer, prefixes, store
+        )
 
     def forget(self, owner: str) -> None:
-        """Let go of what was read for an owner and kept for the next question."""
+        """Let go of what was read for an owner and kept in memory for the next question."""
         self._prefixes.forget(owner)
+
+    def settle(self) -> None:
+        """Wait until what was read is on disk, where it is kept there."""
+        if self._store is not None:
+            self._store.flush()
 
     def layout(
         self,
@@ -106,23 +117,21 @@ class Sharer(Reader):
         self,
         layout: Cut,
         emit: Emit,
-        cancelled: Callable[[], bool] = lambda: False,
-        owner: str = "",
+        caller: Caller = Caller(),  # noqa: B008 - frozen
         announce: Announce = lambda cut: None,
     ) -> None:
         """Take all `steps`, and prefill what they say.
 
         Raises:
-            Cancelled: `cancelled()` became true.
+            Cancelled: `caller.cancelled()` became true.
         """
-        self._run({0: self.steps(layout, emit, cancelled, owner, announce)})
+        self._run({0: self.steps(layout, emit, caller, announce)})
 
     def steps(
         self,
         layout: Cut,
         emit: Emit,
-        cancelled: Callable[[], bool] = lambda: False,
-        owner: str = "",
+        caller: Caller = Caller(),  # noqa: B008 - frozen
         announce: Announce = lambda cut: None,
     ) -> Steps[None]:
         """What is to be prefilled for a slice; emits every segment of it, in the order of the specs announced.
@@ -130,13 +139,10 @@ class Sharer(Reader):
         Args:
             announce: called once, before any segment, with what is cut in the end: the positions chosen and written.
             emit: called while a prefill runs, or between two; the tensor is on the CPU and its own to keep.
-            cancelled: polled before each layer.
-            owner: whose documents these are; what was read for one owner is not reused for another.
         """
         if not layout.specs:
             announce(layout)
             return
-        caller = Caller(self._prefixes, cancelled, owner)
         if layout.kind is not SliceKind.SHARED:
             layers, at = self.bundle.require_translate().layers, layout.exported
             reading = yield from self.reading(
@@ -165,16 +171,13 @@ class Sharer(Reader):
         self,
         prompt: SharerPrompt,
         max_new_tokens: int,
-        cancelled: Callable[[], bool] = lambda: False,
-        owner: str = "",
+        caller: Caller = Caller(),  # noqa: B008 - frozen
         max_bytes: int = 0,
     ) -> Steps[tuple[str, int]]:
         """What is to be prefilled for the Sharer's own answer as text, and then the answer and its tokens.
 
         Args:
             max_new_tokens: tokens of it at most.
-            cancelled: as in `steps`.
-            owner: as in `steps`.
             max_bytes: of its UTF-8 at most; 0 is no cap.
         """
 
@@ -186,7 +189,6 @@ class Sharer(Reader):
         def ended(said: list[int]) -> bool:
             return said[-1] in self._stops or 0 < max_bytes < len(text(said).encode())
 
-        caller = Caller(self._prefixes, cancelled, owner)
         nowhere = prompt.document[:0]
         reading = yield from self.reading(prompt, (), nowhere, caller, draft=max_new_tokens, ended=ended)
         return text(reading.draft), len(reading.draft)

@@ -220,6 +220,7 @@ def write_config(
             "dtype": "float32",  # as tests load the models they compare with
             "max_prompt_tokens": 24_000,  # random models do not mind positions they were not made for
             "prefix_cache_bytes": 8 << 20,  # the slow document does not fit, so it stays slow
+            "prefix_store": "",
             "max_ongoing": 2,
             "max_queued": 4,
             "retry_after_s": 0.5,

@@ -84,7 +84,7 @@ def test_the_lab_is_for_the_lab_the_commands_and_the_tests() -> None:
 INSIDE = {
     "fuser.config": {"BadConfig", "from_dict", "read_toml"},
     "fuser.prompts.choice": {"LETTERS", "named", "with_choices"},
-    "fuser.kv.prefill": {"EXACT_FROM", "Prefill", "can_pack", "prefill_together"},
+    "fuser.kv.prefill": {"EXACT_FROM", "Prefill", "following", "prefill_together"},
     "fuser.slice_specs": {"most_positions", "slice_specs"},  # no door may have a module's name
 }
 

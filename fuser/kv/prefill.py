@@ -9,10 +9,10 @@ for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class Prefill:
     per_head: attention heads are kept apart instead of summed.
     whole: the model is run to its end, for the hidden states after its last layer.
     past: K and V of every layer for the positions before `ids`, as `on_layer` gave them; empty for none.
+    then: what runs in the same pass on top of this one alone; its `past` is filled by this one's `on_layer`, and its
+        `after` is how many positions this one has.
     scores: once run, (batch, past and new positions) float32: attention rows summed over the layers read; with
         `per_head` (batch, layers read * heads, past and new positions), layer after layer; None where none was read.
     hidden: once run, (batch, positions, hidden) after the last layer, as the LM head reads it; None unless `whole`.
@@ -60,6 +62,8 @@ class Prefill:
     per_head: bool = False
     whole: bool = False
     past: Sequence[tuple[Tensor, Tensor]] = ()
+    then: Prefill | None = None
+    after: int = 0
     scores: Tensor | None = field(default=None, init=False)
     hidden: Tensor | None = field(default=None, init=False)
     failure: Exception | None = field(default=None, init=False)
@@ -72,7 +76,12 @@ class Prefill:
     @property
     def start(self) -> int:
         """Positions before them."""
-        return self.past[0][0].shape[2] if self.past else 0
+        return self.after or (self.past[0][0].shape[2] if self.past else 0)
+
+    @property
+    def parts(self) -> list[Prefill]:
+        """This one and what runs on top of it in the same pass."""
+        return [self] if self.then is None else [self, *self.then.parts]
 
     def hand_out(self, layer: int, keys: Tensor, values: Tensor) -> bool:
         """Give one layer's K and V on; whether anything of this prefill is still to be computed."""
@@ -80,6 +89,8 @@ class Prefill:
             try:
                 if self.cancelled():
                     raise Cancelled("the call ended before the prefill did")
+                if self.start:
+                    self.past[layer]  # fails here, for this prompt alone, where it is damaged
                 self.on_layer(layer, keys, values)
             except Exception as error:  # of this prompt alone: others run on
                 self.failure = error
@@ -100,11 +111,19 @@ class Prefill:
         return self.whole or layer < self.last_layer
 
     def joined(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of past and new positions."""
-        if not self.past:
+        """K and V of past and new positions, where any are needed still."""
+        if not self.past or layer > self.last_layer or self.failure is not None:
             return keys, values
         before = self.past[layer]
         return torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
+
+
+P = TypeVar("P", bound=Prefill | None)
+
+
+def following(steps: Generator[P, None, object], done: P | None) -> P:
+    """The next of some steps; what the last one failed with is raised in them, as they may know another way."""
+    return next(steps) if done is None or done.failure is None else steps.throw(done.failure)
 
 
 class _Done(Exception):
@@ -237,6 +256,7 @@ def prefill_together(
             there are several, or query rows are read.
         between: called after each layer's K and V; may run other prefills.
     """
+    given, works = works, [part for work in works for part in work.parts]
     run = _Run(works, between)
     ids = works[0].ids if len(works) == 1 else torch.cat([work.ids for work in works], dim=1)
     at = [torch.arange(w.start, w.start + w.positions, device=ids.device) for w in works]
@@ -255,6 +275,8 @@ def prefill_together(
         pass
     finally:
         _running.reset(token)
+    for work in given:
+        work.failure = next((part.failure for part in work.parts if part.failure is not None), None)
 
 
 def adopt(model: Any) -> None:

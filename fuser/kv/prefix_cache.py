@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import Tensor
 
-KV = list[tuple[Tensor, Tensor]]
-"""K and V of each layer from the first on, each (1, kv_heads, positions, head_dim), keys rotated."""
+Layer = tuple[Tensor, Tensor]
+"""K, rotated, and V of one layer, each (1, kv_heads, positions, head_dim)."""
+KV = Sequence[Layer]
+"""Of each layer from the first on."""
 
 
 class PrefixCache:

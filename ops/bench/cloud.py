@@ -67,7 +67,7 @@ def measure(
     sharer = _sharer(bench.cast)
     prompts = [_tokens(sharer, bench.kind, one) for one in asked]
     samples = list(dict.fromkeys(sample for sample, _ in asked))
-    settings = {"prefix_cache_bytes": 0}
+    settings = {"prefix_cache_bytes": 0, "prefix_store": ""}
     bar = progress.add_task("bare prefill", total=len(_BARE_BATCHES) + len(bench.streams) + 1)
     bare = {}
     for size in _BARE_BATCHES:

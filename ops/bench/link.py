@@ -68,7 +68,7 @@ def measure(
                 way=way,
                 allow_relay=True,
                 record=False,
-                sharer={"prefix_cache_bytes": 0},
+                sharer={"prefix_cache_bytes": 0, "prefix_store": ""},
             )
         )
         api = EdgeApi(stage.edge.address(EDGE_START_S, check))

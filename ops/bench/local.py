@@ -69,7 +69,8 @@ def measure(
     local = Sequential(cast.sharer, cast.receiver, cast.bundle, threads, cast.device, cast.dtype)
     progress.update(bar, advance=1, description="the edge alone")
     own = {"edge": _edge(local, [asked[1].text for _, asked in bench.asked])}
-    with DemoStage(folder, bench.cast, load_samples(), record=False) as stage:
+    kept = {"prefix_store": ""}  # or a first question would find its document read
+    with DemoStage(folder, bench.cast, load_samples(), record=False, sharer=kept) as stage:
         progress.update(bar, description="starting both nodes")
         api = EdgeApi(stage.edge.address(EDGE_START_S, check))
         stage.cloud.address(CLOUD_START_S, check)

@@ -177,6 +177,46 @@ def local(
 
 
 @app.command()
+def prefixes(
+    tokens: Annotated[
+        str, typer.Option(help="Comma-separated lengths of documents.")
+    ] = "100,500,1000,2000,4000,8000",
+    rounds: Annotated[int, typer.Option(min=1, help="Of all ways, for each length.")] = 5,
+    kind: Annotated[
+        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
+    ] = None,
+    sharer: SharerOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+    plot_out: PlotOut = None,
+) -> None:
+    """The Sharer's part of a first question, its document read before or not, beside that of the next question."""
+    from ops.bench import prefixes as bench
+    from ops.bench.link import working_folder
+    from ops.demo import pair
+    from ops.demo.interrupt import Interrupt
+
+    cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, "raw", device, dtype)
+    lengths = tuple(int(number) for number in _numbers("--tokens", tokens))
+    if min(lengths) < 1:
+        raise ValueError("--tokens start at 1")
+    taken = kind or _first_kind(pairs)
+    plan = bench.PrefixBench(Path(cast.sharer), cast.bundle, taken, lengths, rounds, device, dtype)
+
+    def measure(progress: "Progress") -> Mapping[str, Any]:
+        with Interrupt() as interrupt, working_folder() as folder:
+            return bench.measure(plan, Path(folder), progress, interrupt.check)
+
+    settings = {"tokens": lengths, "rounds": rounds, "kind": str(taken)} | _named(cast, pairs)
+    Bench("prefixes", settings, measure, bench.markdown, bench.plot, seed=1).run(
+        json_out, markdown_out, plot_out
+    )
+
+
+@app.command()
 def codecs(
     bundle: Annotated[
         Path | None,

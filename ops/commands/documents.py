@@ -1,4 +1,4 @@
-"""`kvwire documents add|list|show|search|remove|grant|revoke|exposure`: the documents that a cloud node holds."""
+"""`kvwire documents add|list|show|search|remove|grant|revoke|warm|exposure`: the documents that a cloud node holds."""
 
 import contextlib
 import os
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cloud_node import CloudConfig
     from cloud_node.document_files import Meant
     from cloud_node.documents import DocumentInfo, Documents
+    from ops.ingest import IngestOutcome
+    from ops.sharer_window import SharerWindow
 
 app = typer.Typer(no_args_is_help=True, help="The documents that a cloud node holds.")
 
@@ -122,6 +124,7 @@ def add(
                 else:
                     stored.append(done)
                 progress.advance(bar)
+    kept = _kept(loaded, window, stored)
     errors = [
         {"source": os.fsencode(name).decode(errors="replace"), "error": _reason(e)} for name, e in failed
     ]
@@ -129,7 +132,8 @@ def add(
         documents_told = [
             {"outcome": outcome, **asdict(info), "tokens": tokens} for outcome, info, tokens in stored
         ]
-        print_json({"documents": documents_told, "failed": errors})
+        kept_told = None if kept is None else {"bytes": kept[0], "seconds": kept[1]}
+        print_json({"documents": documents_told, "failed": errors, "prefixes": kept_told})
     elif stored:
         rows = [
             (outcome, *_shown(info)[:-1], "" if tokens is None else f"{tokens:,}")
@@ -150,6 +154,12 @@ def add(
                 f"{info.id}: {tokens:,} tokens are over {window.longest:,}, the most that this Sharer can read at "
                 "once; ask about its passages, not the whole"
             )
+    if kept is not None and kept[0] and not as_json:
+        seconds = "" if kept[1] is None else f", in about {kept[1]:,.0f} s"
+        _note(
+            f"a running cloud reads them while nobody asks, `kvwire documents warm` now{seconds}; at most "
+            f"{kept[0] / 1e6:,.1f} MB on disk"
+        )
     for told in errors:
         sys.stderr.write(f"kvwire: {told['source']}: {told['error']}\n")
     if errors:
@@ -294,6 +304,60 @@ def revoke(
     with _opened(config) as (_, documents):
         documents.revoke(tenant, document_id, *of)
         _print_granted(documents, tenant, document_id, as_json)
+
+
+@app.command()
+def warm(
+    config: Config,
+    tenant: Annotated[str | None, typer.Option(help="Whose documents. [default: everybody's]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read documents before they are asked about, so that the first question over one need not wait for that.
+
+    Loads the Sharer in this process. A running cloud does the same by itself while nobody asks it anything.
+    """
+    from dataclasses import replace
+
+    from cloud_node import CloudConfig
+    from ops.commands.nodes import here
+    from ops.warm import warm as read
+
+    loaded = CloudConfig.load(config)
+    loaded = replace(loaded, sharer=here(loaded.sharer))
+    with counting_progress() as progress:
+        bar = progress.add_task("loading the Sharer", total=None)
+
+        def begin(total: int) -> None:
+            progress.update(bar, description="reading documents", total=total)
+
+        told = read(loaded, tenant, begin, lambda: progress.advance(bar))
+    if as_json:
+        print_json(told)
+        return
+    console.print(
+        f"{told['read']:,} documents read, {told['there']:,} were; {told['bytes'] / 1e6:,.1f} MB on disk",
+        highlight=False,
+    )
+    if told["too_long"]:
+        _note(f"{told['too_long']:,} are too long for any question about the whole of them")
+    if told["no_room"]:
+        _note(
+            f"for {told['no_room']:,} there is no room: raise [sharer] prefix_store_bytes, or free the disk"
+        )
+
+
+def _kept(
+    config: "CloudConfig",
+    window: "SharerWindow | None",
+    stored: "list[tuple[IngestOutcome, DocumentInfo, int | None]]",
+) -> tuple[int, float | None] | None:
+    """Bytes at most that K and V of these documents will have on disk, and seconds until they are read, where known."""
+    files = config.prefix_files
+    if files is None or window is None or window.token_bytes is None:
+        return None
+    tokens = sum(tokens for *_, tokens in stored if tokens is not None and tokens <= window.longest)
+    rate = files.tokens_per_s
+    return tokens * window.token_bytes, None if rate is None else round(tokens / rate, 1)
 
 
 def _print_granted(documents: "Documents", tenant: str, document_id: str, as_json: bool) -> None:
@@ -445,7 +509,7 @@ def _opened(config: Path) -> "Iterator[tuple[CloudConfig, Documents]]":
     from cloud_node.documents import Documents
 
     loaded = CloudConfig.load(config)
-    documents = Documents(loaded.documents)
+    documents = Documents(loaded.documents, loaded.prefix_files)
     try:
         yield loaded, documents
     finally:

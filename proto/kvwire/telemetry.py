@@ -77,6 +77,12 @@ CLOUD: Final = (
         "Seconds of a slice's stages: turn (waiting for a replica), queue (for the model there), prefill, encode.",
         ("stage",),
     ),
+    Metric(
+        "kvwire_cloud_prefixes_total",
+        "counter",
+        "Slices of documents, by where K and V of these came from: memory, disk, or the model, which read them then.",
+        ("source",),
+    ),
     Metric("kvwire_cloud_sent_positions_total", "counter", "Positions of slices sent.", ("kind",)),
     Metric(
         "kvwire_cloud_sent_payload_bytes_total",

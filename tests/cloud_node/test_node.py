@@ -12,6 +12,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cloud_node.audit_chain import verify
+from cloud_node.config import CloudConfig
+from cloud_node.documents import Documents, version_of
+from fuser import StoredText
 from kvwire.errors import Draining, Unreachable
 from kvwire.segment import SliceKind
 from kvwire.serde import share_request_to_proto
@@ -131,3 +134,34 @@ def test_a_command_ends_whatever_hangs_and_a_program_around_a_node_keeps_its_own
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert module == ("embedded",) or done.stderr.splitlines()[-1].endswith("Ray hangs")
+
+
+def test_a_document_that_is_added_while_the_cloud_runs_is_read_before_its_first_question(
+    tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: Certificates
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        telemetry = f"127.0.0.1:{free.getsockname()[1]}"
+    folder = tmp_path / "cloud"
+    settings = {"telemetry": {"listen": telemetry}, "sharer": {"prefix_store": "kept"}}
+    cloud = start_cloud(folder, tiny_sharer, tiny_bundle, certificates, settings)
+    try:
+        config = CloudConfig.load(folder / "cloud.toml")
+        documents = Documents(config.documents, config.prefix_files)
+        documents.add("acme", "new", "The bell rings twice before the tide.")
+        assert config.prefix_files is not None
+        text = StoredText("acme", "new", version_of("The bell rings twice before the tide."))
+        its = config.prefix_files.path("*", text, "*").relative_to(config.prefix_files.root)
+        end = time.monotonic() + 120
+        while not list(config.prefix_files.root.glob(str(its))):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        for kind in (SliceKind.EXCERPT, SliceKind.DRAFT):  # a layer of a long document may come first
+            cloud.share(cloud.request("new", QUESTION, kind=kind), timeout_s=100)
+        page = told(telemetry, "/metrics")[1]
+        counts = dict(re.findall(r'kvwire_cloud_prefixes_total{source="(\w+)"} (\S+)', page))
+        assert counts == {"disk": "1.0", "memory": "1.0", "model": "0.0"}
+        documents.remove("acme", "new")
+        documents.close()
+        assert not list(config.prefix_files.root.glob(str(its)))
+    finally:
+        cloud.stop()

@@ -346,7 +346,7 @@ async def test_what_was_read_of_a_document_is_let_go_of_when_it_is_gone(
 ) -> None:
     (cache,) = {id(one._prefixes): one._prefixes for one in replica._sharers.values()}.values()
     await share(replica, call_for(replica, "note-1"))
-    replica.forget_changed()
+    replica.prefixes.forget_changed()
     assert cache.bytes > 0
     documents = Documents(config.documents)
     reading = replica.share(call_for(replica, "note-1", kind=SliceKind.SHARED), 30.0)
@@ -356,11 +356,11 @@ async def test_what_was_read_of_a_document_is_let_go_of_when_it_is_gone(
     else:
         documents.add("acme", "note-1", "Another text.", replace=True)
     documents.close()
-    replica.forget_changed()
+    replica.prefixes.forget_changed()
     async for _ in reading:  # it may keep what it read after that
         pass
     for _ in range(500):
-        replica.forget_soon()  # as Serve has it done every second
+        replica.look_soon()  # as Serve has it done every second
         if not cache.bytes:
             break
         await asyncio.sleep(0.02)

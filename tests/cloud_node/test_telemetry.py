@@ -121,6 +121,10 @@ def test_both_nodes_count_what_they_did(told: Told) -> None:
     assert value(told.cloud, "kvwire_cloud_stage_seconds_count", stage="prefill") == 2
     assert value(told.cloud, "kvwire_cloud_stage_seconds_count", stage="turn") == 2
     assert value(told.cloud, "kvwire_cloud_sent_positions_total", kind="excerpt") == 16
+    found = {
+        s: value(told.cloud, "kvwire_cloud_prefixes_total", source=s) for s in ("model", "memory", "disk")
+    }
+    assert found == {"model": 1, "memory": 1, "disk": 0}
     sent = value(told.cloud, "kvwire_cloud_sent_payload_bytes_total", kind="excerpt", codec="raw")
     assert 0 < value(told.cloud, "kvwire_cloud_sent_raw_bytes_total", kind="excerpt", codec="raw") <= sent
     assert (

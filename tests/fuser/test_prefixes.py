@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
+from fuser.kv.prefill import EXACT_FROM, prefill_together
 from fuser.kv.prefix_cache import KV, PrefixCache
 from fuser.models.load import load_model
-from fuser.sharer import Sharer
+from fuser.sharer import Caller, Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
@@ -28,7 +29,9 @@ def forgetful(tiny_sharer: Path, tiny_bundle: Path) -> Sharer:
 
 @pytest.fixture
 def mindful(forgetful: Sharer) -> Sharer:
-    return Sharer(forgetful.model, forgetful.tokenizer, forgetful.bundle, PrefixCache(1 << 24))
+    sharer = Sharer(forgetful.model, forgetful.tokenizer, forgetful.bundle, PrefixCache(1 << 24))
+    assert sharer.packs and forgetful.packs  # tried now, and not while tokens are counted
+    return sharer
 
 
 def run(
@@ -44,7 +47,7 @@ def run(
     sharer.run(
         sharer.layout([document, *earlier, question], kind, 8),
         lambda _, tensor: parts.append(tensor),
-        owner=owner,
+        Caller(owner=owner),
     )
     hook.remove()
     return parts, sum(seen)
@@ -115,3 +118,33 @@ def test_memory_is_bounded_and_what_was_used_last_stays() -> None:
     nothing = PrefixCache(0)
     nothing.put("acme", first, kv(1, 1))
     assert nothing.bytes == 0
+
+
+@pytest.mark.parametrize("kind", SliceKind)
+def test_a_document_nobody_read_and_its_question_go_in_one_pass_to_the_bits_of_two(
+    forgetful: Sharer, mindful: Sharer, kind: SliceKind
+) -> None:
+    passes: list[int] = []
+    embedding = mindful.model.get_input_embeddings()
+    run(mindful, SliceKind.EXCERPT, QUESTIONS[0])
+    hook = embedding.register_forward_hook(lambda _, ids, __: passes.append(ids[0].shape[1]))
+    at_once, _ = run(forgetful, kind, QUESTIONS[0])
+    prompt = forgetful.layout(asking(QUESTIONS[0]), kind, 8).prompt
+    assert len(prompt) - prompt.prefix >= EXACT_FROM and passes[0] == len(prompt)
+    passes.clear()
+    in_two, _ = run(mindful, kind, QUESTIONS[0])  # on top of what was read with another slice
+    assert passes[0] == len(prompt) - prompt.prefix
+    hook.remove()
+    assert all(torch.equal(a, b) for a, b in zip(at_once, in_two, strict=True))
+
+
+def test_what_is_kept_of_one_pass_has_the_bits_of_a_document_that_is_read_for_itself(mindful: Sharer) -> None:
+    run(mindful, SliceKind.EXCERPT, QUESTIONS[0])
+    prompt = mindful.prompt(asking(QUESTIONS[0]))
+    kept = mindful._prefixes.get("acme", prompt.tokens.ids[: prompt.prefix], 4)
+    work = next(mindful.reading_ahead(prompt, Caller(owner="acme")))
+    read: list[tuple[Tensor, Tensor]] = []
+    work.on_layer = lambda _, keys, values: read.append((keys, values))
+    prefill_together(mindful.model, [work])
+    assert kept is not None and len(kept) == len(read) == 4
+    assert all(torch.equal(a, b) for x, y in zip(kept, read, strict=True) for a, b in zip(x, y, strict=True))

@@ -107,7 +107,7 @@ def test_a_document_is_read_once_for_all_its_questions(
     run = Reader._prefill
 
     def counted(reader: Reader, works: list[Prefill]) -> None:
-        read.extend(work.positions for work in works)
+        read.extend(part.positions for work in works for part in work.parts)
         run(reader, works)
 
     monkeypatch.setattr(Reader, "_prefill", counted)

@@ -158,7 +158,7 @@ def test_neither_relay_nor_slice_finds_its_document_read_before(
     bench = link.LinkBench(Cast("s", "r", tmp_path, "raw"), (), (Shape(down_mbit=1, up_mbit=1),), 1)
     with pytest.raises(InterruptedError):
         link.measure(bench, tmp_path, Progress())
-    assert given["sharer"] == {"prefix_cache_bytes": 0}
+    assert given["sharer"] == {"prefix_cache_bytes": 0, "prefix_store": ""}
 
 
 def test_a_wide_pair_sends_every_layer(tiny_sharer: Path, tmp_path: Path) -> None:

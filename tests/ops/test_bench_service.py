@@ -12,8 +12,10 @@ from kvwire.segment import SliceKind
 from ops.bench import cloud as cloud_bench
 from ops.bench import edge as edge_bench
 from ops.bench import local as local_bench
+from ops.bench import prefixes as prefix_bench
 from ops.bench.sequential import Sequential
 from ops.demo.samples import DemoQuestion, DemoSample
+from ops.output import counting_progress
 from tests.cloud_fixture import DOCUMENTS, CloudNode
 from tests.in_one_process import answer_in_one_process, first_line
 
@@ -119,3 +121,24 @@ def test_callers_side_by_side_are_all_answered(
     seconds, calls = asyncio.run(callers.all(asked, 3))
     assert len(calls) == 6
     assert all(0 < call.own_s < call.seconds <= seconds for call in calls)
+
+
+def test_a_first_question_is_compared_with_the_next_one_its_document_read_before_and_not(
+    tiny_sharer: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bench = prefix_bench.PrefixBench(
+        tiny_sharer, tiny_bundle, SliceKind.EXCERPT, (60, 600), 3, "cpu", "float32"
+    )
+    with counting_progress() as progress:
+        results = prefix_bench.measure(bench, tmp_path, progress)
+    assert [row["rounds"] for row in results["rows"]] == [3, 3]
+    short, long = results["rows"]
+    assert 40 < short["tokens"] < 100 and 500 < long["tokens"] < 650
+    assert results["token_bytes"] == 2 * 4 * 2 * 16 * 4
+    for row in results["rows"]:
+        assert row["disk_bytes"] > row["tokens"] * results["token_bytes"]
+        assert set(row["median_s"]) == set(prefix_bench.WAYS)
+    table = prefix_bench.markdown({"results": results})
+    assert f"| {long['tokens']:,} | 3 |" in table and "1.00 | 1.00 | 1.00" in table
+    prefix_bench.plot({"results": results}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1_000

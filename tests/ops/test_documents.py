@@ -13,9 +13,11 @@ from cloud_node.config import CloudConfig
 from cloud_node.document_files import meant
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
 from cloud_node.exposure import Budget, Leaving
+from ops.certs import Certificates
 from ops.cli import app
 from ops.ingest import Ingest
 from ops.sharer_window import ROOM, SharerWindow, sharer_window
+from tests.cloud_fixture import write_config
 from tests.process import python
 
 Kvwire = Callable[..., Any]
@@ -228,7 +230,11 @@ def test_a_document_longer_than_the_sharer_can_read_is_told_when_it_is_added(
     assert added.exit_code == 0 and "2 added" in added.stdout
     assert "long.txt: 1,621 tokens are over 150" in added.stderr
     assert "short.txt" not in added.stderr
-    told = kvwire("add", long, short, "--replace", "--max-positions", 3)["documents"]
+    each = 2 * 4 * 2 * 16 * 4  # K and V, layers, heads, numbers, bytes
+    assert f"at most {window.tokens('The tide.') * each / 1e6:,.1f} MB on disk" in added.stderr
+    report = kvwire("add", long, short, "--replace", "--max-positions", 3)
+    assert report["prefixes"] == {"bytes": window.tokens("The tide.") * each, "seconds": None}
+    told = report["documents"]
     assert [one["tokens"] for one in told] == [window.tokens(long.read_text()), window.tokens("The tide.")]
     assert [one["passages"] for one in told] == [4, 1]
 
@@ -416,3 +422,44 @@ def test_what_is_named_is_stored_without_it(tmp_path: Path, config: Path, kvwire
     assert documents.get("acme", "note.txt").text == "Ilse keeps the key: [email]."
     assert not documents.search("acme", "example", k=3)
     documents.close()
+
+
+def test_documents_are_read_now_by_a_command_and_its_files_go_with_them(
+    tmp_path: Path, certificates: Certificates, tiny_sharer: Path, tiny_bundle: Path
+) -> None:
+    config = write_config(
+        tmp_path / "cloud", tiny_sharer, tiny_bundle, certificates, {"sharer": {"prefix_store": "kept"}}
+    )
+
+    def kvwire(*words: object) -> Any:
+        done = CliRunner().invoke(app, ["documents", *map(str, words), "--config", str(config), "--json"])
+        assert done.exit_code == 0, (done.output, done.exception)
+        return json.loads(done.stdout)
+
+    for tenant, words in (("acme", "The key lies under the stone."), ("other", "The tide is at nine.")):
+        kvwire("add", put(tmp_path / "note.txt", words), "--tenant", tenant)
+    long = put(tmp_path / "long.txt", "The tide is at nine. " * 5_000)
+    told = kvwire("warm", "--tenant", "other")
+    assert (told["read"], told["there"]) == (1, 0)
+    kvwire("add", long, "--tenant", "other")
+    told = kvwire("warm")
+    kept = sorted((tmp_path / "cloud" / "kept").rglob("*.safetensors"))
+    assert told == {
+        "read": 1,
+        "there": 1,
+        "too_long": 1,
+        "no_room": 0,
+        "gone": 0,
+        "bytes": sum(path.stat().st_size for path in kept),
+    }
+    assert len(kept) == 2
+    assert (
+        kvwire("add", put(tmp_path / "more.txt", "The bell."), "--tenant", "acme")["prefixes"]["seconds"] >= 0
+    )
+    kvwire("remove", "note.txt", "--tenant", "other")
+    (left,) = [path for path in kept if path.exists()]
+    kvwire("add", put(tmp_path / "note.txt", "Another text."), "--tenant", "acme")  # takes its place
+    assert not left.exists()
+    off = write_config(tmp_path / "off", tiny_sharer, tiny_bundle, certificates)
+    refused = CliRunner().invoke(app, ["documents", "warm", "--config", str(off)])
+    assert refused.exit_code == 1 and 'prefix_store is ""' in str(refused.exception) + refused.output
