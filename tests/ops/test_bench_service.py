@@ -12,9 +12,9 @@ from kvwire.segment import SliceKind
 from ops.bench import cloud as cloud_bench
 from ops.bench import local as local_bench
 from ops.bench.sequential import Sequential
+from ops.chaos.in_one_process import answer_in_one_process, first_line
 from ops.demo.samples import DemoQuestion, DemoSample
 from tests.cloud_fixture import DOCUMENTS, CloudNode
-from tests.in_one_process import answer_in_one_process, first_line
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
