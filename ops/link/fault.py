@@ -15,7 +15,7 @@ HOWS: Final = get_args(How)
 _LIES: Final = ("damage", "drop", "repeat")
 
 
-class Cut(Exception):
+class CutOff(Exception):
     """The connection is over, and both ends are told so in order."""
 
 
@@ -36,7 +36,7 @@ class Fault:
     size: int = 1
 
 
-class Passage:
+class Carrying:
     """One connection on its way through a proxy. `carried`: bytes that went each way."""
 
     def __init__(self, fault: Fault | None, open_: asyncio.Event) -> None:
@@ -57,7 +57,7 @@ class Passage:
         """Send what is to be sent of `data`; whether this way goes on.
 
         Raises:
-            Cut, ConnectionResetError: the connection ends.
+            CutOff, ConnectionResetError: the connection ends.
         """
         await self._open.wait()
         fault = self._fault
@@ -89,7 +89,7 @@ class Passage:
     async def _happen(self, fault: Fault) -> None:
         self._fault = None
         if fault.how == "close":
-            raise Cut
+            raise CutOff
         if fault.how == "reset":
             raise ConnectionResetError("reset, as was told")
         if fault.how == "hang":

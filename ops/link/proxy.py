@@ -16,7 +16,7 @@ import struct
 from functools import partial
 from typing import Final, Self
 
-from ops.link.fault import Cut, Fault, Passage, Way
+from ops.link.fault import Carrying, CutOff, Fault, Way
 from ops.link.shape import Lane, Shape, lanes
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ class LinkProxy:
         self._listen, self._to = split_address(listen), split_address(to)
         self._shape = shape
         self._down, self._up = lanes(shape)
-        self._connections: dict[asyncio.Task[None], Passage] = {}
+        self._connections: dict[asyncio.Task[None], Carrying] = {}
         self._fault: Fault | None = None
         self._to_break = 0.0
         self._open = asyncio.Event()
         self._open.set()
         self.accepted = 0
         """How many connections there were."""
-        self.passages: collections.deque[Passage] = collections.deque(maxlen=_REMEMBERED)
+        self.passages: collections.deque[Carrying] = collections.deque(maxlen=_REMEMBERED)
         """The latest of them."""
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -139,7 +139,7 @@ class LinkProxy:
                 logger.warning("more than %d connections: one was refused", _MAX_CONNECTIONS)
                 _reset(near)
                 continue
-            passage = Passage(self._fault if self._to_break > 0 else None, self._open)
+            passage = Carrying(self._fault if self._to_break > 0 else None, self._open)
             self._to_break -= 1
             self.accepted += 1
             self.passages.append(passage)
@@ -147,7 +147,7 @@ class LinkProxy:
             self._connections[task] = passage
             task.add_done_callback(lambda done: self._connections.pop(done, None))
 
-    async def _connection(self, near: socket.socket, passage: Passage) -> None:
+    async def _connection(self, near: socket.socket, passage: Carrying) -> None:
         """Both directions until both have ended. A side that breaks breaks the other."""
         far: socket.socket | None = None
         down, up = self._down, self._up
@@ -160,7 +160,7 @@ class LinkProxy:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_carry(near, far, up, passage, "up"))
                 both.create_task(_carry(far, near, down, passage, "down"))
-        except* Cut:
+        except* CutOff:
             pass
         except* OSError as broken:
             logger.info("a connection broke: %s", broken.exceptions[0])
@@ -188,7 +188,7 @@ class LinkProxy:
         return far
 
 
-async def _carry(source: socket.socket, sink: socket.socket, lane: Lane, passage: Passage, way: Way) -> None:
+async def _carry(source: socket.socket, sink: socket.socket, lane: Lane, passage: Carrying, way: Way) -> None:
     """One direction of a connection, to the end of what the source sends; then the sink is told that it ended."""
     loop = asyncio.get_running_loop()
     under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
