@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 import math
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -217,6 +217,7 @@ class TinyWorld:
         for tenant in TENANTS:
             for name in DOCUMENTS:
                 self.put(name, 0, tenant)
+        self._cuts = 0
         self._cutting: dict[bool, tuple[Bundle, Replica]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-cloud", daemon=True)
@@ -274,7 +275,7 @@ class TinyWorld:
     async def cut(
         self, kind: SliceKind, plan: Plan, question: int, foreign: bool
     ) -> tuple[ShareRequest, Bundle, list[Part]]:
-        """A request of its own id, the bundle it names, and the parts of the replica's reply, in small frames."""
+        """A request, of an id that is the same in each run, its bundle, and the replica's reply in small frames."""
         from cloud_node.call import ShareCall
         from cloud_node.config import ExportPolicy
         from cloud_node.documents import Documents
@@ -302,8 +303,9 @@ class TinyWorld:
             )
         bundle, replica = self._cutting[foreign]
         document = None if kind is SliceKind.SHARED else "keys"
+        self._cuts += 1
         request = ShareRequest(
-            request_id=os.urandom(16),
+            request_id=hashlib.sha256(f"request {self._cuts}".encode()).digest()[:16],
             sharer=bundle.config.sharer,
             bundle_hash=bundle.hash,
             codec_hash=CodecRegistry(bundle.codecs()).get(plan.codec).parameters_hash,
