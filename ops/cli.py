@@ -14,6 +14,7 @@ import typer
 from ops.commands import audit_log, bench, bundle, documents, init, models
 from ops.commands.audit import audit
 from ops.commands.certs import certs
+from ops.commands.chaos import chaos
 from ops.commands.chat import chat
 from ops.commands.demo import demo
 from ops.commands.doctor import configs, doctor, smoke
@@ -67,6 +68,7 @@ app.command(rich_help_panel="Run")(top)
 app.add_typer(configs, name="config", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(certs)
 app.command(rich_help_panel="Run")(link)
+app.command(rich_help_panel="Run")(chaos)
 app.add_typer(documents.app, name="documents", rich_help_panel="Run")
 app.add_typer(audit_log.app, name="audit-log", rich_help_panel="Run")
 app.add_typer(models.app, name="models", rich_help_panel="Models and bundles")

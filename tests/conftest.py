@@ -50,7 +50,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture(scope="session")
 def tiny_sharer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a random Qwen2 with its tokenizer: 4 layers, 2 key/value heads of 16."""
-    from tests.tiny import save_tiny_sharer
+    from ops.chaos.tiny import save_tiny_sharer
 
     return save_tiny_sharer(tmp_path_factory.mktemp("models") / "tiny-sharer")
 
@@ -58,7 +58,7 @@ def tiny_sharer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_receiver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a random Llama with another tokenizer: 6 layers, 1 key/value head of 16."""
-    from tests.tiny import save_tiny_receiver
+    from ops.chaos.tiny import save_tiny_receiver
 
     return save_tiny_receiver(tmp_path_factory.mktemp("models") / "tiny-receiver")
 
@@ -88,6 +88,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> "Certificates":
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_sharer: Path, tiny_receiver: Path) -> Path:
     """Path of a random bundle for the tiny pair: shared slices and excerpts of up to 12 positions."""
-    from tests.tiny_bundle import save_tiny_bundle
+    from ops.chaos.tiny_bundle import save_tiny_bundle
 
     return save_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny", tiny_sharer, tiny_receiver)

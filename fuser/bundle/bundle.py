@@ -191,7 +191,7 @@ class Bundle:
             config = BundleConfig.from_json(text)
             with torch.device("meta"):
                 expected = _untrained(config)._named()
-        except (ValueError, IndexError, RuntimeError) as error:
+        except (ValueError, IndexError, RuntimeError, TypeError, OverflowError) as error:
             raise BadBundle(f"{directory / CONFIG_FILE}: {error}") from error
         stored, found = bundle_tensors.read(directory / TENSORS_FILE, expected, config.to_json())
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):

@@ -33,8 +33,8 @@ class Bench:
 
     def run(
         self, json_out: str | None = None, markdown_out: Path | None = None, plot_out: Path | None = None
-    ) -> None:
-        """Measure with a progress bar, then print and write what was asked for.
+    ) -> Mapping[str, Any]:
+        """Measure with a progress bar, then print and write what was asked for, and return it.
 
         Raises:
             RuntimeError, ValueError: the picture could not be drawn; said before anything is measured.
@@ -51,3 +51,4 @@ class Bench:
         if plot_out is not None and self.plot is not None:
             plot_out.parent.mkdir(parents=True, exist_ok=True)
             self.plot(report, plot_out)
+        return report

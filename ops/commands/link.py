@@ -14,6 +14,7 @@ def link(
     ],
     up: Annotated[float | None, typer.Option(help="Mbit/s away from the client. [default: --rate]")] = None,
     rtt: Annotated[float, typer.Option(help="Round trip in ms, half of it each way.")] = 0.0,
+    jitter: Annotated[float, typer.Option(help="Up to so many ms more for each piece, drawn anew.")] = 0.0,
     loss: Annotated[float, typer.Option(help="Only 0: a TCP proxy cannot lose packets.")] = 0.0,
     listen: Annotated[
         str, typer.Option(help="Where to listen, host:port; port 0 takes a free one.")
@@ -30,7 +31,7 @@ def link(
     from ops.link.shape import Shape, check_loss
 
     check_loss(loss)
-    shape = Shape(down_mbit=rate, up_mbit=rate if up is None else up, rtt_ms=rtt)
+    shape = Shape(down_mbit=rate, up_mbit=rate if up is None else up, rtt_ms=rtt, jitter_ms=jitter)
 
     async def run() -> None:
         async with LinkProxy(listen, to, shape) as proxy:

@@ -62,6 +62,16 @@ class NodeProcess:
             raise NodeFailed(f"the {self.name} node ended with status {status}{self._tail()}")
         return self._address
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def begin_to_stop(self) -> None:
         """Ask it to end."""
         if self._process.poll() is None:

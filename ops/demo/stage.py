@@ -72,7 +72,7 @@ class DemoStage:
         self.folder = folder
         self.capture = folder / "edge" / "capture"
         self._nodes: list[NodeProcess] = []
-        self._address = f"127.0.0.1:{_free_port()}"
+        self._address = f"127.0.0.1:{free_port()}"
         self._found_at = way(self._address)
         self._allow_relay, self._record, self._edge_runs = allow_relay, record, edge_runs
         self._cast, self._sharer = cast, sharer or {}
@@ -135,7 +135,7 @@ class DemoStage:
         }
         export = {"profile": "quote", "allow_relay": self._allow_relay}
         tables: dict[str, dict[str, Any]] = {"tls": _TLS, "sharer": sharer, "export": export}
-        _write_toml(folder / "cloud.toml", {"listen": self._address}, tables)
+        write_toml(folder / "cloud.toml", {"listen": self._address}, tables)
         documents = Documents(f"sqlite:///{folder / 'documents.db'}")
         try:
             for sample in samples:
@@ -161,13 +161,13 @@ class DemoStage:
             "api": {"listen": "127.0.0.1:0"},
         }
         top = {"capture": self.capture.name} if self._record else {}
-        _write_toml(self.folder / "edge" / "edge.toml", top, tables)
+        write_toml(self.folder / "edge" / "edge.toml", top, tables)
 
 
 _TLS = {"certificate": "node.pem", "key": "node.key", "authority": "ca.pem"}
 
 
-def _write_toml(path: Path, top: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> None:
+def write_toml(path: Path, top: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> None:
     """Strings, numbers, truth values and lists of strings only; JSON spells those as TOML does."""
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in top.items()]
     for name, values in tables.items():
@@ -176,7 +176,7 @@ def _write_toml(path: Path, top: Mapping[str, Any], tables: Mapping[str, Mapping
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that is free, below those that systems hand out by themselves and above those of Ray's workers.
 
     The node binds it many seconds later, and by then Ray has taken some hundred of the others.

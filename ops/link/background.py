@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
+from ops.link.fault import Fault
 from ops.link.proxy import LinkProxy
 from ops.link.shape import Shape
 
@@ -49,6 +51,23 @@ class BackgroundLink:
         """Make it another link: connections through the old one end."""
         self._run(self._proxy.reshape(shape))
 
+    @property
+    def proxy(self) -> LinkProxy:
+        """To look at: how many connections there were, and what they carried."""
+        return self._proxy
+
+    def break_new(self, fault: Fault | None, most: float = math.inf) -> None:
+        """As `LinkProxy.break_new`."""
+        self._run(_done(lambda: self._proxy.break_new(fault, most)))
+
+    def strike(self, fault: Fault) -> None:
+        """As `LinkProxy.strike`."""
+        self._run(_done(lambda: self._proxy.strike(fault)))
+
+    def silence(self, silent: bool) -> None:
+        """As `LinkProxy.silence`."""
+        self._run(_done(lambda: self._proxy.silence(silent)))
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
@@ -56,3 +75,8 @@ class BackgroundLink:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _done(work: Callable[[], None]) -> None:
+    """On the loop's own thread."""
+    work()

@@ -7,17 +7,22 @@ trip, as on a link; slow start does not happen, because to either end the proxy 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
+import math
 import socket
 import struct
+from functools import partial
 from typing import Final, Self
 
+from ops.link.fault import Carrying, CutOff, Fault, Way
 from ops.link.shape import Lane, Shape, lanes
 
 logger = logging.getLogger(__name__)
 
 _MAX_CONNECTIONS: Final = 256
+_REMEMBERED: Final = 64
 _CONNECT_S: Final = 10.0
 _SEGMENT: Final = 1_448  # loopback would take 64 KiB at once, more than the buffers here
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -37,7 +42,15 @@ class LinkProxy:
         self._listen, self._to = split_address(listen), split_address(to)
         self._shape = shape
         self._down, self._up = lanes(shape)
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], Carrying] = {}
+        self._fault: Fault | None = None
+        self._to_break = 0.0
+        self._open = asyncio.Event()
+        self._open.set()
+        self.accepted = 0
+        """How many connections there were."""
+        self.passages: collections.deque[Carrying] = collections.deque(maxlen=_REMEMBERED)
+        """The latest of them."""
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
 
@@ -87,6 +100,22 @@ class LinkProxy:
         if self._listener is not None:
             _narrow(self._listener, self._up, self._down)
 
+    def break_new(self, fault: Fault | None, most: float = math.inf) -> None:
+        """Let it happen to each of the next `most` connections; None is nothing."""
+        self._fault, self._to_break = fault, most
+
+    def strike(self, fault: Fault) -> None:
+        """Let it happen to all connections that there are, `fault.at` bytes from now on."""
+        for passage in self._connections.values():
+            passage.strike(fault)
+
+    def silence(self, silent: bool) -> None:
+        """Take bytes and carry none, or go on."""
+        if silent:
+            self._open.clear()
+        else:
+            self._open.set()
+
     async def close(self) -> None:
         """Stop listening and end every connection."""
         if self._accepting is not None:
@@ -100,7 +129,7 @@ class LinkProxy:
         for task in self._connections:
             task.cancel()
         if self._connections:
-            await asyncio.wait(self._connections)
+            await asyncio.wait(set(self._connections))
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -110,11 +139,15 @@ class LinkProxy:
                 logger.warning("more than %d connections: one was refused", _MAX_CONNECTIONS)
                 _reset(near)
                 continue
-            task = asyncio.create_task(self._connection(near))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            passage = Carrying(self._fault if self._to_break > 0 else None, self._open)
+            self._to_break -= 1
+            self.accepted += 1
+            self.passages.append(passage)
+            task = asyncio.create_task(self._connection(near, passage))
+            self._connections[task] = passage
+            task.add_done_callback(lambda done: self._connections.pop(done, None))
 
-    async def _connection(self, near: socket.socket) -> None:
+    async def _connection(self, near: socket.socket, passage: Carrying) -> None:
         """Both directions until both have ended. A side that breaks breaks the other."""
         far: socket.socket | None = None
         down, up = self._down, self._up
@@ -123,9 +156,12 @@ class LinkProxy:
                 self._shape.rtt_ms / 1_000
             )  # the handshake of TCP, which loopback did in no time
             far = await self._connected()
+            await passage.begin()
             async with asyncio.TaskGroup() as both:
-                both.create_task(_carry(near, far, up))
-                both.create_task(_carry(far, near, down))
+                both.create_task(_carry(near, far, up, passage, "up"))
+                both.create_task(_carry(far, near, down, passage, "down"))
+        except* CutOff:
+            pass
         except* OSError as broken:
             logger.info("a connection broke: %s", broken.exceptions[0])
             _reset(near)
@@ -152,7 +188,7 @@ class LinkProxy:
         return far
 
 
-async def _carry(source: socket.socket, sink: socket.socket, lane: Lane) -> None:
+async def _carry(source: socket.socket, sink: socket.socket, lane: Lane, passage: Carrying, way: Way) -> None:
     """One direction of a connection, to the end of what the source sends; then the sink is told that it ended."""
     loop = asyncio.get_running_loop()
     under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
@@ -178,14 +214,18 @@ async def _carry(source: socket.socket, sink: socket.socket, lane: Lane) -> None
 
     async def arrive() -> None:
         nonlocal held
+        goes_on, send = True, partial(loop.sock_sendall, sink)
         while True:
             due, data = await under_way.get()
             if (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
             if not data:
-                sink.shutdown(socket.SHUT_WR)
+                await passage.end(way)
+                if goes_on:
+                    sink.shutdown(socket.SHUT_WR)
                 return
-            await loop.sock_sendall(sink, data)
+            if goes_on and not (goes_on := await passage.carry(way, data, send)):
+                sink.shutdown(socket.SHUT_WR)
             held -= len(data)
             room.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -25,18 +26,21 @@ class Shape:
 
     down_mbit, up_mbit: 10^6 bits a second towards the client and away from it.
     rtt_ms: the round trip, half of it each way.
+    jitter_ms: each piece takes up to so much longer, drawn anew; those behind it wait for it.
     """
 
     down_mbit: float
     up_mbit: float
     rtt_ms: float = 0.0
+    jitter_ms: float = 0.0
 
     def __post_init__(self) -> None:
         for rate in (self.down_mbit, self.up_mbit):
             if not (math.isfinite(rate) and rate > 0):
                 raise ValueError(f"a link of {rate} Mbit/s: a rate is above 0")
-        if not (math.isfinite(self.rtt_ms) and self.rtt_ms >= 0):
-            raise ValueError(f"a round trip of {self.rtt_ms} ms: it is 0 or above")
+        for delay in (self.rtt_ms, self.jitter_ms):
+            if not (math.isfinite(delay) and delay >= 0):
+                raise ValueError(f"a delay of {delay} ms: it is 0 or above")
 
     def __str__(self) -> str:
         rate = f"{self.down_mbit:g}" + ("" if self.up_mbit == self.down_mbit else f"/{self.up_mbit:g}")
@@ -73,9 +77,9 @@ class Lane:
         carried: bytes that entered.
     """
 
-    def __init__(self, mbit: float, delay_s: float) -> None:
+    def __init__(self, mbit: float, delay_s: float, jitter_s: float = 0.0) -> None:
         self._bytes_per_s = mbit * _BYTES_PER_S
-        self._delay_s = delay_s
+        self._delay_s, self._jitter_s = delay_s, jitter_s
         self._free = 0.0
         self.piece = _between(self._bytes_per_s * _PIECE_S, _PIECE)
         self.capacity = 2 * self.piece + math.ceil(self._bytes_per_s * (delay_s + _QUEUE_S))
@@ -93,13 +97,13 @@ class Lane:
         """
         self._free = max(self._free, since) + size / self._bytes_per_s
         self.carried += size
-        return self._free + self._delay_s
+        return self._free + self._delay_s + (random.uniform(0.0, self._jitter_s) if self._jitter_s else 0.0)
 
 
 def lanes(shape: Shape) -> tuple[Lane, Lane]:
     """Down and up, empty."""
-    delay_s = shape.rtt_ms / 2_000
-    return Lane(shape.down_mbit, delay_s), Lane(shape.up_mbit, delay_s)
+    delay_s, jitter_s = shape.rtt_ms / 2_000, shape.jitter_ms / 1_000
+    return Lane(shape.down_mbit, delay_s, jitter_s), Lane(shape.up_mbit, delay_s, jitter_s)
 
 
 def _between(value: float, bounds: tuple[int, int]) -> int:

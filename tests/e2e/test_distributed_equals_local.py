@@ -12,8 +12,8 @@ from fuser.slice_specs import SliceLayout
 from kvwire.plan import Plan
 from kvwire.section import Visibility
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
+from ops.chaos.in_one_process import LocalAnswer, answer_in_one_process, cache_of, first_line
 from tests.e2e.prompts import DOCUMENTS, PROMPTS, Prompt
-from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of, first_line
 
 TOKENS = 12
 CASES = [

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from kvwire.segment import Segment, SliceHeader, SliceKind
+from ops.chaos.in_one_process import answer_in_one_process, cache_of
 from ops.demo.samples import load_samples
 from tests.cloud_fixture import CloudNode, start_cloud
 from tests.e2e.prompts import DOCUMENTS, Prompt
-from tests.in_one_process import answer_in_one_process, cache_of
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig

@@ -39,6 +39,7 @@ from kvwire.errors import (
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
 from kvwire.slice_io import Frame
+from ops.chaos.in_one_process import LocalAnswer, answer_in_one_process, first_line
 from tests.edge_node.sharer_server import (
     DOCUMENTS,
     Part,
@@ -49,7 +50,6 @@ from tests.edge_node.sharer_server import (
 )
 from tests.edge_node.toml import write_toml
 from tests.greedy import greedy
-from tests.in_one_process import LocalAnswer, answer_in_one_process, first_line
 from tests.process import python
 
 QUESTION = "Who keeps the spare key? 谁有钥匙 ✅"

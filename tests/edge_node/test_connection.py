@@ -21,7 +21,9 @@ from kvwire.errors import Cancelled, DeadlineExceeded, Draining, KvwireError, Un
 from kvwire.identity import TlsFiles
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from tests.edge_node.broken_link import BrokenLink, Fault, How, Way, broken_link
+from ops.link.background import BackgroundLink
+from ops.link.fault import Fault, How, Way
+from ops.link.shape import Shape
 from tests.edge_node.sharer_server import RunningServer, serving
 from tests.edge_node.toml import write_toml
 from tests.process import python
@@ -45,8 +47,8 @@ def black_hole(config: EdgeConfig) -> Iterator[EdgeConfig]:
 
 
 @pytest.fixture
-def link(server: RunningServer) -> Iterator[BrokenLink]:
-    with broken_link(server.port) as made:
+def link(server: RunningServer) -> Iterator[BackgroundLink]:
+    with BackgroundLink(server.address, Shape(down_mbit=1_000, up_mbit=1_000)) as made:
         yield made
 
 
@@ -102,7 +104,7 @@ async def test_a_cloud_that_never_answers_costs_one_connect_timeout_once(
 
 
 async def test_a_cloud_that_answers_again_is_found_by_the_probe(
-    config: EdgeConfig, link: BrokenLink, hasty: None
+    config: EdgeConfig, link: BackgroundLink, hasty: None
 ) -> None:
     link.silence(True)
     async with AsyncClient(_towards(config, link.address)) as client:
@@ -113,7 +115,7 @@ async def test_a_cloud_that_answers_again_is_found_by_the_probe(
 
 
 async def test_a_connection_that_falls_silent_costs_one_deadline_and_is_then_away(
-    config: EdgeConfig, link: BrokenLink, hasty: None
+    config: EdgeConfig, link: BackgroundLink, hasty: None
 ) -> None:
     async with AsyncClient(_towards(config, link.address)) as client:
         assert (await _ask(client, 5.0))[0] is None
@@ -147,7 +149,7 @@ async def _slice(client: AsyncClient, bundle: Bundle, deadline_s: float) -> tupl
 
 
 async def test_a_cloud_that_hangs_ends_all_calls_that_wait_and_opens_the_circuit(
-    config: EdgeConfig, bundle: Bundle, link: BrokenLink, attentive: None
+    config: EdgeConfig, bundle: Bundle, link: BackgroundLink, attentive: None
 ) -> None:
     async with AsyncClient(_towards(config, link.address)) as client:
         assert (await _ask(client, 5.0))[0] is None
@@ -162,7 +164,7 @@ async def test_a_cloud_that_hangs_ends_all_calls_that_wait_and_opens_the_circuit
 
 
 async def test_a_slice_that_stops_half_way_with_its_cloud_is_not_waited_for(
-    config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BrokenLink, attentive: None
+    config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BackgroundLink, attentive: None
 ) -> None:
     async with AsyncClient(_towards(config, link.address)) as client:
         server.service.tamper = lambda parts: [*list(parts)[:1], 30.0]
@@ -178,7 +180,7 @@ async def test_a_cloud_that_lives_has_all_the_time_it_was_given_and_is_asked_onc
     config: EdgeConfig,
     bundle: Bundle,
     server: RunningServer,
-    link: BrokenLink,
+    link: BackgroundLink,
     attentive: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -194,10 +196,10 @@ async def test_a_cloud_that_lives_has_all_the_time_it_was_given_and_is_asked_onc
     server.service.tamper = lambda parts: [2.0, *parts]
     async with AsyncClient(_towards(config, link.address)) as client:
         assert (await _ask(client, 5.0))[0] is None
-        connections = len(link.carried)
+        connections = link.proxy.accepted
         ends = await asyncio.gather(*(_slice(client, bundle, 20.0) for _ in range(8)))
         assert all(error is None and took > 1.9 for error, took in ends), ends
-    assert 1 <= asked <= 8 and len(link.carried) == connections  # of 8 calls in 2 s, one in 0.3 s
+    assert 1 <= asked <= 8 and link.proxy.accepted == connections  # of 8 calls in 2 s, one in 0.3 s
 
 
 async def test_a_call_goes_on_by_the_sign_of_life_that_it_waited_for_though_another_asks_anew(
@@ -216,7 +218,7 @@ async def test_a_call_goes_on_by_the_sign_of_life_that_it_waited_for_though_anot
 
 
 async def test_a_slow_answer_is_no_reason_to_connect_anew(
-    config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BrokenLink
+    config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BackgroundLink
 ) -> None:
     question = Section(Role.QUESTION, Visibility.SHARED, text="Who keeps the key?")
     async with AsyncClient(_towards(config, link.address)) as client:
@@ -224,10 +226,10 @@ async def test_a_slow_answer_is_no_reason_to_connect_anew(
         with pytest.raises(DeadlineExceeded):
             async for _ in client.share([question], bundle, kind=SliceKind.SHARED, deadline_s=1.0):
                 pass
-        connections = len(link.carried)
+        connections = link.proxy.accepted
         server.service.tamper = lambda parts: parts
         assert (await _ask(client, 5.0))[0] is None
-    assert len(link.carried) == connections == 2  # the one that looks who is there, and the channel
+    assert link.proxy.accepted == connections == 2  # the one that looks who is there, and the channel
 
 
 @pytest.fixture
@@ -351,20 +353,20 @@ POINTS = (0, 1, 7, 90, 200, 600, -1)
 @pytest.mark.parametrize("how", ["close", "reset", "damage"])
 @pytest.mark.parametrize("way", ["down", "up"])
 async def test_a_connection_that_breaks_anywhere_is_a_fault_of_the_link(
-    config: EdgeConfig, link: BrokenLink, hasty: None, way: Way, how: How
+    config: EdgeConfig, link: BackgroundLink, hasty: None, way: Way, how: How
 ) -> None:
     towards = _towards(config, link.address)
     async with AsyncClient(towards) as client:
         assert (await _ask(client, 5.0))[0] is None
-    whole = link.carried[0][way]
+    whole = link.proxy.passages[0].carried[way]
     assert whole > 600
     for point in POINTS:
         fault = Fault(way, point % whole, how)
-        link.break_all(fault)
+        link.break_new(fault)
         async with AsyncClient(towards) as client:
             error, _ = await _ask(client, 5.0)
         assert isinstance(error, Unreachable), (fault, error)
-        link.break_next(fault)
+        link.break_new(fault, most=1)
         async with AsyncClient(towards) as client:
             error, _ = await _ask(client, 5.0)
             assert error is None or isinstance(error, Unreachable), (fault, error)
@@ -372,9 +374,9 @@ async def test_a_connection_that_breaks_anywhere_is_a_fault_of_the_link(
 
 
 def test_a_link_that_cuts_every_connection_leads_to_the_receivers_own_answer(
-    config: EdgeConfig, receiver: Receiver, link: BrokenLink
+    config: EdgeConfig, receiver: Receiver, link: BackgroundLink
 ) -> None:
-    link.break_all(Fault("down", 1_500, "close"))
+    link.break_new(Fault("down", 1_500, "close"))
     config = _towards(config, link.address)
     with Assistant(config, receiver, Client(config)) as assistant:
         answer = assistant.ask("Who keeps the key?", document="note-1")

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from edge_node.answer import FirstLine
-from tests.in_one_process import first_line
+from ops.chaos.in_one_process import first_line
 
 TEXTS = [
     "",

@@ -24,9 +24,9 @@ from kvwire.errors import (
 from kvwire.messages import Found
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.chaos.in_one_process import answer_in_one_process, first_line
 from tests.edge_node.local_api import Api
 from tests.edge_node.sharer_server import DOCUMENTS, SliceService, reading, wait_until
-from tests.in_one_process import answer_in_one_process, first_line
 
 QUESTION = "Who keeps the spare key?"
 FIRST, SECOND = Found("note-1", 1, 0.7), Found("two", 2, 0.25)

@@ -293,6 +293,7 @@ def test_the_public_architecture_is_a_head_like_any_other(tmp_path: Path) -> Non
         (lambda raw: raw["sharer_prompt"].update(wraps={"poem": ["", ""]}), "poem"),
         (lambda raw: raw["sharer_geometry"].update(layers=4), "layer map"),
         (lambda raw: raw["fuse"].update(rank=10**6), r"fuse\..* is \(.*\), the config says"),
+        (lambda raw: raw["fuse"].update(rank=10**20), r"config\.json: "),
         (lambda raw: raw["selection"].update(first_layer=float("nan")), "NaN"),
         (lambda raw: raw.pop("translate"), r"unknown tensor translate\."),
         (lambda raw: raw["selection"].update(rule="loudest"), r"selection\.rule: expected one of"),

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from fuser.config import BadConfig, from_dict, to_dict
+from fuser.config import BadConfig, from_dict, read_toml, to_dict
 
 
 class Colour(StrEnum):
@@ -100,3 +101,10 @@ def test_only_a_table_is_read() -> None:
 def test_a_value_that_no_config_holds_is_not_written() -> None:
     with pytest.raises(BadConfig, match="bytes"):
         to_dict({"a": b""})
+
+
+def test_a_file_nested_without_end_is_named_as_any_bad_file(tmp_path: Path) -> None:
+    path = tmp_path / "cloud.toml"
+    path.write_text("side = " + "[" * 5_000, encoding="utf-8")
+    with pytest.raises(BadConfig, match=r"cloud\.toml"):
+        read_toml(Square, path)

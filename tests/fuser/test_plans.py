@@ -18,7 +18,7 @@ from fuser.slice_specs import SliceLayout, slice_specs
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Segment, SliceKind
-from tests.in_one_process import LocalAnswer, answer_in_one_process, cache_of
+from ops.chaos.in_one_process import LocalAnswer, answer_in_one_process, cache_of
 
 DOCUMENTS = {"note": "Ilse Brandvik keeps the spare key under the third stone from the boat house door."}
 SECTIONS = (

@@ -16,7 +16,7 @@ from fuser.sharer import Sharer
 from fuser.slice_specs import SliceLayout
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from tests.in_one_process import answer_in_one_process, cache_of
+from ops.chaos.in_one_process import answer_in_one_process, cache_of
 
 QUESTIONS = ["Who keeps the key?", "何时开门？", "What is 12 + 345? 👩‍🔬", "x", "Is f <| x, or <|im_end|>\n?"]
 

@@ -14,10 +14,10 @@ from ops.bench import edge as edge_bench
 from ops.bench import local as local_bench
 from ops.bench import prefixes as prefix_bench
 from ops.bench.sequential import Sequential
+from ops.chaos.in_one_process import answer_in_one_process, first_line
 from ops.demo.samples import DemoQuestion, DemoSample
 from ops.output import counting_progress
 from tests.cloud_fixture import DOCUMENTS, CloudNode
-from tests.in_one_process import answer_in_one_process, first_line
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from ops.link.background import BackgroundLink
+from ops.link.fault import HOWS, Fault, How
 from ops.link.proxy import LinkProxy
 from ops.link.shape import Lane, NoLoss, Shape, check_loss, shapes
 
@@ -243,3 +244,51 @@ def test_loss_is_refused_with_the_way_to_have_it() -> None:
     check_loss(0)
     with pytest.raises(NoLoss, match="netem"):
         check_loss(1)
+
+
+async def through(fault: Fault, sent: bytes) -> bytes:
+    """What arrives of `sent` over a link with that fault in its way up."""
+    came = bytearray()
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                came.extend(data)
+
+    async with linked(keep, FAST) as (link, _, writer):
+        link.strike(fault)
+        writer.write(sent)
+        writer.write_eof()
+        await asyncio.sleep(0.3)
+    return bytes(came)
+
+
+@pytest.mark.parametrize(
+    ("how", "arrives"),
+    [
+        ("close", b"0123"),
+        ("reset", b"0123"),
+        ("hang", b"0123"),
+        ("half", b"0123"),
+        ("stall", b"0123456789"),
+        ("linger", b"0123456789"),
+        ("damage", b"0123" + bytes([0x34 ^ 0x41, 0x35 ^ 0x41]) + b"6789"),
+        ("drop", b"01236789"),
+        ("repeat", b"012345456789"),
+    ],
+)
+async def test_a_fault_happens_at_the_byte_that_was_told(how: How, arrives: bytes) -> None:
+    assert await through(Fault("up", 4, how, seconds=0.05, size=2), b"0123456789") == arrives
+
+
+def test_every_fault_of_a_link_is_tried_above() -> None:
+    (mark,) = test_a_fault_happens_at_the_byte_that_was_told.pytestmark  # type: ignore[attr-defined]
+    assert {how for how, _ in mark.args[1]} == set(HOWS)
+
+
+async def test_pieces_keep_their_order_whatever_the_jitter() -> None:
+    sent = os.urandom(200_000)
+    async with linked(echo, Shape(down_mbit=100, up_mbit=100, jitter_ms=3)) as (_, reader, writer):
+        writer.write(sent)
+        writer.write_eof()
+        assert await reader.read(-1) == sent

@@ -14,13 +14,13 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer
 
 from fuser.models.load import load_tokenizer
+from ops.chaos.tiny import TEXT
 from ops.models.errors import BadGguf, FetchFailed
 from ops.models.fetch import download_directory, find
 from ops.models.gguf import GgufFile
 from ops.models.registry import QWEN_CODER_0_5B, SMOLLM2_135M, KnownModel
 from ops.models.tokenizer import build_tokenizer, tokenizer_config
 from tests.ops.models.tiny_gguf import write_tiny_gguf
-from tests.tiny import TEXT
 
 STRINGS = [
     "",

@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from fuser.models.directory import sha256_of
+from ops.chaos.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, TEXT
 from ops.models.registry import KnownModel, Wheel
-from tests.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, TEXT
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,

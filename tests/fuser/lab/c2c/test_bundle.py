@@ -14,7 +14,7 @@ from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
-from tests.in_one_process import answer_in_one_process
+from ops.chaos.in_one_process import answer_in_one_process
 from tests.public_checkpoint import save_public_checkpoint
 
 PAIRS = {layer: [[max(0, layer - 1), layer % 2]] for layer in range(6)}

@@ -28,10 +28,10 @@ from fuser.slice_specs import MAX_WRITTEN, SliceLayout
 from kvwire.errors import InvalidRequest, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.segment import Segment, SegmentSpec, SliceKind
+from ops.chaos.in_one_process import answer_in_one_process
+from ops.chaos.tiny_bundle import save_tiny_bundle
 from tests.fuser.lab.evaluate.asking import ask
 from tests.fuser.lab.evaluate.choices import make_choices
-from tests.in_one_process import answer_in_one_process
-from tests.tiny_bundle import save_tiny_bundle
 
 Make = Callable[..., ChoiceTask]
 EVERY = tuple(row.name for row in ROWS if not row.on_request and row.name != "random")  # of its batch

@@ -24,9 +24,9 @@ from fuser.slice_specs import SliceLayout
 from kvwire.plan import WHOLE
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.chaos.in_one_process import answer_in_one_process
 from tests.fuser.lab.evaluate.asking import ask, texts
 from tests.identity import save_identity_bundle
-from tests.in_one_process import answer_in_one_process
 
 Make = Callable[..., Given]
 BATCHED = (

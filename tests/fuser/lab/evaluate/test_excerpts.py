@@ -29,10 +29,10 @@ from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from ops.chaos.in_one_process import answer_in_one_process
 from tests.fuser.lab.evaluate.asking import QUIET
 from tests.fuser.lab.evaluate.asking import ask as ask_rows
 from tests.identity import save_identity_bundle
-from tests.in_one_process import answer_in_one_process
 
 SHORT = Plan(codec="raw", positions=4, code_dim=10)
 SMALL = Plan(codec="int8", code_dim=16, padded=True)

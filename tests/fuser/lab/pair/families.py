@@ -20,7 +20,7 @@ from transformers import (
     T5Config,
 )
 
-from tests.tiny import _save_tokenizer
+from ops.chaos.tiny import _save_tokenizer
 
 SIZE: dict[str, Any] = {
     "vocab_size": 512,

@@ -22,7 +22,7 @@ from fuser.sharer import Sharer
 from kvwire.identity import ModelRef
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
-from tests.tiny_bundle import SHARER_PROMPT
+from ops.chaos.tiny_bundle import SHARER_PROMPT
 
 STYLE = PromptStyle.from_dict(SHARER_PROMPT)
 SELECTION = SelectionConfig(positions=4)

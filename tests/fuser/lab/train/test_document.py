@@ -24,10 +24,10 @@ from kvwire.errors import TooLarge, Unsupported
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.chaos.in_one_process import answer_in_one_process
 from tests.fuser.lab.train.conftest import HEADS
 from tests.fuser.lab.train.tiny_setting import tiny_setting
 from tests.fuser.lab.train.toy_task import toy_config
-from tests.in_one_process import answer_in_one_process
 
 SOME_LAYERS = HEADS | {
     "translate": {"code_dim": 24, "sharer_layers": [1, 3]},

@@ -18,7 +18,7 @@ from fuser.lab.train.recipe import Recipe
 from fuser.lab.train.run import TrainRun
 from fuser.lab.train.sources import Sources, read_sources
 from kvwire.segment import SliceKind
-from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
+from ops.chaos.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
 PROFILE = {"questions": 4, "screened": 2, "plans": 2, "dials": {"codecs": ["transform-2"], "last": [2]}}
 STAGES: list[dict[str, Any]] = [

@@ -23,9 +23,9 @@ from fuser.sharer import Sharer
 from kvwire.identity import ModelRef
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.chaos.tiny_bundle import SHARER_PROMPT
 from tests.fuser.lab.train.conftest import HEADS
 from tests.fuser.lab.train.tiny_setting import tiny_setting
-from tests.tiny_bundle import SHARER_PROMPT
 
 Fitted = tuple[Scorer, dict[str, Any], int]
 

@@ -24,9 +24,9 @@ from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.chaos.in_one_process import answer_in_one_process
+from ops.chaos.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 from tests.fuser.lab.train.conftest import HEADS
-from tests.in_one_process import answer_in_one_process
-from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
 EVALUATED = "Which NFL team represented the AFC at Super Bowl 50?"  # of SQuAD's dev split
 ALONE: dict[str, Any] = {"sources": [{"source": "records:train", "documents": 12}]}

@@ -25,9 +25,9 @@ from fuser.sharer import Sharer
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.chaos.in_one_process import answer_in_one_process
 from tests.fuser.lab.train.conftest import HEADS
 from tests.fuser.lab.train.tiny_setting import tiny_setting
-from tests.in_one_process import answer_in_one_process
 
 MEMBERS = [
     {"rank": 8, "inner": 12},

@@ -20,7 +20,7 @@ from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import AnyItem, TrainPrompt
 from fuser.models.directory import model_ref
 from fuser.models.load import load_model
-from tests.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
+from ops.chaos.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
 
 PROMPTS = (
     TrainPrompt("prompts", "Who keeps the key?", "Ilse"),

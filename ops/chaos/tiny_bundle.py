@@ -14,7 +14,7 @@ SHARER_PROMPT = {
 RECEIVER_PROMPT = SHARER_PROMPT | {"opening": "<|im_start|>system\nBe brief.<|im_end|>\n"}
 
 
-def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
+def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path, seed: int = 22) -> Path:
     """Save a bundle for the models at the two paths, with a head for each kind of slice."""
     import torch
     from transformers import AutoConfig
@@ -39,7 +39,7 @@ def save_tiny_bundle(directory: Path, sharer: Path, receiver: Path) -> Path:
         translate=TranslateConfig(code_dim=24, prefix_positions=2),
         selection=SelectionConfig(positions=12),
     )
-    generator = torch.Generator().manual_seed(22)
+    generator = torch.Generator().manual_seed(seed)
     fuse, translate = config.new_fuse(), config.new_translate()
     assert fuse is not None and translate is not None
     with torch.no_grad():

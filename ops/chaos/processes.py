@@ -1,0 +1,189 @@
+"""Faults of processes: killed, stopped, out of disk, while edges go on asking; who ended is started again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Self
+
+from ops.chaos.history import GRACE_S, Checker, HistoryLine
+from ops.chaos.outcome import Ending, Tally
+from ops.chaos.stage import GCS, RAYLET, REPLICA, Staged, member_of, send
+from ops.chaos.world import PROMPTS, CheckedEdge
+from ops.demo.edge_api import AskFailed, EdgeApi
+
+PART: Final = "processes"
+_WINDOW_S: Final = 6.0
+_STOPPED_S: Final = 3.0
+_DEADLINE_S: Final = 2.0
+_RECOVERY_S: Final = 150.0
+
+Over = contextlib.AbstractContextManager[object]
+
+
+def _killed(name: str | None) -> Callable[[Staged], Over]:
+    """The node's own process, or the one of its family of that name."""
+
+    @contextlib.contextmanager
+    def fault(stage: Staged) -> Iterator[None]:
+        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        send(pid, signal.SIGKILL)
+        yield
+
+    return fault
+
+
+def _stopped(name: str | None) -> Callable[[Staged], Over]:
+    @contextlib.contextmanager
+    def fault(stage: Staged) -> Iterator[None]:
+        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        send(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            send(pid, signal.SIGCONT)
+
+    return fault
+
+
+def _full(name: str | None) -> Callable[[Staged], Over]:
+    """No file of the process may grow: what a full disk says."""
+
+    @contextlib.contextmanager
+    def fault(stage: Staged) -> Iterator[None]:
+        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        assert pid is not None
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+    return fault
+
+
+@contextlib.contextmanager
+def _drained(stage: Staged) -> Iterator[None]:
+    """SIGTERM, in the middle of asks."""
+    send(stage.cloud.pid, signal.SIGTERM)
+    yield
+
+
+FAULTS: Final[Mapping[str, Callable[[Staged], Over]]] = {
+    "replica killed": _killed(REPLICA),
+    "replica stopped": _stopped(REPLICA),
+    "replica: disk full": _full(REPLICA),
+    "gateway killed": _killed(None),
+    "gateway stopped": _stopped(None),
+    "gateway: disk full": _full(None),
+    "gateway told to end": _drained,
+    "raylet killed": _killed(RAYLET),
+    "GCS killed": _killed(GCS),
+}
+EDGE: Final = ("edge killed", "edge stopped")
+
+
+class Processes:
+    """One run over a stage of its own: a context manager. `history` has every ask of the edge in this process."""
+
+    def __init__(self, folder: Path, seed: int, advance: Callable[[], None]) -> None:
+        self._stage = Staged(folder)
+        self._seed, self._advance = seed, advance
+        self._checker = Checker(self._stage.truth.expected)
+        self.tally, self.history = Tally(PART), list[HistoryLine]()
+
+    def __enter__(self) -> Self:
+        self._stage.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stage.__exit__(*error)
+
+    def run(self, indices: Iterable[int]) -> None:
+        """The faults of these numbers."""
+        names = (*FAULTS, *EDGE)
+        for index in indices:
+            name = names[index % len(names)]
+            with CheckedEdge(self._stage, self._stage.address, 20.0) as asker:
+                chance = random.Random(f"{self._seed}/{index}")
+                if name in EDGE:
+                    self._edge(asker, chance, index, name)
+                else:
+                    self._cloud(asker, chance, index, name)
+            self._advance()
+
+    def _cloud(self, asker: CheckedEdge, chance: random.Random, index: int, name: str) -> None:
+        self._ask(asker, chance, index, "none", 20.0)
+        over = began = time.monotonic()
+        with FAULTS[name](self._stage):
+            held_s = _STOPPED_S if "stopped" in name or "full" in name else _WINDOW_S
+            while time.monotonic() - began < held_s:
+                self._ask(asker, chance, index, name, _DEADLINE_S)
+                time.sleep(0.05)
+        if held_s == _STOPPED_S:
+            over = time.monotonic()
+        while True:
+            if not self._stage.cloud.runs:
+                self._stage.cloud.kill()
+                self._stage.start_cloud()
+            if self._ask(asker, chance, index, name, _DEADLINE_S) is Ending.FUSED:
+                self.tally.recovered(name, time.monotonic() - over)
+                return
+            if time.monotonic() - over > _RECOVERY_S:
+                self.tally.add(name, index, Ending.HANG, "no fused answer after it was over")
+                return
+            time.sleep(0.05)
+
+    def _ask(
+        self, asker: CheckedEdge, chance: random.Random, index: int, name: str, deadline_s: float
+    ) -> Ending:
+        asked = asker.ask(chance.choice(PROMPTS), deadline_s, index, name)
+        self.history.append(asked)
+        ending, why = self._checker.ending(asked)
+        self.tally.add(name, index, ending, why, asked.seconds)
+        return ending
+
+    def _edge(self, asker: CheckedEdge, chance: random.Random, index: int, name: str) -> None:
+        """An edge's process goes; another edge, and the cloud, do not notice; and it comes back."""
+        if self._stage.edge_process is None or not self._stage.edge_process.runs:
+            self._address = self._stage.start_edge()
+        process = self._stage.edge_process
+        assert process is not None
+        self._over_http(index, name)
+        killed = name == "edge killed"
+        began = time.monotonic()
+        send(process.pid, signal.SIGKILL if killed else signal.SIGSTOP)
+        while time.monotonic() - began < _STOPPED_S:
+            self._ask(asker, chance, index, name, _DEADLINE_S)
+        over = time.monotonic()
+        if killed:
+            process.kill()
+            self._address = self._stage.start_edge()
+        else:
+            send(process.pid, signal.SIGCONT)
+        self._over_http(index, name)
+        self.tally.recovered(name, time.monotonic() - over)
+
+    def _over_http(self, index: int, name: str) -> None:
+        prompt = PROMPTS[index % 4]  # excerpts, as the edge is configured to ask
+        began = time.monotonic()
+        try:
+            answer = EdgeApi(self._address, 30.0).ask(prompt.question, document=prompt.document, guess=True)
+        except (AskFailed, OSError) as error:
+            self.tally.add(name, index, Ending.CRASH, f"{type(error).__name__}: {error}"[:200])
+            return
+        expected = self._stage.truth.expected(prompt.name, self._stage.versions[str(prompt.document)])
+        took = time.monotonic() - began
+        if answer["source"] != "fused":
+            self.tally.add(name, index, Ending.ALONE, str(answer["reason"]), took)
+        elif answer["text"] != expected.text:
+            self.tally.add(name, index, Ending.WRONG, "another answer", took)
+        else:
+            late = took > _DEADLINE_S + GRACE_S
+            self.tally.add(name, index, Ending.HANG if late else Ending.FUSED, "late" if late else "", took)

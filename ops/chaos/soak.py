@@ -1,0 +1,84 @@
+"""Soak: many asks of a cloud on Ray, each answer checked, and whether anything grows on either side."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from ops.chaos.history import Checker
+from ops.chaos.outcome import Tally
+from ops.chaos.stage import REPLICA, Staged, member_of
+from ops.chaos.world import DOCUMENTS, PROMPTS, CheckedEdge
+
+PART: Final = "soak"
+_ASKERS: Final = 3
+_DEADLINE_S: Final = 20.0
+_SAMPLES: Final = 200
+_WARM: Final = (0.3, 0.4)
+_LATE: Final = (0.9, 1.0)
+"""Which part of the run is after warm-up, and which is the end."""
+_REPLACED_EVERY: Final = 250
+_MIB: Final = 1 << 20
+
+
+def run(folder: Path, seed: int, requests: int, advance: Callable[[], None]) -> dict[str, Any]:
+    """So many asks by a few edges at a time; documents are replaced meanwhile."""
+    tally, lock, samples = Tally(PART), threading.Lock(), list[dict[str, float]]()
+    with Staged(folder) as stage:
+        checker, numbers = Checker(stage.truth.expected), iter(range(requests))
+        replica = member_of(stage.cloud.pid, REPLICA)
+        processes = {"edges": os.getpid(), "gateway": stage.cloud.pid, "replica": replica or stage.cloud.pid}
+        began = time.monotonic()
+
+        def work() -> None:
+            with CheckedEdge(stage, stage.address, _DEADLINE_S) as asker:
+                while True:
+                    with lock:
+                        number = next(numbers, None)
+                        if number is None:
+                            return
+                        if number % max(1, requests // _SAMPLES) == 0:
+                            samples.append(_sample(processes))
+                        if number % _REPLACED_EVERY == _REPLACED_EVERY - 1:
+                            _replace(stage, random.Random(f"{seed}/{number}"))
+                    prompt = random.Random(f"{seed}/{number}").choice(PROMPTS)
+                    asked = asker.ask(prompt, _DEADLINE_S, number, "none")
+                    with lock:
+                        tally.add(str(prompt.kind), number, *checker.ending(asked), seconds=asked.seconds)
+                        advance()
+
+        with ThreadPoolExecutor(_ASKERS) as workers:
+            for done in [workers.submit(work) for _ in range(_ASKERS)]:
+                done.result()
+        seconds = time.monotonic() - began
+    resources = {name: [_mean(samples, name, *part) for part in (_WARM, _LATE)] for name in samples[0]}
+    return tally.to_dict() | {"requests": requests, "seconds": seconds, "resources": resources}
+
+
+def _replace(stage: Staged, chance: random.Random) -> None:
+    name = chance.choice(list(DOCUMENTS))
+    stage.put(name, DOCUMENTS[name].index(stage.versions[name]) ^ 1)
+
+
+def _sample(processes: dict[str, int]) -> dict[str, float]:
+    """Memory, threads and open files of each process."""
+    found = {}
+    for name, pid in processes.items():
+        status = Path(f"/proc/{pid}/status").read_text()
+        values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        found[f"{name}: MiB"] = int(values["VmRSS"].split()[0]) * 1024 / _MIB
+        found[f"{name}: threads"] = float(values["Threads"])
+        found[f"{name}: open files"] = float(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
+    return found
+
+
+def _mean(samples: list[dict[str, float]], name: str, begins: float, ends: float) -> float:
+    part = samples[int(begins * len(samples)) : max(int(ends * len(samples)), int(begins * len(samples)) + 1)]
+    return statistics.fmean(sample[name] for sample in part)

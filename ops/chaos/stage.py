@@ -1,0 +1,104 @@
+"""The same world with its cloud node as a process of its own, on Ray: to be killed, stopped and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any, Final, Self
+
+from fuser.config import to_dict
+from ops.chaos.world import TinyWorld
+from ops.demo.process import NodeProcess
+from ops.demo.stage import CLOUD_START_S, EDGE_START_S, free_port, write_toml
+
+
+class Staged(TinyWorld):
+    """A context manager, as `TinyWorld`. `cloud` is the node's process, `edge_process` that of an edge, once started.
+
+    Args:
+        sharer: further settings of `cloud_node.config.SharerConfig`.
+    """
+
+    def __init__(self, folder: Path, **sharer: Any) -> None:
+        super().__init__(folder)
+        self.config = dataclasses.replace(
+            self.config,
+            listen=f"127.0.0.1:{free_port()}",
+            sharer=dataclasses.replace(self.config.sharer, **sharer),
+        )
+        self._write("cloud", self.config)
+        self.edge_process: NodeProcess | None = None
+
+    def __enter__(self) -> Self:
+        """Start the cloud node and wait until it can answer."""
+        self.start_cloud()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for node in (self.cloud, self.edge_process):
+            if node is not None:
+                node.begin_to_stop()
+                node.wait()
+                node.kill()
+
+    def start_cloud(self) -> None:
+        """For the first time, or after it has ended. Raises NodeFailed."""
+        self.cloud = NodeProcess("cloud", self.folder / "cloud.toml", self.folder / "cloud.log")
+        self.address = self.cloud.address(CLOUD_START_S)
+
+    def start_edge(self) -> str:
+        """An edge in a process of its own, as `start_cloud`; the address of its API."""
+        config = dataclasses.asdict(self.edge(self.address, 2.0)) | {"api": {"listen": "127.0.0.1:0"}}
+        write_toml(self.folder / "edge.toml", *_split(config))
+        self.edge_process = NodeProcess("edge", self.folder / "edge.toml", self.folder / "edge.log")
+        return self.edge_process.address(EDGE_START_S)
+
+    def _write(self, name: str, config: Any) -> None:
+        write_toml(self.folder / f"{name}.toml", *_split(to_dict(config)))
+
+
+def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Top values and tables, without those that are None."""
+    top = {key: value for key, value in config.items() if value is not None and not isinstance(value, dict)}
+    tables = {
+        key: {name: one for name, one in value.items() if one is not None}
+        for key, value in config.items()
+        if isinstance(value, dict)
+    }
+    return top, tables
+
+
+def family_of(pid: int) -> dict[int, str]:
+    """Its children and theirs, with their command lines."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    found = {}
+    for child in family - {pid}:
+        with contextlib.suppress(OSError):
+            found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+REPLICA: Final = "ServeReplica"
+RAYLET: Final = "/raylet "
+GCS: Final = "/gcs_server "
+
+
+def member_of(pid: int, name: str) -> int | None:
+    """The first of its family with this in its command line."""
+    return next((child for child, line in family_of(pid).items() if name in line), None)
+
+
+def send(pid: int | None, what: signal.Signals) -> None:
+    """To a process, if it is there."""
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
