@@ -38,7 +38,8 @@ class Sharer(Reader):
     The bundle's heads are moved to the model's device; what is emitted is on the CPU.
 
     Args:
-        prefixes, store: as `Reader` takes them.
+        prefixes: as `Reader` takes it.
+        store: likewise.
     """
 
     def __init__(

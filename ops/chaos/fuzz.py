@@ -186,7 +186,8 @@ def _messages(world: TinyWorld) -> dict[str, Target]:
 
 def _files(world: TinyWorld, folder: Path) -> dict[str, Target]:
     import ops
-    from cloud_node.audit import AuditLog, AuditRecord, BrokenChain, verify
+    from cloud_node.audit import AuditLog, AuditRecord, BrokenChain
+    from cloud_node.audit_chain import verify
     from cloud_node.config import CloudConfig
     from edge_node import EdgeConfig
     from edge_node.channel import read_capture

@@ -13,13 +13,13 @@ from tests.cloud_fixture import CAPS, DOCUMENTS, request_for
 if TYPE_CHECKING:
     import grpc
 
-    from cloud_node.call import Part, RelayCall, ShareCall
     from cloud_node.config import CloudConfig
     from cloud_node.gateway import Gateway
     from cloud_node.replica import Replica
     from cloud_node.service import SharerService
     from kvwire.messages import Description, Found, RelayReply, ShareRequest
     from ops.certs import Certificates
+    from ops.chaos.world import LocalReplicas
 
 
 @pytest.fixture
@@ -61,42 +61,13 @@ def replica(config: "CloudConfig") -> "Replica":
     return Replica.load(config)
 
 
-class LocalReplicas:
-    """One replica of this process, with the interface of `RayReplicas`."""
-
-    def __init__(self, replica: "Replica") -> None:
-        self.replica = replica
-        self.timeouts_s: list[float] = []
-
-    async def share(self, call: "ShareCall", timeout_s: float) -> AsyncIterator["Part"]:
-        from contextlib import aclosing
-
-        from kvwire.errors import KvwireError
-
-        self.timeouts_s.append(timeout_s)
-        async with aclosing(self.replica.share(call, timeout_s)) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                for part in batch:
-                    if isinstance(part, KvwireError):
-                        raise part
-                    yield part
-
-    async def relay(self, call: "RelayCall", timeout_s: float) -> "RelayReply":
-        from kvwire.errors import KvwireError
-
-        reply = await self.replica.relay(call, timeout_s)
-        if isinstance(reply, KvwireError):
-            raise reply
-        return reply
-
-
 @dataclass
 class LocalCloud:
     """A gateway in this event loop."""
 
     gateway: "Gateway"
     service: "SharerService"
-    replicas: LocalReplicas
+    replicas: "LocalReplicas"
     description: "Description"
     address: str
     certificates: "Certificates"
@@ -200,6 +171,8 @@ async def start_local(
         audit = AuditLog(told.audit)
         description = offered(replica.describe(), told)
         replica._export = told.export  # it serves many configurations: loading it takes long
+        from ops.chaos.world import LocalReplicas
+
         replicas = LocalReplicas(replica)
         service = SharerService(told, description, replicas, Access(Documents(told.documents)), audit)
         gateway = Gateway(told, service, _always)
