@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
+    from fuser.bundle.config import ConfidenceConfig
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
-    from fuser.kv.generate import Choose, Sampling
+    from fuser.kv.generate import Choose, Sampling, Surprise
     from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
@@ -26,6 +27,7 @@ __all__ = [
     "Begun",
     "Bundle",
     "Choose",
+    "ConfidenceConfig",
     "Cut",
     "DeviceName",
     "DtypeName",
@@ -38,6 +40,7 @@ __all__ = [
     "Sampling",
     "Sharer",
     "SliceLayout",
+    "Surprise",
     "bundle_directory",
     "computes",
     "find_model",
@@ -53,6 +56,7 @@ _HOMES = {
     "Begun": "fuser.receiver",
     "Bundle": "fuser.bundle.bundle",
     "Choose": "fuser.kv.generate",
+    "ConfidenceConfig": "fuser.bundle.config",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.load",
     "DtypeName": "fuser.models.load",
@@ -65,6 +69,7 @@ _HOMES = {
     "Sampling": "fuser.kv.generate",
     "Sharer": "fuser.sharer",
     "SliceLayout": "fuser.slice_specs",
+    "Surprise": "fuser.kv.generate",
     "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",

@@ -43,6 +43,38 @@ class Generated:
     confidence: list[float]
 
 
+SIGNALS: Final = ("mean", "least", "first", "abstain")
+"""What a model's own probabilities say of its answer, in nats: the mean and the least log-probability of its tokens,
+the end's too; that of the first token; and how much likelier than it the first token of the abstention was."""
+
+
+class Surprise:
+    """The signals of one answer, gathered from the steps that make it. No further pass is run for them.
+
+    Args:
+        abstain: the first token of what the model says in place of an answer; None where it was taught nothing.
+    """
+
+    def __init__(self, abstain: int | None = None) -> None:
+        self._abstain, self._each, self._instead = abstain, list[float](), 0.0
+
+    def see(self, logits: Tensor, token: int) -> None:
+        """Take in a step: (vocabulary,) logits and the token that was chosen."""
+        logits = logits.float()
+        likely = logits - logits.logsumexp(0)
+        if not self._each and self._abstain is not None:
+            self._instead = float(likely[self._abstain] - likely[token])
+        self._each.append(float(likely[token]))
+
+    @property
+    def signals(self) -> dict[str, float]:
+        """By the names of `SIGNALS`; none before the first step."""
+        if not self._each:
+            return {}
+        values = (fmean(self._each), min(self._each), self._each[0], self._instead)
+        return dict(zip(SIGNALS, values, strict=True))
+
+
 Choose = Callable[[Tensor], Tensor]
 """One token a row, (rows,) int64, of logits (rows, vocabulary)."""
 _AFTER_THE_HEAD: Final = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
@@ -201,9 +233,15 @@ def token_ids(
     stops: frozenset[int],
     max_new_tokens: int,
     choose: Choose = most_likely,
+    surprise: Surprise | None = None,
 ) -> Iterator[int]:
-    """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past."""
+    """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past.
+
+    surprise: is shown each step.
+    """
     for step in steps(model, past, [ids], stops, max_new_tokens, choose=choose):
+        if surprise is not None:
+            surprise.see(step.logits[0], step.tokens[0])
         if step.tokens[0] not in stops:
             yield step.tokens[0]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import Generated, Sampling, generate, token_ids
+from fuser.kv.generate import Generated, Sampling, Surprise, generate, steps, token_ids
 from fuser.kv.past import Past
 from fuser.lab.evaluate.models import Model
 from fuser.models.load import load_model
@@ -240,3 +240,21 @@ def test_a_model_that_changes_its_logits_after_the_head_is_not_drawn_from() -> N
     Sampling().chooser(network)
     with pytest.raises(Unsupported, match="final_logit_softcapping"):
         Sampling(1.0).chooser(network)
+
+
+def test_the_signals_of_an_answer_are_the_log_probabilities_of_the_steps_that_make_it(
+    tiny_receiver: Path,
+) -> None:
+    model = Model(str(tiny_receiver))
+    (ids, *_), device = prompts(model), model.network.device
+    made = list(steps(model.network, Past.empty(1, device), [ids], frozenset(), 6))
+    stops, abstain = frozenset(made[-1].tokens), 7
+    likely = [step.logits[0].float().log_softmax(0) for step in made]
+    until = next(at for at, step in enumerate(made, 1) if step.tokens[0] in stops)
+    each = [float(one[step.tokens[0]]) for one, step in zip(likely[:until], made, strict=False)]
+    surprise = Surprise(abstain)
+    assert surprise.signals == {}
+    list(token_ids(model.network, ids, Past.empty(1, device), stops, 6, surprise=surprise))
+    instead = float(likely[0][abstain]) - each[0]
+    wanted = {"mean": sum(each) / len(each), "least": min(each), "first": each[0], "abstain": instead}
+    assert surprise.signals == pytest.approx(wanted, abs=1e-5)
