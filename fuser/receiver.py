@@ -282,12 +282,11 @@ class Prefilled:
         stream = token_ids(model, rest, self.past, stops, limit, choose, self.surprise)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
-    def answers(
-        self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never, confident: bool = False
-    ) -> Generated:
+    def answers(self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never) -> Generated:
         """Whole answers of all rows; the arguments are those of `fuser.kv.generate.generate`."""
         model, limit = self.receiver.model, min(max_new_tokens, self.room)
-        return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, confident)
+        abstain = self.receiver.abstains(self.prompts[0])
+        return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, abstain)
 
     def loss(self, replies: Sequence[Tensor]) -> Outcome:
         """How surprised the Receiver is by a reply a row, (tokens,) int64; differentiable in what was taken in."""

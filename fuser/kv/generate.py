@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -34,13 +33,13 @@ class Step:
 class Generated:
     """Answers to a batch of prompts.
 
-    tokens: of each, without the stop token. first: (batch, vocabulary) logits at each one's first position.
-    confidence: the geometric mean probability of each one's tokens, the stop token's too; empty if not asked for.
+    tokens: of each, without the stop token. first: (batch, vocabulary) logits at each one's first position. signals: of
+    each, by the names of `SIGNALS`.
     """
 
     tokens: list[list[int]]
     first: Tensor
-    confidence: list[float]
+    signals: list[dict[str, float]]
 
 
 SIGNALS: Final = ("mean", "least", "first", "abstain")
@@ -202,28 +201,26 @@ def generate(
     stops: frozenset[int],
     max_new_tokens: int,
     ended: Callable[[list[int]], bool] = never,
-    confident: bool = False,
+    abstain: int | None = None,
 ) -> Generated:
-    """Whole answers, as `steps` gives them. confident: their confidence too.
+    """Whole answers, as `steps` gives them.
 
-    max_new_tokens: at least 1.
+    Args:
+        max_new_tokens: at least 1. abstain: as in `Surprise`.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
-    surprise: list[list[float]] = [[] for _ in prompts]
+    surprise = [Surprise(abstain) for _ in prompts]
     first: Tensor | None = None
     for step in steps(model, past, prompts, stops, max_new_tokens, ended):
         first = step.logits if first is None else first
         for row, token in zip(step.rows, step.tokens, strict=True):
             if token not in stops:
                 tokens[row].append(token)
-        if confident:
-            each = -step.logits.float().log_softmax(1).amax(1)
-            for row, one in zip(step.rows, each.tolist(), strict=True):
-                surprise[row].append(one)
+        for row, logits, token in zip(step.rows, step.logits, step.tokens, strict=True):
+            surprise[row].see(logits, token)
     if first is None:
         raise ValueError(f"max_new_tokens {max_new_tokens}: expected at least 1")
-    confidence = [math.exp(-fmean(losses)) for losses in surprise] if confident else []
-    return Generated(tokens, first, confidence)
+    return Generated(tokens, first, [one.signals for one in surprise])
 
 
 def token_ids(

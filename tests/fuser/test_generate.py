@@ -48,12 +48,13 @@ def test_sixteen_prompts_together_give_the_tokens_of_each_alone(
     stops = frozenset(
         ids[2 * i % TOKENS] for i, ids in enumerate(endless[::3])
     )  # random models never stop else
-    together = answers(model.network, asked, stops, TOKENS, confident=True)
-    alone = [answers(model.network, [ids], stops, TOKENS, confident=True) for ids in asked]
+    together = answers(model.network, asked, stops, TOKENS)
+    alone = [answers(model.network, [ids], stops, TOKENS) for ids in asked]
     device = model.network.device
     greedy = [list(token_ids(model.network, ids, Past.empty(1, device), stops, TOKENS)) for ids in asked]
     assert together.tokens == [one.tokens[0] for one in alone] == greedy
-    assert together.confidence == pytest.approx([one.confidence[0] for one in alone], rel=1e-4)
+    for one, other in zip(together.signals, alone, strict=True):
+        assert one == pytest.approx(other.signals[0], abs=1e-4)
     assert len({len(ids) for ids in together.tokens}) > 1, (
         "all answers have one length: leaving the batch is not tested"
     )
@@ -91,8 +92,8 @@ def test_an_answer_that_has_ended_leaves_the_others_as_they_are(tiny_sharer: Pat
 
 def test_a_model_without_doubt_is_confident(tiny_receiver: Path) -> None:
     model = Model(str(tiny_receiver))
-    said = answers(model.network, prompts(model), frozenset(), 3, confident=True)
-    assert all(0 < sure < 1 for sure in said.confidence)
+    said = answers(model.network, prompts(model), frozenset(), 3)
+    assert all(one["least"] <= one["mean"] < 0 for one in said.signals)
 
 
 LENGTHS = (2, 3, 9, 40, 17, 40, 5, 64)

@@ -6,6 +6,7 @@ what is said.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -321,12 +322,12 @@ class DocumentBatch(Batch):
         found, tokenizer = [RowAnswer("")] * len(texts), receiver.tokenizer
         began = time.perf_counter()
         for places, prefilled, sizes in self._prefilled(receiver, texts, slices, sources):
-            said = prefilled.answers(ANSWER_TOKENS, line_ended(tokenizer), confident=True)
+            said = prefilled.answers(ANSWER_TOKENS, line_ended(tokenizer))
             lines = [first_line(tokenizer.decode(ids, skip_special_tokens=True)) for ids in said.tokens]
             now = time.perf_counter()
             each, began = (now - began) / len(places), now
-            for place, line, sure, size in zip(places, lines, said.confidence, sizes, strict=True):
-                found[place] = RowAnswer(line, each, size, sure)
+            for place, line, signals, size in zip(places, lines, said.signals, sizes, strict=True):
+                found[place] = RowAnswer(line, each, size, math.exp(signals["mean"]), signals=signals)
         return found
 
     def _prefilled(
