@@ -254,6 +254,7 @@ class Replica:
             for part in work.parts():
                 if isinstance(part, Cut):
                     header, writer = begun(part)
+                    likely = part.likely
                     put(header)
                     continue
                 assert writer is not None
@@ -265,7 +266,7 @@ class Replica:
                 for frame in frames:
                     put(frame)
         assert writer is not None
-        put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}))
+        put(writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}, likely))
 
     def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request

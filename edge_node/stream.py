@@ -161,7 +161,7 @@ class AnswerStream:
         least, unfused = self._least, self._unfused if planned.sections != planned.unfused else None
         if self._trailer is None or (unfused is None and not least):
             yield from self._limited(self._generated(prefilled, limit), limit)
-            self._surprise = prefilled.surprise
+            self._see(prefilled)
             return
         # The caller's limits must not hide whether it abstains, so they wait until that is known; and where an answer
         # may be withheld, nothing of it is given before all of it is there.
@@ -172,7 +172,7 @@ class AnswerStream:
             held.append(next(generated))
             piece, _ = held[-1]
             text += line.rest() if piece is None else line.add(piece)
-        self._surprise = prefilled.surprise
+        self._see(prefilled)
         self._withheld = text != abstain and least > 0 and (self._confidence or 0.0) < least
         if text != abstain and not self._withheld:
             yield from self._limited(itertools.chain(held, generated), limit)
@@ -182,6 +182,11 @@ class AnswerStream:
             yield abstain
         else:
             yield self._noted(unfused) or abstain
+
+    def _see(self, prefilled: Prefilled) -> None:
+        """Keep how likely what was said behind the slice is."""
+        self._surprise = prefilled.surprise
+        self._surprise.sharer = None if self._trailer is None else self._trailer.likely
 
     @property
     def _judge(self) -> ConfidenceConfig | None:
@@ -200,7 +205,9 @@ class AnswerStream:
     def _confidence(self) -> float | None:
         """How likely what the Receiver has said behind the slice is right; None where nothing tells."""
         signals = {} if self._surprise is None else self._surprise.signals
-        return self._judge.of(signals) if self._judge is not None and signals else None
+        if self._judge is None or not signals:
+            return None
+        return self._judge.of(signals)
 
     def _noted(self, unfused: Begun) -> str:
         """What the Receiver answers from the notes where it abstains behind the slice; empty where they say nothing."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import features_of
-from fuser.kv.drafting import write
+from fuser.kv.drafting import best, write
 from fuser.kv.generate import stop_tokens
 from fuser.kv.geometry import Geometry, window
 from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, prefill_together
@@ -91,7 +91,8 @@ class Reading:
     at: positions that were kept, ascending int64; those of a draft come last, after all of the prompt's. kv: by layer,
     K and V at those, each (kv_heads, positions, head_dim), keys rotated. scores: (prompt positions,) float32 by which
     an excerpt is chosen, (layers read * heads, prompt positions) where attention heads were kept apart, None where
-    nothing asked. rope: of the Sharer. draft: tokens of its short answer, none where it was to write none.
+    nothing asked. rope: of the Sharer. draft: tokens of its short answer, none where it was to write none. likely: the
+    log-probability of each of these, or else of the token that it would begin with; none where nothing asked.
     """
 
     prompt: SharerPrompt
@@ -100,6 +101,7 @@ class Reading:
     scores: Tensor | None
     rope: Rope
     draft: tuple[int, ...] = ()
+    likely: tuple[float, ...] = ()
 
     @property
     def drafted(self) -> Tensor:
@@ -276,15 +278,19 @@ class Reader:
             asking=asking,
             first_query_layer=self.selection.first_query_layer(self.geometry.layers),
             per_head=per_head or self.scorer is not None,
-            whole=draft > 0,
+            whole=draft > 0 or asking,
             past=past,
         )
         yield work
         work.past = past = []  # a draft has all of it in its own copy
         said: list[int] = []
+        likely: list[float] = []
+        if asking and not draft:
+            assert work.hidden is not None
+            likely = [best(self.model, work.hidden[0, -1:])[0][1]]
         if draft:
             assert work.hidden is not None
-            said, new = yield from write(
+            said, new, likely = yield from write(
                 self.model,
                 ids.tolist(),
                 work.hidden[0, -1],
@@ -305,7 +311,7 @@ class Reader:
         if scores is not None:
             with torch.inference_mode():
                 scores = (scores if per_head or self.scorer is None else self.scorer(scores))[0].cpu()
-        return Reading(prompt, at, kv, scores, self.rope, tuple(said))
+        return Reading(prompt, at, kv, scores, self.rope, tuple(said), tuple(likely))
 
     def _ended(self, said: list[int]) -> bool:
         """A draft is over where its first line is, or the model ends it."""

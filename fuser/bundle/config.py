@@ -128,8 +128,10 @@ class ConfidenceConfig:
         if not 0 <= self.least <= 1:
             raise ValueError("least is a probability, 0 to 1")
 
-    def of(self, signals: Mapping[str, float]) -> float:
-        """The probability, 0 to 1, that the answer with these signals is right."""
+    def of(self, signals: Mapping[str, float]) -> float | None:
+        """The probability, 0 to 1, that the answer with these signals is right; None where one of them is not told."""
+        if not self.weights.keys() <= signals.keys():
+            return None
         logit = self.bias + sum(weight * signals[name] for name, weight in self.weights.items())
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
 

@@ -42,9 +42,12 @@ class Generated:
     signals: list[dict[str, float]]
 
 
-SIGNALS: Final = ("mean", "least", "first", "abstain")
-"""What a model's own probabilities say of its answer, in nats: the mean and the least log-probability of its tokens,
-the end's too; that of the first token; and how much likelier than it the first token of the abstention was."""
+SHARER: Final = "sharer"
+SIGNALS: Final = ("mean", "least", "first", "abstain", SHARER)
+"""What the models' own probabilities say of an answer, in nats. Of the Receiver's: the mean and the least
+log-probability of its tokens, the end's too; that of the first token; and how much likelier than it the first token of
+the abstention was. Of the Sharer's own: the log-probability of the least likely token, as it travels
+(`kvwire.segment.SliceTrailer.likely`)."""
 
 
 class Surprise:
@@ -52,7 +55,12 @@ class Surprise:
 
     Args:
         abstain: the first token of what the model says in place of an answer; None where it was taught nothing.
+
+    Attributes:
+        sharer: how likely the Sharer finds its own answer, in nats; None where that is not told.
     """
+
+    sharer: float | None = None
 
     def __init__(self, abstain: int | None = None) -> None:
         self._abstain, self._each, self._instead = abstain, list[float](), 0.0
@@ -67,11 +75,12 @@ class Surprise:
 
     @property
     def signals(self) -> dict[str, float]:
-        """By the names of `SIGNALS`; none before the first step."""
+        """By the names of `SIGNALS`, as far as they are told; none before the first step."""
         if not self._each:
             return {}
         values = (fmean(self._each), min(self._each), self._each[0], self._instead)
-        return dict(zip(SIGNALS, values, strict=True))
+        told = dict(zip(SIGNALS, values, strict=False))
+        return told if self.sharer is None else told | {SHARER: self.sharer}
 
 
 Choose = Callable[[Tensor], Tensor]

@@ -133,6 +133,18 @@ def test_an_answer_says_how_likely_it_is_right_where_its_bundle_tells(
     assert json.loads(plain.to_json())["confidence"] == plain.confidence
 
 
+def test_how_sure_the_sharer_is_of_its_own_answer_counts(
+    assistant: Assistant, sure: Callable[[float], None], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure(0.0)
+    told = {"excerpt": ConfidenceConfig({"sharer": 1.0}, 0.0)}
+    monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, confidence=told))
+    found = assistant.ask(QUESTION, document="note-1").confidence
+    assert found is not None and 0 < found < 0.5  # a random Sharer is sure of nothing
+    monkeypatch.setattr("kvwire.segment.SliceTrailer.likely", None)  # of a cloud that does not tell
+    assert assistant.ask(QUESTION, document="note-1").confidence is None
+
+
 def test_an_answer_that_is_too_unlikely_to_be_right_is_withheld_and_nothing_of_it_is_given(
     assistant: Assistant, sure: Callable[[float], None]
 ) -> None:

@@ -83,9 +83,10 @@ def fitted(answers: Sequence[Judged], most_lost: float = MOST_LOST) -> Confidenc
     right = torch.tensor([one.right for one in given], dtype=torch.float64, device="cpu")
     if min(int(right.sum()), int((1 - right).sum())) < _FEWEST:
         raise ValueError(f"too few answers: at least {_FEWEST} right and {_FEWEST} wrong ones are needed")
-    rows = torch.tensor([[one.signals[name] for name in SIGNALS] for one in given], device="cpu").double()
+    names = [name for name in SIGNALS if all(name in one.signals for one in given)]
+    rows = torch.tensor([[one.signals[name] for name in names] for one in given], device="cpu").double()
     mean, spread = rows.mean(0), rows.std(0).clamp(min=1e-6)
-    weights = torch.zeros(len(SIGNALS) + 1, dtype=torch.float64, requires_grad=True, device="cpu")
+    weights = torch.zeros(len(names) + 1, dtype=torch.float64, requires_grad=True, device="cpu")
     solver = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
     inputs = torch.cat(
         ((rows - mean) / spread, torch.ones(len(rows), 1, dtype=torch.float64, device="cpu")), 1
@@ -102,9 +103,9 @@ def fitted(answers: Sequence[Judged], most_lost: float = MOST_LOST) -> Confidenc
         solver.step(loss)  # type: ignore[no-untyped-call]
     scaled = weights.detach()[:-1] / spread
     bias = float(weights.detach()[-1] - (scaled * mean).sum())
-    told = {name: round(value, 4) for name, value in zip(SIGNALS, scaled.tolist(), strict=True)}
+    told = {name: round(value, 4) for name, value in zip(names, scaled.tolist(), strict=True)}
     found = ConfidenceConfig(told, round(bias, 4))
-    kept = sorted(found.of(one.signals) for one in given if one.right)
+    kept = sorted(_sure(found, one) for one in given if one.right)
     lost = min(int(most_lost * sum(one.own for one in answers)), len(kept) - 1)
     # Just under the least likely right answer that is still to be given.
     least = max(0.0, kept[lost] - 1e-4)
@@ -178,7 +179,7 @@ def worth(answers: Sequence[Judged], judge: ConfidenceConfig) -> dict[str, Any]:
     and with the threshold, of own questions the shares "right", "refused" and "wrong", of others the share "invented".
     """
     given = [one for one in answers if not one.abstains]
-    scores, right = [judge.of(one.signals) for one in given], [one.right for one in given]
+    scores, right = [_sure(judge, one) for one in given], [one.right for one in given]
     bins = reliability(scores, right)
     error = sum(one["count"] * abs(one["confidence"] - one["right"]) for one in bins) / max(1, len(given))
     return {
@@ -190,12 +191,17 @@ def worth(answers: Sequence[Judged], judge: ConfidenceConfig) -> dict[str, Any]:
     }
 
 
+def _sure(judge: ConfidenceConfig, one: Judged) -> float:
+    """The confidence of an answer; 0 where a signal that it needs is not told."""
+    return judge.of(one.signals) or 0.0
+
+
 def _shares(answers: Sequence[Judged], judge: ConfidenceConfig, least: float) -> dict[str, Any]:
     own, others = [[one for one in answers if one.own is mine] for mine in (True, False)]
 
     def share(some: Sequence[Judged], wanted: bool | None) -> float | None:
         """Of some the share of answers that are right or wrong, or none at all."""
-        told = [None if one.abstains or judge.of(one.signals) < least else one.right for one in some]
+        told = [None if one.abstains or _sure(judge, one) < least else one.right for one in some]
         return sum(each is wanted for each in told) / len(some) if some else None
 
     return {
