@@ -34,7 +34,7 @@ ROWS: Final = {
 MOST_LOST: Final = 0.02
 """Right answers, of all questions, that the threshold of a bundle may withhold."""
 _BINS: Final = 5
-_PENALTY: Final = 1e-2
+_PENALTY: Final = 4.0  # of the squared weights, a share of one answer's loss each: few answers say little
 _FEWEST: Final = 10  # right answers and wrong ones, below which nothing is fitted
 
 
@@ -95,7 +95,7 @@ def fitted(answers: Sequence[Judged], most_lost: float = MOST_LOST) -> Confidenc
     def loss() -> Tensor:
         solver.zero_grad()
         value = functional.binary_cross_entropy_with_logits(inputs @ weights, right)
-        value = value + _PENALTY * (weights[:-1] * weights[:-1]).sum()
+        value = value + _PENALTY / len(rows) * (weights[:-1] * weights[:-1]).sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
