@@ -190,8 +190,8 @@ class Prefilled:
 
     Attributes:
         kind: of slice that it was prefilled for. prompts: as they were begun. past: what the model has. rest: of each
-        prompt what is still to be run, int64. tokens: ids that `generate` has given so far. surprise: how likely it
-        found them.
+        prompt what is still to be run, int64. tokens: ids that `generate` has given so far.
+        surprise: how likely it found them.
     """
 
     def __init__(
