@@ -209,6 +209,7 @@ class Replica:
             for part in work.parts():
                 if isinstance(part, Cut):
                     header, writer = begun(part)
+                    likely = part.likely
                     put(header)
                     continue
                 assert writer is not None
@@ -220,17 +221,10 @@ class Replica:
                 for frame in frames:
                     put(frame)
         assert writer is not None
-        end = writer.trailer({"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s})
-        put(
-            Ended(
-                end.digest,
-                end.frames,
-                end.payload_bytes,
-                end.positions,
-                end.timings,
-                found[-1] if found else "",
-            )
-        )
+        timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}
+        end = writer.trailer(timings, likely)
+        where = found[-1] if found else ""
+        put(Ended(end.digest, end.frames, end.payload_bytes, end.positions, end.timings, end.doubt, where))
 
     def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request

@@ -42,7 +42,10 @@ class Answer:
         answered: False where there is no answer, for `reason`: the Receiver knew nothing of the document asked about
             and was not to guess, or a fused answer was required. Then `text` is empty.
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where neither it
-            nor notes hold the answer.
+            nor notes hold the answer: the Receiver says so, or its answer was withheld as too unlikely to be right.
+        confidence: how likely it is, 0 to 1, that what the Receiver answers behind an excerpt or a draft is right, by
+            its own probabilities of the tokens; of an answer that was withheld, how likely that one was. None where
+            the bundle has no numbers for it, where the Receiver itself abstains, and of all other answers.
         choice: of a question with choices, the index of the one picked; None where the text names none in the form
             asked for, or there were none.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
@@ -74,6 +77,7 @@ class Answer:
     cut: bool = False
     answered: bool = True
     abstained: bool = False
+    confidence: float | None = None
     choice: int | None = None
     reason: str | None = None
     document: str | None = None

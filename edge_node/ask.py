@@ -1,4 +1,4 @@
-"""Ask: a question with all that may be said beside it, in one object that is checked where it is made."""
+"""Ask: a question with all that may be said beside it, checked where it is made. Planned: what is sent for one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_node.history import ChatTurn, noted
+from edge_node.history import ChatTurn, noted, told
+from edge_node.link import Estimate
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.messages import Found
@@ -16,7 +17,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
-    from fuser import Sampling
+    from fuser import Choose, Sampling
 
 Source = Literal["auto", "receiver-only", "relayed"]
 
@@ -46,6 +47,8 @@ class Options:
             that the Receiver is most likely to say to the bare question.
         guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
         require_fused: whatever is asked is answered from a whole slice or not at all.
+        least_confidence: an answer from a slice that is less likely to be right (`Answer.confidence`) is withheld, and
+            the Receiver abstains in its place; 0 withholds none, None: as configured, else as the bundle has it.
     """
 
     document: str | None = None
@@ -60,6 +63,7 @@ class Options:
     choices: Sequence[str] = ()
     guess: bool = False
     require_fused: bool = False
+    least_confidence: float | None = None
 
     def about(self, question: str | None, **more: Any) -> Ask:
         """These beside a question. more: further fields of `Ask`, or others in place of these."""
@@ -116,6 +120,8 @@ class Ask(Options):
             raise InvalidRequest(f"search is {self.search}; 0 searches nothing")
         if self.max_bytes is not None and self.max_bytes < 0:
             raise InvalidRequest(f"max_bytes is {self.max_bytes}; 0 is no cap")
+        if self.least_confidence is not None and not 0 <= self.least_confidence <= 1:
+            raise InvalidRequest(f"least_confidence is 0 to 1, not {self.least_confidence}")
         for choice in self.choices:
             _check_text(choice, "choice")
         for turn in self.history:
@@ -183,6 +189,70 @@ class Ask(Options):
         if question is not None:
             prompt.append(Section(Role.QUESTION, Visibility.SHARED, text=question))
         return tuple(prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is sent for an `Ask`, and how.
+
+    before: earlier turns that are sent. sections: what is sent with them, but for those of the edge, and what the
+    Receiver reads beside the slice. unfused: what it reads where there is no slice, or where it abstains behind one:
+    the same, with the notes. kind: of the slice to ask for; None asks for none, for the reason given. plan,
+    plan_reason, estimate: what was picked and why (`edge_node.picker`). found: passages that a search found and that
+    are asked about. max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as there is
+    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
+    Receiver's next token; None takes the most likely one. least: the confidence under which an answer is withheld; None
+    is the bundle's own.
+    """
+
+    ask: Ask
+    sections: tuple[Section, ...]
+    unfused: tuple[Section, ...]
+    kind: SliceKind | None
+    reason: str | None
+    plan: Plan
+    max_new_tokens: int
+    deadline_s: float
+    before: tuple[str, ...] = ()
+    plan_reason: str | None = None
+    estimate: Estimate | None = None
+    found: tuple[Found, ...] = ()
+    max_bytes: int = 0
+    relay: bool = False
+    alone: bool = True
+    choose: Choose | None = None
+    least: float | None = None
+
+    @property
+    def asked(self) -> tuple[Section, ...]:
+        """What is sent, but for those of the edge."""
+        return told(self.sections, self.before)
+
+    @property
+    def among(self) -> Sequence[str]:
+        """Texts of which the Receiver says the most likely one, in place of its own words."""
+        return self.ask.choices if self.ask.over_document else ()
+
+    @property
+    def noted(self) -> tuple[Section, ...]:
+        """The notes, where they are not read beside a slice."""
+        return tuple(section for section in self.unfused if section not in self.sections)
+
+    @property
+    def documents(self) -> tuple[dict[str, Any], ...]:
+        """As `Answer.documents`."""
+        scores = {(one.document, one.passage): one.score for one in self.found}
+        return tuple(
+            {"document": s.document_id, "passage": s.passage, "score": scores.get((s.document_id, s.passage))}
+            for s in self.unfused
+            if s.document_id is not None
+        )
+
+    def over(self, found: tuple[Found, ...]) -> Planned:
+        """The same, about the passages that were found too."""
+        unfused = self.ask.prompt(found)
+        sections = tuple(section for section in unfused if section not in self.noted)
+        return dataclasses.replace(self, sections=sections, unfused=unfused, found=found)
 
 
 def _section(named: str | Found) -> Section:

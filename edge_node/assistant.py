@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from edge_node.answer import NO_PLAN, NOTHING_TO_SHARE, REQUESTED, Answer
-from edge_node.ask import Ask
+from edge_node.ask import Ask, Planned
 from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
@@ -17,7 +17,7 @@ from edge_node.conversation import Conversation
 from edge_node.history import TOLD, before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
-from edge_node.stream import AnswerStream, Planned
+from edge_node.stream import AnswerStream
 from fuser.config import BadConfig
 from kvwire.errors import InvalidRequest
 from kvwire.section import Role, Section, Visibility
@@ -66,6 +66,10 @@ class Assistant:
                 torch.set_num_threads(config.receiver.threads)
             own = config.receiver
             receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
+            if own.least_confidence and not receiver.bundle.config.confidence:
+                raise BadConfig(
+                    "receiver.least_confidence: the bundle cannot tell how likely answers are right"
+                )
             return cls(config, receiver, Client(config), _table(config, receiver.bundle))
 
     def __enter__(self) -> Self:
@@ -135,6 +139,13 @@ class Assistant:
             plan, plan_reason = pick.plan, pick.reason
             if plan is None:
                 chosen, reason = None, NO_PLAN
+        least = (
+            self.config.receiver.least_confidence if ask.least_confidence is None else ask.least_confidence
+        )
+        if ask.least_confidence and chosen is not None and chosen not in self.bundle.config.confidence:
+            raise InvalidRequest(
+                f"least_confidence: of answers behind {chosen} slices the bundle cannot tell it"
+            )
         # Only who can abstain can turn to the notes then; anybody else reads them beside the slice.
         later = chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) and self.bundle.config.abstain != ""
         later = later and not (ask.choices or ask.require_fused)
@@ -157,6 +168,7 @@ class Assistant:
             relay=ask.source == "relayed" or (share.relay and reason == NO_PLAN and not ask.require_fused),
             alone=alone or ask.guess,
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),
+            least=least,
         )
 
     def _kind(self, ask: Ask) -> tuple[SliceKind | None, str | None]:

@@ -102,11 +102,14 @@ class ReceiverConfig:
     device: where model and heads compute; auto is a GPU where there is one, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32. float16 needs
         a GPU.
+    least_confidence: an answer from a slice that is less likely to be right is withheld (`Answer.confidence`); 0
+        withholds none, and left out it is as the bundle has it.
     """
 
     model: str
     bundle: str
     max_new_tokens: int = 64
+    least_confidence: float | None = None
     threads: int = 0
     device: DeviceName = "auto"
     dtype: DtypeName = "auto"
@@ -116,6 +119,8 @@ class ReceiverConfig:
             raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
         if self.max_new_tokens < 1 or self.threads < 0:
             raise ValueError("max_new_tokens starts at 1, threads at 0")
+        if self.least_confidence is not None and not 0 <= self.least_confidence <= 1:
+            raise ValueError("least_confidence is 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)

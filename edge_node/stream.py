@@ -9,17 +9,14 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from edge_node.answer import EMPTY, FUSED, NOTES, NOTHING_FOUND, RECEIVER_ONLY, RELAYED, Answer, FirstLine
-from edge_node.ask import Ask
+from edge_node.ask import Planned
 from edge_node.bounds import Home
 from edge_node.channel import Traffic
 from edge_node.client import Client
-from edge_node.history import told
 from edge_node.intake import SharedSlice
-from edge_node.link import Estimate
 from fuser import SliceLayout
 from fuser.prompts.choice import LETTERS, named
 from kvwire.errors import (
@@ -33,78 +30,15 @@ from kvwire.errors import (
     TooLarge,
     entry_of,
 )
-from kvwire.messages import Found, RelayReply
-from kvwire.plan import Plan
+from kvwire.messages import RelayReply
 from kvwire.section import Section
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Begun, Choose, Prefilled, Receiver
+    from fuser import Begun, ConfidenceConfig, Prefilled, Receiver, Surprise
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What is sent for an `Ask`, and how.
-
-    before: earlier turns that are sent. sections: what is sent with them, but for those of the edge, and what the
-    Receiver reads beside the slice. unfused: what it reads where there is no slice, or where it abstains behind one:
-    the same, with the notes. kind: of the slice to ask for; None asks for none, for the reason given. plan,
-    plan_reason, estimate: what was picked and why (`edge_node.picker`). found: passages that a search found and that
-    are asked about. max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as there is
-    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
-    Receiver's next token; None takes the most likely one.
-    """
-
-    ask: Ask
-    sections: tuple[Section, ...]
-    unfused: tuple[Section, ...]
-    kind: SliceKind | None
-    reason: str | None
-    plan: Plan
-    max_new_tokens: int
-    deadline_s: float
-    before: tuple[str, ...] = ()
-    plan_reason: str | None = None
-    estimate: Estimate | None = None
-    found: tuple[Found, ...] = ()
-    max_bytes: int = 0
-    relay: bool = False
-    alone: bool = True
-    choose: Choose | None = None
-
-    @property
-    def asked(self) -> tuple[Section, ...]:
-        """What is sent, but for those of the edge."""
-        return told(self.sections, self.before)
-
-    @property
-    def among(self) -> Sequence[str]:
-        """Texts of which the Receiver says the most likely one, in place of its own words."""
-        return self.ask.choices if self.ask.over_document else ()
-
-    @property
-    def noted(self) -> tuple[Section, ...]:
-        """The notes, where they are not read beside a slice."""
-        return tuple(section for section in self.unfused if section not in self.sections)
-
-    @property
-    def documents(self) -> tuple[dict[str, Any], ...]:
-        """As `Answer.documents`."""
-        scores = {(one.document, one.passage): one.score for one in self.found}
-        return tuple(
-            {"document": s.document_id, "passage": s.passage, "score": scores.get((s.document_id, s.passage))}
-            for s in self.unfused
-            if s.document_id is not None
-        )
-
-    def over(self, found: tuple[Found, ...]) -> Planned:
-        """The same, about the passages that were found too."""
-        unfused = self.ask.prompt(found)
-        sections = tuple(section for section in unfused if section not in self.noted)
-        return dataclasses.replace(self, sections=sections, unfused=unfused, found=found)
 
 
 class AnswerStream:
@@ -127,6 +61,8 @@ class AnswerStream:
         self._choice: int | None = None
         self._unfused: Begun | None = None
         self._cut, self._prompt_tokens, self._tokens, self._from_notes = False, 0, 0, False
+        self._surprise: Surprise | None = None
+        self._withheld = False
         self._started = time.monotonic()
         self._closed = threading.Event()
         self._pieces = self._run()
@@ -222,29 +158,68 @@ class AnswerStream:
             yield from self._picked(prefilled)
             return
         limit = min(planned.max_new_tokens, prefilled.room)
-        if self._trailer is None or planned.sections == planned.unfused or self._unfused is None:
+        least, unfused = self._least, self._unfused if planned.sections != planned.unfused else None
+        if self._trailer is None or (unfused is None and not least):
             yield from self._limited(self._generated(prefilled, limit), limit)
+            self._see(prefilled)
             return
-        # The caller's limits must not hide whether it abstains, so they wait until that is known.
+        # The caller's limits must not hide whether it abstains, so they wait until that is known; and where an answer
+        # may be withheld, nothing of it is given before all of it is there.
         generated = self._generated(prefilled, max(limit, self._tokens_of(abstain)))
         held: list[tuple[str | None, int]] = []
         text, line = "", FirstLine()
-        while not line.ended and abstain.startswith(text):
+        while not line.ended and (least or abstain.startswith(text)):
             held.append(next(generated))
             piece, _ = held[-1]
             text += line.rest() if piece is None else line.add(piece)
-        if text != abstain:
+        self._see(prefilled)
+        self._withheld = text != abstain and least > 0 and (self._confidence or 0.0) < least
+        if text != abstain and not self._withheld:
             yield from self._limited(itertools.chain(held, generated), limit)
             return
-        before = len(prefilled.tokens)
-        noted = self._prefill(self._unfused, None)
+        self._tokens = len(prefilled.tokens)
+        if unfused is None:
+            yield abstain
+        else:
+            yield self._noted(unfused) or abstain
+
+    def _see(self, prefilled: Prefilled) -> None:
+        """Keep how likely what was said behind the slice is."""
+        self._surprise = prefilled.surprise
+        self._surprise.sharer = None if self._trailer is None else self._trailer.likely
+
+    @property
+    def _judge(self) -> ConfidenceConfig | None:
+        """What tells how likely an answer behind this slice is right, if anything does."""
+        kind = self._planned.kind if self._trailer is not None else None
+        return None if kind is None else self._receiver.bundle.config.confidence.get(kind)
+
+    @property
+    def _least(self) -> float:
+        """The confidence under which an answer is withheld; 0 withholds none."""
+        if (judge := self._judge) is None:
+            return 0.0
+        return judge.least if self._planned.least is None else self._planned.least
+
+    @property
+    def _confidence(self) -> float | None:
+        """How likely what the Receiver has said behind the slice is right; None where nothing tells."""
+        signals = {} if self._surprise is None else self._surprise.signals
+        if self._judge is None or not signals:
+            return None
+        return self._judge.of(signals)
+
+    def _noted(self, unfused: Begun) -> str:
+        """What the Receiver answers from the notes where it abstains behind the slice; empty where they say nothing."""
+        planned, before = self._planned, self._tokens
+        noted = self._prefill(unfused, None)
         limit = min(planned.max_new_tokens, noted.room)
         answer = "".join(self._limited(self._generated(noted, limit), limit))
         self._tokens += before
         # Without a slice the Receiver never abstains: what does not stand in the notes it has made up.
         self._from_notes = _stands_in(answer, [section.text or "" for section in planned.noted])
         self._cut = self._cut and self._from_notes
-        yield answer if self._from_notes else abstain
+        return answer if self._from_notes else ""
 
     def _tokens_of(self, abstain: str) -> int:
         """Tokens that tell whether the Receiver says this text and no more."""
@@ -431,6 +406,8 @@ class AnswerStream:
         answered: bool = True,
     ) -> Answer:
         planned, trailer = self._planned, self._trailer
+        abstained = trailer is not None and text == self._receiver.bundle.config.abstain != ""
+        own = self._from_notes or (abstained and not self._withheld)
         stream = self._shared.stream if self._shared else None
         if trailer is not None:
             self._timings |= {f"cloud_{name}": seconds for name, seconds in trailer.timings.items()}
@@ -443,7 +420,8 @@ class AnswerStream:
             prompt_tokens=self._prompt_tokens,
             cut=self._cut,
             answered=answered,
-            abstained=trailer is not None and text == self._receiver.bundle.config.abstain != "",
+            abstained=abstained,
+            confidence=None if own else self._confidence,
             choice=_choice(text, planned) if self._choice is None else self._choice,
             reason=reason,
             document=next((str(named["document"]) for named in planned.documents), None),

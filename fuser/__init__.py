@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
+    from fuser.bundle.config import ConfidenceConfig
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
-    from fuser.kv.generate import Choose, Sampling
+    from fuser.kv.generate import Choose, Sampling, Surprise
     from fuser.kv.prefix_files import PrefixFiles, StoredText
     from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
@@ -29,6 +30,7 @@ __all__ = [
     "Bundle",
     "Caller",
     "Choose",
+    "ConfidenceConfig",
     "Cut",
     "DeviceName",
     "DtypeName",
@@ -45,6 +47,7 @@ __all__ = [
     "SharerPrompt",
     "SliceLayout",
     "StoredText",
+    "Surprise",
     "bundle_directory",
     "computes",
     "find_model",
@@ -61,6 +64,7 @@ _HOMES = {
     "Bundle": "fuser.bundle.bundle",
     "Caller": "fuser.reading",
     "Choose": "fuser.kv.generate",
+    "ConfidenceConfig": "fuser.bundle.config",
     "Cut": "fuser.sharer",
     "DeviceName": "fuser.models.load",
     "DtypeName": "fuser.models.load",
@@ -77,6 +81,7 @@ _HOMES = {
     "SharerPrompt": "fuser.sharer",
     "SliceLayout": "fuser.slice_specs",
     "StoredText": "fuser.kv.prefix_files",
+    "Surprise": "fuser.kv.generate",
     "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",

@@ -23,7 +23,8 @@ class Cut:
     kind, specs, spans, tail: as in `SliceLayout`; the specs of an excerpt or a draft have room for the longest.
     exported: positions of the prompt, int64, that are cut (shared), or may be chosen (the document's). quoted: how many
     of these are chosen, runs: in how many runs, and fit: whether it may be fewer. drafting: how many positions may be
-    written. chosen: which are, once they are; they stand first in the slice.
+    written. chosen: which are, once they are; they stand first in the slice. likely: log-probability of the least
+    likely token of a draft; None where there is none.
     """
 
     kind: SliceKind
@@ -37,17 +38,19 @@ class Cut:
     runs: int = 0
     fit: bool = False
     chosen: tuple[int, ...] = ()
+    likely: float | None = None
 
     @property
     def positions(self) -> int:
         """Positions that travel."""
         return self.specs[0].positions if self.specs else 0
 
-    def settled(self, chosen: tuple[int, ...], drafting: int) -> Cut:
+    def settled(self, chosen: tuple[int, ...], drafting: int, likely: float | None) -> Cut:
         """The cut once it is known which positions are chosen and how many are written."""
         positions = len(chosen) + drafting
         specs = tuple(replace(s, shape=(positions, *s.shape[1:])) for s in self.specs) if positions else ()
-        return replace(self, specs=specs, quoted=len(chosen), drafting=drafting, chosen=chosen)
+        cut = replace(self, specs=specs, quoted=len(chosen), drafting=drafting)
+        return replace(cut, chosen=chosen, likely=likely)
 
 
 def shared_layout(shared: SharedPositions, bundle: Bundle, plan: Plan, dtype: str) -> SliceLayout:

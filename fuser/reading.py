@@ -94,7 +94,8 @@ class Reading:
     at: positions that were kept, ascending int64; those of a draft come last, after all of the prompt's. kv: by layer,
     K and V at those, each (kv_heads, positions, head_dim), keys rotated. scores: (prompt positions,) float32 by which
     an excerpt is chosen, (layers read * heads, prompt positions) where attention heads were kept apart, None where
-    nothing asked. rope: of the Sharer. draft: tokens of its short answer, none where it was to write none.
+    nothing asked. rope: of the Sharer. draft: tokens of its short answer, none where it was to write none. likely: the
+    log-probability of each of these.
     """
 
     prompt: SharerPrompt
@@ -103,6 +104,7 @@ class Reading:
     scores: Tensor | None
     rope: Rope
     draft: tuple[int, ...] = ()
+    likely: tuple[float, ...] = ()
 
     @property
     def drafted(self) -> Tensor:
@@ -325,9 +327,10 @@ class Reader:
             self._prefixes.put(caller.owner, ids[: prompt.prefix], past[: last_layer + 1])
         work.past = past = ()  # a draft has all of it in its own copy
         said: list[int] = []
+        likely: list[float] = []
         if draft:
             assert work.hidden is not None
-            said, new = yield from write(
+            said, new, likely = yield from write(
                 self.model,
                 ids.tolist(),
                 work.hidden[0, -1],
@@ -348,7 +351,7 @@ class Reader:
         if scores is not None:
             with torch.inference_mode():
                 scores = (scores if per_head or self.scorer is None else self.scorer(scores))[0].cpu()
-        return Reading(prompt, at, kv, scores, self.rope, tuple(said))
+        return Reading(prompt, at, kv, scores, self.rope, tuple(said), tuple(likely))
 
     def _ended(self, said: list[int]) -> bool:
         """A draft is over where its first line is, or the model ends it."""

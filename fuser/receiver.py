@@ -17,12 +17,13 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from fuser.bundle.bundle import Bundle
-from fuser.heads.fusing import Fusing
+from fuser.heads.fusing import CodeIntake, Fusing, Intake, SharedIntake
 from fuser.heads.translate import split_kv
 from fuser.kv.generate import (
     Choose,
     Generated,
     Outcome,
+    Surprise,
     answer_loss,
     generate,
     most_likely,
@@ -38,11 +39,11 @@ from fuser.kv.prefix_cache import PrefixCache
 from fuser.kv.rope import Rope
 from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, reply_ids, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
-from fuser.slice_specs import HALVES, SliceLayout, source_of
+from fuser.slice_specs import SliceLayout
 from kvwire.errors import TooLarge, Unsupported
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Section, Visibility
-from kvwire.segment import Segment, SegmentKind, SliceKind
+from kvwire.segment import SliceKind
 
 _HEADS_BYTES: Final = 32 << 20
 
@@ -79,6 +80,11 @@ class Receiver:
             TooLarge: a prompt does not fit the Receiver's window.
         """
         return Begun(self, [self._prompt(sections) for sections in prompts])
+
+    def abstains(self, prompt: Prompt) -> int | None:
+        """The token with which the Receiver begins to say that there is no answer; None if it was not taught to."""
+        abstain = self.bundle.config.abstain
+        return int(_replies(self, prompt, [abstain])[0][0]) if abstain else None
 
     def _prompt(self, sections: Sequence[Section]) -> Prompt:
         rendered = render(sections, self.bundle.config.receiver_prompt, RECEIVER_HOLDS)
@@ -185,6 +191,7 @@ class Prefilled:
     Attributes:
         kind: of slice that it was prefilled for. prompts: as they were begun. past: what the model has. rest: of each
         prompt what is still to be run, int64. tokens: ids that `generate` has given so far.
+        surprise: how likely it found them.
     """
 
     def __init__(
@@ -198,7 +205,8 @@ class Prefilled:
         self.receiver, self.kind, self.prompts = receiver, kind, tuple(prompts)
         self.past, self.rest = past, list(rest)
         self.tokens: list[int] = []
-        self._check_window(0)
+        self.surprise = Surprise()
+        self.check_window(0)
 
     def copy(self) -> Prefilled:
         """A copy, to take another slice in."""
@@ -215,7 +223,7 @@ class Prefilled:
         """
         flat = rows if isinstance(rows, Tensor) else pad_sequence(list(rows), batch_first=True)
         missing = [flat.shape[1] - len(row) for row in rows]
-        self._check_window(flat.shape[1])
+        self.check_window(flat.shape[1])
         rope, dtype = self.receiver.rope, self.receiver.model.dtype
         keys, values = split_kv(flat, self.receiver.geometry)
         at = self.past.lengths[:, None] + torch.arange(flat.shape[1], device=flat.device)
@@ -258,8 +266,8 @@ class Prefilled:
         if layout.kind is not self.kind:
             raise ValueError(f"prompts prefilled for {self.kind} take no slice of kind {layout.kind}")
         if layout.kind is SliceKind.SHARED:
-            return _SharedIntake(self, layout, plan)
-        return _CodeIntake(self, layout)
+            return SharedIntake(self, layout, plan)
+        return CodeIntake(self, layout)
 
     def generate(self, max_new_tokens: int, choose: Choose = most_likely) -> Iterator[str]:
         """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`.
@@ -268,16 +276,17 @@ class Prefilled:
             choose: the next token (`fuser.Sampling.chooser`).
         """
         model, stops = self.receiver.model, self.receiver.stops
-        (rest,) = self.rest
-        stream = token_ids(model, rest, self.past, stops, min(max_new_tokens, self.room), choose)
+        (rest,), (prompt,) = self.rest, self.prompts
+        self.surprise = Surprise(self.receiver.abstains(prompt))
+        limit = min(max_new_tokens, self.room)
+        stream = token_ids(model, rest, self.past, stops, limit, choose, self.surprise)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
-    def answers(
-        self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never, confident: bool = False
-    ) -> Generated:
+    def answers(self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never) -> Generated:
         """Whole answers of all rows; the arguments are those of `fuser.kv.generate.generate`."""
         model, limit = self.receiver.model, min(max_new_tokens, self.room)
-        return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, confident)
+        abstain = self.receiver.abstains(self.prompts[0])
+        return generate(model, self.past, self.rest, self.receiver.stops, limit, ended, abstain)
 
     def loss(self, replies: Sequence[Tensor]) -> Outcome:
         """How surprised the Receiver is by a reply a row, (tokens,) int64; differentiable in what was taken in."""
@@ -293,7 +302,7 @@ class Prefilled:
         """
         (rest,), (prompt,), count = self.rest, self.prompts, len(replies)
         ids = _replies(self.receiver, prompt, replies)
-        self._check_window(max(map(len, ids)))
+        self.check_window(max(map(len, ids)))
         losses = answer_loss(self.receiver.model, self.past.repeat(count), [rest] * count, ids).losses
         found: list[float] = losses.neg().exp().tolist()
         return found
@@ -309,88 +318,9 @@ class Prefilled:
         lengths = self.past.lengths.tolist()
         return int(max(own + len(rest) for own, rest in zip(lengths, self.rest, strict=True)))
 
-    def _check_window(self, positions: int) -> None:
+    def check_window(self, positions: int) -> None:
         """Refuse prompts that leave no room for an answer after this many further positions."""
         _check_window(self.receiver, self._longest + positions)
-
-
-class Intake:
-    """A slice that is being taken in: `add` every segment that was announced, then go on with `done`."""
-
-    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
-        self._prefilled = prefilled
-        self._due = {spec.segment_id for spec in layout.specs}
-
-    def add(self, segment: Segment) -> None:
-        """Take one decoded segment in; what has all it needs is merged at once.
-
-        Raises:
-            ValueError: the segment was not announced, or came before; or its shape does not fit the pair.
-        """
-        if segment.spec.segment_id not in self._due:
-            raise ValueError(f"segment {segment.spec.segment_id} is not due")
-        self._due.remove(segment.spec.segment_id)
-        with torch.no_grad():
-            self._take(segment)
-
-    def done(self) -> Prefilled:
-        """The prompt with the whole slice.
-
-        Raises:
-            ValueError: segments are still to come.
-        """
-        if self._due:
-            raise ValueError(f"{len(self._due)} segments of the slice are still to come")
-        return self._prefilled
-
-    def _take(self, segment: Segment) -> None:
-        raise NotImplementedError
-
-
-class _CodeIntake(Intake):
-    """An excerpt or a draft: codes that become extra positions."""
-
-    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
-        super().__init__(prefilled, layout)
-        head = prefilled.receiver.bundle.require_translate()
-        prefilled._check_window(sum(spec.positions for spec in layout.specs) * head.receiver_positions)
-
-    def _take(self, segment: Segment) -> None:
-        self._prefilled.put_codes(segment.tensor[None])
-
-
-class _SharedIntake(Intake):
-    """A shared slice: a layer is fused once all has come that it reads."""
-
-    def __init__(self, prefilled: Prefilled, layout: SliceLayout, plan: Plan) -> None:
-        super().__init__(prefilled, layout)
-        self._head = prefilled.receiver.bundle.require_fuse()
-        (prompt,) = prefilled.prompts
-        device = prompt.tokens.ids.device
-        spans = torch.tensor(layout.spans, dtype=torch.int64, device=device).reshape(-1, 3)
-        self._fusing = prefilled.fusing([prompt.shared.fed(spans, layout.tail, plan.last > 0)])
-        self._waiting = self._awaited({(spec.kind, spec.layer) for spec in layout.specs})
-        self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
-
-    def _take(self, segment: Segment) -> None:
-        self._arrived[segment.spec.kind, segment.spec.layer] = segment.tensor
-        for layer, segments in list(self._waiting.items()):
-            if all(awaited in self._arrived for awaited in segments):
-                del self._waiting[layer]
-                theirs = {at[0]: self._fusing.fed([self._arrived[at]])[None] for at in segments}
-                self._fusing.merge([layer], theirs)
-
-    def _awaited(self, announced: set[tuple[SegmentKind, int]]) -> dict[int, list[tuple[SegmentKind, int]]]:
-        """For each Receiver layer that is to be fused, the announced segments that it reads."""
-        awaited: dict[int, list[tuple[SegmentKind, int]]] = {}
-        for layer, reads in enumerate(self._head.open_layers()):
-            if any(reads):
-                source = source_of(self._head, layer)
-                kinds = (SegmentKind.KEY, SegmentKind.VALUE)
-                wanted = [(kind, source) for kind, read in zip(kinds, reads, strict=True) if read]
-                wanted += [(kind, layer) for kind in HALVES]
-                awaited[layer] = [segment for segment in wanted if segment in announced]
-        return {layer: segments for layer, segments in awaited.items() if segments}
 
 
 def _replies(receiver: Receiver, prompt: Prompt, replies: Sequence[str]) -> list[Tensor]:

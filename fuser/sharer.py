@@ -222,14 +222,15 @@ class Sharer(Reader):
     def _settled(self, layout: Cut, reading: Reading) -> tuple[Cut, Tensor]:
         """What is cut, and at which positions, once it was read: those chosen of the document, then the draft's."""
         written = reading.drafted if layout.drafting else reading.at[:0]
+        likely = min(reading.likely, default=None)
         if not layout.quoted:
-            return layout.settled((), len(written)), written
+            return layout.settled((), len(written), likely), written
         if reading.scores is None:
             raise ValueError("an excerpt is chosen by scores, and nothing asked while this was read")
         chosen = choose(
             reading.scores, layout.exported, self.selection, layout.quoted, layout.runs, layout.fit
         )
-        settled = layout.settled(tuple(chosen.tolist()), len(written))
+        settled = layout.settled(tuple(chosen.tolist()), len(written), likely)
         return settled, torch.cat((chosen.to(written.device), written))
 
     def _codes(self, reading: Reading, at: Tensor, spec: SegmentSpec) -> Tensor:

@@ -49,6 +49,7 @@ function facts(account) {
     ["of the slice arrived", account.kind ? `${Math.round(100 * account.share_arrived)} %` : null],
     ["decoding, meanwhile", account.timings?.decode ? seconds(account.timings.decode) : null],
     ["tokens of the answer", String(account.tokens)],
+    ["confidence", account.confidence == null ? null : `${Math.round(100 * account.confidence)} %`],
   ];
   const list = make("dl", {});
   for (const [name, value] of rows) {

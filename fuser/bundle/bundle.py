@@ -134,9 +134,8 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        """64 hex digits: SHA-256 of canonical config and tensors, as `save` without a dtype stores them.
-
-        Computed at the first reading and kept; two bundles with one hash compute the same numbers.
+        """64 hex digits: SHA-256 of canonical config, but for its `confidence`, and tensors, as `save` without a dtype
+        stores them. Computed at the first reading and kept; two bundles with one hash compute the same numbers.
         """
         if self._hash is None:
             self._hash = self.hash_in(None)
@@ -144,7 +143,7 @@ class Bundle:
 
     def hash_in(self, dtype: torch.dtype | None) -> str:
         """The hash that `save` with this dtype would return."""
-        return bundle_tensors.digest(self.config.to_json(), self._stored(dtype))
+        return bundle_tensors.digest(self.config.hashed, self._stored(dtype))
 
     @property
     def parameter_count(self) -> int:
@@ -169,7 +168,7 @@ class Bundle:
             raise BadBundle(f"{directory} holds a {CONFIG_FILE} that is no bundle's; name another directory")
         directory.mkdir(parents=True, exist_ok=True)
         tensors, text = self._stored(dtype), self.config.to_json()
-        found = bundle_tensors.digest(text, tensors)
+        found = bundle_tensors.digest(self.config.hashed, tensors)
         bundle_tensors.write(directory / TENSORS_FILE, tensors, found)
         with atomic_write(directory / CONFIG_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -193,7 +192,7 @@ class Bundle:
                 expected = _untrained(config)._named()
         except (ValueError, IndexError, RuntimeError, TypeError, OverflowError) as error:
             raise BadBundle(f"{directory / CONFIG_FILE}: {error}") from error
-        stored, found = bundle_tensors.read(directory / TENSORS_FILE, expected, config.to_json())
+        stored, found = bundle_tensors.read(directory / TENSORS_FILE, expected, config.hashed)
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             bundle = _untrained(config)
         for name, head in bundle._heads().items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,12 +18,13 @@ from fuser.heads.compact import CompactConfig, CompactFuse
 from fuser.heads.fuse import FuseHead
 from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import TranslateConfig, TranslateHead
+from fuser.kv.generate import SIGNALS
 from fuser.kv.geometry import Geometry
 from fuser.prompts.prompt import PromptStyle
 from kvwire.codec import Basis, Transform
 from kvwire.codec.transform import Place
 from kvwire.identity import ModelRef
-from kvwire.segment import SegmentKind
+from kvwire.segment import SegmentKind, SliceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,40 @@ class _Buffers(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfidenceConfig:
+    """How likely an answer behind a slice of one kind is right: a logistic regression over its signals.
+
+    weights: of signals by their names (`fuser.kv.generate.SIGNALS`). bias: in nats, too. least: an answer that is less
+    likely to be right is withheld, and the abstention given in its place; 0 withholds none.
+    """
+
+    weights: Mapping[str, float]
+    bias: float
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.weights.keys() - set(SIGNALS)):
+            raise ValueError(f"there is no signal {unknown[0]!r}; known are {', '.join(SIGNALS)}")
+        if not all(map(math.isfinite, (*self.weights.values(), self.bias))):
+            raise ValueError("weights and bias are finite numbers")
+        if not 0 <= self.least <= 1:
+            raise ValueError("least is a probability, 0 to 1")
+
+    def of(self, signals: Mapping[str, float]) -> float | None:
+        """The probability, 0 to 1, that the answer with these signals is right; None where one of them is not told."""
+        if not self.weights.keys() <= signals.keys():
+            return None
+        logit = self.bias + sum(weight * signals[name] for name, weight in self.weights.items())
+        return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
+
+
+@dataclass(frozen=True, slots=True)
 class BundleConfig:
     """What a bundle was made for and how its heads are shaped.
 
     `abstain` is what the Receiver was taught to say where a slice is about something else; empty if it was not taught.
+    `confidence` says by the kind of slice ("excerpt", "draft") how likely an answer is right; only the edge reads it,
+    so it is no part of the bundle's hash, and each edge may have its own.
     `sharer_prompt` and `receiver_prompt` say how each side writes its prompt. A head that is None is absent.
     """
 
@@ -126,8 +158,13 @@ class BundleConfig:
     format: Literal[1] = 1
     codec_bases: CodecBasesConfig | None = None
     abstain: str = ""
+    confidence: Mapping[str, ConfidenceConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if unknown := sorted(self.confidence.keys() - {SliceKind.EXCERPT, SliceKind.DRAFT}):
+            raise ValueError(f"confidence is of excerpts and drafts, not of {unknown[0]!r}")
+        if self.confidence and not self.abstain:
+            raise ValueError("confidence needs abstain: what is said in place of an answer that is withheld")
         if self.selection.rule == "learnt" and self.translate is None:
             raise ValueError('selection.rule "learnt" chooses excerpts: it needs a translate head')
 
@@ -178,7 +215,12 @@ class BundleConfig:
 
     def to_json(self) -> str:
         """The canonical text: sorted keys, two spaces, non-ASCII kept, a newline at the end."""
-        return json.dumps(to_dict(self), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+        return _canonical(to_dict(self))
+
+    @property
+    def hashed(self) -> str:
+        """The part of the canonical text that both sides must have alike: all but `confidence`."""
+        return _canonical({key: value for key, value in to_dict(self).items() if key != "confidence"})
 
     @classmethod
     def from_json(cls, text: str) -> BundleConfig:
@@ -191,6 +233,10 @@ class BundleConfig:
             return from_dict(cls, json.loads(text, parse_constant=_refuse_constant))
         except (BadConfig, ValueError, RecursionError) as error:
             raise BadBundle(f"{error}") from error
+
+
+def _canonical(values: Mapping[str, object]) -> str:
+    return json.dumps(values, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
 def _refuse_constant(name: str) -> float:

@@ -1,8 +1,10 @@
-"""Fusing shared slices into what the Receiver has read: a batch of rows, one layer as it comes or all at once."""
+"""Taking slices in: shared ones are fused with what the Receiver has read, one layer as it comes or all at once, those
+of codes become positions of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +14,12 @@ from fuser.heads.compact import CompactFuse
 from fuser.heads.fuse import KEYS, VALUES, FuseHead
 from fuser.kv.past import Past
 from fuser.kv.rope import Rope
-from fuser.slice_specs import HALVES
-from kvwire.segment import SegmentKind
+from fuser.slice_specs import HALVES, SliceLayout, source_of
+from kvwire.plan import Plan
+from kvwire.segment import Segment, SegmentKind
+
+if TYPE_CHECKING:
+    from fuser.receiver import Prefilled
 
 _HALF = {
     SegmentKind.KEY: KEYS,
@@ -106,3 +112,82 @@ class Fusing:
                 ]
             )
         return merged[KEYS], merged[VALUES]
+
+
+class Intake:
+    """A slice that is being taken in: `add` every segment that was announced, then go on with `done`."""
+
+    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
+        self._prefilled = prefilled
+        self._due = {spec.segment_id for spec in layout.specs}
+
+    def add(self, segment: Segment) -> None:
+        """Take one decoded segment in; what has all it needs is merged at once.
+
+        Raises:
+            ValueError: the segment was not announced, or came before; or its shape does not fit the pair.
+        """
+        if segment.spec.segment_id not in self._due:
+            raise ValueError(f"segment {segment.spec.segment_id} is not due")
+        self._due.remove(segment.spec.segment_id)
+        with torch.no_grad():
+            self._take(segment)
+
+    def done(self) -> Prefilled:
+        """The prompt with the whole slice.
+
+        Raises:
+            ValueError: segments are still to come.
+        """
+        if self._due:
+            raise ValueError(f"{len(self._due)} segments of the slice are still to come")
+        return self._prefilled
+
+    def _take(self, segment: Segment) -> None:
+        raise NotImplementedError
+
+
+class CodeIntake(Intake):
+    """An excerpt or a draft: codes that become extra positions."""
+
+    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
+        super().__init__(prefilled, layout)
+        head = prefilled.receiver.bundle.require_translate()
+        prefilled.check_window(sum(spec.positions for spec in layout.specs) * head.receiver_positions)
+
+    def _take(self, segment: Segment) -> None:
+        self._prefilled.put_codes(segment.tensor[None])
+
+
+class SharedIntake(Intake):
+    """A shared slice: a layer is fused once all has come that it reads."""
+
+    def __init__(self, prefilled: Prefilled, layout: SliceLayout, plan: Plan) -> None:
+        super().__init__(prefilled, layout)
+        self._head = prefilled.receiver.bundle.require_fuse()
+        (prompt,) = prefilled.prompts
+        device = prompt.tokens.ids.device
+        spans = torch.tensor(layout.spans, dtype=torch.int64, device=device).reshape(-1, 3)
+        self._fusing = prefilled.fusing([prompt.shared.fed(spans, layout.tail, plan.last > 0)])
+        self._waiting = self._awaited({(spec.kind, spec.layer) for spec in layout.specs})
+        self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
+
+    def _take(self, segment: Segment) -> None:
+        self._arrived[segment.spec.kind, segment.spec.layer] = segment.tensor
+        for layer, segments in list(self._waiting.items()):
+            if all(awaited in self._arrived for awaited in segments):
+                del self._waiting[layer]
+                theirs = {at[0]: self._fusing.fed([self._arrived[at]])[None] for at in segments}
+                self._fusing.merge([layer], theirs)
+
+    def _awaited(self, announced: set[tuple[SegmentKind, int]]) -> dict[int, list[tuple[SegmentKind, int]]]:
+        """For each Receiver layer that is to be fused, the announced segments that it reads."""
+        awaited: dict[int, list[tuple[SegmentKind, int]]] = {}
+        for layer, reads in enumerate(self._head.open_layers()):
+            if any(reads):
+                source = source_of(self._head, layer)
+                kinds = (SegmentKind.KEY, SegmentKind.VALUE)
+                wanted = [(kind, source) for kind, read in zip(kinds, reads, strict=True) if read]
+                wanted += [(kind, layer) for kind in HALVES]
+                awaited[layer] = [segment for segment in wanted if segment in announced]
+        return {layer: segments for layer, segments in awaited.items() if segments}

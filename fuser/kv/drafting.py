@@ -31,7 +31,7 @@ def write(
     most: int,
     ended: Callable[[list[int]], bool],
     cancelled: Callable[[], bool],
-) -> Generator[Prefill, None, tuple[list[int], KV]]:
+) -> Generator[Prefill, None, tuple[list[int], KV, list[float]]]:
     """What is to be prefilled to write a draft.
 
     Args:
@@ -43,10 +43,12 @@ def write(
         cancelled: polled before each layer.
 
     Returns:
-        The draft's tokens, and K and V of every layer for these: (1, kv_heads, tokens, head_dim).
+        The draft's tokens, K and V of every layer for these, (1, kv_heads, tokens, head_dim), and the log-probability
+        of each.
     """
     start, known, said = past[0][0].shape[2], list(ids), list[int]()
-    (following,) = _best(model, hidden[None])
+    likely = list[float]()
+    ((following, sure),) = best(model, hidden[None])
     while len(said) < most and not ended([*said, following]):
         guesses = looked_up([*known, following], WIDTH - 1)
         tokens = [following, *guesses, *[following] * (WIDTH - 1 - len(guesses))]
@@ -59,21 +61,23 @@ def write(
         work = Prefill(ids_now, len(past) - 1, take, cancelled, whole=True, past=past)
         yield work
         assert work.hidden is not None
-        best = _best(model, work.hidden[0])
+        found = best(model, work.hidden[0])
         said.append(following)
+        likely.append(sure)
         kept = 1
         while True:
-            following = best[kept - 1]
+            following, sure = found[kept - 1]
             guessed = guesses[kept - 1 : kept] == [following]
             if not guessed or len(said) == most or ended([*said, following]):
                 break
             said.append(following)
+            likely.append(sure)
             kept += 1
         known += said[len(said) - kept :]
         for layer, (a, b) in enumerate(new):  # layer by layer, so that no second copy of all of it is held
             k, v = past[layer]
             past[layer] = torch.cat((k, a[:, :, :kept]), dim=2), torch.cat((v, b[:, :, :kept]), dim=2)
-    return said, [(keys[:, :, start:], values[:, :, start:]) for keys, values in past]
+    return said, [(keys[:, :, start:], values[:, :, start:]) for keys, values in past], likely
 
 
 def looked_up(ids: Sequence[int], count: int) -> list[int]:
@@ -89,8 +93,11 @@ def looked_up(ids: Sequence[int], count: int) -> list[int]:
     return []
 
 
-def _best(model: Any, hidden: Tensor) -> list[int]:
-    """The most likely next token behind each of some hidden states (positions, hidden)."""
+def best(model: Any, hidden: Tensor) -> list[tuple[int, float]]:
+    """The most likely next token behind each of some hidden states (positions, hidden), and its log-probability."""
     with torch.inference_mode():
-        best: list[int] = model.get_output_embeddings()(hidden).argmax(-1).tolist()
-    return best
+        logits = model.get_output_embeddings()(hidden)
+        ids = logits.argmax(-1)
+        logits = logits.float()
+        sure = logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(-1)
+    return list(zip(ids.tolist(), sure.tolist(), strict=True))

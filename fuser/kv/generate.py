@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -34,13 +33,54 @@ class Step:
 class Generated:
     """Answers to a batch of prompts.
 
-    tokens: of each, without the stop token. first: (batch, vocabulary) logits at each one's first position.
-    confidence: the geometric mean probability of each one's tokens, the stop token's too; empty if not asked for.
+    tokens: of each, without the stop token. first: (batch, vocabulary) logits at each one's first position. signals: of
+    each, by the names of `SIGNALS`.
     """
 
     tokens: list[list[int]]
     first: Tensor
-    confidence: list[float]
+    signals: list[dict[str, float]]
+
+
+SHARER: Final = "sharer"
+SIGNALS: Final = ("mean", "least", "first", "abstain", SHARER)
+"""What the models' own probabilities say of an answer, in nats. Of the Receiver's: the mean and the least
+log-probability of its tokens, the end's too; that of the first token; and how much likelier than it the first token of
+the abstention was. Of the Sharer's own: the log-probability of the least likely token, as it travels
+(`kvwire.segment.SliceTrailer.likely`)."""
+
+
+class Surprise:
+    """The signals of one answer, gathered from the steps that make it. No further pass is run for them.
+
+    Args:
+        abstain: the first token of what the model says in place of an answer; None where it was taught nothing.
+
+    Attributes:
+        sharer: how likely the Sharer finds its own answer, in nats; None where that is not told.
+    """
+
+    sharer: float | None = None
+
+    def __init__(self, abstain: int | None = None) -> None:
+        self._abstain, self._each, self._instead = abstain, list[float](), 0.0
+
+    def see(self, logits: Tensor, token: int) -> None:
+        """Take in a step: (vocabulary,) logits and the token that was chosen."""
+        logits = logits.float()
+        likely = logits - logits.logsumexp(0)
+        if not self._each and self._abstain is not None:
+            self._instead = float(likely[self._abstain] - likely[token])
+        self._each.append(float(likely[token]))
+
+    @property
+    def signals(self) -> dict[str, float]:
+        """By the names of `SIGNALS`, as far as they are told; none before the first step."""
+        if not self._each:
+            return {}
+        values = (fmean(self._each), min(self._each), self._each[0], self._instead)
+        told = dict(zip(SIGNALS, values, strict=False))
+        return told if self.sharer is None else told | {SHARER: self.sharer}
 
 
 Choose = Callable[[Tensor], Tensor]
@@ -170,28 +210,26 @@ def generate(
     stops: frozenset[int],
     max_new_tokens: int,
     ended: Callable[[list[int]], bool] = never,
-    confident: bool = False,
+    abstain: int | None = None,
 ) -> Generated:
-    """Whole answers, as `steps` gives them. confident: their confidence too.
+    """Whole answers, as `steps` gives them.
 
-    max_new_tokens: at least 1.
+    Args:
+        max_new_tokens: at least 1. abstain: as in `Surprise`.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
-    surprise: list[list[float]] = [[] for _ in prompts]
+    surprise = [Surprise(abstain) for _ in prompts]
     first: Tensor | None = None
     for step in steps(model, past, prompts, stops, max_new_tokens, ended):
         first = step.logits if first is None else first
         for row, token in zip(step.rows, step.tokens, strict=True):
             if token not in stops:
                 tokens[row].append(token)
-        if confident:
-            each = -step.logits.float().log_softmax(1).amax(1)
-            for row, one in zip(step.rows, each.tolist(), strict=True):
-                surprise[row].append(one)
+        for row, logits, token in zip(step.rows, step.logits, step.tokens, strict=True):
+            surprise[row].see(logits, token)
     if first is None:
         raise ValueError(f"max_new_tokens {max_new_tokens}: expected at least 1")
-    confidence = [math.exp(-fmean(losses)) for losses in surprise] if confident else []
-    return Generated(tokens, first, confidence)
+    return Generated(tokens, first, [one.signals for one in surprise])
 
 
 def token_ids(
@@ -201,9 +239,15 @@ def token_ids(
     stops: frozenset[int],
     max_new_tokens: int,
     choose: Choose = most_likely,
+    surprise: Surprise | None = None,
 ) -> Iterator[int]:
-    """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past."""
+    """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past.
+
+    surprise: is shown each step.
+    """
     for step in steps(model, past, [ids], stops, max_new_tokens, choose=choose):
+        if surprise is not None:
+            surprise.see(step.logits[0], step.tokens[0])
         if step.tokens[0] not in stops:
             yield step.tokens[0]
 

@@ -1,4 +1,4 @@
-"""`kvwire bundle info|import`."""
+"""`kvwire bundle info|import|confidence`."""
 
 import json
 from pathlib import Path
@@ -94,6 +94,43 @@ def import_(
         close = report["max_abs_error"] <= tolerance
         if not (close and report.get("tokens_equal", True)):
             raise typer.Exit(1)
+
+
+@app.command()
+def confidence(
+    directory: BundleArgument,
+    reports: Annotated[
+        list[Path],
+        typer.Argument(
+            help="JSON of `kvwire eval` over training questions, of this bundle: answers behind slices, strangers' "
+            "slices beside them, questions without an answer.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    most_lost: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of questions whose right answer the threshold may withhold."
+        ),
+    ] = 0.02,
+    as_json: Json = False,
+) -> None:
+    """Fit how likely an answer is right by the Receiver's own probabilities, and keep it in the bundle's config.json.
+
+    The bundle stays what it is, with its hash: what is kept is read at the edge alone.
+    """
+    from fuser.config import to_dict
+    from fuser.lab.evaluate.confidence import fitted_from, keep
+
+    found = fitted_from(directory, reports, most_lost)
+    keep(directory, found)
+    told = {
+        f"{kind} {name}": value
+        for kind, one in found.items()
+        for name, value in ({**one.weights, "bias": one.bias, "least": one.least}).items()
+    }
+    print_mapping(to_dict(found) if as_json else told, as_json)
 
 
 def _checked(bundle: "Bundle", golden: Path, receiver: Path, sharer: Path) -> dict[str, Any]:

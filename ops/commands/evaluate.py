@@ -28,6 +28,14 @@ def evaluate(
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
     plot_out: PlotOut = None,
+    reliability_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--reliability",
+            help="Draw here how often answers of a confidence are right (.png, .svg, .pdf).",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     into: Annotated[
         Path | None,
         typer.Option(
@@ -51,7 +59,7 @@ def evaluate(
     ops/examples/eval.toml has every key with its meaning; `data` is the one that must be given. Answers are kept as
     they come. A call that was stopped, or asks for more rows, makes what is missing.
     """
-    from fuser.lab.evaluate.picture import plot_rows
+    from fuser.lab.evaluate.picture import plot_reliability, plot_rows
     from fuser.lab.evaluate.report import markdown
     from fuser.lab.evaluate.run import Run
     from fuser.lab.evaluate.settings import EvaluateConfig
@@ -70,6 +78,8 @@ def evaluate(
     write_report(report, markdown(report), json_out, markdown_out)
     if plot_out is not None:
         plot_rows(report, plot_out)
+    if reliability_out is not None:
+        plot_reliability(report, reliability_out)
     if not report["complete"]:
         kept = "" if into is None else f" {into} is left as it was."
         progress_console.print(

@@ -199,6 +199,7 @@ class SliceTrailer:
         payload_bytes: of all payloads, without the lengths before them.
         positions: as in the header.
         timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
+        doubt: how unlikely the Sharer finds its own answer, in steps (`doubt_of`); 0 where it is not told.
     """
 
     digest: bytes
@@ -206,3 +207,23 @@ class SliceTrailer:
     payload_bytes: int
     positions: int
     timings: dict[str, float] = field(default_factory=dict)
+    doubt: int = 0
+
+    @property
+    def likely(self) -> float | None:
+        """Log-probability in nats, 0 at most, that `doubt` stands for; None where it is not told."""
+        return likely_of(self.doubt)
+
+
+MAX_DOUBT: Final = 255
+_STEPS: Final = 8  # of a nat
+
+
+def doubt_of(likely: float) -> int:
+    """A log-probability in nats as it travels: in eighths of a nat, from 1; so coarse, it says little of a text."""
+    return min(MAX_DOUBT, 1 + round(_STEPS * max(0.0, -likely)))
+
+
+def likely_of(doubt: int) -> float | None:
+    """The log-probability that a doubt stands for, in nats; None of 0, which tells none."""
+    return (1 - doubt) / _STEPS if doubt else None

@@ -10,7 +10,7 @@ import xxhash
 from kvwire.errors import BadChecksum, BadPayload, TooLarge
 from kvwire.limits import Limits
 from kvwire.plan import Plan
-from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceTrailer
+from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceTrailer, doubt_of
 
 if TYPE_CHECKING:
     import torch
@@ -340,11 +340,12 @@ class SliceWriter:
         self._frames += len(frames)
         return frames
 
-    def trailer(self, timings: dict[str, float]) -> SliceTrailer:
+    def trailer(self, timings: dict[str, float], likely: float | None = None) -> SliceTrailer:
         """The end of the slice.
 
         Args:
-            timings: seconds, keys "queue", "prefill", "encode".
+            timings: seconds, keys "queue", "prefill", "encode". likely: how likely the Sharer finds its own answer, in
+                nats; None is not told.
 
         Raises:
             ValueError: segments are missing.
@@ -352,4 +353,5 @@ class SliceWriter:
         if self._segments != len(self._header.specs):
             raise ValueError(f"{self._segments} of {len(self._header.specs)} segments are written")
         positions = self._header.positions
-        return SliceTrailer(self._digest.value(), self._frames, self._payload_bytes, positions, dict(timings))
+        digest, doubt = self._digest.value(), 0 if likely is None else doubt_of(likely)
+        return SliceTrailer(digest, self._frames, self._payload_bytes, positions, dict(timings), doubt)

@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[KvwireError]]] = {
     "a message too long": ({"question": "w" * (Limits().max_request_bytes + 1)}, TooLarge),
     "no passage": ({"k": 0}, InvalidRequest),
     "too many passages": ({"k": Limits().max_found + 1}, TooLarge),
-    "another version": ({"protocol_version": 4}, IncompatiblePeer),
+    "another version": ({"protocol_version": 5}, IncompatiblePeer),
     "no deadline": ({"timeout_s": None}, MissingDeadline),
 }
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from edge_node import Ask, Assistant, Client, EdgeConfig
-from fuser.receiver import Intake, Prefilled, Receiver
+from fuser.heads.fusing import Intake
+from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Sharer
 from fuser.slice_specs import SliceLayout
 from kvwire.plan import Plan

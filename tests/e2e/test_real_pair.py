@@ -19,7 +19,8 @@ from tests.e2e.prompts import DOCUMENTS, Prompt
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
-    from fuser.receiver import Intake, Receiver
+    from fuser.heads.fusing import Intake
+    from fuser.receiver import Receiver
     from fuser.sharer import Sharer
     from ops.certs import Certificates
 

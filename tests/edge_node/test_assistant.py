@@ -17,6 +17,7 @@ from edge_node.channel import read_capture
 from edge_node.client import Client
 from fuser import Sampling
 from fuser.bundle.bundle import BadBundle, Bundle
+from fuser.bundle.config import ConfidenceConfig
 from fuser.config import BadConfig
 from fuser.models.directory import ModelError, NoSuchDevice
 from fuser.prompts.choice import ChoiceItem, choice_prompt
@@ -103,6 +104,82 @@ def test_an_answer_says_that_the_receiver_abstained_where_its_bundle_taught_it_h
     assert assistant.ask(QUESTION, document="note-1").abstained
     assert not assistant.ask("What is the boat called?", document="note-2").abstained
     assert not assistant.ask(Ask(QUESTION, source="receiver-only")).abstained
+
+
+@pytest.fixture
+def sure(bundle: Bundle, assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Has the bundle abstain with "not stated" where an answer is less likely to be right than said here: all are
+    about 0.73 likely."""
+    bundle.hash  # noqa: B018 (kept, so that both sides still speak of one bundle)
+
+    def least(value: float) -> None:
+        told = {"excerpt": ConfidenceConfig({"mean": 1e-3}, 1.0, value)}
+        config = dataclasses.replace(bundle.config, abstain="not stated", confidence=told)
+        monkeypatch.setattr(bundle, "config", config)
+        monkeypatch.setattr(assistant.receiver, "bundle", bundle)
+
+    return least
+
+
+def test_an_answer_says_how_likely_it_is_right_where_its_bundle_tells(
+    assistant: Assistant, sure: Callable[[float], None]
+) -> None:
+    assert assistant.ask(QUESTION, document="note-1").confidence is None
+    sure(0.0)
+    plain = assistant.ask(QUESTION, document="note-1")
+    assert plain.confidence == pytest.approx(0.73, abs=0.01) and not plain.abstained
+    assert assistant.ask(Ask(QUESTION, source="receiver-only")).confidence is None
+    assert assistant.ask(Ask(QUESTION, document="note-1", choices=["a", "b"])).confidence is None
+    assert json.loads(plain.to_json())["confidence"] == plain.confidence
+
+
+def test_how_sure_the_sharer_is_of_its_own_answer_counts(
+    assistant: Assistant, sure: Callable[[float], None], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure(0.0)
+    told = {"draft": ConfidenceConfig({"sharer": 1.0}, 0.0)}
+    asked = Ask(QUESTION, document="note-1", kind=SliceKind.DRAFT)
+    monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, confidence=told))
+    found = assistant.ask(asked).confidence
+    assert found is not None and 0 < found < 0.5  # a random Sharer is sure of nothing
+    monkeypatch.setattr("kvwire.segment.SliceTrailer.likely", None)  # of a cloud that does not tell
+    assert assistant.ask(asked).confidence is None
+
+
+def test_an_answer_that_is_too_unlikely_to_be_right_is_withheld_and_nothing_of_it_is_given(
+    assistant: Assistant, sure: Callable[[float], None]
+) -> None:
+    sure(0.0)
+    plain = assistant.ask(QUESTION, document="note-1")
+    sure(0.9)
+    stream = assistant.stream(QUESTION, document="note-1")
+    assert list(stream) == ["not stated"]
+    answer = stream.answer
+    assert (answer.text, answer.abstained, answer.source) == ("not stated", True, "fused")
+    assert answer.confidence == pytest.approx(plain.confidence, abs=1e-3)  # of what is not given
+    asked = assistant.ask(Ask(QUESTION, document="note-1", least_confidence=0.5))
+    assert (asked.text, asked.abstained) == (plain.text, False)
+    sure(0.0)
+    assert assistant.ask(Ask(QUESTION, document="note-1", least_confidence=0.9)).abstained
+
+
+def test_notes_are_read_where_an_answer_is_withheld(
+    assistant: Assistant, sure: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure(0.9)
+    monkeypatch.setattr("edge_node.stream._stands_in", lambda answer, given: True)
+    answer = assistant.ask(Ask(QUESTION, document="note-1", notes="The key hangs behind the clock."))
+    assert (answer.source, answer.reason, answer.abstained) == ("receiver-only", "NOTES", False)
+    assert answer.confidence is None and answer.text != "not stated"
+
+
+def test_a_least_confidence_is_refused_where_the_bundle_tells_none(
+    assistant: Assistant,
+) -> None:
+    with pytest.raises(InvalidRequest, match="least_confidence"):
+        assistant.ask(Ask(QUESTION, document="note-1", least_confidence=0.5))
+    with pytest.raises(InvalidRequest, match="0 to 1"):
+        Ask(QUESTION, document="note-1", least_confidence=1.5)
 
 
 def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_there(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import fuser
 from fuser.bundle.bundle import BadBundle, Bundle, BundleConfig
+from fuser.bundle.config import ConfidenceConfig
 from fuser.heads.c2c import C2CConfig
 from fuser.heads.compact import CompactConfig
 from fuser.heads.selection import SelectionConfig
@@ -23,6 +24,7 @@ from kvwire.errors import Unsupported
 from kvwire.identity import ModelRef
 from kvwire.segment import SliceKind
 
+CONFIDENCE = {"excerpt": ConfidenceConfig({"mean": 2.0, "abstain": -0.5}, 1.0, least=0.3)}
 SHIPPED = Path(fuser.__file__).parent / "bundles"
 STYLE = PromptStyle("<s>", {"question": ("问 ", "\n")}, "A:")
 MAP = LayerMap.custom({1: 0, 3: 2}, 4, 3)
@@ -368,3 +370,40 @@ def test_a_dtype_that_is_not_stored_is_refused(tmp_path: Path) -> None:
 def test_a_config_and_its_heads_must_agree() -> None:
     with pytest.raises(BadBundle, match="fuse: the config and the head"):
         Bundle(CONFIG, None, CONFIG.new_translate())
+
+
+def test_two_bundles_that_differ_in_how_sure_the_edge_is_alone_have_one_hash(tmp_path: Path) -> None:
+    plain = randomised()
+    sure = Bundle(dataclasses.replace(CONFIG, abstain="not stated"), plain.fuse, plain.translate)
+    other = Bundle(dataclasses.replace(sure.config, confidence=CONFIDENCE), plain.fuse, plain.translate)
+    assert other.hash == sure.hash != plain.hash
+    assert other.save(tmp_path / "b") == sure.hash
+    edit_config(tmp_path / "b", lambda raw: raw["confidence"]["excerpt"].update(least=0.5))
+    read = Bundle.load(tmp_path / "b")
+    assert read.hash == sure.hash and read.config.confidence["excerpt"].least == 0.5
+    assert read.config.confidence["excerpt"].of({"mean": -0.5, "abstain": -2.0}) == pytest.approx(
+        0.7311, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"abstain": ""}, "confidence needs abstain"),
+        ({"confidence": {"shared": CONFIDENCE["excerpt"]}}, "not of 'shared'"),
+        ({"confidence": {"draft": {"weights": {"luck": 1.0}}}}, "no signal 'luck'"),
+        ({"confidence": {"draft": {"weights": {"mean": float("inf")}}}}, "finite"),
+        ({"confidence": {"draft": {"weights": {}, "least": 1.5}}}, "0 to 1"),
+    ],
+)
+def test_numbers_that_say_no_confidence_are_refused(change: dict[str, Any], said: str) -> None:
+    def made() -> BundleConfig:
+        given = dict(change)
+        for kind, one in given.get("confidence", {}).items():
+            if isinstance(one, dict):
+                given["confidence"] = {kind: ConfidenceConfig(bias=0.0, **one)}
+        whole: dict[str, Any] = {"abstain": "not stated", "confidence": CONFIDENCE} | given
+        return dataclasses.replace(CONFIG, **whole)
+
+    with pytest.raises(ValueError, match=said):
+        made()

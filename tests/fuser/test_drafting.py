@@ -13,7 +13,7 @@ from fuser.kv.generate import generate
 from fuser.kv.past import Past
 from fuser.kv.prefill import Prefill
 from fuser.models.load import load_model
-from fuser.sharer import Reading, Sharer
+from fuser.sharer import Cut, Reading, Sharer
 from fuser.slice_specs import MAX_WRITTEN
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
@@ -62,6 +62,22 @@ def test_a_draft_is_what_greedy_decoding_says(sharer: Sharer, drafts: list[Readi
     for text, reading in zip(TEXTS, drafts, strict=True):
         assert list(reading.draft) == greedy(sharer, text, MAX_WRITTEN)
     assert any(len(reading.draft) > 3 for reading in drafts)
+
+
+def test_it_says_how_likely_its_tokens_are_and_an_excerpt_says_nothing(
+    sharer: Sharer, drafts: list[Reading]
+) -> None:
+    for text, reading in zip(TEXTS, drafts, strict=True):
+        ids = torch.cat((reading.prompt.tokens.ids, torch.tensor(reading.draft)))
+        with torch.inference_mode():
+            likely = sharer.model(ids[None]).logits[0, -len(reading.draft) - 1 : -1].log_softmax(-1)
+        wanted = likely.gather(1, torch.tensor(reading.draft)[:, None])[:, 0].tolist()
+        assert list(reading.likely) == pytest.approx(wanted, abs=1e-4)
+        cuts: list[Cut] = []
+        for kind in (SliceKind.DRAFT, SliceKind.EXCERPT):
+            layout = sharer.layout(sections(text), kind, 32, Plan(codec="raw"))
+            sharer.run(layout, lambda *_: None, announce=cuts.append)
+        assert [cut.likely for cut in cuts] == [pytest.approx(min(wanted), abs=1e-4), None]
 
 
 def test_its_keys_and_values_are_those_of_the_prompt_with_the_draft_behind_it(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import Generated, Sampling, generate, token_ids
+from fuser.kv.generate import Generated, Sampling, Surprise, generate, steps, token_ids
 from fuser.kv.past import Past
 from fuser.lab.evaluate.models import Model
 from fuser.models.load import load_model
@@ -48,12 +48,13 @@ def test_sixteen_prompts_together_give_the_tokens_of_each_alone(
     stops = frozenset(
         ids[2 * i % TOKENS] for i, ids in enumerate(endless[::3])
     )  # random models never stop else
-    together = answers(model.network, asked, stops, TOKENS, confident=True)
-    alone = [answers(model.network, [ids], stops, TOKENS, confident=True) for ids in asked]
+    together = answers(model.network, asked, stops, TOKENS)
+    alone = [answers(model.network, [ids], stops, TOKENS) for ids in asked]
     device = model.network.device
     greedy = [list(token_ids(model.network, ids, Past.empty(1, device), stops, TOKENS)) for ids in asked]
     assert together.tokens == [one.tokens[0] for one in alone] == greedy
-    assert together.confidence == pytest.approx([one.confidence[0] for one in alone], rel=1e-4)
+    for one, other in zip(together.signals, alone, strict=True):
+        assert one == pytest.approx(other.signals[0], abs=1e-4)
     assert len({len(ids) for ids in together.tokens}) > 1, (
         "all answers have one length: leaving the batch is not tested"
     )
@@ -91,8 +92,8 @@ def test_an_answer_that_has_ended_leaves_the_others_as_they_are(tiny_sharer: Pat
 
 def test_a_model_without_doubt_is_confident(tiny_receiver: Path) -> None:
     model = Model(str(tiny_receiver))
-    said = answers(model.network, prompts(model), frozenset(), 3, confident=True)
-    assert all(0 < sure < 1 for sure in said.confidence)
+    said = answers(model.network, prompts(model), frozenset(), 3)
+    assert all(one["least"] <= one["mean"] < 0 for one in said.signals)
 
 
 LENGTHS = (2, 3, 9, 40, 17, 40, 5, 64)
@@ -240,3 +241,21 @@ def test_a_model_that_changes_its_logits_after_the_head_is_not_drawn_from() -> N
     Sampling().chooser(network)
     with pytest.raises(Unsupported, match="final_logit_softcapping"):
         Sampling(1.0).chooser(network)
+
+
+def test_the_signals_of_an_answer_are_the_log_probabilities_of_the_steps_that_make_it(
+    tiny_receiver: Path,
+) -> None:
+    model = Model(str(tiny_receiver))
+    (ids, *_), device = prompts(model), model.network.device
+    made = list(steps(model.network, Past.empty(1, device), [ids], frozenset(), 6))
+    stops, abstain = frozenset(made[-1].tokens), 7
+    likely = [step.logits[0].float().log_softmax(0) for step in made]
+    until = next(at for at, step in enumerate(made, 1) if step.tokens[0] in stops)
+    each = [float(one[step.tokens[0]]) for one, step in zip(likely[:until], made, strict=False)]
+    surprise = Surprise(abstain)
+    assert surprise.signals == {}
+    list(token_ids(model.network, ids, Past.empty(1, device), stops, 6, surprise=surprise))
+    instead = float(likely[0][abstain]) - each[0]
+    wanted = {"mean": sum(each) / len(each), "least": min(each), "first": each[0], "abstain": instead}
+    assert surprise.signals == pytest.approx(wanted, abs=1e-5)

@@ -40,7 +40,7 @@ def test_a_batch_is_answered_and_scored_where_the_model_is(receiver: Receiver, k
         prefilled = receiver.begin(*prompts).prefill(kind)
         if kind is SliceKind.EXCERPT:
             prefilled.put(flat)
-        tokens = prefilled.copy().answers(6, confident=True).tokens
+        tokens = prefilled.copy().answers(6).tokens
         return tokens, prefilled.loss([flat.new_tensor([7, 8, 9], dtype=torch.int64)] * 3)
 
     expected, outcome = run()

@@ -9,7 +9,7 @@ from kvwire.limits import Limits
 from kvwire.messages import CodecRef, Found, RelayReply, RelayRequest, SearchRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SegmentKind, SegmentSpec, SliceKind
+from kvwire.segment import SegmentKind, SegmentSpec, SliceKind, SliceTrailer
 from kvwire.slice_io import SliceWriter
 from kvwire.v1 import sharer_pb2 as pb
 from tests.kvwire.samples import (
@@ -92,7 +92,7 @@ def test_a_search_and_what_it_finds_survive() -> None:
 def test_a_search_that_asks_for_nothing_or_too_much_is_refused(
     field: dict[str, Any], error: type[Exception]
 ) -> None:
-    message = pb.SearchRequest(**({"protocol_version": 5, "question": "Where?", "k": 1} | field))
+    message = pb.SearchRequest(**({"protocol_version": 6, "question": "Where?", "k": 1} | field))
     with pytest.raises(error):
         serde.search_request_from_proto(message, LIMITS)
 
@@ -164,12 +164,35 @@ def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
     header = replace(excerpt_header(), specs=(code,))
     writer = SliceWriter(header, CODECS.get("int8"), Limits())
     (frame,) = writer.write(code, tensor_of(code))
-    summary = writer.trailer({"queue": 0.25, "prefill": 1.5, "encode": 0.25})
+    summary = writer.trailer({"queue": 0.25, "prefill": 1.5, "encode": 0.25}, likely=-1.0 - positions / 8)
     first, framed, end = (serde.share_response_to_proto(part).ByteSize() for part in (header, frame, summary))
-    assert 36 <= first <= 38 and 43 <= end <= 45
+    assert 36 <= first <= 38 and 45 <= end <= 48
     assert 13 <= framed - len(frame.data) <= (15 if len(frame.data) < 16_000 else 17)
     assert len(frame.data) - summary.payload_bytes <= 2 + (summary.payload_bytes > 16_383)
-    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 100
+    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 103
+
+
+@pytest.mark.parametrize(
+    ("likely", "doubt", "told"),
+    [(None, 0, None), (0.0, 1, 0.0), (-1.06, 9, -1.0), (-500.0, 255, -31.75), (0.5, 1, 0.0)],
+)
+def test_how_sure_the_sharer_is_travels_in_eighths_of_a_nat(
+    likely: float | None, doubt: int, told: float | None
+) -> None:
+    header = replace(header_of(), specs=())
+    timings = {"queue": 0.25, "prefill": 1.5, "encode": 0.25}
+    trailer = SliceWriter(header, CODECS.get("raw"), Limits()).trailer(timings, likely)
+    data = serde.share_response_to_proto(trailer).SerializeToString()
+    read = serde.share_response_from_proto(pb.ShareResponse.FromString(data), LIMITS)
+    assert isinstance(read, SliceTrailer) and (read.doubt, read.likely) == (doubt, told)
+
+
+def test_a_doubt_beyond_its_scale_is_refused() -> None:
+    _, trailer = written(header_of())
+    message = serde.share_response_to_proto(trailer)
+    message.trailer.doubt = 256
+    with pytest.raises(BadHeader, match="doubt"):
+        serde.share_response_from_proto(message, LIMITS)
 
 
 @pytest.mark.parametrize("header", [header_of(), excerpt_header(), replace(header_of(), specs=())])

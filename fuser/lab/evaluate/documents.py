@@ -6,6 +6,7 @@ what is said.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import generate, stop_tokens
+from fuser.kv.generate import SHARER, generate, stop_tokens
 from fuser.kv.past import Past
 from fuser.lab.evaluate.controls import Noise
 from fuser.lab.evaluate.document_rows import ROWS, SURE
@@ -46,7 +47,7 @@ from fuser.receiver import Prefilled, Receiver
 from fuser.slice_specs import MAX_WRITTEN, slice_specs
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceKind
+from kvwire.segment import SliceKind, doubt_of, likely_of
 from kvwire.slice_io import most_bytes, payload_codec
 
 ANSWER_TOKENS = 16
@@ -321,12 +322,15 @@ class DocumentBatch(Batch):
         found, tokenizer = [RowAnswer("")] * len(texts), receiver.tokenizer
         began = time.perf_counter()
         for places, prefilled, sizes in self._prefilled(receiver, texts, slices, sources):
-            said = prefilled.answers(ANSWER_TOKENS, line_ended(tokenizer), confident=True)
+            said = prefilled.answers(ANSWER_TOKENS, line_ended(tokenizer))
             lines = [first_line(tokenizer.decode(ids, skip_special_tokens=True)) for ids in said.tokens]
             now = time.perf_counter()
             each, began = (now - began) / len(places), now
-            for place, line, sure, size in zip(places, lines, said.confidence, sizes, strict=True):
-                found[place] = RowAnswer(line, each, size, sure)
+            for place, line, signals, size in zip(places, lines, said.signals, sizes, strict=True):
+                likely = None if slices is None else slices.likely(sources[place])
+                coarse = None if likely is None else likely_of(doubt_of(likely))
+                signals |= {} if coarse is None else {SHARER: coarse}
+                found[place] = RowAnswer(line, each, size, math.exp(signals["mean"]), signals=signals)
         return found
 
     def _prefilled(

@@ -189,7 +189,8 @@ def predicted(task: Task[Any], batch: Batch, line: Line[Any], todo: Sequence[int
         index, said = batch.picked[at], batch.answers(line)[at]
         right = task.mark(index, said.text, said.letters) if said.marks is None else said.marks
         text = said.text.strip()
-        found.append(Prediction(*line.key, task.ids[index], text, right, said.seconds, said.bytes))
+        made = said.seconds, said.bytes
+        found.append(Prediction(*line.key, task.ids[index], text, right, *made, signals=said.signals))
     return found
 
 

@@ -59,6 +59,10 @@ class QuestionExcerpts:
         """Tokens that were written for a slice: none."""
         return ()
 
+    def likely(self, index: int) -> float | None:
+        """How likely the Sharer finds its own answer: not told, it writes none."""
+        return None
+
     def document(self, index: int) -> tuple[str, Tensor]:
         """A question's document as it stands in prompts, and the characters of the Sharer's tokens, (positions, 2)."""
         document, _ = self._examples[index]
@@ -114,6 +118,10 @@ class QuestionDrafts:
         _, question = self._examples[index]
         return question.draft[: len(question.drafted)]
 
+    def likely(self, index: int) -> float | None:
+        """How likely the Sharer finds the least likely token of its draft, in nats."""
+        return min(self._examples[index][1].likely, default=None)
+
     def written(self, index: int) -> str:
         """The text of a question's draft."""
         return self._examples[index][1].written
@@ -133,6 +141,10 @@ class Slices(Protocol):
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
+        ...
+
+    def likely(self, index: int) -> float | None:
+        """How likely the Sharer finds its own answer, as `Cut.likely`; None where nothing of it comes."""
         ...
 
 
@@ -156,7 +168,7 @@ class Translated:
         self._specs = partial(slice_specs, bundle, kind, plan, dtype="float32")
         self._change = change
         self._excerpts = excerpts
-        self.count = excerpts.count
+        self.count, self.likely = excerpts.count, excerpts.likely
 
     @torch.inference_mode()
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -188,6 +200,10 @@ class ReceiversOwn:
         )  # one document after the other
         self.count = excerpts.count
 
+    def likely(self, index: int) -> float | None:
+        """As in `Slices`: no Sharer answers."""
+        return None
+
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """As in `Slices`."""
         taken = []
@@ -215,6 +231,10 @@ class ReceiversDrafts:
     def count(self, index: int) -> int:
         """Positions of a question's slice."""
         return len(self._said[index][1])
+
+    def likely(self, index: int) -> float | None:
+        """As in `Slices`: no Sharer answers."""
+        return None
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """As in `Slices`."""

@@ -94,6 +94,10 @@ class VocabularyProjected:
         self.count = excerpts.count
 
     @torch.inference_mode()
+    def likely(self, index: int) -> float | None:
+        """As in `Slices`: that is no part of what they send."""
+        return None
+
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """As in `Slices`."""
         sent = [self.projected(index).half() for index in indices]

@@ -51,6 +51,31 @@ def plot_rows(report: Mapping[str, Any], path: Path) -> None:
     _save(figure, costs, path)
 
 
+def plot_reliability(report: Mapping[str, Any], path: Path) -> None:
+    """Draw how often answers of a confidence are right, a line for each kind of slice.
+
+    Raises:
+        RuntimeError, ValueError: as `check`; or the bundle has no confidences.
+    """
+    check(path)
+    from matplotlib.figure import Figure
+
+    if not report["confidence"]:
+        raise ValueError("there is nothing to plot: the bundle tells no confidence of these rows")
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="0.65", linestyle="--", linewidth=1)
+    for name, one in report["confidence"].items():
+        at, right = zip(*((each["confidence"], each["right"]) for each in one["bins"]), strict=True)
+        axes.plot(at, right, marker="o", label=f"{name}, error {one['calibration_error']:.2f}")
+        for each in one["bins"]:
+            point = each["confidence"], each["right"]
+            axes.annotate(f"{each['count']}", point, textcoords="offset points", xytext=(4, 5), fontsize=7)
+    axes.set(xlabel="confidence, mean of a bin", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="upper left", fontsize=8)
+    figure.savefig(path)
+
+
 def plot_plans(report: Mapping[str, Any], path: Path) -> None:
     """Draw a profile: transfer against payload bytes, the plans of the table and the text of the same excerpts.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fuser.atomic import whole_lines
@@ -16,7 +16,8 @@ class Prediction:
 
     row, plan: names as `Line.key` gives them. item: the question's id, the same in every row, so that rows pair up.
     text: what was said. right: every metric of the task, each in [0, 1] (1 or 0 where it is a yes or no).
-    seconds: of this row's own work, a question's share of its batch. bytes: payload from cloud to edge.
+    seconds: of this row's own work, a question's share of its batch. bytes: payload from cloud to edge. signals: as of
+    `RowAnswer`.
     """
 
     row: str
@@ -26,6 +27,7 @@ class Prediction:
     right: Mapping[str, float]
     seconds: float = 0.0
     bytes: int = 0
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:

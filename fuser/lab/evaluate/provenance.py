@@ -15,7 +15,7 @@ import torch
 
 from fuser.lab.evaluate.models import Model
 
-METHOD = "one run"
+METHOD = "one run, with signals"
 """How slices are made where neither bundle nor plan says it: part of the names of answers that are kept, so that none
 of another way is taken for this one's."""
 

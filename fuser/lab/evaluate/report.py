@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.plans import Interval
+from fuser.lab.evaluate.confidence import table_of
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.rows import Line, Registry
 from fuser.lab.interval import difference, gap_closed, mean, wilson
@@ -215,6 +216,7 @@ def markdown(report: Mapping[str, Any]) -> str:
                 lines.append(f"- {name}: {_shown(value)} ({value['count']}), {said}")
     for metric in metrics if report.get("parts") else ():
         lines += _by_part(report, metric)
+    lines += table_of(report.get("confidence") or {})
     if report.get("not_run"):
         lines += ["", "Not run:", ""]
         lines += [f"- {row}: {reason}" for row, reason in report["not_run"].items()]

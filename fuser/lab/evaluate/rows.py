@@ -11,7 +11,7 @@ To add one, decorate a function of a batch and a plan in `document_rows.py` or `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
@@ -29,7 +29,8 @@ class RowAnswer:
 
     seconds: all that such an answer takes, on both sides, a question's share of its batch. bytes: payload from cloud to
     edge. sure: mean probability of its tokens, where that is asked for. letters: (10,) float32, logits of A to J at its
-    first position, of a question with choices. marks: in place of those that its text gets.
+    first position, of a question with choices. marks: in place of those that its text gets. signals: what the
+    Receiver's probabilities say of it (`fuser.kv.generate.SIGNALS`), of an answer over documents.
     """
 
     text: str
@@ -38,6 +39,7 @@ class RowAnswer:
     sure: float = 1.0
     letters: Tensor | None = None
     marks: Mapping[str, float] | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     def with_cost_of(self, other: RowAnswer) -> RowAnswer:
         """The same answer, which took another one first: its seconds and its bytes come on top."""

@@ -20,6 +20,7 @@ from fuser.lab.data.document import Item
 from fuser.lab.data.load import GENERATED, load
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate.choices import ChoiceTask
+from fuser.lab.evaluate.confidence import ROWS, judged, worth
 from fuser.lab.evaluate.documents import DocumentEvaluation
 from fuser.lab.evaluate.evaluation import OutOfTime, Task, TimeLimit, answer
 from fuser.lab.evaluate.fit import unfit, unfit_choice
@@ -89,6 +90,7 @@ class Run:
             groups = {}
         table = summarise(predictions, self.lines, task.rows, len(task.ids), groups, shares)
         done = [row for row in table["rows"] if row["complete"]]
+        confidence = self._confidence() if isinstance(task, DocumentEvaluation) else {}
         return {
             "task": "document" if isinstance(task, DocumentEvaluation) else "choice",
             "data": {
@@ -99,6 +101,7 @@ class Run:
             },
             "complete": len(done) == len(self.lines),
             **table,
+            "confidence": confidence,
             "not_run": self.not_run,
             "left_out": dict(self._left_out),
             "notes": dict(task.notes),
@@ -114,6 +117,19 @@ class Run:
             "command": list(command),
             **provenance(given.receiver),
         }
+
+    def _confidence(self) -> dict[str, Any]:
+        """By line what the bundle's confidences are worth over all documents, those without an answer too."""
+        pair, task = self._given.bundle.config, self._task
+        assert isinstance(task, DocumentEvaluation)
+        without = {q.id for q in task.questions if not task.answerable or q.answers == (pair.abstain,)}
+        found = {}
+        for kind, rows in ROWS.items():
+            for line in (line for line in self.lines if line.row.name == rows[0] and kind in pair.confidence):
+                both = [p for p in self._log.predictions if p.row in rows and p.plan == line.key[1]]
+                if answers := judged(both, kind, pair.abstain, without):
+                    found[line.name] = worth(answers, pair.confidence[kind])
+        return found
 
     def _documents(self, items: Sequence[Item]) -> tuple[Task[Any], Sequence[Plan]]:
         config, given = self._config, self._given

@@ -15,7 +15,7 @@ class CachedQuestion:
 
     scores: (document positions,) float32, the summed attention rows on the document. draft: tokens of the Sharer's own
     short answer, none where the cache keeps no drafts; written: its text. drafted: rows of the item's features that are
-    those of its positions, int64.
+    those of its positions, int64. likely: as of a `Reading`.
     """
 
     text: str
@@ -24,6 +24,7 @@ class CachedQuestion:
     draft: tuple[int, ...] = ()
     written: str = ""
     drafted: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64, device="cpu"))
+    likely: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +95,16 @@ def from_row(row: dict[str, Any]) -> CachedItem:
     for q in row["questions"]:
         scores, draft = torch.tensor(q["scores"], device="cpu"), tuple(q.get("draft", ()))
         drafted = torch.arange(after, after + len(draft), device="cpu")
-        asked.append(
-            CachedQuestion(q["text"], tuple(q["answers"]), scores, draft, q.get("written", ""), drafted)
-        )
+        written, likely = q.get("written", ""), tuple(q["likely"])
+        asked.append(CachedQuestion(q["text"], tuple(q["answers"]), scores, draft, written, drafted, likely))
         after += len(draft)
     return Cached(**shared, questions=tuple(asked))
 
 
 def _asked_row(question: CachedQuestion) -> dict[str, Any]:
     scores = [round(score, 5) for score in question.scores.tolist()]
-    row = {"text": question.text, "answers": question.answers, "scores": scores}
+    likely = [round(one, 5) for one in question.likely]
+    row = {"text": question.text, "answers": question.answers, "scores": scores, "likely": likely}
     return row | {"draft": question.draft, "written": question.written} if question.draft else row
 
 

@@ -101,7 +101,8 @@ class SharerReading(Reader):
             draft = reading.draft
             drafted = torch.arange(after, after + len(draft), device="cpu")
             scores, written = reading.scores[reading.prompt.document], self.tokenizer.decode(draft).strip()
-            asked.append(CachedQuestion(question.text, question.answers, scores, draft, written, drafted))
+            own = scores, draft, written, drafted, reading.likely
+            asked.append(CachedQuestion(question.text, question.answers, *own))
             after += len(draft)
         place = (0, len(document), _within_document(prompts[0]), tuple(asked))
         features = torch.cat([_features(reading) for reading in readings if len(reading.at)])

@@ -8,7 +8,14 @@ from kvwire.limits import Limits
 from kvwire.messages import Found, RelayReply, RelayRequest, SearchRequest, ShareRequest
 from kvwire.plan import Plan
 from kvwire.section import Section
-from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SegmentSpec, SliceHeader, SliceTrailer
+from kvwire.segment import (
+    MAX_DOUBT,
+    REQUEST_DIGEST_BYTES,
+    REQUEST_ID_BYTES,
+    SegmentSpec,
+    SliceHeader,
+    SliceTrailer,
+)
 from kvwire.serde.fields import (
     ELEMENT,
     ROLE,
@@ -305,17 +312,21 @@ def slice_trailer_to_proto(trailer: SliceTrailer) -> pb.SliceTrailer:
         payload_bytes=trailer.payload_bytes,
         positions=trailer.positions,
         timings=timings_to_proto(trailer.timings),
+        doubt=trailer.doubt,
     )
 
 
 def slice_trailer_from_proto(message: pb.SliceTrailer) -> SliceTrailer:
     """Raises BadHeader."""
+    if message.doubt > MAX_DOUBT:
+        raise BadHeader(f"a doubt of {message.doubt}; it is at most {MAX_DOUBT}")
     return SliceTrailer(
         exactly("digest", message.digest, DIGEST_BYTES),
         message.frames,
         message.payload_bytes,
         message.positions,
         timings_from_proto(message.timings),
+        message.doubt,
     )
 
 
