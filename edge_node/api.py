@@ -130,7 +130,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
                 "bundle": bundle.hash,
                 "cloud": assistant.config.cloud.address,
                 "kinds": sorted(bundle.kinds),
-                "kind": assistant.config.share.kind,
+                "kind": assistant.config.share.kind or bundle.config.usual,
                 "keys": bool(keys),
             }
         )

@@ -180,7 +180,7 @@ class Assistant:
             if ask.kind not in kinds:
                 raise InvalidRequest(f"this bundle takes no {ask.kind} slices in")
             return ask.kind, None
-        best = self.config.share.usual(ask.over_document)
+        best = self.config.share.usual(ask.over_document, self.bundle.config.usual)
         if best in kinds and (
             ask.over_document or any(s.visibility is Visibility.SHARED for s in ask.prompt())
         ):

@@ -130,7 +130,8 @@ class ShareConfig:
     plan: "codec" asks with the codec and the positions given here; "auto" picks from the bundle's table of plans
         (docs/plans.md), which must be there.
     kind: of the slice where a document of the cloud is asked about: "excerpt" quotes the document and is the fastest;
-        "draft" says only what the Sharer would answer, after it has written that.
+        "draft" says only what the Sharer would answer, after it has written that. Empty is the one with which the
+        bundle answers best.
     codec: a codec's name; both sides must know it.
     max_positions: positions wanted at most; the cloud's export policy may allow fewer.
     deadline_s: the time the cloud has for a whole slice, connecting and retries included; then a question
@@ -142,7 +143,7 @@ class ShareConfig:
     relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
     """
 
-    kind: Literal["excerpt", "draft"] = "excerpt"
+    kind: Literal["", "excerpt", "draft"] = ""
     codec: str = "lossless"
     max_positions: int = 32
     deadline_s: float = 20.0
@@ -157,9 +158,9 @@ class ShareConfig:
         if self.history_turns < 0:
             raise ValueError("history_turns starts at 0")
 
-    def usual(self, document: bool) -> SliceKind:
-        """The kind of slice for a prompt with or without a document of the cloud."""
-        return SliceKind(self.kind) if document else SliceKind.SHARED
+    def usual(self, document: bool, best: str) -> SliceKind:
+        """The kind of slice for a prompt with or without a document of the cloud. best: that of the bundle."""
+        return SliceKind(self.kind or best) if document else SliceKind.SHARED
 
     def configured(self, kind: SliceKind) -> Plan:
         """The plan of codec and positions; a shared slice has those of its sections."""

@@ -269,7 +269,7 @@ def _same(
     """Whether the cloud makes the configured kind of slice, with codecs of the same parameters."""
     from kvwire.codec import CodecRegistry
 
-    wanted, offered = config.share.kind, ", ".join(sorted(kinds)) or "none"
+    wanted, offered = config.share.kind or bundle.config.usual, ", ".join(sorted(kinds)) or "none"
     if wanted in kinds:
         yield Finding(State.GOOD, "cloud kinds", f"{offered}: {wanted} is configured here")
     else:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -136,13 +136,17 @@ class ConfidenceConfig:
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
 
 
+_OF_THE_EDGE: Final = ("confidence", "usual")
+
+
 @dataclass(frozen=True, slots=True)
 class BundleConfig:
     """What a bundle was made for and how its heads are shaped.
 
     `abstain` is what the Receiver was taught to say where a slice is about something else; empty if it was not taught.
-    `confidence` says by the kind of slice ("excerpt", "draft") how likely an answer is right; only the edge reads it,
-    so it is no part of the bundle's hash, and each edge may have its own.
+    `confidence` says by the kind of slice ("excerpt", "draft") how likely an answer is right, and `usual` which kind an
+    edge asks for over documents where it is not told; only the edge reads them, so they are no part of the bundle's
+    hash, and each edge may have its own.
     `sharer_prompt` and `receiver_prompt` say how each side writes its prompt. A head that is None is absent.
     """
 
@@ -159,6 +163,7 @@ class BundleConfig:
     codec_bases: CodecBasesConfig | None = None
     abstain: str = ""
     confidence: Mapping[str, ConfidenceConfig] = field(default_factory=dict)
+    usual: Literal["excerpt", "draft"] = "excerpt"
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.confidence.keys() - {SliceKind.EXCERPT, SliceKind.DRAFT}):
@@ -219,8 +224,8 @@ class BundleConfig:
 
     @property
     def hashed(self) -> str:
-        """The part of the canonical text that both sides must have alike: all but `confidence`."""
-        return _canonical({key: value for key, value in to_dict(self).items() if key != "confidence"})
+        """The part of the canonical text that both sides must have alike: all that not only the edge reads."""
+        return _canonical({key: value for key, value in to_dict(self).items() if key not in _OF_THE_EDGE})
 
     @classmethod
     def from_json(cls, text: str) -> BundleConfig:

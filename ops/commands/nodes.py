@@ -127,7 +127,7 @@ def ask(
     with Assistant.from_config(settings) as assistant:
         share = assistant.config.share
         over = bool(document or search)
-        usual = share.configured(kind or share.usual(over))
+        usual = share.configured(kind or share.usual(over, assistant.bundle.config.usual))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         asked = Ask(
             question,

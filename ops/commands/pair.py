@@ -132,8 +132,8 @@ def _write_examples(run: "PairRun") -> None:
     values |= dict(zip(("sharer", "receiver"), run.names, strict=True))
     kinds = run.asked.kinds
     made_for = {  # what the examples say of kinds
-        'kinds = ["shared", "excerpt", "draft"]': f"kinds = {json.dumps(kinds)}",
-        'kind = "excerpt"': f'kind = "{kinds[0]}"',
+        '# kinds = ["excerpt", "draft"]         #': f"kinds = {json.dumps(kinds)}  #",
+        'kind = ""': f'kind = "{kinds[0]}"',
     }
     for path in (run.output / "cloud.toml", run.output / "edge.toml"):
         if path.exists():

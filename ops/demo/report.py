@@ -27,8 +27,8 @@ class DemoRow:
     """One question.
 
     fused: empty where there was no answer. fused_source: "fused", or "receiver-only" with `reason`.
-    bytes_on_wire: messages both ways. payload_bytes: of segments. positions: document positions that travelled, of
-    `document_positions`.
+    kind: of slice, "" where there is none. bytes_on_wire: messages both ways. payload_bytes: of segments. positions:
+    that travelled; of an excerpt they are some of the `document_positions`.
     """
 
     question: str
@@ -38,6 +38,7 @@ class DemoRow:
     fused: Said
     fused_source: str
     reason: str | None
+    kind: str
     given_text: Said
     bytes_on_wire: int
     payload_bytes: int
@@ -71,8 +72,13 @@ class Report:
 
     @property
     def positions(self) -> int:
-        """Document positions that travelled, all questions."""
+        """Positions that travelled, all questions."""
         return sum(row.positions for row in self.rows)
+
+    @property
+    def quoted(self) -> int:
+        """Those of them that are a document's."""
+        return sum(row.positions for row in self.rows if row.kind != "draft")
 
     @property
     def document_positions(self) -> int:
@@ -108,6 +114,7 @@ class Report:
                 "right": self.right,
                 "bytes_on_wire": self.bytes_on_wire,
                 "positions": self.positions,
+                "quoted": self.quoted,
                 "document_positions": self.document_positions,
                 "bytes_per_position": self.bytes_per_position,
                 "median_time_to_first_token_s": self.median_first_token_s,

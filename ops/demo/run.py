@@ -142,6 +142,7 @@ def _rows(
                 fused=Said.of(answer["text"], accepted),
                 fused_source=answer["source"],
                 reason=answer["reason"],
+                kind=answer["kind"] or "",
                 given_text=Said.of(told["text"], accepted),
                 bytes_on_wire=answer["bytes_sent"] + answer["bytes_received"],
                 payload_bytes=answer["payload_bytes"],

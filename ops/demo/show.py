@@ -32,7 +32,10 @@ def show(report: Report, console: Console) -> None:
         ),
         (
             "positions sent",
-            f": {report.positions:,} of {report.document_positions:,} document positions; "
+            f": {report.positions:,}, of which {report.quoted:,} of {report.document_positions:,} document positions "
+            "(count each as if its token had been quoted); the others are of answers that the Sharer wrote"
+            if report.quoted < report.positions
+            else f": {report.positions:,} of {report.document_positions:,} document positions; "
             "count each as if its token had been quoted",
         ),
         ("first token", f": {report.median_first_token_s:.2f} s (median of the fused answers)"),

@@ -326,6 +326,14 @@ def test_the_kind_asked_for_is_the_best_that_the_bundle_makes_of_the_prompt(
     receiver = Receiver(assistant.receiver.model, assistant.receiver.tokenizer, fewer)
     chosen = Assistant(assistant.config, receiver, assistant.client)
     assert chosen._kind(Ask(QUESTION, document=document))[0] is kind
+    fewer.config = dataclasses.replace(fewer.config, usual="draft")
+    if (
+        kind is SliceKind.EXCERPT
+    ):  # a bundle may answer better from drafts; what is configured goes before that
+        assert chosen._kind(Ask(QUESTION, document=document))[0] is SliceKind.DRAFT
+        told = dataclasses.replace(assistant.config.share, kind="excerpt")
+        told = Assistant(dataclasses.replace(assistant.config, share=told), receiver, assistant.client)
+        assert told._kind(Ask(QUESTION, document=document))[0] is SliceKind.EXCERPT
     if SliceKind.EXCERPT not in fewer.kinds:
         with pytest.raises(InvalidRequest, match="takes no excerpt slices in"):
             chosen.ask(Ask(QUESTION, document=document, kind=SliceKind.EXCERPT))

@@ -372,10 +372,11 @@ def test_a_config_and_its_heads_must_agree() -> None:
         Bundle(CONFIG, None, CONFIG.new_translate())
 
 
-def test_two_bundles_that_differ_in_how_sure_the_edge_is_alone_have_one_hash(tmp_path: Path) -> None:
+def test_two_bundles_that_differ_in_what_the_edge_reads_alone_have_one_hash(tmp_path: Path) -> None:
     plain = randomised()
     sure = Bundle(dataclasses.replace(CONFIG, abstain="not stated"), plain.fuse, plain.translate)
-    other = Bundle(dataclasses.replace(sure.config, confidence=CONFIDENCE), plain.fuse, plain.translate)
+    changed = dataclasses.replace(sure.config, confidence=CONFIDENCE, usual="draft")
+    other = Bundle(changed, plain.fuse, plain.translate)
     assert other.hash == sure.hash != plain.hash
     assert other.save(tmp_path / "b") == sure.hash
     edit_config(tmp_path / "b", lambda raw: raw["confidence"]["excerpt"].update(least=0.5))

@@ -20,6 +20,7 @@ ROW = DemoRow(
     fused=Said.of("Under the flowerpot. :key:", ["flowerpot"]),
     fused_source="fused",
     reason=None,
+    kind="excerpt",
     given_text=Said.of("flowerpot", ["flowerpot"]),
     bytes_on_wire=1_500,
     payload_bytes=1_000,
@@ -58,6 +59,11 @@ def test_the_table_says_that_text_left_the_cloud_and_what_was_checked() -> None:
     assert "no canary" in text
     assert "20 of 80 document positions" in text
     assert "12,288" in text
+
+
+def test_positions_of_drafts_are_no_documents() -> None:
+    report = dataclasses.replace(REPORT, rows=(ROW, dataclasses.replace(ROW, kind="draft")))
+    assert "20, of which 10 of 80 document positions" in printed(report)
 
 
 def test_a_question_without_a_slice_has_no_answer_in_the_fused_column_and_fails_the_demo() -> None:
