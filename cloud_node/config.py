@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from cloud_node.redaction import Redaction
 from fuser import DeviceName, DtypeName, PrefixFiles, bundle_directory
 from fuser.config import read_toml
 from kvwire.limits import PING_S, Limits
@@ -142,25 +143,6 @@ class ExportProfile:
     shared_over_documents: int = 0
     beyond: float | None = None
     together: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Redaction:
-    """`[export.redact]`: what is taken out of documents where they are stored (`cloud_node.export`).
-
-    patterns: of the known ones. custom: further ones by a name of their own, as regular expressions of the package
-        `regex`. tenants: whose documents; none named is everybody's.
-    """
-
-    patterns: tuple[Literal["email", "phone", "iban", "card", "ip"], ...] = ()
-    custom: Mapping[str, str] = field(default_factory=dict)
-    tenants: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.custom:
-            from cloud_node.export import check_patterns
-
-            check_patterns(self.patterns, self.custom)
 
 
 ProfileName = Literal["answer-only", "short-quote", "quote", "custom"]

@@ -17,9 +17,10 @@ from typing import Any, Final
 from cloud_node.call import Ended, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Document, Documents
-from cloud_node.export import check_leaving, check_redacted, least, positions_allowed, tokens_allowed
+from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.exposure import seconds_left
 from cloud_node.prefixes import Prefixes, stored_text
+from cloud_node.redaction import check_redacted
 from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps
 from cloud_node.work import Work
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
@@ -258,7 +259,7 @@ class Replica:
                 resolved.append(section)
                 continue
             document = self._documents.get(tenant, section.document_id, section.passage)
-            check_redacted(self._export, tenant, document.text)
+            check_redacted(self._export.redact, tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)
         self._limits.check_prompt(sum(len(section.text or "") for section in resolved))

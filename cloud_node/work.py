@@ -1,4 +1,4 @@
-"""What the model's thread does for one call, and what comes from there"""
+"""What the model's thread does for one call, and what comes from there."""
 
 from __future__ import annotations
 

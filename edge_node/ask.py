@@ -48,7 +48,8 @@ class Options:
         guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
         require_fused: whatever is asked is answered from a whole slice or not at all.
         least_confidence: an answer from a slice that is less likely to be right (`Answer.confidence`) is withheld, and
-            the Receiver abstains in its place; 0 withholds none, None: as configured, else as the bundle has it.
+            the Receiver abstains in its place; 0 withholds none, None: as configured, else as the bundle has it. Of
+            choices one is picked, whatever it says.
     """
 
     document: str | None = None

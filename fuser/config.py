@@ -74,8 +74,10 @@ def read_toml(cls: type[T], path: Path) -> T:
     """
     try:
         return from_dict(cls, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadConfig(f"{path}: {error}") from error
+    except RecursionError:
+        raise BadConfig(f"{path}: tables or lists are nested too deeply") from None
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:
@@ -104,7 +106,7 @@ def _read(hint: Any, raw: Any, path: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Enum):
         try:
             return hint(raw)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise BadConfig(f"{path}: expected one of {[e.value for e in hint]}, got {raw!r}") from error
     if isinstance(origin, type) and issubclass(origin, Mapping):
         _exact(isinstance(raw, Mapping), raw, "a table", path)

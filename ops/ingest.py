@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from cloud_node.config import Redaction
 from cloud_node.document_files import decoded, id_of, read, whole
 from cloud_node.documents import Documents, check, version_of
-from cloud_node.export import redacted
+from cloud_node.redaction import Redaction, redacted
 from kvwire.errors import NotFound
 from kvwire.segment import SliceKind
 

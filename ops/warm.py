@@ -1,4 +1,4 @@
-"""`kvwire documents warm`: reads the documents of a cloud with a model of this process"""
+"""`kvwire documents warm`: reads the documents of a cloud with a model of this process."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -68,10 +68,9 @@ class Surprise:
     def see(self, logits: Tensor, token: int) -> None:
         """Take in a step: (vocabulary,) logits and the token that was chosen."""
         logits = logits.float()
-        likely = logits - logits.logsumexp(0)
         if not self._each and self._abstain is not None:
-            self._instead = float(likely[self._abstain] - likely[token])
-        self._each.append(float(likely[token]))
+            self._instead = float(logits[self._abstain] - logits[token])
+        self._each.append(float(logits[token] - logits.logsumexp(0)))
 
     @property
     def signals(self) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
 import time
@@ -15,6 +14,7 @@ from rich.progress import Progress
 
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from ops.bench.ratio import ratio_of, told
 
 if TYPE_CHECKING:
     from fuser import Sharer, StoredText
@@ -70,12 +70,12 @@ def measure(
         _seconds(sharer, bench.kind, text, 0, stored)  # kernels are there, and the file is
         size = files.bytes - before
         for _ in range(bench.rounds):
-            told: dict[str, float] = {}
+            seconds: dict[str, float] = {}
             for way in rng.sample(WAYS, len(WAYS)):
                 check()
-                told[way] = _timed(sharer, bench.kind, text, way, stored)
+                seconds[way] = _timed(sharer, bench.kind, text, way, stored)
                 progress.advance(bar)
-            cells.append({"tokens": length, "seconds": told, "disk_bytes": size})
+            cells.append({"tokens": length, "seconds": seconds, "disk_bytes": size})
     return summary(cells, sharer.bytes_of(1))
 
 
@@ -90,7 +90,9 @@ def summary(cells: Sequence[Mapping[str, Any]], token_bytes: int) -> dict[str, A
                 "rounds": len(rounds),
                 "disk_bytes": next(cell["disk_bytes"] for cell in cells if cell["tokens"] == tokens),
                 "median_s": {way: statistics.median(one[way] for one in rounds) for way in WAYS},
-                "to_next": {way: _ratio([one[way] / one[NEXT] for one in rounds]) for way in (COLD, STORED)},
+                "to_next": {
+                    way: ratio_of([(one[way], one[NEXT]) for one in rounds]) for way in (COLD, STORED)
+                },
             }
         )
     for row in rows:  # of one run: how much longer the way takes than over the shortest document
@@ -108,7 +110,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "|---" * (4 + len(WAYS)) + "|",
     ]
     for row in results["rows"]:
-        to_next = " | ".join(_told(row["to_next"][way]) for way in (COLD, STORED))
+        to_next = " | ".join(told(row["to_next"][way]) for way in (COLD, STORED))
         to_shortest = " | ".join(f"{row['to_shortest'][way]:.2f}" for way in WAYS)
         lines.append(f"| {row['tokens']:,} | {row['rounds']} | {to_next} | {to_shortest} |")
     return "\n".join((*lines, "", "The last three columns: to the same way over the shortest document."))
@@ -183,20 +185,3 @@ def _lines() -> Iterator[str]:
     while True:
         number += 1
         yield f"Sample {number} is weighed, stored in box {number * 7 % 101} and kept for {number % 9 + 2} years.\n"
-
-
-def _ratio(ratios: Sequence[float]) -> dict[str, float]:
-    import torch
-
-    from fuser.lab.interval import mean
-
-    interval = mean(torch.tensor(ratios).log())
-    return {
-        "ratio": math.exp(interval.point),
-        "low": math.exp(interval.low),
-        "high": math.exp(interval.high),
-    }
-
-
-def _told(ratio: Mapping[str, float]) -> str:
-    return f"{ratio['ratio']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"

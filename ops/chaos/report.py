@@ -1,4 +1,4 @@
-"""The tables of a run of `kvwire chaos`"""
+"""The tables of a run of `kvwire chaos`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-_NEVER: Final = ("wrong", "hang", "crash")
+from ops.chaos.outcome import VIOLATIONS
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -22,7 +22,7 @@ def _counted(told: Mapping[str, Any], taken: str) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for name, row in _rows(told):
         ends = row["endings"]
-        never = " | ".join(f"{ends[end]:,}" for end in _NEVER)
+        never = " | ".join(f"{ends[end]:,}" for end in VIOLATIONS)
         yield f"| {name} | {row['faults']:,} | {ends['detected']:,} | {ends['fused']:,} | {never} | {_reasons(row)} |"
     if "lies" in told:
         lies = told["lies"]
@@ -31,12 +31,12 @@ def _counted(told: Mapping[str, Any], taken: str) -> Iterator[str]:
 
 
 def _asked(told: Mapping[str, Any]) -> Iterator[str]:
-    heads = ("", "faults", "fused", "alone", "error", *_NEVER, "p50, p99 s", "back p50, p99 s", "reasons")
+    heads = ("", "faults", "fused", "alone", "error", *VIOLATIONS, "p50, p99 s", "back p50, p99 s", "reasons")
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for name, row in _rows(told):
         ends = row["endings"]
-        cells = [f"{ends[end]:,}" for end in ("fused", "alone", "failed", *_NEVER)]
+        cells = [f"{ends[end]:,}" for end in ("fused", "alone", "failed", *VIOLATIONS)]
         cells += [_seconds(row["seconds"]), _seconds(row["recovery_s"]), _reasons(row)]
         yield f"| {name} | {row['faults']:,} | " + " | ".join(cells) + " |"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -157,8 +156,3 @@ def _write(path: Path | None, history: Iterable[HistoryLine]) -> None:
     if path is not None:
         with path.open("a", encoding="utf-8") as file:
             file.writelines(asked.to_json() + "\n" for asked in history)
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a history."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from cloud_node.config import CloudConfig, ExportPolicy, Redaction
+from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
-from cloud_node.export import RedactionFailed, redacted
+from cloud_node.redaction import Redaction, RedactionFailed, redacted
 from kvwire.errors import ExportDenied
 from tests.cloud_node.conftest import Start
 
@@ -109,7 +109,7 @@ def test_a_pattern_that_cannot_be_used_is_refused_by_name(custom: dict[str, str]
 
 
 def test_a_pattern_that_never_ends_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_node.export._SECONDS", 0.2)
+    monkeypatch.setattr("cloud_node.redaction._SECONDS", 0.2)
     with pytest.raises(RedactionFailed, match="the pattern slow takes more than"):
         redacted(Redaction((), {"slow": "(x+x+)+y"}), "acme", "x" * 5_000)
 

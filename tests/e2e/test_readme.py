@@ -85,18 +85,25 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 
 
 def test_every_number_with_an_interval_stands_in_the_results_too() -> None:
-    results = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    pages = (ROOT / "docs" / "results.md", *(ROOT / "docs" / "results").glob("*.md"))
+    results = " ".join(" ".join(page.read_text(encoding="utf-8").split()) for page in pages)
     numbers = set(re.findall(r"-?[0-9.]+ \[-?[0-9.]+, [0-9.]+\]", " ".join(README.split())))
     assert len(numbers) > 15
     assert {number for number in numbers if number not in results} == set()
 
 
-def test_make_table_has_a_place_for_its_table() -> None:
+def test_make_results_has_places_for_its_tables() -> None:
     from ops.tables import check_marks
 
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    (page,) = re.findall(r"--into (\S+)", makefile)
-    check_marks(ROOT / page)
+    pairs = re.findall(r"^PAIRS \?= (.+)$", makefile, re.MULTILINE)[0].split()
+    assert sorted(pairs) == sorted(page.stem for page in (ROOT / "docs" / "results").glob("*.md"))
+    for pair in pairs:
+        page = ROOT / "docs" / "results" / f"{pair}.md"
+        places = re.findall(r"^<!-- kvwire eval (\S+) -->$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for place in places:
+            assert place in makefile
+            check_marks(page, place)
 
 
 def test_the_first_screen_of_the_readme_is_sixty_lines_with_controls_and_what_leaves_the_cloud() -> None:
