@@ -81,16 +81,20 @@ class CodecBases(nn.Module):
             buffers.load_state_dict(state)
         self.bits.copy_(bits)
 
-    def codecs(self) -> tuple[Transform, ...]:
-        """One for each rate.
+    def read(self) -> dict[Place, Basis]:
+        """The basis of each place.
 
         Raises:
             ValueError: numbers that no calibration gives.
         """
-        bases = {
+        return {
             place: Basis(*(tensor.cpu() for tensor in buffers.buffers()))
             for place, buffers in zip(self.places, self.bases, strict=True)
         }
+
+    def codecs(self) -> tuple[Transform, ...]:
+        """One for each rate. Raises ValueError, as `read`."""
+        bases = self.read()
         rows = self.bits.tolist()
         return tuple(
             Transform(rate, bases, dict(zip(self.places, row, strict=True)))

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch.func import jacfwd
 
 from fuser.bundle.bundle import Bundle
-from fuser.bundle.config import CodecBasesConfig
+from fuser.bundle.config import CodecBases, CodecBasesConfig
 from fuser.heads.compact import CompactFuse
 from fuser.heads.translate import split_kv
 from fuser.lab.data.document import Item
@@ -44,7 +44,7 @@ def calibrated(
     code_dims: Sequence[int] = (),
     seed: int = 1,
 ) -> Bundle:
-    """The same heads with bases; those that the bundle had are replaced.
+    """The same heads with bases; those that the bundle had are replaced, but of shared slices where no prompts are read.
 
     Args:
         documents: of the training split: what calibration has seen must not be measured on.
@@ -55,13 +55,18 @@ def calibrated(
         seed: which items are read first.
 
     Raises:
-        ValueError: too few positions, rates out of range, or a bundle whose keys are not re-based.
+        ValueError: too few positions, rates out of range, a bundle whose keys are not re-based, or bases that stay and
+            have other rates.
     """
     generator = torch.Generator().manual_seed(seed)
     bases: dict[Place, Basis] = {}
     bits: dict[Place, list[float]] = {}
+    if not prompts and bundle.codec_bases is not None:
+        bases, bits = _kept(bundle.codec_bases, rates)
     with torch.no_grad():
-        for group in _shared(bundle, cache, _shuffled(prompts, generator), positions, progress):
+        for group in (
+            () if bases else _shared(bundle, cache, _shuffled(prompts, generator), positions, progress)
+        ):
             bases |= group
             shares = [allocate_bits(list(group.values()), rate) for rate in rates]
             bits |= {place: list(column) for place, *column in zip(group, *shares, strict=True)}
@@ -77,6 +82,18 @@ def calibrated(
     assert module is not None
     module.write(bases, torch.tensor([bits[place] for place in module.places], device="cpu").T)
     return found
+
+
+def _kept(module: CodecBases, rates: Sequence[float]) -> tuple[dict[Place, Basis], dict[Place, list[float]]]:
+    """Bases and bits of the shared slices' segments, as they are."""
+    shared = {i: place for i, place in enumerate(module.places) if place[0] is not SegmentKind.CODE}
+    if shared and tuple(module.config.rates) != tuple(rates):
+        raise ValueError(
+            f"calibrate.rates: those of shared slices stay where no prompts are read: {list(module.config.rates)}"
+        )
+    bases = module.read()
+    bits = {place: module.bits[:, i].tolist() for i, place in shared.items()}
+    return {place: bases[place] for place in bits}, bits
 
 
 def calibrated_for(bundle: Bundle, config: TrainConfig, progress: Progress) -> Bundle:

@@ -1,7 +1,7 @@
 """Calibration of the tiny pair's bundle, and what a bundle with bases is."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +210,25 @@ def test_codes_of_drafts_that_are_cached_count_beside_those_of_excerpts(
     excerpt = drafted.config.selection.positions
     written = [len(q.draft) for d in drafted.train.documents for q in d.questions]
     assert sorted(read) == sorted(excerpt + count for count in written) and sum(written)
+
+
+def test_without_prompts_the_bases_of_shared_slices_stay(setting: Setting, bundle: Bundle) -> None:
+    def again(rates: Sequence[float]) -> Bundle:
+        with Progress(disable=True) as progress:
+            documents = setting.train.documents[:6]
+            return calibrated(
+                bundle, setting.cache, documents, (), progress, positions=100, rates=rates, code_dims=(5, 20)
+            )
+
+    assert bundle.codec_bases is not None
+    before, found = bundle.codec_bases, again(RATES).codec_bases
+    assert found is not None and found.places == before.places
+    for i, place in enumerate(before.places):
+        same = torch.equal(before.read()[place].synthesis, found.read()[place].synthesis)
+        assert same is (place[0] is not SegmentKind.CODE)
+        assert torch.equal(before.bits[:, i], found.bits[:, i])
+    with pytest.raises(ValueError, match="those of shared slices stay"):
+        again((4.0,))
 
 
 def test_too_few_positions_are_no_calibration(setting: Setting, plain: Bundle) -> None:
