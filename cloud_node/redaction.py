@@ -6,6 +6,7 @@ match and was stored otherwise is refused when it is asked about. A pattern is r
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -18,6 +19,7 @@ from kvwire.errors import ExportDenied
 
 _SECONDS: Final = 5.0
 """How long one pattern may run over one text."""
+_REMEMBERED: Final = 65_536
 _NAME: Final = regex.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -127,6 +129,30 @@ def redacted(told: Redaction, tenant: str, text: str) -> tuple[str, Counter[str]
                 f"redact: the pattern {name} takes more than {_SECONDS:g} s on this text"
             ) from None
     return text, counts
+
+
+class LookedThrough:
+    """Texts in which nothing was found before, so that a question does not cost a look at all of its documents."""
+
+    def __init__(self, told: Redaction) -> None:
+        self._told = told
+        self._clean: set[bytes] = set()
+
+    def check(self, tenant: str, text: str) -> None:
+        """`check_redacted`, once a text.
+
+        Raises:
+            ExportDenied: as there.
+        """
+        if not (self._told.patterns or self._told.custom):
+            return
+        key = hashlib.blake2b(f"{tenant}\0{text}".encode(), digest_size=16).digest()
+        if key in self._clean:
+            return
+        check_redacted(self._told, tenant, text)
+        if len(self._clean) >= _REMEMBERED:
+            self._clean.clear()
+        self._clean.add(key)
 
 
 def check_redacted(told: Redaction, tenant: str, text: str) -> None:

@@ -20,7 +20,7 @@ from cloud_node.documents import Document, Documents
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.exposure import seconds_left
 from cloud_node.prefixes import Prefixes, stored_text
-from cloud_node.redaction import check_redacted
+from cloud_node.redaction import LookedThrough
 from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps
 from cloud_node.work import Work
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
@@ -70,6 +70,7 @@ class Replica:
         self._documents = documents
         self._limits = limits
         self._export = export
+        self._looked = LookedThrough(export.redact)
         self._max_prompt_tokens = max_prompt_tokens
         self._codecs = {name: CodecRegistry(s.bundle.codecs()) for name, s in sharers.items()}
         model = next(iter(sharers.values())).model
@@ -259,7 +260,7 @@ class Replica:
                 resolved.append(section)
                 continue
             document = self._documents.get(tenant, section.document_id, section.passage)
-            check_redacted(self._export.redact, tenant, document.text)
+            self._looked.check(tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)
         self._limits.check_prompt(sum(len(section.text or "") for section in resolved))

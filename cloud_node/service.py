@@ -31,6 +31,7 @@ from cloud_node.passages import PASSAGE_CHARS
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
+    Busy,
     Cancelled,
     DeadlineExceeded,
     Draining,
@@ -159,7 +160,11 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             async with self._turns.taken(identity.tenant) as record.stages["turn"]:
                 reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
             record.stages |= reply.timings
-            documents = await self._documents(identity, wanted, record)
+            before, documents = documents, await self._documents(identity, wanted, record)
+            if {d.version for d in documents} != {
+                d.version for d in before
+            }:  # which one was read is not known
+                raise Busy(self._config.sharer.retry_after_s)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             self._check_length(wanted, documents)
             record.bytes, record.positions = len(reply.text.encode()), reply.tokens

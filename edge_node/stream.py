@@ -173,7 +173,8 @@ class AnswerStream:
             piece, _ = held[-1]
             text += line.rest() if piece is None else line.add(piece)
         self._see(prefilled)
-        self._withheld = text != abstain and least > 0 and (self._confidence or 0.0) < least
+        sure = self._confidence
+        self._withheld = text != abstain and sure is not None and sure < least
         if text != abstain and not self._withheld:
             yield from self._limited(itertools.chain(held, generated), limit)
             return

@@ -7,7 +7,7 @@ import pytest
 
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
-from cloud_node.redaction import Redaction, RedactionFailed, redacted
+from cloud_node.redaction import LookedThrough, Redaction, RedactionFailed, check_redacted, redacted
 from kvwire.errors import ExportDenied
 from tests.cloud_node.conftest import Start
 
@@ -136,3 +136,24 @@ async def test_a_text_that_was_stored_otherwise_is_not_read(start_local: Start, 
     with pytest.raises(ExportDenied, match="a document that was stored before"):
         await cloud.share(cloud.request("raw", "Who keeps the key?"))
     assert "ilse@" not in cloud.audit.read_text()
+
+
+def test_a_text_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def counting(told: Redaction, tenant: str, text: str) -> None:
+        looks.append(f"{tenant}: {text}")
+        check_redacted(told, tenant, text)
+
+    monkeypatch.setattr("cloud_node.redaction.check_redacted", counting)
+    looked = LookedThrough(Redaction(("email",), tenants=("acme",)))
+    for _ in range(2):
+        looked.check("acme", "The key is with Ilse.")
+        looked.check("other", "ilse@example.com")
+        with pytest.raises(ExportDenied):
+            looked.check("acme", "ilse@example.com")
+    assert sorted(looks) == [
+        "acme: The key is with Ilse.",
+        *["acme: ilse@example.com"] * 2,
+        "other: ilse@example.com",
+    ]
