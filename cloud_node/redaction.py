@@ -134,22 +134,21 @@ def redacted(told: Redaction, tenant: str, text: str) -> tuple[str, Counter[str]
 class LookedThrough:
     """Texts in which nothing was found before, so that a question does not cost a look at all of its documents."""
 
-    def __init__(self, told: Redaction) -> None:
-        self._told = told
+    def __init__(self) -> None:
         self._clean: set[bytes] = set()
 
-    def check(self, tenant: str, text: str) -> None:
+    def check(self, told: Redaction, tenant: str, text: str) -> None:
         """`check_redacted`, once a text.
 
         Raises:
             ExportDenied: as there.
         """
-        if not (self._told.patterns or self._told.custom):
+        if not (told.patterns or told.custom):
             return
-        key = hashlib.blake2b(f"{tenant}\0{text}".encode(), digest_size=16).digest()
+        key = hashlib.blake2b(f"{told}{tenant}\0{text}".encode(), digest_size=16).digest()
         if key in self._clean:
             return
-        check_redacted(self._told, tenant, text)
+        check_redacted(told, tenant, text)
         if len(self._clean) >= _REMEMBERED:
             self._clean.clear()
         self._clean.add(key)

@@ -70,7 +70,7 @@ class Replica:
         self._documents = documents
         self._limits = limits
         self._export = export
-        self._looked = LookedThrough(export.redact)
+        self._looked = LookedThrough()
         self._max_prompt_tokens = max_prompt_tokens
         self._codecs = {name: CodecRegistry(s.bundle.codecs()) for name, s in sharers.items()}
         model = next(iter(sharers.values())).model
@@ -260,7 +260,7 @@ class Replica:
                 resolved.append(section)
                 continue
             document = self._documents.get(tenant, section.document_id, section.passage)
-            self._looked.check(tenant, document.text)
+            self._looked.check(self._export.redact, tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)
         self._limits.check_prompt(sum(len(section.text or "") for section in resolved))

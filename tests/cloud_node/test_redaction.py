@@ -146,12 +146,12 @@ def test_a_text_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
         check_redacted(told, tenant, text)
 
     monkeypatch.setattr("cloud_node.redaction.check_redacted", counting)
-    looked = LookedThrough(Redaction(("email",), tenants=("acme",)))
+    looked, told = LookedThrough(), Redaction(("email",), tenants=("acme",))
     for _ in range(2):
-        looked.check("acme", "The key is with Ilse.")
-        looked.check("other", "ilse@example.com")
+        looked.check(told, "acme", "The key is with Ilse.")
+        looked.check(told, "other", "ilse@example.com")
         with pytest.raises(ExportDenied):
-            looked.check("acme", "ilse@example.com")
+            looked.check(told, "acme", "ilse@example.com")
     assert sorted(looks) == [
         "acme: The key is with Ilse.",
         *["acme: ilse@example.com"] * 2,
