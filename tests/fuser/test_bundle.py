@@ -256,7 +256,7 @@ def test_excerpts_and_answers_without_a_slice_have_the_learnt_prefix() -> None:
         ),
         (
             "qwen2.5-coder-1.5b--smollm2-135m",
-            "e730fe05c20e59eef512c02983d22e4381373a031fd3cf543808116457ee0a57",
+            "d7da74eb088b9750e10377351819bce28f92a638d1c46c63336d593c796d8154",
         ),
     ],
 )
