@@ -117,7 +117,7 @@ _WORDS: Final = {
     "DEADLINE_EXCEEDED": "the cloud's slice did not come in time; ask again, or allow more seconds (deadline)",
     "CANCELLED": "the call to the cloud was cut off; ask again",
     "INTERNAL": "the cloud at {address} failed; its log says why",
-    "RELAY_DISABLED": "there is no slice to send, and the cloud relays no text; ask for a slice, or allow more bytes",
+    "RELAY_DISABLED": "the cloud relays no text (its `[export] allow_relay`); ask for a slice, or allow it more bytes",
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
     NO_PLAN: "no plan is of use within the bytes and the time allowed ({plan_reason}); allow more, or name a plan",
     NOTHING_FOUND: "no passage of this tenant's documents has a word of the question; ask in other words",

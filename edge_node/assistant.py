@@ -66,10 +66,7 @@ class Assistant:
                 torch.set_num_threads(config.receiver.threads)
             own = config.receiver
             receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
-            if own.least_confidence and not receiver.bundle.config.confidence:
-                raise BadConfig(
-                    "receiver.least_confidence: the bundle cannot tell how likely answers are right"
-                )
+            own.check_confidence(receiver.bundle.config.confidence)
             return cls(config, receiver, Client(config), _table(config, receiver.bundle))
 
     def __enter__(self) -> Self:

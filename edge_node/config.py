@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import ssl
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -121,6 +122,21 @@ class ReceiverConfig:
             raise ValueError("max_new_tokens starts at 1, threads at 0")
         if self.least_confidence is not None and not 0 <= self.least_confidence <= 1:
             raise ValueError("least_confidence is 0 to 1")
+
+    def check_confidence(self, told: Collection[str]) -> None:
+        """Refuse a `least_confidence` that no answer could be held to.
+
+        Args:
+            told: the kinds of slice behind which the bundle tells how likely an answer is right.
+
+        Raises:
+            BadConfig: there are none, and it is above 0.
+        """
+        if self.least_confidence and not told:
+            raise BadConfig(
+                "receiver.least_confidence: this bundle cannot tell how likely answers are right; leave the key out, "
+                "or name a bundle that can (docs/concepts.md)"
+            )
 
 
 @dataclass(frozen=True, slots=True)

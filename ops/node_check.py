@@ -79,6 +79,9 @@ def _edge(config: "EdgeConfig") -> Iterator[Finding]:
     bundle = yield from _bundle("receiver.bundle", config.receiver.bundle, model, PeerRole.EDGE)
     if bundle is not None:
         known = bundle  # for the closure
+        yield from looked(
+            "receiver.least_confidence", lambda: _confidence(config, known), "change [receiver]"
+        )
         yield from looked("share", lambda: _share(config, known), "change [share]")
     listen, taken = config.api.listen, "nothing, where that is an edge node of yours; else change listen"
     yield from looked(
@@ -228,6 +231,13 @@ def _bundle(
     slices = ", ".join(sorted(bundle.kinds))
     yield Finding(State.GOOD, key, f"{directory}: {bundle.hash[:12]}, {slices}, for {wanted.name}")
     return bundle
+
+
+def _confidence(config: "EdgeConfig", bundle: "Bundle") -> Iterator[Finding]:
+    """What is withheld, where that is configured."""
+    config.receiver.check_confidence(bundle.config.confidence)
+    if (least := config.receiver.least_confidence) is not None:
+        yield Finding(State.GOOD, "receiver.least_confidence", f"{least:g}")
 
 
 def _share(config: "EdgeConfig", bundle: "Bundle") -> Iterator[Finding]:

@@ -185,8 +185,8 @@ def told_of(answer: Answer, choices: Sequence[str] = ()) -> str:
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
     picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
     abstained = ", the Receiver abstains" if answer.abstained else ""
-    if answer.confidence is not None:
-        abstained += f", {'withheld, ' if answer.abstained else ''}confidence {answer.confidence:.2f}"
+    if answer.confidence is not None:  # of an answer: where it was abstained from, it was withheld
+        abstained = f", {'withheld, ' if answer.abstained else ''}confidence {answer.confidence:.2f}"
     documents = [f"{one['document']}#{one['passage'] or ''}".rstrip("#") for one in answer.documents]
     found = any(one["score"] is not None for one in answer.documents)
     about = f"{', '.join(documents)}: " if found or len(documents) > 1 else ""

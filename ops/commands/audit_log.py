@@ -118,7 +118,7 @@ def exposure(
     text: Annotated[
         Path | None,
         typer.Option(
-            help="Its text, as `kvwire documents show` prints it: what was quoted of it is printed.",
+            help="Its text as the cloud has it, redacted where it redacts: what was quoted is printed.",
             exists=True,
             dir_okay=False,
         ),
@@ -178,12 +178,18 @@ def _public(log: Path, key: Path | None, *, needed: bool) -> str | None:
     """The public key of the node's; None where none is needed and none is there.
 
     Raises:
-        BadKey: it holds none. OSError: it cannot be read.
+        BadKey: it holds none. OSError: it cannot be read. FileNotFoundError: log or key is not there.
     """
-    from cloud_node.audit import key_beside, public_hex, signing_key
+    from cloud_node.audit import files_of, key_beside, public_hex, signing_key
 
     path = key or key_beside(log)
-    return public_hex(signing_key(path)) if needed or key is not None or path.exists() else None
+    if path.exists():
+        return public_hex(signing_key(path))
+    if not files_of(log):
+        raise FileNotFoundError(f"{log}: there is no such log")
+    if needed or key is not None:
+        raise FileNotFoundError(f"{path}: there is no such key; --key names the one that signs {log}")
+    return None
 
 
 def _between(

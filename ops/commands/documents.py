@@ -155,7 +155,7 @@ def add(
                 "once; ask about its passages, not the whole"
             )
     if kept is not None and kept[0] and not as_json:
-        seconds = "" if kept[1] is None else f", in about {kept[1]:,.0f} s"
+        seconds = "" if kept[1] is None else f", in about {max(1, kept[1]):,.0f} s"
         _note(
             f"a running cloud reads them while nobody asks, `kvwire documents warm` now{seconds}; at most "
             f"{kept[0] / 1e6:,.1f} MB on disk"

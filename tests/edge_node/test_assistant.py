@@ -41,6 +41,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceHeader, SliceKind
 from kvwire.slice_io import Frame
 from ops.chaos.in_one_process import LocalAnswer, answer_in_one_process, first_line
+from ops.talk import told_of
 from tests.edge_node.sharer_server import (
     DOCUMENTS,
     Part,
@@ -157,6 +158,7 @@ def test_an_answer_that_is_too_unlikely_to_be_right_is_withheld_and_nothing_of_i
     answer = stream.answer
     assert (answer.text, answer.abstained, answer.source) == ("not stated", True, "fused")
     assert answer.confidence == pytest.approx(plain.confidence, abs=1e-3)  # of what is not given
+    assert "fused, withheld, confidence" in told_of(answer)  # the Receiver had an answer: it did not abstain
     asked = assistant.ask(Ask(QUESTION, document="note-1", least_confidence=0.5))
     assert (asked.text, asked.abstained) == (plain.text, False)
     sure(0.0)

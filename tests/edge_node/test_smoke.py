@@ -93,6 +93,11 @@ def test_a_configuration_is_checked_in_a_moment_and_nobody_is_asked(
     wrong = dataclasses.replace(config, share=ShareConfig(codec="morse"))
     status, found = run("config", "check", str(write_toml(wrong, tmp_path / "edge.toml")))
     assert status == 1 and [one["what"] for one in found if one["state"] == "bad"] == ["share"]
+    sure = dataclasses.replace(config.receiver, least_confidence=0.5)
+    wrong = dataclasses.replace(config, receiver=sure)  # the bundle tells none: every question fails
+    status, found = run("config", "check", str(write_toml(wrong, tmp_path / "edge.toml")))
+    assert status == 1
+    assert [one["what"] for one in found if one["state"] == "bad"] == ["receiver.least_confidence"]
 
 
 def test_a_file_that_configures_no_node_is_told(tmp_path: Path) -> None:

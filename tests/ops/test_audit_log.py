@@ -100,3 +100,12 @@ def test_what_left_of_a_document_is_told_from_the_log_and_the_text_alone(log: Pa
     text.write_text("another")
     done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--text", str(text))
     assert done.returncode == 1 and "no version of note" in done.stderr
+
+
+def test_a_log_or_a_key_that_is_not_there_is_told_as_such(log: Path) -> None:
+    missing = kvwire("audit-log", "verify", str(log.with_name("other.jsonl")))
+    assert (missing.returncode, "other.jsonl: there is no such log" in missing.stderr) == (1, True)
+    log.with_name("audit.key").unlink()
+    keyless = kvwire("audit-log", "anchor", str(log))
+    assert keyless.returncode == 1
+    assert "audit.key: there is no such key; --key names the one that signs" in keyless.stderr
