@@ -14,8 +14,10 @@ otherwise is refused when it is asked about. A pattern is run with a time limit,
 from __future__ import annotations
 
 import ipaddress
+import time
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import regex
@@ -216,10 +218,7 @@ def _iban(found: str) -> bool:
 
 
 def _phone(found: str) -> bool:
-    """By what it begins with, or in the form of North America; else a date or an amount would be one."""
-    digits = sum(c.isdigit() for c in found)
-    american = regex.fullmatch(r"\(?[2-9][0-9]{2}\)?[ .-]{1,2}[2-9][0-9]{2}[ .-][0-9]{4}", found)
-    return 7 <= digits <= 15 and (found[0] in "+0" or found[:2] == "(0" or american is not None)
+    return 7 <= sum(c.isdigit() for c in found) <= 15 and found[:3] != "000"
 
 
 def _ip(found: str) -> bool:
@@ -230,15 +229,29 @@ def _ip(found: str) -> bool:
     return any(c.isdigit() for c in found)  # a::b is a name in some languages
 
 
+_IP4: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _KNOWN: Final[Mapping[str, tuple[str, Callable[[str], bool]]]] = {
     "iban": (r"\b[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b", _iban),
-    "card": (r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])", _luhn),
-    "email": (r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}\p{L}{2,24}(?![\w-])", bool),
+    "card": (
+        r"(?<![0-9])(?:[2-6][0-9]{3}(?:[ -]?[0-9]{4}){2}(?:[ -]?[0-9]{1,4}){1,2}"
+        r"|3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4,5})(?![0-9])",
+        _luhn,
+    ),
+    "email": (
+        r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}(?:xn--[\w-]{2,59}|\p{L}{2,24})(?!\w)",
+        bool,
+    ),
     "ip": (
-        r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.[0-9])",
+        rf"(?<![\w.:])[0-9A-Fa-f]{{0,4}}(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?:(?<=:){_IP4})?(?![\w:]|\.[0-9])"
+        rf"|(?<![\w.]){_IP4}(?!\w|\.[0-9])",
         _ip,
     ),
-    "phone": (r"(?<![\w+.,-])[+(]?[0-9](?:[ ()./-]{0,3}[0-9]){6,17}(?![\w-]|[.,][0-9])", _phone),
+    # By what it begins with, or in the form of North America; else a date or an amount would be one.
+    "phone": (
+        r"(?<![\w+,-]|[0-9]\.)(?=[+0]|\(0|\(?[2-9][0-9]{2}\)?[ .-]{1,2}[2-9][0-9]{2}[ .-][0-9]{4})"
+        r"[+(]?[0-9](?:[ ()./–-]{0,3}[0-9]){6,17}(?: ?(?:x|ext\.?) ?[0-9]{1,5})?(?!\w|-\w|[.,][0-9])",
+        _phone,
+    ),
 }
 """In the order in which they are run: what a longer one has taken out, a shorter one does not find."""
 
@@ -276,17 +289,49 @@ def redacted(told: Redaction, tenant: str, text: str) -> tuple[str, Counter[str]
         return text, counts
     known = [(name, *_KNOWN[name]) for name in _KNOWN if name in told.patterns]
     for name, pattern, holds in (*known, *((name, pattern, bool) for name, pattern in told.custom.items())):
-
-        def replaced(match: Any, name: str = name, holds: Callable[[str], bool] = holds) -> str:
-            if not holds(match[0]):
-                return str(match[0])
-            counts[name] += 1
-            return f"[{name}]"
-
+        # A pattern of one's own is about the text as it is.
+        looked = text if text.isascii() or name in told.custom else text.translate(_PLAIN)
         try:
-            text = regex.sub(pattern, replaced, text, timeout=_SECONDS)
+            spans = list(_spans(regex.compile(pattern), holds, looked))
         except TimeoutError:
             raise RedactionFailed(
                 f"redact: the pattern {name} takes more than {_SECONDS:g} s on this text"
             ) from None
+        if spans:
+            counts[name] = len(spans)
+            kept = zip([0, *(ends for _, ends in spans)], [begins for begins, _ in spans], strict=False)
+            text = "".join(f"{text[begins:ends]}[{name}]" for begins, ends in kept) + text[spans[-1][1] :]
     return text, counts
+
+
+class _Plain(dict[int, int]):
+    """Digits, spaces, hyphens and signs of other shapes as those of ASCII, each one character."""
+
+    def __missing__(self, code: int) -> int:
+        plain = unicodedata.normalize("NFKC", chr(code))
+        plain = str(unicodedata.decimal(chr(code), plain))
+        self[code] = ord(plain) if len(plain) == 1 else code
+        return self[code]
+
+
+_PLAIN: Final = _Plain(dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2212"), ord("-")))
+
+
+def _spans(pattern: Any, holds: Callable[[str], bool], text: str) -> Iterator[tuple[int, int]]:
+    """What matches and holds. Raises TimeoutError.
+
+    A match may have taken in words beside it: its shorter beginnings are tried too, and what begins at a later word.
+    """
+    until, at = time.monotonic() + _SECONDS, 0
+    while match := pattern.search(text, at, timeout=max(1e-3, until - time.monotonic())):
+        begins, found = match.start(), match[0]
+        ends = [len(found), *(gap.start() for gap in regex.finditer(" ", found))]
+        for end in (ends[0], *reversed(ends[1:])):
+            if holds(found[:end]) and (end == len(found) or pattern.fullmatch(found[:end])):
+                yield begins, begins + end
+                at = max(begins + end, begins + 1)
+                break
+        else:
+            at = begins + regex.search("[ :]", found + " ").end()
+        if time.monotonic() > until:
+            raise TimeoutError
