@@ -156,6 +156,9 @@ class Redaction:
     custom: Mapping[str, str] = field(default_factory=dict)
     tenants: tuple[str, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self.patterns or self.custom)
+
     def __post_init__(self) -> None:
         if self.custom:
             from cloud_node.export import check_patterns

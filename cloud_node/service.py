@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from cloud_node.export import (
     budget_of,
     check_leaving,
     check_relayed,
+    is_redacted,
     kinds_searched,
     least,
     leaving,
@@ -104,7 +106,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             wanted = serde.search_request_from_proto(request, self._limits)
             policy = self._config.export
             day = Budget(policy.positions_per_day, policy.questions_per_day)
-            hits = await self._access.search(identity, wanted, kinds_searched(policy), day)
+            clean = functools.partial(is_redacted, policy) if policy.redact else None
+            hits = await self._access.search(identity, wanted, kinds_searched(policy), day, clean)
             found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
             record.documents = tuple(dict.fromkeys(one.document for one in found))
             # That a document has a word tells of it as an answer does.

@@ -118,6 +118,20 @@ def test_digits_spaces_and_hyphens_of_other_shapes_hide_nothing(text: str, left:
     assert redacted(ALL, "acme", text)[0] == left
 
 
+def test_in_what_was_redacted_nothing_more_is_found_whatever_stands_side_by_side() -> None:
+    chance = random.Random(7)
+    pieces = [canary(kind, chance) for kind in ALL.patterns for _ in range(3)]
+    pieces += [*" :-.@/x([", "12", "00", " 7", "AB12", "::"]
+    for _ in range(2_000):
+        text, _ = redacted(ALL, "acme", "".join(chance.choices(pieces, k=chance.randint(1, 7))))
+        assert redacted(ALL, "acme", text) == (text, Counter())
+
+
+def test_a_pattern_that_finds_something_for_ever_is_refused_with_its_text() -> None:
+    with pytest.raises(RedactionFailed, match="still more"):
+        redacted(Redaction(custom={"mark": r"\](?=z)"}), "acme", "]z")
+
+
 def test_dates_amounts_versions_and_times_stay() -> None:
     text = (
         "On 2026-11-30 at 12:30:45 version 1.2.3 sold 1,234,567.89 pieces, 4111111111111112 of them by number; "
@@ -178,3 +192,14 @@ async def test_a_text_that_was_stored_otherwise_is_not_read(start_local: Start, 
     with pytest.raises(ExportDenied, match="a document that was stored before"):
         await cloud.share(cloud.request("raw", "Who keeps the key?"))
     assert "ilse@" not in cloud.audit.read_text()
+
+
+async def test_a_text_that_was_stored_otherwise_is_not_found_by_its_words(
+    start_local: Start, config: CloudConfig
+) -> None:
+    store = Documents(config.documents)
+    store.add("acme", "raw", "The address of Wendelin is wendelin@example.com.")
+    store.add("acme", "clean", "The address of Wendelin is [email].")
+    store.close()
+    cloud = await start_local(export=ExportPolicy(redact=Redaction(("email",))))
+    assert [found.document for found in await cloud.search("Wendelin example")] == ["clean"]
