@@ -217,17 +217,29 @@ class Access:
             raise AuditUnavailable from error
 
     async def search(
-        self, identity: Identity, wanted: SearchRequest, kinds: Sequence[SliceKind], budget: Budget
+        self,
+        identity: Identity,
+        wanted: SearchRequest,
+        kinds: Sequence[SliceKind],
+        budget: Budget,
+        may_be_read: Callable[[str, str], bool] | None,
     ) -> tuple[Hit, ...]:
         """The passages that have the question's words, of documents that this identity may ask about.
 
         Args:
             kinds: documents of which no slice of these kinds could leave are not searched.
             budget: nor are those of which so much has left today.
+            may_be_read: of a tenant a passage's text, others are not told of; None: all.
         """
-        search = functools.partial(
-            self._documents.search, identity.tenant, wanted.question, wanted.k, kinds, identity.uri, budget
-        )
+        tenant = identity.tenant
+
+        def search() -> tuple[Hit, ...]:
+            hits = self._documents.search(tenant, wanted.question, wanted.k, kinds, identity.uri, budget)
+            if may_be_read is None:
+                return hits
+            texts = [self._documents.get(tenant, hit.document, hit.passage).text for hit in hits]
+            return tuple(hit for hit, text in zip(hits, texts, strict=True) if may_be_read(tenant, text))
+
         return await self._threads.call(search)
 
 

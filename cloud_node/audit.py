@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 GENESIS: Final = "0" * 64
 _TAIL_BYTES: Final = 1 << 20  # more than the longest line
+_IS_THERE: Final = {"sequence": int, "time": float, "previous": str, "hash": str}
 _PUT_AWAY: Final = re.compile(r"\.[0-9]{12}")
 
 SERVED: Final = "SERVED"
@@ -150,7 +151,8 @@ class AuditLog:
             self._lock = os.open(key, os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, self._lock)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for one in (self._lock, self._file):  # another writer may have a copy of the key
+                    fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AuditInUse(f"{self.path}: another process writes to this audit log") from None
             line, torn, whole = end_of(files_of(self.path))
@@ -254,6 +256,11 @@ class AuditLog:
             self.path.rename(name_put_away(self.path, self._last.sequence))
         # Where the last attempt came no further, there is nothing at the path; what else is there is not ours.
         file = _opened(self.path, os.O_CREAT | os.O_EXCL)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise
         os.close(self._file)
         self._file, self._size = file, 0
 
@@ -334,7 +341,9 @@ def files_of(log: str | Path) -> list[Path]:
     """The files of a log, oldest first: those put away by rotation, then the one that is written to, if it is there."""
     log = Path(log)
     put_away = [
-        one for one in log.parent.glob(f"{log.name}.*") if _PUT_AWAY.fullmatch(one.name[len(log.name) :])
+        one
+        for one in (log.parent.iterdir() if log.parent.exists() else ())
+        if one.name.startswith(log.name) and _PUT_AWAY.fullmatch(one.name[len(log.name) :])
     ]
     return sorted(put_away) + ([log] if log.exists() else [])
 
@@ -412,11 +421,14 @@ def follows(raw: bytes, last: str) -> bool:
 
 
 def parse(raw: bytes, where: str) -> dict[str, Any]:
-    """A line. Raises BrokenChain where it is none."""
+    """A line, which stands there as the log writes it. Raises BrokenChain where it is none."""
     try:
         line = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BrokenChain(f"{where} is not JSON") from None
-    if not isinstance(line, dict):
+    if not isinstance(line, dict) or any(type(line.get(key)) is not is_a for key, is_a in _IS_THERE.items()):
         raise BrokenChain(f"{where} is not a record")
+    if canonical(line) != raw.removesuffix(b"\n"):
+        # Of two keys of one name the hash knows the second alone.
+        raise BrokenChain(f"{where} is not as the log writes it")
     return line

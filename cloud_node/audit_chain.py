@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cloud_node.audit import (
     GENESIS,
@@ -50,32 +50,48 @@ def lines(log: str | Path, first: int | None = 1) -> Iterator[dict[str, Any]]:
         BrokenChain: naming the first line that does not follow. TornTail: half a line comes after the last one.
     """
     last: str | None = GENESIS if first == 1 else None
-    expected, files = first or 0, files_of(log)
-    if not files:
-        raise FileNotFoundError(f"{log}: there is no such log")
-    for path in files:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                where = f"{path}: line {number}"
-                if not raw.endswith(b"\n") and not follows(raw, last or ""):
-                    if path == files[-1]:
-                        raise TornTail(
-                            f"{path}: {len(raw)} bytes of a line cut short after {number - 1} whole ones"
-                        )
-                    raise BrokenChain(f"{where} is cut short")
-                line = parse(raw, where)
-                begun = expected == first and path == files[0] and number == 1
-                expected = expected or int(line.get("sequence", 1))
-                if begun and line.get("sequence") != expected:
-                    raise BrokenChain(
-                        f"{path} begins with line {line.get('sequence')} of the log, not {expected}: "
-                        "older files are missing"
+    expected = first or 0
+    begins = True
+    for path, file, newest in _opened(log):
+        for number, raw in enumerate(file, 1):
+            where = f"{path}: line {number}"
+            if not raw.endswith(b"\n") and not follows(raw, last or ""):
+                if newest:
+                    raise TornTail(
+                        f"{path}: {len(raw)} bytes of a line cut short after {number - 1} whole ones"
                     )
-                fits = last is None or line.get("previous") == last
-                if not fits or line.get("sequence") != expected or line.get("hash") != hash_of(line):
-                    raise BrokenChain(f"{where} does not follow from the line before it")
-                last, expected = str(line["hash"]), expected + 1
-                yield line
+                raise BrokenChain(f"{where} is cut short")
+            line = parse(raw, where)
+            expected = expected or line["sequence"]
+            if begins and line["sequence"] != expected:
+                raise BrokenChain(
+                    f"{path} begins with line {line.get('sequence')} of the log, not {expected}: "
+                    "older files are missing"
+                )
+            fits = last is None or line.get("previous") == last
+            if not fits or line.get("sequence") != expected or line.get("hash") != hash_of(line):
+                raise BrokenChain(f"{where} does not follow from the line before it")
+            last, expected, begins = str(line["hash"]), expected + 1, False
+            yield line
+
+
+def _opened(log: str | Path) -> Iterator[tuple[Path, BinaryIO, bool]]:
+    """The files of a log, open, oldest first, and whether it is the newest: that is held, or it could be put away.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    while True:
+        files = files_of(log)
+        if not files:
+            raise FileNotFoundError(f"{log}: there is no such log")
+        with files[-1].open("rb") as newest:
+            if files == files_of(log):
+                for path in files[:-1]:
+                    with path.open("rb") as file:
+                        yield path, file, False
+                yield files[-1], newest, True
+                return
 
 
 def verify(

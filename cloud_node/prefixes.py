@@ -160,8 +160,16 @@ class Prefixes:
                 ticket = work.enter(sharer.reading_ahead(prompt, caller), prompt.prefix, last=True)
                 work.finish()
             sharer.settle()
-            if self._files is not None and ticket.ran_s:
-                self._files.tokens_per_s = prompt.prefix / ticket.ran_s
+            if self._files is None:
+                continue
+            if self._documents.versions(text.owner, [text.document]).get(text.document) != text.version:
+                self._files.forget(text.owner, text.document)  # what was written after it went
+                return ReadOutcome.GONE
+            if not sharer.is_read(prompt, text):
+                outcome = ReadOutcome.NO_ROOM
+            elif ticket.ran_s:
+                with contextlib.suppress(OSError):
+                    self._files.tokens_per_s = prompt.prefix / ticket.ran_s
         return outcome
 
     def _outcome(self, sharer: Sharer, prompt: SharerPrompt, text: StoredText) -> ReadOutcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from cloud_node.export import (
 )
 from cloud_node.exposure import Budget, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
+from cloud_node.redaction import LookedThrough
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
@@ -79,6 +81,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._limits = config.limits
         self._replicas = replicas
         self._access = access
+        self._looked = LookedThrough()
         self._audit = audit
         self._unanswered = SummedRecords(audit)
         self._recent = RecentRequests()
@@ -105,7 +108,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             wanted = serde.search_request_from_proto(request, self._limits)
             policy = self._config.export
             day = Budget(policy.positions_per_day, policy.questions_per_day)
-            hits = await self._access.search(identity, wanted, kinds_searched(policy), day)
+            clean = functools.partial(self._looked.clean, policy.redact) if policy.redact else None
+            hits = await self._access.search(identity, wanted, kinds_searched(policy), day, clean)
             found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
             record.documents = tuple(dict.fromkeys(one.document for one in found))
             # That a document has a word tells of it as an answer does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edge_node.history import ChatTurn, noted, told
 from edge_node.link import Estimate
@@ -117,8 +117,12 @@ class Ask(Options):
             )
         if "" in self.stop:
             raise InvalidRequest("a stop string is not empty")
+        if self.source not in get_args(Source):
+            raise InvalidRequest(f"source is one of {', '.join(get_args(Source))}, not {self.source!r}")
         if self.search < 0:
             raise InvalidRequest(f"search is {self.search}; 0 searches nothing")
+        if self.search and not self.searched.strip():
+            raise InvalidRequest("a question for the edge alone searches nothing: its words would be sent")
         if self.max_bytes is not None and self.max_bytes < 0:
             raise InvalidRequest(f"max_bytes is {self.max_bytes}; 0 is no cap")
         if self.least_confidence is not None and not 0 <= self.least_confidence <= 1:
@@ -159,9 +163,9 @@ class Ask(Options):
 
     @property
     def searched(self) -> str:
-        """What is searched for: the question, or the last one of the sections."""
-        questions = [s.text for s in self.prompt() if s.role is Role.QUESTION and s.text]
-        return self.question or questions[-1]
+        """What is searched for: the question, or the last one of the sections that may be sent; "" where none may."""
+        shared = [s for s in self.sections if s.visibility is Visibility.SHARED and s.role is Role.QUESTION]
+        return self.question or next((s.text for s in reversed(shared) if s.text), "")
 
     def prompt(self, found: Sequence[Found] = ()) -> tuple[Section, ...]:
         """All sections, the notes and the question last; the choices are listed where no document is asked about.

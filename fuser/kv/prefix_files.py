@@ -8,6 +8,7 @@ where no model is loaded. Several processes may use one folder.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -74,9 +75,10 @@ class PrefixFiles:
     def tokens_per_s(self) -> float | None:
         """How fast a document was read here last; None where none was."""
         try:
-            return float((self.root / _RATE).read_text())
+            rate = float((self.root / _RATE).read_text())
         except (OSError, ValueError):
             return None
+        return rate if 0 < rate < float("inf") else None
 
     @tokens_per_s.setter
     def tokens_per_s(self, rate: float) -> None:
@@ -158,9 +160,13 @@ def _folders(path: Path) -> Iterator[Path]:
 
 def _remove(folder: Path) -> None:
     """A folder that others may be writing to: again, when something came meanwhile."""
+    if folder.is_symlink():
+        folder.unlink()  # and not what is in another's folder
     while folder.exists():
         for path in folder.iterdir():
-            path.unlink(missing_ok=True)
-        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        try:
             folder.rmdir()
-            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Final, overload
 
 import torch
@@ -180,8 +181,8 @@ class PrefixStore:
     def _open(self, path: Path, ids: Tensor, layers: int) -> StoredKV:
         """Raises ValueError: the file is not what its name says."""
         stat = path.lstat()
-        if stat.st_uid != os.geteuid() or path.is_symlink():
-            raise ValueError("it is another's")
+        if stat.st_uid != os.geteuid() or not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
+            raise ValueError("it is another's, or no file")
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
             if told.get("format") != _FORMAT or told.get("is") != _name(path):

@@ -44,7 +44,7 @@ def calibrated(
     code_dims: Sequence[int] = (),
     seed: int = 1,
 ) -> Bundle:
-    """The same heads with bases; those that the bundle had are replaced, but of shared slices where no prompts are read.
+    """The same heads with bases; those that the bundle had are replaced, of shared slices only where prompts are read.
 
     Args:
         documents: of the training split: what calibration has seen must not be measured on.

@@ -221,7 +221,10 @@ _STEPS: Final = 8  # of a nat
 
 def doubt_of(likely: float) -> int:
     """A log-probability in nats as it travels: in eighths of a nat, from 1; so coarse, it says little of a text."""
-    return min(MAX_DOUBT, 1 + round(_STEPS * max(0.0, -likely)))
+    steps = (
+        _STEPS * max(0.0, -likely) if likely == likely else MAX_DOUBT
+    )  # NaN: a broken model is sure of nothing
+    return 1 + round(min(MAX_DOUBT - 1, steps))
 
 
 def likely_of(doubt: int) -> float | None:

@@ -81,6 +81,59 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     AuditLog(tmp_path / "a").close()
 
 
+def test_a_second_writer_with_a_copy_of_the_key_is_refused_also_after_a_file_was_put_away(
+    tmp_path: Path,
+) -> None:
+    path, copy = tmp_path / "a", tmp_path / "copy.key"
+    first = AuditLog(path, rotate_bytes=1)
+    copy.write_bytes(key_beside(path).read_bytes())
+    for _ in range(3):
+        first.append(AuditRecord(method="Share", tenant="acme"))
+        with pytest.raises(AuditInUse):
+            AuditLog(path, copy)
+    first.close()
+    assert verify(path).records == 3
+
+
+def test_a_log_is_read_whole_while_its_files_are_put_away(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "a", rotate_bytes=1)
+    for _ in range(3):
+        log.append(AuditRecord(method="Share", tenant="acme"))
+    read = lines(tmp_path / "a")
+    assert next(read)["sequence"] == 1
+    log.append(AuditRecord(method="Share", tenant="acme"))
+    assert [line["sequence"] for line in read] == [2, 3]
+    log.close()
+
+
+def test_any_name_of_a_log_finds_the_files_put_away(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit[1]*?", rotate_bytes=1)
+    for _ in range(3):
+        log.append(AuditRecord(method="Share", tenant="acme"))
+    log.close()
+    assert verify(log.path).records == 3
+
+
+def test_a_line_with_two_values_of_one_name_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write(path, 3)
+    path.write_bytes(path.read_bytes().replace(b'"tenant":', b'"tenant":"other","tenant":', 1))
+    with pytest.raises(BrokenChain, match="line 1 is not as the log writes it"):
+        verify(path)
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 100_000, b'{"sequence":null}', b'{"sequence":[1]}', b'{"sequence":1}']
+)
+def test_a_line_of_any_content_breaks_the_chain_and_nothing_else(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "a"
+    make_key(key_beside(path))
+    path.write_bytes(line + b"\n")
+    for use in (lambda: verify(path), lambda: verify(path, first=None), lambda: AuditLog(path)):
+        with pytest.raises(BrokenChain):
+            use()
+
+
 @pytest.mark.parametrize("lines", [1, 2])
 def test_a_last_line_cut_short_is_cut_off_with_a_note_and_the_chain_goes_on(
     tmp_path: Path, lines: int

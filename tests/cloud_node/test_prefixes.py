@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import errno
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from cloud_node.call import Ended
 from cloud_node.config import CloudConfig
 from cloud_node.documents import Documents
+from cloud_node.prefixes import ReadOutcome
 from cloud_node.replica import Replica
+from fuser import StoredText
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from tests.cloud_fixture import DOCUMENTS
@@ -189,3 +192,37 @@ def test_no_folder_no_files_and_nothing_is_read(config: CloudConfig, documents: 
     replica.look_soon()
     replica.prefixes.read_new()
     assert files(config) == []
+
+
+async def test_a_document_that_is_removed_while_it_is_read_ahead_leaves_no_file(
+    config: CloudConfig, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(documents)
+    replica = Replica.load(config)
+    prefixes = replica.prefixes
+    (text,) = [StoredText(*one) for one in documents.newest() if one[:2] == ("acme", "note-1")]
+    sharer = prefixes._sharers[0]
+    settle = sharer.settle
+
+    def removed() -> None:
+        if ("acme", "note-1", text.version) in documents.newest():
+            documents.remove("acme", "note-1")
+        settle()
+
+    monkeypatch.setattr(sharer, "settle", removed)
+    assert prefixes.read(text) is ReadOutcome.GONE
+    assert files(config) == []
+
+
+async def test_a_document_that_could_not_be_stored_is_not_told_as_read(
+    config: CloudConfig, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(documents)
+    prefixes = Replica.load(config).prefixes
+    monkeypatch.setattr("fuser.kv.prefix_store.save_file", full)
+    text = StoredText(*documents.newest()[0])
+    assert prefixes.read(text) is ReadOutcome.NO_ROOM
+
+
+def full(*anything: object) -> None:
+    raise OSError(errno.ENOSPC, "full")

@@ -216,3 +216,16 @@ def test_a_search_under_way_is_given_up_when_the_stream_is_closed(
         wait_until(lambda: len(slice_service.failures) < 9)
         stream.close()
     assert [type(error).__name__ for error in raised] == ["Cancelled"]
+
+
+def test_a_search_sends_no_word_of_a_question_for_the_edge_alone() -> None:
+    own = Section(Role.QUESTION, Visibility.EDGE, text="Does Ilse know the code 4711?")
+    shared = Section(Role.QUESTION, Visibility.SHARED, text="Where is the key?")
+    assert Ask(sections=[shared, own], search=2).searched == "Where is the key?"
+    with pytest.raises(InvalidRequest, match="edge alone"):
+        Ask(sections=[own], search=2)
+
+
+def test_a_source_that_is_none_is_refused_and_not_taken_for_another() -> None:
+    with pytest.raises(InvalidRequest, match="source is one of auto, receiver-only, relayed"):
+        Ask("Where?", source="receiver_only")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """K and V of documents on disk: the same bits as without, and whatever is wrong with a file is a miss."""
 
 import dataclasses
+import errno
 import logging
 import os
 import resource
@@ -328,3 +329,51 @@ def test_a_document_that_is_forgotten_leaves_no_file_and_others_stay(machine: Ma
     (left,) = machine.paths
     assert left.name.startswith(NOTE.version)
     assert run(machine.started())[1] is PrefixFrom.DISK
+
+
+def test_a_link_in_the_place_of_a_folder_is_removed_and_what_it_leads_to_stays(
+    machine: Machine, tmp_path: Path
+) -> None:
+    run(machine.started())
+    (path,) = machine.paths
+    folder, elsewhere = path.parent, tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    machine.files.forget("acme", "note.txt")
+    assert not folder.is_symlink() and (elsewhere / path.name).exists()
+
+
+def test_whatever_lies_in_the_folder_of_a_document_goes_with_it(machine: Machine) -> None:
+    run(machine.started())
+    (path,) = machine.paths
+    (path.parent / "deep").mkdir()
+    (path.parent / "deep" / "copy").write_bytes(path.read_bytes())
+    machine.files.forget("acme", "note.txt")
+    assert not path.parent.exists()
+
+
+def test_a_folder_that_cannot_be_removed_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(machine.started())
+
+    def refused(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "refused")
+
+    monkeypatch.setattr(Path, "rmdir", refused)
+    with pytest.raises(PermissionError):
+        machine.files.forget("acme", "note.txt")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_a_miss_and_does_not_hang(machine: Machine) -> None:
+    run(machine.started())
+    (path,) = machine.paths
+    path.unlink()
+    os.mkfifo(path)
+    assert run(machine.started())[1] is PrefixFrom.MODEL
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("rate", ["0", "nan", "-5", "inf", ""])
+def test_a_rate_that_is_none_is_not_told(machine: Machine, rate: str) -> None:
+    machine.files.root.mkdir()
+    (machine.files.root / ".tokens_per_s").write_text(rate)
+    assert machine.files.tokens_per_s is None

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -174,7 +175,15 @@ def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
 
 @pytest.mark.parametrize(
     ("likely", "doubt", "told"),
-    [(None, 0, None), (0.0, 1, 0.0), (-1.06, 9, -1.0), (-500.0, 255, -31.75), (0.5, 1, 0.0)],
+    [
+        (None, 0, None),
+        (0.0, 1, 0.0),
+        (-1.06, 9, -1.0),
+        (-500.0, 255, -31.75),
+        (0.5, 1, 0.0),
+        (math.nan, 255, -31.75),
+        (-math.inf, 255, -31.75),
+    ],
 )
 def test_how_sure_the_sharer_is_travels_in_eighths_of_a_nat(
     likely: float | None, doubt: int, told: float | None
