@@ -407,7 +407,8 @@ class AnswerStream:
         answered: bool = True,
     ) -> Answer:
         planned, trailer = self._planned, self._trailer
-        abstained = trailer is not None and text == self._receiver.bundle.config.abstain != ""
+        abstain = self._receiver.bundle.config.abstain
+        abstained = trailer is not None and abstain != "" and text.rstrip(" .").endswith(abstain)
         own = self._from_notes or (abstained and not self._withheld)
         stream = self._shared.stream if self._shared else None
         if trailer is not None:

@@ -423,6 +423,21 @@ def test_the_receiver_prefills_while_the_slice_is_on_its_way(
     assert prefilled.is_set()
 
 
+@pytest.mark.parametrize(
+    ("text", "abstains"),
+    [("it is not stated.", True), ("not stated", True), ("not stated by whom", False)],
+)
+def test_an_abstention_in_a_sentence_is_one(
+    assistant: Assistant, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, text: str, abstains: bool
+) -> None:
+    bundle.hash  # noqa: B018 (kept, so that both sides still speak of one bundle)
+    monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, abstain="not stated"))
+    monkeypatch.setattr(assistant.receiver, "bundle", bundle)
+    monkeypatch.setattr(Prefilled, "generate", lambda *_: iter(text.splitlines(keepends=True)))
+    answer = assistant.ask(QUESTION, document="note-1")
+    assert (answer.text, answer.abstained, answer.source) == (text, abstains, "fused")
+
+
 def test_without_a_cloud_a_question_about_a_document_is_not_answered_and_nothing_is_generated(
     cut_off: Assistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
