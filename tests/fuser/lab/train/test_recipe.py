@@ -16,8 +16,9 @@ from fuser.lab.train.dials import DialsConfig
 from fuser.lab.train.recipe import Recipe
 
 FUSER = Path(__file__).parents[4] / "fuser"
-DOCUMENTS, DRAFTS, QWEN, TWO_TASKS = (
-    FUSER / "lab" / "recipes" / f"{name}.toml" for name in ("documents", "drafts", "qwen", "two_tasks")
+DOCUMENTS, DRAFTS, QWEN, TWO_TASKS, TWO_TASKS_DRAFTS = (
+    FUSER / "lab" / "recipes" / f"{name}.toml"
+    for name in ("documents", "drafts", "qwen", "two_tasks", "two_tasks_drafts")
 )
 BUNDLES = FUSER / "bundles"
 
@@ -71,7 +72,7 @@ def test_a_stage_has_the_keys_of_the_base_but_for_those_it_changes() -> None:
     ("recipe", "bundle"),
     [
         (DRAFTS, "qwen2.5-coder-0.5b--smollm2-135m"),
-        (TWO_TASKS, "qwen2.5-coder-1.5b--smollm2-135m"),
+        (TWO_TASKS_DRAFTS, "qwen2.5-coder-1.5b--smollm2-135m"),
     ],
 )
 def test_the_recipe_of_a_bundle_that_ships_makes_its_heads(recipe: Path, bundle: str) -> None:
