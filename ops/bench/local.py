@@ -28,7 +28,7 @@ Asked = tuple[DemoSample, DemoQuestion]
 FIRST: Final = "first question"
 NEXT: Final = "next question"
 """Over the same document: the cloud has its prefix, the process of the baseline reads it again."""
-_LIMIT: Final = 32
+_LIMIT: Final = 16  # as many as the demo's cloud lets out
 _CODES: Final = 8
 _TOKENS: Final = 32
 _MARKS: Final = ("first_token", "answer")
