@@ -326,10 +326,15 @@ def make_key(path: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # a crash leaves no half of a key
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(partial, path)  # which does not replace one that is there
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:

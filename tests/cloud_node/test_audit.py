@@ -429,3 +429,20 @@ def test_a_log_with_lines_takes_no_other_key(tmp_path: Path, key: str) -> None:
     key_beside(path).write_text(key)
     with pytest.raises(BadKey, match="no Ed25519 key"):
         AuditLog(path)
+
+
+def test_a_key_is_there_whole_or_not_at_all_and_never_in_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.key"
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "no space left")))
+        with pytest.raises(OSError, match="no space left"):
+            make_key(path)
+    assert list(tmp_path.iterdir()) == []
+    make_key(path)
+    key = path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600 and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileExistsError):
+        make_key(path)
+    assert path.read_bytes() == key
