@@ -165,9 +165,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
             record.stages |= reply.timings
             before, documents = documents, await self._documents(identity, wanted, record)
-            if {d.version for d in documents} != {
-                d.version for d in before
-            }:  # which one was read is not known
+            # Where one was replaced meanwhile, which text was read is not known.
+            if [one.version for one in documents] != [one.version for one in before]:
                 raise Busy(self._config.sharer.retry_after_s)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             self._check_length(wanted, documents)

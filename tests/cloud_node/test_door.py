@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cloud_node import access, gateway
 from cloud_node.audit_chain import verify
-from cloud_node.config import CloudConfig, GatewayConfig
+from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
 from cloud_node.documents import Documents
 from kvwire.errors import (
     AccessDenied,
@@ -449,6 +449,23 @@ async def test_a_document_sealed_or_removed_while_a_call_waits_does_not_leave(
     assert len(await slow) == 3
     with pytest.raises(ExportDenied if how == "sealed" else NotFound):
         await waiting
+
+
+async def test_a_relayed_text_of_a_document_that_was_replaced_meanwhile_does_not_leave(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(export=ExportPolicy(profile="custom", allow_relay=True))
+    assert (await cloud.relay("note-1", QUESTION, 4)).tokens
+    relay = cloud.replicas.relay
+
+    async def replaced(*call: Any) -> Any:
+        reply = await relay(*call)
+        Documents(config.documents).add("acme", "note-1", "It moved.", replace=True)
+        return reply
+
+    monkeypatch.setattr(cloud.replicas, "relay", replaced)
+    with pytest.raises(Busy):
+        await cloud.relay("note-1", QUESTION, 4)
 
 
 async def test_the_long_prompts_of_one_tenant_leave_a_turn_to_another(
