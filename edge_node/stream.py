@@ -173,8 +173,9 @@ class AnswerStream:
             piece, _ = held[-1]
             text += line.rest() if piece is None else line.add(piece)
         self._see(prefilled)
-        sure = self._confidence
-        self._withheld = text != abstain and sure is not None and sure < least
+        judge, surprise = self._judge, self._surprise
+        told = judge is not None and surprise is not None and judge.withholds(surprise.signals, least)
+        self._withheld = text != abstain and told
         if text != abstain and not self._withheld:
             yield from self._limited(itertools.chain(held, generated), limit)
             return

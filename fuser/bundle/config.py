@@ -139,6 +139,11 @@ class ConfidenceConfig:
         logit = self.bias + sum(weight * signals[name] for name, weight in self.weights.items())
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
 
+    def withholds(self, signals: Mapping[str, float], least: float) -> bool:
+        """Whether the answer with these signals is less likely to be right; not, where one of them is not told."""
+        sure = self.of(signals)
+        return sure is not None and sure < least
+
 
 _OF_THE_EDGE: Final = ("confidence", "usual")
 

@@ -201,7 +201,7 @@ def _shares(answers: Sequence[Judged], judge: ConfidenceConfig, least: float) ->
 
     def share(some: Sequence[Judged], wanted: bool | None) -> float | None:
         """Of some the share of answers that are right or wrong, or none at all."""
-        told = [None if one.abstains or _sure(judge, one) < least else one.right for one in some]
+        told = [None if one.abstains or judge.withholds(one.signals, least) else one.right for one in some]
         return sum(each is wanted for each in told) / len(some) if some else None
 
     return {
