@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _DESCRIBE_S: Final = 30.0
 _STATUS_S: Final = 3.0
+_DOUBTED_S: Final = 10.0  # one late answer on a loaded machine says nothing of the replicas
 _SILENT_S: Final = 30.0  # Ray itself ends a process after 60 s without its GCS, in no order at all
 _STOP_S: Final = 5.0
 _LOADING_POLL_S: Final = 0.1
@@ -38,6 +39,7 @@ class RayReplicas:
         self._handle: Any = None
         self._down = asyncio.Event()  # no replica is up, as far as is known
         self._answered_s = 0.0
+        self._running = 0
 
     async def start(self) -> None:
         """Start Ray or attach to a cluster, deploy, and wait until every replica has loaded its model.
@@ -114,24 +116,28 @@ class RayReplicas:
         return reply
 
     async def running(self) -> int:
-        """How many replicas can take calls, as far as Serve tells; while it tells of none, calls end with Busy.
+        """How many replicas can take calls, as Serve told last; where that is none or long ago, calls end with Busy.
 
         Raises:
             ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
         """
         try:
             running = await self._call(self._ray.up, _STATUS_S)
-        except Exception as error:
+        except ReplicasLost:
             self._down.set()
-            if isinstance(error, ReplicasLost):
-                raise
+            raise
+        except Exception as error:
             silent_s = time.monotonic() - self._answered_s
             logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
             if silent_s > _SILENT_S:
                 told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
                 raise ReplicasLost(f"{told}: {first_line(error)}") from None
-            return 0
+            if silent_s > _DOUBTED_S:
+                self._down.set()
+                self._running = 0
+            return self._running
         self._answered_s = time.monotonic()
+        self._running = running
         if running and self._down.is_set():
             logger.warning("a replica is up again")
             self._down.clear()
