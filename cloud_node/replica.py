@@ -211,7 +211,7 @@ class Replica:
             for part in work.parts():
                 if isinstance(part, Cut):
                     header, writer = begun(part)
-                    likely = part.likely
+                    certainty = part.certainty
                     put(header)
                     continue
                 assert writer is not None
@@ -224,9 +224,10 @@ class Replica:
                     put(frame)
         assert writer is not None
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}
-        end = writer.trailer(timings, likely)
+        end = writer.trailer(timings, certainty)
         where = found[-1] if found else ""
-        put(Ended(end.digest, end.frames, end.payload_bytes, end.positions, end.timings, end.doubt, where))
+        sure = end.doubt, end.answerable
+        put(Ended(end.digest, end.frames, end.payload_bytes, end.positions, end.timings, *sure, where))
 
     def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request

@@ -32,7 +32,7 @@ from kvwire.errors import (
 )
 from kvwire.messages import RelayReply
 from kvwire.section import Section
-from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
+from kvwire.segment import UNTOLD, Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
     from fuser import Begun, ConfidenceConfig, Prefilled, Receiver, Surprise
@@ -188,7 +188,7 @@ class AnswerStream:
     def _see(self, prefilled: Prefilled) -> None:
         """Keep how likely what was said behind the slice is."""
         self._surprise = prefilled.surprise
-        self._surprise.sharer = None if self._trailer is None else self._trailer.likely
+        self._surprise.sharer = UNTOLD if self._trailer is None else self._trailer.certainty
 
     @property
     def _judge(self) -> ConfidenceConfig | None:

@@ -13,7 +13,7 @@ from fuser.slice_specs import SliceLayout, most_positions, most_quoted, most_wri
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Visibility
-from kvwire.segment import SegmentSpec, SliceKind
+from kvwire.segment import UNTOLD, Certainty, SegmentSpec, SliceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,7 @@ class Cut:
     kind, specs, spans, tail: as in `SliceLayout`; the specs of an excerpt or a draft have room for the longest.
     exported: positions of the prompt, int64, that are cut (shared), or may be chosen (the document's). quoted: how many
     of these are chosen, runs: in how many runs, and fit: whether it may be fewer. drafting: how many positions may be
-    written. chosen: which are, once they are; they stand first in the slice. likely: log-probability of the least
-    likely token of a draft; None where there is none.
+    written. chosen: which are, once they are; they stand first in the slice. certainty: how sure the Sharer is.
     """
 
     kind: SliceKind
@@ -38,19 +37,19 @@ class Cut:
     runs: int = 0
     fit: bool = False
     chosen: tuple[int, ...] = ()
-    likely: float | None = None
+    certainty: Certainty = UNTOLD
 
     @property
     def positions(self) -> int:
         """Positions that travel."""
         return self.specs[0].positions if self.specs else 0
 
-    def settled(self, chosen: tuple[int, ...], drafting: int, likely: float | None) -> Cut:
+    def settled(self, chosen: tuple[int, ...], drafting: int, certainty: Certainty) -> Cut:
         """The cut once it is known which positions are chosen and how many are written."""
         positions = len(chosen) + drafting
         specs = tuple(replace(s, shape=(positions, *s.shape[1:])) for s in self.specs) if positions else ()
         cut = replace(self, specs=specs, quoted=len(chosen), drafting=drafting)
-        return replace(cut, chosen=chosen, likely=likely)
+        return replace(cut, chosen=chosen, certainty=certainty)
 
 
 def shared_layout(shared: SharedPositions, bundle: Bundle, plan: Plan, dtype: str) -> SliceLayout:

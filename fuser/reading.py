@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fuser.heads.answerable import Answerable
 from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import features_of
 from fuser.kv.drafting import write
@@ -29,6 +30,7 @@ from fuser.kv.rope import Rope
 from fuser.prompts.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_within, render, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
 from kvwire.section import Role, Section, Visibility
+from kvwire.segment import Certainty
 
 __all__ = ["Caller", "OnLayer", "PrefixFrom", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
 
@@ -95,7 +97,7 @@ class Reading:
     K and V at those, each (kv_heads, positions, head_dim), keys rotated. scores: (prompt positions,) float32 by which
     an excerpt is chosen, (layers read * heads, prompt positions) where attention heads were kept apart, None where
     nothing asked. rope: of the Sharer. draft: tokens of its short answer, none where it was to write none. likely: the
-    log-probability of each of these.
+    log-probability of each of these. answerable: log-odds that the documents hold the answer; None where nothing tells.
     """
 
     prompt: SharerPrompt
@@ -105,6 +107,12 @@ class Reading:
     rope: Rope
     draft: tuple[int, ...] = ()
     likely: tuple[float, ...] = ()
+    answerable: float | None = None
+
+    @property
+    def certainty(self) -> Certainty:
+        """How sure the Sharer is of its answer."""
+        return Certainty(min(self.likely, default=None), self.answerable)
 
     @property
     def drafted(self) -> Tensor:
@@ -170,6 +178,7 @@ class Reader:
         scorer: of a learnt selection; it is moved to the model's device.
         prefixes: of this model, where documents that were read before are found; it may serve other bundles too.
         store: those of them that are on disk. What is read has the same bits with both and without.
+        answerable: tells of a question whether its documents hold the answer; it is moved to the model's device.
 
     Raises:
         Unsupported: the model cannot be prefilled layer by layer.
@@ -184,6 +193,7 @@ class Reader:
         scorer: Scorer | None = None,
         prefixes: PrefixCache | None = None,
         store: PrefixStore | None = None,
+        answerable: Answerable | None = None,
     ) -> None:
         adopt(model)
         self.model = model
@@ -194,6 +204,7 @@ class Reader:
         self.style = style
         self.selection = selection
         self.scorer = None if scorer is None else scorer.to(model.device)
+        self.answerable = None if answerable is None else answerable.to(model.device)
         self._prefixes, self._store = prefixes or PrefixCache(0), store
         self._stops = stop_tokens(model, tokenizer)
 
@@ -278,8 +289,13 @@ class Reader:
         kv: dict[int, tuple[Tensor, Tensor]] = {}
         given: set[int] = set()
         all_layers: list[Layer] = []
+        asks = self.answerable is not None and prompt.prefix > 0 and (asking or draft > 0)
+        ending = set(self.answerable.layers.tolist()) if asks and self.answerable is not None else set()
+        ends: dict[int, Layer] = {}  # of the prompt's last position
 
         def take(layer: int, keys: Tensor, values: Tensor) -> None:
+            if layer in ending:
+                ends[layer] = keys[0][:, -1:], values[0][:, -1:]
             if layer not in layers and not draft:
                 return
             if past:
@@ -351,7 +367,13 @@ class Reader:
         if scores is not None:
             with torch.inference_mode():
                 scores = (scores if per_head or self.scorer is None else self.scorer(scores))[0].cpu()
-        return Reading(prompt, at, kv, scores, self.rope, tuple(said), tuple(likely))
+        read = Reading(prompt, at, kv, scores, self.rope, tuple(said), tuple(likely))
+        if not ends or self.answerable is None:
+            return read
+        last = torch.tensor([len(prompt) - 1], device=self.model.device)
+        with torch.inference_mode():
+            odds = self.answerable(replace(read, at=last, kv=ends).features(sorted(ends)))
+        return replace(read, answerable=float(odds))
 
     def _ended(self, said: list[int]) -> bool:
         """A draft is over where its first line is, or the model ends it."""

@@ -58,7 +58,14 @@ class Sharer(Reader):
         self.bundle = bundle.to(model.device)
         config = bundle.config
         super().__init__(
-            model, tokenizer, config.sharer_prompt, config.selection, self.bundle.scorer, prefixes, store
+            model,
+            tokenizer,
+            config.sharer_prompt,
+            config.selection,
+            self.bundle.scorer,
+            prefixes,
+            store,
+            self.bundle.answerable,
         )
 
     def forget(self, owner: str) -> None:
@@ -222,15 +229,14 @@ class Sharer(Reader):
     def _settled(self, layout: Cut, reading: Reading) -> tuple[Cut, Tensor]:
         """What is cut, and at which positions, once it was read: those chosen of the document, then the draft's."""
         written = reading.drafted if layout.drafting else reading.at[:0]
-        likely = min(reading.likely, default=None)
         if not layout.quoted:
-            return layout.settled((), len(written), likely), written
+            return layout.settled((), len(written), reading.certainty), written
         if reading.scores is None:
             raise ValueError("an excerpt is chosen by scores, and nothing asked while this was read")
         chosen = choose(
             reading.scores, layout.exported, self.selection, layout.quoted, layout.runs, layout.fit
         )
-        settled = layout.settled(tuple(chosen.tolist()), len(written), likely)
+        settled = layout.settled(tuple(chosen.tolist()), len(written), reading.certainty)
         return settled, torch.cat((chosen.to(written.device), written))
 
     def _codes(self, reading: Reading, at: Tensor, spec: SegmentSpec) -> Tensor:

@@ -12,6 +12,7 @@ from fuser.atomic import atomic_write
 from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.config import BundleConfig, CodecBases, CodecBasesConfig
 from fuser.bundle.tensors import BadBundle
+from fuser.heads.answerable import Answerable
 from fuser.heads.fuse import FuseHead
 from fuser.heads.selection import Scorer
 from fuser.heads.translate import TranslateHead
@@ -38,6 +39,7 @@ class Bundle:
         translate: the translate head, or None.
         scorer: of the learnt selection rule, or None.
         codec_bases: of the codecs that the bundle brings, or None.
+        answerable: of the cloud alone, and in no hash (`fuser.heads.answerable`).
 
     Raises:
         BadBundle: a head without a config, or a config without a head.
@@ -50,6 +52,7 @@ class Bundle:
         translate: TranslateHead | None = None,
         scorer: Scorer | None = None,
         codec_bases: CodecBases | None = None,
+        answerable: Answerable | None = None,
     ) -> None:
         for name, wanted, head in (
             ("fuse", config.fuse is not None, fuse),
@@ -64,6 +67,7 @@ class Bundle:
         self.translate = translate
         self.scorer = scorer
         self.codec_bases = codec_bases
+        self.answerable = answerable
         self._codecs: tuple[Codec, ...] | None = None
         self._dtypes: dict[str, torch.dtype] = {}  # of what was loaded in less than single precision
         self._hash: str | None = None
@@ -113,7 +117,7 @@ class Bundle:
         """The same heads, to be stored as they were, with bases of this shape still to be written; None: without."""
         whole = replace(self.config, codec_bases=config)
         heads = self.fuse, self.translate, self.scorer
-        bundle = Bundle(whole, *heads, whole.new_codec_bases())
+        bundle = Bundle(whole, *heads, whole.new_codec_bases(), self.answerable)
         bundle._dtypes = dict(self._dtypes)
         return bundle
 
@@ -172,6 +176,8 @@ class Bundle:
         bundle_tensors.write(directory / TENSORS_FILE, tensors, found)
         with atomic_write(directory / CONFIG_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
+        if self.answerable is not None:
+            self.answerable.save(directory)
         return found
 
     @classmethod
@@ -202,6 +208,7 @@ class Bundle:
             head.eval().requires_grad_(False)
         bundle._dtypes = {name: t.dtype for name, t in stored.items() if t.dtype != expected[name].dtype}
         bundle._hash = found
+        bundle.answerable = Answerable.load(directory, config.sharer_geometry)
         bundle.codecs()  # now, and not in the first call, is the time to find that bases are none
         return bundle
 

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fuser.kv.past import Past
 from kvwire.errors import Unsupported
+from kvwire.segment import UNTOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,11 @@ class Generated:
     signals: list[dict[str, float]]
 
 
-SHARER: Final = "sharer"
-SIGNALS: Final = ("mean", "least", "first", "abstain", SHARER)
+SIGNALS: Final = ("mean", "least", "first", "abstain", "sharer", "answerable")
 """What the models' own probabilities say of an answer, in nats. Of the Receiver's: the mean and the least
 log-probability of its tokens, the end's too; that of the first token; and how much likelier than it the first token of
-the abstention was. Of the Sharer's own: the log-probability of the least likely token, as it travels
-(`kvwire.segment.SliceTrailer.likely`)."""
+the abstention was. Of the Sharer's: the log-probability of the least likely token of its draft, and the log-odds that
+the documents hold the answer, as they travel (`kvwire.segment.Certainty`)."""
 
 
 class Surprise:
@@ -57,12 +57,11 @@ class Surprise:
         abstain: the first token of what the model says in place of an answer; None where it was taught nothing.
 
     Attributes:
-        sharer: how likely the Sharer finds its own answer, in nats; None where that is not told.
+        sharer: how sure the Sharer is of its own.
     """
 
-    sharer: float | None = None
-
     def __init__(self, abstain: int | None = None) -> None:
+        self.sharer = UNTOLD
         self._abstain, self._each, self._instead = abstain, list[float](), 0.0
 
     def see(self, logits: Tensor, token: int) -> None:
@@ -78,8 +77,7 @@ class Surprise:
         if not self._each:
             return {}
         values = (fmean(self._each), min(self._each), self._each[0], self._instead)
-        told = dict(zip(SIGNALS, values, strict=False))
-        return told if self.sharer is None else told | {SHARER: self.sharer}
+        return dict(zip(SIGNALS, values, strict=False)) | self.sharer.signals
 
 
 Choose = Callable[[Tensor], Tensor]

@@ -190,6 +190,42 @@ class SliceHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class Certainty:
+    """How sure the Sharer is of what it answers; no text of it.
+
+    likely: log-probability in nats, 0 at most, of the least likely token of its draft; None where it wrote none.
+    answerable: log-odds in nats that the documents hold the answer; None where the bundle cannot tell.
+    """
+
+    likely: float | None = None
+    answerable: float | None = None
+
+    @property
+    def arriving(self) -> "Certainty":
+        """As it arrives, rounded."""
+        return Certainty(likely_of(self.doubt), odds_of(self.odds))
+
+    @property
+    def signals(self) -> dict[str, float]:
+        """What is told, by the names of `fuser.kv.generate.SIGNALS`."""
+        told = {"sharer": self.likely, "answerable": self.answerable}
+        return {name: value for name, value in told.items() if value is not None}
+
+    @property
+    def doubt(self) -> int:
+        """As in `SliceTrailer`."""
+        return 0 if self.likely is None else doubt_of(self.likely)
+
+    @property
+    def odds(self) -> int:
+        """`answerable` as in `SliceTrailer`."""
+        return 0 if self.answerable is None else answerable_of(self.answerable)
+
+
+UNTOLD: Final = Certainty()
+
+
+@dataclass(frozen=True, slots=True)
 class SliceTrailer:
     """The end of a slice.
 
@@ -200,6 +236,7 @@ class SliceTrailer:
         positions: as in the header.
         timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
         doubt: how unlikely the Sharer finds its own answer, in steps (`doubt_of`); 0 where it is not told.
+        answerable: how likely it finds that the documents hold one, in steps (`answerable_of`); likewise.
     """
 
     digest: bytes
@@ -208,15 +245,19 @@ class SliceTrailer:
     positions: int
     timings: dict[str, float] = field(default_factory=dict)
     doubt: int = 0
+    answerable: int = 0
 
     @property
-    def likely(self) -> float | None:
-        """Log-probability in nats, 0 at most, that `doubt` stands for; None where it is not told."""
-        return likely_of(self.doubt)
+    def certainty(self) -> Certainty:
+        """What `doubt` and `answerable` stand for."""
+        return Certainty(likely_of(self.doubt), odds_of(self.answerable))
 
 
 MAX_DOUBT: Final = 255
+MAX_ANSWERABLE: Final = 255
 _STEPS: Final = 8  # of a nat
+_ODDS_STEPS: Final = 16
+_EVEN: Final = 128
 
 
 def doubt_of(likely: float) -> int:
@@ -230,3 +271,14 @@ def doubt_of(likely: float) -> int:
 def likely_of(doubt: int) -> float | None:
     """The log-probability that a doubt stands for, in nats; None of 0, which tells none."""
     return (1 - doubt) / _STEPS if doubt else None
+
+
+def answerable_of(odds: float) -> int:
+    """Log-odds in nats as they travel: in sixteenths of a nat around 128, 1 to 255; NaN is the least."""
+    steps = _ODDS_STEPS * odds if odds == odds else -_EVEN
+    return round(max(1.0, min(float(MAX_ANSWERABLE), _EVEN + steps)))
+
+
+def odds_of(answerable: int) -> float | None:
+    """The log-odds that a trailer's `answerable` stands for, in nats; None of 0, which tells none."""
+    return (answerable - _EVEN) / _ODDS_STEPS if answerable else None

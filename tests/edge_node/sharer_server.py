@@ -152,7 +152,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         parts: list[Part] = [header]
         for spec, tensor in segments:
             parts.extend(writer.write(spec, tensor))
-        return [*parts, writer.trailer({"queue": 0.0, "prefill": 0.25, "encode": 0.125}, cut.likely)]
+        return [*parts, writer.trailer({"queue": 0.0, "prefill": 0.25, "encode": 0.125}, cut.certainty)]
 
     def _resolved(self, request: ShareRequest | RelayRequest) -> list[Section]:
         sections = []

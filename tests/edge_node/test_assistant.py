@@ -38,7 +38,7 @@ from kvwire.errors import (
     Unsupported,
 )
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceHeader, SliceKind
+from kvwire.segment import UNTOLD, SliceHeader, SliceKind
 from kvwire.slice_io import Frame
 from ops.chaos.in_one_process import LocalAnswer, answer_in_one_process, first_line
 from ops.talk import told_of
@@ -143,7 +143,7 @@ def test_how_sure_the_sharer_is_of_its_own_answer_counts(
     monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, confidence=told))
     found = assistant.ask(asked).confidence
     assert found is not None and 0 < found < 0.5  # a random Sharer is sure of nothing
-    monkeypatch.setattr("kvwire.segment.SliceTrailer.likely", None)  # of a cloud that does not tell
+    monkeypatch.setattr("kvwire.segment.SliceTrailer.certainty", UNTOLD)  # of a cloud that does not tell
     assert assistant.ask(asked).confidence is None
 
 

@@ -77,7 +77,7 @@ def test_it_says_how_likely_its_tokens_are_and_an_excerpt_says_nothing(
         for kind in (SliceKind.DRAFT, SliceKind.EXCERPT):
             layout = sharer.layout(sections(text), kind, 32, Plan(codec="raw"))
             sharer.run(layout, lambda *_: None, announce=cuts.append)
-        assert [cut.likely for cut in cuts] == [pytest.approx(min(wanted), abs=1e-4), None]
+        assert [cut.certainty.likely for cut in cuts] == [pytest.approx(min(wanted), abs=1e-4), None]
 
 
 def test_its_keys_and_values_are_those_of_the_prompt_with_the_draft_behind_it(

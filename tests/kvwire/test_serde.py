@@ -10,7 +10,7 @@ from kvwire.limits import Limits
 from kvwire.messages import CodecRef, Found, RelayReply, RelayRequest, SearchRequest
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SegmentKind, SegmentSpec, SliceKind, SliceTrailer
+from kvwire.segment import Certainty, SegmentKind, SegmentSpec, SliceKind, SliceTrailer
 from kvwire.slice_io import SliceWriter
 from kvwire.v1 import sharer_pb2 as pb
 from tests.kvwire.samples import (
@@ -165,12 +165,14 @@ def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
     header = replace(excerpt_header(), specs=(code,))
     writer = SliceWriter(header, CODECS.get("int8"), Limits())
     (frame,) = writer.write(code, tensor_of(code))
-    summary = writer.trailer({"queue": 0.25, "prefill": 1.5, "encode": 0.25}, likely=-1.0 - positions / 8)
+    summary = writer.trailer(
+        {"queue": 0.25, "prefill": 1.5, "encode": 0.25}, Certainty(-1.0 - positions / 8, 1.5)
+    )
     first, framed, end = (serde.share_response_to_proto(part).ByteSize() for part in (header, frame, summary))
-    assert 36 <= first <= 38 and 45 <= end <= 48
+    assert 36 <= first <= 38 and 48 <= end <= 51
     assert 13 <= framed - len(frame.data) <= (15 if len(frame.data) < 16_000 else 17)
     assert len(frame.data) - summary.payload_bytes <= 2 + (summary.payload_bytes > 16_383)
-    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 103
+    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 106
 
 
 @pytest.mark.parametrize(
@@ -190,17 +192,30 @@ def test_how_sure_the_sharer_is_travels_in_eighths_of_a_nat(
 ) -> None:
     header = replace(header_of(), specs=())
     timings = {"queue": 0.25, "prefill": 1.5, "encode": 0.25}
-    trailer = SliceWriter(header, CODECS.get("raw"), Limits()).trailer(timings, likely)
+    trailer = SliceWriter(header, CODECS.get("raw"), Limits()).trailer(timings, Certainty(likely))
     data = serde.share_response_to_proto(trailer).SerializeToString()
     read = serde.share_response_from_proto(pb.ShareResponse.FromString(data), LIMITS)
-    assert isinstance(read, SliceTrailer) and (read.doubt, read.likely) == (doubt, told)
+    assert isinstance(read, SliceTrailer) and (read.doubt, read.certainty) == (doubt, Certainty(told))
 
 
-def test_a_doubt_beyond_its_scale_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("odds", "sent", "told"),
+    [(None, 0, None), (0.0, 128, 0.0), (-1.26, 108, -1.25), (99.0, 255, 7.9375), (math.nan, 1, -7.9375)],
+)
+def test_the_odds_that_there_is_an_answer_travel_in_sixteenths_of_a_nat(
+    odds: float | None, sent: int, told: float | None
+) -> None:
+    certainty = Certainty(answerable=odds)
+    assert certainty.odds == sent and certainty.arriving == Certainty(answerable=told)
+    assert certainty.arriving.signals == ({} if told is None else {"answerable": told})
+
+
+@pytest.mark.parametrize("name", ["doubt", "answerable"])
+def test_a_certainty_beyond_its_scale_is_refused(name: str) -> None:
     _, trailer = written(header_of())
     message = serde.share_response_to_proto(trailer)
-    message.trailer.doubt = 256
-    with pytest.raises(BadHeader, match="doubt"):
+    setattr(message.trailer, name, 256)
+    with pytest.raises(BadHeader, match=name):
         serde.share_response_from_proto(message, LIMITS)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
-from fuser.lab.data.document import Item
+from fuser.lab.data.document import Item, Question
 
 PLAIN, UNANSWERABLE, TWO, LONG = "plain", "unanswerable", "two", "long:"
 _NEARLY = 20  # a document may be short of the wanted length by one part in this many
@@ -126,9 +126,27 @@ class Cases:
         self._left_out[reason] += len(item.questions)
 
 
-def _telling(item: Item) -> re.Pattern[str]:
+def without_answers(items: Sequence[Item], pool: Sequence[Item], no_answer: str) -> Iterator[Item]:
+    """Near misses: the questions of items, each over the document of a pool that shares most words with it, and yet
+    holds no right answer. What is to be said is `no_answer`.
+    """
+    documents = list(dict.fromkeys(item.document for item in pool))
+    words = [set(re.findall(r"\w{3,}", document.lower())) for document in documents]
+    for item in items:
+        telling = _telling(item, names=False)
+        asked = set(re.findall(r"\w{3,}", " ".join(question.text for question in item.questions).lower()))
+        for index in sorted(range(len(documents)), key=lambda at: -len(asked & words[at])):
+            if documents[index] != item.document and not telling.search(documents[index]):
+                questions = tuple(Question(question.text, (no_answer,)) for question in item.questions)
+                yield Item(f"{item.source}, near", documents[index], questions, item.document)
+                break
+
+
+def _telling(item: Item, names: bool = True) -> re.Pattern[str]:
     """Finds in a text a right answer, or a name that a question names: any capitalised word but its first."""
-    names = {name for q in item.questions for name in re.findall(r"(?<=\s)[A-Z]\w+", q.text)}
+    found = (
+        {name for q in item.questions for name in re.findall(r"(?<=\s)[A-Z]\w+", q.text)} if names else set()
+    )
     answers = {answer.strip() for q in item.questions for answer in (*q.answers, *q.parts)}
-    words = sorted(re.escape(word) for word in names | answers if word)
+    words = sorted(re.escape(word) for word in found | answers if word)
     return re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)" if words else r"(?!)", re.IGNORECASE)

@@ -1,7 +1,7 @@
 """How sure an answer may be: the regression that tells it, fitted on training questions, and what it is worth.
 
 Over an answer that is given, not over abstentions: right is one that matches exactly; wrong is any other, and all that
-are given behind a stranger's slice or over a document that does not hold the answer.
+are given over a document that does not hold the answer. Strangers' slices are left out: the wire lets none through.
 """
 
 from __future__ import annotations
@@ -26,11 +26,8 @@ from fuser.lab.evaluate.score import normalise
 from fuser.lab.profile.grid import check_training
 from kvwire.segment import SliceKind
 
-ROWS: Final = {
-    SliceKind.EXCERPT: ("fused", "mismatched"),
-    SliceKind.DRAFT: ("drafted", "drafted-mismatched"),
-}
-"""By kind of slice the row that has it, and that of strangers' slices."""
+ROWS: Final = {SliceKind.EXCERPT: "fused", SliceKind.DRAFT: "drafted"}
+"""By kind of slice the row that has it."""
 MOST_LOST: Final = 0.02
 """Right answers, of all questions, that the threshold of a bundle may withhold."""
 _BINS: Final = 5
@@ -40,7 +37,7 @@ _FEWEST: Final = 10  # right answers and wrong ones, below which nothing is fitt
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An answer behind a slice. own: the slice is the question's and its document holds the answer."""
+    """An answer behind a slice. own: the document holds the answer to the question."""
 
     signals: Mapping[str, float]
     right: bool
@@ -56,16 +53,15 @@ def judged(
     Args:
         abstain: what the Receiver says in place of an answer. unanswerable: questions that have none.
     """
-    own, other = ROWS[kind]
     return [
         Judged(
             one.signals,
-            one.row == own and one.item not in unanswerable and one.right.get("exact_match", 0.0) > 0,
+            one.item not in unanswerable and one.right.get("exact_match", 0.0) > 0,
             normalise(one.text) == normalise(abstain),
-            one.row == own and one.item not in unanswerable,
+            one.item not in unanswerable,
         )
         for one in predictions
-        if one.row in (own, other) and one.signals
+        if one.row == ROWS[kind] and one.signals
     ]
 
 
@@ -138,7 +134,7 @@ def fitted_from(
         for kind, some in answers.items():
             some += judged(log.predictions, kind, own.config.abstain, without)
     if not any(answers.values()):
-        raise ValueError(f"there are no answers of the rows {', '.join(row for row, _ in ROWS.values())}")
+        raise ValueError(f"there are no answers of the rows {', '.join(ROWS.values())}")
     return {kind: fitted(some, most_lost) for kind, some in answers.items() if some}
 
 
@@ -220,8 +216,8 @@ def table_of(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return []
     lines = [
         "",
-        "Confidence: with it, answers under `least` are withheld. Own questions and, invented, those of strangers' "
-        "slices and without an answer:",
+        "Confidence: with it, answers under `least` are withheld. Questions with an answer "
+        "and, invented, those without:",
         "",
         "| | least | right % | wrong % | refused % | invented % | AUC | calibration error |",
         "|---|---|---|---|---|---|---|---|",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import SHARER, generate, stop_tokens
+from fuser.kv.generate import generate, stop_tokens
 from fuser.kv.past import Past
 from fuser.lab.evaluate.controls import Noise
 from fuser.lab.evaluate.document_rows import ROWS, SURE
@@ -47,7 +47,7 @@ from fuser.receiver import Prefilled, Receiver
 from fuser.slice_specs import MAX_WRITTEN, slice_specs
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceKind, doubt_of, likely_of
+from kvwire.segment import SliceKind
 from kvwire.slice_io import most_bytes, payload_codec
 
 ANSWER_TOKENS = 16
@@ -327,9 +327,8 @@ class DocumentBatch(Batch):
             now = time.perf_counter()
             each, began = (now - began) / len(places), now
             for place, line, signals, size in zip(places, lines, said.signals, sizes, strict=True):
-                likely = None if slices is None else slices.likely(sources[place])
-                coarse = None if likely is None else likely_of(doubt_of(likely))
-                signals |= {} if coarse is None else {SHARER: coarse}
+                if slices is not None:
+                    signals |= slices.certainty(sources[place]).arriving.signals
                 found[place] = RowAnswer(line, each, size, math.exp(signals["mean"]), signals=signals)
         return found
 

@@ -16,13 +16,14 @@ from fuser.heads.selection import SelectionConfig
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.train.cache import FeatureCache
+from fuser.lab.train.cached import Cached, CachedQuestion
 from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.reading import KV, FrozenReceiver
 from fuser.prompts.shared import read_as
 from fuser.slice_specs import most_quoted, most_written, slice_specs
 from kvwire.codec import roundtrip
 from kvwire.plan import Plan
-from kvwire.segment import SliceKind
+from kvwire.segment import UNTOLD, Certainty, SliceKind
 from kvwire.slice_io import payload_codec
 
 
@@ -46,6 +47,7 @@ class QuestionExcerpts:
     ) -> None:
         self._chosen = Excerpts(cache, selection, bundle.require_translate(), runs, fit)
         self._examples = _examples(cache, questions)
+        self._odds = _odds(bundle, cache)
 
     def count(self, index: int) -> int:
         """Positions of a question's excerpt."""
@@ -59,9 +61,9 @@ class QuestionExcerpts:
         """Tokens that were written for a slice: none."""
         return ()
 
-    def likely(self, index: int) -> float | None:
-        """How likely the Sharer finds its own answer: not told, it writes none."""
-        return None
+    def certainty(self, index: int) -> Certainty:
+        """How sure the Sharer is; it writes no answer."""
+        return Certainty(answerable=self._odds(*self._examples[index]))
 
     def document(self, index: int) -> tuple[str, Tensor]:
         """A question's document as it stands in prompts, and the characters of the Sharer's tokens, (positions, 2)."""
@@ -100,6 +102,7 @@ class QuestionDrafts:
         self._chosen = Excerpts(cache, selection, bundle.require_translate(), plan.runs, plan.fit)
         most = most_written(plan)
         self._examples = [(d, replace(q, drafted=q.drafted[:most])) for d, q in _examples(cache, questions)]
+        self._odds = _odds(bundle, cache)
 
     def count(self, index: int) -> int:
         """Positions of a question's slice."""
@@ -118,13 +121,28 @@ class QuestionDrafts:
         _, question = self._examples[index]
         return question.draft[: len(question.drafted)]
 
-    def likely(self, index: int) -> float | None:
-        """How likely the Sharer finds the least likely token of its draft, in nats."""
-        return min(self._examples[index][1].likely, default=None)
+    def certainty(self, index: int) -> Certainty:
+        """How sure the Sharer is of its draft."""
+        document, question = self._examples[index]
+        return Certainty(min(question.likely, default=None), self._odds(document, question))
 
     def written(self, index: int) -> str:
         """The text of a question's draft."""
         return self._examples[index][1].written
+
+
+def _odds(bundle: Bundle, cache: FeatureCache) -> Callable[[Cached, CachedQuestion], float | None]:
+    """Tells the log-odds that a document holds the answer; None where the bundle cannot."""
+    head = bundle.answerable
+
+    def odds(document: Cached, question: CachedQuestion) -> float | None:
+        if head is None:
+            return None
+        features = cache.raw(document, torch.tensor([question.asked], device="cpu"))
+        by_layer = features.unflatten(-1, (bundle.config.sharer_geometry.layers, -1))
+        return float(head(by_layer[:, head.layers.cpu()].flatten(1).to(head.weight.device)))
+
+    return odds
 
 
 def _examples(cache: FeatureCache, questions: Sequence[DocumentQuestion]) -> list[Example]:
@@ -143,8 +161,8 @@ class Slices(Protocol):
         """Of questions with equal counts: KV (questions, positions, width) float32, keys re-based; payload bytes."""
         ...
 
-    def likely(self, index: int) -> float | None:
-        """How likely the Sharer finds its own answer, as `Cut.likely`; None where nothing of it comes."""
+    def certainty(self, index: int) -> Certainty:
+        """How sure the Sharer is, as `Cut.certainty`."""
         ...
 
 
@@ -168,7 +186,7 @@ class Translated:
         self._specs = partial(slice_specs, bundle, kind, plan, dtype="float32")
         self._change = change
         self._excerpts = excerpts
-        self.count, self.likely = excerpts.count, excerpts.likely
+        self.count, self.certainty = excerpts.count, excerpts.certainty
 
     @torch.inference_mode()
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -200,9 +218,9 @@ class ReceiversOwn:
         )  # one document after the other
         self.count = excerpts.count
 
-    def likely(self, index: int) -> float | None:
-        """As in `Slices`: no Sharer answers."""
-        return None
+    def certainty(self, index: int) -> Certainty:
+        """As in `Slices`: no Sharer tells."""
+        return UNTOLD
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """As in `Slices`."""
@@ -232,9 +250,9 @@ class ReceiversDrafts:
         """Positions of a question's slice."""
         return len(self._said[index][1])
 
-    def likely(self, index: int) -> float | None:
-        """As in `Slices`: no Sharer answers."""
-        return None
+    def certainty(self, index: int) -> Certainty:
+        """As in `Slices`: no Sharer tells."""
+        return UNTOLD
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """As in `Slices`."""

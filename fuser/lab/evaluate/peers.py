@@ -30,7 +30,7 @@ from fuser.lab.train.sharer_reading import document_sections
 from fuser.prompts.prompt import PromptStyle
 from fuser.prompts.shared import read_as
 from fuser.reading import prompt_of
-from kvwire.segment import SliceKind
+from kvwire.segment import UNTOLD, Certainty, SliceKind
 
 RIDGE = 0.02
 """The penalty of the closed form, as in the recipes."""
@@ -93,11 +93,11 @@ class VocabularyProjected:
         self._excerpts, self._receiver, self._before = excerpts, reading, before
         self.count = excerpts.count
 
-    @torch.inference_mode()
-    def likely(self, index: int) -> float | None:
+    def certainty(self, index: int) -> Certainty:
         """As in `Slices`: that is no part of what they send."""
-        return None
+        return UNTOLD
 
+    @torch.inference_mode()
     def take(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
         """As in `Slices`."""
         sent = [self.projected(index).half() for index in indices]

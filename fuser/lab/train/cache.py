@@ -54,7 +54,7 @@ def cache_folder(
     Args:
         drafts: whether the Sharer's short answer to each question is kept.
     """
-    read: list[object] = [str(sharer), style.to_dict(), selection.first_layer, "likely"]
+    read: list[object] = [str(sharer), style.to_dict(), selection.first_layer, "asked"]
     if dtype != "float32":  # what the Sharer computed in
         read.append(dtype)
     if scorer is not None:

@@ -15,7 +15,8 @@ class CachedQuestion:
 
     scores: (document positions,) float32, the summed attention rows on the document. draft: tokens of the Sharer's own
     short answer, none where the cache keeps no drafts; written: its text. drafted: rows of the item's features that are
-    those of its positions, int64. likely: as of a `Reading`.
+    those of its positions, int64. likely: as of a `Reading`. asked: row of the prompt's last position, where the Sharer
+    has read document and question.
     """
 
     text: str
@@ -25,13 +26,14 @@ class CachedQuestion:
     written: str = ""
     drafted: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64, device="cpu"))
     likely: tuple[float, ...] = ()
+    asked: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
     """A cached document: rows [start, start + count) of the features; spans (count, 2) are its tokens' characters.
 
-    Behind these rows are those of its questions' drafts.
+    Behind these rows are those of its questions: where each is asked, and its draft.
     """
 
     source: str
@@ -43,8 +45,8 @@ class Cached:
 
     @property
     def rows(self) -> int:
-        """Rows of the features, with those of drafts."""
-        return self.count + sum(len(question.draft) for question in self.questions)
+        """Rows of the features, with those of questions and drafts."""
+        return self.count + sum(1 + len(question.draft) for question in self.questions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,11 @@ def from_row(row: dict[str, Any]) -> CachedItem:
     after = shared["count"]
     for q in row["questions"]:
         scores, draft = torch.tensor(q["scores"], device="cpu"), tuple(q.get("draft", ()))
-        drafted = torch.arange(after, after + len(draft), device="cpu")
+        drafted = torch.arange(after + 1, after + 1 + len(draft), device="cpu")
         written, likely = q.get("written", ""), tuple(q["likely"])
-        asked.append(CachedQuestion(q["text"], tuple(q["answers"]), scores, draft, written, drafted, likely))
-        after += len(draft)
+        read = scores, draft, written, drafted, likely, after
+        asked.append(CachedQuestion(q["text"], tuple(q["answers"]), *read))
+        after += 1 + len(draft)
     return Cached(**shared, questions=tuple(asked))
 
 

@@ -32,6 +32,8 @@ class SourceConfig:
     validation: held out from training and evaluated while it runs.
     continuations: questions added to each training document: which words follow a quotation from it
         (`fuser.lab.data.continuation`).
+    near: questions stand over another document of the source, which is near theirs and does not answer them, and the
+        right reply is `answer.abstain` (`fuser.lab.data.cases.without_answers`).
     """
 
     source: str
@@ -41,8 +43,11 @@ class SourceConfig:
     validation: bool = False
     task: Literal["document", "shared"] = "document"
     continuations: int = 0
+    near: bool = False
 
     def __post_init__(self) -> None:
+        if self.near and (self.task != "document" or self.continuations):
+            raise ValueError("near misses are of questions over documents, without continuations")
         for name in ("documents", "continuations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

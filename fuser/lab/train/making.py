@@ -25,6 +25,7 @@ from fuser.bundle.plans import PLANS_FILE
 from fuser.lab.calibrate import calibrated_for
 from fuser.lab.evaluate.settings import Setup
 from fuser.lab.profile.run import ProfileRun
+from fuser.lab.train.answerable import fit_answerable
 from fuser.lab.train.cache import CacheIncomplete, item_key
 from fuser.lab.train.checkpoint import checkpoint_step
 from fuser.lab.train.config import TrainConfig
@@ -241,7 +242,26 @@ def _profile(stage: Stage, progress: Progress, minutes: float, train: Train) -> 
     return {"finished": True, "bundle": found}
 
 
-_STEPS = {"fit": _fit, "train": _train, "calibrate": _calibrate, "profile": _profile}
+def _answerable(stage: Stage, progress: Progress, minutes: float, train: Train) -> dict[str, Any]:
+    config = stage.config
+    if missing := _not_cached(config, progress, minutes):
+        return {"finished": False, "items left to cache": missing}
+    bundle = Bundle.load(config.init)
+    cache, _ = open_cache(config)
+    geometry = bundle.config.sharer_geometry
+    bundle.answerable, found = fit_answerable(cache, cache.documents, geometry, config.answer.abstain)
+    saved = bundle.save(config.output)
+    _copy_plans(config.init, Path(config.output))
+    return {"finished": True, "bundle": saved} | found
+
+
+_STEPS = {
+    "fit": _fit,
+    "train": _train,
+    "calibrate": _calibrate,
+    "profile": _profile,
+    "answerable": _answerable,
+}
 
 
 def _not_cached(config: TrainConfig, progress: Progress, minutes: float) -> int:
@@ -257,8 +277,12 @@ def _not_cached(config: TrainConfig, progress: Progress, minutes: float) -> int:
 def _copy(bundle: str, directory: Path) -> str:
     """A bundle and its table of plans, if it has one, in another directory; returns the hash."""
     found = Bundle.load(bundle).save(directory)
+    _copy_plans(bundle, directory)
+    return found
+
+
+def _copy_plans(bundle: str, directory: Path) -> None:
     plans = Path(bundle) / PLANS_FILE
     if plans.exists():
         with atomic_write(directory / PLANS_FILE) as partial:
             shutil.copyfile(plans, partial)
-    return found

@@ -20,9 +20,9 @@ from fuser.config import BadConfig, from_dict, to_dict
 from fuser.lab.overrides import merged, with_values
 from fuser.lab.train.config import SourceConfig, TrainConfig
 
-Kind = Literal["fit", "train", "calibrate", "profile"]
+Kind = Literal["fit", "train", "calibrate", "profile", "answerable"]
 """Of a stage. fit: the attention heads that a learnt selection follows. train: heads, on answers. calibrate: the bases
-of the bundle's codecs. profile: its table of plans."""
+of the bundle's codecs. profile: its table of plans. answerable: what tells whether documents hold an answer."""
 
 BUNDLE = "bundle"
 SELECTION = "selection.safetensors"
@@ -48,6 +48,7 @@ _READ = (
 _KEYS: Mapping[Kind, tuple[str, ...]] = {
     "fit": (*_READ, "fit"),
     "calibrate": (*_READ, "dials", "calibrate"),
+    "answerable": (*_READ, "answer"),
     "profile": ("sharer", "receiver", "dtype", "profile"),
 }
 """What a stage's result depends on; for training all but the tables of the other kinds."""
@@ -159,7 +160,7 @@ def _stage(base: Mapping[str, Any], table: Mapping[str, Any], work: Path, init: 
             config = replace(config, scorer=scorer)
         if kind != "profile" and not sources:
             raise BadConfig("no data: give at least one [sources.NAME] with documents")
-        if kind in ("calibrate", "profile") and not config.init:
+        if kind in ("calibrate", "profile", "answerable") and not config.init:
             raise BadConfig(
                 "there is no bundle before it: put a stage of kind train there, or name one with init"
             )

@@ -57,14 +57,14 @@ class SharerReading(Reader):
         if isinstance(item, TrainPrompt):
             return len(self.prompt(shared_section(item.text)).shared.at)
         document = self.prompt(document_sections(item.document, item.questions[0].text)).document
-        return len(document) + self._most_written * len(item.questions)
+        return len(document) + (1 + self._most_written) * len(item.questions)
 
     def read_item(self, item: AnyItem) -> tuple[Tensor, CachedItem]:
         """Run the Sharer over an item; what its questions share is prefilled once.
 
         Returns:
-            (rows, layers * 2 * layer width) float32 on the CPU, keys re-based, those of drafts last; and the item,
-            placed from row 0.
+            (rows, layers * 2 * layer width) float32 on the CPU, keys re-based, those of questions and drafts last; and
+            the item, placed from row 0.
         """
         return self._read_prompt(item) if isinstance(item, TrainPrompt) else self._read_document(item)
 
@@ -92,20 +92,21 @@ class SharerReading(Reader):
             self.prompt(document_sections(item.document, question.text)) for question in item.questions
         ]
         document = prompts[0].document
-        kept = [document, *[document[:0]] * (len(prompts) - 1)]
+        ends = [torch.tensor([len(prompt) - 1], device="cpu") for prompt in prompts]
+        kept = [torch.cat((document, ends[0])), *ends[1:]]
         readings = self.read(prompts, at=kept, asking=True, draft=self._most_written)
         asked: list[CachedQuestion] = []
         after = len(document)
         for question, reading in zip(item.questions, readings, strict=True):
             assert reading.scores is not None
             draft = reading.draft
-            drafted = torch.arange(after, after + len(draft), device="cpu")
+            drafted = torch.arange(after + 1, after + 1 + len(draft), device="cpu")
             scores, written = reading.scores[reading.prompt.document], self.tokenizer.decode(draft).strip()
-            own = scores, draft, written, drafted, reading.likely
+            own = scores, draft, written, drafted, reading.likely, after
             asked.append(CachedQuestion(question.text, question.answers, *own))
-            after += len(draft)
+            after += 1 + len(draft)
         place = (0, len(document), _within_document(prompts[0]), tuple(asked))
-        features = torch.cat([_features(reading) for reading in readings if len(reading.at)])
+        features = torch.cat([_features(reading) for reading in readings])
         return features, Cached(item.source, item.document, *place)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fuser.lab.data.cases import without_answers
 from fuser.lab.data.continuation import with_continuations
 from fuser.lab.data.document import Item
 from fuser.lab.data.instruction import Instruction
@@ -52,7 +53,7 @@ def read_sources(config: TrainConfig) -> Sources:
     validation: list[AnyItem] = []
     added: dict[AnyItem, int] = {}
     for source in config.sources:
-        items = _read(source)
+        items = _read(source, config.answer.abstain)
         (validation if source.validation else train).extend(items)
         added |= dict.fromkeys(items, source.continuations)
     for kind in (Item, TrainPrompt):
@@ -77,10 +78,14 @@ def _once(items: list[AnyItem]) -> tuple[AnyItem, ...]:
     return tuple(dict.fromkeys(items))
 
 
-def _read(source: SourceConfig) -> list[AnyItem]:
+def _read(source: SourceConfig, no_answer: str) -> list[AnyItem]:
     chars = source.max_document_chars
     if source.task == "document":
-        return list(load(source.source, "document", source.documents, source.seed, max_document_chars=chars))
+        items = load(source.source, "document", source.documents, source.seed, max_document_chars=chars)
+        if not source.near:
+            return list(items)
+        pool = load(source.source, "document", None, source.seed, max_document_chars=chars)
+        return list(without_answers(items, pool, no_answer))
     found = load(source.source, "auto", source.documents, source.seed, max_document_chars=chars)
     return [prompt for item in found if len((prompt := _prompt(source.source, item)).text) <= chars]
 

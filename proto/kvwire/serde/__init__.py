@@ -9,6 +9,7 @@ from kvwire.messages import Found, RelayReply, RelayRequest, SearchRequest, Shar
 from kvwire.plan import Plan
 from kvwire.section import Section
 from kvwire.segment import (
+    MAX_ANSWERABLE,
     MAX_DOUBT,
     REQUEST_DIGEST_BYTES,
     REQUEST_ID_BYTES,
@@ -313,6 +314,7 @@ def slice_trailer_to_proto(trailer: SliceTrailer) -> pb.SliceTrailer:
         positions=trailer.positions,
         timings=timings_to_proto(trailer.timings),
         doubt=trailer.doubt,
+        answerable=trailer.answerable,
     )
 
 
@@ -320,6 +322,8 @@ def slice_trailer_from_proto(message: pb.SliceTrailer) -> SliceTrailer:
     """Raises BadHeader."""
     if message.doubt > MAX_DOUBT:
         raise BadHeader(f"a doubt of {message.doubt}; it is at most {MAX_DOUBT}")
+    if message.answerable > MAX_ANSWERABLE:
+        raise BadHeader(f"answerable is {message.answerable}; it is at most {MAX_ANSWERABLE}")
     return SliceTrailer(
         exactly("digest", message.digest, DIGEST_BYTES),
         message.frames,
@@ -327,6 +331,7 @@ def slice_trailer_from_proto(message: pb.SliceTrailer) -> SliceTrailer:
         message.positions,
         timings_from_proto(message.timings),
         message.doubt,
+        message.answerable,
     )
 
 

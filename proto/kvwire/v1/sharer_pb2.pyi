@@ -188,20 +188,22 @@ class Frame(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class SliceTrailer(_message.Message):
-    __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings", "doubt")
+    __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings", "doubt", "answerable")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     DOUBT_FIELD_NUMBER: _ClassVar[int]
+    ANSWERABLE_FIELD_NUMBER: _ClassVar[int]
     digest: bytes
     frames: int
     payload_bytes: int
     positions: int
     timings: Timings
     doubt: int
-    def __init__(self, digest: _Optional[bytes] = ..., frames: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., positions: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., doubt: _Optional[int] = ...) -> None: ...
+    answerable: int
+    def __init__(self, digest: _Optional[bytes] = ..., frames: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., positions: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., doubt: _Optional[int] = ..., answerable: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_s", "prefill_s", "encode_s")

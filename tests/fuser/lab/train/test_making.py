@@ -38,6 +38,7 @@ STAGES: list[dict[str, Any]] = [
     {"name": "draft_codecs", "kind": "calibrate", "drafts": True},
     {"name": "plans", "kind": "profile"},
     {"name": "more_plans", "kind": "profile"},
+    {"name": "answerable", "kind": "answerable", "sources": {"near": {"documents": 30}}},
 ]
 
 
@@ -57,7 +58,7 @@ def table(
     choices.parent.mkdir()
     choices.write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
     stages = copy.deepcopy(STAGES)
-    stages[-1]["profile"] = {"data": str(choices)}
+    stages[-2]["profile"] = {"data": str(choices)}
     return {
         "sharer": str(tiny_sharer),
         "receiver": str(tiny_receiver),
@@ -78,6 +79,7 @@ def table(
         "sources": {
             "records": {"source": "records:train", "documents": 60},
             "held": {"source": "records:heldout", "documents": 6, "validation": True},
+            "near": {"source": "records:train", "documents": 0, "near": True},
             "sums": {"source": str(sums), "documents": 12, "task": "shared"},
         },
         "stage": stages,
@@ -142,6 +144,7 @@ def test_a_recipe_that_is_killed_again_and_again_makes_the_bundle_of_one_that_is
             if (row["stage"], row.get("task")) == ("validation", "document")
         ]
         assert [row.keys() & (apart | {"true"}) for row in rows] == [wanted] * 2
+    assert bundle.answerable is not None
     plans = PlanTable.load(table["output"])
     assert {row.kind for row in plans.rows} >= {SliceKind.EXCERPT, SliceKind.SHARED}
 

@@ -147,7 +147,11 @@ def test_a_value_of_the_command_line_that_fits_nowhere_is_refused(value: str, me
         ("seed = 2\n", 'seed = 2\nscorer = "some/file"\n', "stage selection: unknown key scorer"),
         ('kind = "fit"', 'kind = "fit"\nwork = "elsewhere"', "stage selection: unknown key work"),
         ('work = "runs/documents"\n', "", "missing key work"),
-        ('kind = "fit"', 'kind = "guess"', "kind is one of fit, train, calibrate, profile; got 'guess'"),
+        (
+            'kind = "fit"',
+            'kind = "guess"',
+            "kind is one of fit, train, calibrate, profile, answerable; got 'guess'",
+        ),
         ('name = "passages"', 'name = "start"', "the name stands there twice"),
         ('name = "passages"', 'name = "../passages"', "a name of letters"),
         (

@@ -1,0 +1,107 @@
+"""Whether documents hold an answer: told beside every slice, by the cloud alone, from what is read anyway."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fuser.bundle.bundle import BadBundle, Bundle
+from fuser.heads.answerable import FILE, Answerable
+from fuser.kv.prefix_cache import PrefixCache
+from fuser.lab.data.cases import without_answers
+from fuser.lab.data.document import Item, Question
+from fuser.lab.train.answerable import _fitted
+from fuser.models.load import load_model
+from fuser.sharer import Cut, Sharer
+from kvwire.plan import Plan
+from kvwire.section import Role, Section, Visibility
+from kvwire.segment import SliceKind
+
+QUESTION = Section(Role.QUESTION, Visibility.SHARED, text="Where is it?")
+DOCUMENT = Section(
+    Role.DOCUMENT, Visibility.CLOUD, text="The spare key is under the third stone from the door."
+)
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """The tiny bundle with a random head of layers 1 and 3."""
+    made = Bundle.load(tiny_bundle)
+    made.answerable = Answerable((1, 3), 2 * made.config.sharer_geometry.layer_width)
+    torch.nn.init.normal_(made.answerable.weight)
+    assert made.save(tmp_path / "bundle") == made.hash
+    return tmp_path / "bundle"
+
+
+def test_slices_of_both_kinds_tell_it_and_a_prompt_without_documents_does_not(
+    bundle: Path, tiny_sharer: Path
+) -> None:
+    loaded = Bundle.load(bundle)
+    sharer = Sharer(*load_model(tiny_sharer), loaded, PrefixCache(1 << 30))
+    prompt = sharer.prompt((DOCUMENT, QUESTION))
+    (read,) = sharer.read([prompt])
+    assert loaded.answerable is not None
+    wanted = float(loaded.answerable(read.features((1, 3))[-1:]))
+    told: list[float | None] = []
+    for kind in (SliceKind.EXCERPT, SliceKind.DRAFT, SliceKind.DRAFT):  # the last over a document read before
+        cuts: list[Cut] = []
+        sharer.run(sharer.layout(prompt, kind, 8, Plan(codec="raw")), lambda *_: None, announce=cuts.append)
+        told.append(cuts[0].certainty.answerable)
+    assert told == pytest.approx([wanted] * 3, abs=1e-3)
+    (alone,) = sharer.read([sharer.prompt((QUESTION,))], draft=4)
+    assert alone.draft and alone.certainty.answerable is None
+
+
+def test_the_bundle_keeps_its_hash_and_is_whole_without_it(bundle: Path, tiny_bundle: Path) -> None:
+    assert Bundle.load(bundle).hash == Bundle.load(tiny_bundle).hash
+    (bundle / FILE).unlink()
+    assert Bundle.load(bundle).answerable is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("weight", lambda t: t[:-1]),
+        ("weight", lambda t: t * float("nan")),
+        ("weight", lambda t: t.half()),
+        ("bias", lambda t: t[None]),
+        ("layers", lambda t: t.flip(0)),
+        ("layers", lambda t: t + 99),
+        ("layers", lambda t: t[:0]),
+        ("more", lambda t: torch.zeros(1)),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_by_name(
+    bundle: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    stored = load_file(bundle / FILE)
+    save_file(stored | {name: change(stored.get(name, torch.zeros(1))).contiguous()}, bundle / FILE)
+    with pytest.raises(BadBundle, match=FILE):
+        Bundle.load(bundle)
+    (bundle / FILE).write_bytes(b"no tensors")
+    with pytest.raises(BadBundle, match=FILE):
+        Bundle.load(bundle)
+
+
+def test_a_fit_parts_what_a_line_parts() -> None:
+    torch.manual_seed(1)
+    features = 40 + torch.randn(300, 8) * torch.tensor([1.0, 9.0] * 4)
+    wanted = (features[:, 2] + features[:, 5] / 9 > 44.4).float()
+    head = _fitted(features[:200], wanted[:200], (0, 1))
+    odds = head(features[200:])
+    assert float(((odds > 0).float() == wanted[200:]).float().mean()) > 0.85
+
+
+def test_near_misses_stand_over_the_nearest_document_that_does_not_hold_the_answer() -> None:
+    asked = Item("s", "Otto keeps the boat key.", (Question("Who keeps the boat key?", ("Otto",)),))
+    pool = [
+        asked,
+        Item("s", "The boat key is lost.", ()),
+        Item("s", "Nothing.", ()),
+        Item("s", "A boat key of Otto", ()),
+    ]
+    (near,) = without_answers([asked], pool, "not stated")
+    assert near.document == "The boat key is lost." and near.origin == asked.document
+    assert near.questions == (Question("Who keeps the boat key?", ("not stated",)),)
