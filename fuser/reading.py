@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from fuser.heads.answerable import Answerable
 from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import features_of
 from fuser.kv.drafting import write
@@ -31,6 +30,9 @@ from fuser.prompts.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_wi
 from fuser.prompts.shared import SharedPositions, shared_positions
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Certainty
+
+if TYPE_CHECKING:
+    from fuser.heads.answerable import Answerable
 
 __all__ = ["Caller", "OnLayer", "PrefixFrom", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +13,22 @@ from fuser.atomic import atomic_write
 from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.config import BundleConfig, CodecBases, CodecBasesConfig
 from fuser.bundle.tensors import BadBundle
-from fuser.heads.answerable import Answerable
 from fuser.heads.fuse import FuseHead
 from fuser.heads.selection import Scorer
 from fuser.heads.translate import TranslateHead
+from fuser.kv.geometry import Geometry
 from kvwire.codec import Codec
 from kvwire.errors import Unsupported
 from kvwire.segment import SliceKind
+
+if TYPE_CHECKING:
+    from fuser.heads.answerable import Answerable
 
 __all__ = ["BadBundle", "Bundle", "BundleConfig"]
 
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "fuser.safetensors"
+ANSWERABLE_FILE = "answerable.safetensors"
 _MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -177,7 +182,7 @@ class Bundle:
         with atomic_write(directory / CONFIG_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
         if self.answerable is not None:
-            self.answerable.save(directory)
+            self.answerable.save(directory / ANSWERABLE_FILE)
         return found
 
     @classmethod
@@ -208,7 +213,7 @@ class Bundle:
             head.eval().requires_grad_(False)
         bundle._dtypes = {name: t.dtype for name, t in stored.items() if t.dtype != expected[name].dtype}
         bundle._hash = found
-        bundle.answerable = Answerable.load(directory, config.sharer_geometry)
+        bundle.answerable = _answerable(directory / ANSWERABLE_FILE, config.sharer_geometry)
         bundle.codecs()  # now, and not in the first call, is the time to find that bases are none
         return bundle
 
@@ -238,6 +243,14 @@ class Bundle:
 def _untrained(config: BundleConfig) -> Bundle:
     translate, scorer = config.new_translate(), config.new_scorer()
     return Bundle(config, config.new_fuse(), translate, scorer, config.new_codec_bases())
+
+
+def _answerable(path: Path, sharer: Geometry) -> Answerable | None:
+    if not path.exists():
+        return None
+    from fuser.heads.answerable import Answerable  # an answer at an edge does not need it
+
+    return Answerable.load(path, sharer)
 
 
 def _read_config(path: Path) -> str:

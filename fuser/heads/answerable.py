@@ -13,8 +13,6 @@ from fuser.atomic import atomic_write
 from fuser.bundle.tensors import BadBundle
 from fuser.kv.geometry import Geometry
 
-FILE = "answerable.safetensors"
-
 
 class Answerable(nn.Module):
     """A logistic regression on K, re-based, and V of some Sharer layers at a prompt's last position.
@@ -39,21 +37,18 @@ class Answerable(nn.Module):
         odds: Tensor = features.float() @ self.weight + self.bias
         return odds
 
-    def save(self, directory: Path) -> None:
-        """Write the file into a bundle's directory."""
-        with atomic_write(directory / FILE) as partial:
+    def save(self, path: Path) -> None:
+        """Write it as safetensors."""
+        with atomic_write(path) as partial:
             save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, partial)
 
     @classmethod
-    def load(cls, directory: Path, sharer: Geometry) -> Answerable | None:
-        """Read the file of a bundle's directory; None where there is none.
+    def load(cls, path: Path, sharer: Geometry) -> Answerable:
+        """Read what `save` wrote.
 
         Raises:
             BadBundle: it is another thing, or for a Sharer of another geometry.
         """
-        path = directory / FILE
-        if not path.exists():
-            return None
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
                 if set(file.keys()) != {"layers", "weight", "bias"}:

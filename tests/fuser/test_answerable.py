@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.heads.answerable import FILE, Answerable
+from fuser.bundle.bundle import ANSWERABLE_FILE, BadBundle, Bundle
+from fuser.heads.answerable import Answerable
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.lab.data.cases import without_answers
 from fuser.lab.data.document import Item, Question
@@ -56,7 +56,7 @@ def test_slices_of_both_kinds_tell_it_and_a_prompt_without_documents_does_not(
 
 def test_the_bundle_keeps_its_hash_and_is_whole_without_it(bundle: Path, tiny_bundle: Path) -> None:
     assert Bundle.load(bundle).hash == Bundle.load(tiny_bundle).hash
-    (bundle / FILE).unlink()
+    (bundle / ANSWERABLE_FILE).unlink()
     assert Bundle.load(bundle).answerable is None
 
 
@@ -76,12 +76,14 @@ def test_the_bundle_keeps_its_hash_and_is_whole_without_it(bundle: Path, tiny_bu
 def test_a_file_that_does_not_fit_is_refused_by_name(
     bundle: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    stored = load_file(bundle / FILE)
-    save_file(stored | {name: change(stored.get(name, torch.zeros(1))).contiguous()}, bundle / FILE)
-    with pytest.raises(BadBundle, match=FILE):
+    stored = load_file(bundle / ANSWERABLE_FILE)
+    save_file(
+        stored | {name: change(stored.get(name, torch.zeros(1))).contiguous()}, bundle / ANSWERABLE_FILE
+    )
+    with pytest.raises(BadBundle, match=ANSWERABLE_FILE):
         Bundle.load(bundle)
-    (bundle / FILE).write_bytes(b"no tensors")
-    with pytest.raises(BadBundle, match=FILE):
+    (bundle / ANSWERABLE_FILE).write_bytes(b"no tensors")
+    with pytest.raises(BadBundle, match=ANSWERABLE_FILE):
         Bundle.load(bundle)
 
 
