@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from fuser.heads.selection import Scorer, SelectionConfig
+from fuser.heads.selection import Answerable, Scorer, SelectionConfig
 from fuser.heads.translate import features_of
 from fuser.kv.drafting import write
 from fuser.kv.generate import stop_tokens
@@ -30,9 +30,6 @@ from fuser.prompts.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_wi
 from fuser.prompts.shared import SharedPositions, shared_positions
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Certainty
-
-if TYPE_CHECKING:
-    from fuser.heads.answerable import Answerable
 
 __all__ = ["Caller", "OnLayer", "PrefixFrom", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
 
@@ -292,7 +289,7 @@ class Reader:
         given: set[int] = set()
         all_layers: list[Layer] = []
         asks = self.answerable is not None and prompt.prefix > 0 and (asking or draft > 0)
-        ending = set(self.answerable.layers.tolist()) if asks and self.answerable is not None else set()
+        ending = self.answerable.config.layers if asks and self.answerable is not None else ()
         ends: dict[int, Layer] = {}  # of the prompt's last position
 
         def take(layer: int, keys: Tensor, values: Tensor) -> None:

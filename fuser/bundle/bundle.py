@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +13,11 @@ from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.config import BundleConfig, CodecBases, CodecBasesConfig
 from fuser.bundle.tensors import BadBundle
 from fuser.heads.fuse import FuseHead
-from fuser.heads.selection import Scorer
+from fuser.heads.selection import Answerable, Scorer
 from fuser.heads.translate import TranslateHead
-from fuser.kv.geometry import Geometry
 from kvwire.codec import Codec
 from kvwire.errors import Unsupported
 from kvwire.segment import SliceKind
-
-if TYPE_CHECKING:
-    from fuser.heads.answerable import Answerable
 
 __all__ = ["BadBundle", "Bundle", "BundleConfig"]
 
@@ -44,7 +39,7 @@ class Bundle:
         translate: the translate head, or None.
         scorer: of the learnt selection rule, or None.
         codec_bases: of the codecs that the bundle brings, or None.
-        answerable: of the cloud alone, and in no hash (`fuser.heads.answerable`).
+        answerable: tells whether documents hold an answer, or None. It has a file of its own and is in no hash.
 
     Raises:
         BadBundle: a head without a config, or a config without a head.
@@ -64,6 +59,7 @@ class Bundle:
             ("translate", config.translate is not None, translate),
             ("scorer", config.selection.rule == "learnt", scorer),
             ("codec_bases", config.codec_bases is not None, codec_bases),
+            ("answerable", config.answerable is not None, answerable),
         ):
             if wanted != (head is not None):
                 raise BadBundle(f"{name}: the config and the head must both be there, or neither")
@@ -126,6 +122,13 @@ class Bundle:
         bundle._dtypes = dict(self._dtypes)
         return bundle
 
+    def with_answerable(self, head: Answerable) -> Bundle:
+        """The same heads, to be stored as they were, with this one."""
+        config = replace(self.config, answerable=head.config)
+        bundle = Bundle(config, self.fuse, self.translate, self.scorer, self.codec_bases, head)
+        bundle._dtypes = dict(self._dtypes)
+        return bundle
+
     def prefix_kv(self, kind: SliceKind | None) -> Tensor | None:
         """The learnt Receiver prefix put before a slice of this kind: (positions, receiver width), keys re-based.
 
@@ -182,7 +185,8 @@ class Bundle:
         with atomic_write(directory / CONFIG_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
         if self.answerable is not None:
-            self.answerable.save(directory / ANSWERABLE_FILE)
+            own, tensors = directory / ANSWERABLE_FILE, dict(self.answerable.state_dict())
+            bundle_tensors.write(own, tensors, bundle_tensors.digest("", tensors))
         return found
 
     @classmethod
@@ -213,7 +217,9 @@ class Bundle:
             head.eval().requires_grad_(False)
         bundle._dtypes = {name: t.dtype for name, t in stored.items() if t.dtype != expected[name].dtype}
         bundle._hash = found
-        bundle.answerable = _answerable(directory / ANSWERABLE_FILE, config.sharer_geometry)
+        if bundle.answerable is not None:
+            head = bundle.answerable.eval().requires_grad_(False)
+            head.load_state_dict(bundle_tensors.read(directory / ANSWERABLE_FILE, head.state_dict(), "")[0])
         bundle.codecs()  # now, and not in the first call, is the time to find that bases are none
         return bundle
 
@@ -242,15 +248,8 @@ class Bundle:
 
 def _untrained(config: BundleConfig) -> Bundle:
     translate, scorer = config.new_translate(), config.new_scorer()
-    return Bundle(config, config.new_fuse(), translate, scorer, config.new_codec_bases())
-
-
-def _answerable(path: Path, sharer: Geometry) -> Answerable | None:
-    if not path.exists():
-        return None
-    from fuser.heads.answerable import Answerable  # an answer at an edge does not need it
-
-    return Answerable.load(path, sharer)
+    rest = config.new_codec_bases(), config.new_answerable()
+    return Bundle(config, config.new_fuse(), translate, scorer, *rest)
 
 
 def _read_config(path: Path) -> str:

@@ -16,7 +16,7 @@ from fuser.config import BadConfig, from_dict, to_dict
 from fuser.heads.c2c import C2CConfig, C2CFuse
 from fuser.heads.compact import CompactConfig, CompactFuse
 from fuser.heads.fuse import FuseHead
-from fuser.heads.selection import Scorer, SelectionConfig
+from fuser.heads.selection import Answerable, AnswerableConfig, Scorer, SelectionConfig
 from fuser.heads.translate import TranslateConfig, TranslateHead
 from fuser.kv.generate import SIGNALS
 from fuser.kv.geometry import Geometry
@@ -145,7 +145,7 @@ class ConfidenceConfig:
         return sure is not None and sure < least
 
 
-_OF_THE_EDGE: Final = ("confidence", "usual")
+_NOT_FUSED: Final = ("confidence", "usual", "answerable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +154,9 @@ class BundleConfig:
 
     `abstain` is what the Receiver was taught to say where a slice is about something else; empty if it was not taught.
     `confidence` says by the kind of slice ("excerpt", "draft") how likely an answer is right, and `usual` which kind an
-    edge asks for over documents where it is not told; only the edge reads them, so they are no part of the bundle's
-    hash, and each edge may have its own.
+    edge asks for over documents where it is not told; only the edge reads them. `answerable` tells the cloud alone
+    whether documents hold an answer. These three are no part of the bundle's hash, as nothing that is fused depends on
+    them, and each side may have its own.
     `sharer_prompt` and `receiver_prompt` say how each side writes its prompt. A head that is None is absent.
     """
 
@@ -173,12 +174,15 @@ class BundleConfig:
     abstain: str = ""
     confidence: Mapping[str, ConfidenceConfig] = field(default_factory=dict)
     usual: Literal["excerpt", "draft"] = "excerpt"
+    answerable: AnswerableConfig | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.confidence.keys() - {SliceKind.EXCERPT, SliceKind.DRAFT}):
             raise ValueError(f"confidence is of excerpts and drafts, not of {unknown[0]!r}")
         if self.confidence and not self.abstain:
             raise ValueError("confidence needs abstain: what is said in place of an answer that is withheld")
+        if self.answerable is not None and self.answerable.layers[-1] >= self.sharer_geometry.layers:
+            raise ValueError(f"answerable.layers: the Sharer has {self.sharer_geometry.layers} layers")
         if self.selection.rule == "learnt" and self.translate is None:
             raise ValueError('selection.rule "learnt" chooses excerpts: it needs a translate head')
 
@@ -201,6 +205,14 @@ class BundleConfig:
             return None
         layers = self.sharer_geometry.layers
         return Scorer((layers - self.selection.first_query_layer(layers)) * self.selection.heads)
+
+    def new_answerable(self) -> Answerable | None:
+        """One that was not fitted."""
+        return (
+            None
+            if self.answerable is None
+            else Answerable(self.answerable, 2 * self.sharer_geometry.layer_width)
+        )
 
     def new_codec_bases(self) -> CodecBases | None:
         """Bases of the configured shapes, not calibrated.
@@ -233,8 +245,8 @@ class BundleConfig:
 
     @property
     def hashed(self) -> str:
-        """The part of the canonical text that both sides must have alike: all that not only the edge reads."""
-        return _canonical({key: value for key, value in to_dict(self).items() if key not in _OF_THE_EDGE})
+        """The part of the canonical text that both sides must have alike: all that what is fused depends on."""
+        return _canonical({key: value for key, value in to_dict(self).items() if key not in _NOT_FUSED})
 
     @classmethod
     def from_json(cls, text: str) -> BundleConfig:

@@ -140,7 +140,7 @@ def _odds(bundle: Bundle, cache: FeatureCache) -> Callable[[Cached, CachedQuesti
             return None
         features = cache.raw(document, torch.tensor([question.asked], device="cpu"))
         by_layer = features.unflatten(-1, (bundle.config.sharer_geometry.layers, -1))
-        return float(head(by_layer[:, head.layers.cpu()].flatten(1).to(head.weight.device)))
+        return float(head(by_layer[:, list(head.config.layers)].flatten(1).to(head.weight.device)))
 
     return odds
 

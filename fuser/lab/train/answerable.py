@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fuser.heads.answerable import Answerable
+from fuser.heads.selection import Answerable, AnswerableConfig
 from fuser.kv.geometry import Geometry
 from fuser.lab.evaluate.confidence import auc
 from fuser.lab.train.cache import FeatureCache
@@ -74,9 +74,7 @@ def _fitted(features: Tensor, wanted: Tensor, layers: tuple[int, ...]) -> Answer
 
     with torch.enable_grad():
         solver.step(loss)  # type: ignore[no-untyped-call]
-    head = Answerable(layers, features.shape[1] // len(layers))
+    head = Answerable(AnswerableConfig(layers), features.shape[1] // len(layers))
     scaled = weights.detach()[:-1] / spread
-    head.load_state_dict(
-        {"layers": head.layers, "weight": scaled, "bias": weights.detach()[-1] - scaled @ mean}
-    )
+    head.load_state_dict({"weight": scaled, "bias": weights.detach()[-1] - scaled @ mean})
     return head.eval().requires_grad_(False)

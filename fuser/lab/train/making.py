@@ -249,7 +249,8 @@ def _answerable(stage: Stage, progress: Progress, minutes: float, train: Train) 
     bundle = Bundle.load(config.init)
     cache, _ = open_cache(config)
     geometry = bundle.config.sharer_geometry
-    bundle.answerable, found = fit_answerable(cache, cache.documents, geometry, config.answer.abstain)
+    head, found = fit_answerable(cache, cache.documents, geometry, config.answer.abstain)
+    bundle = bundle.with_answerable(head)
     saved = bundle.save(config.output)
     _copy_plans(config.init, Path(config.output))
     return {"finished": True, "bundle": saved} | found
