@@ -32,6 +32,8 @@ _SHUTDOWN_GRACE_S: Final = 2.0
 _HEALTH_PERIOD_S: Final = 1.0  # a killed replica is noticed after it, not after Serve's ten seconds
 _HEALTH_TIMEOUT_S: Final = 5.0  # three in a row, and a replica that hangs is replaced
 _POLL_S: Final = 0.2
+# A Serve that was itself lost and is back asks each replica first; one on a node that drains works on meanwhile.
+_UP: Final = ("RUNNING", "RECOVERING", "PENDING_MIGRATION")
 _NICENESS: Final = "RAY_worker_niceness"  # 15 by itself: whatever else runs here would starve the replicas
 _GCS_WAIT: Final = "RAY_gcs_server_port_wait_time_s"
 _AUTO_CONNECT: Final = "RAY_ENABLE_AUTO_CONNECT"  # "0": Serve's threads start no Ray anew while one ends
@@ -172,7 +174,7 @@ class Ray:
         return serve.run_many([target], wait_for_applications_running=False)[0]
 
     def up(self) -> int:
-        """How many replicas Serve says are up. Raises RuntimeError when it gave up starting them, or knows none."""
+        """How many replicas Serve says take calls. Raises RuntimeError when it gave up starting them, or knows none."""
         from ray import serve
 
         application = serve.status().applications.get(APPLICATION)
@@ -181,7 +183,8 @@ class Ray:
         if application.status.value == "DEPLOY_FAILED":
             raise RuntimeError(f"the replicas could not start: {_last_line(application.message)}")
         deployment = application.deployments.get(_DEPLOYMENT)
-        return 0 if deployment is None else int(deployment.replica_states.get("RUNNING", 0))
+        states = {} if deployment is None else deployment.replica_states
+        return sum(int(states.get(state, 0)) for state in _UP)
 
     def shut_down(self) -> None:
         """End the replicas, and the Ray started here."""

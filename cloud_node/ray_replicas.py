@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_DESCRIBE_S: Final = 30.0
 _STATUS_S: Final = 3.0
 _DOUBTED_S: Final = 10.0  # one late answer on a loaded machine says nothing of the replicas
 _SILENT_S: Final = 30.0  # Ray itself ends a process after 60 s without its GCS, in no order at all
@@ -39,6 +38,7 @@ class RayReplicas:
         self._handle: Any = None
         self._down = asyncio.Event()  # no replica is up, as far as is known
         self._answered_s = 0.0
+        self._asking: asyncio.Future[int] | None = None
         self._running = 0
 
     async def start(self) -> None:
@@ -69,7 +69,7 @@ class RayReplicas:
     async def describe(self) -> Description:
         """What the replicas can do; the log says where one computes. Raises KvwireError as `share` does."""
         try:
-            async with asyncio.timeout(_DESCRIBE_S):
+            async with asyncio.timeout(self._config.ray.load_timeout_s):
                 description: Description = await self._handle.describe.remote()
                 where: str = await self._handle.where.remote()
         except Exception as error:
@@ -121,21 +121,23 @@ class RayReplicas:
         Raises:
             ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
         """
+        if (
+            self._asking is None
+        ):  # an answer that is late counts when it comes, or a slow Serve would seem dead
+            self._asking = asyncio.ensure_future(self._call(self._ray.up, _SILENT_S))
+            self._asking.add_done_callback(_heed)
+        asking = self._asking
+        await asyncio.wait({asking}, timeout=_STATUS_S)
+        if not asking.done():
+            return self._silent(TimeoutError("no answer"))
+        self._asking = None
         try:
-            running = await self._call(self._ray.up, _STATUS_S)
+            running = asking.result()
         except ReplicasLost:
             self._down.set()
             raise
         except Exception as error:
-            silent_s = time.monotonic() - self._answered_s
-            logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
-            if silent_s > _SILENT_S:
-                told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
-                raise ReplicasLost(f"{told}: {first_line(error)}") from None
-            if silent_s > _DOUBTED_S:
-                self._down.set()
-                self._running = 0
-            return self._running
+            return self._silent(error)
         self._answered_s = time.monotonic()
         self._running = running
         if running and self._down.is_set():
@@ -145,6 +147,18 @@ class RayReplicas:
             logger.error("no replica is up")
             self._down.set()
         return running
+
+    def _silent(self, error: Exception) -> int:
+        """How many replicas to believe in after Serve has said nothing of them once more. Raises ReplicasLost."""
+        silent_s = time.monotonic() - self._answered_s
+        logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
+        if silent_s > _SILENT_S:
+            told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
+            raise ReplicasLost(f"{told}: {first_line(error)}") from None
+        if silent_s > _DOUBTED_S:
+            self._down.set()
+            self._running = 0
+        return self._running
 
     async def stop(self) -> None:
         """Stop the replicas, and Ray where `start` started it: in order where Ray still answers, else by force."""

@@ -167,14 +167,17 @@ class Connection:
                 if time.monotonic() - held.heard < _SILENT_S:
                     continue
                 if held.check is None or held.check.done():
-                    held.check = asyncio.create_task(_answers(held.channel, silent=_LATE))
+                    held.check = asyncio.create_task(_answers(held.channel, CONNECT_S, silent=_LATE))
                 check = held.check  # another call may ask anew before this one goes on
                 await asyncio.wait({waiting, check}, return_when=asyncio.FIRST_COMPLETED)
                 if waiting.done():
                     break
-                if not check.result():
+                if check.result():
+                    held.heard = time.monotonic()
+                elif (
+                    time.monotonic() - held.heard >= _SILENT_S
+                ):  # else another call heard something meanwhile
                     raise self._lost(held)
-                held.heard = time.monotonic()
             held.heard = time.monotonic()
             return waiting.result()
         finally:
@@ -232,7 +235,7 @@ class Connection:
         """From `Connecting` to another state. Raises what the calls that wait are told."""
         began = time.monotonic()
         try:
-            if suspect is not None and await _answers(suspect.channel):
+            if suspect is not None and await _answers(suspect.channel, _ANSWER_S):
                 self._become(suspect)
                 return
             self._become(Connected(await self._opened(ask=suspect is not None)))
@@ -267,33 +270,43 @@ class Connection:
     async def _opened(self, ask: bool) -> grpc.aio.Channel:
         """A channel that is connected and, where `ask`, over which the cloud has answered. Raises KvwireError."""
         several, failed = len(self._addresses) > 1, list[KvwireError]()
-        for address in self._addresses:
-            try:
-                return await self._opened_to(address, CONNECT_S / len(self._addresses), ask, serving=several)
-            except KvwireError as error:
-                failed.append(error)
+        left, tries = list(self._addresses), list[asyncio.Task[grpc.aio.Channel]]()
+        try:
+            while left or tries:
+                if left:  # each has the whole time, and the next one does not wait for it
+                    tries.append(asyncio.create_task(self._opened_to(left.pop(0), ask, serving=several)))
+                turn_s = CONNECT_S / len(self._addresses) if left else None
+                done, _ = await asyncio.wait(tries, timeout=turn_s, return_when=asyncio.FIRST_COMPLETED)
+                for one in [one for one in tries if one in done]:
+                    tries.remove(one)
+                    try:
+                        return one.result()
+                    except KvwireError as error:
+                        failed.append(error)
+        finally:
+            await _dropped(tries)
         if len(failed) == 1:
             raise failed[0]
         # Where one is only away, the others may be right: that is for the probe to find out.
         away = [error for error in failed if isinstance(error, Unreachable)]
         raise Unreachable("; ".join(error.detail for error in failed)) if away else failed[0]
 
-    async def _opened_to(self, address: str, within_s: float, ask: bool, serving: bool) -> grpc.aio.Channel:
+    async def _opened_to(self, address: str, ask: bool, serving: bool) -> grpc.aio.Channel:
         channel: grpc.aio.Channel | None = None
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(CONNECT_S):
                 channel = await self._open_channel(address)
                 await _ready(channel)
-                if serving and not await _serves(channel):
+                if serving and await _health(channel, CONNECT_S) != _SERVING:
                     raise Unreachable(f"{address} takes no calls now")
-                if ask and not serving and not await _answers(channel):
+                if ask and not serving and not await _answers(channel, CONNECT_S):
                     raise Unreachable(f"{address} takes connections and answers no call")
                 return channel
         except BaseException as error:
             if channel is not None:
                 await channel.close()
             if isinstance(error, TimeoutError):
-                raise Unreachable(f"no answer from {address} within {within_s:.1f} s") from error
+                raise Unreachable(f"no answer from {address} within {CONNECT_S:.1f} s") from error
             raise
 
     def _become(self, state: Connected | Away | None) -> None:
@@ -324,21 +337,27 @@ async def _ready(channel: grpc.aio.Channel) -> None:
         await channel.wait_for_state_change(state)
 
 
-async def _answers(channel: grpc.aio.Channel, silent: Sequence[grpc.StatusCode] = _SILENT) -> bool:
+async def _dropped(tries: Sequence[asyncio.Task[grpc.aio.Channel]]) -> None:
+    """End attempts that are not needed; of one that had succeeded, the channel."""
+    for one in tries:
+        one.cancel()
+    for channel in await asyncio.gather(*tries, return_exceptions=True):
+        if not isinstance(channel, BaseException):
+            await channel.close()
+
+
+async def _answers(
+    channel: grpc.aio.Channel, within_s: float, silent: Sequence[grpc.StatusCode] = _SILENT
+) -> bool:
     """Whether anything comes back, a refusal as well; `silent` are the codes that say that nothing does."""
-    return await _health(channel) not in silent
+    return await _health(channel, within_s) not in silent
 
 
-async def _serves(channel: grpc.aio.Channel) -> bool:
-    """Whether the cloud says that it takes calls."""
-    return await _health(channel) == _SERVING
-
-
-async def _health(channel: grpc.aio.Channel) -> bytes | grpc.StatusCode:
+async def _health(channel: grpc.aio.Channel, within_s: float) -> bytes | grpc.StatusCode:
     """The reply to a health check, or the status that it failed with."""
     check: Any = channel.unary_unary(_HEALTH)
     try:
-        reply: bytes = await check(b"", timeout=_ANSWER_S)
+        reply: bytes = await check(b"", timeout=within_s)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return reply

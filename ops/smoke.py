@@ -101,7 +101,7 @@ def _health(config: "EdgeConfig", address: str) -> Iterator[Finding]:
         pinned = await asyncio.wait_for(pin_cloud(config, address), _STEP_S)
         options = [("grpc.ssl_target_name_override", pinned.name), ("grpc.enable_http_proxy", 0)]
         async with grpc.aio.secure_channel(address, pinned.credentials, options=options) as channel:
-            reply = await HealthStub(channel).Check(HealthCheckRequest(), timeout=_STEP_S)
+            reply = await asyncio.wait_for(HealthStub(channel).Check(HealthCheckRequest()), _STEP_S)
         return bool(reply.status == HealthCheckResponse.SERVING)
 
     if asyncio.run(asked()):

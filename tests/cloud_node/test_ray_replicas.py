@@ -6,9 +6,18 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from ray import serve
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatus,
+    DeploymentStatusOverview,
+    ServeStatus,
+)
 
 from cloud_node import ray_replicas
 from cloud_node.config import CloudConfig
+from cloud_node.deployment import APPLICATION, Ray
 from cloud_node.ray_replicas import RayReplicas
 from kvwire.errors import Busy
 
@@ -39,6 +48,18 @@ async def test_calls_go_on_while_ray_is_late_with_one_answer(silent: RayReplicas
     assert await waiting == "an answer"
 
 
+async def test_a_ray_that_is_late_with_every_answer_is_heard_all_the_same(
+    silent: RayReplicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_replicas, "_DOUBTED_S", 0.6)
+    monkeypatch.setattr(silent._ray, "up", lambda: time.sleep(0.2) or 1)
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        told = await silent.running()
+        assert told, "doubted, though each answer came"
+    assert told == 1 and not silent._down.is_set()
+
+
 async def test_calls_that_wait_are_refused_once_ray_has_been_silent_and_go_on_when_it_answers(
     silent: RayReplicas, answers: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,3 +74,13 @@ async def test_calls_that_wait_are_refused_once_ray_has_been_silent_and_go_on_wh
     done = asyncio.get_running_loop().create_future()
     done.set_result("an answer")
     assert await silent._first(done) == "an answer"
+
+
+def test_replicas_that_work_on_are_up_while_serve_starts_anew_or_their_node_drains(
+    config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = {"RUNNING": 1, "RECOVERING": 2, "PENDING_MIGRATION": 4, "STARTING": 8, "STOPPING": 16}
+    sharer = DeploymentStatusOverview(DeploymentStatus.UPDATING, "", states, "")
+    running = ApplicationStatusOverview(ApplicationStatus.RUNNING, "", 0.0, {"sharer": sharer})
+    monkeypatch.setattr(serve, "status", lambda: ServeStatus(applications={APPLICATION: running}))
+    assert Ray(config).up() == 7

@@ -163,6 +163,21 @@ async def test_a_cloud_that_hangs_ends_all_calls_that_wait_and_opens_the_circuit
         await _until_answered(client)
 
 
+async def test_a_silence_shorter_than_a_connect_timeout_ends_no_call(
+    config: EdgeConfig, bundle: Bundle, link: BackgroundLink, attentive: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT_S", 4.0)
+    monkeypatch.setattr(connection, "_ANSWER_S", 0.5)
+    async with AsyncClient(_towards(config, link.address)) as client:
+        assert (await _ask(client, 5.0))[0] is None
+        link.silence(True)
+        call = asyncio.create_task(_slice(client, bundle, 20.0))
+        await asyncio.sleep(1.5)
+        link.silence(False)
+        error, took = await call
+        assert error is None and took > 1.4, error
+
+
 async def test_a_slice_that_stops_half_way_with_its_cloud_is_not_waited_for(
     config: EdgeConfig, bundle: Bundle, server: RunningServer, link: BackgroundLink, attentive: None
 ) -> None:
@@ -267,6 +282,18 @@ async def test_a_gateway_that_hangs_or_takes_no_calls_is_passed_over_too(
     assert isinstance(error, Unreachable)
     assert "takes no calls now" in error.detail
     assert "no answer from" in error.detail
+
+
+async def test_a_link_that_is_slow_to_every_gateway_is_given_time_for_each(
+    config: EdgeConfig, server: RunningServer, other: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT_S", 4.0)
+    slow = Shape(down_mbit=1_000, up_mbit=1_000, rtt_ms=300)
+    with BackgroundLink(server.address, slow) as one, BackgroundLink(other.address, slow) as two:
+        nobody = [f"127.0.0.1:{port}" for port in range(1, 5)]
+        async with AsyncClient(_with(config, one.address, two.address, *nobody)) as client:
+            assert (await _ask(client, 20.0))[0] is None
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 async def test_a_gateway_that_is_going_away_is_left_for_the_next_one(

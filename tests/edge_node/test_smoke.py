@@ -5,6 +5,7 @@ import dataclasses
 import json
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from edge_node.config import ApiConfig, CloudPeer, ShareConfig, TlsConfig
 from kvwire.telemetry import TelemetryConfig
 from ops.certs import make_certificates
 from ops.cli import app
+from ops.finding import Finding, State, looked
 from tests.edge_node.toml import write_toml
 
 if TYPE_CHECKING:
@@ -74,6 +76,18 @@ def test_a_cloud_that_takes_no_calls_is_told(
     monkeypatch.setattr(server.health, "taking", False)
     _, found = smoke(config, tmp_path)
     assert found[-1]["what"].startswith("health") and "NOT_SERVING" in found[-1]["found"]
+
+
+@pytest.mark.parametrize(("late", "states"), [(1, [State.GOOD]), (2, [State.BAD])])
+def test_one_late_answer_breaks_no_step_and_a_second_one_does(late: int, states: list[State]) -> None:
+    answers = iter([TimeoutError()] * late + [None])
+
+    def look() -> Iterator[Finding]:
+        if (error := next(answers)) is not None:
+            raise error
+        yield Finding(State.GOOD, "health", "SERVING")
+
+    assert [one.state for one in looked("health", look)] == states
 
 
 def test_a_configuration_is_checked_in_a_moment_and_nobody_is_asked(
