@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
@@ -37,6 +38,7 @@ class ReadOutcome(StrEnum):
     TOO_LONG = "too_long"
     NO_ROOM = "no_room"
     GONE = "gone"
+    FAILED = "failed"
 
 
 class Prefixes:
@@ -114,9 +116,7 @@ class Prefixes:
                 self._files.forget(tenant, document_id)
 
     def read_new(self) -> None:
-        """Read all documents that are not on disk, the newest first, and as long as nothing has to go for them.
-
-        One process of a machine does so at a time. What is on disk of no document is removed first.
+        """`read_all`, unless nothing came since all that fit were read, or another process is at it.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the store of documents cannot be read.
@@ -126,21 +126,49 @@ class Prefixes:
         if self._files is None or state == self._state:
             return
         try:
-            self._files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with FileLock(self._files.root / ".reading", timeout=0, mode=0o600):
-                texts = [StoredText(*one) for one in self._documents.newest()]
-                self._files.forget_all_but(set(texts))
-                for text in texts:
-                    try:
-                        self.read(text)
-                    except Exception as error:  # of this document alone; its message may quote the text
-                        logger.warning("a document could not be read ahead: %s", type(error).__name__)
-        except Timeout:  # another process is at it; should it end in the middle, somebody goes on
+            self.read_all(self._files)
+        except Timeout:  # should the other end in the middle, somebody goes on
             return
         except OSError:
             self._state = state
             raise
         self._state = state
+
+    def read_all(
+        self,
+        files: PrefixFiles,
+        tenant: str | None = None,
+        begin: Callable[[int], None] = lambda _: None,
+        advance: Callable[[], None] = lambda: None,
+    ) -> Counter[ReadOutcome]:
+        """Read all documents that are not on disk, the newest first, and as long as nothing has to go for them.
+
+        One process of a machine does so at a time. What is on disk of no document is removed first.
+
+        Args:
+            files: where they are read to. tenant: whose documents; None for everybody's.
+            begin: called with how many documents there are. advance: after each of them.
+
+        Raises:
+            filelock.Timeout: another process is reading.
+            sqlalchemy.exc.SQLAlchemyError: the store of documents cannot be read.
+            OSError: the folder cannot be used.
+        """
+        files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        counts = Counter[ReadOutcome]()
+        with FileLock(files.root / ".reading", timeout=0, mode=0o600):
+            texts = [StoredText(*one) for one in self._documents.newest()]
+            files.forget_all_but(set(texts))
+            texts = [text for text in texts if tenant in (None, text.owner)]
+            begin(len(texts))
+            for text in texts:
+                try:
+                    counts[self.read(text)] += 1
+                except Exception as error:  # of this document alone; its message may quote the text
+                    logger.warning("a document could not be read ahead: %s", type(error).__name__)
+                    counts[ReadOutcome.FAILED] += 1
+                advance()
+        return counts
 
     def read(self, text: StoredText) -> ReadOutcome:
         """Read one document in every style of prompt, where there is room; what became of it in the last one."""

@@ -1,11 +1,11 @@
 """`kvwire documents warm`: reads the documents of a cloud with a model of this process."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from filelock import Timeout
+
 from cloud_node.prefixes import ReadOutcome
-from fuser import StoredText
 
 if TYPE_CHECKING:
     from cloud_node import CloudConfig
@@ -21,25 +21,16 @@ def warm(
 
     Raises:
         ValueError: the configuration keeps nothing on disk.
+        RuntimeError: another process of this machine is reading them.
         and what `Replica.load` raises.
     """
-    from cloud_node.documents import Documents
     from cloud_node.replica import Replica
 
     files = config.prefix_files
     if files is None:
         raise ValueError('[sharer] prefix_store is "": nothing that is read is kept on disk')
-    prefixes = Replica.load(config).prefixes
-    documents = Documents(config.documents)
     try:
-        texts = [StoredText(*one) for one in documents.newest()]
-    finally:
-        documents.close()
-    begin(len(texts))
-    files.forget_all_but(set(texts))
-    counts: Counter[ReadOutcome] = Counter()
-    for text in texts:
-        if tenant is None or text.owner == tenant:
-            counts[prefixes.read(text)] += 1
-        advance()
+        counts = Replica.load(config).prefixes.read_all(files, tenant, begin, advance)
+    except Timeout:
+        raise RuntimeError("another process of this machine is reading the documents already") from None
     return {str(outcome): counts[outcome] for outcome in ReadOutcome} | {"bytes": files.bytes}

@@ -344,6 +344,9 @@ def warm(
         _note(
             f"for {told['no_room']:,} there is no room: raise [sharer] prefix_store_bytes, or free the disk"
         )
+    if told["failed"]:
+        _note(f"{told['failed']:,} could not be read; the log names the errors")
+        raise typer.Exit(1)
 
 
 def _kept(

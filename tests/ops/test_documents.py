@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from filelock import FileLock
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
@@ -450,6 +451,7 @@ def test_documents_are_read_now_by_a_command_and_its_files_go_with_them(
         "too_long": 1,
         "no_room": 0,
         "gone": 0,
+        "failed": 0,
         "bytes": sum(path.stat().st_size for path in kept),
     }
     assert len(kept) == 2
@@ -460,6 +462,9 @@ def test_documents_are_read_now_by_a_command_and_its_files_go_with_them(
     (left,) = [path for path in kept if path.exists()]
     kvwire("add", put(tmp_path / "note.txt", "Another text."), "--tenant", "acme")  # takes its place
     assert not left.exists()
+    with FileLock(tmp_path / "cloud" / "kept" / ".reading"):  # as a cloud that reads ahead holds it
+        refused = CliRunner().invoke(app, ["documents", "warm", "--config", str(config)])
+    assert refused.exit_code == 1 and "another process" in str(refused.exception)
     off = write_config(tmp_path / "off", tiny_sharer, tiny_bundle, certificates)
     refused = CliRunner().invoke(app, ["documents", "warm", "--config", str(off)])
     assert refused.exit_code == 1 and 'prefix_store is ""' in str(refused.exception) + refused.output
