@@ -20,6 +20,7 @@ from cloud_node.control import Control
 from cloud_node.documents import DocumentInfo, Documents, Hit
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.revoked import Revoked
+from cloud_node.users import Principal
 from kvwire.errors import AccessDenied, AuditUnavailable, BadHeader, DeadlineExceeded, KvwireError
 from kvwire.identity import Identity, PeerRole
 from kvwire.limits import Limits
@@ -163,27 +164,27 @@ def _identity_of(pem: bytes) -> tuple[Identity, int]:
 
 
 class Access:
-    """Which documents an identity may ask about, its tenant's and granted to it, and how much of them has left."""
+    """Which documents a caller may ask about, its tenant's and granted to it, and how much of them has left."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._threads = Control(_LOOKUPS)
 
-    async def documents_of(self, identity: Identity, document_ids: Sequence[str]) -> tuple[DocumentInfo, ...]:
+    async def documents_of(self, caller: Principal, document_ids: Sequence[str]) -> tuple[DocumentInfo, ...]:
         """What is known of documents, without their text.
 
         An unknown document, another tenant's and one granted to others take the same query and raise the same error.
 
         Raises:
-            NotFound: one of them is not for this identity.
+            NotFound: one of them is not for this caller.
         """
         if not document_ids:
             return ()
-        find = functools.partial(self._documents.find, identity.tenant, document_ids, identity.uri)
+        find = functools.partial(self._documents.find, caller.tenant, document_ids, caller)
         return await self._threads.call(find)
 
-    async def positions_left(self, identity: Identity, budgets: Mapping[str, Budget]) -> int | None:
-        """Positions that may still leave today of documents, by id, for this identity; None where there is no bound.
+    async def positions_left(self, caller: Principal, budgets: Mapping[str, Budget]) -> int | None:
+        """Positions that may still leave today of documents, by id, for this caller; None where there is no bound.
 
         Raises:
             ExposureSpent: none of one of them, or no further question.
@@ -191,7 +192,7 @@ class Access:
         if not any(budget.positions or budget.questions for budget in budgets.values()):
             return None
         spent = await self._threads.call(
-            functools.partial(self._documents.spent, identity.tenant, identity.uri, budgets)
+            functools.partial(self._documents.spent, caller.tenant, caller.counted, budgets)
         )
         left = []
         for document_id, budget in budgets.items():
@@ -201,7 +202,7 @@ class Access:
                 left.append(budget.positions - positions)
         return min(left, default=None)
 
-    async def count(self, identity: Identity, leaving: Sequence[Leaving]) -> None:
+    async def count(self, caller: Principal, leaving: Sequence[Leaving]) -> None:
         """Write down what is about to leave.
 
         Raises:
@@ -209,7 +210,7 @@ class Access:
         """
         if not leaving:
             return
-        count = functools.partial(self._documents.count, identity.tenant, identity.uri, leaving)
+        count = functools.partial(self._documents.count, caller.tenant, caller.counted, leaving)
         try:
             await self._threads.call(count)
         except (OSError, SQLAlchemyError) as error:
@@ -218,23 +219,23 @@ class Access:
 
     async def search(
         self,
-        identity: Identity,
+        caller: Principal,
         wanted: SearchRequest,
         kinds: Sequence[SliceKind],
         budget: Budget,
         may_be_read: Callable[[str, str], bool] | None,
     ) -> tuple[Hit, ...]:
-        """The passages that have the question's words, of documents that this identity may ask about.
+        """The passages that have the question's words, of documents that this caller may ask about.
 
         Args:
             kinds: documents of which no slice of these kinds could leave are not searched.
             budget: nor are those of which so much has left today.
             may_be_read: of a tenant a passage's text, others are not told of; None: all.
         """
-        tenant = identity.tenant
+        tenant = caller.tenant
 
         def search() -> tuple[Hit, ...]:
-            hits = self._documents.search(tenant, wanted.question, wanted.k, kinds, identity.uri, budget)
+            hits = self._documents.search(tenant, wanted.question, wanted.k, kinds, caller, budget)
             if may_be_read is None:
                 return hits
             texts = [self._documents.get(tenant, hit.document, hit.passage).text for hit in hits]

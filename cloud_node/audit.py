@@ -77,6 +77,7 @@ class AuditRecord:
 
     method: "Describe", "Search", "Share" or "Relay"; "Audit" in a line that the log writes of itself.
     identity: of the edge, as its certificate has it; empty where that was refused.
+    user: behind the edge, as a token that held names it; empty where there was none.
     request_id: hex; empty where the call had none.
     documents: ids as asked for, or found by a search; "?" for what cannot be one.
     versions: of their texts, as they were read; of each of `documents`, in a line about what leaves.
@@ -95,6 +96,7 @@ class AuditRecord:
     method: str
     tenant: str
     identity: str = ""
+    user: str = ""
     request_id: str = ""
     documents: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
@@ -117,7 +119,7 @@ class AuditLog:
             of its last line; 0 is no bound. rotate_daily: as is yesterday's (UTC). The chain goes on in the new file.
 
     Raises:
-        AuditInUse: another process writes to it. NotAFile: it is a device, a pipe or the like.
+        AuditInUse: another process writes to it, or signs with its key. NotAFile: it is a device, a pipe or the like.
         BrokenChain: its last whole line is not a record, or not signed by the key.
         BadKey: the file with the key has none. FileNotFoundError: the log has lines, and there is no key.
         OSError: it cannot be opened or written.
@@ -150,11 +152,14 @@ class AuditLog:
             # The key's file stays while the log's own is put away.
             self._lock = os.open(key, os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, self._lock)
-            try:
-                for one in (self._lock, self._file):  # another writer may have a copy of the key
-                    fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AuditInUse(f"{self.path}: another process writes to this audit log") from None
+            # Another writer may have a copy of the key, or another log and this key.
+            if not _locked(self._file):
+                raise AuditInUse(f"{self.path}: another process writes to this audit log")
+            if not _locked(self._lock):
+                raise AuditInUse(
+                    f"{key}: another process signs another audit log with this key: give each node a key of its own "
+                    "(audit_key in cloud.toml; without it, one beside the log)"
+                )
             line, torn, whole = end_of(files_of(self.path))
             if line:
                 check_signature(line, public_hex(self._key), str(self.path))
@@ -256,11 +261,9 @@ class AuditLog:
             self.path.rename(name_put_away(self.path, self._last.sequence))
         # Where the last attempt came no further, there is nothing at the path; what else is there is not ours.
         file = _opened(self.path, os.O_CREAT | os.O_EXCL)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             os.close(file)
-            raise
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
         os.close(self._file)
         self._file, self._size = file, 0
 
@@ -268,6 +271,15 @@ class AuditLog:
 def _opened(path: Path, flags: int) -> int:
     # O_NONBLOCK: opening a pipe would wait for ever.
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | flags, 0o600)
+
+
+def _locked(file: int) -> bool:
+    """Whether nobody else had the lock of a file, so that we have it now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class SummedRecords:

@@ -9,15 +9,16 @@ from typing import Any
 
 from cloud_node.audit import SENDING
 from cloud_node.exposure import Exposed, Quotes
+from cloud_node.users import named_user
 
 
 def exposure_in(
     lines: Iterable[dict[str, Any]], tenant: str, document_id: str
 ) -> dict[str, tuple[list[Exposed], list[Quotes]]]:
-    """By the version of the text: what left by day and identity, and what was quoted, by identity.
+    """By the version of the text: what left by day and who asked, and what was quoted, by who asked.
 
     As `Documents.exposure` counts it: a position that was chosen in the document counts for it, and any other of a call
-    counts for each document of the call.
+    counts for each document of the call. The version is "" where a replica did not say which text it read.
 
     Args:
         lines: of the log, as `audit_chain.lines` reads them.
@@ -29,7 +30,8 @@ def exposure_in(
         if line["decision"] != SENDING or line["tenant"] != tenant or document_id not in line["documents"]:
             continue
         place = line["documents"].index(document_id)
-        version, identity = line["versions"][place], line["identity"]
+        version = line["versions"][place] if line["versions"] else ""
+        identity = named_user(line["user"]) if line["user"] else line["identity"]
         own = [(begins, ends) for document, begins, ends in line["quoted"] if document == place]
         key = version, datetime.fromtimestamp(line["time"], UTC).date().isoformat(), identity
         questions[key] += 1

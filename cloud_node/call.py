@@ -81,6 +81,7 @@ class CallRecord:
     method: str
     tenant: str = ""
     identity: str = ""
+    user: str = ""
     request_id: bytes = b""
     documents: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
@@ -138,6 +139,7 @@ class CallRecord:
             method=self.method,
             tenant=self.tenant,
             identity=self.identity,
+            user=self.user,
             request_id=self.request_id.hex(),
             documents=self.documents,
             kind=self.kind,

@@ -33,6 +33,30 @@ class CloudTls:
 
 
 @dataclass(frozen=True, slots=True)
+class UsersConfig:
+    """`[users]`: users behind the edges, whom tokens name that edges hand on (`cloud_node.users`).
+
+    jwks: the public keys of who issues tokens, a JWK Set; read again when it changes. None: there are no users, and a
+        token is refused.
+    audience: whom a token must be for (`aud`); "{tenant}" in it stands for the tenant of the edge's certificate, so
+        that one tenant's edge can do nothing with a token of another's user.
+    issuer: who must have issued it (`iss`); "" is whoever has such a key.
+    required: refuse calls without a token.
+    """
+
+    jwks: str | None = None
+    audience: str = ""
+    issuer: str = ""
+    required: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.jwks is None) != (not self.audience):
+            raise ValueError("jwks and audience are given together: a token for somebody else is no token")
+        if self.jwks is None and (self.required or self.issuer):
+            raise ValueError("required and issuer need jwks")
+
+
+@dataclass(frozen=True, slots=True)
 class SharerConfig:
     """What the replicas run and what each may use.
 
@@ -270,6 +294,7 @@ class CloudConfig:
     audit_key: str | None = None
     audit_rotate_bytes: int = 64 * _MIB
     audit_rotate_daily: bool = False
+    users: UsersConfig = field(default_factory=UsersConfig)
     export: ExportPolicy = field(default_factory=ExportPolicy)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     ray: RayConfig = field(default_factory=RayConfig)
@@ -335,7 +360,8 @@ class CloudConfig:
         documents = _absolute_sqlite(self.documents, directory)
         key = None if self.audit_key is None else absolute(self.audit_key)
         told = dataclasses.replace(self, tls=tls, sharer=sharer, ray=ray, documents=documents)
-        return dataclasses.replace(told, audit=absolute(self.audit), audit_key=key)
+        users = dataclasses.replace(self.users, jwks=self.users.jwks and absolute(self.users.jwks))
+        return dataclasses.replace(told, audit=absolute(self.audit), audit_key=key, users=users)
 
 
 def _absolute_sqlite(url: str, directory: Path) -> str:

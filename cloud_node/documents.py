@@ -42,6 +42,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from cloud_node import exposure, passages
 from cloud_node.passages import Base, Passage
+from cloud_node.users import Principal, is_user
 from fuser import PrefixFiles
 from kvwire.errors import AccessDenied, NoPassage, NotFound
 from kvwire.identity import Identity, PeerRole
@@ -80,7 +81,8 @@ class _Row(Base):
 
 
 class _Grant(Base):
-    """An identity that may ask about a document that not everybody of its tenant may ask about."""
+    """Who may ask about a document that not everybody of its tenant may ask about: a SPIFFE id of an edge, or a user
+    (`cloud_node.users.named_user`)."""
 
     __tablename__ = "document_grants"
 
@@ -265,18 +267,18 @@ class Documents:
         return Document(document_id, row.text, row.max_positions, _kinds(row.kinds), row.begins, row.version)
 
     def find(
-        self, tenant: str, document_ids: Iterable[str], identity: str | None = None
+        self, tenant: str, document_ids: Iterable[str], caller: Principal | None = None
     ) -> tuple[DocumentInfo, ...]:
         """What is known of each document, without reading its text; one query, whatever is missing.
 
         Args:
-            identity: SPIFFE id of who asks; None is the cloud itself.
+            caller: who asks; None is the cloud itself.
 
         Raises:
-            NotFound: one of them is unknown, another tenant's or not for this identity; which, and why, is not told.
+            NotFound: one of them is unknown, another tenant's or not for this caller; which, and why, is not told.
         """
         wanted = tuple(document_ids)
-        asked = _KNOWN.where(*_seen_by(tenant, identity), _Row.id.in_(set(wanted)))
+        asked = _KNOWN.where(*_seen_by(tenant, caller), _Row.id.in_(set(wanted)))
         with self._engine.connect() as connection:
             rows = connection.execute(asked).all()
         found = {row.id: _info(row) for row in rows}
@@ -314,7 +316,7 @@ class Documents:
         query: str,
         k: int = 5,
         kinds: Sequence[SliceKind] | None = None,
-        identity: str | None = None,
+        caller: Principal | None = None,
         budget: exposure.Budget = exposure.Budget(),  # noqa: B008 - frozen
     ) -> tuple[Hit, ...]:
         """The `k` passages of a tenant's documents that have most of a query's words, rare words first; best first.
@@ -324,8 +326,8 @@ class Documents:
 
         Args:
             kinds: search those documents alone of which a slice of one of these kinds could leave.
-            identity: search those alone that this SPIFFE id may ask about, and of which not all that may leave for it
-                today has left; None is the cloud itself.
+            caller: search those alone that this one may ask about, and of which not all that may leave for it today
+                has left; None is the cloud itself.
             budget: for documents that have no lower one.
 
         Raises:
@@ -335,10 +337,10 @@ class Documents:
             raise ValueError("k starts at 1")
         if kinds is not None and not kinds:
             return ()
-        among = select(_Row.id).where(*_seen_by(tenant, identity))
-        if identity is not None:
+        among = select(_Row.id).where(*_seen_by(tenant, caller))
+        if caller is not None:
             own = (_Row.key, _Row.positions_per_day, _Row.questions_per_day)
-            among = among.where(~exposure.is_spent(*own, identity, budget))
+            among = among.where(~exposure.is_spent(*own, caller.counted, budget))
         if kinds is not None:
             among = among.where(
                 or_(_Row.max_positions.is_(None), _Row.max_positions > 0),
@@ -349,13 +351,15 @@ class Documents:
         return tuple(Hit(*one) for one in found)
 
     def grant(self, tenant: str, document_id: str, *identities: str) -> None:
-        """Let these SPIFFE ids ask about a document, and of all others only those that were let before.
+        """Let these edges (SPIFFE ids) and users (`cloud_node.users.named_user`) ask about a document, and of all
+        others only those that were let before. An edge may ask for whoever is behind it.
 
         Raises:
-            NotFound: it is unknown, or another tenant's. ValueError: an identity is none of an edge of this tenant.
+            NotFound: it is unknown, or another tenant's. ValueError: one is neither an edge of this tenant nor a user.
         """
         for identity in identities:
-            _check_edge(identity, tenant)
+            if not is_user(identity):
+                _check_edge(identity, tenant)
         with self._engine.begin() as connection:
             self._restrict(connection, tenant, document_id, True)
             there = set(connection.execute(_granted(tenant, document_id)).scalars())
@@ -365,7 +369,7 @@ class Documents:
                     connection.execute(insert(_Grant).values(**row))
 
     def revoke(self, tenant: str, document_id: str, *identities: str) -> None:
-        """Let these SPIFFE ids no longer ask about a document. With nobody left, nobody may.
+        """Let these edges and users no longer ask about a document. With nobody left, nobody may.
 
         Raises:
             NotFound: it is unknown, or another tenant's. ValueError: one was not let.
@@ -390,7 +394,7 @@ class Documents:
         self.wipe()
 
     def granted(self, tenant: str, document_id: str) -> tuple[str, ...] | None:
-        """The SPIFFE ids that may ask about a document; None: everybody of its tenant.
+        """The edges and users that may ask about a document; None: everybody of its tenant.
 
         Raises:
             NotFound: it is unknown, or another tenant's.
@@ -510,12 +514,12 @@ def _one(tenant: str, document_id: str) -> ColumnElement[bool]:
     return and_(_Row.tenant == tenant, _Row.id == document_id)
 
 
-def _seen_by(tenant: str, identity: str | None) -> tuple[ColumnElement[bool], ...]:
-    """Which documents there are for this identity: the one place where that is decided."""
-    if identity is None:
+def _seen_by(tenant: str, caller: Principal | None) -> tuple[ColumnElement[bool], ...]:
+    """Which documents there are for this caller: the one place where that is decided."""
+    if caller is None:
         return (_Row.tenant == tenant,)
     let = select(_Grant.identity).where(
-        _Grant.tenant == tenant, _Grant.document == _Row.id, _Grant.identity == identity
+        _Grant.tenant == tenant, _Grant.document == _Row.id, _Grant.identity.in_(caller.granted)
     )
     return _Row.tenant == tenant, or_(~_Row.restricted, let.exists())
 

@@ -61,7 +61,8 @@ def _iban(found: str) -> bool:
 
 
 def _phone(found: str) -> bool:
-    return 7 <= sum(c.isdigit() for c in found) <= 15 and found[:3] != "000"
+    least = 7 if found[0] == "+" else 8  # with a 0 before it, shorter ones are parts and versions
+    return least <= sum(c.isdigit() for c in found) <= 15 and found[:3] != "000"
 
 
 def _ip(found: str) -> bool:
@@ -72,6 +73,9 @@ def _ip(found: str) -> bool:
     return any(c.isdigit() for c in found)  # a::b is a name in some languages
 
 
+_DATE: Final = (
+    r"\(?(?:0?[1-9]|[12][0-9]|3[01])([./-])(?:0?[1-9]|[12][0-9]|3[01])\1(?:19|20)[0-9]{2}(?![./-]?[0-9])"
+)
 _IP4: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _KNOWN: Final[Mapping[str, tuple[str, Callable[[str], bool]]]] = {
     "iban": (r"\b[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b", _iban),
@@ -89,9 +93,12 @@ _KNOWN: Final[Mapping[str, tuple[str, Callable[[str], bool]]]] = {
         rf"|(?<![\w.]){_IP4}(?!\w|\.[0-9])",
         _ip,
     ),
-    # By what it begins with, or in the form of North America; else a date or an amount would be one.
+    # By what it begins with, or in the form of North America or of a Chinese mobile; else a date or an amount would be
+    # one. A date may begin with 0 too.
     "phone": (
-        r"(?<![\w+,-]|[0-9]\.)(?=[+0]|\(0|\(?[2-9][0-9]{2}\)?[ .-]{1,2}[2-9][0-9]{2}[ .-][0-9]{4})"
+        rf"(?<![\w+,-]|[0-9][./])(?!{_DATE})"
+        r"(?=[+0]|\(0|\([0-9]{3}\) ?[0-9]{3}[ .-][0-9]{4}|[2-9][0-9]{2}[ .-][2-9][0-9]{2}[ .-][0-9]{4}"
+        r"|1[3-9][0-9][ -][0-9]{4}[ -][0-9]{4})"
         r"[+(]?[0-9](?:[ ()./–-]{0,3}[0-9]){6,17}(?: ?(?:x|ext\.?) ?[0-9]{1,5})?(?!\w|-\w|[.,][0-9])",
         _phone,
     ),

@@ -34,7 +34,7 @@ class Revoked:
         self._serials: frozenset[int] = frozenset()
         self._identities: frozenset[Identity] = frozenset()
         if self._path is not None:
-            self._seen = self._version(self._path)
+            self._seen = version_of_file(self._path)
             self._read(self._path)
 
     def check(self, identity: Identity, serial: int) -> None:
@@ -51,18 +51,13 @@ class Revoked:
     def _look_again(self, path: Path) -> None:
         seen: object = None
         try:
-            seen = self._version(path)
+            seen = version_of_file(path)
             if seen != self._seen:
                 self._read(path)
         except (OSError, ValueError) as error:
             if seen != self._seen:
                 logger.error("no certificate is good again that was revoked: %s", error)
         self._seen = seen
-
-    @staticmethod
-    def _version(path: Path) -> tuple[int, ...]:
-        found = path.stat()
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _read(self, path: Path) -> None:
         serials, identities, bad = set[int](), set[Identity](), 0
@@ -83,3 +78,9 @@ class Revoked:
             self._identities |= identities
             raise ValueError(f"{path}: line {bad} is neither a serial number in hex nor a SPIFFE id")
         self._serials, self._identities = frozenset(serials), frozenset(identities)
+
+
+def version_of_file(path: Path) -> tuple[int, ...]:
+    """Another one whenever the file at a path is another, or was written to. Raises OSError."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

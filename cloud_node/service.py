@@ -30,6 +30,7 @@ from cloud_node.export import (
 from cloud_node.exposure import Budget, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
 from cloud_node.redaction import LookedThrough
+from cloud_node.users import Principal, Users
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
@@ -44,7 +45,6 @@ from kvwire.errors import (
     NoPassage,
     TooLarge,
 )
-from kvwire.identity import Identity
 from kvwire.messages import Description, Found, RelayReply, RelayRequest, ShareRequest, check_request
 from kvwire.segment import SliceHeader, SliceKind
 from kvwire.status import to_grpc
@@ -66,7 +66,11 @@ class Replicas(Protocol):
 
 
 class SharerService(SharerServiceServicer):  # type: ignore[misc]
-    """The servicer. `description` is what this cloud offers. Every error it gives is of the catalogue."""
+    """The servicer. `description` is what this cloud offers. Every error it gives is of the catalogue.
+
+    Raises:
+        OSError, ValueError: as `cloud_node.users.Users`.
+    """
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._description = description
         self._limits = config.limits
         self._replicas = replicas
-        self._access = access
+        self._access, self._users = access, Users(config.users)
         self._looked = LookedThrough()
         self._audit = audit
         self._unanswered = SummedRecords(audit)
@@ -102,45 +106,45 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:
         """Which passages of the tenant's documents have a question's words, where the configuration tells that."""
-        async with self._answering("Search", context) as (identity, record):
+        async with self._answering("Search", context) as (caller, record):
             self._check_size(request)
             _check_version(request.protocol_version)
             wanted = serde.search_request_from_proto(request, self._limits)
             policy = self._config.export
             day = Budget(policy.positions_per_day, policy.questions_per_day)
             clean = functools.partial(self._looked.clean, policy.redact) if policy.redact else None
-            hits = await self._access.search(identity, wanted, kinds_searched(policy), day, clean)
+            hits = await self._access.search(caller, wanted, kinds_searched(policy), day, clean)
             found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
             record.documents = tuple(dict.fromkeys(one.document for one in found))
             # That a document has a word tells of it as an answer does.
-            told = await self._access.documents_of(identity, record.documents)
-            await self._access.count(identity, leaving_alike(policy, told, 0))
+            told = await self._access.documents_of(caller, record.documents)
+            await self._access.count(caller, leaving_alike(policy, told, 0))
             record.versions = tuple(document.version for document in told)
             self._write_ahead(record.leaving())
             return serde.found_to_proto(found)
 
     async def Share(self, request: pb.ShareRequest, context: Any) -> None:
         """One slice, written to the context part by part as the replica finishes them."""
-        async with self._answering("Share", context) as (identity, record):
+        async with self._answering("Share", context) as (caller, record):
             wanted = self._checked_share(request, record)
-            documents = await self._documents(identity, wanted, record)
+            documents = await self._documents(caller, wanted, record)
             # The policy first: how long a document is shows in what is refused for its length.
             allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
-            left = await self._positions_left(identity, documents)
+            left = await self._positions_left(caller, documents)
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
-            call = ShareCall(identity.tenant, wanted, allowed, left)
-            self._recent.enter(identity.tenant, wanted.request_id)
+            call = ShareCall(caller.tenant, wanted, allowed, left)
+            self._recent.enter(caller.tenant, wanted.request_id)
             begun = False
             try:
                 async with (
-                    self._turns.taken(identity.tenant) as waited_s,
+                    self._turns.taken(caller.tenant) as waited_s,
                     contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts,  # type: ignore[type-var]
                 ):
                     record.stages["turn"] = waited_s
                     async for part in parts:
                         if not begun:
-                            await self._release(identity, part, wanted, record)
+                            await self._release(caller, part, wanted, record)
                         elif isinstance(part, SliceHeader):
                             raise InternalError("a second header")
                         begun = True
@@ -148,23 +152,23 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                         await context.write(serde.share_response_to_proto(part))
             finally:
                 if not begun:
-                    self._recent.forget(identity.tenant, wanted.request_id)
+                    self._recent.forget(caller.tenant, wanted.request_id)
 
     async def Relay(self, request: pb.RelayRequest, context: Any) -> pb.RelayResponse:
         """The Sharer's own answer as text, where the configuration allows it."""
-        async with self._answering("Relay", context) as (identity, record):
+        async with self._answering("Relay", context) as (caller, record):
             wanted = self._checked_relay(request, record)
-            documents = await self._documents(identity, wanted, record)
+            documents = await self._documents(caller, wanted, record)
             allowed = tokens_allowed(self._config.export, documents)
-            left = await self._positions_left(identity, documents)
+            left = await self._positions_left(caller, documents)
             if left is not None and (least(wanted.max_new_tokens, allowed) or 0) > left:
                 raise ExposureSpent(seconds_left())
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
-            async with self._turns.taken(identity.tenant) as record.stages["turn"]:
-                reply = await self._replicas.relay(RelayCall(identity.tenant, wanted, allowed), timeout_s)
+            async with self._turns.taken(caller.tenant) as record.stages["turn"]:
+                reply = await self._replicas.relay(RelayCall(caller.tenant, wanted, allowed), timeout_s)
             record.stages |= reply.timings
-            before, documents = documents, await self._documents(identity, wanted, record)
+            before, documents = documents, await self._documents(caller, wanted, record)
             # Where one was replaced meanwhile, which text was read is not known.
             if [one.version for one in documents] != [one.version for one in before]:
                 raise Busy(self._config.sharer.retry_after_s)
@@ -172,7 +176,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             self._check_length(wanted, documents)
             record.bytes, record.positions = len(reply.text.encode()), reply.tokens
             record.versions = tuple(document.version for document in dict.fromkeys(documents))
-            await self._access.count(identity, leaving_alike(self._config.export, documents, reply.tokens))
+            await self._access.count(caller, leaving_alike(self._config.export, documents, reply.tokens))
             self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
 
@@ -220,17 +224,17 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             raise TooLarge("request bytes", request.ByteSize(), self._limits.max_request_bytes)
 
     async def _documents(
-        self, identity: Identity, wanted: ShareRequest | RelayRequest, record: CallRecord
+        self, caller: Principal, wanted: ShareRequest | RelayRequest, record: CallRecord
     ) -> tuple[DocumentInfo, ...]:
         """One for each section that names one."""
         asked = [section.document_id for section in wanted.sections if section.document_id is not None]
         names = (name if DOCUMENT_ID.fullmatch(name) else "?" for name in asked)
         record.documents = tuple(dict.fromkeys(names))
-        return await self._access.documents_of(identity, asked)
+        return await self._access.documents_of(caller, asked)
 
-    async def _positions_left(self, identity: Identity, documents: Sequence[DocumentInfo]) -> int | None:
+    async def _positions_left(self, caller: Principal, documents: Sequence[DocumentInfo]) -> int | None:
         budgets = {document.id: budget_of(self._config.export, document) for document in documents}
-        return await self._access.positions_left(identity, budgets)
+        return await self._access.positions_left(caller, budgets)
 
     def _check_length(self, wanted: ShareRequest | RelayRequest, documents: Sequence[DocumentInfo]) -> None:
         """Of a passage the longest that it can be counts: the replica looks again, at its text."""
@@ -241,20 +245,18 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             length += min(document.characters, PASSAGE_CHARS) if passage else document.characters
         self._limits.check_prompt(length)
 
-    async def _release(
-        self, identity: Identity, part: Part, wanted: ShareRequest, record: CallRecord
-    ) -> None:
+    async def _release(self, caller: Principal, part: Part, wanted: ShareRequest, record: CallRecord) -> None:
         """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded.
 
         The documents are looked up again: one may have been removed or sealed while the call waited for its turn.
         """
         if not isinstance(part, SliceHeader):
             raise InternalError("a slice without a header")
-        documents = await self._documents(identity, wanted, record)
+        documents = await self._documents(caller, wanted, record)
         allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
         self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
-        await self._access.count(identity, leaving(self._config.export, wanted, documents, part))
+        await self._access.count(caller, leaving(self._config.export, wanted, documents, part))
         record.announced(part, [section.document_id or "" for section in wanted.sections])
         self._write_ahead(record.leaving())
 
@@ -266,20 +268,22 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             raise AuditUnavailable from error
 
     @contextlib.asynccontextmanager
-    async def _answering(self, method: str, context: Any) -> AsyncIterator[tuple[Identity, CallRecord]]:
-        """Identity and record of one call; whatever is raised becomes a status of the catalogue."""
+    async def _answering(self, method: str, context: Any) -> AsyncIterator[tuple[Principal, CallRecord]]:
+        """Who asks, and the record of the call; whatever is raised becomes a status of the catalogue."""
         record = CallRecord(method)
         self._in_flight += 1
         self._idle.clear()
         try:
             identity = identify(context)
             record.tenant, record.identity = identity.tenant, identity.uri
+            caller = self._users.caller(identity, context.invocation_metadata())
+            record.user = caller.user
             if self._draining:
                 raise Draining(self._config.sharer.retry_after_s)
             if not self._audit.writable():
                 raise AuditUnavailable
             async with asyncio.timeout(self._limits.checked_deadline(context.time_remaining())):
-                yield identity, record
+                yield caller, record
         except asyncio.CancelledError:
             left_s = context.time_remaining()
             record.failed(DeadlineExceeded() if left_s is not None and left_s <= 0 else Cancelled())

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -48,6 +49,8 @@ from edge_node.responses import ResponsesBody, ResponsesForm
 from kvwire.errors import DeadlineExceeded, InvalidRequest, KvwireError, NotFound, TooLarge
 
 _BODY_S: Final = 10.0
+_USER_TOKEN: Final = "KVWire-User-Token"
+"""The header that names the user to the cloud, as `Ask.user_token`: `Authorization` has the key of this API."""
 _PATHS: Final = (
     "POST /v1/chat/completions, POST /v1/responses, GET /v1/models, POST /v1/ask, GET /v1/kvwire/search, GET /healthz "
     "and GET /"
@@ -76,6 +79,7 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
                 return refusal(error, headers=CLOSE)
             try:
                 asked, form = parse(read_json(sent))
+                asked = dataclasses.replace(asked, user_token=request.headers.get(_USER_TOKEN))
                 return Reply(assistant, assistant.stream(asked), queue, form, watch)
             except Exception as error:
                 it = known(error)
@@ -116,7 +120,8 @@ def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -
         try:
             if not (k := given.get("k", "3")).isascii() or not k.isdecimal():
                 raise Refused(f"k is a number from 1, not {k!r:.40}", "k")
-            found = await asyncio.to_thread(assistant.client.search, given.get("q", ""), int(k[:9]))
+            of = functools.partial(assistant.client.search, user_token=request.headers.get(_USER_TOKEN))
+            found = await asyncio.to_thread(of, given.get("q", ""), int(k[:9]))
         except Exception as error:
             return refusal(known(error))
         return JSONResponse({"object": "list", "data": [dataclasses.asdict(one) for one in found]})

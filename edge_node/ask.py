@@ -87,6 +87,8 @@ class Ask(Options):
         sampling: how the Receiver's tokens are chosen; None: the most likely ones. A relayed text is the Sharer's, and
             always its most likely one.
         stop: strings that end the text, and are left out of it.
+        user_token: a JSON Web Token that names to the cloud the user who asks, where it tells users apart; every call
+            for this question has it, and nothing else.
 
     Raises:
         InvalidRequest: what is asked contradicts itself.
@@ -98,6 +100,7 @@ class Ask(Options):
     max_new_tokens: int | None = dataclasses.field(default=None, kw_only=True)
     sampling: Sampling | None = dataclasses.field(default=None, kw_only=True)
     stop: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+    user_token: str | None = dataclasses.field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("choices", "documents", "history", "sections", "stop"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 import struct
 import threading
@@ -28,7 +29,7 @@ from edge_node.bounds import Deadline
 from edge_node.config import EdgeConfig, TlsConfig, split_address
 from edge_node.connection import Connection, Unanswered
 from fuser.config import BadConfig
-from kvwire.errors import AccessDenied, DeadlineExceeded, Unreachable
+from kvwire.errors import AccessDenied, DeadlineExceeded, InvalidRequest, Unreachable
 from kvwire.limits import PING_S, Limits
 from kvwire.status import from_rpc_error
 
@@ -58,23 +59,26 @@ class CloudChannel:
         self.connection = Connection(self._open, config.cloud.addresses)
         """The one connection; its state may be looked at."""
 
-    async def unary(self, method: str, message: bytes, deadline: Deadline, traffic: Traffic) -> bytes:
-        """One message for one message. Raises KvwireError."""
+    async def unary(
+        self, method: str, message: bytes, deadline: Deadline, traffic: Traffic, user_token: str | None = None
+    ) -> bytes:
+        """One message for one message; `user_token` says for which user. Raises KvwireError."""
         async with self.connection.lease(deadline) as held, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
             call: Any = held.channel.unary_unary(f"{SERVICE}/{method}")
-            reply: bytes = await self.connection.reply(held, call(message, timeout=deadline.left_s))
+            coming = call(message, timeout=deadline.left_s, metadata=_for_user(user_token))
+            reply: bytes = await self.connection.reply(held, coming)
             self._count(traffic, Direction.RECEIVED, reply)
             return reply
 
     async def stream(
-        self, method: str, message: bytes, deadline: Deadline, traffic: Traffic
+        self, method: str, message: bytes, deadline: Deadline, traffic: Traffic, user_token: str | None = None
     ) -> AsyncIterator[bytes]:
         """One message for a stream of them. Closing the iterator cancels the call. Raises KvwireError."""
         async with self.connection.lease(deadline) as held, self._translated(traffic):
             self._count(traffic, Direction.SENT, message)
             begin: Any = held.channel.unary_stream(f"{SERVICE}/{method}")
-            call = begin(message, timeout=deadline.left_s)
+            call = begin(message, timeout=deadline.left_s, metadata=_for_user(user_token))
             try:
                 while (reply := await self.connection.reply(held, call.read())) is not grpc.aio.EOF:
                     self._count(traffic, Direction.RECEIVED, reply)
@@ -127,6 +131,22 @@ class CloudChannel:
             traffic.received_at = time.monotonic()
         if self._capture is not None:
             self._capture.add(direction, message)
+
+
+def _for_user(token: str | None) -> tuple[tuple[str, str], ...]:
+    """What the cloud tells the users of one edge by; no capture has it.
+
+    Raises:
+        InvalidRequest: it is no such token.
+    """
+    if token is None:
+        return ()
+    if not _TOKEN.fullmatch(token):
+        raise InvalidRequest("the user's token is no JSON Web Token of up to 8,192 characters")
+    return (("authorization", f"Bearer {token}"),)
+
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,8192}")
 
 
 _PREFIX = struct.Struct("<IB")

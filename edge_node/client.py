@@ -87,11 +87,13 @@ class AsyncClient:
         k: int = 3,
         deadline_s: float | None = None,
         traffic: Traffic | None = None,
+        user_token: str | None = None,
     ) -> tuple[Found, ...]:
         """The `k` passages of this tenant's documents that have most of a question's words; best first, or none.
 
         Args:
             traffic: counts the bytes of all attempts.
+            user_token: as `Ask.user_token`.
 
         Raises:
             ExportDenied: the cloud lets nobody search. And the other errors of `kvwire.errors`.
@@ -102,7 +104,7 @@ class AsyncClient:
 
         async def once() -> tuple[Found, ...]:
             sent = message.SerializeToString()
-            reply = await self._channel.unary("Search", sent, deadline, traffic or Traffic())
+            reply = await self._channel.unary("Search", sent, deadline, traffic or Traffic(), user_token)
             try:
                 return serde.found_from_proto(pb.SearchResponse.FromString(reply), k, self.limits)
             except (DecodeError, TooLarge) as error:
@@ -119,12 +121,14 @@ class AsyncClient:
         max_bytes: int = 0,
         deadline_s: float | None = None,
         traffic: Traffic | None = None,
+        user_token: str | None = None,
     ) -> RelayReply:
         """The Sharer's own answer as text, where the cloud allows that. Sections for the edge alone stay here.
 
         Args:
             max_bytes: the most bytes of UTF-8 it may have; 0 is no cap.
             traffic: counts the bytes of all attempts.
+            user_token: as `Ask.user_token`.
 
         Raises:
             RelayDisabled: the cloud does not. And the other errors of `kvwire.errors`.
@@ -146,7 +150,7 @@ class AsyncClient:
             message = serde.relay_request_to_proto(request).SerializeToString()
             if len(message) > self.limits.max_request_bytes:
                 raise TooLarge("request bytes", len(message), self.limits.max_request_bytes)
-            answer = await self._channel.unary("Relay", message, deadline, counted)
+            answer = await self._channel.unary("Relay", message, deadline, counted, user_token)
             try:
                 reply = serde.relay_reply_from_proto(pb.RelayResponse.FromString(answer))
             except DecodeError as error:
@@ -168,6 +172,7 @@ class AsyncClient:
         plan: Plan | None = None,
         max_bytes: int = 0,
         deadline_s: float | None = None,
+        user_token: str | None = None,
     ) -> SliceStream:
         """Ask for a slice. Sections for the edge alone stay here; the header's spans count all of `sections`.
 
@@ -177,6 +182,7 @@ class AsyncClient:
             kind: or its name.
             plan: what of the slice is sent, and how.
             max_bytes: the most payload bytes it may come to; 0 is no cap.
+            user_token: as `Ask.user_token`.
 
         Raises:
             InvalidRequest, TooLarge, Unsupported: the request could not be answered, so it is not sent.
@@ -191,6 +197,7 @@ class AsyncClient:
             plan or self.config.share.configured(kind),
             max_bytes,
             self._deadline(deadline_s),
+            user_token,
         )
 
     def _deadline(self, after_s: float | None) -> Deadline:
@@ -267,6 +274,7 @@ class Client:
         deadline_s: float | None = None,
         traffic: Traffic | None = None,
         begun: Callable[[concurrent.futures.Future[RelayReply]], None] | None = None,
+        user_token: str | None = None,
     ) -> RelayReply:
         """As `AsyncClient.relay`. `begun` is given the call, which any thread may cancel: raises Cancelled."""
         return self._run(
@@ -277,6 +285,7 @@ class Client:
                 max_bytes=max_bytes,
                 deadline_s=deadline_s,
                 traffic=traffic,
+                user_token=user_token,
             ),
             begun,
         )
@@ -288,9 +297,10 @@ class Client:
         deadline_s: float | None = None,
         traffic: Traffic | None = None,
         begun: Callable[[concurrent.futures.Future[tuple[Found, ...]]], None] | None = None,
+        user_token: str | None = None,
     ) -> tuple[Found, ...]:
         """As `AsyncClient.search`. `begun` is given the call, which any thread may cancel: raises Cancelled."""
-        return self._run(self._client.search(question, k, deadline_s, traffic), begun)
+        return self._run(self._client.search(question, k, deadline_s, traffic, user_token), begun)
 
     @property
     def link(self) -> Link:
@@ -316,10 +326,17 @@ class Client:
         plan: Plan | None = None,
         max_bytes: int = 0,
         deadline_s: float | None = None,
+        user_token: str | None = None,
     ) -> SharedSlice:
         """As `AsyncClient.share`, but the request is sent at once and parts wait to be asked for."""
         stream = self._client.share(
-            sections, bundle, kind=kind, plan=plan, max_bytes=max_bytes, deadline_s=deadline_s
+            sections,
+            bundle,
+            kind=kind,
+            plan=plan,
+            max_bytes=max_bytes,
+            deadline_s=deadline_s,
+            user_token=user_token,
         )
         return SharedSlice(stream, self._begun)
 

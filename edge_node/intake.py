@@ -152,6 +152,7 @@ class SliceStream:
         plan: Plan,
         max_bytes: int,
         deadline: Deadline,
+        user_token: str | None = None,
     ) -> None:
         from fuser.slice_specs import slice_specs
 
@@ -161,7 +162,7 @@ class SliceStream:
         self.home = client.home
         self._channel, self._bundle, self._limits, self._link = channel, bundle, client.limits, client.link
         self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
-        self._deadline = deadline
+        self._deadline, self._user_token = deadline, user_token
         self._kind, self._plan, self._max_bytes = kind, plan, max_bytes
         self._places = [i for i, s in enumerate(sections) if s.visibility is not Visibility.EDGE]
         self._sections = tuple(sections[i] for i in self._places)
@@ -219,7 +220,7 @@ class SliceStream:
         if len(message) > self._limits.max_request_bytes:
             raise TooLarge("request bytes", len(message), self._limits.max_request_bytes)
         self._intake = intake = ReplyIntake(request, self._places, self._bundle, self._codec, self._limits)
-        replies = self._channel.stream("Share", message, self._deadline, self._traffic)
+        replies = self._channel.stream("Share", message, self._deadline, self._traffic, self._user_token)
         came: list[float] = []
         most = 0
         trailer: SliceTrailer | None = None

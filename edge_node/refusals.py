@@ -18,6 +18,7 @@ from kvwire.errors import (
     InvalidRequest,
     KvwireError,
     NotFound,
+    TokenRefused,
     TooLarge,
     Unsupported,
     entry_of,
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _STATUS: Final[tuple[tuple[type[KvwireError], int], ...]] = (
     (NotFound, 404),
+    (TokenRefused, 401),
     (AccessDenied, 403),
     (InvalidRequest, 400),
     (Unsupported, 400),

@@ -273,6 +273,7 @@ class AnswerStream:
                 planned.deadline_s,
                 self._beside,
                 self._called,
+                planned.ask.user_token,
             )
             planned = planned.over(found)
         except RAISED:
@@ -300,6 +301,7 @@ class AnswerStream:
                 deadline_s=self._left_s,
                 traffic=self._beside,
                 begun=self._called,
+                user_token=planned.ask.user_token,
             )
         except RAISED:
             raise
@@ -337,6 +339,7 @@ class AnswerStream:
             plan=planned.plan,
             max_bytes=planned.max_bytes,
             deadline_s=self._left_s,
+            user_token=planned.ask.user_token,
         )
         try:
             prefilled, trailer = self._take_in(self._prefill(begun, planned.kind), shared)

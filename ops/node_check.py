@@ -16,6 +16,7 @@ from ops.tls_check import tls_findings
 
 if TYPE_CHECKING:
     from cloud_node import CloudConfig
+    from cloud_node.config import UsersConfig
     from edge_node import EdgeConfig
     from fuser.bundle.bundle import Bundle
     from fuser.models.load import DeviceName, DtypeName
@@ -113,6 +114,8 @@ def _telemetry(listen: str | None) -> Iterator[Finding]:
 
 def _cloud(config: "CloudConfig") -> Iterator[Finding]:
     yield from _tls(config.tls, PeerRole.CLOUD)
+    if config.users.jwks is not None:
+        yield from looked("users.jwks", lambda: _users(config.users), "a JWK Set with public keys")
     own = config.sharer
     if config.ray.address == "local":  # else the replicas run elsewhere
         then = "change device, dtype or gpus in [sharer], or install the torch build for this GPU"
@@ -183,6 +186,14 @@ def _revoked(path: str) -> Iterator[Finding]:
 
     Revoked(path)
     yield Finding(State.GOOD, "tls.revoked", f"{path} can be read")
+
+
+def _users(config: "UsersConfig") -> Iterator[Finding]:
+    from cloud_node.users import Users
+
+    yield Finding(
+        State.GOOD, "users.jwks", f"{config.jwks}: {Users(config).keys} keys, for {config.audience}"
+    )
 
 
 def _model(key: str, name: str) -> Generator[Finding, None, ModelRef | None]:

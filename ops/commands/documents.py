@@ -275,17 +275,22 @@ def grant(
         list[str] | None,
         typer.Option(metavar="IDENTITY", help="SPIFFE id of an edge of the tenant; repeat for more."),
     ] = None,
+    user: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="User behind whichever edge, as tokens name it; repeat for more."),
+    ] = None,
     everybody: Annotated[bool, typer.Option("--everybody", help="Let the whole tenant ask again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let some edges of the tenant ask about a document, and no others; `revoke` takes that back."""
-    if everybody == bool(to):
-        raise typer.BadParameter("say who, or --everybody", param_hint="--to")
+    """Let some edges of the tenant, and users, ask about a document, and no others; `revoke` takes that back."""
+    names = _names(to, user)
+    if everybody == bool(names):
+        raise typer.BadParameter("say who, or --everybody", param_hint="--to or --user")
     with _opened(config) as (_, documents):
         if everybody:
             documents.open_to_all(tenant, document_id)
         else:
-            documents.grant(tenant, document_id, *(to or ()))
+            documents.grant(tenant, document_id, *names)
         _print_granted(documents, tenant, document_id, as_json)
 
 
@@ -295,14 +300,21 @@ def revoke(
     config: Config,
     tenant: Tenant,
     of: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--from", metavar="IDENTITY", help="SPIFFE id that was granted it; repeat for more."),
-    ],
+    ] = None,
+    user: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="User that was granted it; repeat for more."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Take back what `grant` gave. With nobody left nobody may ask, until `grant` says who, or --everybody."""
+    names = _names(of, user)
+    if not names:
+        raise typer.BadParameter("say whose", param_hint="--from or --user")
     with _opened(config) as (_, documents):
-        documents.revoke(tenant, document_id, *of)
+        documents.revoke(tenant, document_id, *names)
         _print_granted(documents, tenant, document_id, as_json)
 
 
@@ -363,6 +375,13 @@ def _kept(
     return tokens * window.token_bytes, None if rate is None else round(tokens / rate, 1)
 
 
+def _names(identities: list[str] | None, users: list[str] | None) -> list[str]:
+    """As the store has them."""
+    from cloud_node.users import named_user
+
+    return [*(identities or ()), *map(named_user, users or ())]
+
+
 def _print_granted(documents: "Documents", tenant: str, document_id: str, as_json: bool) -> None:
     granted = documents.granted(tenant, document_id)
     if as_json:
@@ -386,7 +405,7 @@ def exposure(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What has left of a document, by day (UTC) and identity."""
+    """What has left of a document, by day (UTC) and who asked."""
     from kvwire.errors import NotFound
 
     with _opened(config) as (_, documents):

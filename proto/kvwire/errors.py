@@ -131,6 +131,10 @@ class AccessDenied(KvwireError):
     """The caller's identity may not do this."""
 
 
+class TokenRefused(AccessDenied):
+    """The token that was to name a user does not hold, or there is none where the cloud wants one."""
+
+
 class ExportDenied(AccessDenied):
     """The cloud's export policy, or a document's own cap, lets nothing of this leave.
 
@@ -249,6 +253,9 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     NotFound: Entry("NOT_FOUND", "NOT_FOUND", "There is no such document for this caller."),
     NoPassage: Entry("NOT_FOUND", "NO_PASSAGE", "The document has no such passage."),
     AccessDenied: Entry("PERMISSION_DENIED", "ACCESS_DENIED", "This identity may not make this call."),
+    TokenRefused: Entry(
+        "UNAUTHENTICATED", "TOKEN_REFUSED", "The user's token does not hold here: get a new one."
+    ),
     ExportDenied: Entry(
         "PERMISSION_DENIED", "EXPORT_DENIED", "The export policy does not let this leave the cloud."
     ),

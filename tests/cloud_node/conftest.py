@@ -72,6 +72,8 @@ class LocalCloud:
     address: str
     certificates: "Certificates"
     audit: Path
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Of each call."""
 
     def request(self, document_id: str | None, question: str, **changes: Any) -> "ShareRequest":
         """A request that this cloud would serve; `changes` replace its fields."""
@@ -99,7 +101,9 @@ class LocalCloud:
         async with self.channel() as channel:
             stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
             try:
-                replies = stub.Share(share_request_to_proto(request), timeout=timeout_s)
+                replies = stub.Share(
+                    share_request_to_proto(request), timeout=timeout_s, metadata=self.metadata
+                )
                 return [share_response_from_proto(reply, Limits()) async for reply in replies]
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
@@ -121,7 +125,9 @@ class LocalCloud:
         async with self.channel() as channel:
             stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
             try:
-                reply = await stub.Search(pb.SearchRequest(**given), timeout=timeout_s)
+                reply = await stub.Search(
+                    pb.SearchRequest(**given), timeout=timeout_s, metadata=self.metadata
+                )
                 return found_from_proto(reply, k, Limits())
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
@@ -145,7 +151,8 @@ class LocalCloud:
         async with self.channel() as channel:
             stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
             try:
-                return relay_reply_from_proto(await stub.Relay(relay_request_to_proto(request), timeout=20))
+                sent = relay_request_to_proto(request)
+                return relay_reply_from_proto(await stub.Relay(sent, timeout=20, metadata=self.metadata))
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
 

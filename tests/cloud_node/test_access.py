@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from cloud_node.access import POLICIES, Access, Policy, identify
 from cloud_node.documents import Documents
+from cloud_node.users import Principal
 from kvwire.errors import AccessDenied, NotFound
 from kvwire.identity import Identity, PeerRole
 from kvwire.v1 import sharer_pb2
@@ -94,12 +95,12 @@ async def test_a_tenant_sees_its_own_documents_only(tmp_path: Path) -> None:
     documents.add("acme", "mine", "text", max_positions=4)
     documents.add("other", "theirs", "text")
     access = Access(documents)
-    assert [info.max_positions for info in await access.documents_of(ACME, ["mine"])] == [4]
-    assert await access.documents_of(ACME, []) == ()
+    assert [info.max_positions for info in await access.documents_of(Principal(ACME), ["mine"])] == [4]
+    assert await access.documents_of(Principal(ACME), []) == ()
     refused: list[Any] = []
     for names in (["theirs"], ["nobodys"], ["mine", "theirs"], ["no id at all"]):
         with pytest.raises(NotFound) as error:
-            await access.documents_of(ACME, names)
+            await access.documents_of(Principal(ACME), names)
         refused.append((error.value.public_text, str(error.value.metadata())))
     assert len(set(refused)) == 1
 
@@ -107,11 +108,12 @@ async def test_a_tenant_sees_its_own_documents_only(tmp_path: Path) -> None:
 HANGS = """
 import asyncio, sys, time
 from cloud_node.access import Access
+from cloud_node.users import Principal
 from kvwire.identity import Identity, PeerRole
 
 
 class Documents:
-    def find(self, tenant, names, identity):
+    def find(self, tenant, names, caller):
         if names == ["held up"]:
             time.sleep(600)
         return ()
@@ -119,7 +121,7 @@ class Documents:
 
 async def ask():
     access = Access(Documents())
-    acme = Identity(PeerRole.EDGE, "acme")
+    acme = Principal(Identity(PeerRole.EDGE, "acme"))
     try:
         await asyncio.wait_for(access.documents_of(acme, ["held up"]), 0.2)
     except TimeoutError:

@@ -49,7 +49,7 @@ def test_a_line_says_who_got_how_much_of_what(tmp_path: Path) -> None:
     write(tmp_path / "a", 1)
     line = json.loads((tmp_path / "a").read_text())
     assert set(line) == {
-        *("time", "method", "tenant", "request_id", "documents", "kind", "positions", "segments"),
+        *("time", "method", "tenant", "user", "request_id", "documents", "kind", "positions", "segments"),
         *("bytes", "decision", "seconds", "calls", "previous", "hash"),
         *("sequence", "identity", "versions", "quoted", "signature"),
     }
@@ -93,6 +93,14 @@ def test_a_second_writer_with_a_copy_of_the_key_is_refused_also_after_a_file_was
             AuditLog(path, copy)
     first.close()
     assert verify(path).records == 3
+
+
+def test_two_logs_with_one_key_are_refused_and_told_what_to_do(tmp_path: Path) -> None:
+    first = AuditLog(tmp_path / "a", tmp_path / "node.key")
+    with pytest.raises(AuditInUse, match=r"node\.key: .* give each node a key of its own \(audit_key"):
+        AuditLog(tmp_path / "b", tmp_path / "node.key")
+    first.close()
+    AuditLog(tmp_path / "b", tmp_path / "node.key").close()
 
 
 def test_a_log_is_read_whole_while_its_files_are_put_away(tmp_path: Path) -> None:

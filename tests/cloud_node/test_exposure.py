@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
+from cloud_node.audit import AuditLog, AuditRecord
 from cloud_node.audit_chain import lines
 from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents, version_of
 from cloud_node.exposure import Budget, Leaving, key_of, seconds_left
 from cloud_node.passages import Base
+from cloud_node.users import Principal
 from fuser.sharer import Sharer
 from kvwire.errors import AuditUnavailable, ExposureSpent, InternalError, NotFound
 from kvwire.identity import Identity, PeerRole
@@ -288,21 +290,22 @@ def test_grants_name_edges_of_the_tenant_and_the_last_one_revoked_leaves_nobody(
     documents.revoke("acme", "a", ACME)
     assert documents.granted("acme", "a") == ()
     with pytest.raises(NotFound):
-        documents.find("acme", ["a"], ACME)
+        documents.find("acme", ["a"], Principal(Identity.parse(ACME)))
     documents.open_to_all("acme", "a")
     assert documents.granted("acme", "a") is None
-    assert documents.find("acme", ["a"], KIOSK)[0].id == "a"
+    assert documents.find("acme", ["a"], Principal(Identity.parse(KIOSK)))[0].id == "a"
     for act in (documents.grant, documents.revoke, documents.open_to_all, documents.granted):
         with pytest.raises(NotFound):
             act("other", "a")
 
 
 def test_what_is_not_granted_changes_no_score(documents: Documents) -> None:
-    before = documents.search("acme", "key stone", identity=ACME)
+    before = documents.search("acme", "key stone", caller=Principal(Identity.parse(ACME)))
     documents.add("acme", "b", "key key key stone")
     documents.grant("acme", "b", KIOSK)
-    assert documents.search("acme", "key stone", identity=ACME) == before
-    assert {hit.document for hit in documents.search("acme", "key stone", identity=KIOSK)} == {"a", "b"}
+    assert documents.search("acme", "key stone", caller=Principal(Identity.parse(ACME))) == before
+    kiosk = Principal(Identity.parse(KIOSK))
+    assert {hit.document for hit in documents.search("acme", "key stone", caller=kiosk)} == {"a", "b"}
 
 
 async def test_the_audit_log_alone_tells_what_left_as_the_store_does(
@@ -331,3 +334,21 @@ async def test_the_audit_log_alone_tells_what_left_as_the_store_does(
         version_of(before),
         version_of("Another text, and no key."),
     }
+
+
+def test_a_line_without_versions_is_counted_under_none(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl")
+    log.append(
+        AuditRecord(
+            method="Share",
+            tenant="acme",
+            identity=ACME,
+            documents=("a", "b"),
+            kind="shared",
+            positions=3,
+            decision="SENDING",
+        )
+    )
+    log.close()
+    ((version, (days, quotes)),) = exposure_in(lines(log.path), "acme", "b").items()
+    assert (version, quotes) == ("", []) and [(day.identity, day.positions) for day in days] == [(ACME, 3)]

@@ -62,9 +62,9 @@ DOCUMENTS = {
 
 
 class SliceService(SharerServiceServicer):  # type: ignore[misc]
-    """Describe, Search, Share and Relay. `requests`, `remaining_s`, `searches` and `relays` keep what came in; `finds`
-    is what any search finds; `relay_id` answers another
-    request, `relay_most` keeps to another cap, `relay_text` is said in place of what the Sharer would."""
+    """Describe, Search, Share and Relay. `requests`, `remaining_s`, `searches` and `relays` keep what came in,
+    `users` for whom; `finds` is what any search finds; `relay_id` answers another request, `relay_most` keeps to
+    another cap, `relay_text` is said in place of what the Sharer would."""
 
     def __init__(self, sharer: Path, bundle: Path, documents: Mapping[str, str]) -> None:
         self.bundle = Bundle.load(bundle)
@@ -77,6 +77,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.requests: list[ShareRequest] = []
         self.relays: list[RelayRequest] = []
         self.searches: list[SearchRequest] = []
+        self.users: list[list[str]] = []
         self.finds: tuple[Found, ...] = ()
         self.remaining_s: list[float | None] = []
         self.relay_id: bytes | None = None
@@ -93,6 +94,9 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Search(self, request: Any, context: Any) -> Any:
         try:
+            self.users.append(
+                [value for key, value in context.invocation_metadata() if key == "authorization"]
+            )
             if self.failures:
                 raise self.failures.pop(0)
             self.searches.append(search_request_from_proto(request, self.limits))
@@ -102,6 +106,9 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Relay(self, request: Any, context: Any) -> Any:
         try:
+            self.users.append(
+                [value for key, value in context.invocation_metadata() if key == "authorization"]
+            )
             if self.failures:
                 raise self.failures.pop(0)
             wanted = relay_request_from_proto(request, self.limits)
@@ -117,6 +124,9 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
 
     async def Share(self, request: Any, context: Any) -> AsyncIterator[Any]:
         try:
+            self.users.append(
+                [value for key, value in context.invocation_metadata() if key == "authorization"]
+            )
             if self.failures:
                 raise self.failures.pop(0)
             wanted = share_request_from_proto(request, self.limits)

@@ -18,6 +18,7 @@ from kvwire.errors import (
     InvalidRequest,
     KvwireError,
     NotFound,
+    TokenRefused,
     TooLarge,
     entry_of,
 )
@@ -229,3 +230,25 @@ def test_a_search_sends_no_word_of_a_question_for_the_edge_alone() -> None:
 def test_a_source_that_is_none_is_refused_and_not_taken_for_another() -> None:
     with pytest.raises(InvalidRequest, match="source is one of auto, receiver-only, relayed"):
         Ask("Where?", source="receiver_only")  # type: ignore[arg-type]
+
+
+def test_search_slice_and_relay_say_for_which_user_and_nothing_else_has_the_token(
+    assistant: Assistant, api: Api, slice_service: SliceService
+) -> None:
+    slice_service.finds, slice_service.users = (FIRST,), []
+    asked = Ask(QUESTION, search=1, user_token="aa.bb.cc")
+    assert "aa.bb" not in repr(asked)
+    assert assistant.ask(asked).source == "fused"
+    assert assistant.ask(Ask(QUESTION, document="note-1", source="relayed", user_token="aa.bb.cc")).answered
+    assert slice_service.users == [["Bearer aa.bb.cc"]] * 3
+    shown = {"KVWire-User-Token": "dd.ee.ff"}
+    assert api.call({"question": QUESTION, "document": "note-1"}, **shown)[0] == 200
+    assert api.call(b"", "GET", "/v1/kvwire/search?q=key", **shown)[0] == 200
+    assert api.call({"question": QUESTION, "document": "note-1"})[0] == 200
+    assert slice_service.users[3:] == [["Bearer dd.ee.ff"]] * 2 + [[]]
+    slice_service.failures = [TokenRefused()]
+    status, refused, _ = api.call({"question": QUESTION, "document": "note-1"}, **shown)
+    assert (status, refused["error"]["code"]) == (401, "TOKEN_REFUSED")
+    assert (
+        api.call({"question": QUESTION, "document": "note-1"}, **{"KVWire-User-Token": "no token"})[0] == 400
+    )

@@ -382,6 +382,10 @@ def test_a_document_is_granted_to_some_and_shown_who_may_ask(tmp_path: Path, kvw
     assert kvwire("grant", "a.txt", "--to", KIOSK, "--to", EDGE)["granted"] == [EDGE, KIOSK]
     assert kvwire("revoke", "a.txt", "--from", EDGE)["granted"] == [KIOSK]
     assert kvwire("show", "a.txt")["granted"] == [KIOSK]
+    assert kvwire("grant", "a.txt", "--user", "ilse")["granted"] == [KIOSK, "user:ilse"]
+    assert kvwire("revoke", "a.txt", "--user", "ilse")["granted"] == [KIOSK]
+    kvwire("grant", "a.txt", "--user", "no name", code=1)
+    kvwire("revoke", "a.txt", code=2)
     assert kvwire("grant", "a.txt", "--everybody")["granted"] is None
     kvwire("grant", "a.txt", code=2)
     kvwire("grant", "a.txt", "--to", KIOSK, "--everybody", code=2)
