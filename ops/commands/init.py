@@ -1,12 +1,15 @@
 """`kvwire init cloud|edge`: an example configuration with comments, to start from."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from ops.commands.options import BundleOption
+from ops.commands.options import found_bundle
 from ops.output import Json, print_mapping
+
+PAIR: Final = Path("qwen2.5-coder-1.5b--qwen2.5-coder-0.5b")
+"""The bundle that documents of one's own are asked about with, if another is not named."""
 
 app = typer.Typer(no_args_is_help=True, help="Write an example configuration with comments.")
 
@@ -14,6 +17,15 @@ Directory = Annotated[
     Path, typer.Option("--directory", help="Where it is written; made if absent.", file_okay=False)
 ]
 Tenant = Annotated[str, typer.Option(help="The edge that certificates are made for.")]
+OfPair = Annotated[
+    Path,
+    typer.Option(
+        "--bundle",
+        help="A bundle for the pair, the same on both sides: directory, or name of one that ships.",
+        metavar="BUNDLE",
+        parser=found_bundle,
+    ),
+]
 
 
 @app.command()
@@ -21,10 +33,10 @@ def cloud(
     directory: Directory = Path(),
     tenant: Tenant = "acme",
     host: Annotated[str, typer.Option(help="Name or address of this machine.")] = "127.0.0.1",
-    bundle: BundleOption = None,
+    bundle: OfPair = PAIR,
     as_json: Json = False,
 ) -> None:
-    """Write cloud.toml, for the shipped demo pair or that of --bundle. Nothing that is there is replaced."""
+    """Write cloud.toml, for the pair of --bundle. Nothing that is there is replaced."""
     _write(directory / "cloud.toml", {"tenant": tenant, "host": host}, bundle, as_json)
 
 
@@ -35,10 +47,10 @@ def edge(
     address: Annotated[
         str, typer.Option("--cloud", metavar="HOST:PORT", help="Where the cloud listens.")
     ] = "127.0.0.1:7443",
-    bundle: BundleOption = None,
+    bundle: OfPair = PAIR,
     as_json: Json = False,
 ) -> None:
-    """Write edge.toml, for the shipped demo pair or that of --bundle. Nothing that is there is replaced."""
+    """Write edge.toml, for the pair of --bundle. Nothing that is there is replaced."""
     from edge_node.config import split_address
 
     split_address(address)
@@ -54,7 +66,7 @@ def example(name: str, values: dict[str, str]) -> str:
     return text
 
 
-def _write(path: Path, values: dict[str, str], bundle: Path | None, as_json: bool) -> None:
+def _write(path: Path, values: dict[str, str], bundle: Path, as_json: bool) -> None:
     values |= _pair(bundle)
     text = example(path.name, values)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,18 +75,18 @@ def _write(path: Path, values: dict[str, str], bundle: Path | None, as_json: boo
     print_mapping({"written": str(path)}, as_json)
 
 
-def _pair(bundle: Path | None) -> dict[str, str]:
-    """The names that stand in the examples: those of the demo's pair, or of the one that a bundle is for."""
+def _pair(bundle: Path) -> dict[str, str]:
+    """The names that stand in the examples: those of the models that a bundle is for, and its own."""
     from fuser.bundle import shipped_bundles
     from fuser.bundle.plans import PLANS_FILE
-    from ops.demo import pair
+    from ops.demo.pair import models_of
 
-    if bundle is None:
-        named = {"sharer": pair.SHARER, "receiver": pair.RECEIVER, "bundle": pair.BUNDLE.name}
-        return named | {"plan": "auto"}
-    models = dict(zip(("sharer", "receiver"), pair.models_of(bundle), strict=True))
+    sharer, receiver = models_of(bundle)
     ships = shipped_bundles().get(bundle.name) == bundle
-    plan = (
-        "auto" if (bundle / PLANS_FILE).exists() else "codec"
-    )  # without a table there is nothing to pick from
-    return models | {"bundle": bundle.name if ships else str(bundle.resolve()), "plan": plan}
+    return {
+        "sharer": sharer,
+        "receiver": receiver,
+        "bundle": bundle.name if ships else str(bundle.resolve()),
+        # Without a table there is nothing to pick from.
+        "plan": "auto" if (bundle / PLANS_FILE).exists() else "codec",
+    }

@@ -1,5 +1,6 @@
 """What the README shows works as it stands there."""
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -22,6 +23,53 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def blocks(language: str) -> Iterator[str]:
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
         yield match[1]
+
+
+def first_question() -> tuple[str, str, str]:
+    """The note that the README adds, what it asks about it first, and the answer that it tells."""
+    (note,) = re.findall(r'^    echo "(.+)" > note.txt$', README, re.MULTILINE)
+    question = re.findall(r'^    kvwire ask "(.+?)" --document note-1 ', README, re.MULTILINE)[0]
+    (told,) = re.findall(r'^The question is answered with "(.+?)"', README, re.MULTILINE)
+    return note, question, told
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    os.environ.get("KVWIRE_TEST_REAL") != "1", reason="make test-real runs it: 4 GB of models"
+)
+def test_the_pair_that_init_sets_up_answers_the_first_question_of_the_readme_as_it_says(
+    tmp_path: Path,
+) -> None:
+    from cloud_node import CloudConfig
+    from edge_node import Ask, EdgeConfig
+    from fuser import load_receiver, load_sharers
+    from ops.chaos.in_one_process import answer_in_one_process, first_line
+    from ops.cli import app
+    from ops.models.fetch import resolve
+
+    for node in ("cloud", "edge"):
+        CliRunner().invoke(app, ["init", node, "--directory", str(tmp_path)])
+    cloud, edge = CloudConfig.load(tmp_path / "cloud.toml"), EdgeConfig.load(tmp_path / "edge.toml")
+    (sharer,) = load_sharers(
+        str(resolve(cloud.sharer.model)), cloud.sharer.bundles, device="cpu", dtype="auto"
+    )
+    own = edge.receiver
+    receiver = load_receiver(own.bundle, str(resolve(own.model)), device="cpu", dtype="auto")
+    note, question, told = first_question()
+    kind = edge.share.usual(True, receiver.bundle.config.usual)
+    answer = answer_in_one_process(
+        sharer,
+        receiver,
+        Ask(question, document="note-1").prompt(),
+        {"note-1": note},
+        kind,
+        cloud.export.max_positions,
+        own.max_new_tokens,
+        edge.share.configured(kind),
+    )
+    assert first_line(answer.text) == told
 
 
 def test_the_five_lines_of_python_answer_a_question(
@@ -57,7 +105,8 @@ def test_the_commands_that_set_the_nodes_up_work_as_they_stand(
     from ops.cli import app
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "note.txt").write_text("The spare key lies under the blue flowerpot.", encoding="utf-8")
+    note, _, _ = first_question()
+    (tmp_path / "note.txt").write_text(note, encoding="utf-8")
     commands = [
         line.partition("#")[0].split() for line in README.splitlines() if line.startswith("    kvwire ")
     ]

@@ -96,24 +96,27 @@ def test_the_examples_of_init_are_accepted_and_name_what_is_there(tmp_path: Path
     cloud, edge = CloudConfig.load(tmp_path / "cloud.toml"), EdgeConfig.load(tmp_path / "edge.toml")
     edge.check_files()
     assert Path(cloud.tls.key).is_file() and edge.cloud.address == "cloud.example:7443"
-    assert (Path(cloud.sharer.bundles[0]) / "plans.json").is_file()
+    assert Path(cloud.sharer.bundles[0]).name == "qwen2.5-coder-1.5b--qwen2.5-coder-0.5b"
     assert edge.receiver.bundle == cloud.sharer.bundles[0]
     again = CliRunner().invoke(app, ["init", "cloud", *folder])
     assert isinstance(again.exception, FileExistsError)
 
 
-def test_init_names_the_models_of_the_bundle_that_it_is_given(tmp_path: Path) -> None:
+def test_init_sets_up_any_pair_that_ships_by_its_name(tmp_path: Path) -> None:
     from edge_node import EdgeConfig
+    from fuser.bundle import shipped_bundles
+    from ops.demo.pair import models_of
 
-    named = "qwen2.5-coder-1.5b--qwen2.5-coder-0.5b"
-    for node, model in (("cloud", "qwen2.5-coder-1.5b-instruct"), ("edge", "qwen2.5-coder-0.5b-instruct")):
-        command = ("init", node, "--directory", str(tmp_path), "--bundle", named)
-        assert CliRunner().invoke(app, command).exit_code == 0
-        text = (tmp_path / f"{node}.toml").read_text(encoding="utf-8")
-        assert f'model = "{model}"' in text and f'"{named}"' in text
-    edge = EdgeConfig.load(tmp_path / "edge.toml")
-    assert Path(edge.receiver.bundle).name == named
-    assert (edge.share.plan == "auto") == (Path(edge.receiver.bundle) / "plans.json").exists()
+    for named, shipped in shipped_bundles().items():
+        folder = tmp_path / named
+        for node, model in zip(("cloud", "edge"), models_of(shipped), strict=True):
+            command = ("init", node, "--directory", str(folder), "--bundle", named)
+            assert CliRunner().invoke(app, command).exit_code == 0
+            text = (folder / f"{node}.toml").read_text(encoding="utf-8")
+            assert f'model = "{model}"' in text and f'"{named}"' in text
+        edge = EdgeConfig.load(folder / "edge.toml")
+        assert Path(edge.receiver.bundle).name == named
+        assert (edge.share.plan == "auto") == (shipped / "plans.json").exists()
 
 
 def test_a_bundle_that_ships_is_named_without_a_path() -> None:
