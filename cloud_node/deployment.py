@@ -13,7 +13,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,37 +117,43 @@ class Ray:
                 raise ReplicasLost(f"Ray's {name} has ended (status {process.returncode})")
 
     def connect(self) -> None:
-        """Start Ray, once more if it fails, or attach to a cluster. Raises RuntimeError."""
+        """Start Ray, or attach to a cluster; once more if it fails. Raises RuntimeError."""
         import ray
 
         logging.getLogger("ray").setLevel(logging.ERROR)
-        quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
-        if self._folder is None:
-            ray.init(address=self._config.ray.address, **quiet)
-            return
-        sharer = self._config.sharer
         for last in (False, True):
             try:
-                with _patience(self._config.ray.start_timeout_s), _without_helpers():
-                    ray.init(
-                        address="local",
-                        num_cpus=max(1, -int(-sharer.cpus * sharer.replicas // 1)),
-                        num_gpus=-int(-sharer.gpus * sharer.replicas // 1),
-                        object_store_memory=self._config.ray.object_store_bytes,
-                        # Frames that slow callers leave waiting: ours to delete, as all that Ray writes.
-                        object_spilling_directory=str(self._folder.path),
-                        include_dashboard=False,
-                        _temp_dir=str(self._folder.ray),
-                        **quiet,
-                    )
+                self._begin(ray.init)
                 break
             except Exception as error:
+                why = f"Ray did not {'answer' if self._folder is None else 'start'}: {first_line(error)}"
                 if last or self.stopping:
-                    raise RuntimeError(f"Ray did not start: {first_line(error)}") from None
-                logger.warning("Ray did not start, once more: %s", first_line(error))
-                self._folder.end_users()
-        node = ray._private.worker._global_node
-        self._processes = {name: node.all_processes[name][0].process for name in ("gcs_server", "raylet")}
+                    raise RuntimeError(why) from None
+                logger.warning("%s: once more", why)
+                if self._folder is not None:
+                    self._folder.end_users()
+        if self._folder is not None:
+            node = ray._private.worker._global_node
+            self._processes = {name: node.all_processes[name][0].process for name in ("gcs_server", "raylet")}
+
+    def _begin(self, init: Callable[..., object]) -> None:
+        quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+        if self._folder is None:
+            init(address=self._config.ray.address, **quiet)
+            return
+        sharer = self._config.sharer
+        with _patience(self._config.ray.start_timeout_s), _without_helpers():
+            init(
+                address="local",
+                num_cpus=max(1, -int(-sharer.cpus * sharer.replicas // 1)),
+                num_gpus=-int(-sharer.gpus * sharer.replicas // 1),
+                object_store_memory=self._config.ray.object_store_bytes,
+                # Frames that slow callers leave waiting: ours to delete, as all that Ray writes.
+                object_spilling_directory=str(self._folder.path),
+                include_dashboard=False,
+                _temp_dir=str(self._folder.ray),
+                **quiet,
+            )
 
     def deploy(self) -> Any:
         """Have Serve start the replicas. Returns their handle."""

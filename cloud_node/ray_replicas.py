@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STATUS_S: Final = 3.0
-_DOUBTED_S: Final = 10.0  # one late answer on a loaded machine says nothing of the replicas
+_DOUBTED_S: Final = 10.0  # Serve is not on the way of calls: its silence ends none of them
 _SILENT_S: Final = 30.0  # Ray itself ends a process after 60 s without its GCS, in no order at all
 _STOP_S: Final = 5.0
 _LOADING_POLL_S: Final = 0.1
@@ -116,7 +116,9 @@ class RayReplicas:
         return reply
 
     async def running(self) -> int:
-        """How many replicas can take calls, as Serve told last; where that is none or long ago, calls end with Busy.
+        """How many replicas can take calls, as Serve told last, or none where that is long ago.
+
+        Calls that wait end with Busy where it tells of none, or where they are lost.
 
         Raises:
             ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
@@ -153,12 +155,10 @@ class RayReplicas:
         silent_s = time.monotonic() - self._answered_s
         logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
         if silent_s > _SILENT_S:
+            self._down.set()
             told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
             raise ReplicasLost(f"{told}: {first_line(error)}") from None
-        if silent_s > _DOUBTED_S:
-            self._down.set()
-            self._running = 0
-        return self._running
+        return 0 if silent_s > _DOUBTED_S else self._running
 
     async def stop(self) -> None:
         """Stop the replicas, and Ray where `start` started it: in order where Ray still answers, else by force."""

@@ -7,29 +7,35 @@ import dataclasses
 import os
 import signal
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from fuser.config import to_dict
 from ops.chaos.world import TinyWorld
 from ops.demo.process import NodeProcess
 from ops.demo.stage import CLOUD_START_S, EDGE_START_S, free_port, write_toml
 
+if TYPE_CHECKING:
+    from cloud_node.config import CloudConfig, RayConfig
+    from edge_node import EdgeConfig
+
 
 class Staged(TinyWorld):
     """A context manager, as `TinyWorld`. `cloud` is the node's process, `edge_process` that of an edge, once started.
 
     Args:
+        ray: where its replicas run.
         sharer: further settings of `cloud_node.config.SharerConfig`.
     """
 
-    def __init__(self, folder: Path, **sharer: Any) -> None:
+    def __init__(self, folder: Path, ray: RayConfig | None = None, **sharer: Any) -> None:
         super().__init__(folder)
         self.config = dataclasses.replace(
             self.config,
+            ray=ray or self.config.ray,
             listen=f"127.0.0.1:{free_port()}",
             sharer=dataclasses.replace(self.config.sharer, **sharer),
         )
-        self._write("cloud", self.config)
+        write_config(folder / "cloud.toml", self.config)
         self.edge_process: NodeProcess | None = None
 
     def __enter__(self) -> Self:
@@ -51,23 +57,28 @@ class Staged(TinyWorld):
 
     def start_edge(self) -> str:
         """An edge in a process of its own, as `start_cloud`; the address of its API."""
-        config = dataclasses.asdict(self.edge(self.address, 2.0)) | {"api": {"listen": "127.0.0.1:0"}}
-        write_toml(self.folder / "edge.toml", *_split(config))
+        edge = self.edge(self.address, 2.0)
+        write_config(
+            self.folder / "edge.toml",
+            dataclasses.replace(edge, api=dataclasses.replace(edge.api, listen="127.0.0.1:0")),
+        )
         self.edge_process = NodeProcess("edge", self.folder / "edge.toml", self.folder / "edge.log")
         return self.edge_process.address(EDGE_START_S)
 
-    def _write(self, name: str, config: Any) -> None:
-        write_toml(self.folder / f"{name}.toml", *_split(to_dict(config)))
+
+def write_config(path: Path, config: CloudConfig | EdgeConfig) -> None:
+    """As the file that loads as it."""
+    write_toml(path, *_split(to_dict(config)))
 
 
-def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Top values and tables, without those that are None."""
+def _split(config: dict[str, Any], under: str = "") -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Top values, and tables of all depths by their dotted names; without those that are None."""
     top = {key: value for key, value in config.items() if value is not None and not isinstance(value, dict)}
-    tables = {
-        key: {name: one for name, one in value.items() if one is not None}
-        for key, value in config.items()
-        if isinstance(value, dict)
-    }
+    tables: dict[str, dict[str, Any]] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            own, deeper = _split(value, f"{under}{key}.")
+            tables |= {f"{under}{key}": own, **deeper}
     return top, tables
 
 

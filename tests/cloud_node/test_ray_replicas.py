@@ -1,11 +1,13 @@
 """RayReplicas without Ray: what callers are told while Ray does not answer."""
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+import ray
 from ray import serve
 from ray.serve.schema import (
     ApplicationStatus,
@@ -16,7 +18,8 @@ from ray.serve.schema import (
 )
 
 from cloud_node import ray_replicas
-from cloud_node.config import CloudConfig
+from cloud_node.config import CloudConfig, RayConfig
+from cloud_node.control import ReplicasLost
 from cloud_node.deployment import APPLICATION, Ray
 from cloud_node.ray_replicas import RayReplicas
 from kvwire.errors import Busy
@@ -40,10 +43,16 @@ def silent(config: CloudConfig, monkeypatch: pytest.MonkeyPatch, answers: thread
     return replicas
 
 
-async def test_calls_go_on_while_ray_is_late_with_one_answer(silent: RayReplicas) -> None:
+async def test_calls_go_on_while_ray_is_silent_though_health_says_that_no_replica_is_up(
+    silent: RayReplicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(silent._first(answer))
     assert await silent.running() == 2
+    monkeypatch.setattr(ray_replicas, "_DOUBTED_S", 0.0)
+    assert await silent.running() == 0
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
     answer.set_result("an answer")
     assert await waiting == "an answer"
 
@@ -60,20 +69,47 @@ async def test_a_ray_that_is_late_with_every_answer_is_heard_all_the_same(
     assert told == 1 and not silent._down.is_set()
 
 
-async def test_calls_that_wait_are_refused_once_ray_has_been_silent_and_go_on_when_it_answers(
+async def test_calls_that_wait_are_refused_once_ray_is_lost(
+    silent: RayReplicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.create_task(silent._first(asyncio.get_running_loop().create_future()))
+    monkeypatch.setattr(ray_replicas, "_SILENT_S", 0.0)
+    with pytest.raises(ReplicasLost):
+        await silent.running()
+    with pytest.raises(Busy):
+        await asyncio.wait_for(waiting, 1.0)
+
+
+async def test_calls_that_wait_are_refused_while_ray_tells_of_no_replica(
     silent: RayReplicas, answers: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_replicas, "_DOUBTED_S", 0.0)
+    monkeypatch.setattr(ray_replicas, "_STATUS_S", 5.0)
     waiting = asyncio.create_task(silent._first(asyncio.get_running_loop().create_future()))
+    monkeypatch.setattr(silent._ray, "up", lambda: 0)
     assert await silent.running() == 0
     with pytest.raises(Busy):
         await asyncio.wait_for(waiting, 1.0)
-    answers.set()
-    monkeypatch.setattr(ray_replicas, "_STATUS_S", 5.0)
+    monkeypatch.setattr(silent._ray, "up", lambda: 1)
     assert await silent.running() == 1
     done = asyncio.get_running_loop().create_future()
     done.set_result("an answer")
     assert await silent._first(done) == "an answer"
+
+
+def test_a_cluster_that_does_not_answer_is_asked_once_more(
+    config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def init(**how: object) -> None:
+        asked.append(how["address"])
+        if len(asked) == 1:
+            raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", init)
+    there = dataclasses.replace(config, ray=RayConfig("127.0.0.2:6379", insecure_dev=True))
+    Ray(there).connect()
+    assert asked == ["127.0.0.2:6379"] * 2
 
 
 def test_replicas_that_work_on_are_up_while_serve_starts_anew_or_their_node_drains(
