@@ -31,6 +31,7 @@ from cloud_node.exposure import Budget, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
 from cloud_node.redaction import LookedThrough
 from cloud_node.users import Principal, Users
+from fuser import PrefixFrom
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
@@ -313,7 +314,7 @@ def _meter(config: CloudConfig, description: Description) -> Meter:
         "rpc_response_status_code": {"OK", *STATUSES.values()},
         "reason": STATUSES,
         "stage": ("turn", "queue", "prefill", "encode"),
-        "source": ("memory", "disk", "model"),
+        "source": tuple(PrefixFrom),
         "kind": (*SliceKind, RELAYED),
         "codec": {*codecs, RELAYED},
     }

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from fuser.bundle.config import ConfidenceConfig
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
     from fuser.kv.generate import Choose, Sampling, Surprise
-    from fuser.kv.prefix_files import PrefixFiles, StoredText
+    from fuser.kv.prefix_files import PrefixFiles, PrefixFrom, StoredText
     from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
-    from fuser.reading import Caller, PrefixFrom
+    from fuser.reading import Caller
     from fuser.receiver import Begun, Prefilled, Receiver
     from fuser.sharer import Cut, Sharer, SharerPrompt
     from fuser.slice_specs import SliceLayout
@@ -73,7 +73,7 @@ _HOMES = {
     "PlanRow": "fuser.bundle.plans",
     "PlanTable": "fuser.bundle.plans",
     "PrefixFiles": "fuser.kv.prefix_files",
-    "PrefixFrom": "fuser.reading",
+    "PrefixFrom": "fuser.kv.prefix_files",
     "Prefilled": "fuser.receiver",
     "Receiver": "fuser.receiver",
     "Sampling": "fuser.kv.generate",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from fuser.kv.generate import stop_tokens
 from fuser.kv.geometry import Geometry, window
 from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, following, prefill_together
 from fuser.kv.prefix_cache import KV, Layer, PrefixCache
-from fuser.kv.prefix_files import StoredText
+from fuser.kv.prefix_files import PrefixFrom, StoredText
 from fuser.kv.prefix_store import DamagedPrefix, PrefixStore, StoredKV
 from fuser.kv.rope import Rope
 from fuser.prompts.prompt import SHARER_HOLDS, PromptStyle, Tokens, positions_within, render, tokenise
@@ -31,7 +30,7 @@ from fuser.prompts.shared import SharedPositions, shared_positions
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import Certainty
 
-__all__ = ["Caller", "OnLayer", "PrefixFrom", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
+__all__ = ["Caller", "OnLayer", "Reader", "Reading", "SharerPrompt", "Steps", "prompt_of"]
 
 T = TypeVar("T")
 
@@ -144,14 +143,6 @@ class Reading:
             for layer, (keys, _) in zip(layers, kept, strict=True)
         ]
         return features_of(torch.stack(bare), torch.stack([values[:, picked] for _, values in kept]))
-
-
-class PrefixFrom(StrEnum):
-    """Where K and V of a prompt's documents came from: kept in memory, on disk, or computed."""
-
-    MEMORY = "memory"
-    DISK = "disk"
-    MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,14 @@ class StoredText:
     owner: str
     document: str
     version: str
+
+
+class PrefixFrom(StrEnum):
+    """Where K and V of a prompt's documents came from: kept in memory, on disk, or computed."""
+
+    MEMORY = "memory"
+    DISK = "disk"
+    MODEL = "model"
 
 
 class PrefixFiles:

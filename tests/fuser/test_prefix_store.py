@@ -18,11 +18,10 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.kv import prefix_files
 from fuser.kv.prefix_cache import PrefixCache
-from fuser.kv.prefix_files import PrefixFiles, StoredText
+from fuser.kv.prefix_files import PrefixFiles, PrefixFrom, StoredText
 from fuser.kv.prefix_store import PrefixStore
 from fuser.models.directory import model_ref
 from fuser.models.load import load_model
-from fuser.reading import PrefixFrom
 from fuser.sharer import Caller, Sharer
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
