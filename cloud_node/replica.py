@@ -210,8 +210,8 @@ class Replica:
             ticket = work.enter(steps, len(cut.prompt))
             for part in work.parts():
                 if isinstance(part, Cut):
-                    header, writer = begun(part)
-                    likely = part.likely
+                    settled = part
+                    header, writer = begun(settled)
                     put(header)
                     continue
                 assert writer is not None
@@ -224,9 +224,8 @@ class Replica:
                     put(frame)
         assert writer is not None
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}
-        end = writer.trailer(timings, likely)
-        where = found[-1] if found else ""
-        put(Ended(end.digest, end.frames, end.payload_bytes, end.positions, end.timings, end.doubt, where))
+        trailer = writer.trailer(timings, settled.likely, len(settled.chosen), settled.chosen_runs)
+        put(Ended.of(trailer, found[-1] if found else ""))
 
     def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request

@@ -199,7 +199,14 @@ class SliceTrailer:
         payload_bytes: of all payloads, without the lengths before them.
         positions: as in the header.
         timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
-        doubt: how unlikely the Sharer finds its own answer, in steps (`doubt_of`); 0 where it is not told.
+        likely: how likely the Sharer finds its own answer: the log-probability of the least likely token of its draft,
+            as `coarse` leaves it; None where it is not told.
+        quoted, runs: positions of documents among them, and in how many runs of neighbours they stand.
+        positions_left, questions_left: what may still leave today, for who asked, of the document of which least may;
+            None where there is no bound.
+
+    Raises:
+        BadHeader: the fields contradict each other.
     """
 
     digest: bytes
@@ -207,26 +214,25 @@ class SliceTrailer:
     payload_bytes: int
     positions: int
     timings: dict[str, float] = field(default_factory=dict)
-    doubt: int = 0
+    likely: float | None = None
+    quoted: int = 0
+    runs: int = 0
+    positions_left: int | None = None
+    questions_left: int | None = None
 
-    @property
-    def likely(self) -> float | None:
-        """Log-probability in nats, 0 at most, that `doubt` stands for; None where it is not told."""
-        return likely_of(self.doubt)
-
-
-MAX_DOUBT: Final = 255
-_STEPS: Final = 8  # of a nat
-
-
-def doubt_of(likely: float) -> int:
-    """A log-probability in nats as it travels: in eighths of a nat, from 1; so coarse, it says little of a text."""
-    steps = (
-        _STEPS * max(0.0, -likely) if likely == likely else MAX_DOUBT
-    )  # NaN: a broken model is sure of nothing
-    return 1 + round(min(MAX_DOUBT - 1, steps))
+    def __post_init__(self) -> None:
+        if not (self.runs <= self.quoted <= self.positions and bool(self.runs) == bool(self.quoted)):
+            raise BadHeader(f"{self.quoted} of {self.positions} positions quoted in {self.runs} runs")
 
 
-def likely_of(doubt: int) -> float | None:
-    """The log-probability that a doubt stands for, in nats; None of 0, which tells none."""
-    return (1 - doubt) / _STEPS if doubt else None
+LIKELY_STEPS: Final = 8
+"""Of a nat."""
+LEAST_LIKELY: Final = -31.75
+"""In nats: 254 steps."""
+
+
+def coarse(likely: float) -> float:
+    """A log-probability in nats as it travels, in whole steps: so it says little of a text."""
+    if likely != likely:  # NaN: of a broken model nothing is likely
+        return LEAST_LIKELY
+    return -round(LIKELY_STEPS * -max(LEAST_LIKELY, min(0.0, likely))) / LIKELY_STEPS

@@ -10,7 +10,7 @@ import xxhash
 from kvwire.errors import BadChecksum, BadPayload, TooLarge
 from kvwire.limits import Limits
 from kvwire.plan import Plan
-from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceTrailer, doubt_of
+from kvwire.segment import Segment, SegmentSpec, SliceHeader, SliceTrailer, coarse
 
 if TYPE_CHECKING:
     import torch
@@ -340,18 +340,22 @@ class SliceWriter:
         self._frames += len(frames)
         return frames
 
-    def trailer(self, timings: dict[str, float], likely: float | None = None) -> SliceTrailer:
+    def trailer(
+        self, timings: dict[str, float], likely: float | None = None, quoted: int = 0, runs: int = 0
+    ) -> SliceTrailer:
         """The end of the slice.
 
         Args:
             timings: seconds, keys "queue", "prefill", "encode". likely: how likely the Sharer finds its own answer, in
-                nats; None is not told.
+                nats; None is not told. quoted, runs: as in the trailer.
 
         Raises:
             ValueError: segments are missing.
         """
         if self._segments != len(self._header.specs):
             raise ValueError(f"{self._segments} of {len(self._header.specs)} segments are written")
-        positions = self._header.positions
-        digest, doubt = self._digest.value(), 0 if likely is None else doubt_of(likely)
-        return SliceTrailer(digest, self._frames, self._payload_bytes, positions, dict(timings), doubt)
+        digest, positions = self._digest.value(), self._header.positions
+        told = None if likely is None else coarse(likely)
+        return SliceTrailer(
+            digest, self._frames, self._payload_bytes, positions, dict(timings), told, quoted, runs
+        )

@@ -55,7 +55,7 @@ def test_checksums_digest_and_fingerprint_are_what_they_were() -> None:
 
 def test_messages_are_what_they_were() -> None:
     timings = {"queue": 0.0, "prefill": 1.5, "encode": 0.25}
-    trailer = SliceTrailer(bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings, 9)
+    trailer = SliceTrailer(bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings, -1.0, 2, 1, 5, 0)
     for name, part in (("header", header_of()), ("frame", FRAMES[-1]), ("trailer", trailer)):
         message = serde.share_response_to_proto(part)  # type: ignore[arg-type]
         assert message.SerializeToString(deterministic=True).hex() == GOLDEN["messages"][name]

@@ -47,7 +47,7 @@ from fuser.receiver import Prefilled, Receiver
 from fuser.slice_specs import MAX_WRITTEN, slice_specs
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import SliceKind, doubt_of, likely_of
+from kvwire.segment import SliceKind, coarse
 from kvwire.slice_io import most_bytes, payload_codec
 
 ANSWER_TOKENS = 16
@@ -328,8 +328,7 @@ class DocumentBatch(Batch):
             each, began = (now - began) / len(places), now
             for place, line, signals, size in zip(places, lines, said.signals, sizes, strict=True):
                 likely = None if slices is None else slices.likely(sources[place])
-                coarse = None if likely is None else likely_of(doubt_of(likely))
-                signals |= {} if coarse is None else {SHARER: coarse}
+                signals |= {} if likely is None else {SHARER: coarse(likely)}
                 found[place] = RowAnswer(line, each, size, math.exp(signals["mean"]), signals=signals)
         return found
 

@@ -9,7 +9,8 @@ from kvwire.messages import Found, RelayReply, RelayRequest, SearchRequest, Shar
 from kvwire.plan import Plan
 from kvwire.section import Section
 from kvwire.segment import (
-    MAX_DOUBT,
+    LEAST_LIKELY,
+    LIKELY_STEPS,
     REQUEST_DIGEST_BYTES,
     REQUEST_ID_BYTES,
     SegmentSpec,
@@ -312,21 +313,30 @@ def slice_trailer_to_proto(trailer: SliceTrailer) -> pb.SliceTrailer:
         payload_bytes=trailer.payload_bytes,
         positions=trailer.positions,
         timings=timings_to_proto(trailer.timings),
-        doubt=trailer.doubt,
+        likely=0 if trailer.likely is None else 1 - round(LIKELY_STEPS * trailer.likely),
+        quoted=trailer.quoted,
+        runs=trailer.runs,
+        positions_left=trailer.positions_left,
+        questions_left=trailer.questions_left,
     )
 
 
 def slice_trailer_from_proto(message: pb.SliceTrailer) -> SliceTrailer:
     """Raises BadHeader."""
-    if message.doubt > MAX_DOUBT:
-        raise BadHeader(f"a doubt of {message.doubt}; it is at most {MAX_DOUBT}")
+    likely = (1 - message.likely) / LIKELY_STEPS if message.likely else None
+    if likely is not None and likely < LEAST_LIKELY:
+        raise BadHeader(f"a draft that is {likely} nats likely; the least is {LEAST_LIKELY}")
     return SliceTrailer(
         exactly("digest", message.digest, DIGEST_BYTES),
         message.frames,
         message.payload_bytes,
         message.positions,
         timings_from_proto(message.timings),
-        message.doubt,
+        likely,
+        message.quoted,
+        message.runs,
+        message.positions_left if message.HasField("positions_left") else None,
+        message.questions_left if message.HasField("questions_left") else None,
     )
 
 
