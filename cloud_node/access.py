@@ -202,17 +202,17 @@ class Access:
                 left.append(budget.positions - positions)
         return min(left, default=None)
 
-    async def count(self, caller: Principal, leaving: Sequence[Leaving]) -> None:
-        """Write down what is about to leave.
+    async def count(self, caller: Principal, leaving: Sequence[Leaving]) -> tuple[int | None, int | None]:
+        """Write down what is about to leave; positions and questions that may still, as `exposure.count`.
 
         Raises:
             ExposureSpent: it is more than may leave today. AuditUnavailable: it cannot be written.
         """
         if not leaving:
-            return
+            return None, None
         count = functools.partial(self._documents.count, caller.tenant, caller.counted, leaving)
         try:
-            await self._threads.call(count)
+            return await self._threads.call(count)
         except (OSError, SQLAlchemyError) as error:
             logger.error("what leaves cannot be counted: %s", type(error).__name__)
             raise AuditUnavailable from error

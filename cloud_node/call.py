@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from cloud_node.audit import LOST, MENDED, SENDING, SERVED, AuditRecord
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
@@ -52,6 +52,11 @@ class Ended(SliceTrailer):
     """
 
     prefix: str = ""
+
+    @classmethod
+    def of(cls, trailer: SliceTrailer, prefix: str) -> Ended:
+        """This trailer with where they came from."""
+        return cls(**{one.name: getattr(trailer, one.name) for one in fields(trailer)}, prefix=prefix)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -12,6 +12,7 @@ from cloud_node.redaction import Redaction
 from fuser import DeviceName, DtypeName, PrefixFiles, bundle_directory
 from fuser.config import read_toml
 from kvwire.limits import PING_S, Limits
+from kvwire.plan import Granted
 from kvwire.segment import SliceKind
 from kvwire.telemetry import TelemetryConfig
 
@@ -237,6 +238,11 @@ class ExportPolicy:
                 raise ValueError(f"{key} must not be negative")
         if self.max_runs < 1:
             raise ValueError("max_runs starts at 1")
+
+    @property
+    def granted(self) -> Granted:
+        """What of it an edge is told."""
+        return Granted(**{one.name: getattr(self, one.name) for one in dataclasses.fields(Granted)})
 
 
 def _within(written: Any, most: Any) -> bool:

@@ -414,14 +414,16 @@ class Documents:
         if not connection.execute(changed).rowcount:
             raise _no_document(tenant, document_id)
 
-    def count(self, tenant: str, identity: str, leaving: Sequence[exposure.Leaving]) -> None:
+    def count(
+        self, tenant: str, identity: str, leaving: Sequence[exposure.Leaving]
+    ) -> tuple[int | None, int | None]:
         """Write down what is about to leave, in one transaction; `exposure.count` says how.
 
         Raises:
             ExposureSpent: it is more than may leave today; then nothing is written.
         """
         with self._engine.begin() as connection:
-            exposure.count(connection, tenant, identity, leaving)
+            return exposure.count(connection, tenant, identity, leaving)
 
     def spent(self, tenant: str, identity: str, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Positions and questions of today, by document; none of those of which nothing has left for the identity."""

@@ -56,13 +56,11 @@ def positions_allowed(
         raise ExportDenied(f"slices of more than {policy.max_runs} runs")
     if policy.max_quoted < plan.quoted:
         raise ExportDenied(f"drafts that quote more than {policy.max_quoted} positions")
-    if kind is SliceKind.EXCERPT:
-        return _allowed(min(policy.max_positions, policy.max_quoted), documents, "excerpt slices")
-    if not documents:
+    if not documents and kind is not SliceKind.EXCERPT:
         return None
     # What the Sharer holds at shared positions after it has read a document tells what the document says.
-    most = policy.shared_over_documents if kind is SliceKind.SHARED else policy.max_positions
-    return _allowed(most, documents, f"{kind} slices over documents")
+    over = "" if kind is SliceKind.EXCERPT else " over documents"
+    return _allowed(policy.granted.most(kind), documents, f"{kind} slices{over}")
 
 
 def tokens_allowed(policy: ExportPolicy, documents: Sequence[Guarded]) -> int | None:
@@ -90,12 +88,7 @@ def kinds_searched(policy: ExportPolicy) -> tuple[SliceKind, ...]:
     """
     if not policy.allow_search:
         raise ExportDenied("where a question's words stand")
-    most = {
-        SliceKind.SHARED: policy.shared_over_documents,
-        SliceKind.EXCERPT: min(policy.max_positions, policy.max_quoted),
-        SliceKind.DRAFT: policy.max_positions,
-    }
-    return tuple(kind for kind in policy.kinds if most[kind])
+    return tuple(kind for kind in policy.kinds if policy.granted.most(kind))
 
 
 def budget_of(policy: ExportPolicy, document: DocumentInfo) -> Budget:

@@ -157,13 +157,19 @@ def is_spent(
     return select(_Left.document).where(*its, or_(*over)).exists()
 
 
-def count(connection: Connection, tenant: str, identity: str, leaving: Sequence[Leaving]) -> None:
+def count(
+    connection: Connection, tenant: str, identity: str, leaving: Sequence[Leaving]
+) -> tuple[int | None, int | None]:
     """Write down what is about to leave, as one question of each document; all of it or, with an error, nothing.
+
+    Returns:
+        Positions and questions that may still leave today of the document of which least may; None has no bound.
 
     Raises:
         ExposureSpent: it is more than may leave today. The transaction is to be rolled back.
     """
     day = today()
+    left: tuple[list[int], list[int]] = [], []
     # In one order everywhere: calls over the same documents wait for each other, and none for ever.
     for one in sorted(leaving, key=lambda one: one.document):
         key = {"document": key_of(tenant, one.document), "day": day, "identity": identity}
@@ -173,9 +179,12 @@ def count(connection: Connection, tenant: str, identity: str, leaving: Sequence[
             select(_Left.positions, _Left.questions).filter_by(**key)
         ).one()
         one.budget.check(positions, questions)
+        left[0].extend([one.budget.positions - positions] if one.budget.positions else [])
+        left[1].extend([one.budget.questions - questions] if one.budget.questions else [])
         for begins, ends in one.quoted:
             quoted = {"document": key["document"], "identity": identity, "begins": begins, "ends": ends}
             _add(connection, _Quoted, quoted, {"times": 1})
+    return min(left[0], default=None), min(left[1], default=None)
 
 
 def forget_quotes(connection: Connection, tenant: str, document_id: str) -> None:

@@ -209,8 +209,8 @@ class Replica:
             ticket = work.enter(steps, len(cut.prompt))
             for part in work.parts():
                 if isinstance(part, Cut):
-                    header, writer = begun(part)
-                    certainty = part.certainty
+                    settled = part
+                    header, writer = begun(settled)
                     put(header)
                     continue
                 assert writer is not None
@@ -223,10 +223,8 @@ class Replica:
                     put(frame)
         assert writer is not None
         timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}
-        end = writer.trailer(timings, certainty)
-        where = found[-1] if found else ""
-        sure = end.doubt, end.answerable
-        put(Ended(end.digest, end.frames, end.payload_bytes, end.positions, end.timings, *sure, where))
+        trailer = writer.trailer(timings, settled.certainty, len(settled.chosen), settled.chosen_runs)
+        put(Ended.of(trailer, found[-1] if found else ""))
 
     def _relay(self, call: RelayCall, stop: CancelToken) -> RelayReply:
         request = call.request

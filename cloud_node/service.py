@@ -47,7 +47,7 @@ from kvwire.errors import (
     TooLarge,
 )
 from kvwire.messages import Description, Found, RelayReply, RelayRequest, ShareRequest, check_request
-from kvwire.segment import SliceHeader, SliceKind
+from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
 from kvwire.status import to_grpc
 from kvwire.telemetry import CLOUD, Lines, Meter
 from kvwire.v1 import sharer_pb2 as pb
@@ -145,9 +145,13 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                     record.stages["turn"] = waited_s
                     async for part in parts:
                         if not begun:
-                            await self._release(caller, part, wanted, record)
+                            positions_left, questions_left = await self._release(caller, part, wanted, record)
                         elif isinstance(part, SliceHeader):
                             raise InternalError("a second header")
+                        elif isinstance(part, SliceTrailer):
+                            part = dataclasses.replace(
+                                part, positions_left=positions_left, questions_left=questions_left
+                            )
                         begun = True
                         record.sent(part)
                         await context.write(serde.share_response_to_proto(part))
@@ -246,8 +250,12 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             length += min(document.characters, PASSAGE_CHARS) if passage else document.characters
         self._limits.check_prompt(length)
 
-    async def _release(self, caller: Principal, part: Part, wanted: ShareRequest, record: CallRecord) -> None:
+    async def _release(
+        self, caller: Principal, part: Part, wanted: ShareRequest, record: CallRecord
+    ) -> tuple[int | None, int | None]:
         """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded.
+
+        Gives the positions and questions that may still leave today, as `Access.count`.
 
         The documents are looked up again: one may have been removed or sealed while the call waited for its turn.
         """
@@ -257,9 +265,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
         self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
-        await self._access.count(caller, leaving(self._config.export, wanted, documents, part))
+        left = await self._access.count(caller, leaving(self._config.export, wanted, documents, part))
         record.announced(part, [section.document_id or "" for section in wanted.sections])
         self._write_ahead(record.leaving())
+        return left
 
     def _write_ahead(self, record: AuditRecord) -> None:
         try:
@@ -329,7 +338,11 @@ def offered(description: Description, config: CloudConfig) -> Description:
         for bundle in description.bundles
     )
     return dataclasses.replace(
-        description, bundles=bundles, limits=config.limits, relay_allowed=config.export.allow_relay
+        description,
+        bundles=bundles,
+        limits=config.limits,
+        relay_allowed=config.export.allow_relay,
+        granted=config.export.granted,
     )
 
 

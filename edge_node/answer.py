@@ -60,7 +60,11 @@ class Answer:
         estimate: the link as it was known then: "bandwidth_bytes_per_s", "rtt_s" and "cloud_s", each None where nothing
             was.
         positions: positions of the slice that was taken in.
-        bytes_sent, bytes_received: serialised protobuf messages of this ask, retries included.
+        quoted, runs: of them those of documents, and in how many runs of neighbours these stand.
+        positions_left, questions_left: what may still leave today, to this edge, of the document of which least may;
+            None where there is no bound, or no slice came.
+        bytes_sent, bytes_received: serialised protobuf messages of this ask, retries included; not what the cloud
+            offers, which is asked for once a connection where a plan is to be picked.
         turns_sent: earlier turns of the conversation that the cloud was asked with.
         payload_bytes: bytes of segments among those received.
         share_arrived: share of the slice that arrived, 0 to 1; only a whole one is used.
@@ -88,6 +92,10 @@ class Answer:
     plan_reason: str | None = None
     estimate: dict[str, float | None] | None = None
     positions: int = 0
+    quoted: int = 0
+    runs: int = 0
+    positions_left: int | None = None
+    questions_left: int | None = None
     bytes_sent: int = 0
     bytes_received: int = 0
     turns_sent: int = 0
@@ -119,9 +127,9 @@ _WORDS: Final = {
     "INTERNAL": "the cloud at {address} failed; its log says why",
     "RELAY_DISABLED": "the cloud relays no text (its `[export] allow_relay`); ask for a slice, or allow it more bytes",
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
-    NO_PLAN: "no plan is of use within the bytes and the time allowed ({plan_reason}); allow more, or name a plan",
+    NO_PLAN: "no plan is of use within bytes, time and the cloud's policy ({plan_reason}); allow more, or name a plan",
     NOTHING_FOUND: "no passage of this tenant's documents has a word of the question; ask in other words",
-    NOTHING_TO_SHARE: "this edge's bundle makes no slice of such a prompt; take a bundle that does",
+    NOTHING_TO_SHARE: "the bundle makes no slice of such a prompt; ask about a document, or take a bundle that does",
     **dict.fromkeys(("WIRE_ERROR", "BAD_HEADER", "BAD_CHECKSUM", "BAD_PAYLOAD"), _DAMAGED),
 }
 _TEXTS: Final = {entry.reason: entry.text.rstrip(".") for entry in CATALOGUE.values()}

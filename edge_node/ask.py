@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from edge_node.link import Estimate
 from fuser.prompts.choice import with_choices
 from kvwire.errors import InvalidRequest
 from kvwire.messages import Found
-from kvwire.plan import Plan
+from kvwire.plan import Granted, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
@@ -48,8 +48,8 @@ class Options:
         guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
         require_fused: whatever is asked is answered from a whole slice or not at all.
         least_confidence: an answer from a slice that is less likely to be right (`Answer.confidence`) is withheld, and
-            the Receiver abstains in its place; 0 withholds none, None: as configured, else as the bundle has it. Of
-            choices one is picked, whatever it says.
+            the Receiver abstains in its place; 0 withholds none, None: as configured, else as the bundle has it. It
+            goes with no choices, of which one is always picked, and with no other source than "auto".
     """
 
     document: str | None = None
@@ -130,6 +130,10 @@ class Ask(Options):
             raise InvalidRequest(f"max_bytes is {self.max_bytes}; 0 is no cap")
         if self.least_confidence is not None and not 0 <= self.least_confidence <= 1:
             raise InvalidRequest(f"least_confidence is 0 to 1, not {self.least_confidence}")
+        if self.least_confidence and (self.choices or self.source != "auto"):
+            raise InvalidRequest(
+                "least_confidence is of answers in the Receiver's own words from a slice: leave choices and source out"
+            )
         for choice in self.choices:
             _check_text(choice, "choice")
         for turn in self.history:
@@ -209,8 +213,8 @@ class Planned:
     plan_reason, estimate: what was picked and why (`edge_node.picker`). found: passages that a search found and that
     are asked about. max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as there is
     no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
-    Receiver's next token; None takes the most likely one. least: the confidence under which an answer is withheld; None
-    is the bundle's own.
+    Receiver's next token; None takes the most likely one. least_confidence: under which an answer is withheld; None
+    is the bundle's own. pick: where a plan is to be picked, the same with it, by what the cloud's policy grants.
     """
 
     ask: Ask
@@ -229,7 +233,8 @@ class Planned:
     relay: bool = False
     alone: bool = True
     choose: Choose | None = None
-    least: float | None = None
+    least_confidence: float | None = None
+    pick: Callable[[Granted, Planned], Planned] | None = None
 
     @property
     def asked(self) -> tuple[Section, ...]:

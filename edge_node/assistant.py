@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +21,7 @@ from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream
 from fuser.config import BadConfig
 from kvwire.errors import InvalidRequest
+from kvwire.plan import Granted
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 
@@ -128,14 +130,6 @@ class Assistant:
             raise InvalidRequest(f"max_new_tokens is 1 to {self.client.limits.max_new_tokens}, not {tokens}")
         deadline_s = share.deadline_s if ask.deadline_s is None else ask.deadline_s
         max_bytes = share.max_bytes if ask.max_bytes is None else ask.max_bytes
-        plan, plan_reason, estimate = ask.plan, None, self.client.link.estimate
-        if chosen is not None:
-            pick = Pick(plan, REQUESTED_PLAN)
-            if plan is None:
-                pick = self._picker.pick(prompt, chosen, max_bytes, deadline_s, estimate)
-            plan, plan_reason = pick.plan, pick.reason
-            if plan is None:
-                chosen, reason = None, NO_PLAN
         least = (
             self.config.receiver.least_confidence if ask.least_confidence is None else ask.least_confidence
         )
@@ -149,24 +143,48 @@ class Assistant:
         alone = ask.source == "receiver-only" or (
             ask.source == "auto" and not (ask.require_fused or ask.over_document)
         )
-        return Planned(
+        planned = Planned(
             ask=ask,
             sections=_without_notes(prompt) if later else prompt,
             unfused=prompt,
             kind=chosen,
             reason=reason,
-            plan=plan or share.configured(chosen or SliceKind.SHARED),
-            plan_reason=plan_reason,
-            estimate=None if plan_reason is None else estimate,
+            plan=share.configured(chosen or SliceKind.SHARED),
             max_new_tokens=tokens,
             deadline_s=deadline_s,
             max_bytes=max_bytes,
             before=before(prompt, ask.history, share.history_turns),
-            relay=ask.source == "relayed" or (share.relay and reason == NO_PLAN and not ask.require_fused),
+            relay=ask.source == "relayed",
             alone=alone or ask.guess,
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),
-            least=least,
+            least_confidence=least,
         )
+        if chosen is None:
+            return planned
+        if ask.plan is not None:
+            return self._with(planned, Pick(ask.plan, REQUESTED_PLAN))
+        if not self._picker.measured(chosen, max_bytes):
+            return self._with(planned, self._picker.configured(prompt, chosen, max_bytes))
+        if ask.over_document:  # what may leave of one the cloud has to say
+            return replace(planned, pick=self._pick)
+        return self._pick(None, planned)
+
+    def _pick(self, granted: Granted | None, planned: Planned) -> Planned:
+        """The same with a plan of the table."""
+        assert planned.kind is not None
+        prompt, estimate = planned.unfused, self.client.link.estimate
+        pick = self._picker.pick(
+            prompt, planned.kind, planned.max_bytes, planned.deadline_s, estimate, granted
+        )
+        return self._with(planned, pick)
+
+    def _with(self, planned: Planned, pick: Pick) -> Planned:
+        """The same with this plan; or, where there is none of use, without a slice."""
+        told = replace(planned, plan_reason=pick.reason, estimate=self.client.link.estimate, pick=None)
+        if pick.plan is not None:
+            return replace(told, plan=pick.plan)
+        relay = self.config.share.relay and not planned.ask.require_fused
+        return replace(told, kind=None, reason=NO_PLAN, relay=relay)
 
     def _kind(self, ask: Ask) -> tuple[SliceKind | None, str | None]:
         """The kind of slice to ask for, or why there is none."""

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from edge_node.bounds import Deadline, Home, retried
 from edge_node.channel import CloudChannel, Traffic
 from edge_node.config import EdgeConfig
+from edge_node.connection import Connected
 from edge_node.intake import SharedSlice, SliceStream
 from edge_node.link import Link
 from kvwire import PROTOCOL_VERSION, serde
@@ -53,6 +54,7 @@ class AsyncClient:
         self._channel = CloudChannel(config, self.limits)
         self.connection = self._channel.connection
         """The connection of all calls, to be looked at."""
+        self._offered: tuple[Connected, Description] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,6 +82,16 @@ class AsyncClient:
                 raise BadHeader("a description that cannot be read") from error
 
         return await _retried(once, deadline)
+
+    async def offered(self, deadline_s: float | None = None) -> Description:
+        """As `describe`, asked for once a connection: a cloud reads its configuration when it starts."""
+        held = self.connection.current
+        if held is not None and self._offered is not None and self._offered[0] is held:
+            return self._offered[1]
+        told = await self.describe(deadline_s)
+        held = self.connection.current
+        self._offered = None if held is None else (held, told)
+        return told
 
     async def search(
         self,
@@ -263,6 +275,14 @@ class Client:
     def describe(self, deadline_s: float | None = None) -> Description:
         """What the cloud offers. Raises KvwireError."""
         return self._run(self._client.describe(deadline_s))
+
+    def offered(
+        self,
+        deadline_s: float | None = None,
+        begun: Callable[[concurrent.futures.Future[Description]], None] | None = None,
+    ) -> Description:
+        """As `AsyncClient.offered`. `begun` is given the call, which any thread may cancel: raises Cancelled."""
+        return self._run(self._client.offered(deadline_s), begun)
 
     def relay(
         self,

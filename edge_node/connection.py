@@ -119,6 +119,14 @@ class Connection:
         """ "none", "connecting", "connected", "away" (the circuit is open) or "closed"; for any thread."""
         return "none" if self._state is None else type(self._state).__name__.lower()
 
+    @property
+    def current(self) -> Connected | None:
+        """The connection that the next call will use, if it is there; a later one is another object."""
+        held = self._state
+        if isinstance(held, Connected) and held.channel.get_state() is grpc.ChannelConnectivity.READY:
+            return held
+        return None
+
     @contextlib.asynccontextmanager
     async def lease(self, deadline: Deadline) -> AsyncIterator[Connected]:
         """A channel for one call. An `Unreachable` or `Unanswered` that the call ends with is heeded.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from edge_node.config import ShareConfig
 from edge_node.link import Estimate
 from kvwire.codec import CodecRegistry
-from kvwire.plan import Plan
+from kvwire.plan import Granted, Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import SliceKind
 from kvwire.slice_io import most_bytes, payload_codec
@@ -31,6 +31,8 @@ NO_ESTIMATE: Final = "NO_ESTIMATE"
 """Nothing is known of the link yet, and no bytes are capped: the smallest plan not clearly worse than the best."""
 NOT_USEFUL: Final = "NOT_USEFUL"
 """No plan of the table has a transfer whose interval is clear of 0."""
+NOT_GRANTED: Final = "NOT_GRANTED"
+"""The cloud's export policy lets no plan of the table out as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,21 @@ class Picker:
         self._bundle, self._share, self._table = bundle, share, table
         self._codecs = CodecRegistry(bundle.codecs())
 
+    def measured(self, kind: SliceKind, max_bytes: int) -> bool:
+        """Whether a plan for a slice of this kind comes from the table: where there is one, and the configuration says
+        so or bytes are capped."""
+        return bool(self._rows(kind)) and bool(max_bytes or self._share.plan == "auto")
+
+    def configured(self, sections: Sequence[Section], kind: SliceKind, max_bytes: int) -> Pick:
+        """The plan of the configuration, if it may not come to more than the bytes allowed.
+
+        Raises:
+            Unsupported: it names a codec that this bundle does not have.
+        """
+        plan = self._share.configured(kind)
+        over = 0 < max_bytes < self.most_bytes(plan, kind, sections)
+        return Pick(None, BYTE_BUDGET) if over else Pick(plan, CONFIGURED)
+
     def pick(
         self,
         sections: Sequence[Section],
@@ -98,22 +115,28 @@ class Picker:
         max_bytes: int,
         deadline_s: float,
         estimate: Estimate,
+        granted: Granted | None,
     ) -> Pick:
-        """The plan for a slice of these sections: from the table where the configuration says so or bytes are capped.
+        """The plan of the table for a slice of these sections.
+
+        Args:
+            granted: what the cloud's policy lets out: of the others none is picked. None where it is about no document.
 
         Raises:
-            Unsupported: the table or the configuration names a codec that this bundle does not have.
+            Unsupported: the table names a codec that this bundle does not have.
         """
+        rows = [
+            row
+            for row in self._rows(kind)
+            if granted is None or granted.allows(kind, row.plan, self._positions(row.plan, kind, sections))
+        ]
+        if not rows:
+            return Pick(None, NOT_GRANTED)
+        return pick(rows, lambda plan: self.most_bytes(plan, kind, sections), max_bytes, deadline_s, estimate)
 
-        def most(plan: Plan) -> int:
-            return self.most_bytes(plan, kind, sections)
-
+    def _rows(self, kind: SliceKind) -> list[PlanRow]:
         # Who asks for a draft asks that nothing be quoted: a plan that does is never picked, only named.
-        rows = () if self._table is None else [row for row in self._table.of(kind) if not row.plan.quoted]
-        if rows and (max_bytes or self._share.plan == "auto"):
-            return pick(rows, most, max_bytes, deadline_s, estimate)
-        plan = self._share.configured(kind)
-        return Pick(None, BYTE_BUDGET) if 0 < max_bytes < most(plan) else Pick(plan, CONFIGURED)
+        return [] if self._table is None else [row for row in self._table.of(kind) if not row.plan.quoted]
 
     def most_bytes(self, plan: Plan, kind: SliceKind, sections: Sequence[Section]) -> int:
         """The payload bytes that a plan may come to. How many tokens the Sharer makes of shared text is not known here:

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -31,11 +31,12 @@ from kvwire.errors import (
     entry_of,
 )
 from kvwire.messages import RelayReply
+from kvwire.plan import Granted
 from kvwire.section import Section
 from kvwire.segment import UNTOLD, Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Begun, ConfidenceConfig, Prefilled, Receiver, Surprise
+    from fuser import Begun, ConfidenceConfig, Prefilled, Receiver, Signals
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
@@ -61,7 +62,7 @@ class AnswerStream:
         self._choice: int | None = None
         self._unfused: Begun | None = None
         self._cut, self._prompt_tokens, self._tokens, self._from_notes = False, 0, 0, False
-        self._surprise: Surprise | None = None
+        self._signals: Signals | None = None
         self._withheld = False
         self._started = time.monotonic()
         self._closed = threading.Event()
@@ -117,8 +118,13 @@ class AnswerStream:
 
     def _run(self) -> Generator[str, None, None]:
         self._started = time.monotonic()
-        reason = self._planned.reason
-        if self._planned.ask.search and (self._planned.kind is not None or self._planned.relay):
+        failure = None if self._planned.pick is None else self._plan_picked(self._planned.pick)
+        reason = failure or self._planned.reason
+        if (
+            failure is None
+            and self._planned.ask.search
+            and (self._planned.kind is not None or self._planned.relay)
+        ):
             reason = self._searched() or reason
         if self._planned.relay:
             reply, reason = self._relayed()
@@ -158,7 +164,10 @@ class AnswerStream:
             yield from self._picked(prefilled)
             return
         limit = min(planned.max_new_tokens, prefilled.room)
-        least, unfused = self._least, self._unfused if planned.sections != planned.unfused else None
+        least, unfused = (
+            self._least_confidence,
+            self._unfused if planned.sections != planned.unfused else None,
+        )
         if self._trailer is None or (unfused is None and not least):
             yield from self._limited(self._generated(prefilled, limit), limit)
             self._see(prefilled)
@@ -173,8 +182,8 @@ class AnswerStream:
             piece, _ = held[-1]
             text += line.rest() if piece is None else line.add(piece)
         self._see(prefilled)
-        judge, surprise = self._judge, self._surprise
-        told = judge is not None and surprise is not None and judge.withholds(surprise.signals, least)
+        judge, signals = self._judge, self._signals
+        told = judge is not None and signals is not None and judge.withholds(signals.values, least)
         self._withheld = text != abstain and told
         if text != abstain and not self._withheld:
             yield from self._limited(itertools.chain(held, generated), limit)
@@ -186,9 +195,9 @@ class AnswerStream:
             yield self._noted(unfused) or abstain
 
     def _see(self, prefilled: Prefilled) -> None:
-        """Keep how likely what was said behind the slice is."""
-        self._surprise = prefilled.surprise
-        self._surprise.sharer = UNTOLD if self._trailer is None else self._trailer.certainty
+        """Keep what tells how likely what was said behind the slice is right."""
+        self._signals = prefilled.signals
+        self._signals.sharer = UNTOLD if self._trailer is None else self._trailer.certainty
 
     @property
     def _judge(self) -> ConfidenceConfig | None:
@@ -197,16 +206,17 @@ class AnswerStream:
         return None if kind is None else self._receiver.bundle.config.confidence.get(kind)
 
     @property
-    def _least(self) -> float:
+    def _least_confidence(self) -> float:
         """The confidence under which an answer is withheld; 0 withholds none."""
         if (judge := self._judge) is None:
             return 0.0
-        return judge.least if self._planned.least is None else self._planned.least
+        own = self._planned.least_confidence
+        return judge.least_confidence if own is None else own
 
     @property
     def _confidence(self) -> float | None:
         """How likely what the Receiver has said behind the slice is right; None where nothing tells."""
-        signals = {} if self._surprise is None else self._surprise.signals
+        signals = {} if self._signals is None else self._signals.values
         if self._judge is None or not signals:
             return None
         return self._judge.of(signals)
@@ -262,31 +272,47 @@ class AnswerStream:
         size, most = len(reply.text.encode()), self._planned.max_bytes
         return reply.tokens >= self._planned.max_new_tokens or 0 < most < size + 4
 
+    def _plan_picked(self, pick: Callable[[Granted, Planned], Planned]) -> str | None:
+        """Pick a plan that the cloud's policy grants; why nothing can be asked for, if so."""
+
+        def picked() -> Planned:
+            return pick(self._client.offered(self._left_s, self._called).granted, self._planned)
+
+        return self._before(picked)
+
     def _searched(self) -> str | None:
         """Search, and plan to ask about what is found; why there is nothing to ask about, if so."""
-        planned, failure = self._planned, None
-        try:
+        began, planned = time.monotonic(), self._planned
+
+        def searched() -> Planned:
             words = "\n".join((*planned.before, planned.ask.searched))
-            found = self._client.search(
-                words[-self._client.limits.max_question_chars :],
-                planned.ask.search,
-                planned.deadline_s,
-                self._beside,
-                self._called,
-                planned.ask.user_token,
+            words = words[-self._client.limits.max_question_chars :]
+            ask, left = planned.ask, self._left_s
+            return planned.over(
+                self._client.search(words, ask.search, left, self._beside, self._called, ask.user_token)
             )
-            planned = planned.over(found)
+
+        failure = self._before(searched)
+        self._timings["search"] = self._since(began)
+        if failure is not None or self._planned.documents:
+            return failure
+        self._planned = dataclasses.replace(self._planned, kind=None, relay=False)
+        return NOTHING_FOUND
+
+    def _before(self, step: Callable[[], Planned]) -> str | None:
+        """Plan anew by what the cloud tells before the slice; why it did not, if so: then nothing more is asked."""
+        failure: str | None = None
+        try:
+            self._planned = step()
         except RAISED:
             raise
         except KvwireError as error:
             if self._closed.is_set():
                 raise
             failure = entry_of(type(error)).reason
-        self._timings["search"] = self._since(self._started)
-        self._left_s = max(planned.deadline_s - self._timings["search"], self._client.limits.min_deadline_s)
-        if failure is None and not planned.documents:
-            failure = NOTHING_FOUND
-        self._planned = planned if failure is None else dataclasses.replace(planned, kind=None, relay=False)
+            self._planned = dataclasses.replace(self._planned, kind=None, relay=False)
+        left_s = self._planned.deadline_s - self._since(self._started)
+        self._left_s = max(left_s, self._client.limits.min_deadline_s)
         return failure
 
     def _relayed(self) -> tuple[RelayReply | None, str | None]:
@@ -438,6 +464,10 @@ class AnswerStream:
             plan_reason=planned.plan_reason,
             estimate=None if planned.estimate is None else planned.estimate.to_dict(),
             positions=trailer.positions if trailer is not None else 0,
+            quoted=trailer.quoted if trailer is not None else 0,
+            runs=trailer.runs if trailer is not None else 0,
+            positions_left=trailer.positions_left if trailer is not None else None,
+            questions_left=trailer.questions_left if trailer is not None else None,
             bytes_sent=self._beside.sent + (stream.bytes_sent if stream else 0),
             bytes_received=self._beside.received + (stream.bytes_received if stream else 0),
             turns_sent=len(planned.before) if stream or self._beside.sent else 0,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.config import ConfidenceConfig
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
-    from fuser.kv.generate import Choose, Sampling, Surprise
+    from fuser.kv.generate import Choose, Sampling, Signals
     from fuser.kv.prefix_files import PrefixFiles, PrefixFrom, StoredText
     from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
@@ -47,7 +47,7 @@ __all__ = [
     "SharerPrompt",
     "SliceLayout",
     "StoredText",
-    "Surprise",
+    "Signals",
     "bundle_directory",
     "computes",
     "find_model",
@@ -81,7 +81,7 @@ _HOMES = {
     "SharerPrompt": "fuser.sharer",
     "SliceLayout": "fuser.slice_specs",
     "StoredText": "fuser.kv.prefix_files",
-    "Surprise": "fuser.kv.generate",
+    "Signals": "fuser.kv.generate",
     "bundle_directory": "fuser.bundle",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",

@@ -44,6 +44,11 @@ class Cut:
         """Positions that travel."""
         return self.specs[0].positions if self.specs else 0
 
+    @property
+    def chosen_runs(self) -> int:
+        """In how many runs of neighbours the chosen positions stand."""
+        return sum(at - 1 not in self.chosen for at in self.chosen)
+
     def settled(self, chosen: tuple[int, ...], drafting: int, certainty: Certainty) -> Cut:
         """The cut once it is known which positions are chosen and how many are written."""
         positions = len(chosen) + drafting

@@ -23,7 +23,7 @@ from fuser.kv.generate import (
     Choose,
     Generated,
     Outcome,
-    Surprise,
+    Signals,
     answer_loss,
     generate,
     most_likely,
@@ -191,7 +191,7 @@ class Prefilled:
     Attributes:
         kind: of slice that it was prefilled for. prompts: as they were begun. past: what the model has. rest: of each
         prompt what is still to be run, int64. tokens: ids that `generate` has given so far.
-        surprise: how likely it found them.
+        signals: what tells how likely they are right.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Prefilled:
         self.receiver, self.kind, self.prompts = receiver, kind, tuple(prompts)
         self.past, self.rest = past, list(rest)
         self.tokens: list[int] = []
-        self.surprise = Surprise()
+        self.signals = Signals()
         self.check_window(0)
 
     def copy(self) -> Prefilled:
@@ -277,9 +277,9 @@ class Prefilled:
         """
         model, stops = self.receiver.model, self.receiver.stops
         (rest,), (prompt,) = self.rest, self.prompts
-        self.surprise = Surprise(self.receiver.abstains(prompt))
+        self.signals = Signals(self.receiver.abstains(prompt))
         limit = min(max_new_tokens, self.room)
-        stream = token_ids(model, rest, self.past, stops, limit, choose, self.surprise)
+        stream = token_ids(model, rest, self.past, stops, limit, choose, self.signals)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
     def answers(self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never) -> Generated:

@@ -101,10 +101,12 @@ class Talk:
         try:
             if self._lines is not None:
                 self._conversation.forget()
-            stream = self._conversation.stream(
-                Ask(question, document=self.document, notes=self.notes, kind=self.kind)
+            # A program that reads lines cannot see which of them are guesses.
+            strict = self._lines is not None and not (self.document or self.notes)
+            asked = Ask(
+                question, document=self.document, notes=self.notes, kind=self.kind, require_fused=strict
             )
-            answer = self._read(stream)
+            answer = self._read(self._conversation.stream(asked))
         except KvwireError as error:
             reason = entry_of(type(error)).reason
             if self._lines == "json":
@@ -146,6 +148,8 @@ class Talk:
             _write("\n")
             if answer.abstained:
                 console.print("(not stated in the document)", style="bold")
+            elif is_guess(answer, bool(self.notes)):
+                console.print("(a guess: nothing of a document was read)", style="bold")
             console.print(told_of(answer), style="dim", soft_wrap=True)
         if not answer.answered:
             self._fail(
@@ -170,6 +174,8 @@ class Talk:
             ("plan", ", ".join(f"{name} {value}" for name, value in plan.items()) or "none"),
             ("why this plan", answer.plan_reason or "none"),
             ("positions", f"{answer.positions:,}"),
+            ("quoted of the document", f"{answer.quoted:,} in runs: {answer.runs}"),
+            ("left of it today", left_of(answer)),
             ("payload of the slice", f"{answer.payload_bytes:,} bytes"),
             ("the answer's text", f"{len(answer.text.encode()):,} bytes"),
             ("earlier turns that were sent", f"{answer.turns_sent}"),
@@ -177,6 +183,20 @@ class Talk:
             *((stage.replace("_", " "), f"{seconds:.3f} s") for stage, seconds in answer.timings.items()),
         ]
         console.print(table(("what crossed the wire", ""), rows))
+
+
+def is_guess(answer: Answer, notes: bool) -> bool:
+    """Whether the Receiver said it unasked, with nothing to read: no slice, and no notes."""
+    from edge_node.answer import NOTES, RECEIVER_ONLY, REQUESTED
+
+    alone = answer.answered and answer.source == RECEIVER_ONLY and answer.reason not in (NOTES, REQUESTED)
+    return alone and (bool(answer.documents) or not notes)
+
+
+def left_of(answer: Answer) -> str:
+    """What may still leave of the document for this edge, as the cloud told it with the slice."""
+    bounds = (("positions", answer.positions_left), ("questions", answer.questions_left))
+    return ", ".join(f"{count:,} {name}" for name, count in bounds if count is not None) or "no bound told"
 
 
 def told_of(answer: Answer, choices: Sequence[str] = ()) -> str:

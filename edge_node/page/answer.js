@@ -13,14 +13,14 @@ const WHY = {
   NOTES: "the slice does not hold it, your notes do",
   NOTHING_TO_SHARE: "there is no slice of such a question",
   EMPTY: "what the cloud sent is empty",
-  NO_PLAN: "no plan fits the bytes and the time",
+  NO_PLAN: "no plan fits the bytes, the time and the cloud's policy",
 };
 
 const NOT_STATED = "Not stated in the document.";
 
-/** Whether the words are a guess: a document was asked about, and nothing of it or of notes was read. */
+/** Whether the words are a guess: nothing of a document or of notes was read. */
 export function isGuess(asked, account) {
-  return account.mode === "receiver-only" && Boolean(asked.document) && account.reason !== "NOTES";
+  return account.mode === "receiver-only" && account.reason !== "NOTES" && Boolean(asked.document || !asked.notes);
 }
 
 /** A card that fills while an answer comes. guessing: it can only be a guess. */

@@ -44,6 +44,8 @@ function facts(account) {
     ["plan", planOf(account.plan)],
     ["why this plan", account.plan_reason],
     ["positions", String(account.positions)],
+    ["quoted of the document", account.quoted ? `${counted(account.quoted, "position")} in ${counted(account.runs, "run")}` : null],
+    ["left of this document today", account.mode === "fused" && account.document ? left(account) : null],
     ["earlier turns that were sent", account.turns_sent ? String(account.turns_sent) : null],
     ["messages up and down", `${counted(account.bytes_sent, "byte")}, ${counted(account.bytes_received, "byte")}`],
     ["of the slice arrived", account.kind ? `${Math.round(100 * account.share_arrived)} %` : null],
@@ -56,6 +58,13 @@ function facts(account) {
     if (value) list.append(make("div", {}, make("dt", { text: name }), make("dd", { text: value })));
   }
   return list;
+}
+
+/** What may still leave of the document for this edge, as the cloud told it with the slice. */
+function left(account) {
+  const bounds = [["position", account.positions_left], ["question", account.questions_left]];
+  const told = bounds.filter(([, count]) => count != null).map(([name, count]) => counted(count, name));
+  return told.join(", ") || "no bound";
 }
 
 /** Seconds by stage, drawn: what the edge did, the slice's way, and what the cloud says of itself. */

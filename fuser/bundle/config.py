@@ -116,21 +116,21 @@ class _Buffers(nn.Module):
 class ConfidenceConfig:
     """How likely an answer behind a slice of one kind is right: a logistic regression over its signals.
 
-    weights: of signals by their names (`fuser.kv.generate.SIGNALS`). bias: in nats, too. least: an answer that is less
-    likely to be right is withheld, and the abstention given in its place; 0 withholds none.
+    weights: of signals by their names (`fuser.kv.generate.SIGNALS`). bias: in nats, too. least_confidence: an
+    answer that is less likely to be right is withheld, and the abstention given in its place; 0 withholds none.
     """
 
     weights: Mapping[str, float]
     bias: float
-    least: float = 0.0
+    least_confidence: float = 0.0
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.weights.keys() - set(SIGNALS)):
             raise ValueError(f"there is no signal {unknown[0]!r}; known are {', '.join(SIGNALS)}")
         if not all(map(math.isfinite, (*self.weights.values(), self.bias))):
             raise ValueError("weights and bias are finite numbers")
-        if not 0 <= self.least <= 1:
-            raise ValueError("least is a probability, 0 to 1")
+        if not 0 <= self.least_confidence <= 1:
+            raise ValueError("least_confidence is a probability, 0 to 1")
 
     def of(self, signals: Mapping[str, float]) -> float | None:
         """The probability, 0 to 1, that the answer with these signals is right; None where one of them is not told."""
@@ -139,10 +139,10 @@ class ConfidenceConfig:
         logit = self.bias + sum(weight * signals[name] for name, weight in self.weights.items())
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
 
-    def withholds(self, signals: Mapping[str, float], least: float) -> bool:
+    def withholds(self, signals: Mapping[str, float], least_confidence: float) -> bool:
         """Whether the answer with these signals is less likely to be right; not, where one of them is not told."""
-        sure = self.of(signals)
-        return sure is not None and sure < least
+        confidence = self.of(signals)
+        return confidence is not None and confidence < least_confidence
 
 
 _NOT_FUSED: Final = ("confidence", "usual", "answerable")

@@ -48,7 +48,7 @@ def write(
     """
     start, known, said = past[0][0].shape[2], list(ids), list[int]()
     likely = list[float]()
-    ((following, sure),) = best(model, hidden[None])
+    ((following, its),) = best(model, hidden[None])
     while len(said) < most and not ended([*said, following]):
         guesses = looked_up([*known, following], WIDTH - 1)
         tokens = [following, *guesses, *[following] * (WIDTH - 1 - len(guesses))]
@@ -63,15 +63,15 @@ def write(
         assert work.hidden is not None
         found = best(model, work.hidden[0])
         said.append(following)
-        likely.append(sure)
+        likely.append(its)
         kept = 1
         while True:
-            following, sure = found[kept - 1]
+            following, its = found[kept - 1]
             guessed = guesses[kept - 1 : kept] == [following]
             if not guessed or len(said) == most or ended([*said, following]):
                 break
             said.append(following)
-            likely.append(sure)
+            likely.append(its)
             kept += 1
         known += said[len(said) - kept :]
         for layer, (a, b) in enumerate(new):  # layer by layer, so that no second copy of all of it is held
@@ -99,5 +99,5 @@ def best(model: Any, hidden: Tensor) -> list[tuple[int, float]]:
         logits = model.get_output_embeddings()(hidden)
         ids = logits.argmax(-1)
         logits = logits.float()
-        sure = logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(-1)
-    return list(zip(ids.tolist(), sure.tolist(), strict=True))
+        likely = logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(-1)
+    return list(zip(ids.tolist(), likely.tolist(), strict=True))

@@ -50,7 +50,7 @@ the abstention was. Of the Sharer's: the log-probability of the least likely tok
 the documents hold the answer, as they travel (`kvwire.segment.Certainty`)."""
 
 
-class Surprise:
+class Signals:
     """The signals of one answer, gathered from the steps that make it. No further pass is run for them.
 
     Args:
@@ -72,7 +72,7 @@ class Surprise:
         self._each.append(float(logits[token] - logits.logsumexp(0)))
 
     @property
-    def signals(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """By the names of `SIGNALS`, as far as they are told; none before the first step."""
         if not self._each:
             return {}
@@ -212,10 +212,10 @@ def generate(
     """Whole answers, as `steps` gives them.
 
     Args:
-        max_new_tokens: at least 1. abstain: as in `Surprise`.
+        max_new_tokens: at least 1. abstain: as in `Signals`.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
-    surprise = [Surprise(abstain) for _ in prompts]
+    signals = [Signals(abstain) for _ in prompts]
     first: Tensor | None = None
     for step in steps(model, past, prompts, stops, max_new_tokens, ended):
         first = step.logits if first is None else first
@@ -223,10 +223,10 @@ def generate(
             if token not in stops:
                 tokens[row].append(token)
         for row, logits, token in zip(step.rows, step.logits, step.tokens, strict=True):
-            surprise[row].see(logits, token)
+            signals[row].see(logits, token)
     if first is None:
         raise ValueError(f"max_new_tokens {max_new_tokens}: expected at least 1")
-    return Generated(tokens, first, [one.signals for one in surprise])
+    return Generated(tokens, first, [one.values for one in signals])
 
 
 def token_ids(
@@ -236,15 +236,15 @@ def token_ids(
     stops: frozenset[int],
     max_new_tokens: int,
     choose: Choose = most_likely,
-    surprise: Surprise | None = None,
+    signals: Signals | None = None,
 ) -> Iterator[int]:
     """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past.
 
-    surprise: is shown each step.
+    signals: are shown each step.
     """
     for step in steps(model, past, [ids], stops, max_new_tokens, choose=choose):
-        if surprise is not None:
-            surprise.see(step.logits[0], step.tokens[0])
+        if signals is not None:
+            signals.see(step.logits[0], step.tokens[0])
         if step.tokens[0] not in stops:
             yield step.tokens[0]
 

@@ -128,7 +128,9 @@ def confidence(
     told = {
         f"{kind} {name}": value
         for kind, one in found.items()
-        for name, value in ({**one.weights, "bias": one.bias, "least": one.least}).items()
+        for name, value in (
+            {**one.weights, "bias": one.bias, "least_confidence": one.least_confidence}
+        ).items()
     }
     print_mapping(to_dict(found) if as_json else told, as_json)
 

@@ -11,7 +11,7 @@ import typer
 from kvwire.segment import SliceKind
 from ops.commands.options import OtherDevice, OtherDtype, placed
 from ops.output import Json, console, failed, print_json
-from ops.talk import told_of
+from ops.talk import is_guess, told_of
 
 if TYPE_CHECKING:
     from cloud_node.config import SharerConfig
@@ -92,11 +92,17 @@ def ask(
     ] = "auto",
     guess: Annotated[
         bool,
-        typer.Option("--guess", help="Without a slice of the document, show what the Receiver guesses."),
+        typer.Option("--guess", help="Without a slice, show what the Receiver guesses."),
     ] = False,
     require_fused: Annotated[
         bool, typer.Option("--require-fused", help="No answer but from a whole slice, whatever is asked.")
     ] = False,
+    least_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="P", help="Withhold an answer from a slice that is less likely to be right."
+        ),
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at most.")] = None,
     max_bytes: Annotated[
         int | None, typer.Option(min=0, help="Bytes of the slice at most; 0 is no cap.")
@@ -116,11 +122,12 @@ def ask(
 ) -> None:
     """Ask one question from this machine, as an edge. The answer is one line.
 
-    Exits with 3 where there is no answer: a document was asked about and no slice of it could be had. Standard
-    output is then empty (with --json it has the whole account), and standard error says why and what to do.
+    Exits with 3 where there is no answer: no slice could be had, of a document or, without one and without notes, of
+    the question. Standard output is then empty (with --json it has the whole account), and standard error says why and
+    what to do.
     """
     from edge_node import Ask, Assistant, EdgeConfig
-    from edge_node.answer import NOTES, RECEIVER_ONLY, explained
+    from edge_node.answer import explained
 
     settings = EdgeConfig.load(config)
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
@@ -129,6 +136,8 @@ def ask(
         over = bool(document or search)
         usual = share.configured(kind or share.usual(over, assistant.bundle.config.usual))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
+        # With nothing to read the Receiver could only guess, as over a document of which it has no slice.
+        by_itself = source == "auto" and not (guess or over or notes is not None)
         asked = Ask(
             question,
             documents=document or (),
@@ -142,10 +151,11 @@ def ask(
             source=source,
             choices=choice or (),
             guess=guess,
-            require_fused=require_fused,
+            require_fused=require_fused or by_itself,
+            least_confidence=least_confidence,
         )
         stream = assistant.stream(asked)
-        may_guess = guess and over and source == "auto"
+        may_guess = guess and source == "auto"
         at_once = not (
             as_json or may_guess
         )  # what may be a guess is shown once it is known whether it is one
@@ -161,10 +171,10 @@ def ask(
         other = "" if require_fused else "; --guess shows what the Receiver guesses"
         sys.stderr.write(f"kvwire: no answer ({answer.reason}): {explained(answer, cloud)}{other}\n")
         raise typer.Exit(3)
+    if is_guess(answer, notes is not None):
+        sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     if as_json:
         return
-    if may_guess and answer.source == RECEIVER_ONLY and answer.reason != NOTES:
-        sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     sys.stdout.write("\n" if at_once else f"{answer.text}\n")
     console.print(told_of(answer, choice or ()), style="dim", soft_wrap=True)
 

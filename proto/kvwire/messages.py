@@ -10,11 +10,11 @@ from typing import Final
 from kvwire.errors import BadHeader, IncompatiblePeer, InvalidRequest, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
-from kvwire.plan import Plan
+from kvwire.plan import Granted, Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SliceHeader, SliceKind
 
-PROTOCOL_VERSION: Final = 6
+PROTOCOL_VERSION: Final = 7
 """The one version of `kvwire.v1` this package speaks."""
 
 
@@ -195,13 +195,14 @@ class BundleRef:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a cloud offers. `codecs` serve every bundle; a bundle may bring others."""
+    """What a cloud offers. `codecs` serve every bundle; a bundle may bring others. `granted`: of documents."""
 
     sharer: ModelRef
     bundles: tuple[BundleRef, ...]
     codecs: tuple[CodecRef, ...]
     limits: Limits = field(default_factory=Limits)
     relay_allowed: bool = False
+    granted: Granted = field(default_factory=Granted)
     protocol_versions: tuple[int, ...] = (PROTOCOL_VERSION,)
 
 

@@ -127,5 +127,33 @@ class Plan:
                 raise InvalidRequest(f"a slice of kind {kind} has no {field}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """What an export policy lets out of documents in one slice; a document's own caps may be lower.
+
+    Attributes:
+        max_positions: of an excerpt or a draft.
+        max_quoted: positions of documents, of an excerpt or before a draft.
+        max_runs: of neighbours, in which these stand.
+        shared_over_documents: positions of a shared slice whose prompt has documents.
+    """
+
+    max_positions: int = 0
+    max_quoted: int = 0
+    max_runs: int = 0
+    shared_over_documents: int = 0
+
+    def most(self, kind: SliceKind) -> int:
+        """The most positions that a slice of this kind may have."""
+        if kind is SliceKind.SHARED:
+            return self.shared_over_documents
+        return min(self.max_positions, self.max_quoted) if kind is SliceKind.EXCERPT else self.max_positions
+
+    def allows(self, kind: SliceKind, plan: Plan, positions: int) -> bool:
+        """Whether a slice by this plan, of so many positions, leaves as it was asked for."""
+        quoted = plan.quoted <= self.max_quoted and plan.runs <= self.max_runs
+        return quoted and positions <= self.most(kind)
+
+
 WHOLE: Final = Plan(codec="raw")
 """All of a slice, every bit of it."""

@@ -189,6 +189,16 @@ class SliceHeader:
         return hashlib.sha256(json.dumps(values, separators=(",", ":")).encode()).digest()
 
 
+LIKELY_STEPS: Final = 8
+"""Of a nat."""
+LEAST_LIKELY: Final = -31.75
+"""In nats: 254 steps."""
+ODDS_STEPS: Final = 16
+"""Of a nat."""
+MOST_ODDS: Final = 7.9375
+"""In nats, either way: 127 steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certainty:
     """How sure the Sharer is of what it answers; no text of it.
@@ -201,25 +211,22 @@ class Certainty:
     answerable: float | None = None
 
     @property
-    def arriving(self) -> "Certainty":
-        """As it arrives, rounded."""
-        return Certainty(likely_of(self.doubt), odds_of(self.odds))
+    def coarse(self) -> "Certainty":
+        """As it travels, in whole steps: so it says little of a text. Of a broken model, NaN, it is the least."""
+        likely, odds = self.likely, self.answerable
+        if likely is not None:
+            likely = LEAST_LIKELY if likely != likely else max(LEAST_LIKELY, min(0.0, likely))
+            likely = -round(LIKELY_STEPS * -likely) / LIKELY_STEPS
+        if odds is not None:
+            odds = -MOST_ODDS if odds != odds else max(-MOST_ODDS, min(MOST_ODDS, odds))
+            odds = round(ODDS_STEPS * odds) / ODDS_STEPS
+        return Certainty(likely, odds)
 
     @property
     def signals(self) -> dict[str, float]:
         """What is told, by the names of `fuser.kv.generate.SIGNALS`."""
         told = {"sharer": self.likely, "answerable": self.answerable}
         return {name: value for name, value in told.items() if value is not None}
-
-    @property
-    def doubt(self) -> int:
-        """As in `SliceTrailer`."""
-        return 0 if self.likely is None else doubt_of(self.likely)
-
-    @property
-    def odds(self) -> int:
-        """`answerable` as in `SliceTrailer`."""
-        return 0 if self.answerable is None else answerable_of(self.answerable)
 
 
 UNTOLD: Final = Certainty()
@@ -235,8 +242,13 @@ class SliceTrailer:
         payload_bytes: of all payloads, without the lengths before them.
         positions: as in the header.
         timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
-        doubt: how unlikely the Sharer finds its own answer, in steps (`doubt_of`); 0 where it is not told.
-        answerable: how likely it finds that the documents hold one, in steps (`answerable_of`); likewise.
+        certainty: how sure the Sharer is, as `Certainty.coarse` leaves it.
+        quoted, runs: positions of documents among them, and in how many runs of neighbours they stand.
+        positions_left, questions_left: what may still leave today, for who asked, of the document of which least may;
+            None where there is no bound.
+
+    Raises:
+        BadHeader: the fields contradict each other.
     """
 
     digest: bytes
@@ -244,41 +256,12 @@ class SliceTrailer:
     payload_bytes: int
     positions: int
     timings: dict[str, float] = field(default_factory=dict)
-    doubt: int = 0
-    answerable: int = 0
+    certainty: Certainty = UNTOLD
+    quoted: int = 0
+    runs: int = 0
+    positions_left: int | None = None
+    questions_left: int | None = None
 
-    @property
-    def certainty(self) -> Certainty:
-        """What `doubt` and `answerable` stand for."""
-        return Certainty(likely_of(self.doubt), odds_of(self.answerable))
-
-
-MAX_DOUBT: Final = 255
-MAX_ANSWERABLE: Final = 255
-_STEPS: Final = 8  # of a nat
-_ODDS_STEPS: Final = 16
-_EVEN: Final = 128
-
-
-def doubt_of(likely: float) -> int:
-    """A log-probability in nats as it travels: in eighths of a nat, from 1; so coarse, it says little of a text."""
-    steps = (
-        _STEPS * max(0.0, -likely) if likely == likely else MAX_DOUBT
-    )  # NaN: a broken model is sure of nothing
-    return 1 + round(min(MAX_DOUBT - 1, steps))
-
-
-def likely_of(doubt: int) -> float | None:
-    """The log-probability that a doubt stands for, in nats; None of 0, which tells none."""
-    return (1 - doubt) / _STEPS if doubt else None
-
-
-def answerable_of(odds: float) -> int:
-    """Log-odds in nats as they travel: in sixteenths of a nat around 128, 1 to 255; NaN is the least."""
-    steps = _ODDS_STEPS * odds if odds == odds else -_EVEN
-    return round(max(1.0, min(float(MAX_ANSWERABLE), _EVEN + steps)))
-
-
-def odds_of(answerable: int) -> float | None:
-    """The log-odds that a trailer's `answerable` stands for, in nats; None of 0, which tells none."""
-    return (answerable - _EVEN) / _ODDS_STEPS if answerable else None
+    def __post_init__(self) -> None:
+        if not (self.runs <= self.quoted <= self.positions and bool(self.runs) == bool(self.quoted)):
+            raise BadHeader(f"{self.quoted} of {self.positions} positions quoted in {self.runs} runs")

@@ -340,18 +340,20 @@ class SliceWriter:
         self._frames += len(frames)
         return frames
 
-    def trailer(self, timings: dict[str, float], certainty: Certainty = UNTOLD) -> SliceTrailer:
+    def trailer(
+        self, timings: dict[str, float], certainty: Certainty = UNTOLD, quoted: int = 0, runs: int = 0
+    ) -> SliceTrailer:
         """The end of the slice.
 
         Args:
-            timings: seconds, keys "queue", "prefill", "encode". certainty: how sure the Sharer is.
+            timings: seconds, keys "queue", "prefill", "encode". certainty: how sure the Sharer is. quoted, runs: as in
+                the trailer.
 
         Raises:
             ValueError: segments are missing.
         """
         if self._segments != len(self._header.specs):
             raise ValueError(f"{self._segments} of {len(self._header.specs)} segments are written")
-        positions = self._header.positions
-        sure = certainty.doubt, certainty.odds
-        told = self._frames, self._payload_bytes, positions, dict(timings)
-        return SliceTrailer(self._digest.value(), *told, *sure)
+        digest, positions = self._digest.value(), self._header.positions
+        told = certainty.coarse, quoted, runs
+        return SliceTrailer(digest, self._frames, self._payload_bytes, positions, dict(timings), *told)

@@ -186,6 +186,26 @@ async def test_a_call_over_the_budget_is_refused_before_any_work(
     assert decisions.count("EXPOSURE_SPENT") == 2 and decisions.count("SENDING") == 1
 
 
+async def test_a_slice_tells_in_how_many_runs_it_quotes_and_what_may_still_leave_today(
+    start_local: Start,
+) -> None:
+    policy = ExportPolicy(profile="custom", max_runs=2, positions_per_day=30, questions_per_day=3)
+    cloud = await start_local(export=policy)
+    assert cloud.description.granted == policy.granted
+    told = []
+    for plan in (Plan(codec="raw", positions=4), Plan(codec="raw", positions=5, runs=2)):
+        *_, end = await cloud.share(cloud.request("note-1", QUESTION, plan=plan))
+        assert end.runs == 1 or plan.runs == 2
+        told.append((end.quoted, end.positions_left, end.questions_left))
+    assert told == [(4, 26, 2), (5, 21, 1)]
+    *_, draft = await cloud.share(cloud.request("note-1", QUESTION, kind=SliceKind.DRAFT))
+    assert (draft.quoted, draft.runs, draft.questions_left) == (0, 0, 0)
+    assert draft.positions_left == 21 - draft.positions
+    free = await start_local(export=ExportPolicy(), audit=f"{cloud.audit}.2")
+    *_, end = await free.share(free.request("note-1", QUESTION))
+    assert end.positions_left is end.questions_left is None and (end.quoted, end.runs) == (8, 1)
+
+
 def cloud_audit(cloud: LocalCloud) -> list[dict[str, object]]:
     import json
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from kvwire.messages import (
     ShareRequest,
     check_request,
 )
+from kvwire.plan import Granted
 from kvwire.section import Section
 from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.serde import (
@@ -80,6 +82,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.users: list[list[str]] = []
         self.finds: tuple[Found, ...] = ()
         self.remaining_s: list[float | None] = []
+        self.positions_left: int | None = None
         self.relay_id: bytes | None = None
         self.relay_most = 0
         self.relay_text: str | None = None
@@ -87,7 +90,8 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         self.cancelled = threading.Event()
         config = self.bundle.config
         offer = BundleRef(self.bundle.hash, config.receiver, tuple(sorted(self.bundle.kinds)))
-        self.description = Description(config.sharer, (offer,), self.codecs.refs())
+        granted = Granted(max_positions=32, max_quoted=32, max_runs=4, shared_over_documents=32)
+        self.description = Description(config.sharer, (offer,), self.codecs.refs(), granted=granted)
 
     async def Describe(self, request: Any, context: Any) -> Any:
         return description_to_proto(self.description)
@@ -162,7 +166,9 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         parts: list[Part] = [header]
         for spec, tensor in segments:
             parts.extend(writer.write(spec, tensor))
-        return [*parts, writer.trailer({"queue": 0.0, "prefill": 0.25, "encode": 0.125}, cut.certainty)]
+        timings = {"queue": 0.0, "prefill": 0.25, "encode": 0.125}
+        trailer = writer.trailer(timings, cut.certainty, len(cut.chosen), cut.chosen_runs)
+        return [*parts, replace(trailer, positions_left=self.positions_left)]
 
     def _resolved(self, request: ShareRequest | RelayRequest) -> list[Section]:
         sections = []

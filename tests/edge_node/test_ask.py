@@ -105,16 +105,51 @@ def test_a_guess_is_shown_when_asked_for_and_marked_before_it(cut_off_edge: str)
     assert status == 0 and answer["answered"] and done.stdout.startswith(f"{answer['text']}\n")
 
 
-def test_what_the_receiver_knows_by_itself_is_an_answer_unless_a_fused_one_is_required(
+def test_without_a_document_the_receiver_alone_is_a_guess_too_and_none_is_shown_unasked(
+    cut_off_edge: str, edge: str, tmp_path: Path
+) -> None:
+    done = ask(cut_off_edge)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert done.stderr.startswith("kvwire: no answer (UNREACHABLE)") and "--guess" in done.stderr
+    status, answer = account(cut_off_edge)
+    assert status == 3 and (answer["answered"], answer["text"], answer["reason"]) == (
+        False,
+        "",
+        "UNREACHABLE",
+    )
+    for more in ([], ["--json"]):
+        done = ask(cut_off_edge, "--guess", *more)
+        assert done.exit_code == 0 and "receiver-only" in done.stdout
+        assert done.stderr.startswith("kvwire: a guess, not an answer (UNREACHABLE)")
+    assert ask(edge).exit_code == 0 and not ask(edge).stderr  # a slice of the question
+    (tmp_path / "notes.txt").write_text("Ilse keeps the spare key.", encoding="utf-8")
+    noted = ask(cut_off_edge, "--notes", str(tmp_path / "notes.txt"))
+    assert noted.exit_code == 0 and not noted.stderr
+
+
+def test_the_receiver_alone_answers_where_it_is_asked_for_and_not_where_a_fused_answer_is_required(
     cut_off_edge: str, edge: str
 ) -> None:
-    for arguments in ([], ["--source", "receiver-only", *DOCUMENT]):
-        assert ask(cut_off_edge, *arguments).exit_code == 0
+    for arguments in ([], DOCUMENT):
+        done = ask(cut_off_edge, "--source", "receiver-only", *arguments)
+        assert done.exit_code == 0 and not done.stderr
     assert ask(edge, "--require-fused").exit_code == 0
     done = ask(cut_off_edge, "--require-fused")
     assert (done.exit_code, done.stdout) == (3, "") and "--guess" not in done.stderr
     status, answer = account(cut_off_edge, "--require-fused")
     assert status == 3 and (answer["answered"], answer["text"]) == (False, "")
+
+
+def test_a_least_confidence_is_taken_and_refused_by_name_where_it_has_no_effect(edge: str) -> None:
+    assert ask(edge, *DOCUMENT, "--least-confidence", "0").exit_code == 0
+    for arguments, said in (
+        (DOCUMENT, "least_confidence: of answers behind excerpt slices the bundle cannot tell it"),
+        ((*DOCUMENT, "--choice", "Ilse", "--choice", "Mara"), "leave choices and source out"),
+        ((*DOCUMENT, "--source", "receiver-only"), "leave choices and source out"),
+    ):
+        done = ask(edge, *arguments, "--least-confidence", "0.5")
+        assert done.exit_code == 1 and said in str(done.exception)
+    assert ask(edge, *DOCUMENT, "--least-confidence", "1.5").exit_code == 2
 
 
 def test_choices_that_look_like_markup_are_printed_as_they_are(

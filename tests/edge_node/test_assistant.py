@@ -38,7 +38,7 @@ from kvwire.errors import (
     Unsupported,
 )
 from kvwire.section import Role, Section, Visibility
-from kvwire.segment import UNTOLD, SliceHeader, SliceKind
+from kvwire.segment import UNTOLD, SliceHeader, SliceKind, SliceTrailer
 from kvwire.slice_io import Frame
 from ops.chaos.in_one_process import LocalAnswer, answer_in_one_process, first_line
 from ops.talk import told_of
@@ -108,25 +108,27 @@ def test_an_answer_says_that_the_receiver_abstained_where_its_bundle_taught_it_h
 
 
 @pytest.fixture
-def sure(bundle: Bundle, assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def withholding(
+    bundle: Bundle, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[float], None]:
     """Has the bundle abstain with "not stated" where an answer is less likely to be right than said here: all are
     about 0.73 likely."""
     bundle.hash  # noqa: B018 (kept, so that both sides still speak of one bundle)
 
-    def least(value: float) -> None:
+    def under(value: float) -> None:
         told = {"excerpt": ConfidenceConfig({"mean": 1e-3}, 1.0, value)}
         config = dataclasses.replace(bundle.config, abstain="not stated", confidence=told)
         monkeypatch.setattr(bundle, "config", config)
         monkeypatch.setattr(assistant.receiver, "bundle", bundle)
 
-    return least
+    return under
 
 
 def test_an_answer_says_how_likely_it_is_right_where_its_bundle_tells(
-    assistant: Assistant, sure: Callable[[float], None]
+    assistant: Assistant, withholding: Callable[[float], None]
 ) -> None:
     assert assistant.ask(QUESTION, document="note-1").confidence is None
-    sure(0.0)
+    withholding(0.0)
     plain = assistant.ask(QUESTION, document="note-1")
     assert plain.confidence == pytest.approx(0.73, abs=0.01) and not plain.abstained
     assert assistant.ask(Ask(QUESTION, source="receiver-only")).confidence is None
@@ -134,25 +136,32 @@ def test_an_answer_says_how_likely_it_is_right_where_its_bundle_tells(
     assert json.loads(plain.to_json())["confidence"] == plain.confidence
 
 
-def test_how_sure_the_sharer_is_of_its_own_answer_counts(
-    assistant: Assistant, sure: Callable[[float], None], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+def test_how_likely_the_sharer_finds_its_own_answer_counts(
+    assistant: Assistant,
+    server: RunningServer,
+    withholding: Callable[[float], None],
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sure(0.0)
+    withholding(0.0)
     told = {"draft": ConfidenceConfig({"sharer": 1.0}, 0.0)}
     asked = Ask(QUESTION, document="note-1", kind=SliceKind.DRAFT)
     monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, confidence=told))
     found = assistant.ask(asked).confidence
-    assert found is not None and 0 < found < 0.5  # a random Sharer is sure of nothing
-    monkeypatch.setattr("kvwire.segment.SliceTrailer.certainty", UNTOLD)  # of a cloud that does not tell
+    assert found is not None and 0 < found < 0.5  # a random Sharer finds nothing likely
+    server.service.tamper = lambda parts: [
+        dataclasses.replace(part, certainty=UNTOLD) if isinstance(part, SliceTrailer) else part
+        for part in parts
+    ]  # of a cloud that does not tell
     assert assistant.ask(asked).confidence is None
 
 
 def test_an_answer_that_is_too_unlikely_to_be_right_is_withheld_and_nothing_of_it_is_given(
-    assistant: Assistant, sure: Callable[[float], None]
+    assistant: Assistant, withholding: Callable[[float], None]
 ) -> None:
-    sure(0.0)
+    withholding(0.0)
     plain = assistant.ask(QUESTION, document="note-1")
-    sure(0.9)
+    withholding(0.9)
     stream = assistant.stream(QUESTION, document="note-1")
     assert list(stream) == ["not stated"]
     answer = stream.answer
@@ -161,14 +170,14 @@ def test_an_answer_that_is_too_unlikely_to_be_right_is_withheld_and_nothing_of_i
     assert "fused, withheld, confidence" in told_of(answer)  # the Receiver had an answer: it did not abstain
     asked = assistant.ask(Ask(QUESTION, document="note-1", least_confidence=0.5))
     assert (asked.text, asked.abstained) == (plain.text, False)
-    sure(0.0)
+    withholding(0.0)
     assert assistant.ask(Ask(QUESTION, document="note-1", least_confidence=0.9)).abstained
 
 
 def test_notes_are_read_where_an_answer_is_withheld(
-    assistant: Assistant, sure: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+    assistant: Assistant, withholding: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sure(0.9)
+    withholding(0.9)
     monkeypatch.setattr("edge_node.stream._stands_in", lambda answer, given: True)
     answer = assistant.ask(Ask(QUESTION, document="note-1", notes="The key hangs behind the clock."))
     assert (answer.source, answer.reason, answer.abstained) == ("receiver-only", "NOTES", False)

@@ -58,7 +58,10 @@ def held(parts: Iterable[Part]) -> list[Part | float]:
     return [*list(parts)[:1], 60.0]
 
 
-def test_an_answer_says_where_it_came_from_and_what_crossed(chat: Chat, assistant: Assistant) -> None:
+def test_an_answer_says_where_it_came_from_and_what_crossed(
+    chat: Chat, assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.service, "positions_left", 22)
     chat.ask(QUESTION, "note-1")
     card = chat.answered()
     assert chat.text(".text").strip() == assistant.ask(QUESTION, document="note-1").text
@@ -67,7 +70,15 @@ def test_an_answer_says_where_it_came_from_and_what_crossed(chat: Chat, assistan
     account = kept(chat)[0]["answers"][0]["account"]
     assert account["positions"] == 8
     panel = chat.text(".wire")
-    for said in ("8 positions", f"{account['payload_bytes']:,} bytes", "excerpt", "raw", "first text after"):
+    for said in (
+        "8 positions in 1 run",
+        "left of this document today",
+        "22 positions",
+        f"{account['payload_bytes']:,} bytes",
+        "excerpt",
+        "raw",
+        "first text after",
+    ):
         assert said in panel
     assert card.locator(".stage.generate").count() == 1 and card.locator(".stage.cloud_prefill").count() == 1
     assert card.locator("[role=img]").get_attribute("aria-label")

@@ -19,6 +19,7 @@ from edge_node.picker import (
     CONFIGURED,
     DEADLINE,
     NO_ESTIMATE,
+    NOT_GRANTED,
     NOT_USEFUL,
     REQUESTED,
     Picker,
@@ -27,9 +28,10 @@ from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import BadTable, PlanRow, PlanTable
 from fuser.receiver import Receiver
 from kvwire.errors import Cancelled, InvalidRequest, RelayDisabled
-from kvwire.plan import Plan
+from kvwire.plan import Granted, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
+from kvwire.serde import description_to_proto
 from tests.edge_node.sharer_server import RunningServer, SliceService, reading
 from tests.edge_node.toml import write_toml
 from tests.fuser.lab.profile.rows import row
@@ -73,9 +75,9 @@ def make(config: EdgeConfig, receiver: Receiver, tmp_path: Path) -> Iterator[Mak
 
 
 def payload_on_the_wire(capture: Path) -> int:
-    """Bytes of segments among all that was received."""
+    """Bytes of segments among all that was received behind what the cloud offers."""
     received = [c.message for c in read_capture(capture) if c.direction is Direction.RECEIVED]
-    return payload_bytes_of(received)
+    return payload_bytes_of(received[1:])
 
 
 @pytest.mark.parametrize("kind", [SliceKind.EXCERPT, SliceKind.SHARED])
@@ -130,10 +132,78 @@ def test_the_first_slice_is_the_smallest_good_one_and_measures_the_link(make: Ma
     assistant = make(plan="auto")
     first = assistant.ask(QUESTION, document="note-1")
     assert (first.plan, first.plan_reason) == (dataclasses.asdict(MIDDLE), NO_ESTIMATE)
-    assert first.estimate == {"bandwidth_bytes_per_s": None, "rtt_s": None, "cloud_s": None}
+    assert first.estimate is not None and first.estimate["rtt_s"]
+    assert first.estimate["bandwidth_bytes_per_s"] is first.estimate["cloud_s"] is None
     second = assistant.ask(QUESTION, document="note-1")
     assert second.estimate is not None and all(second.estimate.values())
     assert (second.plan, second.plan_reason) == (dataclasses.asdict(LARGE), BEST)
+
+
+RUNS = Plan(codec="int8", positions=8, runs=2)
+
+
+@pytest.mark.parametrize(
+    ("granted", "plan", "reason"),
+    [
+        (Granted(max_positions=32, max_quoted=32, max_runs=2), RUNS, BEST),
+        (Granted(max_positions=32, max_quoted=32, max_runs=1), LARGE, BEST),
+        (Granted(max_positions=32, max_quoted=8, max_runs=2), RUNS, BEST),
+        (Granted(max_positions=32, max_quoted=8, max_runs=1), MIDDLE, BEST),
+        (Granted(max_positions=7, max_quoted=8, max_runs=1), SMALL, BEST),
+        (Granted(max_positions=32, max_quoted=0, max_runs=1), None, NOT_GRANTED),
+    ],
+)
+def test_no_plan_is_picked_that_the_clouds_policy_would_cut_or_refuse(
+    make: Make,
+    server: RunningServer,
+    monkeypatch: pytest.MonkeyPatch,
+    granted: Granted,
+    plan: Plan | None,
+    reason: str,
+) -> None:
+    offer = dataclasses.replace(server.service.description, granted=granted)
+    monkeypatch.setattr(server.service, "description", offer)
+    assistant = make((*TABLE, row(RUNS, 200, 0.6)), plan="auto")
+    known(assistant, 1e6)
+    answer = assistant.ask(QUESTION, document="note-1")
+    assert (answer.plan, answer.plan_reason) == (plan and dataclasses.asdict(plan), reason)
+    assert answer.answered is (plan is not None)
+
+
+def test_the_policy_is_asked_for_once_a_connection_and_anew_of_a_cloud_that_was_restarted(
+    make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer, told = server.service.description, list[Granted]()
+
+    async def describe(service: SliceService, request: Any, context: Any) -> Any:
+        told.append(service.description.granted)
+        return description_to_proto(service.description)
+
+    monkeypatch.setattr(SliceService, "Describe", describe)
+    server.stop()
+    server.start(server.port)  # with the method as it is now
+    assistant = make(plan="auto")
+    known(assistant, 1e6)
+    for _ in range(2):
+        assert assistant.ask(QUESTION, document="note-1").plan == dataclasses.asdict(LARGE)
+    assert len(told) == 1
+    tighter = dataclasses.replace(offer, granted=dataclasses.replace(offer.granted, max_quoted=8))
+    monkeypatch.setattr(server.service, "description", tighter)
+    server.stop()
+    server.start(server.port)
+    assert assistant.ask(QUESTION, document="note-1").plan == dataclasses.asdict(MIDDLE)
+    assert len(told) == 2
+    monkeypatch.undo()
+    server.stop()
+    server.start(server.port)
+
+
+def test_a_cloud_that_is_away_when_a_plan_is_picked_is_the_reason(make: Make, server: RunningServer) -> None:
+    assistant = make(plan="auto", deadline_s=1.0)
+    server.stop()
+    answer = assistant.ask(QUESTION, document="note-1")
+    server.start(server.port)
+    assert not answer.answered and answer.reason in ("UNREACHABLE", "DEADLINE_EXCEEDED")
 
 
 def test_a_description_measures_the_round_trip(make: Make) -> None:
@@ -182,7 +252,7 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     answer = assistant.ask(Ask(QUESTION, document="note-1", notes="Never sent.", max_new_tokens=5))
     assert (answer.source, answer.reason, answer.plan_reason) == ("relayed", "NO_PLAN", NOT_USEFUL)
     assert answer.text and answer.tokens > 0 and answer.payload_bytes == 0
-    messages = list(read_capture(tmp_path / "wire.bin"))
+    messages = list(read_capture(tmp_path / "wire.bin"))[2:]  # behind what the cloud offers
     sent = [c.message for c in messages if c.direction is Direction.SENT]
     assert answer.bytes_sent == sum(map(len, sent)) and b"Never sent" not in b"".join(sent)
     assert answer.bytes_received == sum(len(c.message) for c in messages) - answer.bytes_sent > 0

@@ -62,6 +62,8 @@ def test_a_question_without_an_answer_is_an_empty_line_and_status_3(
     done = piped(write_toml(config, tmp_path / "edge.toml"), f"{QUESTION}\n", "--document", "note-1")
     assert (done.exit_code, done.stdout) == (3, "\n")
     assert done.stderr.startswith("kvwire: no answer (UNREACHABLE): ")
+    done = piped(tmp_path / "edge.toml", f"{QUESTION}\n")  # with nothing to read it would be a guess
+    assert (done.exit_code, done.stdout) == (3, "\n")
 
 
 @pytest.mark.parametrize(

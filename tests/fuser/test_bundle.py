@@ -24,7 +24,7 @@ from kvwire.errors import Unsupported
 from kvwire.identity import ModelRef
 from kvwire.segment import SliceKind
 
-CONFIDENCE = {"excerpt": ConfidenceConfig({"mean": 2.0, "abstain": -0.5}, 1.0, least=0.3)}
+CONFIDENCE = {"excerpt": ConfidenceConfig({"mean": 2.0, "abstain": -0.5}, 1.0, least_confidence=0.3)}
 SHIPPED = Path(fuser.__file__).parent / "bundles"
 STYLE = PromptStyle("<s>", {"question": ("问 ", "\n")}, "A:")
 MAP = LayerMap.custom({1: 0, 3: 2}, 4, 3)
@@ -379,9 +379,9 @@ def test_two_bundles_that_differ_in_what_the_edge_reads_alone_have_one_hash(tmp_
     other = Bundle(changed, plain.fuse, plain.translate)
     assert other.hash == sure.hash != plain.hash
     assert other.save(tmp_path / "b") == sure.hash
-    edit_config(tmp_path / "b", lambda raw: raw["confidence"]["excerpt"].update(least=0.5))
+    edit_config(tmp_path / "b", lambda raw: raw["confidence"]["excerpt"].update(least_confidence=0.5))
     read = Bundle.load(tmp_path / "b")
-    assert read.hash == sure.hash and read.config.confidence["excerpt"].least == 0.5
+    assert read.hash == sure.hash and read.config.confidence["excerpt"].least_confidence == 0.5
     assert read.config.confidence["excerpt"].of({"mean": -0.5, "abstain": -2.0}) == pytest.approx(
         0.7311, abs=1e-4
     )
@@ -394,7 +394,7 @@ def test_two_bundles_that_differ_in_what_the_edge_reads_alone_have_one_hash(tmp_
         ({"confidence": {"shared": CONFIDENCE["excerpt"]}}, "not of 'shared'"),
         ({"confidence": {"draft": {"weights": {"luck": 1.0}}}}, "no signal 'luck'"),
         ({"confidence": {"draft": {"weights": {"mean": float("inf")}}}}, "finite"),
-        ({"confidence": {"draft": {"weights": {}, "least": 1.5}}}, "0 to 1"),
+        ({"confidence": {"draft": {"weights": {}, "least_confidence": 1.5}}}, "0 to 1"),
     ],
 )
 def test_numbers_that_say_no_confidence_are_refused(change: dict[str, Any], said: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.kv.generate import Generated, Sampling, Surprise, generate, steps, token_ids
+from fuser.kv.generate import Generated, Sampling, Signals, generate, steps, token_ids
 from fuser.kv.past import Past
 from fuser.lab.evaluate.models import Model
 from fuser.models.load import load_model
@@ -253,9 +253,9 @@ def test_the_signals_of_an_answer_are_the_log_probabilities_of_the_steps_that_ma
     likely = [step.logits[0].float().log_softmax(0) for step in made]
     until = next(at for at, step in enumerate(made, 1) if step.tokens[0] in stops)
     each = [float(one[step.tokens[0]]) for one, step in zip(likely[:until], made, strict=False)]
-    surprise = Surprise(abstain)
-    assert surprise.signals == {}
-    list(token_ids(model.network, ids, Past.empty(1, device), stops, 6, surprise=surprise))
+    signals = Signals(abstain)
+    assert signals.values == {}
+    list(token_ids(model.network, ids, Past.empty(1, device), stops, 6, signals=signals))
     instead = float(likely[0][abstain]) - each[0]
     wanted = {"mean": sum(each) / len(each), "least": min(each), "first": each[0], "abstain": instead}
-    assert surprise.signals == pytest.approx(wanted, abs=1e-5)
+    assert signals.values == pytest.approx(wanted, abs=1e-5)

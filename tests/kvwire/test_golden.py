@@ -12,7 +12,7 @@ from kvwire import serde
 from kvwire.codec import CodecRegistry, Raw
 from kvwire.codec.base import DTYPES
 from kvwire.limits import Limits
-from kvwire.segment import SegmentKind, SegmentSpec, SliceTrailer
+from kvwire.segment import Certainty, SegmentKind, SegmentSpec, SliceTrailer
 from kvwire.slice_io import Frame, Padded, SliceDigest
 from kvwire.v1 import sharer_pb2 as pb
 from tests.kvwire.samples import CODECS, FULL_PLAN, header_of, request_of, spec_of, transform_of, with_length
@@ -55,7 +55,9 @@ def test_checksums_digest_and_fingerprint_are_what_they_were() -> None:
 
 def test_messages_are_what_they_were() -> None:
     timings = {"queue": 0.0, "prefill": 1.5, "encode": 0.25}
-    trailer = SliceTrailer(bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings, 9)
+    trailer = SliceTrailer(
+        bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings, Certainty(-1.0, 1.5), 2, 1, 5, 0
+    )
     for name, part in (("header", header_of()), ("frame", FRAMES[-1]), ("trailer", trailer)):
         message = serde.share_response_to_proto(part)  # type: ignore[arg-type]
         assert message.SerializeToString(deterministic=True).hex() == GOLDEN["messages"][name]

@@ -165,18 +165,19 @@ def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
     header = replace(excerpt_header(), specs=(code,))
     writer = SliceWriter(header, CODECS.get("int8"), Limits())
     (frame,) = writer.write(code, tensor_of(code))
-    summary = writer.trailer(
-        {"queue": 0.25, "prefill": 1.5, "encode": 0.25}, Certainty(-1.0 - positions / 8, 1.5)
-    )
+    timings = {"queue": 0.25, "prefill": 1.5, "encode": 0.25}
+    summary = writer.trailer(timings, Certainty(-1.0 - positions / 8, 1.5), quoted=positions, runs=1)
+    bound = replace(summary, positions_left=2**32, questions_left=2**32)
     first, framed, end = (serde.share_response_to_proto(part).ByteSize() for part in (header, frame, summary))
-    assert 36 <= first <= 38 and 48 <= end <= 51
+    assert 36 <= first <= 38 and 52 <= end <= 56
     assert 13 <= framed - len(frame.data) <= (15 if len(frame.data) < 16_000 else 17)
     assert len(frame.data) - summary.payload_bytes <= 2 + (summary.payload_bytes > 16_383)
-    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 106
+    assert serde.share_response_to_proto(bound).ByteSize() - end <= 12
+    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 111
 
 
 @pytest.mark.parametrize(
-    ("likely", "doubt", "told"),
+    ("likely", "steps", "told"),
     [
         (None, 0, None),
         (0.0, 1, 0.0),
@@ -187,30 +188,45 @@ def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
         (-math.inf, 255, -31.75),
     ],
 )
-def test_how_sure_the_sharer_is_travels_in_eighths_of_a_nat(
-    likely: float | None, doubt: int, told: float | None
+def test_how_likely_the_sharer_finds_its_answer_travels_in_eighths_of_a_nat(
+    likely: float | None, steps: int, told: float | None
 ) -> None:
     header = replace(header_of(), specs=())
     timings = {"queue": 0.25, "prefill": 1.5, "encode": 0.25}
     trailer = SliceWriter(header, CODECS.get("raw"), Limits()).trailer(timings, Certainty(likely))
-    data = serde.share_response_to_proto(trailer).SerializeToString()
-    read = serde.share_response_from_proto(pb.ShareResponse.FromString(data), LIMITS)
-    assert isinstance(read, SliceTrailer) and (read.doubt, read.certainty) == (doubt, Certainty(told))
+    sent = serde.share_response_to_proto(trailer)
+    assert sent.trailer.likely == steps
+    read = serde.share_response_from_proto(sent, LIMITS)
+    assert isinstance(read, SliceTrailer) and read == trailer and read.certainty == Certainty(told)
 
 
 @pytest.mark.parametrize(
-    ("odds", "sent", "told"),
+    ("odds", "steps", "told"),
     [(None, 0, None), (0.0, 128, 0.0), (-1.26, 108, -1.25), (99.0, 255, 7.9375), (math.nan, 1, -7.9375)],
 )
 def test_the_odds_that_there_is_an_answer_travel_in_sixteenths_of_a_nat(
-    odds: float | None, sent: int, told: float | None
+    odds: float | None, steps: int, told: float | None
 ) -> None:
-    certainty = Certainty(answerable=odds)
-    assert certainty.odds == sent and certainty.arriving == Certainty(answerable=told)
-    assert certainty.arriving.signals == ({} if told is None else {"answerable": told})
+    header = replace(header_of(), specs=())
+    trailer = SliceWriter(header, CODECS.get("raw"), Limits()).trailer({}, Certainty(answerable=odds))
+    sent = serde.share_response_to_proto(trailer)
+    read = serde.share_response_from_proto(sent, LIMITS)
+    assert sent.trailer.answerable == steps
+    assert isinstance(read, SliceTrailer) and read.certainty == Certainty(answerable=told)
+    assert read.certainty.signals == ({} if told is None else {"answerable": told})
 
 
-@pytest.mark.parametrize("name", ["doubt", "answerable"])
+@pytest.mark.parametrize("wrong", [{"quoted": 4}, {"quoted": 1, "runs": 2}, {"quoted": 1}, {"runs": 1}])
+def test_a_trailer_that_quotes_more_than_it_has_or_in_no_runs_is_refused(wrong: dict[str, int]) -> None:
+    _, trailer = written(header_of())
+    message = serde.share_response_to_proto(trailer)
+    for name, value in wrong.items():
+        setattr(message.trailer, name, value)
+    with pytest.raises(BadHeader, match="quoted in"):
+        serde.share_response_from_proto(message, LIMITS)
+
+
+@pytest.mark.parametrize("name", ["likely", "answerable"])
 def test_a_certainty_beyond_its_scale_is_refused(name: str) -> None:
     _, trailer = written(header_of())
     message = serde.share_response_to_proto(trailer)

@@ -1,4 +1,4 @@
-"""How sure an answer may be: the regression that tells it, fitted on training questions, and what it is worth.
+"""How likely an answer is right: the regression that tells it, fitted on training questions, and what it is worth.
 
 Over an answer that is given, not over abstentions: right is one that matches exactly; wrong is any other, and all that
 are given over a document that does not hold the answer. Strangers' slices are left out: the wire lets none through.
@@ -101,11 +101,10 @@ def fitted(answers: Sequence[Judged], most_lost: float = MOST_LOST) -> Confidenc
     bias = float(weights.detach()[-1] - (scaled * mean).sum())
     told = {name: round(value, 4) for name, value in zip(names, scaled.tolist(), strict=True)}
     found = ConfidenceConfig(told, round(bias, 4))
-    kept = sorted(_sure(found, one) for one in given if one.right)
+    kept = sorted(_confidence(found, one) for one in given if one.right)
     lost = min(int(most_lost * sum(one.own for one in answers)), len(kept) - 1)
     # Just under the least likely right answer that is still to be given.
-    least = max(0.0, kept[lost] - 1e-4)
-    return ConfidenceConfig(told, round(bias, 4), round(least, 4))
+    return ConfidenceConfig(told, round(bias, 4), round(max(0.0, kept[lost] - 1e-4), 4))
 
 
 def fitted_from(
@@ -171,11 +170,12 @@ def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = _BIN
 def worth(answers: Sequence[Judged], judge: ConfidenceConfig) -> dict[str, Any]:
     """What confidences are worth on held-out questions; plain JSON values.
 
-    auc, calibration_error (expected, over `bins`): of answers that are given without a threshold. plain, least: without
-    and with the threshold, of own questions the shares "right", "refused" and "wrong", of others the share "invented".
+    auc, calibration_error (expected, over `bins`): of answers that are given without a threshold. plain, withheld:
+    without and with the threshold, of own questions the shares "right", "refused" and "wrong", of others the share
+    "invented".
     """
     given = [one for one in answers if not one.abstains]
-    scores, right = [_sure(judge, one) for one in given], [one.right for one in given]
+    scores, right = [_confidence(judge, one) for one in given], [one.right for one in given]
     bins = reliability(scores, right)
     error = sum(one["count"] * abs(one["confidence"] - one["right"]) for one in bins) / max(1, len(given))
     return {
@@ -183,21 +183,25 @@ def worth(answers: Sequence[Judged], judge: ConfidenceConfig) -> dict[str, Any]:
         "calibration_error": error,
         "bins": bins,
         "plain": _shares(answers, judge, 0.0),
-        "least": _shares(answers, judge, judge.least) | {"confidence": judge.least},
+        "withheld": _shares(answers, judge, judge.least_confidence)
+        | {"least_confidence": judge.least_confidence},
     }
 
 
-def _sure(judge: ConfidenceConfig, one: Judged) -> float:
+def _confidence(judge: ConfidenceConfig, one: Judged) -> float:
     """The confidence of an answer; 0 where a signal that it needs is not told."""
     return judge.of(one.signals) or 0.0
 
 
-def _shares(answers: Sequence[Judged], judge: ConfidenceConfig, least: float) -> dict[str, Any]:
+def _shares(answers: Sequence[Judged], judge: ConfidenceConfig, least_confidence: float) -> dict[str, Any]:
     own, others = [[one for one in answers if one.own is mine] for mine in (True, False)]
 
     def share(some: Sequence[Judged], wanted: bool | None) -> float | None:
         """Of some the share of answers that are right or wrong, or none at all."""
-        told = [None if one.abstains or judge.withholds(one.signals, least) else one.right for one in some]
+        told = [
+            None if one.abstains or judge.withholds(one.signals, least_confidence) else one.right
+            for one in some
+        ]
         return sum(each is wanted for each in told) / len(some) if some else None
 
     return {
@@ -216,10 +220,10 @@ def table_of(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return []
     lines = [
         "",
-        "Confidence: with it, answers under `least` are withheld. Questions with an answer "
-        "and, invented, those without:",
+        "Confidence: with it, answers under `least_confidence` are withheld. Questions with an answer and, "
+        "invented, those without:",
         "",
-        "| | least | right % | wrong % | refused % | invented % | AUC | calibration error |",
+        "| | least confidence | right % | wrong % | refused % | invented % | AUC | calibration error |",
         "|---|---|---|---|---|---|---|---|",
     ]
 
@@ -227,7 +231,8 @@ def table_of(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return "" if value is None else f"{scale * value:.{1 if scale > 1 else 2}f}"
 
     for name, one in found.items():
-        for shares, least in ((one["plain"], 0.0), (one["least"], one["least"]["confidence"])):
+        withheld = one["withheld"]
+        for shares, least in ((one["plain"], 0.0), (withheld, withheld["least_confidence"])):
             cells = [cell(shares[key]) for key in ("right", "wrong", "refused", "invented")]
             worth = [cell(one[key], 1.0) for key in ("auc", "calibration_error")]
             lines.append(f"| {name} | {least:.2f} | {' | '.join([*cells, *worth])} |")

@@ -328,7 +328,7 @@ class DocumentBatch(Batch):
             each, began = (now - began) / len(places), now
             for place, line, signals, size in zip(places, lines, said.signals, sizes, strict=True):
                 if slices is not None:
-                    signals |= slices.certainty(sources[place]).arriving.signals
+                    signals |= slices.certainty(sources[place]).coarse.signals
                 found[place] = RowAnswer(line, each, size, math.exp(signals["mean"]), signals=signals)
         return found
 

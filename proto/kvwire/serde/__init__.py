@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Final
 
 from kvwire.errors import BadHeader, InvalidRequest
 from kvwire.limits import Limits
@@ -9,10 +10,13 @@ from kvwire.messages import Found, RelayReply, RelayRequest, SearchRequest, Shar
 from kvwire.plan import Plan
 from kvwire.section import Section
 from kvwire.segment import (
-    MAX_ANSWERABLE,
-    MAX_DOUBT,
+    LEAST_LIKELY,
+    LIKELY_STEPS,
+    MOST_ODDS,
+    ODDS_STEPS,
     REQUEST_DIGEST_BYTES,
     REQUEST_ID_BYTES,
+    Certainty,
     SegmentSpec,
     SliceHeader,
     SliceTrailer,
@@ -306,32 +310,45 @@ def frame_from_proto(message: pb.Frame, limits: Limits) -> Frame:
     return Frame(message.sequence, message.data, message.checksum)
 
 
+_EVEN: Final = 128  # odds of one to one; 0 is not told
+
+
 def slice_trailer_to_proto(trailer: SliceTrailer) -> pb.SliceTrailer:
+    sure = trailer.certainty
     return pb.SliceTrailer(
         digest=trailer.digest,
         frames=trailer.frames,
         payload_bytes=trailer.payload_bytes,
         positions=trailer.positions,
         timings=timings_to_proto(trailer.timings),
-        doubt=trailer.doubt,
-        answerable=trailer.answerable,
+        likely=0 if sure.likely is None else 1 - round(LIKELY_STEPS * sure.likely),
+        answerable=0 if sure.answerable is None else _EVEN + round(ODDS_STEPS * sure.answerable),
+        quoted=trailer.quoted,
+        runs=trailer.runs,
+        positions_left=trailer.positions_left,
+        questions_left=trailer.questions_left,
     )
 
 
 def slice_trailer_from_proto(message: pb.SliceTrailer) -> SliceTrailer:
     """Raises BadHeader."""
-    if message.doubt > MAX_DOUBT:
-        raise BadHeader(f"a doubt of {message.doubt}; it is at most {MAX_DOUBT}")
-    if message.answerable > MAX_ANSWERABLE:
-        raise BadHeader(f"answerable is {message.answerable}; it is at most {MAX_ANSWERABLE}")
+    likely = (1 - message.likely) / LIKELY_STEPS if message.likely else None
+    if likely is not None and likely < LEAST_LIKELY:
+        raise BadHeader(f"a draft that is {likely} nats likely; the least is {LEAST_LIKELY}")
+    odds = (message.answerable - _EVEN) / ODDS_STEPS if message.answerable else None
+    if odds is not None and odds > MOST_ODDS:
+        raise BadHeader(f"answerable with odds of {odds} nats; the most are {MOST_ODDS}")
     return SliceTrailer(
         exactly("digest", message.digest, DIGEST_BYTES),
         message.frames,
         message.payload_bytes,
         message.positions,
         timings_from_proto(message.timings),
-        message.doubt,
-        message.answerable,
+        Certainty(likely, odds),
+        message.quoted,
+        message.runs,
+        message.positions_left if message.HasField("positions_left") else None,
+        message.questions_left if message.HasField("questions_left") else None,
     )
 
 

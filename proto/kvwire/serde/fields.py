@@ -9,6 +9,7 @@ from kvwire.errors import BadHeader, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description
+from kvwire.plan import Granted
 from kvwire.section import Role, Visibility
 from kvwire.segment import SegmentKind, SliceKind
 from kvwire.v1 import sharer_pb2 as pb
@@ -166,6 +167,7 @@ def description_to_proto(description: Description) -> pb.DescribeResponse:
         codecs=codec_refs_to_proto(description.codecs),
         limits=limits_to_proto(description.limits),
         relay_allowed=description.relay_allowed,
+        granted=pb.Granted(**asdict(description.granted)),
     )
 
 
@@ -179,5 +181,6 @@ def description_from_proto(message: pb.DescribeResponse) -> Description:
         codecs=codec_refs_from_proto(message.codecs),
         limits=limits_from_proto(message.limits),
         relay_allowed=message.relay_allowed,
+        granted=Granted(**{field.name: getattr(message.granted, field.name) for field in fields(Granted)}),
         protocol_versions=tuple(message.protocol_versions),
     )

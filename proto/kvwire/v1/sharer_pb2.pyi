@@ -188,22 +188,30 @@ class Frame(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class SliceTrailer(_message.Message):
-    __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings", "doubt", "answerable")
+    __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings", "likely", "answerable", "quoted", "runs", "positions_left", "questions_left")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
-    DOUBT_FIELD_NUMBER: _ClassVar[int]
+    LIKELY_FIELD_NUMBER: _ClassVar[int]
     ANSWERABLE_FIELD_NUMBER: _ClassVar[int]
+    QUOTED_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_LEFT_FIELD_NUMBER: _ClassVar[int]
     digest: bytes
     frames: int
     payload_bytes: int
     positions: int
     timings: Timings
-    doubt: int
+    likely: int
     answerable: int
-    def __init__(self, digest: _Optional[bytes] = ..., frames: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., positions: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., doubt: _Optional[int] = ..., answerable: _Optional[int] = ...) -> None: ...
+    quoted: int
+    runs: int
+    positions_left: int
+    questions_left: int
+    def __init__(self, digest: _Optional[bytes] = ..., frames: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., positions: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., likely: _Optional[int] = ..., answerable: _Optional[int] = ..., quoted: _Optional[int] = ..., runs: _Optional[int] = ..., positions_left: _Optional[int] = ..., questions_left: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_s", "prefill_s", "encode_s")
@@ -222,20 +230,34 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ...) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("protocol_versions", "sharer", "bundles", "codecs", "limits", "relay_allowed")
+    __slots__ = ("protocol_versions", "sharer", "bundles", "codecs", "limits", "relay_allowed", "granted")
     PROTOCOL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SHARER_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     RELAY_ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
     protocol_versions: _containers.RepeatedScalarFieldContainer[int]
     sharer: ModelRef
     bundles: _containers.RepeatedCompositeFieldContainer[BundleRef]
     codecs: _containers.RepeatedCompositeFieldContainer[CodecRef]
     limits: Limits
     relay_allowed: bool
-    def __init__(self, protocol_versions: _Optional[_Iterable[int]] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleRef, _Mapping]]] = ..., codecs: _Optional[_Iterable[_Union[CodecRef, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., relay_allowed: bool = ...) -> None: ...
+    granted: Granted
+    def __init__(self, protocol_versions: _Optional[_Iterable[int]] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleRef, _Mapping]]] = ..., codecs: _Optional[_Iterable[_Union[CodecRef, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., relay_allowed: bool = ..., granted: _Optional[_Union[Granted, _Mapping]] = ...) -> None: ...
+
+class Granted(_message.Message):
+    __slots__ = ("max_positions", "max_quoted", "max_runs", "shared_over_documents")
+    MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUOTED_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_OVER_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    max_positions: int
+    max_quoted: int
+    max_runs: int
+    shared_over_documents: int
+    def __init__(self, max_positions: _Optional[int] = ..., max_quoted: _Optional[int] = ..., max_runs: _Optional[int] = ..., shared_over_documents: _Optional[int] = ...) -> None: ...
 
 class BundleRef(_message.Message):
     __slots__ = ("bundle_hash", "receiver", "kinds", "codecs")

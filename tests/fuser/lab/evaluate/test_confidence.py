@@ -37,9 +37,9 @@ def test_the_threshold_withholds_no_more_right_answers_than_it_may() -> None:
     some = answers()
     judge = fitted(some, most_lost=0.05)
     found = worth(some, judge)
-    lost = found["plain"]["right"] - found["least"]["right"]
-    assert 0.03 < lost <= 0.05 and found["least"]["invented"] < found["plain"]["invented"]
-    assert fitted(some, most_lost=1.0).least > judge.least > 0
+    lost = found["plain"]["right"] - found["withheld"]["right"]
+    assert 0.03 < lost <= 0.05 and found["withheld"]["invented"] < found["plain"]["invented"]
+    assert fitted(some, most_lost=1.0).least_confidence > judge.least_confidence > 0
 
 
 def test_too_few_answers_fit_nothing() -> None:
