@@ -36,11 +36,16 @@ def unfolded(numbers: Whole) -> Whole:
 
 
 def count_bits(numbers: Whole, widths: Whole) -> int:
-    """How many bits `pack` needs; arguments as there."""
+    """How many bits `pack` needs.
+
+    Args:
+        numbers: of any shape. widths: that `numbers` can be shifted by; otherwise as there.
+    """
     zeros = numbers >> widths
-    escaped = zeros >= _ESCAPE
-    bits = np.where(escaped, _ESCAPE + 1 + _ESCAPED_BITS, zeros + 1 + widths)
-    return int(bits.sum(dtype=np.int64))
+    if int(zeros.max(initial=0)) >= _ESCAPE:
+        np.copyto(zeros, _ESCAPE + _ESCAPED_BITS - widths, where=zeros >= _ESCAPE)
+    each = zeros.size // widths.size if widths.size else 0
+    return int(zeros.sum(dtype=np.int64)) + zeros.size + each * int(widths.sum(dtype=np.int64))
 
 
 def pack(numbers: Whole, widths: Whole) -> bytes:
@@ -49,15 +54,26 @@ def pack(numbers: Whole, widths: Whole) -> bytes:
     Args:
         numbers: (n,) of 0 to 2 * LARGEST + 1. widths: (n,), each one's parameter k, 0 to 15.
     """
-    zeros = np.minimum(numbers >> widths, _ESCAPE)
-    escaped = zeros == _ESCAPE
-    ends = np.cumsum(zeros + 1, dtype=np.int64)
+    zeros = numbers >> widths
+    escaped = zeros >= _ESCAPE if int(zeros.max(initial=0)) >= _ESCAPE else None
+    if escaped is not None:
+        zeros = np.minimum(zeros, _ESCAPE)
+        widths = np.where(escaped, 0, widths)
+    zeros += 1
+    ends = np.cumsum(zeros, dtype=np.int64)
     runs = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    runs[ends - 1] = 1
-    widths = np.where(escaped, 0, widths)
-    planes = [(numbers[widths > bit] >> bit) & 1 for bit in range(int(widths.max(initial=0)))]
-    planes += [(numbers[escaped] >> bit) & 1 for bit in range(_ESCAPED_BITS)]
-    return np.packbits(np.concatenate((runs, *planes)).astype(np.uint8, copy=False)).tobytes()
+    ends -= 1
+    runs[ends] = 1
+    parts = [runs]
+    parts += [_plane(numbers, bit)[widths > bit] for bit in range(int(widths.max(initial=0)))]
+    if escaped is not None:
+        parts += [_plane(numbers[escaped], bit) for bit in range(_ESCAPED_BITS)]
+    return np.packbits(np.concatenate(parts)).tobytes()
+
+
+def _plane(numbers: Whole, bit: int) -> NDArray[np.uint8]:
+    """One bit of each number."""
+    return (numbers >> bit).astype(np.uint8) & 1
 
 
 def check_room(payload: bytes | memoryview, numbers: int) -> None:
@@ -76,27 +92,38 @@ def unpack(payload: bytes | memoryview, widths: Whole) -> Whole:
     Raises:
         BadPayload: too few bytes or too many, or a number written otherwise than `pack` writes it.
     """
+    count = len(widths)
     bits = np.unpackbits(np.frombuffer(payload, np.uint8))
-    ends = np.flatnonzero(bits)[: len(widths)]
-    if len(ends) < len(widths):
-        raise BadPayload(f"{len(ends)} numbers where {len(widths)} were due")
-    zeros = (np.diff(ends, prepend=-1) - 1).astype(np.int32)
-    if int(zeros.max(initial=0)) > _ESCAPE:
+    ends = np.flatnonzero(bits.view(np.bool_))[:count]
+    if len(ends) < count:
+        raise BadPayload(f"{len(ends)} numbers where {count} were due")
+    zeros = ends.copy()
+    zeros[1:] -= ends[:-1] + 1
+    at = int(ends[-1]) + 1 if count else 0
+    most = int(zeros.max(initial=0))
+    if most > _ESCAPE:
         raise BadPayload("a number with too many zeros")
-    escaped = zeros == _ESCAPE
-    short = np.where(escaped, 0, widths)
+    numbers: Whole = zeros.astype(np.int32)
+    escaped = numbers == _ESCAPE if most == _ESCAPE else None
+    short = widths if escaped is None else np.where(escaped, 0, widths)
+    numbers <<= short
+    if escaped is not None:
+        numbers[escaped] = 0
     below = [short > bit for bit in range(int(short.max(initial=0)))]
-    at = int(ends[-1]) + 1 if len(ends) else 0
-    numbers = np.where(escaped, 0, zeros << short)
-    for bit, where in [*enumerate(below), *((bit, escaped) for bit in range(_ESCAPED_BITS))]:
-        plane = bits[at : at + int(np.count_nonzero(where))]
-        at += int(np.count_nonzero(where))
+    planes = [*enumerate(below)]
+    if escaped is not None:
+        planes += [(bit, escaped) for bit in range(_ESCAPED_BITS)]
+    for bit, where in planes:
+        plane = bits[at : (at := at + int(np.count_nonzero(where)))]
         if at > len(bits):
             raise BadPayload("the bits end within a number")
-        numbers[where] |= plane.astype(np.int32) << bit
+        spread = np.zeros(count, np.int32)
+        spread[where] = plane
+        spread <<= bit
+        numbers |= spread
     if len(bits) - at >= 8 or bits[at:].any():
         raise BadPayload("bits after the last number")
-    if bool((numbers[escaped] >> widths[escaped] < _ESCAPE).any()):
+    if escaped is not None and bool((numbers[escaped] >> widths[escaped] < _ESCAPE).any()):
         raise BadPayload("a number that had no need of an escape")
     if int(numbers.max(initial=0)) >= 1 << _ESCAPED_BITS:
         raise BadPayload(f"a number beyond {_ESCAPED_BITS} bits")
@@ -183,9 +210,19 @@ def levels(numbers: Reals, step: float) -> Whole:
     takes away twice (rate-distortion optimised rounding, as in video coders).
     """
     scaled = numbers / step
-    whole = np.trunc(scaled + np.copysign(_ROUNDING, scaled))
-    found: Whole = np.clip(whole, -LARGEST, LARGEST).astype(np.int32)
+    np.clip(scaled, -LARGEST, LARGEST, out=scaled)
+    scaled += _signed(_ROUNDING, scaled)
+    found: Whole = scaled.astype(np.int32)
     return found
+
+
+def _signed(size: float, like: Reals) -> Reals:
+    """The size with each number's sign: `np.copysign`, a third of its time."""
+    whole = np.int32 if like.dtype == np.float32 else np.int64
+    bits = like.view(whole) & np.iinfo(whole).min
+    bits |= np.array(size, like.dtype).view(whole)
+    signed: Reals = bits.view(like.dtype)
+    return signed
 
 
 def _bits(step: float) -> int:

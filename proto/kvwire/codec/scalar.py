@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
@@ -199,16 +199,20 @@ class Hadamard:
         turned = _turned((numbers / unit).numpy() * _signs(channels)) / math.sqrt(_block(channels))
         bits = 8 * (self.max_bytes(spec) - 2) - 4 * (rows + rows % 2)
 
+        mean = turned.mean(1, keepdims=True) if spec.kind is SegmentKind.KEY else None
+        wide = turned if mean is None else turned.astype(np.float64)
+
+        @lru_cache(2)
         def tried(step: float) -> tuple[Whole, Whole]:
-            found = folded(_levels(turned, spec, step / unit).reshape(rows, channels))
-            _, exponents = np.frexp(found.mean(1) / 2.4)
+            found = folded(_levels(wide, mean, step / unit).reshape(rows, channels))
+            _, exponents = np.frexp(found.sum(1, dtype=np.int64) / channels / 2.4)
             return found, np.clip(exponents, 0, 15)
 
         def bits_at(step: float) -> int:
             found, widths = tried(step)
             return count_bits(found, widths[:, None])
 
-        spread = turned - turned.mean(1, keepdims=True) if spec.kind is SegmentKind.KEY else turned
+        spread = turned if mean is None else turned - mean
         guess = 4.4 * unit * float(spread.std()) * 2.0**-self.rate
         least = 2 * unit * float(np.abs(turned).max()) / LARGEST
         step = smallest_step_within(bits_at, bits, guess, least, rows * channels)
@@ -242,12 +246,12 @@ class Hadamard:
         return narrowed(torch.from_numpy(numbers), spec).to(device)
 
 
-def _levels(turned: Reals, spec: SegmentSpec, step: float) -> Whole:
-    """(heads, 1 + positions, channels) of a key, else the spec's shape."""
-    if spec.kind is not SegmentKind.KEY:
+def _levels(turned: Reals, mean: Reals | None, step: float) -> Whole:
+    """(heads, 1 + positions, channels) of a key, which has a mean and is in float64, else the spec's shape."""
+    if mean is None:
         return levels(turned, step)
-    mean = levels(turned.mean(1, keepdims=True), step)
-    return np.concatenate((mean, levels(turned - mean * step, step)), axis=1)
+    first = levels(mean, step)
+    return np.concatenate((first, levels(turned - first * step, step)), axis=1)
 
 
 def _rows(spec: SegmentSpec) -> tuple[int, int]:

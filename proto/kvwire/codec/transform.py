@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -88,10 +88,14 @@ class Basis:
         inverse: Reals = torch.linalg.inv(self.synthesis.double()).float().numpy()
         return inverse
 
+    @cached_property
+    def _spread(self) -> Reals:
+        """`spread` in float64."""
+        return self.spread.double().numpy()
+
     def kept(self, step: float) -> Whole:
         """Rice parameters of the components that are sent at this step, the first ones."""
-        spread = self.spread.double().numpy()
-        spread = spread[spread >= DROPPED * step]
+        spread = self._spread[: np.count_nonzero(self._spread >= DROPPED * step)]
         _, exponents = np.frexp(spread / (1.5 * step))
         return np.clip(exponents, 0, 15)
 
@@ -136,6 +140,7 @@ class Transform:
         n = numbers.shape[1]
         parts = (numbers - basis.mean[:n].numpy()) @ basis.analysis[:, :n].T
 
+        @lru_cache(2)
         def tried(step: float) -> tuple[Whole, Whole]:
             widths = basis.kept(step)
             return folded(levels(parts[:, : len(widths)], step)), widths
