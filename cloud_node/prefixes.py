@@ -17,8 +17,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.documents import Document, Documents
-from cloud_node.scheduler import CancelToken, PrefillScheduler
-from cloud_node.work import Work
+from cloud_node.scheduler import CancelToken, PrefillScheduler, Work
 from fuser import Caller, PrefixFiles, Sharer, SharerPrompt, StoredText
 from kvwire.errors import NotFound
 from kvwire.section import Role, Section, Visibility

@@ -21,8 +21,7 @@ from cloud_node.export import check_leaving, least, positions_allowed, tokens_al
 from cloud_node.exposure import seconds_left
 from cloud_node.prefixes import Prefixes, stored_text
 from cloud_node.redaction import LookedThrough
-from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps
-from cloud_node.work import Work
+from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Work
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry

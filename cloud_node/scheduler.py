@@ -7,15 +7,20 @@ two layers of a long one shorter ones go first. No slice depends on it (`fuser.k
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from torch import Tensor
+
+from fuser import Cut
 from fuser.kv.prefill import Prefill, following
 from kvwire.errors import Cancelled, DeadlineExceeded
+from kvwire.segment import SegmentSpec
 
 Steps = Generator[Prefill | None, None, None]
 Run = Callable[[list[Prefill], Callable[[], None]], None]
@@ -26,6 +31,7 @@ _HEADSTART_S: Final = 0.004
 
 _LAST_S: Final = 1e9
 """Later than any call: what nobody waits for."""
+_POLL_S: Final = 0.05
 
 
 @dataclass(eq=False, slots=True)
@@ -140,8 +146,8 @@ class PrefillScheduler:
         batch: list[Ticket] = []
         positions = 0
         with self._news:
-            queue = sorted((t for t in self._waiting if t._rank < below), key=lambda t: t._rank)
-        for ticket in queue:
+            ranked = sorted((t for t in self._waiting if t._rank < below), key=lambda t: t._rank)
+        for ticket in ranked:
             if len(batch) == self._max_batch or (batch and not self._packs(batch[0])):
                 break
             if not ticket._due and not self._advanced(ticket):
@@ -272,3 +278,55 @@ class Pipe(Generic[T]):
             self._loop.call_soon_threadsafe(self._news.set)
         except RuntimeError:
             pass  # the loop is closed, so nobody reads
+
+
+class Work:
+    """What the model's thread does for one call, and what comes from there. Leaving it ends the work."""
+
+    def __init__(self, schedule: PrefillScheduler, stop: CancelToken) -> None:
+        self._schedule, self._stop = schedule, stop
+        self._left = threading.Event()
+        self._parts: queue.SimpleQueue[Cut | tuple[SegmentSpec, Tensor] | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._left.set()
+
+    def enter(self, steps: Steps, positions: int, *, last: bool = False) -> Ticket:
+        """Hand in the steps of a prompt with this many positions; `last` as the schedule takes it."""
+        ended = lambda: self._parts.put(None)  # noqa: E731
+        self._ticket = self._schedule.enter(steps, positions, self._stop, ended, last=last)
+        return self._ticket
+
+    def emit(self, spec: SegmentSpec, tensor: Tensor) -> None:
+        """As `Sharer.steps` takes it; never waits, or a slow reader would stop the model for all."""
+        self._parts.put((spec, tensor))
+
+    def announce(self, cut: Cut) -> None:
+        """As `Sharer.steps` takes it."""
+        self._parts.put(cut)
+
+    def cancelled(self) -> bool:
+        """As `Sharer.steps` takes it."""
+        return self._left.is_set() or self._stop()
+
+    def parts(self) -> Iterator[Cut | tuple[SegmentSpec, Tensor]]:
+        """What is cut, then segments as they come, to the end of the steps; raises what ended these early."""
+        while True:
+            try:
+                part = self._parts.get(timeout=_POLL_S)
+            except queue.Empty:
+                self._stop.check()
+                continue
+            if part is None:
+                break
+            yield part
+        if self._ticket.failure is not None:
+            raise self._ticket.failure
+
+    def finish(self) -> None:
+        """Wait for the end of steps that hand nothing out; raises what ended them early."""
+        for _ in self.parts():
+            pass

@@ -26,11 +26,12 @@ import grpc.aio
 
 from edge_node.bounds import Deadline
 from edge_node.config import EdgeConfig, TlsConfig, split_address
-from edge_node.connection import Connection, Unanswered
+from edge_node.connection import Connected, Connection, Unanswered
 from fuser.config import BadConfig
 from kvwire.errors import AccessDenied, DeadlineExceeded, Unreachable
 from kvwire.limits import PING_S, Limits
 from kvwire.status import from_rpc_error
+from kvwire.traces import traceparent
 
 SERVICE: Final = "/kvwire.v1.SharerService"
 _KEEPALIVE_TIMEOUT_MS: Final = 10_000
@@ -46,6 +47,8 @@ class Traffic:
     sent_at: float = 0.0
     received_at: float = 0.0
     request_id: str = ""
+    connect_s: float = 0.0
+    """Seconds that were waited for a connection."""
 
 
 class CloudChannel:
@@ -60,10 +63,11 @@ class CloudChannel:
 
     async def unary(self, method: str, message: bytes, deadline: Deadline, traffic: Traffic) -> bytes:
         """One message for one message. Raises KvwireError."""
-        async with self.connection.lease(deadline) as held, self._translated(traffic):
+        async with self._leased(deadline, traffic) as held:
             self._count(traffic, Direction.SENT, message)
             call: Any = held.channel.unary_unary(f"{SERVICE}/{method}")
-            reply: bytes = await self.connection.reply(held, call(message, timeout=deadline.left_s))
+            coming = call(message, timeout=deadline.left_s, metadata=self._metadata(traffic))
+            reply: bytes = await self.connection.reply(held, coming)
             self._count(traffic, Direction.RECEIVED, reply)
             return reply
 
@@ -71,10 +75,10 @@ class CloudChannel:
         self, method: str, message: bytes, deadline: Deadline, traffic: Traffic
     ) -> AsyncIterator[bytes]:
         """One message for a stream of them. Closing the iterator cancels the call. Raises KvwireError."""
-        async with self.connection.lease(deadline) as held, self._translated(traffic):
+        async with self._leased(deadline, traffic) as held:
             self._count(traffic, Direction.SENT, message)
             begin: Any = held.channel.unary_stream(f"{SERVICE}/{method}")
-            call = begin(message, timeout=deadline.left_s)
+            call = begin(message, timeout=deadline.left_s, metadata=self._metadata(traffic))
             try:
                 while (reply := await self.connection.reply(held, call.read())) is not grpc.aio.EOF:
                     self._count(traffic, Direction.RECEIVED, reply)
@@ -103,6 +107,18 @@ class CloudChannel:
             ("grpc.keepalive_permit_without_calls", 1),
         ]
         return grpc.aio.secure_channel(address, pinned.credentials, options=options)
+
+    def _metadata(self, traffic: Traffic) -> tuple[tuple[str, str], ...] | None:
+        """W3C's trace context, where traces are sent: the request's id is the trace's."""
+        traced = self._config.telemetry.otlp is not None and traffic.request_id
+        return (("traceparent", traceparent(traffic.request_id)),) if traced else None
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, deadline: Deadline, traffic: Traffic) -> AsyncIterator[Connected]:
+        began = time.monotonic()
+        async with self.connection.lease(deadline) as held, self._translated(traffic):
+            traffic.connect_s += time.monotonic() - began
+            yield held
 
     @contextlib.asynccontextmanager
     async def _translated(self, traffic: Traffic) -> AsyncIterator[None]:
