@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from cloud_node.audit import LOST, MENDED, SENDING, SERVED, AuditRecord
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.messages import RelayRequest, ShareRequest
-from kvwire.segment import SliceHeader, SliceTrailer
+from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
 from kvwire.slice_io import Frame
 from kvwire.telemetry import Meter
+from kvwire.traces import SERVER, Context, Traced, TracedStage
 
 Part = SliceHeader | Frame | SliceTrailer
 
@@ -169,6 +170,30 @@ class CallRecord:
             "bytes": line.bytes,
             "seconds": line.seconds,
         }
+
+    def traced(self, traceparent: str) -> Traced | None:
+        """Its spans, once it has ended: the stages come one after the other; None where it is of no trace."""
+        context = Context.under(traceparent, self.request_id)
+        if context is None:
+            return None
+        stages, begins_s = [], 0.0
+        for stage, took_s in self.stages.items():
+            # A draft is read and written in one: its seconds are not told apart.
+            name = "draft" if stage == "prefill" and self.kind == SliceKind.DRAFT else stage
+            stages.append(TracedStage(name, begins_s, took_s))
+            begins_s += took_s
+        method, error = f"kvwire.v1.SharerService/{self.method}", self.decision
+        said: dict[str, str | int] = {
+            "rpc.method": method,
+            "rpc.response.status_code": STATUSES.get(error, "OK"),
+        }
+        said |= {
+            "kvwire.kind": self.kind or RELAYED,
+            "kvwire.positions": self.positions,
+            "kvwire.bytes": self.bytes,
+        }
+        error = error if error in STATUSES else ""
+        return Traced(method, SERVER, context, time.monotonic() - self.started, stages, error, said)
 
     def measured(self, meter: Meter) -> None:
         """Count the call, once it has ended."""

@@ -123,7 +123,9 @@ class Gateway:
 
     def _tell(self) -> None:
         """Open what `[telemetry]` asks for."""
-        config, meter = self._config, self._service.meter
+        config, meter, traces = self._config, self._service.meter, self._service.traces
+        traces.start()
+        self._telling.callback(traces.close)
         if config.telemetry.listen is None:
             return
         meter.read("kvwire_cloud_serving", lambda: self._health.serving)

@@ -33,6 +33,7 @@ _POLL_S: Final = 0.05
 
 _LAST_S: Final = 1e9
 """Later than any call: what nobody waits for."""
+_POLL_S: Final = 0.05
 
 
 @dataclass(eq=False, slots=True)
@@ -147,8 +148,8 @@ class PrefillScheduler:
         batch: list[Ticket] = []
         positions = 0
         with self._news:
-            queue = sorted((t for t in self._waiting if t._rank < below), key=lambda t: t._rank)
-        for ticket in queue:
+            ranked = sorted((t for t in self._waiting if t._rank < below), key=lambda t: t._rank)
+        for ticket in ranked:
             if len(batch) == self._max_batch or (batch and not self._packs(batch[0])):
                 break
             if not ticket._due and not self._advanced(ticket):

@@ -50,6 +50,7 @@ from kvwire.messages import Description, Found, RelayReply, RelayRequest, ShareR
 from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
 from kvwire.status import to_grpc
 from kvwire.telemetry import CLOUD, Lines, Meter
+from kvwire.traces import Traces
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer
 
@@ -94,6 +95,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._turns = Turns(sharer.replicas * sharer.max_ongoing, sharer.max_queued, sharer.retry_after_s)
         self._in_flight = 0
         self.meter, self._lines = _meter(config, description), Lines(logger)
+        self.traces = Traces(config.telemetry.otlp, "kvwire-cloud")
         self.meter.read("kvwire_cloud_calls_in_flight", lambda: self._in_flight)
         self._draining = False
         self._idle = asyncio.Event()
@@ -307,6 +309,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             if not self._in_flight:
                 self._idle.set()
             record.measured(self.meter)
+            if (traced := record.traced(_traceparent(context))) is not None:
+                self.traces.tell(traced)
             self._lines.tell("call", **record.told())
             if record.left:
                 self._audit.keep(record.line())
@@ -343,6 +347,12 @@ def offered(description: Description, config: CloudConfig) -> Description:
         limits=config.limits,
         relay_allowed=config.export.allow_relay,
         granted=config.export.granted,
+    )
+
+
+def _traceparent(context: Any) -> str:
+    return next(
+        (str(value) for key, value in context.invocation_metadata() or () if key == "traceparent"), ""
     )
 
 

@@ -69,9 +69,9 @@ class Answer:
         payload_bytes: bytes of segments among those received.
         share_arrived: share of the slice that arrived, 0 to 1; only a whole one is used.
         time_to_first_token_s: seconds from the ask to the first piece of text (to the end if there was none).
-        timings: seconds: "search", "receiver_prefill" (before the slice), "wait" for the slice after that, "decode"
-            (meanwhile), "fuse", "slice" from the ask to the end of the slice, "generate", "total"; and where a slice
-            came, the cloud's own "cloud_queue", "cloud_prefill", and "cloud_encode" after it.
+        timings: seconds: "search", "receiver_prefill" (before the slice), "wait" for the slice after that, "connect"
+            and "decode" (meanwhile), "fuse", "slice" from the ask to the end of the slice, "generate", "total"; and
+            where a slice came, the cloud's own "cloud_queue", "cloud_prefill", and "cloud_encode" after it.
     """
 
     text: str

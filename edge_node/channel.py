@@ -27,11 +27,12 @@ import grpc.aio
 
 from edge_node.bounds import Deadline
 from edge_node.config import EdgeConfig, TlsConfig, split_address
-from edge_node.connection import Connection, Unanswered
+from edge_node.connection import Connected, Connection, Unanswered
 from fuser.config import BadConfig
 from kvwire.errors import AccessDenied, DeadlineExceeded, InvalidRequest, Unreachable
 from kvwire.limits import PING_S, Limits
 from kvwire.status import from_rpc_error
+from kvwire.traces import traceparent
 
 SERVICE: Final = "/kvwire.v1.SharerService"
 _KEEPALIVE_TIMEOUT_MS: Final = 10_000
@@ -47,6 +48,8 @@ class Traffic:
     sent_at: float = 0.0
     received_at: float = 0.0
     request_id: str = ""
+    connect_s: float = 0.0
+    """Seconds that were waited for a connection."""
 
 
 class CloudChannel:
@@ -63,10 +66,10 @@ class CloudChannel:
         self, method: str, message: bytes, deadline: Deadline, traffic: Traffic, user_token: str | None = None
     ) -> bytes:
         """One message for one message; `user_token` says for which user. Raises KvwireError."""
-        async with self.connection.lease(deadline) as held, self._translated(traffic):
+        async with self._leased(deadline, traffic) as held:
             self._count(traffic, Direction.SENT, message)
             call: Any = held.channel.unary_unary(f"{SERVICE}/{method}")
-            coming = call(message, timeout=deadline.left_s, metadata=_for_user(user_token))
+            coming = call(message, timeout=deadline.left_s, metadata=self._metadata(traffic, user_token))
             reply: bytes = await self.connection.reply(held, coming)
             self._count(traffic, Direction.RECEIVED, reply)
             return reply
@@ -75,10 +78,10 @@ class CloudChannel:
         self, method: str, message: bytes, deadline: Deadline, traffic: Traffic, user_token: str | None = None
     ) -> AsyncIterator[bytes]:
         """One message for a stream of them. Closing the iterator cancels the call. Raises KvwireError."""
-        async with self.connection.lease(deadline) as held, self._translated(traffic):
+        async with self._leased(deadline, traffic) as held:
             self._count(traffic, Direction.SENT, message)
             begin: Any = held.channel.unary_stream(f"{SERVICE}/{method}")
-            call = begin(message, timeout=deadline.left_s, metadata=_for_user(user_token))
+            call = begin(message, timeout=deadline.left_s, metadata=self._metadata(traffic, user_token))
             try:
                 while (reply := await self.connection.reply(held, call.read())) is not grpc.aio.EOF:
                     self._count(traffic, Direction.RECEIVED, reply)
@@ -107,6 +110,18 @@ class CloudChannel:
             ("grpc.keepalive_permit_without_calls", 1),
         ]
         return grpc.aio.secure_channel(address, pinned.credentials, options=options)
+
+    def _metadata(self, traffic: Traffic, user_token: str | None) -> tuple[tuple[str, str], ...]:
+        """The user's token, and W3C's trace context where traces are sent: the request's id is the trace's."""
+        traced = self._config.telemetry.otlp is not None and traffic.request_id
+        return _for_user(user_token) + ((("traceparent", traceparent(traffic.request_id)),) if traced else ())
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, deadline: Deadline, traffic: Traffic) -> AsyncIterator[Connected]:
+        began = time.monotonic()
+        async with self.connection.lease(deadline) as held, self._translated(traffic):
+            traffic.connect_s += time.monotonic() - began
+            yield held
 
     @contextlib.asynccontextmanager
     async def _translated(self, traffic: Traffic) -> AsyncIterator[None]:

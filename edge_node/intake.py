@@ -179,6 +179,11 @@ class SliceStream:
         return self._traffic.request_id
 
     @property
+    def connect_s(self) -> float:
+        """Seconds that were waited for a connection, all attempts."""
+        return self._traffic.connect_s
+
+    @property
     def bytes_sent(self) -> int:
         """Serialised messages sent, all attempts."""
         return self._traffic.sent

@@ -24,6 +24,7 @@ from kvwire.codec import CodecRegistry
 from kvwire.errors import CATALOGUE, Busy, Cancelled, KvwireError, WireError, entry_of
 from kvwire.segment import SliceKind
 from kvwire.telemetry import EDGE, Lines, Meter, telling
+from kvwire.traces import CLIENT, Context, Traced, TracedStage, Traces
 
 if TYPE_CHECKING:
     from edge_node.assistant import Assistant
@@ -45,7 +46,7 @@ _REASONS: Final = {
     *(REQUESTED, NOTHING_TO_SHARE, EMPTY, NOTES, NOTHING_FOUND, NO_PLAN, NONE),
 }
 _STAGES: Final = (
-    *("search", "receiver_prefill", "wait", "decode", "fuse", "slice", "generate", "total"),
+    *("search", "receiver_prefill", "connect", "wait", "decode", "fuse", "slice", "generate", "total"),
     *("cloud_queue", "cloud_prefill", "cloud_encode"),
 )
 DOOR: Final = ("host", "origin", "key", "full")
@@ -58,7 +59,7 @@ class Watch:
     def __init__(self, assistant: Assistant) -> None:
         self._config, self._client = assistant.config.telemetry, assistant.client
         self._meter = meter = Meter(EDGE, _values(assistant)) if self._config.listen else Meter()
-        self._lines = Lines(logger)
+        self._lines, self._traces = Lines(logger), Traces(self._config.otlp, "kvwire-edge")
         client = assistant.client
         meter.read("kvwire_edge_connected", lambda: client.connection == "connected")
         meter.read("kvwire_edge_circuit_open", lambda: client.connection == "away")
@@ -74,9 +75,15 @@ class Watch:
         """A caller of whom nothing was read: one of `DOOR`."""
         self._meter.add("kvwire_edge_refused_callers_total", check=why)
 
-    def ended(self, outcome: Answer | KvwireError | None, request_id: str = "") -> None:
-        """A question has ended, with None where its caller went away. request_id: as the cloud's log has it."""
+    def ended(self, outcome: Answer | KvwireError | None, request_id: str = "", took_s: float = 0.0) -> None:
+        """A question has ended, with None where its caller went away.
+
+        Args:
+            request_id: as the cloud's log has it.
+            took_s: seconds since it came.
+        """
         meter = self._meter
+        self._traces.tell(_traced(outcome, request_id, took_s))
         if isinstance(outcome, Busy):
             self.refused("full")
         if not isinstance(outcome, Answer):
@@ -119,8 +126,35 @@ class Watch:
         def health() -> tuple[bool, dict[str, str]]:
             return True, {"cloud": self._client.last_call, "connection": self._client.connection}
 
-        with telling(self._config, self._meter, health) as address:
-            yield address
+        self._traces.start()
+        try:
+            with telling(self._config, self._meter, health) as address:
+                yield address
+        finally:
+            self._traces.close()
+
+
+def _traced(outcome: Answer | KvwireError | None, request_id: str, took_s: float) -> Traced:
+    """The spans of a question. What was fused while it came is told as one span, at the end of the transfer."""
+    context = Context.of(request_id)
+    if not isinstance(outcome, Answer):
+        reason = entry_of(Cancelled if outcome is None else type(outcome)).reason
+        return Traced("ask", CLIENT, context, took_s, error=reason)
+    spent, mode = outcome.timings, outcome.source if outcome.answered else UNANSWERED
+    queued_s, sliced_s = max(took_s - spent.get("total", 0.0), 0.0), spent.get("slice", 0.0)
+    begins_s = {
+        "connect": queued_s + spent.get("search", 0.0),
+        "transfer": queued_s + spent.get("search", 0.0),
+        "fuse": queued_s + sliced_s - spent.get("fuse", 0.0),
+        "generate": took_s - spent.get("generate", 0.0),
+    }
+    spent = spent | {"transfer": max(sliced_s - spent.get("search", 0.0), 0.0)}
+    stages = [TracedStage("queue", 0.0, queued_s)]
+    stages += [TracedStage(name, at, spent[name]) for name, at in begins_s.items() if spent.get(name)]
+    said: dict[str, str | int] = {"kvwire.mode": mode, "kvwire.reason": outcome.reason or NONE}
+    said |= {"kvwire.kind": outcome.kind or "", "kvwire.positions": outcome.positions}
+    said |= {"kvwire.bytes": outcome.bytes_received}
+    return Traced("ask", CLIENT, context, took_s, stages, said=said)
 
 
 def _values(assistant: Assistant) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -85,7 +86,7 @@ class Reply(Response):
         self, assistant: Assistant, stream: AnswerStream, queue: RequestQueue, form: Form, watch: Watch
     ) -> None:
         super().__init__()
-        self._watch = watch
+        self._watch, self._came = watch, time.monotonic()
         self._outcome: Answer | KvwireError | None = None
         self._cloud = assistant.config.cloud.address
         self._stream, self._queue, self._form = stream, queue, form
@@ -100,7 +101,7 @@ class Reply(Response):
             answering.cancel()
             leaving.cancel()
             await asyncio.wait((answering, leaving))
-            self._watch.ended(self._outcome, self._stream.request_id)
+            self._watch.ended(self._outcome, self._stream.request_id, time.monotonic() - self._came)
         if not answering.cancelled():
             answering.result()
 

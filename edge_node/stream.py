@@ -444,7 +444,7 @@ class AnswerStream:
         if trailer is not None:
             self._timings |= {f"cloud_{name}": seconds for name, seconds in trailer.timings.items()}
         if stream is not None:
-            self._timings["decode"] = stream.decode_s
+            self._timings |= {"connect": stream.connect_s, "decode": stream.decode_s}
         return Answer(
             text=text,
             tokens=tokens,

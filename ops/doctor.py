@@ -66,6 +66,7 @@ _USES = {
     "train": "training",
     "documents": "documents in PDF and Word files",
     "postgres": "documents in PostgreSQL",
+    "otlp": "traces to a collector",
 }
 
 

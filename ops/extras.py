@@ -7,6 +7,7 @@ EXTRAS: Final = {
     "edge": ("starlette", "uvicorn", "prompt_toolkit", "prometheus_client"),
     "documents": ("pypdf", "mammoth"),
     "postgres": ("psycopg",),
+    "otlp": ("opentelemetry-proto",),
     "train": ("datasets", "matplotlib", "tensorboard"),
 }
 """By the name of the extra; `pip install 'kvwire[cloud]'`."""

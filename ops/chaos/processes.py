@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
 
+from cloud_node.config import RayConfig
+from kvwire.telemetry import TelemetryConfig
+from ops.chaos.cluster import HEAD, SECOND, Cluster
 from ops.chaos.history import GRACE_S, Checker, HistoryLine
 from ops.chaos.outcome import Ending, Tally
 from ops.chaos.stage import GCS, RAYLET, REPLICA, Staged, member_of, send
 from ops.chaos.world import PROMPTS, CheckedEdge
 from ops.demo.edge_api import AskFailed, EdgeApi
+from ops.demo.stage import free_port
+from ops.top import Page
 
 PART: Final = "processes"
 _WINDOW_S: Final = 6.0
 _STOPPED_S: Final = 3.0
 _DEADLINE_S: Final = 2.0
 _RECOVERY_S: Final = 150.0
+_LOST_S: Final = 20.0
 
 Over = contextlib.AbstractContextManager[object]
 
@@ -87,36 +95,83 @@ FAULTS: Final[Mapping[str, Callable[[Staged], Over]]] = {
     "GCS killed": _killed(GCS),
 }
 EDGE: Final = ("edge killed", "edge stopped")
+LOST: Final = "raylet of two lost"
+BACK: Final = "raylet of two back"
 
 
 class Processes:
     """One run over a stage of its own: a context manager. `history` has every ask of the edge in this process."""
 
     def __init__(self, folder: Path, seed: int, advance: Callable[[], None]) -> None:
-        self._stage = Staged(folder)
+        self._stage, self._open = Staged(folder), contextlib.ExitStack()
+        self._began = False
         self._seed, self._advance = seed, advance
         self._checker = Checker(self._stage.truth.expected)
         self.tally, self.history = Tally(PART), list[HistoryLine]()
 
     def __enter__(self) -> Self:
-        self._stage.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stage.__exit__(*error)
+        self._open.close()
 
     def run(self, indices: Iterable[int]) -> None:
         """The faults of these numbers."""
-        names = (*FAULTS, *EDGE)
+        names = (*FAULTS, *EDGE, LOST)
         for index in indices:
-            name = names[index % len(names)]
-            with CheckedEdge(self._stage, self._stage.address, 20.0) as asker:
-                chance = random.Random(f"{self._seed}/{index}")
-                if name in EDGE:
-                    self._edge(asker, chance, index, name)
-                else:
-                    self._cloud(asker, chance, index, name)
+            name, chance = names[index % len(names)], random.Random(f"{self._seed}/{index}")
+            if name == LOST:
+                self._cluster(chance, index)
+            else:
+                self._alone(chance, index, name)
             self._advance()
+
+    def _alone(self, chance: random.Random, index: int, name: str) -> None:
+        """With the cloud's own Ray, which is started for the first of these faults."""
+        if not self._began:
+            self._open.enter_context(self._stage)
+            self._began = True
+        with CheckedEdge(self._stage, self._stage.address, 20.0) as asker:
+            if name in EDGE:
+                self._edge(asker, chance, index, name)
+            else:
+                self._cloud(asker, chance, index, name)
+
+    def _cluster(self, chance: random.Random, index: int) -> None:
+        """Of two Ray nodes with a replica each, one goes, calls go on over the other, and it comes back."""
+        with Cluster() as cluster, ThreadPoolExecutor(1) as starting:
+            folder, numbers = self._stage.folder / f"cluster-{index}", f"127.0.0.1:{free_port()}"
+            folder.mkdir()
+            stage = Staged(
+                folder,
+                self._stage.cast,
+                sharer={"replicas": 2},
+                ray=RayConfig(address=cluster.address, token=str(cluster.token)),
+                telemetry=TelemetryConfig(listen=numbers),
+            )
+            with stage, CheckedEdge(stage, stage.address, 20.0) as asker:
+                ask = functools.partial(self._ask, asker, chance, index)
+                both = (HEAD, SECOND)
+                _until(lambda: ask("none", 20.0) is Ending.FUSED and all(map(cluster.has_replica, both)))
+                cluster.lose(SECOND)
+                began = last = time.monotonic()
+                while time.monotonic() - began < _LOST_S:
+                    if ask(LOST, _DEADLINE_S) is not Ending.FUSED:
+                        last = time.monotonic()
+                    time.sleep(0.05)
+                self.tally.recovered(LOST, last - began)
+                began = time.monotonic()
+                back = starting.submit(cluster.start, SECOND)
+
+                def whole() -> bool:
+                    ask(BACK, _DEADLINE_S)
+                    up = Page.of(f"http://{numbers}/metrics").value("kvwire_cloud_replicas_up")
+                    return back.done() and up == 2
+
+                _until(whole)
+                back.result()
+                assert cluster.has_replica(SECOND)
+                self.tally.recovered(BACK, time.monotonic() - began)
 
     def _cloud(self, asker: CheckedEdge, chance: random.Random, index: int, name: str) -> None:
         self._ask(asker, chance, index, "none", 20.0)
@@ -187,3 +242,11 @@ class Processes:
         else:
             late = took > _DEADLINE_S + GRACE_S
             self.tally.add(name, index, Ending.HANG if late else Ending.FUSED, "late" if late else "", took)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + _RECOVERY_S
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError("the cluster did not become whole")
+        time.sleep(0.05)

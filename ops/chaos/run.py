@@ -30,7 +30,7 @@ class ChaosPart(StrEnum):
 USUAL: Final[Mapping[ChaosPart, int]] = {
     ChaosPart.FRAMES: 20_000,
     ChaosPart.NETWORK: 54,
-    ChaosPart.PROCESSES: 11,
+    ChaosPart.PROCESSES: 12,
     ChaosPart.LOAD: 400,
     ChaosPart.SOAK: 10_000,
     ChaosPart.FUZZ: 20_000,

@@ -7,7 +7,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +33,7 @@ def run(folder: Path, seed: int, requests: int, advance: Callable[[], None]) -> 
     tally, lock, samples = Tally(PART), threading.Lock(), list[dict[str, float]]()
     with Staged(folder) as stage:
         checker, numbers = Checker(stage.truth.expected), iter(range(requests))
-        replica = member_of(stage.cloud.pid, REPLICA)
-        processes = {"edges": os.getpid(), "gateway": stage.cloud.pid, "replica": replica or stage.cloud.pid}
+        seen = _Seen(stage)
         began = time.monotonic()
 
         def work() -> None:
@@ -45,7 +44,7 @@ def run(folder: Path, seed: int, requests: int, advance: Callable[[], None]) -> 
                         if number is None:
                             return
                         if number % max(1, requests // _SAMPLES) == 0:
-                            samples.append(_sample(processes))
+                            samples.extend(seen.sample())
                         if number % _REPLACED_EVERY == _REPLACED_EVERY - 1:
                             _replace(stage, random.Random(f"{seed}/{number}"))
                     prompt = random.Random(f"{seed}/{number}").choice(PROMPTS)
@@ -59,7 +58,12 @@ def run(folder: Path, seed: int, requests: int, advance: Callable[[], None]) -> 
                 done.result()
         seconds = time.monotonic() - began
     resources = {name: [_mean(samples, name, *part) for part in (_WARM, _LATE)] for name in samples[0]}
-    return tally.to_dict() | {"requests": requests, "seconds": seconds, "resources": resources}
+    return tally.to_dict() | {
+        "requests": requests,
+        "seconds": seconds,
+        "resources": resources,
+        "replicas_ended": seen.ended,
+    }
 
 
 def _replace(stage: Staged, chance: random.Random) -> None:
@@ -67,16 +71,31 @@ def _replace(stage: Staged, chance: random.Random) -> None:
     stage.put(name, DOCUMENTS[name].index(stage.versions[name]) ^ 1)
 
 
-def _sample(processes: dict[str, int]) -> dict[str, float]:
-    """Memory, threads and open files of each process."""
-    found = {}
-    for name, pid in processes.items():
-        status = Path(f"/proc/{pid}/status").read_text()
-        values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        found[f"{name}: MiB"] = int(values["VmRSS"].split()[0]) * 1024 / _MIB
-        found[f"{name}: threads"] = float(values["Threads"])
-        found[f"{name}: open files"] = float(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
-    return found
+class _Seen:
+    """The processes that are looked at; `ended` counts replicas that were replaced meanwhile."""
+
+    def __init__(self, stage: Staged) -> None:
+        self._cloud, self.ended = stage.cloud.pid, 0
+        self._replica = member_of(self._cloud, REPLICA)
+
+    def sample(self) -> list[dict[str, float]]:
+        """Memory, threads and open files of each process; none while there is no replica."""
+        if self._replica is None or not Path(f"/proc/{self._replica}").exists():
+            self.ended += self._replica is not None
+            self._replica = member_of(self._cloud, REPLICA)
+        pids = {"edges": os.getpid(), "gateway": self._cloud, "replica": self._replica}
+        try:
+            return [{name: value for of, pid in pids.items() for name, value in _resources(of, pid)}]
+        except OSError:
+            return []
+
+
+def _resources(of: str, pid: int | None) -> Iterator[tuple[str, float]]:
+    status = Path(f"/proc/{pid}/status").read_text()
+    values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    yield f"{of}: MiB", int(values["VmRSS"].split()[0]) * 1024 / _MIB
+    yield f"{of}: threads", float(values["Threads"])
+    yield f"{of}: open files", float(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def _mean(samples: list[dict[str, float]], name: str, begins: float, ends: float) -> float:

@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from fuser.config import to_dict
-from ops.chaos.world import TinyWorld
+from ops.chaos.world import TinyPair, TinyWorld
 from ops.demo.process import NodeProcess
 from ops.demo.stage import CLOUD_START_S, EDGE_START_S, free_port, write_toml
 
 if TYPE_CHECKING:
-    from cloud_node.config import CloudConfig, RayConfig
+    from cloud_node.config import CloudConfig
     from edge_node import EdgeConfig
 
 
@@ -23,17 +24,24 @@ class Staged(TinyWorld):
     """A context manager, as `TinyWorld`. `cloud` is the node's process, `edge_process` that of an edge, once started.
 
     Args:
-        ray: where its replicas run.
         sharer: further settings of `cloud_node.config.SharerConfig`.
+        changes: of the cloud's configuration.
     """
 
-    def __init__(self, folder: Path, ray: RayConfig | None = None, **sharer: Any) -> None:
-        super().__init__(folder)
+    def __init__(
+        self,
+        folder: Path,
+        cast: TinyPair | None = None,
+        *,
+        sharer: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        super().__init__(folder, cast)
         self.config = dataclasses.replace(
             self.config,
-            ray=ray or self.config.ray,
             listen=f"127.0.0.1:{free_port()}",
-            sharer=dataclasses.replace(self.config.sharer, **sharer),
+            sharer=dataclasses.replace(self.config.sharer, **(sharer or {})),
+            **changes,
         )
         write_config(folder / "cloud.toml", self.config)
         self.edge_process: NodeProcess | None = None

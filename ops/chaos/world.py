@@ -219,14 +219,14 @@ class TinyWorld:
                 self.put(name, 0, tenant)
         self._cuts = 0
         self._cutting: dict[bool, tuple[Bundle, Replica]] = {}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-cloud", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the cloud."""
         from cloud_node.replica import Replica
 
         self.replica = Replica.load(self.config)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-cloud", daemon=True)
         self._thread.start()
         self.address = self.on_the_loop(self._start())
         return self

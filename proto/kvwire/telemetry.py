@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.util
 import json
 import logging
 import math
@@ -36,14 +37,26 @@ class TelemetryConfig:
     listen: "host:port" where /metrics and /healthz are served over plain HTTP, without keys; None listens nowhere.
         Loopback is for this machine alone; another address is for a network that only those who run the node reach.
     logs: "text" lines for people, or "json" objects, one a line.
+    otlp: a collector's "http://host:4318", to which traces of calls are sent (`kvwire.traces`); None sends none.
     """
 
     listen: str | None = None
     logs: Literal["text", "json"] = "text"
+    otlp: str | None = None
 
     def __post_init__(self) -> None:
+        if self.otlp is not None and not self.otlp.startswith(("http://", "https://")):
+            raise ValueError(f"otlp is an http or https address, not {self.otlp!r}")
+        if self.otlp is not None and not _has_otlp():
+            raise ValueError("otlp needs OpenTelemetry's messages: pip install 'kvwire[otlp]'")
         if self.listen is not None:
             _address(self.listen)
+
+
+def _has_otlp() -> bool:
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.util.find_spec("opentelemetry.proto") is not None
+    return False
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -11,7 +11,6 @@ from cloud_node.call import REASONS
 from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
 from fuser.sharer import Sharer
 from kvwire.errors import (
-    AccessDenied,
     Busy,
     Draining,
     IncompatiblePeer,
@@ -171,17 +170,6 @@ async def test_every_size_has_its_limit(start_local: Start, sections: tuple[Sect
         await cloud.share(cloud.request(None, QUESTION, sections=sections))
     assert error.value.what == what
     assert error.value.size > error.value.limit
-
-
-@pytest.mark.parametrize(
-    "method", ["/kvwire.v1.SharerService/Dump", "/grpc.reflection.v1alpha.ServerReflection/Info", "/x/y"]
-)
-async def test_a_method_without_a_policy_is_denied(start_local: Start, method: str) -> None:
-    cloud = await start_local()
-    async with cloud.channel() as channel:
-        with pytest.raises(grpc.RpcError) as error:
-            await channel.unary_unary(method)(b"", timeout=5)
-    assert isinstance(from_rpc_error(error.value), AccessDenied)
 
 
 async def test_the_audit_log_tells_every_call_and_no_text(start_local: Start) -> None:

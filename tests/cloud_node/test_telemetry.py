@@ -8,6 +8,7 @@ import logging
 import re
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from kvwire.telemetry import CLOUD, EDGE, JsonLines, TelemetryConfig
 from ops.certs import Certificates
 from tests.cloud_fixture import DOCUMENTS
 from tests.cloud_node.conftest import LocalCloud, Start
+from tests.collector import Collector, collecting
 from tests.edge_node.local_api import serving_api
 from tests.edge_node.toml import edge_of
 
@@ -43,6 +45,7 @@ class Told:
     edge_health: tuple[int, dict[str, str]]
     lines: list[dict[str, Any]]
     request_ids: set[str]
+    spans: list[tuple[str, Any]]
 
 
 def get(address: str, path: str) -> tuple[int, str]:
@@ -75,12 +78,25 @@ async def told(
     tiny_receiver: Path,
     tiny_bundle: Path,
     caplog: pytest.LogCaptureFixture,
-) -> Told:
+) -> AsyncIterator[Told]:
     """A fused answer, an unknown document, a search, notes, the Receiver alone, and one without a key."""
     caplog.set_level(logging.INFO)
-    cloud = await start_local(telemetry=LISTEN)
+    with collecting() as collector:
+        yield await _told(start_local, certificates, tiny_receiver, tiny_bundle, caplog, collector)
+
+
+async def _told(
+    start_local: Start,
+    certificates: Certificates,
+    tiny_receiver: Path,
+    tiny_bundle: Path,
+    caplog: pytest.LogCaptureFixture,
+    collector: Collector,
+) -> Told:
+    telemetry = dataclasses.replace(LISTEN, otlp=collector.url)
+    cloud = await start_local(telemetry=telemetry)
     config = edge_of(certificates, cloud.address, tiny_receiver, tiny_bundle, tokens=8, max_positions=8)
-    config = dataclasses.replace(config, telemetry=LISTEN)
+    config = dataclasses.replace(config, telemetry=telemetry)
     receiver = Receiver(*load_model(tiny_receiver), Bundle.load(tiny_bundle))
 
     def asked() -> tuple[str, tuple[int, str]]:
@@ -107,9 +123,9 @@ async def told(
     )
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
     ids = {json.loads(line)["request_id"] for line in cloud.audit.read_text().splitlines()}
-    return Told(
-        page, edge, (cloud_status, json.loads(cloud_health)), (status, json.loads(health)), lines, ids
-    )
+    await asyncio.to_thread(cloud.service.traces.close)
+    healths = (cloud_status, json.loads(cloud_health)), (status, json.loads(health))
+    return Told(page, edge, *healths, lines, ids, collector.spans)
 
 
 def test_both_nodes_count_what_they_did(told: Told) -> None:
@@ -152,9 +168,9 @@ def test_health_says_whether_calls_are_taken_and_how_the_last_one_ended(told: To
 
 
 def test_nothing_private_is_in_metrics_or_logs(told: Told) -> None:
-    """Words of documents, of the question and of notes, ids of documents, and the tenants'."""
+    """Words of documents, of the question and of notes, ids of documents, and the tenants': in no span either."""
     private = [*(text for _, text in DOCUMENTS), *DOCUMENTS.values(), QUESTION, NOTE, "no-such-zebra", "acme"]
-    said = "\n".join([told.cloud, told.edge, *map(json.dumps, told.lines)]).casefold()
+    said = "\n".join([told.cloud, told.edge, *map(json.dumps, told.lines), *map(str, told.spans)]).casefold()
     ordinary = {"every", "under", "from"}
     ordinary |= set(re.findall(r"\w+", " ".join(m.help for m in (*CLOUD, *EDGE)).casefold()))
     words = {word for text in private for word in re.findall(r"\w{4,}", text.casefold())} - ordinary
@@ -175,6 +191,27 @@ def test_a_slice_has_the_same_id_in_both_logs(told: Told) -> None:
     for request_id, ask in asks.items():
         assert ask["positions"] == calls[request_id]["positions"] == 8
         assert calls[request_id]["reason"] == "SERVED"
+
+
+def test_a_slice_is_one_trace_over_both_nodes_by_the_id_in_both_logs(told: Told) -> None:
+    fused = [line["request_id"] for line in told.lines if line["event"] == "ask" and line["mode"] == "fused"]
+    assert len(fused) == 2
+    for request_id in fused:
+        own = [(service, span) for service, span in told.spans if span.trace_id.hex() == request_id]
+        spans = {(service, span.name): span for service, span in own}
+        ask, share = spans["kvwire-edge", "ask"], spans["kvwire-cloud", "kvwire.v1.SharerService/Share"]
+        assert share.parent_span_id == ask.span_id
+        below = {
+            (service, span.name)
+            for service, span in own
+            if span.parent_span_id in (ask.span_id, share.span_id)
+        }
+        assert below >= {
+            ("kvwire-edge", name) for name in ("queue", "connect", "transfer", "fuse", "generate")
+        }
+        assert below >= {("kvwire-cloud", name) for name in ("turn", "queue", "prefill", "encode")}
+        for span in spans.values():
+            assert ask.start_time_unix_nano - 10**7 <= span.start_time_unix_nano <= span.end_time_unix_nano
 
 
 async def test_a_node_that_drains_says_that_it_does_not_serve(start_local: Start) -> None:

@@ -1,0 +1,35 @@
+"""Two Ray nodes on this machine with a replica each: one is lost while edges ask, and comes back."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ops.cli import app
+
+pytestmark = [
+    pytest.mark.skipif(
+        os.environ.get("KVWIRE_TEST_CLUSTER") != "1", reason="minutes; set KVWIRE_TEST_CLUSTER=1"
+    ),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_calls_go_on_over_the_other_node_and_the_lost_one_comes_back(tmp_path: Path) -> None:
+    out = tmp_path / "chaos.json"
+    command = ["chaos", "--part", "processes", "--index", "11", "--json", str(out)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    rows = json.loads(out.read_text())["results"]["processes"]["rows"]
+    lost, back = rows["raylet of two lost"], rows["raylet of two back"]
+    assert lost["endings"]["fused"] >= 0.9 * lost["faults"] > 20
+    assert lost["recovery_s"]["most"] < 10 and back["recovery_s"]["n"] == 1
