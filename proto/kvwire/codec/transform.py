@@ -91,13 +91,15 @@ class Basis:
     @cached_property
     def _spread(self) -> Reals:
         """`spread` in float64."""
-        return self.spread.double().numpy()
+        spread: Reals = self.spread.double().numpy()
+        return spread
 
     def kept(self, step: float) -> Whole:
         """Rice parameters of the components that are sent at this step, the first ones."""
         spread = self._spread[: np.count_nonzero(self._spread >= DROPPED * step)]
         _, exponents = np.frexp(spread / (1.5 * step))
-        return np.clip(exponents, 0, 15)
+        widths: Whole = np.clip(exponents, 0, 15)
+        return widths
 
 
 class Transform:
