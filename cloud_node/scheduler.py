@@ -33,7 +33,6 @@ _POLL_S: Final = 0.05
 
 _LAST_S: Final = 1e9
 """Later than any call: what nobody waits for."""
-_POLL_S: Final = 0.05
 
 
 @dataclass(eq=False, slots=True)
