@@ -31,7 +31,7 @@ def exposure_in(
             continue
         place = line["documents"].index(document_id)
         version = line["versions"][place] if line["versions"] else ""
-        identity = named_user(line["user"]) if line["user"] else line["identity"]
+        identity = named_user(user) if (user := line.get("user")) else line["identity"]
         own = [(begins, ends) for document, begins, ends in line["quoted"] if document == place]
         key = version, datetime.fromtimestamp(line["time"], UTC).date().isoformat(), identity
         questions[key] += 1

@@ -111,7 +111,7 @@ class Gateway:
         if not finished:
             logger.warning("calls in flight were cut off after %.1f s", self._config.gateway.drain_s)
         await self._server.stop(_LAST_WORDS_S)
-        self._telling.close()
+        await asyncio.to_thread(self._telling.close)  # a collector may hang
         logger.info("stopped")
 
     async def _watch_replicas(self) -> None:

@@ -288,7 +288,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         try:
             identity = identify(context)
             record.tenant, record.identity = identity.tenant, identity.uri
-            caller = self._users.caller(identity, context.invocation_metadata())
+            shown = (
+                context.invocation_metadata() if method != "Describe" else None
+            )  # which tells of no document
+            caller = Principal(identity) if shown is None else self._users.caller(identity, shown)
             record.user = caller.user
             if self._draining:
                 raise Draining(self._config.sharer.retry_after_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -37,6 +38,8 @@ from kvwire.segment import UNTOLD, Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
     from fuser import Begun, ConfidenceConfig, Prefilled, Receiver, Signals
+
+logger = logging.getLogger(__name__)
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
@@ -184,6 +187,8 @@ class AnswerStream:
         self._see(prefilled)
         judge, signals = self._judge, self._signals
         told = judge is not None and signals is not None and judge.withholds(signals.values, least)
+        if judge is not None and signals is not None and least and judge.of(signals.values) is None:
+            logger.warning("the cloud does not tell what this bundle's confidence needs: nothing is withheld")
         self._withheld = text != abstain and told
         if text != abstain and not self._withheld:
             yield from self._limited(itertools.chain(held, generated), limit)

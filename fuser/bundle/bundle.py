@@ -181,12 +181,13 @@ class Bundle:
         directory.mkdir(parents=True, exist_ok=True)
         tensors, text = self._stored(dtype), self.config.to_json()
         found = bundle_tensors.digest(self.config.hashed, tensors)
+        if self.answerable is not None:  # before the config that names it
+            own = dict(self.answerable.state_dict())
+            told = bundle_tensors.digest(_answerable_of(self.config), own)
+            bundle_tensors.write(directory / ANSWERABLE_FILE, own, told)
         bundle_tensors.write(directory / TENSORS_FILE, tensors, found)
         with atomic_write(directory / CONFIG_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
-        if self.answerable is not None:
-            own, tensors = directory / ANSWERABLE_FILE, dict(self.answerable.state_dict())
-            bundle_tensors.write(own, tensors, bundle_tensors.digest("", tensors))
         return found
 
     @classmethod
@@ -219,7 +220,8 @@ class Bundle:
         bundle._hash = found
         if bundle.answerable is not None:
             head = bundle.answerable.eval().requires_grad_(False)
-            head.load_state_dict(bundle_tensors.read(directory / ANSWERABLE_FILE, head.state_dict(), "")[0])
+            of = _answerable_of(config)
+            head.load_state_dict(bundle_tensors.read(directory / ANSWERABLE_FILE, head.state_dict(), of)[0])
         bundle.codecs()  # now, and not in the first call, is the time to find that bases are none
         return bundle
 
@@ -244,6 +246,11 @@ class Bundle:
         heads = self._heads()
         trained = {f"{name}.{key}" for name, head in heads.items() for key, _ in head.named_parameters()}
         return bundle_tensors.as_stored(self._named(), dtype, self._dtypes, trained)
+
+
+def _answerable_of(config: BundleConfig) -> str:
+    """What the numbers of a bundle's `answerable` belong to."""
+    return f"{config.answerable} {config.hashed}"
 
 
 def _untrained(config: BundleConfig) -> Bundle:

@@ -8,6 +8,7 @@ seconds that were measured anyway: nothing is on an answer's path. It says what 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import os
 import queue
@@ -21,7 +22,8 @@ from typing import Any, Final
 
 logger = logging.getLogger(__name__)
 
-_PARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
+_PARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-01")
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _MOST_WAITING: Final = 4_096
 _MOST_TOGETHER: Final = 512
 _EVERY_S: Final = 1.0
@@ -143,8 +145,12 @@ class Traces:
         headers = {"Content-Type": "application/x-protobuf"}
         sent = urllib.request.Request(self._url, _encoded(calls, self._service), headers)
         try:
-            urllib.request.urlopen(sent, timeout=_POST_S).close()
-        except OSError as error:
+            _DIRECT.open(sent, timeout=_POST_S).close()
+        except (
+            OSError,
+            http.client.HTTPException,
+            ValueError,
+        ) as error:  # whatever answers there, the thread goes on
             if not self._failing:
                 logger.warning("traces are not taken at telemetry.otlp: %s", type(error).__name__)
             self._failing = True
