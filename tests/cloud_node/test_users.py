@@ -23,8 +23,11 @@ from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy, UsersConfig
 from cloud_node.documents import Documents
 from cloud_node.users import Principal, Users, named_user
+from kvwire import PROTOCOL_VERSION
 from kvwire.errors import ExposureSpent, NotFound, TokenRefused
 from kvwire.identity import Identity, PeerRole
+from kvwire.v1 import sharer_pb2 as pb
+from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from tests.cloud_node.conftest import LocalCloud, Start
 
 ACME = Identity(PeerRole.EDGE, "acme")
@@ -245,6 +248,18 @@ async def test_a_document_granted_to_a_user_is_there_for_that_user_behind_any_ed
     with pytest.raises(NotFound):
         await cloud.share(cloud.request("note-1", QUESTION))
     store.close()
+
+
+async def test_a_cloud_that_demands_tokens_says_what_it_offers_without_one(
+    start_local: Start, jwks: Path
+) -> None:
+    cloud = await start_local(users=UsersConfig(str(jwks), "kvwire/acme", required=True))
+    async with cloud.channel() as channel:
+        stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
+        told = await stub.Describe(pb.DescribeRequest(protocol_version=PROTOCOL_VERSION), timeout=20)
+    assert told.sharer.name
+    with pytest.raises(TokenRefused):
+        await cloud.share(cloud.request("note-1", QUESTION))
 
 
 async def test_what_leaves_is_counted_and_recorded_by_user(

@@ -1,5 +1,6 @@
 """Traces as a collector gets them, and what happens where there is none."""
 
+import socket
 import sys
 import time
 
@@ -46,7 +47,14 @@ def test_a_call_is_a_span_with_one_for_each_stage_and_the_clouds_is_under_the_ed
 
 
 @pytest.mark.parametrize(
-    "sent", ["", "00-zz-1-01", f"00-{REQUEST.hex()}-{REQUEST[:8].hex()}-00", "x" * 9_000]
+    "sent",
+    [
+        "",
+        "00-zz-1-01",
+        f"00-{REQUEST.hex()}-{REQUEST[:8].hex()}-00",
+        f"00-{'0' * 32}-{'1' * 16}-01",
+        "x" * 9_000,
+    ],
 )
 def test_a_caller_without_a_trace_of_its_own_is_traced_by_its_id_alone(sent: str) -> None:
     context = Context.under(sent, REQUEST)
@@ -65,6 +73,20 @@ def test_a_collector_that_is_away_or_silent_costs_no_call_anything(monkeypatch: 
     assert time.monotonic() - began < 2.0
     away.close()
     assert time.monotonic() - began < 6.0
+
+
+def test_what_speaks_no_http_at_the_collectors_address_ends_no_trace() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        node = Traces(f"http://127.0.0.1:{server.getsockname()[1]}", "edge")
+        node.start()
+        for _ in range(2):  # the second is sent as the first was
+            node.tell(Traced("ask", CLIENT, Context.of(REQUEST.hex()), 1.0))
+            server.settimeout(20)
+            peer, _ = server.accept()
+            peer.recv(1)
+            peer.sendall(b"no HTTP at all\r\n\r\n")
+            peer.close()
+        node.close()
 
 
 def test_nothing_is_sent_that_nobody_asked_for() -> None:
