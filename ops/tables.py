@@ -1,11 +1,9 @@
-"""The short table of an evaluation, and its place in a Markdown file"""
+"""The short table of an evaluation, and the places of tables in a Markdown file"""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-_END = "<!-- end of kvwire eval -->"
 
 
 def short_table(report: Mapping[str, Any]) -> str:
@@ -45,31 +43,35 @@ def short_table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def check_marks(path: Path, name: str = "") -> None:
+def check_marks(path: Path, name: str = "", command: str = "eval") -> None:
     """Raise ValueError at once where `put` would: the file must have one place for a table of this name."""
-    begin, place = _place(name)
+    begin, end, place = _place(name, command)
     if len(place.findall(path.read_text(encoding="utf-8"))) != 1:
         raise ValueError(
-            f"{path} must have one line {begin} and after it one line {_END}: the table goes between"
+            f"{path} must have one line {begin} and after it one line {end}: the table goes between"
         )
 
 
-def put(table: str, path: Path, name: str = "") -> None:
+def put(table: str, path: Path, name: str = "", command: str = "eval") -> None:
     """Replace what stands between the two lines.
+
+    Args:
+        command: `kvwire` COMMAND made the table.
 
     Raises:
         ValueError: as `check_marks`.
     """
-    check_marks(path, name)
-    begin, place = _place(name)
+    check_marks(path, name, command)
+    begin, end, place = _place(name, command)
     text = path.read_text(encoding="utf-8")
-    path.write_text(place.sub(lambda _: f"{begin}\n{table}\n{_END}", text), encoding="utf-8")
+    path.write_text(place.sub(lambda _: f"{begin}\n{table}\n{end}", text), encoding="utf-8")
 
 
-def _place(name: str) -> tuple[str, re.Pattern[str]]:
-    """The line that a table of this name begins with, and the pattern of all that stands in its place."""
-    begin = f"<!-- kvwire eval{f' {name}' if name else ''} -->"
-    return begin, re.compile(rf"^{re.escape(begin)}$.*?^{_END}$", re.MULTILINE | re.DOTALL)
+def _place(name: str, command: str) -> tuple[str, str, re.Pattern[str]]:
+    """The lines around a table of this name, and the pattern of all that stands in its place."""
+    begin = f"<!-- kvwire {command}{f' {name}' if name else ''} -->"
+    end = f"<!-- end of kvwire {command} -->"
+    return begin, end, re.compile(rf"^{re.escape(begin)}$.*?^{end}$", re.MULTILINE | re.DOTALL)
 
 
 def _shown(value: Mapping[str, Any]) -> str:

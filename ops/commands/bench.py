@@ -266,6 +266,30 @@ def codecs(
     Bench("codecs", settings, measure, bench.markdown, bench.plot, seed).run(json_out, markdown_out, plot_out)
 
 
+@app.command()
+def put(
+    reports: Annotated[
+        list[Path],
+        typer.Argument(help="What --json wrote.", metavar="REPORT...", exists=True, dir_okay=False),
+    ],
+    into: Annotated[
+        Path,
+        typer.Option(
+            help="The page: each table goes between its lines <!-- kvwire bench NAME --> and "
+            "<!-- end of kvwire bench -->.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    pictures: Annotated[Path, typer.Option(help="Folder of the pictures, NAME.png.", file_okay=False)],
+) -> None:
+    """Make tables and pictures of reports again, in their places of a page; nothing is measured."""
+    from ops.bench.pages import put_report
+
+    for report in reports:
+        put_report(report, into, pictures)
+
+
 def _cast(
     sharer: str, receiver: str, directory: Path, codec: str, device: "DeviceName", dtype: "DtypeName"
 ) -> tuple["Cast", "Bundle"]:

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 from rich.progress import Progress
+from typer.testing import CliRunner
 
 from ops.bench.benchmark import Bench
 from ops.bench.envelope import measured
+from ops.bench.prefixes import WAYS
+from ops.cli import app
+from ops.tables import check_marks
 
 
 def bench(calls: list[str]) -> Bench:
@@ -61,3 +65,37 @@ def test_a_picture_that_cannot_be_drawn_is_told_before_anything_is_measured(tmp_
     with pytest.raises(ValueError, match="ending"):
         bench(calls).run(plot_out=tmp_path / "out.txt")
     assert calls == []
+
+
+def test_a_report_is_put_into_its_place_of_a_page_again_with_its_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    ratio = {"ratio": 7.5, "low": 7.0, "high": 8.0}
+    row = {
+        "tokens": 97,
+        "rounds": 3,
+        "to_next": dict.fromkeys(WAYS, ratio),
+        "to_shortest": dict.fromkeys(WAYS, 1.0),
+        "median_s": dict.fromkeys(WAYS, 0.1),
+    }
+    report = measured("prefixes", {"tokens": [97]}, 1, lambda: {"token_bytes": 12_288, "rows": [row]})
+    (tmp_path / "prefixes.json").write_text(json.dumps(report))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- kvwire bench prefixes -->\nold\n<!-- end of kvwire bench -->\nafter\n")
+    command = ["bench", "put", str(tmp_path / "prefixes.json"), "--into", str(page), "--pictures"]
+    for _ in range(2):
+        done = CliRunner().invoke(app, [*command, str(tmp_path / "pictures")])
+        assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert "7.50 (7.00-8.00)" in text and report["date"][:10] in text and "old" not in text
+    assert "(pictures/prefixes.png)" in text
+    assert text.startswith("before\n<!--") and text.endswith("-->\nafter\n")
+    assert (tmp_path / "pictures" / "prefixes.png").stat().st_size > 1_000
+    page.write_text("no place\n")
+    assert CliRunner().invoke(app, [*command, str(tmp_path)]).exit_code == 1
+
+
+def test_the_page_of_benchmarks_has_a_place_for_every_report_that_make_bench_puts_there() -> None:
+    root = Path(__file__).parents[2]
+    (line,) = [li for li in (root / "Makefile").read_text().splitlines() if li.startswith("BENCHES ?=")]
+    for name in line.split("=")[1].split():
+        check_marks(root / "docs" / "benchmarks.md", name, "bench")
