@@ -57,11 +57,10 @@ def measure(
         table: of the bundle's plans, where it has been profiled.
 
     Returns:
-        "groups": by name, "segments", "numbers", and "copy_mb_s", MB of bfloat16 that are copied in memory in a
-        second of CPU time. "rows": one for each rung and each group that it has bases for: "bytes", "bits" a number,
-        "ratio" to bfloat16, "error" (root mean square, as a part of the spread around each number's mean),
-        "encode_mb_s" and "decode_mb_s" likewise, the same as parts of a copy's speed, and "transfer_loss" with its
-        interval, if known.
+        "groups": by name, "segments", "numbers", and "copy_mb_s", the speed at which they are copied in memory as
+        bfloat16. "rows": one for each rung and each group that it has bases for: "bytes", "bits" a number, "ratio" to
+        bfloat16, "error" (root mean square, as a part of the spread around each number's mean), "encode_mb_s" and
+        "decode_mb_s" of bfloat16, the same as parts of a copy's speed, and "transfer_loss" with its interval, if known.
     """
     rungs: list[Rung] = []
     for name in registry.names():
@@ -144,10 +143,9 @@ def _decoded(rung: Rung, group: Sequence[Sample], payloads: Sequence[bytes]) -> 
 
 
 def _seconds(work: Callable[..., list[_T]], *given: Any) -> tuple[float, list[_T]]:
-    """Of all cores together: what else the machine does then disturbs them less."""
-    began = time.process_time()
+    began = time.perf_counter()
     done = work(*given)
-    return time.process_time() - began, done
+    return time.perf_counter() - began, done
 
 
 def _losses(table: PlanTable) -> dict[tuple[str, str], dict[str, float]]:
@@ -168,9 +166,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     for name, group in results["groups"].items():
         lines += [
             f"**{name}**: {group['segments']} segments of {group['numbers']:,} numbers together; "
-            f"a copy in memory runs at {group['copy_mb_s']:,.0f} MB a CPU second",
+            f"a copy in memory runs at {group['copy_mb_s']:,.0f} MB/s",
             "",
-            "| rung | bits a number | of bf16 | error | encode MB/CPU s | decode | of a copy | transfer lost |",
+            "| rung | bits a number | of bf16 | error | encode MB/s | decode MB/s | of a copy | transfer lost |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for row in (row for row in results["rows"] if row["group"] == name):

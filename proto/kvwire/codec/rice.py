@@ -6,7 +6,6 @@ Here an integer costs its bits and nothing else. An integer v >= 0 with paramete
 k lowest bits. All the zeros and ones come first, so that they are read at once: the places of the ones give all v >> k.
 """
 
-import math
 import struct
 from collections.abc import Callable
 from typing import Any, Final
@@ -138,8 +137,6 @@ _OCTAVE: Final = 128
 """A step with an integer larger by so much is twice the step."""
 _CLOSE: Final = 64
 """A payload that leaves less than this part of its bits unused is not worth another try."""
-_SLOWEST: Final = 16
-"""A step twice as large saves this part of a bit a number, or more."""
 _BY_SLOPE: Final = 8
 _TRIES: Final = _BY_SLOPE + 15
 _ROUNDING: Final = 0.4
@@ -184,8 +181,7 @@ def smallest_step_within(
 ) -> float:
     """About the finest step at which a payload keeps within its bits: the rate is then a promise, not a mean.
 
-    A step twice as large saves a bit a number at first sight, and fewer where many numbers are zero: from the second
-    try on, what the last two saved tells. About three tries are enough.
+    A step twice as large saves a bit a number, so each try goes by what is missing; three or four are enough.
 
     Args:
         bits_at: bits of the payload at a step. limit: the most it may have; the coarsest step must keep it.
@@ -194,21 +190,15 @@ def smallest_step_within(
     low = min(max(_FINEST, _bits(least) + 1), _COARSEST) - 1
     high = _COARSEST
     trial = min(max(_bits(guess), low + 1), high)
-    spare, ahead_for_a_bit = limit // _CLOSE, _OCTAVE / numbers
-    before: tuple[int, int] | None = None
     for attempt in range(_TRIES):
         excess = bits_at(_of(trial)) - limit
         if excess > 0:
             low = trial
         else:
             high = trial
-        if high - low <= 1 or 0 <= -excess <= spare:
+        if high - low <= 1 or 0 <= -excess <= limit // _CLOSE:
             break
-        if before is not None and before[1] != excess:
-            seen = (trial - before[0]) / (before[1] - excess)
-            ahead_for_a_bit = min(max(seen, _OCTAVE / numbers), _SLOWEST * _OCTAVE / numbers)
-        before = trial, excess
-        ahead = trial + (math.ceil if excess > 0 else math.floor)(ahead_for_a_bit * (excess + spare / 2))
+        ahead = trial + round(_OCTAVE * excess / numbers)
         trial = ahead if attempt < _BY_SLOPE and low < ahead < high else (low + high) // 2
     return _of(high)
 

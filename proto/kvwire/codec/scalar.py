@@ -212,9 +212,8 @@ class Hadamard:
             found, widths = tried(step)
             return count_bits(found, widths[:, None])
 
-        varied = (turned if mean is None else turned - mean).ravel()
-        spread = math.sqrt(float(varied @ varied) / len(varied))
-        guess = 4.4 * unit * spread * 2.0**-self.rate
+        spread = turned if mean is None else turned - mean
+        guess = 4.4 * unit * float(spread.std()) * 2.0**-self.rate
         least = 2 * unit * float(np.abs(turned).max()) / LARGEST
         step = smallest_step_within(bits_at, bits, guess, least, rows * channels)
         found, widths = tried(step)

@@ -38,8 +38,6 @@ Place = tuple[SegmentKind, int, int]
 """Kind, layer and number of values of a position: kv_heads x head_dim, or those of a code."""
 DROPPED: Final = 0.625
 """A component that varies by fewer steps than this is not sent: one bit a position would cost more than it tells."""
-_OVERHEAD: Final = 1.4
-"""Bits of a normal number that varies by `DROPPED` steps, in Rice codes; twice as many steps cost it a bit more."""
 _EXACT: Final = 2.0**13
 """Rows of a basis add up to less than this, so that float64 sums of whole numbers times float16 are exact."""
 
@@ -95,18 +93,6 @@ class Basis:
         """`spread` in float64."""
         spread: Reals = self.spread.double().numpy()
         return spread
-
-    @cached_property
-    def _bits(self) -> Reals:
-        """(n,) bits of a position, about, at the step at which the first 1, 2, ... n components are just kept."""
-        octaves = np.log2(np.maximum(self._spread, np.finfo(np.float32).tiny))
-        bits: Reals = octaves.cumsum() - (octaves - _OVERHEAD) * np.arange(1, len(octaves) + 1)
-        return bits
-
-    def likely_step(self, bits: float) -> float:
-        """At which a position has about so many bits."""
-        last = min(int(np.searchsorted(self._bits, bits)), len(self._bits) - 1)
-        return float(self._spread[last] / DROPPED * 2.0 ** ((self._bits[last] - bits) / (last + 1)))
 
     def kept(self, step: float) -> Whole:
         """Rice parameters of the components that are sent at this step, the first ones."""
@@ -164,7 +150,8 @@ class Transform:
         def bits_at(step: float) -> int:
             return count_bits(*tried(step))
 
-        guess, least = basis.likely_step(self._bits[place] * n), float(np.abs(parts).max()) / LARGEST
+        likely = min(len(basis.spread) - 1, int(self._bits[place] * n / 2))
+        guess, least = float(basis.spread[likely]), float(np.abs(parts).max()) / LARGEST
         step = smallest_step_within(bits_at, 8 * (self.max_bytes(spec) - 2), guess, least, spec.elements)
         found, widths = tried(step)
         return step_to_bytes(step) + pack(found.ravel(), np.tile(widths, len(found)))
