@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,13 +30,10 @@ class Revoked:
     """
 
     def __init__(self, path: str | None) -> None:
-        self._path = None if path is None else Path(path)
-        self._seen: object = None
         self._serials: frozenset[int] = frozenset()
         self._identities: frozenset[Identity] = frozenset()
-        if self._path is not None:
-            self._seen = version_of_file(self._path)
-            self._read(self._path)
+        kept = "no certificate is good again that was revoked"
+        self._file = None if path is None else Reread(Path(path), self._read, kept)
 
     def check(self, identity: Identity, serial: int) -> None:
         """Whether a certificate is still good.
@@ -43,21 +41,10 @@ class Revoked:
         Raises:
             AccessDenied: it is revoked.
         """
-        if self._path is not None:
-            self._look_again(self._path)
+        if self._file is not None:
+            self._file.look_again()
         if serial in self._serials or identity in self._identities:
             raise AccessDenied(f"the certificate {serial:X} of {identity.uri} is revoked")
-
-    def _look_again(self, path: Path) -> None:
-        seen: object = None
-        try:
-            seen = version_of_file(path)
-            if seen != self._seen:
-                self._read(path)
-        except (OSError, ValueError) as error:
-            if seen != self._seen:
-                logger.error("no certificate is good again that was revoked: %s", error)
-        self._seen = seen
 
     def _read(self, path: Path) -> None:
         serials, identities, bad = set[int](), set[Identity](), 0
@@ -80,7 +67,35 @@ class Revoked:
         self._serials, self._identities = frozenset(serials), frozenset(identities)
 
 
-def version_of_file(path: Path) -> tuple[int, ...]:
+class Reread:
+    """A file that is read when this is made, and again whenever it has changed.
+
+    Args:
+        read: takes in what is there now. kept: what the log says stays, where that fails.
+
+    Raises:
+        OSError, ValueError: as `read`, the first time.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Path], None], kept: str) -> None:
+        self._path, self._read, self._kept = path, read, kept
+        self._seen: object = _version(path)
+        read(path)
+
+    def look_again(self) -> None:
+        """Read it if it has changed; what cannot be read changes nothing, and the log says so once."""
+        seen: object = None
+        try:
+            seen = _version(self._path)
+            if seen != self._seen:
+                self._read(self._path)
+        except (OSError, ValueError) as error:
+            if seen != self._seen:
+                logger.error("%s: %s", self._kept, error)
+        self._seen = seen
+
+
+def _version(path: Path) -> tuple[int, ...]:
     """Another one whenever the file at a path is another, or was written to. Raises OSError."""
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -8,7 +8,6 @@ of "none", and none of HMAC.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,9 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from cloud_node.config import UsersConfig
-from cloud_node.revoked import version_of_file
+from cloud_node.revoked import Reread
 from kvwire.errors import TokenRefused
 from kvwire.identity import Identity
-
-logger = logging.getLogger(__name__)
 
 _LONGEST: Final = 8_192
 _LEEWAY_S: Final = 30.0
@@ -84,12 +81,9 @@ class Users:
 
     def __init__(self, config: UsersConfig) -> None:
         self._config = config
-        self._path = None if config.jwks is None else Path(config.jwks)
-        self._seen: object = None
         self._keys: Mapping[str, jwt.PyJWK] = {}
-        if self._path is not None:
-            self._seen = version_of_file(self._path)
-            self._keys = _keys(self._path)
+        kept = "the keys of users stay what they were"
+        self._file = None if config.jwks is None else Reread(Path(config.jwks), self._read, kept)
 
     @property
     def keys(self) -> int:
@@ -110,9 +104,9 @@ class Users:
             return Principal(identity)
         if len(shown) != 1:
             raise TokenRefused(f"{len(shown)} tokens, and one is needed")
-        if self._path is None:
+        if self._file is None:
             raise TokenRefused("this cloud knows no users: [users] jwks")
-        self._look_again(self._path)
+        self._file.look_again()
         scheme, _, token = str(shown[0]).partition(" ")
         if scheme.lower() != "bearer" or len(token) > _LONGEST:
             raise TokenRefused(f"it is not Bearer and a JSON Web Token of up to {_LONGEST:,} characters")
@@ -143,16 +137,8 @@ class Users:
             raise TokenRefused("it names no user that one may be called here")
         return user
 
-    def _look_again(self, path: Path) -> None:
-        seen: object = None
-        try:
-            seen = version_of_file(path)
-            if seen != self._seen:
-                self._keys = _keys(path)
-        except (OSError, ValueError) as error:
-            if seen != self._seen:
-                logger.error("the keys of users stay what they were: %s", error)
-        self._seen = seen
+    def _read(self, path: Path) -> None:
+        self._keys = _keys(path)
 
 
 def _keys(path: Path) -> dict[str, jwt.PyJWK]:
