@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from fuser.atomic import atomic_write
 from fuser.bundle.bundle import CONFIG_FILE, Bundle
@@ -23,6 +21,7 @@ from fuser.kv.generate import SIGNALS
 from fuser.lab.data.cases import UNANSWERABLE
 from fuser.lab.evaluate.prediction import Prediction, PredictionLog
 from fuser.lab.evaluate.score import normalise
+from fuser.lab.logistic import fit_logistic
 from fuser.lab.profile.grid import check_training
 from kvwire.segment import SliceKind
 
@@ -81,24 +80,9 @@ def fitted(answers: Sequence[Judged], most_lost: float = MOST_LOST) -> Confidenc
         raise ValueError(f"too few answers: at least {_FEWEST} right and {_FEWEST} wrong ones are needed")
     names = [name for name in SIGNALS if all(name in one.signals for one in given)]
     rows = torch.tensor([[one.signals[name] for name in names] for one in given], device="cpu").double()
-    mean, spread = rows.mean(0), rows.std(0).clamp(min=1e-6)
-    weights = torch.zeros(len(names) + 1, dtype=torch.float64, requires_grad=True, device="cpu")
-    solver = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
-    inputs = torch.cat(
-        ((rows - mean) / spread, torch.ones(len(rows), 1, dtype=torch.float64, device="cpu")), 1
-    )
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        value = functional.binary_cross_entropy_with_logits(inputs @ weights, right)
-        value = value + _PENALTY / len(rows) * (weights[:-1] * weights[:-1]).sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        solver.step(loss)  # type: ignore[no-untyped-call]
-    scaled = weights.detach()[:-1] / spread
-    bias = float(weights.detach()[-1] - (scaled * mean).sum())
+    shares = torch.full_like(right, 1 / len(rows))
+    scaled, at_zero = fit_logistic(rows, right, _PENALTY / len(rows), shares)
+    bias = float(at_zero)
     told = {name: round(value, 4) for name, value in zip(names, scaled.tolist(), strict=True)}
     found = ConfidenceConfig(told, round(bias, 4))
     kept = sorted(_confidence(found, one) for one in given if one.right)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fuser.heads.selection import Answerable, AnswerableConfig
 from fuser.kv.geometry import Geometry
 from fuser.lab.evaluate.confidence import auc
+from fuser.lab.logistic import fit_logistic
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached
 
@@ -57,24 +57,8 @@ def fit_answerable(
 
 def _fitted(features: Tensor, wanted: Tensor, layers: tuple[int, ...]) -> Answerable:
     """Both classes count alike, whatever their numbers."""
-    mean, spread = features.mean(0), features.std(0).clamp(min=1e-3)
-    inputs = (features - mean) / spread
-    share = torch.where(wanted > 0, 0.5 / wanted.sum(), 0.5 / (1 - wanted).sum())
-    weights = torch.zeros(inputs.shape[1] + 1, requires_grad=True, device="cpu")
-    solver = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        each = functional.binary_cross_entropy_with_logits(
-            inputs @ weights[:-1] + weights[-1], wanted, weight=share, reduction="sum"
-        )
-        value = each + _PENALTY * weights[:-1].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        solver.step(loss)  # type: ignore[no-untyped-call]
+    shares = torch.where(wanted > 0, 0.5 / wanted.sum(), 0.5 / (1 - wanted).sum())
+    weight, bias = fit_logistic(features, wanted, _PENALTY, shares)
     head = Answerable(AnswerableConfig(layers), features.shape[1] // len(layers))
-    scaled = weights.detach()[:-1] / spread
-    head.load_state_dict({"weight": scaled, "bias": weights.detach()[-1] - scaled @ mean})
+    head.load_state_dict({"weight": weight, "bias": bias})
     return head.eval().requires_grad_(False)
