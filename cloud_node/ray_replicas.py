@@ -123,9 +123,7 @@ class RayReplicas:
         Raises:
             ReplicasLost: the Ray started here is dead, or Serve has not answered for long.
         """
-        if (
-            self._asking is None
-        ):  # an answer that is late counts when it comes, or a slow Serve would seem dead
+        if self._asking is None:  # one that is late counts when it comes, or a slow Serve would seem dead
             self._asking = asyncio.ensure_future(self._call(self._ray.up, _SILENT_S))
             self._asking.add_done_callback(_heed)
         asking = self._asking

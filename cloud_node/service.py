@@ -288,10 +288,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         try:
             identity = identify(context)
             record.tenant, record.identity = identity.tenant, identity.uri
-            shown = (
-                context.invocation_metadata() if method != "Describe" else None
-            )  # which tells of no document
-            caller = Principal(identity) if shown is None else self._users.caller(identity, shown)
+            if method == "Describe":  # which tells of no document, so it needs no user
+                caller = Principal(identity)
+            else:
+                caller = self._users.caller(identity, context.invocation_metadata())
             record.user = caller.user
             if self._draining:
                 raise Draining(self._config.sharer.retry_after_s)
@@ -312,7 +312,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             if not self._in_flight:
                 self._idle.set()
             record.measured(self.meter)
-            if (traced := record.traced(_traceparent(context))) is not None:
+            if self.traces.on and (traced := record.traced(_traceparent(context))) is not None:
                 self.traces.tell(traced)
             self._lines.tell("call", **record.told())
             if record.left:

@@ -83,7 +83,8 @@ class Watch:
             took_s: seconds since it came.
         """
         meter = self._meter
-        self._traces.tell(_traced(outcome, request_id, took_s))
+        if self._traces.on:
+            self._traces.tell(_traced(outcome, request_id, took_s))
         if isinstance(outcome, Busy):
             self.refused("full")
         if not isinstance(outcome, Answer):

@@ -167,10 +167,8 @@ class AnswerStream:
             yield from self._picked(prefilled)
             return
         limit = min(planned.max_new_tokens, prefilled.room)
-        least, unfused = (
-            self._least_confidence,
-            self._unfused if planned.sections != planned.unfused else None,
-        )
+        least = self._least_confidence
+        unfused = self._unfused if planned.sections != planned.unfused else None
         if self._trailer is None or (unfused is None and not least):
             yield from self._limited(self._generated(prefilled, limit), limit)
             self._see(prefilled)
@@ -185,11 +183,12 @@ class AnswerStream:
             piece, _ = held[-1]
             text += line.rest() if piece is None else line.add(piece)
         self._see(prefilled)
-        judge, signals = self._judge, self._signals
-        told = judge is not None and signals is not None and judge.withholds(signals.values, least)
-        if judge is not None and signals is not None and least and judge.of(signals.values) is None:
-            logger.warning("the cloud does not tell what this bundle's confidence needs: nothing is withheld")
-        self._withheld = text != abstain and told
+        if (judge := self._judge) is not None:
+            if least and self._confidence is None:
+                logger.warning(
+                    "the cloud does not tell what this bundle's confidence needs: nothing is withheld"
+                )
+            self._withheld = text != abstain and judge.withholds(prefilled.signals.values, least)
         if text != abstain and not self._withheld:
             yield from self._limited(itertools.chain(held, generated), limit)
             return

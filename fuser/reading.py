@@ -279,8 +279,8 @@ class Reader:
         kv: dict[int, tuple[Tensor, Tensor]] = {}
         given: set[int] = set()
         all_layers: list[Layer] = []
-        asks = self.answerable is not None and prompt.prefix > 0 and (asking or draft > 0)
-        ending = self.answerable.config.layers if asks and self.answerable is not None else ()
+        answerable = self.answerable if prompt.prefix and (asking or draft) else None
+        ending = () if answerable is None else answerable.config.layers
         ends: dict[int, Layer] = {}  # of the prompt's last position
 
         def take(layer: int, keys: Tensor, values: Tensor) -> None:
@@ -358,11 +358,11 @@ class Reader:
             with torch.inference_mode():
                 scores = (scores if per_head or self.scorer is None else self.scorer(scores))[0].cpu()
         read = Reading(prompt, at, kv, scores, self.rope, tuple(said), tuple(likely))
-        if not ends or self.answerable is None:
+        if answerable is None:
             return read
         last = torch.tensor([len(prompt) - 1], device=self.model.device)
         with torch.inference_mode():
-            odds = self.answerable(replace(read, at=last, kv=ends).features(sorted(ends)))
+            odds = answerable(replace(read, at=last, kv=ends).features(sorted(ends)))
         return replace(read, answerable=float(odds))
 
     def _ended(self, said: list[int]) -> bool:

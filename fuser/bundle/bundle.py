@@ -117,15 +117,16 @@ class Bundle:
     def with_codec_bases(self, config: CodecBasesConfig | None) -> Bundle:
         """The same heads, to be stored as they were, with bases of this shape still to be written; None: without."""
         whole = replace(self.config, codec_bases=config)
-        heads = self.fuse, self.translate, self.scorer
-        bundle = Bundle(whole, *heads, whole.new_codec_bases(), self.answerable)
-        bundle._dtypes = dict(self._dtypes)
-        return bundle
+        return self._again(whole, whole.new_codec_bases(), self.answerable)
 
     def with_answerable(self, head: Answerable) -> Bundle:
         """The same heads, to be stored as they were, with this one."""
-        config = replace(self.config, answerable=head.config)
-        bundle = Bundle(config, self.fuse, self.translate, self.scorer, self.codec_bases, head)
+        return self._again(replace(self.config, answerable=head.config), self.codec_bases, head)
+
+    def _again(
+        self, config: BundleConfig, codec_bases: CodecBases | None, answerable: Answerable | None
+    ) -> Bundle:
+        bundle = Bundle(config, self.fuse, self.translate, self.scorer, codec_bases, answerable)
         bundle._dtypes = dict(self._dtypes)
         return bundle
 

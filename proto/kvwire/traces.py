@@ -94,18 +94,21 @@ class Traces:
     Args:
         otlp: a collector's address ("http://127.0.0.1:4318"), or None.
         service: the name of this node there.
+
+    Attributes:
+        on: whether there is a collector to tell.
     """
 
     def __init__(self, otlp: str | None, service: str) -> None:
         self._url, self._service = f"{(otlp or '').rstrip('/')}/v1/traces", service
-        self._on = otlp is not None
+        self.on = otlp is not None
         self._calls: queue.Queue[Traced | None] = queue.Queue(_MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._failing = False
 
     def start(self) -> None:
         """Begin to send, where there is a collector."""
-        if self._on:
+        if self.on:
             self._thread = threading.Thread(target=self._send_all, name="traces", daemon=True)
             self._thread.start()
 
@@ -146,11 +149,8 @@ class Traces:
         sent = urllib.request.Request(self._url, _encoded(calls, self._service), headers)
         try:
             _DIRECT.open(sent, timeout=_POST_S).close()
-        except (
-            OSError,
-            http.client.HTTPException,
-            ValueError,
-        ) as error:  # whatever answers there, the thread goes on
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # Whatever answers there, the thread goes on.
             if not self._failing:
                 logger.warning("traces are not taken at telemetry.otlp: %s", type(error).__name__)
             self._failing = True

@@ -19,6 +19,7 @@ from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached, CachedQuestion
 from fuser.lab.train.excerpt import Example, Excerpts
 from fuser.lab.train.reading import KV, FrozenReceiver
+from fuser.lab.train.regress import those_of
 from fuser.prompts.shared import read_as
 from fuser.slice_specs import most_quoted, most_written, slice_specs
 from kvwire.codec import roundtrip
@@ -133,14 +134,13 @@ class QuestionDrafts:
 
 def _odds(bundle: Bundle, cache: FeatureCache) -> Callable[[Cached, CachedQuestion], float | None]:
     """Tells the log-odds that a document holds the answer; None where the bundle cannot."""
-    head = bundle.answerable
+    head, per_layer = bundle.answerable, 2 * bundle.config.sharer_geometry.layer_width
 
     def odds(document: Cached, question: CachedQuestion) -> float | None:
         if head is None:
             return None
         features = cache.raw(document, torch.tensor([question.asked], device="cpu"))
-        by_layer = features.unflatten(-1, (bundle.config.sharer_geometry.layers, -1))
-        return float(head(by_layer[:, list(head.config.layers)].flatten(1).to(head.weight.device)))
+        return float(head(those_of(features, head.config.layers, per_layer).to(head.weight.device)))
 
     return odds
 

@@ -17,6 +17,7 @@ from fuser.lab.evaluate.confidence import auc
 from fuser.lab.logistic import fit_logistic
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import Cached
+from fuser.lab.train.regress import those_of
 
 _BAND = 0.5, 0.8  # shares of the Sharer's depth between which its layers are read
 _PENALTY = 0.3  # of the squared weights, beside a mean loss: there are more weights than questions
@@ -47,7 +48,7 @@ def fit_answerable(
     low, high = (int(share * sharer.layers) for share in _BAND)
     layers = tuple(range(low, max(high, low + 1)))
     rows = torch.stack([cache.raw(d, torch.tensor([q.asked], device="cpu"))[0] for _, d, q in asked])
-    features = rows.unflatten(1, (sharer.layers, -1))[:, list(layers)].flatten(1)
+    features = those_of(rows, layers, 2 * sharer.layer_width)
     judged = _fitted(features[~held], wanted[~held], layers)
     told = judged(features[held]).tolist()
     counts = {"answered": int(wanted.sum()), "unanswered": int((1 - wanted).sum())}

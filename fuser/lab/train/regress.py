@@ -22,11 +22,15 @@ from fuser.lab.train.ridge import Moments
 
 def of_layers(features: Tensor, head: TranslateHead) -> Tensor:
     """Of features (..., numbers of all Sharer layers), those that a head reads."""
-    per_layer = len(head.input_mean) // len(head.layers)
-    if len(head.input_mean) == features.shape[-1]:
+    return those_of(features, head.layers, len(head.input_mean) // len(head.layers))
+
+
+def those_of(features: Tensor, layers: Sequence[int], per_layer: int) -> Tensor:
+    """Of features (..., numbers of all Sharer layers), those of some layers."""
+    if len(layers) * per_layer == features.shape[-1]:
         return features
     parts: Tensor = features.unflatten(-1, (-1, per_layer))
-    return parts[..., list(head.layers), :].flatten(-2)
+    return parts[..., list(layers), :].flatten(-2)
 
 
 def standardise_as(cache: FeatureCache, head: TranslateHead) -> None:
