@@ -182,9 +182,8 @@ class Connection:
                     break
                 if check.result():
                     held.heard = time.monotonic()
-                elif (
-                    time.monotonic() - held.heard >= _SILENT_S
-                ):  # else another call heard something meanwhile
+                # Else another call heard something meanwhile.
+                elif time.monotonic() - held.heard >= _SILENT_S:
                     raise self._lost(held)
             held.heard = time.monotonic()
             return waiting.result()

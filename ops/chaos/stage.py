@@ -80,7 +80,7 @@ def write_config(path: Path, config: CloudConfig | EdgeConfig) -> None:
 
 
 def _split(config: dict[str, Any], under: str = "") -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Top values, and tables of all depths by their dotted names; without those that are None."""
+    """Top values, and tables of all depths by their dotted names; no None among them."""
     top = {key: value for key, value in config.items() if value is not None and not isinstance(value, dict)}
     tables: dict[str, dict[str, Any]] = {}
     for key, value in config.items():

@@ -150,7 +150,7 @@ class Granted:
         return min(self.max_positions, self.max_quoted) if kind is SliceKind.EXCERPT else self.max_positions
 
     def allows(self, kind: SliceKind, plan: Plan, positions: int) -> bool:
-        """Whether a slice by this plan, of so many positions, leaves as it was asked for."""
+        """Whether a slice by this plan, with this number of positions, leaves as it was asked for."""
         quoted = plan.quoted <= self.max_quoted and plan.runs <= self.max_runs
         return quoted and positions <= self.most(kind)
 
