@@ -40,7 +40,7 @@ class Way:
 
 
 def ways_of(directory: Path, bundle: Bundle) -> tuple[Way, ...]:
-    """The ways that a bundle has: without a slice, then the usual codecs, then every plan of its table.
+    """The ways that a bundle has: without a slice, excerpts in the usual codecs, a draft, then every plan of its table.
 
     Raises:
         BadTable: the bundle's table cannot be read.
@@ -52,6 +52,9 @@ def ways_of(directory: Path, bundle: Bundle) -> tuple[Way, ...]:
     if kind not in bundle.kinds:
         raise ValueError("this bundle makes no slices of documents: it has no translate head")
     ways = [Way(ALONE), Way(RELAY), Way(READ), *(Way(codec, Plan(codec=codec), kind) for codec in _USUAL)]
+    if SliceKind.DRAFT in bundle.kinds:
+        own = (codec.name for codec in bundle.codecs() if codec.name == "transform-2")
+        ways.append(Way("draft", Plan(codec=next(own, "int8")), SliceKind.DRAFT))
     if PlanTable.lies_in(directory):
         rows = [row for row in PlanTable.load(directory, bundle.hash).rows if row.kind is kind]
         ways += [Way(f"{kind}: {row.plan}", row.plan, kind) for row in rows]

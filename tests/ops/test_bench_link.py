@@ -115,14 +115,15 @@ def test_a_picture_is_drawn_from_the_report_alone(tmp_path: Path, rtts: tuple[fl
 def test_the_ways_are_all_that_a_bundle_has(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(tiny_bundle)
     ways = ways_of(tiny_bundle, bundle)
-    assert [way.name for way in ways] == [ALONE, RELAY, READ, "raw", "lossless", "int8", "int4"]
-    assert all(way.kind is SliceKind.EXCERPT for way in ways[3:])
+    assert [way.name for way in ways] == [ALONE, RELAY, READ, "raw", "lossless", "int8", "int4", "draft"]
+    assert all(way.kind is SliceKind.EXCERPT for way in ways[3:7])
+    assert ways[7] == Way("draft", Plan(codec="int8"), SliceKind.DRAFT)
     one = Interval(0.5, 0.4, 0.6)
     row = PlanRow(
         Plan(codec="int8", positions=4), SliceKind.EXCERPT, 9.0, 10, 12, one, one, one, None, None, 7
     )
     PlanTable(bundle.hash, (row,), {}).save(tmp_path)
-    assert ways_of(tmp_path, bundle)[7:] == (Way("excerpt: int8:m4", row.plan, SliceKind.EXCERPT),)
+    assert ways_of(tmp_path, bundle)[8:] == (Way("excerpt: int8:m4", row.plan, SliceKind.EXCERPT),)
     PlanTable("0" * 64, (row,), {}).save(tmp_path)
     with pytest.raises(BadTable, match="profile it again"):
         ways_of(tmp_path, bundle)
