@@ -16,15 +16,15 @@ from fuser.lab.train.dials import DialsConfig
 from fuser.lab.train.recipe import Recipe
 
 FUSER = Path(__file__).parents[4] / "fuser"
-DOCUMENTS, DRAFTS, QWEN, TWO_TASKS, TWO_TASKS_DRAFTS = (
+DOCUMENTS, DRAFTS, EVERYDAY, QWEN, TWO_TASKS, TWO_TASKS_DRAFTS = (
     FUSER / "lab" / "recipes" / f"{name}.toml"
-    for name in ("documents", "drafts", "qwen", "two_tasks", "two_tasks_drafts")
+    for name in ("documents", "drafts", "everyday", "qwen", "two_tasks", "two_tasks_drafts")
 )
 BUNDLES = FUSER / "bundles"
 
 
 def _load(tmp_path: Path, old: str, new: str) -> Recipe:
-    texts = [recipe.read_text(encoding="utf-8") for recipe in (DOCUMENTS, DRAFTS)]
+    texts = [recipe.read_text(encoding="utf-8") for recipe in (DOCUMENTS, DRAFTS, EVERYDAY)]
     text = next(text for text in texts if old in text)
     path = tmp_path / "recipe.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -72,6 +72,7 @@ def test_a_stage_has_the_keys_of_the_base_but_for_those_it_changes() -> None:
     ("recipe", "bundle"),
     [
         (DRAFTS, "qwen2.5-coder-0.5b--smollm2-135m"),
+        (EVERYDAY, "qwen2.5-coder-0.5b--smollm2-135m"),
         (TWO_TASKS_DRAFTS, "qwen2.5-coder-1.5b--smollm2-135m"),
     ],
 )
@@ -166,8 +167,8 @@ def test_a_value_of_the_command_line_that_fits_nowhere_is_refused(value: str, me
         ),
         ('rule = "learnt"\nheads = 14\n', "", "nothing to fit"),
         ("fit.questions = 1200", "fit.questions = 12", "fit.questions must be at least 50"),
-        ("profile.plans = 9", "profile.plan = 9", "stage plans: unknown key profile.plan"),
-        ("profile.plans = 9", "profile.plans = 0", "profile needs"),
+        ("profile.plans = 6", "profile.plan = 6", "stage plans: unknown key profile.plan"),
+        ("profile.plans = 6", "profile.plans = 0", "profile needs"),
         ('kind = "calibrate"', 'kind = "calibrate"\ncalibrate.rates = []', "calibrate.rates is empty"),
         ("[selection]", "[fuse]\nrnak = 3\n[selection]", "unknown key fuse.rnak"),
         ("[selection]", "[noise]\nbits = 1\n[selection]", "noise.bits"),
