@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.admission import Places
 from cloud_node.control import Control
-from cloud_node.documents import DocumentInfo, Documents, Hit
+from cloud_node.document_reader import DocumentInfo, DocumentReader, Hit
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.revoked import Revoked
 from cloud_node.users import Principal
@@ -166,7 +166,7 @@ def _identity_of(pem: bytes) -> tuple[Identity, int]:
 class Access:
     """Which documents a caller may ask about, its tenant's and granted to it, and how much of them has left."""
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: DocumentReader) -> None:
         self._documents = documents
         self._threads = Control(_LOOKUPS)
 

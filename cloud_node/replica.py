@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cloud_node.call import Ended, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.documents import Document, Documents
+from cloud_node.document_reader import Document, DocumentReader
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.exposure import seconds_left
 from cloud_node.prefixes import Prefixes, stored_text
@@ -54,7 +54,7 @@ class Replica:
         self,
         sharers: Mapping[str, Sharer],
         ref: ModelRef,
-        documents: Documents,
+        documents: DocumentReader,
         limits: Limits,
         export: ExportPolicy,
         *,
@@ -110,7 +110,7 @@ class Replica:
         return cls(
             {one.bundle.hash: one for one in sharers},
             sharers[0].bundle.config.sharer,
-            Documents(config.documents, files),
+            DocumentReader(config.documents),
             config.limits,
             config.export,
             max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
