@@ -21,7 +21,7 @@ ReceiverOption = Annotated[str | None, typer.Option("--receiver", help="Another 
 
 def found_bundle(name: str) -> Path:
     """The directory of a bundle, by its path or the name of one that ships; another name is wrong use."""
-    from fuser.bundle import bundle_directory, shipped_bundles
+    from fuser.models.directory import bundle_directory, shipped_bundles
 
     directory = bundle_directory(name)
     if not directory.is_dir():

@@ -104,7 +104,7 @@ def test_the_examples_of_init_are_accepted_and_name_what_is_there(tmp_path: Path
 
 def test_init_sets_up_any_pair_that_ships_by_its_name(tmp_path: Path) -> None:
     from edge_node import EdgeConfig
-    from fuser.bundle import shipped_bundles
+    from fuser.models.directory import shipped_bundles
     from ops.demo.pair import models_of
 
     for named, shipped in shipped_bundles().items():
