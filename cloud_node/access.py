@@ -8,7 +8,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import grpc
 from cryptography import x509
@@ -21,7 +21,14 @@ from cloud_node.document_reader import DocumentInfo, DocumentReader, Hit
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.revoked import Revoked
 from cloud_node.users import Principal
-from kvwire.errors import AccessDenied, AuditUnavailable, BadHeader, DeadlineExceeded, KvwireError
+from kvwire.errors import (
+    AccessDenied,
+    AuditUnavailable,
+    BadHeader,
+    DeadlineExceeded,
+    DocumentsUnavailable,
+    KvwireError,
+)
 from kvwire.identity import Identity, PeerRole
 from kvwire.limits import Limits
 from kvwire.messages import SearchRequest
@@ -29,6 +36,8 @@ from kvwire.segment import SliceKind
 from kvwire.status import to_grpc
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _MESSAGE_S: Final = 5.0
 """How long a caller may take to send its one message once its stream is open."""
@@ -181,7 +190,7 @@ class Access:
         if not document_ids:
             return ()
         find = functools.partial(self._documents.find, caller.tenant, document_ids, caller)
-        return await self._threads.call(find)
+        return await self._ask(find)
 
     async def positions_left(self, caller: Principal, budgets: Mapping[str, Budget]) -> int | None:
         """Positions that may still leave today of documents, by id, for this caller; None where there is no bound.
@@ -191,7 +200,7 @@ class Access:
         """
         if not any(budget.positions or budget.questions for budget in budgets.values()):
             return None
-        spent = await self._threads.call(
+        spent = await self._ask(
             functools.partial(self._documents.spent, caller.tenant, caller.counted, budgets)
         )
         left = []
@@ -212,10 +221,9 @@ class Access:
             return None, None
         count = functools.partial(self._documents.count, caller.tenant, caller.counted, leaving)
         try:
-            return await self._threads.call(count)
-        except (OSError, SQLAlchemyError) as error:
-            logger.error("what leaves cannot be counted: %s", type(error).__name__)
-            raise AuditUnavailable from error
+            return await self._ask(count)
+        except (OSError, DocumentsUnavailable) as error:
+            raise AuditUnavailable("what leaves cannot be counted") from error
 
     async def search(
         self,
@@ -241,7 +249,19 @@ class Access:
             texts = [self._documents.get(tenant, hit.document, hit.passage).text for hit in hits]
             return tuple(hit for hit, text in zip(hits, texts, strict=True) if may_be_read(tenant, text))
 
-        return await self._threads.call(search)
+        return await self._ask(search)
+
+    async def _ask(self, function: Callable[[], _T]) -> _T:
+        """What `function` returns of the store.
+
+        Raises:
+            DocumentsUnavailable: the database does not answer, or refuses.
+        """
+        try:
+            return await self._threads.call(function)
+        except SQLAlchemyError as error:
+            logger.error("the documents' database: %s", type(error).__name__)
+            raise DocumentsUnavailable from error
 
 
 async def _refuse(_: Any, context: Any) -> None:

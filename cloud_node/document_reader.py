@@ -24,6 +24,7 @@ from sqlalchemy import (
     event,
     func,
     literal,
+    make_url,
     or_,
     select,
 )
@@ -39,6 +40,8 @@ from kvwire.segment import SliceKind
 DOCUMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
 _LOCK: Final = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7443)"}
 """Has others wait who open the store at the same time."""
+_GIVE_UP: Final = {"postgresql+psycopg": {"connect_timeout": 5, "tcp_user_timeout": 10_000}}
+"""When a server whose machine is gone is given up, in s and ms; what the URL says of it goes before."""
 
 
 class DocumentRow(Base):
@@ -138,7 +141,9 @@ class DocumentReader:
             sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or the URL is wrong.
         """
         # Texts stay out of errors, and a database that was started again is connected to again.
-        self._engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        where = make_url(url)
+        when = {k: v for k, v in _GIVE_UP.get(where.drivername, {}).items() if k not in where.query}
+        self._engine = create_engine(where, hide_parameters=True, pool_pre_ping=True, connect_args=when)
         if self._engine.dialect.name == "sqlite":
             _prepare_sqlite(self._engine)
             if self._engine.url.database not in (None, "", ":memory:"):

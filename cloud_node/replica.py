@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cloud_node.call import Ended, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.document_reader import Document, DocumentReader
@@ -25,7 +27,14 @@ from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Wor
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
+from kvwire.errors import (
+    DocumentsUnavailable,
+    ExposureSpent,
+    IncompatiblePeer,
+    InternalError,
+    KvwireError,
+    TooLarge,
+)
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
@@ -257,7 +266,10 @@ class Replica:
             if section.document_id is None:
                 resolved.append(section)
                 continue
-            document = self._documents.get(tenant, section.document_id, section.passage)
+            try:
+                document = self._documents.get(tenant, section.document_id, section.passage)
+            except SQLAlchemyError as error:
+                raise DocumentsUnavailable(type(error).__name__) from error
             self._looked.check(self._export.redact, tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)

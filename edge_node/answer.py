@@ -124,6 +124,7 @@ _WORDS: Final = {
     "DRAINING": "the cloud at {address} is shutting down; ask again when it is back",
     "DEADLINE_EXCEEDED": "the cloud's slice did not come in time; ask again, or allow more seconds (deadline)",
     "CANCELLED": "the call to the cloud was cut off; ask again",
+    "DOCUMENTS_UNAVAILABLE": "the cloud at {address} cannot read its documents; its log says why",
     "INTERNAL": "the cloud at {address} failed; its log says why",
     "RELAY_DISABLED": "the cloud relays no text (its `[export] allow_relay`); ask for a slice, or allow it more bytes",
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",

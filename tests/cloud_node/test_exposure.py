@@ -1,6 +1,5 @@
 import asyncio
 import dataclasses
-import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from cloud_node.audit import AuditLog, AuditRecord
 from cloud_node.audit_chain import lines
@@ -16,7 +14,6 @@ from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents, version_of
 from cloud_node.exposure import Budget, Leaving, key_of, seconds_left
-from cloud_node.passages import Base
 from cloud_node.users import Principal
 from fuser.sharer import Sharer
 from kvwire.errors import AuditUnavailable, ExposureSpent, InternalError, NotFound
@@ -30,17 +27,11 @@ from tests.cloud_node.conftest import LocalCloud, Start
 QUESTION = "Who keeps the spare key?"
 ACME = Identity(PeerRole.EDGE, "acme").uri
 KIOSK = Identity(PeerRole.EDGE, "acme", "kiosk-3").uri
-POSTGRES = os.environ.get("KVWIRE_TEST_POSTGRES")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
-def documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Documents]:
-    url = f"sqlite:///{tmp_path / 'documents.db'}" if request.param == "sqlite" else f"{POSTGRES}"
-    if request.param == "postgresql":
-        engine = create_engine(url)
-        Base.metadata.drop_all(engine)
-        engine.dispose()
-    store = Documents(url)
+@pytest.fixture
+def documents(store_url: str) -> Iterator[Documents]:
+    store = Documents(store_url)
     store.add("acme", "a", "The key is under the stone.")
     yield store
     store.close()
