@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from kvwire.segment import SliceKind
-from ops.commands.options import OtherDevice, OtherDtype, placed
+from ops.commands.options import OtherDevice, OtherDtype, UserTokenFile, placed
 from ops.output import Json, console, failed, print_json
-from ops.talk import is_guess, told_of
+from ops.talk import is_guess, told_of, user_token_in
 
 if TYPE_CHECKING:
     from cloud_node.config import SharerConfig
@@ -116,6 +116,7 @@ def ask(
     positions: Annotated[
         int | None, typer.Option(min=1, help="Positions at most, in place of a picked plan.")
     ] = None,
+    user_token_file: UserTokenFile = None,
     device: OtherDevice = None,
     dtype: OtherDtype = None,
     as_json: Json = False,
@@ -153,6 +154,7 @@ def ask(
             guess=guess,
             require_fused=require_fused or by_itself,
             least_confidence=least_confidence,
+            user_token=user_token_in(user_token_file),
         )
         stream = assistant.stream(asked)
         may_guess = guess and source == "auto"
