@@ -109,13 +109,13 @@ class Talk:
             if self._lines is not None:
                 self._conversation.forget()
             # A program that reads lines cannot see which of them are guesses.
-            strict = self._lines is not None and not (self.document or self.notes)
+            alone = False if self._lines is not None and not (self.document or self.notes) else None
             asked = Ask(
                 question,
                 document=self.document,
                 notes=self.notes,
                 kind=self.kind,
-                require_fused=strict,
+                guess=alone,
                 user_token=user_token_in(self._user_token_file),
             )
             answer = self._read(self._conversation.stream(asked))

@@ -138,7 +138,7 @@ def ask(
         usual = share.configured(kind or share.usual(over, assistant.bundle.config.usual))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         # With nothing to read the Receiver could only guess, as over a document of which it has no slice.
-        by_itself = source == "auto" and not (guess or over or notes is not None)
+        alone = guess or (None if notes is not None else False)
         asked = Ask(
             question,
             documents=document or (),
@@ -151,8 +151,8 @@ def ask(
             max_bytes=max_bytes,
             source=source,
             choices=choice or (),
-            guess=guess,
-            require_fused=require_fused or by_itself,
+            guess=alone,
+            require_fused=require_fused,
             least_confidence=least_confidence,
             user_token=user_token_in(user_token_file),
         )
