@@ -191,9 +191,7 @@ class Access:
         """
         if not any(budget.positions or budget.questions for budget in budgets.values()):
             return None
-        spent = await self._threads.call(
-            functools.partial(self._documents.spent, caller.tenant, caller.counted, budgets)
-        )
+        spent = await self._threads.call(functools.partial(self._documents.spent, caller, budgets))
         left = []
         for document_id, budget in budgets.items():
             positions, questions = spent.get(document_id, (0, 0))
@@ -210,7 +208,7 @@ class Access:
         """
         if not leaving:
             return None, None
-        count = functools.partial(self._documents.count, caller.tenant, caller.counted, leaving)
+        count = functools.partial(self._documents.count, caller, leaving)
         try:
             return await self._threads.call(count)
         except (OSError, SQLAlchemyError) as error:

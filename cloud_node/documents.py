@@ -340,7 +340,7 @@ class Documents:
         among = select(_Row.id).where(*_seen_by(tenant, caller))
         if caller is not None:
             own = (_Row.key, _Row.positions_per_day, _Row.questions_per_day)
-            among = among.where(~exposure.is_spent(*own, caller.counted, budget))
+            among = among.where(~exposure.is_spent(*own, caller, budget))
         if kinds is not None:
             among = among.where(
                 or_(_Row.max_positions.is_(None), _Row.max_positions > 0),
@@ -414,22 +414,20 @@ class Documents:
         if not connection.execute(changed).rowcount:
             raise _no_document(tenant, document_id)
 
-    def count(
-        self, tenant: str, identity: str, leaving: Sequence[exposure.Leaving]
-    ) -> tuple[int | None, int | None]:
+    def count(self, caller: Principal, leaving: Sequence[exposure.Leaving]) -> tuple[int | None, int | None]:
         """Write down what is about to leave, in one transaction; `exposure.count` says how.
 
         Raises:
             ExposureSpent: it is more than may leave today; then nothing is written.
         """
         with self._engine.begin() as connection:
-            return exposure.count(connection, tenant, identity, leaving)
+            return exposure.count(connection, caller, leaving)
 
-    def spent(self, tenant: str, identity: str, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Positions and questions of today, by document; none of those of which nothing has left for the identity."""
-        ids = {exposure.key_of(tenant, document_id): document_id for document_id in document_ids}
+    def spent(self, caller: Principal, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Positions and questions of today, by document; none of those of which nothing has left for this caller."""
+        ids = {exposure.key_of(caller.tenant, document_id): document_id for document_id in document_ids}
         with self._engine.connect() as connection:
-            return {ids[key]: both for key, both in exposure.spent(connection, ids, identity).items()}
+            return {ids[key]: both for key, both in exposure.spent(connection, ids, caller).items()}
 
     def exposure(
         self, tenant: str, document_id: str
@@ -521,7 +519,7 @@ def _seen_by(tenant: str, caller: Principal | None) -> tuple[ColumnElement[bool]
     if caller is None:
         return (_Row.tenant == tenant,)
     let = select(_Grant.identity).where(
-        _Grant.tenant == tenant, _Grant.document == _Row.id, _Grant.identity.in_(caller.granted)
+        _Grant.tenant == tenant, _Grant.document == _Row.id, _Grant.identity.in_(caller.names)
     )
     return _Row.tenant == tenant, or_(~_Row.restricted, let.exists())
 
