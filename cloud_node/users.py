@@ -21,8 +21,8 @@ from cloud_node.config import UsersConfig
 from cloud_node.revoked import Reread
 from kvwire.errors import TokenRefused
 from kvwire.identity import Identity
+from kvwire.limits import MAX_TOKEN_CHARS
 
-_LONGEST: Final = 8_192
 _LEEWAY_S: Final = 30.0
 """How far the issuer's clock may be off."""
 _LEAST_RSA_BITS: Final = 2_048
@@ -114,8 +114,10 @@ class Users:
             raise TokenRefused("this cloud knows no users: [users] jwks")
         self._file.look_again()
         scheme, _, token = str(shown[0]).partition(" ")
-        if scheme.lower() != "bearer" or len(token) > _LONGEST:
-            raise TokenRefused(f"it is not Bearer and a JSON Web Token of up to {_LONGEST:,} characters")
+        if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_CHARS:
+            raise TokenRefused(
+                f"it is not Bearer and a JSON Web Token of up to {MAX_TOKEN_CHARS:,} characters"
+            )
         return Principal(identity, self._user(token, identity.tenant), self._config.required)
 
     def _user(self, token: str, tenant: str) -> str:

@@ -27,6 +27,7 @@ from cloud_node.users import Principal, Users, named_user
 from kvwire import PROTOCOL_VERSION
 from kvwire.errors import ExposureSpent, NotFound, TokenRefused
 from kvwire.identity import Identity, PeerRole
+from kvwire.limits import MAX_TOKEN_CHARS
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from tests.cloud_node.conftest import Start
@@ -248,6 +249,20 @@ async def test_a_document_granted_to_a_user_is_there_for_that_user_behind_any_ed
     with pytest.raises(NotFound):
         await cloud.share(cloud.request("note-1", QUESTION))
     store.close()
+
+
+async def test_the_longest_token_arrives_with_all_else_that_a_call_may_say_and_a_longer_one_is_named(
+    start_local: Start, jwks: Path
+) -> None:
+    cloud = await start_local(users=UsersConfig(str(jwks), "kvwire/{tenant}"))
+    made = (token(header={"typ": "at"}, exp=int(NOW) + 600, pad="x" * n) for n in range(5_900, 6_100))
+    long = next(one for one in made if len(one) == MAX_TOKEN_CHARS)
+    for _ in range(3):  # over gRPC's own soft limit it is chance
+        cloud.metadata = (*bearer(long), ("other", "x" * 6_000))
+        await cloud.share(cloud.request("note-1", QUESTION))
+    cloud.metadata = bearer(f"{long}x")
+    with pytest.raises(TokenRefused):
+        await cloud.share(cloud.request("note-1", QUESTION))
 
 
 async def test_a_cloud_that_demands_tokens_says_what_it_offers_without_one(
