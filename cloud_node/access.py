@@ -92,7 +92,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         policy = POLICIES.get(method)
         handler = await continuation(handler_call_details) if policy is not None else None
         if policy is None or handler is None or handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(_refuse)
+            return grpc.stream_stream_rpc_method_handler(self._unlisted)
 
         async def call(_: Any, context: Any) -> None:
             await self._call(method, policy, handler, context)
@@ -122,6 +122,14 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 await context.abort_with_status(
                     to_grpc(DeadlineExceeded("the caller does not take its answer"))
                 )
+
+    async def _unlisted(self, _: Any, context: Any) -> None:
+        """Whoever has an identity of ours is told that there is no such method; nobody else is told which there are."""
+        try:
+            self._revoked.check(*_certified(context, _PROBE))
+        except AccessDenied as error:
+            await context.abort_with_status(to_grpc(error))
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "There is no such method.")
 
     async def _refuse(self, method: str, tenant: str, error: KvwireError, context: Any) -> None:
         if tenant and POLICIES[method].places == "calls":
@@ -240,10 +248,6 @@ class Access:
             return tuple(hit for hit, text in zip(hits, texts, strict=True) if may_be_read(tenant, text))
 
         return await self._threads.call(search)
-
-
-async def _refuse(_: Any, context: Any) -> None:
-    await context.abort_with_status(to_grpc(AccessDenied("a method without a policy")))
 
 
 async def _message(context: Any) -> bytes:
