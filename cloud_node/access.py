@@ -101,7 +101,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         policy = POLICIES.get(method)
         handler = await continuation(handler_call_details) if policy is not None else None
         if policy is None or handler is None or handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(_refuse)
+            return grpc.stream_stream_rpc_method_handler(self._unlisted)
 
         async def call(_: Any, context: Any) -> None:
             await self._call(method, policy, handler, context)
@@ -131,6 +131,14 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 await context.abort_with_status(
                     to_grpc(DeadlineExceeded("the caller does not take its answer"))
                 )
+
+    async def _unlisted(self, _: Any, context: Any) -> None:
+        """Whoever has an identity of ours is told that there is no such method; nobody else is told which there are."""
+        try:
+            self._revoked.check(*_certified(context, _PROBE))
+        except AccessDenied as error:
+            await context.abort_with_status(to_grpc(error))
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "There is no such method.")
 
     async def _refuse(self, method: str, tenant: str, error: KvwireError, context: Any) -> None:
         if tenant and POLICIES[method].places == "calls":
@@ -200,9 +208,7 @@ class Access:
         """
         if not any(budget.positions or budget.questions for budget in budgets.values()):
             return None
-        spent = await self._ask(
-            functools.partial(self._documents.spent, caller.tenant, caller.counted, budgets)
-        )
+        spent = await self._ask(functools.partial(self._documents.spent, caller, budgets))
         left = []
         for document_id, budget in budgets.items():
             positions, questions = spent.get(document_id, (0, 0))
@@ -219,7 +225,7 @@ class Access:
         """
         if not leaving:
             return None, None
-        count = functools.partial(self._documents.count, caller.tenant, caller.counted, leaving)
+        count = functools.partial(self._documents.count, caller, leaving)
         try:
             return await self._ask(count)
         except (OSError, DocumentsUnavailable) as error:
@@ -262,10 +268,6 @@ class Access:
         except SQLAlchemyError as error:
             logger.error("the documents' database: %s", type(error).__name__)
             raise DocumentsUnavailable from error
-
-
-async def _refuse(_: Any, context: Any) -> None:
-    await context.abort_with_status(to_grpc(AccessDenied("a method without a policy")))
 
 
 async def _message(context: Any) -> bytes:

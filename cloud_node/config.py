@@ -42,7 +42,7 @@ class UsersConfig:
     audience: whom a token must be for (`aud`); "{tenant}" in it stands for the tenant of the edge's certificate, so
         that one tenant's edge can do nothing with a token of another's user.
     issuer: who must have issued it (`iss`); "" is whoever has such a key.
-    required: refuse calls without a token.
+    required: refuse calls without a token. Then users have budgets, and edges none.
     """
 
     jwks: str | None = None
@@ -195,9 +195,9 @@ class ExportPolicy:
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
-    positions_per_day, questions_per_day: that one identity may have of a document in a day (UTC): positions of slices
-        and tokens of relayed texts over it; slices, texts and searches that find it. 0 is no bound; a document's own
-        can only lower it.
+    positions_per_day, questions_per_day: that an edge, and each user behind it, may have of a document in a day (UTC):
+        positions of slices and tokens of relayed texts over it; slices, texts and searches that find it. 0 is no bound;
+        a document's own can only lower it.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
     redact: what is taken out of documents.

@@ -274,7 +274,7 @@ class DocumentReader:
         among = select(DocumentRow.id).where(*_seen_by(tenant, caller))
         if caller is not None:
             own = (DocumentRow.key, DocumentRow.positions_per_day, DocumentRow.questions_per_day)
-            among = among.where(~exposure.is_spent(*own, caller.counted, budget))
+            among = among.where(~exposure.is_spent(*own, caller, budget))
         if kinds is not None:
             among = among.where(
                 or_(DocumentRow.max_positions.is_(None), DocumentRow.max_positions > 0),
@@ -284,22 +284,20 @@ class DocumentReader:
             found = passages.search(connection, tenant, query, k, among)
         return tuple(Hit(*one) for one in found)
 
-    def count(
-        self, tenant: str, identity: str, leaving: Sequence[exposure.Leaving]
-    ) -> tuple[int | None, int | None]:
+    def count(self, caller: Principal, leaving: Sequence[exposure.Leaving]) -> tuple[int | None, int | None]:
         """Write down what is about to leave, in one transaction; `exposure.count` says how.
 
         Raises:
             ExposureSpent: it is more than may leave today; then nothing is written.
         """
         with self._engine.begin() as connection:
-            return exposure.count(connection, tenant, identity, leaving)
+            return exposure.count(connection, caller, leaving)
 
-    def spent(self, tenant: str, identity: str, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Positions and questions of today, by document; none of those of which nothing has left for the identity."""
-        ids = {exposure.key_of(tenant, document_id): document_id for document_id in document_ids}
+    def spent(self, caller: Principal, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Positions and questions of today, by document; none of those of which nothing has left for this caller."""
+        ids = {exposure.key_of(caller.tenant, document_id): document_id for document_id in document_ids}
         with self._engine.connect() as connection:
-            return {ids[key]: both for key, both in exposure.spent(connection, ids, identity).items()}
+            return {ids[key]: both for key, both in exposure.spent(connection, ids, caller).items()}
 
     def close(self) -> None:
         """Give back the connections."""
@@ -315,7 +313,7 @@ def _seen_by(tenant: str, caller: Principal | None) -> tuple[ColumnElement[bool]
     if caller is None:
         return (DocumentRow.tenant == tenant,)
     let = select(GrantRow.identity).where(
-        GrantRow.tenant == tenant, GrantRow.document == DocumentRow.id, GrantRow.identity.in_(caller.granted)
+        GrantRow.tenant == tenant, GrantRow.document == DocumentRow.id, GrantRow.identity.in_(caller.names)
     )
     return DocumentRow.tenant == tenant, or_(~DocumentRow.restricted, let.exists())
 

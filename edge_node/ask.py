@@ -45,7 +45,8 @@ class Options:
             the question is asked with them, in the words that bundles for shared prompts are trained on, and the reply
             is "The correct answer is A." or another letter. Over a document they stay at the edge: the text is the one
             that the Receiver is most likely to say to the bare question.
-        guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
+        guess: where neither slice nor relayed text comes, let the Receiver guess, knowing nothing of the document;
+            False never, None only where no document of the cloud is asked about.
         require_fused: whatever is asked is answered from a whole slice or not at all.
         least_confidence: an answer from a slice that is less likely to be right (`Answer.confidence`) is withheld, and
             the Receiver abstains in its place; 0 withholds none, None: as configured, else as the bundle has it. It
@@ -62,7 +63,7 @@ class Options:
     plan: Plan | None = None
     max_bytes: int | None = None
     choices: Sequence[str] = ()
-    guess: bool = False
+    guess: bool | None = None
     require_fused: bool = False
     least_confidence: float | None = None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from kvwire.errors import KvwireError, entry_of
+from kvwire.errors import InvalidRequest, KvwireError, entry_of
 from kvwire.segment import SliceKind
 from ops.output import console, table
 
@@ -38,13 +38,20 @@ class Talk:
     Args:
         lines: answers as plain lines, for a reader that is a program: "json" lines, or the "text" alone; None is a
             terminal, with pieces as they come and an account.
+        user_token_file: has the token of the user who asks, and is read for each question: tokens end soon.
     """
 
-    def __init__(self, assistant: Assistant, document: str | None, lines: str | None) -> None:
+    def __init__(
+        self,
+        assistant: Assistant,
+        document: str | None,
+        lines: str | None,
+        user_token_file: Path | None = None,
+    ) -> None:
         self.document, self.kind, self.notes = document, None, None
         self.status = 0
         """The exit status: 1 where a question was refused, else 3 where one got no answer, else 0."""
-        self._assistant, self._lines = assistant, lines
+        self._assistant, self._lines, self._user_token_file = assistant, lines, user_token_file
         self._last: Answer | None = None
         self._conversation = assistant.conversation()
 
@@ -102,9 +109,14 @@ class Talk:
             if self._lines is not None:
                 self._conversation.forget()
             # A program that reads lines cannot see which of them are guesses.
-            strict = self._lines is not None and not (self.document or self.notes)
+            alone = False if self._lines is not None and not (self.document or self.notes) else None
             asked = Ask(
-                question, document=self.document, notes=self.notes, kind=self.kind, require_fused=strict
+                question,
+                document=self.document,
+                notes=self.notes,
+                kind=self.kind,
+                guess=alone,
+                user_token=user_token_in(self._user_token_file),
             )
             answer = self._read(self._conversation.stream(asked))
         except KvwireError as error:
@@ -183,6 +195,20 @@ class Talk:
             *((stage.replace("_", " "), f"{seconds:.3f} s") for stage, seconds in answer.timings.items()),
         ]
         console.print(table(("what crossed the wire", ""), rows))
+
+
+def user_token_in(file: Path | None) -> str | None:
+    """The token of the user who asks, as `Ask.user_token`; None where no file is named.
+
+    Raises:
+        InvalidRequest: the file cannot be read.
+    """
+    if file is None:
+        return None
+    try:
+        return file.read_text("ascii", errors="replace").strip()
+    except OSError as error:
+        raise InvalidRequest(f"the user's token: {file}: {error.strerror}") from error
 
 
 def is_guess(answer: Answer, notes: bool) -> bool:

@@ -65,6 +65,15 @@ OtherDtype = Annotated[
     DtypeName | None,
     typer.Option("--dtype", help="What the model computes in, in place of the configured dtype."),
 ]
+UserTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the JSON Web Token of the user who asks, read for each question.",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 
 _OUT = "Output"
 JsonOut = Annotated[

@@ -42,7 +42,8 @@ async def test_a_database_that_stops_costs_a_call_its_deadline_and_nothing_else(
         assert len(await cloud.share(cloud.request(None, QUESTION))) > 2
     finally:
         postgres.signal(signal.SIGCONT)
-    assert len(await cloud.share(cloud.request("note-1", QUESTION))) > 2
+    for _ in range(10):
+        assert len(await cloud.share(cloud.request("note-1", QUESTION))) > 2
 
 
 async def test_a_database_that_dies_is_told_of_at_once_and_one_that_is_back_is_used(

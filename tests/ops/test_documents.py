@@ -14,6 +14,8 @@ from cloud_node.config import CloudConfig
 from cloud_node.document_files import meant
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
 from cloud_node.exposure import Budget, Leaving
+from cloud_node.users import Principal
+from kvwire.identity import Identity
 from ops.certs import Certificates
 from ops.cli import app
 from ops.ingest import Ingest
@@ -396,8 +398,8 @@ def test_what_has_left_is_told_by_day_and_marked_in_the_text(
 ) -> None:
     kvwire("add", put(tmp_path / "a.txt", "The key lies under \x1b[2J the stone."))
     documents = Documents(CloudConfig.load(config).documents)
-    documents.count("acme", KIOSK, [Leaving("a.txt", Budget(), 5, ((0, 3), (4, 7)))])
-    documents.count("acme", EDGE, [Leaving("a.txt", Budget(), 2, ((4, 7), (8, 12)))])
+    documents.count(Principal(Identity.parse(KIOSK)), [Leaving("a.txt", Budget(), 5, ((0, 3), (4, 7)))])
+    documents.count(Principal(Identity.parse(EDGE)), [Leaving("a.txt", Budget(), 2, ((4, 7), (8, 12)))])
     documents.close()
     told = kvwire("exposure", "a.txt")
     assert [(day["identity"], day["questions"], day["positions"]) for day in told["days"]] == [
