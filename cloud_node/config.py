@@ -217,7 +217,7 @@ class ExportPolicy:
 
     def __post_init__(self) -> None:
         profile = PROFILES[self.profile]
-        for key in ("kinds", "max_quoted", "max_runs", "shared_over_documents"):
+        for key in (one.name for one in dataclasses.fields(self) if one.default is _OF_PROFILE):
             written, most = getattr(self, key), getattr(profile, key)
             if written is _OF_PROFILE:
                 object.__setattr__(self, key, most)
@@ -226,16 +226,9 @@ class ExportPolicy:
                 raise ValueError(
                     f'{key}: profile "{self.profile}" allows no more than {shown}; "custom" is bound by no profile'
                 )
-        counts = (
-            "max_positions",
-            "max_quoted",
-            "shared_over_documents",
-            "positions_per_day",
-            "questions_per_day",
-        )
-        for key in counts:
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} must not be negative")
+        for one in dataclasses.fields(self):
+            if isinstance(value := getattr(self, one.name), int) and value < 0:
+                raise ValueError(f"{one.name} must not be negative")
         if self.max_runs < 1:
             raise ValueError("max_runs starts at 1")
 

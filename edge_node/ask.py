@@ -213,9 +213,10 @@ class Planned:
     the same, with the notes. kind: of the slice to ask for; None asks for none, for the reason given. plan,
     plan_reason, estimate: what was picked and why (`edge_node.picker`). found: passages that a search found and that
     are asked about. max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as there is
-    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
-    Receiver's next token; None takes the most likely one. least_confidence: under which an answer is withheld; None
-    is the bundle's own. pick: where a plan is to be picked, the same with it, by what the cloud's policy grants.
+    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. reads: it then has
+    notes or other text to read, earlier turns aside. choose: the Receiver's next token; None takes the most likely one.
+    least_confidence: under which an answer is withheld; None is the bundle's own. pick: where a plan is to be picked,
+    the same with it, by what the cloud's policy grants.
     """
 
     ask: Ask
@@ -233,6 +234,7 @@ class Planned:
     max_bytes: int = 0
     relay: bool = False
     alone: bool = True
+    reads: bool = False
     choose: Choose | None = None
     least_confidence: float | None = None
     pick: Callable[[Granted, Planned], Planned] | None = None

@@ -122,6 +122,7 @@ class Assistant:
         share = self.config.share
         chosen, reason = self._kind(ask)
         told = chosen in TOLD or ask.source == "relayed"  # both are the Sharer's words
+        reads = len(_without_notes(own := ask.prompt())) < len(own)
         ask = ask if share.history_turns and ask.over_document and told else ask.kept()
         prompt = ask.prompt()
         self.client.limits.check_sections(prompt)
@@ -156,6 +157,7 @@ class Assistant:
             before=before(prompt, ask.history, share.history_turns),
             relay=ask.source == "relayed",
             alone=alone or ask.guess is True,
+            reads=reads,
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),
             least_confidence=least,
         )

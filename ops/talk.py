@@ -160,7 +160,7 @@ class Talk:
             _write("\n")
             if answer.abstained:
                 console.print("(not stated in the document)", style="bold")
-            elif is_guess(answer, bool(self.notes)):
+            elif answer.guess:
                 console.print("(a guess: nothing of a document was read)", style="bold")
             console.print(told_of(answer), style="dim", soft_wrap=True)
         if not answer.answered:
@@ -209,14 +209,6 @@ def user_token_in(file: Path | None) -> str | None:
         return file.read_text("ascii", errors="replace").strip()
     except OSError as error:
         raise InvalidRequest(f"the user's token: {file}: {error.strerror}") from error
-
-
-def is_guess(answer: Answer, notes: bool) -> bool:
-    """Whether the Receiver said it unasked, with nothing to read: no slice, and no notes."""
-    from edge_node.answer import NOTES, RECEIVER_ONLY, REQUESTED
-
-    alone = answer.answered and answer.source == RECEIVER_ONLY and answer.reason not in (NOTES, REQUESTED)
-    return alone and (bool(answer.documents) or not notes)
 
 
 def left_of(answer: Answer) -> str:

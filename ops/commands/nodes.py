@@ -11,7 +11,7 @@ import typer
 from kvwire.segment import SliceKind
 from ops.commands.options import OtherDevice, OtherDtype, UserTokenFile, placed
 from ops.output import Json, console, failed, print_json
-from ops.talk import is_guess, told_of, user_token_in
+from ops.talk import told_of, user_token_in
 
 if TYPE_CHECKING:
     from cloud_node.config import SharerConfig
@@ -173,7 +173,7 @@ def ask(
         other = "" if require_fused else "; --guess shows what the Receiver guesses"
         sys.stderr.write(f"kvwire: no answer ({answer.reason}): {explained(answer, cloud)}{other}\n")
         raise typer.Exit(3)
-    if is_guess(answer, notes is not None):
+    if answer.guess and source == "auto":
         sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     if as_json:
         return
