@@ -45,7 +45,18 @@ def test_waits_and_carriers_are_told_of_service_times_that_were_measured(tmp_pat
     ]
     report = tmp_path / "prefixes.json"
     report.write_text(json.dumps({"date": "2026-11-30", "results": summary(cells, 12_288)}))
-    command = ["bench", "scale", "--service", str(report), "--questions-s", "100", "--json", "-"]
+    command = [
+        "bench",
+        "scale",
+        "--service",
+        str(report),
+        "--questions-s",
+        "100",
+        "--documents",
+        "1000",
+        "--json",
+        "-",
+    ]
     done = CliRunner().invoke(app, [*command, "--events", "3000"])
     assert done.exit_code == 0, done.output
     results = json.loads(done.stdout)["results"]
