@@ -51,10 +51,13 @@ prefixes := --tokens 100,400,1600 --rounds 3
 local := --limit 11
 cloud := --streams 1,4,8,16 --limit 32
 link := --rates 1,5,20,100 --rtt 5,40 --limit 3 --utilisation 10,50,100
-BENCHES ?= codecs prefixes local cloud link
+scale := --service build/bench/prefixes.json --serve 1,2,4
+BENCHES ?= codecs prefixes local cloud link scale
 bench: $(BENCHES:%=build/bench/%.json)
-	$(BIN)/kvwire bench put $^ --into docs/benchmarks.md --pictures docs/benchmarks
+	for report in $^; do case $$report in */scale.json) page=scale;; *) page=benchmarks;; esac; \
+		$(BIN)/kvwire bench put $$report --into docs/$$page.md --pictures docs/benchmarks || exit; done
 
+build/bench/scale.json: build/bench/prefixes.json
 build/bench/%.json: | $(STAMP)
 	mkdir -p build/bench
 	$(BIN)/kvwire bench $* $($*) --json $@.part

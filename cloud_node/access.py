@@ -8,7 +8,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import grpc
 from cryptography import x509
@@ -17,11 +17,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.admission import Places
 from cloud_node.control import Control
-from cloud_node.documents import DocumentInfo, Documents, Hit
+from cloud_node.document_reader import DocumentInfo, DocumentReader, Hit
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.revoked import Revoked
 from cloud_node.users import Principal
-from kvwire.errors import AccessDenied, AuditUnavailable, BadHeader, DeadlineExceeded, KvwireError
+from kvwire.errors import (
+    AccessDenied,
+    AuditUnavailable,
+    BadHeader,
+    DeadlineExceeded,
+    DocumentsUnavailable,
+    KvwireError,
+)
 from kvwire.identity import Identity, PeerRole
 from kvwire.limits import Limits
 from kvwire.messages import SearchRequest
@@ -29,6 +36,8 @@ from kvwire.segment import SliceKind
 from kvwire.status import to_grpc
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _MESSAGE_S: Final = 5.0
 """How long a caller may take to send its one message once its stream is open."""
@@ -92,7 +101,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         policy = POLICIES.get(method)
         handler = await continuation(handler_call_details) if policy is not None else None
         if policy is None or handler is None or handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(_refuse)
+            return grpc.stream_stream_rpc_method_handler(self._unlisted)
 
         async def call(_: Any, context: Any) -> None:
             await self._call(method, policy, handler, context)
@@ -122,6 +131,14 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 await context.abort_with_status(
                     to_grpc(DeadlineExceeded("the caller does not take its answer"))
                 )
+
+    async def _unlisted(self, _: Any, context: Any) -> None:
+        """Whoever has an identity of ours is told that there is no such method; nobody else is told which there are."""
+        try:
+            self._revoked.check(*_certified(context, _PROBE))
+        except AccessDenied as error:
+            await context.abort_with_status(to_grpc(error))
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "There is no such method.")
 
     async def _refuse(self, method: str, tenant: str, error: KvwireError, context: Any) -> None:
         if tenant and POLICIES[method].places == "calls":
@@ -166,7 +183,7 @@ def _identity_of(pem: bytes) -> tuple[Identity, int]:
 class Access:
     """Which documents a caller may ask about, its tenant's and granted to it, and how much of them has left."""
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: DocumentReader) -> None:
         self._documents = documents
         self._threads = Control(_LOOKUPS)
 
@@ -181,7 +198,7 @@ class Access:
         if not document_ids:
             return ()
         find = functools.partial(self._documents.find, caller.tenant, document_ids, caller)
-        return await self._threads.call(find)
+        return await self._ask(find)
 
     async def positions_left(self, caller: Principal, budgets: Mapping[str, Budget]) -> int | None:
         """Positions that may still leave today of documents, by id, for this caller; None where there is no bound.
@@ -191,9 +208,7 @@ class Access:
         """
         if not any(budget.positions or budget.questions for budget in budgets.values()):
             return None
-        spent = await self._threads.call(
-            functools.partial(self._documents.spent, caller.tenant, caller.counted, budgets)
-        )
+        spent = await self._ask(functools.partial(self._documents.spent, caller, budgets))
         left = []
         for document_id, budget in budgets.items():
             positions, questions = spent.get(document_id, (0, 0))
@@ -210,12 +225,11 @@ class Access:
         """
         if not leaving:
             return None, None
-        count = functools.partial(self._documents.count, caller.tenant, caller.counted, leaving)
+        count = functools.partial(self._documents.count, caller, leaving)
         try:
-            return await self._threads.call(count)
-        except (OSError, SQLAlchemyError) as error:
-            logger.error("what leaves cannot be counted: %s", type(error).__name__)
-            raise AuditUnavailable from error
+            return await self._ask(count)
+        except (OSError, DocumentsUnavailable) as error:
+            raise AuditUnavailable("what leaves cannot be counted") from error
 
     async def search(
         self,
@@ -241,11 +255,19 @@ class Access:
             texts = [self._documents.get(tenant, hit.document, hit.passage).text for hit in hits]
             return tuple(hit for hit, text in zip(hits, texts, strict=True) if may_be_read(tenant, text))
 
-        return await self._threads.call(search)
+        return await self._ask(search)
 
+    async def _ask(self, function: Callable[[], _T]) -> _T:
+        """What `function` returns of the store.
 
-async def _refuse(_: Any, context: Any) -> None:
-    await context.abort_with_status(to_grpc(AccessDenied("a method without a policy")))
+        Raises:
+            DocumentsUnavailable: the database does not answer, or refuses.
+        """
+        try:
+            return await self._threads.call(function)
+        except SQLAlchemyError as error:
+            logger.error("the documents' database: %s", type(error).__name__)
+            raise DocumentsUnavailable from error
 
 
 async def _message(context: Any) -> bytes:

@@ -18,7 +18,8 @@ def exposure_in(
     """By the version of the text: what left by day and who asked, and what was quoted, by who asked.
 
     As `Documents.exposure` counts it: a position that was chosen in the document counts for it, and any other of a call
-    counts for each document of the call. The version is "" where a replica did not say which text it read.
+    counts for each document of the call; what a user asked counts for the edge too. The version is "" where a replica
+    did not say which text it read.
 
     Args:
         lines: of the log, as `audit_chain.lines` reads them.
@@ -31,12 +32,13 @@ def exposure_in(
             continue
         place = line["documents"].index(document_id)
         version = line["versions"][place] if line["versions"] else ""
-        identity = named_user(user) if (user := line.get("user")) else line["identity"]
+        names = (line["identity"], *([named_user(user)] if (user := line.get("user")) else []))
         own = [(begins, ends) for document, begins, ends in line["quoted"] if document == place]
-        key = version, datetime.fromtimestamp(line["time"], UTC).date().isoformat(), identity
-        questions[key] += 1
-        left[key] += line["positions"] - len(line["quoted"]) + len(own)
-        quotes.setdefault(version, {}).setdefault(identity, Counter()).update(own)
+        for name in names:
+            key = version, datetime.fromtimestamp(line["time"], UTC).date().isoformat(), name
+            questions[key] += 1
+            left[key] += line["positions"] - len(line["quoted"]) + len(own)
+        quotes.setdefault(version, {}).setdefault(names[-1], Counter()).update(own)
     return {
         version: (
             [

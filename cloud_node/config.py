@@ -42,7 +42,7 @@ class UsersConfig:
     audience: whom a token must be for (`aud`); "{tenant}" in it stands for the tenant of the edge's certificate, so
         that one tenant's edge can do nothing with a token of another's user.
     issuer: who must have issued it (`iss`); "" is whoever has such a key.
-    required: refuse calls without a token.
+    required: refuse calls without a token. Then users have budgets, and edges none.
     """
 
     jwks: str | None = None
@@ -195,9 +195,9 @@ class ExportPolicy:
     shared_over_documents: positions at most of a shared slice whose prompt has documents. They hold what the Sharer
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
-    positions_per_day, questions_per_day: that one identity may have of a document in a day (UTC): positions of slices
-        and tokens of relayed texts over it; slices, texts and searches that find it. 0 is no bound; a document's own
-        can only lower it.
+    positions_per_day, questions_per_day: that an edge, and each user behind it, may have of a document in a day (UTC):
+        positions of slices and tokens of relayed texts over it; slices, texts and searches that find it. 0 is no bound;
+        a document's own can only lower it.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
     redact: what is taken out of documents.
@@ -217,7 +217,7 @@ class ExportPolicy:
 
     def __post_init__(self) -> None:
         profile = PROFILES[self.profile]
-        for key in ("kinds", "max_quoted", "max_runs", "shared_over_documents"):
+        for key in (one.name for one in dataclasses.fields(self) if one.default is _OF_PROFILE):
             written, most = getattr(self, key), getattr(profile, key)
             if written is _OF_PROFILE:
                 object.__setattr__(self, key, most)
@@ -226,16 +226,9 @@ class ExportPolicy:
                 raise ValueError(
                     f'{key}: profile "{self.profile}" allows no more than {shown}; "custom" is bound by no profile'
                 )
-        counts = (
-            "max_positions",
-            "max_quoted",
-            "shared_over_documents",
-            "positions_per_day",
-            "questions_per_day",
-        )
-        for key in counts:
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} must not be negative")
+        for one in dataclasses.fields(self):
+            if isinstance(value := getattr(self, one.name), int) and value < 0:
+                raise ValueError(f"{one.name} must not be negative")
         if self.max_runs < 1:
             raise ValueError("max_runs starts at 1")
 

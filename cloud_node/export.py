@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cloud_node.call import Quoting
 from cloud_node.config import ExportPolicy
-from cloud_node.documents import DocumentInfo
+from cloud_node.document_reader import DocumentInfo
 from cloud_node.exposure import Budget, Leaving
 from kvwire.errors import ExportDenied, InternalError, RelayDisabled
 from kvwire.messages import RelayReply, RelayRequest, ShareRequest

@@ -1,5 +1,7 @@
 """What has left of documents, by identity and day (UTC), and how much may: kept in the store of the documents.
 
+What a user asks counts for the user and for the edge that the user is behind (`cloud_node.users.Principal`).
+
 A document stands here by a hash of its tenant and id. Its counts outlive it: who removes it and adds it again gives
 nobody a new day. The characters that were quoted go with the text that they count in.
 """
@@ -18,6 +20,7 @@ from sqlalchemy import (
     String,
     and_,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -27,6 +30,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from cloud_node.passages import Base
+from cloud_node.users import Principal
 from kvwire.errors import ExposureSpent
 
 _KEY: Final = 64
@@ -49,7 +53,8 @@ class _Left(Base):
 
 
 class _Quoted(Base):
-    """Characters `begins` up to `ends` of a document: a position that was quoted, and how often."""
+    """Characters `begins` up to `ends` of a document: a position that was quoted, and how often; to the user, where one
+    was named, alone."""
 
     __tablename__ = "exposed_characters"
 
@@ -126,18 +131,19 @@ def today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def spent(connection: Connection, keys: Iterable[str], identity: str) -> dict[str, tuple[int, int]]:
-    """Positions and questions that have left today, by the key of a document; none of those of which nothing has."""
+def spent(connection: Connection, keys: Iterable[str], caller: Principal) -> dict[str, tuple[int, int]]:
+    """Positions and questions that have left today, by the key of a document; none of those of which nothing has. What
+    counts is the name for which most has, of those whose budgets hold."""
     rows = connection.execute(
-        select(_Left.document, _Left.positions, _Left.questions).where(
-            _Left.document.in_(list(keys)), _Left.day == today(), _Left.identity == identity
-        )
+        select(_Left.document, func.max(_Left.positions), func.max(_Left.questions))
+        .where(_Left.document.in_(list(keys)), _Left.day == today(), _Left.identity.in_(caller.bounded))
+        .group_by(_Left.document)
     )
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def is_spent(
-    key: _Column[str], positions: _Column[int], questions: _Column[int], identity: str, budget: Budget
+    key: _Column[str], positions: _Column[int], questions: _Column[int], caller: Principal, budget: Budget
 ) -> ColumnElement[bool]:
     """Whether as much as may leave today has left of a document, within a query.
 
@@ -153,12 +159,12 @@ def is_spent(
         over.append(_Left.positions >= budget.positions)
     if budget.questions:
         over.append(_Left.questions >= budget.questions)
-    its = (_Left.document == key, _Left.day == today(), _Left.identity == identity)
+    its = (_Left.document == key, _Left.day == today(), _Left.identity.in_(caller.bounded))
     return select(_Left.document).where(*its, or_(*over)).exists()
 
 
 def count(
-    connection: Connection, tenant: str, identity: str, leaving: Sequence[Leaving]
+    connection: Connection, caller: Principal, leaving: Sequence[Leaving]
 ) -> tuple[int | None, int | None]:
     """Write down what is about to leave, as one question of each document; all of it or, with an error, nothing.
 
@@ -172,17 +178,21 @@ def count(
     left: tuple[list[int], list[int]] = [], []
     # In one order everywhere: calls over the same documents wait for each other, and none for ever.
     for one in sorted(leaving, key=lambda one: one.document):
-        key = {"document": key_of(tenant, one.document), "day": day, "identity": identity}
-        _add(connection, _Left, key, {"questions": 1, "positions": one.positions})
-        # Read after it was written, behind the row's lock: nobody else adds to it meanwhile.
-        positions, questions = connection.execute(
-            select(_Left.positions, _Left.questions).filter_by(**key)
-        ).one()
-        one.budget.check(positions, questions)
-        left[0].extend([one.budget.positions - positions] if one.budget.positions else [])
-        left[1].extend([one.budget.questions - questions] if one.budget.questions else [])
+        document = key_of(caller.tenant, one.document)
+        for name in caller.names:
+            key = {"document": document, "day": day, "identity": name}
+            _add(connection, _Left, key, {"questions": 1, "positions": one.positions})
+            if name not in caller.bounded:
+                continue
+            # Read after it was written, behind the row's lock: nobody else adds to it meanwhile.
+            positions, questions = connection.execute(
+                select(_Left.positions, _Left.questions).filter_by(**key)
+            ).one()
+            one.budget.check(positions, questions)
+            left[0].extend([one.budget.positions - positions] if one.budget.positions else [])
+            left[1].extend([one.budget.questions - questions] if one.budget.questions else [])
         for begins, ends in one.quoted:
-            quoted = {"document": key["document"], "identity": identity, "begins": begins, "ends": ends}
+            quoted = {"document": document, "identity": caller.names[-1], "begins": begins, "ends": ends}
             _add(connection, _Quoted, quoted, {"times": 1})
     return min(left[0], default=None), min(left[1], default=None)
 

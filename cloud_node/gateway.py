@@ -21,7 +21,7 @@ from cloud_node.config import CloudConfig
 from cloud_node.revoked import Revoked
 from cloud_node.service import SharerService
 from kvwire.identity import TlsFiles, server_credentials
-from kvwire.limits import raise_descriptors
+from kvwire.limits import METADATA_OPTIONS, raise_descriptors
 from kvwire.telemetry import telling
 from kvwire.v1.sharer_pb2_grpc import add_SharerServiceServicer_to_server
 
@@ -161,6 +161,7 @@ def _options(config: CloudConfig) -> list[tuple[str, Any]]:
         # A request over max_request_bytes but below this is told so by name.
         ("grpc.max_receive_message_length", 4 * limits.max_request_bytes),
         ("grpc.max_send_message_length", limits.max_message_bytes),
+        *METADATA_OPTIONS,
         ("grpc.max_concurrent_streams", 100),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from cloud_node.access import Access
 from cloud_node.audit import AuditLog
 from cloud_node.config import CloudConfig
-from cloud_node.documents import Documents
+from cloud_node.document_reader import DocumentReader
 from cloud_node.gateway import Gateway
 from cloud_node.service import SharerService, offered
 from kvwire.errors import IncompatiblePeer
@@ -38,12 +38,12 @@ def run(config: CloudConfig, ready: Callable[[str], None] | None = None) -> None
         IncompatiblePeer: a bundle was trained for another Sharer, or another revision of it.
         AuditInUse: another node writes to this audit log.
         ReplicasLost: Ray is dead; the node has ended in order.
-        and what `fuser.models`, `Documents`, `AuditLog`, `RayReplicas.start` and `Gateway.start` raise.
+        and what `fuser.models`, `DocumentReader`, `AuditLog`, `RayReplicas.start` and `Gateway.start` raise.
     """
     write_logs(config.telemetry)
     rotation = config.audit_rotate_bytes, config.audit_rotate_daily
     audit = AuditLog(config.audit, config.audit_key, *rotation)
-    documents = Documents(config.documents)
+    documents = DocumentReader(config.documents)
     try:
         if config.ray.address == "local":
             _check_pair(config)
@@ -73,7 +73,7 @@ def _check_pair(config: CloudConfig) -> None:
 
 
 async def _run(
-    config: CloudConfig, documents: Documents, audit: AuditLog, ready: Callable[[str], None] | None
+    config: CloudConfig, documents: DocumentReader, audit: AuditLog, ready: Callable[[str], None] | None
 ) -> None:
     from cloud_node.ray_replicas import RayReplicas
 

@@ -17,7 +17,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
-from cloud_node.documents import Document, Documents
+from cloud_node.document_reader import Document, DocumentReader
 from cloud_node.scheduler import CancelToken, PrefillScheduler, Work
 from fuser import Caller, PrefixFiles, Sharer, SharerPrompt, StoredText
 from kvwire.errors import NotFound
@@ -52,7 +52,7 @@ class Prefixes:
     def __init__(
         self,
         sharers: Sequence[Sharer],
-        documents: Documents,
+        documents: DocumentReader,
         schedule: PrefillScheduler,
         files: PrefixFiles | None,
         max_positions: int,

@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cloud_node.call import Ended, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.documents import Document, Documents
+from cloud_node.document_reader import Document, DocumentReader
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.exposure import seconds_left
 from cloud_node.prefixes import Prefixes, stored_text
@@ -25,7 +27,14 @@ from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Wor
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
+from kvwire.errors import (
+    DocumentsUnavailable,
+    ExposureSpent,
+    IncompatiblePeer,
+    InternalError,
+    KvwireError,
+    TooLarge,
+)
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
@@ -54,7 +63,7 @@ class Replica:
         self,
         sharers: Mapping[str, Sharer],
         ref: ModelRef,
-        documents: Documents,
+        documents: DocumentReader,
         limits: Limits,
         export: ExportPolicy,
         *,
@@ -110,7 +119,7 @@ class Replica:
         return cls(
             {one.bundle.hash: one for one in sharers},
             sharers[0].bundle.config.sharer,
-            Documents(config.documents, files),
+            DocumentReader(config.documents),
             config.limits,
             config.export,
             max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
@@ -257,7 +266,10 @@ class Replica:
             if section.document_id is None:
                 resolved.append(section)
                 continue
-            document = self._documents.get(tenant, section.document_id, section.passage)
+            try:
+                document = self._documents.get(tenant, section.document_id, section.passage)
+            except SQLAlchemyError as error:
+                raise DocumentsUnavailable(type(error).__name__) from error
             self._looked.check(self._export.redact, tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)

@@ -15,7 +15,7 @@ from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
 from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
-from cloud_node.documents import DOCUMENT_ID, DocumentInfo
+from cloud_node.document_reader import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import (
     budget_of,
     check_leaving,

@@ -21,8 +21,8 @@ from cloud_node.config import UsersConfig
 from cloud_node.revoked import Reread
 from kvwire.errors import TokenRefused
 from kvwire.identity import Identity
+from kvwire.limits import MAX_TOKEN_CHARS
 
-_LONGEST: Final = 8_192
 _LEEWAY_S: Final = 30.0
 """How far the issuer's clock may be off."""
 _LEAST_RSA_BITS: Final = 2_048
@@ -35,10 +35,14 @@ _PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. user: as the token names it; "" where there is none."""
+    """Who asks.
+
+    user: as the token names it; "" where there is none. needed: whoever names no user is refused.
+    """
 
     identity: Identity
     user: str = ""
+    needed: bool = False
 
     @property
     def tenant(self) -> str:
@@ -46,14 +50,16 @@ class Principal:
         return self.identity.tenant
 
     @property
-    def counted(self) -> str:
-        """For whom it counts what leaves: the user, over all edges of the tenant, else the edge."""
-        return named_user(self.user) if self.user else self.identity.uri
+    def names(self) -> tuple[str, ...]:
+        """To whom a document may be granted, and for whom it counts what leaves: the edge, for whoever is behind it,
+        and the user, over all edges of the tenant."""
+        return (self.identity.uri, *([named_user(self.user)] if self.user else []))
 
     @property
-    def granted(self) -> tuple[str, ...]:
-        """What a document may have been granted to: the edge, for whoever is behind it, or the user."""
-        return tuple(dict.fromkeys((self.identity.uri, self.counted)))
+    def bounded(self) -> tuple[str, ...]:
+        """The names whose budgets hold. Where a token may be left out the edge's holds for all that leaves by it: else
+        who shows a token, and then none, has two."""
+        return self.names[-1:] if self.needed else self.names
 
 
 def named_user(user: str) -> str:
@@ -108,9 +114,11 @@ class Users:
             raise TokenRefused("this cloud knows no users: [users] jwks")
         self._file.look_again()
         scheme, _, token = str(shown[0]).partition(" ")
-        if scheme.lower() != "bearer" or len(token) > _LONGEST:
-            raise TokenRefused(f"it is not Bearer and a JSON Web Token of up to {_LONGEST:,} characters")
-        return Principal(identity, self._user(token, identity.tenant))
+        if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_CHARS:
+            raise TokenRefused(
+                f"it is not Bearer and a JSON Web Token of up to {MAX_TOKEN_CHARS:,} characters"
+            )
+        return Principal(identity, self._user(token, identity.tenant), self._config.required)
 
     def _user(self, token: str, tenant: str) -> str:
         wanted = self._config.audience.replace("{tenant}", tenant)

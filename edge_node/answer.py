@@ -41,6 +41,8 @@ class Answer:
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
         answered: False where there is no answer, for `reason`: the Receiver knew nothing of the document asked about
             and was not to guess, or a fused answer was required. Then `text` is empty.
+        guess: the Receiver said it with nothing to read: no slice and, where no document was asked about, no notes or
+            other text of the edge.
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where neither it
             nor notes hold the answer: the Receiver says so, or its answer was withheld as too unlikely to be right.
         confidence: how likely it is, 0 to 1, that what the Receiver answers behind an excerpt or a draft is right, by
@@ -80,6 +82,7 @@ class Answer:
     prompt_tokens: int = 0
     cut: bool = False
     answered: bool = True
+    guess: bool = False
     abstained: bool = False
     confidence: float | None = None
     choice: int | None = None
@@ -124,6 +127,7 @@ _WORDS: Final = {
     "DRAINING": "the cloud at {address} is shutting down; ask again when it is back",
     "DEADLINE_EXCEEDED": "the cloud's slice did not come in time; ask again, or allow more seconds (deadline)",
     "CANCELLED": "the call to the cloud was cut off; ask again",
+    "DOCUMENTS_UNAVAILABLE": "the cloud at {address} cannot read its documents; its log says why",
     "INTERNAL": "the cloud at {address} failed; its log says why",
     "RELAY_DISABLED": "the cloud relays no text (its `[export] allow_relay`); ask for a slice, or allow it more bytes",
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",

@@ -45,7 +45,8 @@ class Options:
             the question is asked with them, in the words that bundles for shared prompts are trained on, and the reply
             is "The correct answer is A." or another letter. Over a document they stay at the edge: the text is the one
             that the Receiver is most likely to say to the bare question.
-        guess: let the Receiver guess where it would not be answered, knowing nothing of the document.
+        guess: where neither slice nor relayed text comes, let the Receiver guess, knowing nothing of the document;
+            False never, None only where no document of the cloud is asked about.
         require_fused: whatever is asked is answered from a whole slice or not at all.
         least_confidence: an answer from a slice that is less likely to be right (`Answer.confidence`) is withheld, and
             the Receiver abstains in its place; 0 withholds none, None: as configured, else as the bundle has it. It
@@ -62,7 +63,7 @@ class Options:
     plan: Plan | None = None
     max_bytes: int | None = None
     choices: Sequence[str] = ()
-    guess: bool = False
+    guess: bool | None = None
     require_fused: bool = False
     least_confidence: float | None = None
 
@@ -212,9 +213,10 @@ class Planned:
     the same, with the notes. kind: of the slice to ask for; None asks for none, for the reason given. plan,
     plan_reason, estimate: what was picked and why (`edge_node.picker`). found: passages that a search found and that
     are asked about. max_bytes: cap on payload or text; 0 is none. relay: ask for the Sharer's own answer, as there is
-    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. choose: the
-    Receiver's next token; None takes the most likely one. least_confidence: under which an answer is withheld; None
-    is the bundle's own. pick: where a plan is to be picked, the same with it, by what the cloud's policy grants.
+    no slice. alone: without a slice the Receiver may answer by itself; else nothing is generated. reads: it then has
+    notes or other text to read, earlier turns aside. choose: the Receiver's next token; None takes the most likely one.
+    least_confidence: under which an answer is withheld; None is the bundle's own. pick: where a plan is to be picked,
+    the same with it, by what the cloud's policy grants.
     """
 
     ask: Ask
@@ -232,6 +234,7 @@ class Planned:
     max_bytes: int = 0
     relay: bool = False
     alone: bool = True
+    reads: bool = False
     choose: Choose | None = None
     least_confidence: float | None = None
     pick: Callable[[Granted, Planned], Planned] | None = None

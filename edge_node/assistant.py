@@ -122,6 +122,7 @@ class Assistant:
         share = self.config.share
         chosen, reason = self._kind(ask)
         told = chosen in TOLD or ask.source == "relayed"  # both are the Sharer's words
+        reads = len(_without_notes(own := ask.prompt())) < len(own)
         ask = ask if share.history_turns and ask.over_document and told else ask.kept()
         prompt = ask.prompt()
         self.client.limits.check_sections(prompt)
@@ -141,7 +142,7 @@ class Assistant:
         later = chosen in (SliceKind.EXCERPT, SliceKind.DRAFT) and self.bundle.config.abstain != ""
         later = later and not (ask.choices or ask.require_fused)
         alone = ask.source == "receiver-only" or (
-            ask.source == "auto" and not (ask.require_fused or ask.over_document)
+            ask.source == "auto" and ask.guess is None and not (ask.require_fused or ask.over_document)
         )
         planned = Planned(
             ask=ask,
@@ -155,10 +156,13 @@ class Assistant:
             max_bytes=max_bytes,
             before=before(prompt, ask.history, share.history_turns),
             relay=ask.source == "relayed",
-            alone=alone or ask.guess,
+            alone=alone or ask.guess is True,
+            reads=reads,
             choose=None if ask.sampling is None else ask.sampling.chooser(self.receiver.model),
             least_confidence=least,
         )
+        if reason == NOTHING_TO_SHARE:
+            return replace(planned, relay=self._relays(ask))
         if chosen is None:
             return planned
         if ask.plan is not None:
@@ -183,8 +187,12 @@ class Assistant:
         told = replace(planned, plan_reason=pick.reason, estimate=self.client.link.estimate, pick=None)
         if pick.plan is not None:
             return replace(told, plan=pick.plan)
-        relay = self.config.share.relay and not planned.ask.require_fused
-        return replace(told, kind=None, reason=NO_PLAN, relay=relay)
+        return replace(told, kind=None, reason=NO_PLAN, relay=self._relays(planned.ask))
+
+    def _relays(self, ask: Ask) -> bool:
+        """Whether the Sharer is asked for its own answer where there is no slice to ask for."""
+        shared = any(section.visibility is Visibility.SHARED for section in ask.prompt())
+        return self.config.share.relay and shared and not ask.require_fused
 
     def _kind(self, ask: Ask) -> tuple[SliceKind | None, str | None]:
         """The kind of slice to ask for, or why there is none."""

@@ -29,8 +29,8 @@ from edge_node.bounds import Deadline
 from edge_node.config import EdgeConfig, TlsConfig, split_address
 from edge_node.connection import Connected, Connection, Unanswered
 from fuser.config import BadConfig
-from kvwire.errors import AccessDenied, DeadlineExceeded, InvalidRequest, Unreachable
-from kvwire.limits import PING_S, Limits
+from kvwire.errors import AccessDenied, DeadlineExceeded, InvalidRequest, TooLarge, Unreachable
+from kvwire.limits import MAX_TOKEN_CHARS, METADATA_OPTIONS, PING_S, Limits
 from kvwire.status import from_rpc_error
 from kvwire.traces import traceparent
 
@@ -105,6 +105,7 @@ class CloudChannel:
             ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.max_send_message_length", self._limits.max_request_bytes),
             ("grpc.max_receive_message_length", self._limits.max_message_bytes),
+            *METADATA_OPTIONS,
             ("grpc.keepalive_time_ms", round(PING_S * 1_000)),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -152,16 +153,18 @@ def _for_user(token: str | None) -> tuple[tuple[str, str], ...]:
     """What the cloud tells the users of one edge by; no capture has it.
 
     Raises:
-        InvalidRequest: it is no such token.
+        TooLarge: it is too long. InvalidRequest: it is no such token.
     """
     if token is None:
         return ()
+    if len(token) > MAX_TOKEN_CHARS:
+        raise TooLarge("user token characters", len(token), MAX_TOKEN_CHARS)
     if not _TOKEN.fullmatch(token):
-        raise InvalidRequest("the user's token is no JSON Web Token of up to 8,192 characters")
+        raise InvalidRequest("the user's token is no JSON Web Token")
     return (("authorization", f"Bearer {token}"),)
 
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]{1,8192}")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 _PREFIX = struct.Struct("<IB")

@@ -156,7 +156,8 @@ class ShareConfig:
     max_bytes: cap on the payload of a slice; 0 is none. Under a cap a plan is picked from the table, if there is one.
     history_turns: earlier turns of a conversation that are sent where a draft is asked for, for the Sharer to read; 0
         sends none.
-    relay: where no plan fits or is of use, ask for the Sharer's own answer as text; the cloud's policy must allow it.
+    relay: where no plan fits or is of use, or the bundle has none, ask for the Sharer's own answer as text; the cloud's
+        policy must allow it.
     """
 
     kind: Literal["", "excerpt", "draft"] = ""

@@ -125,6 +125,7 @@ class Picker:
         Raises:
             Unsupported: the table names a codec that this bundle does not have.
         """
+        # One that would be cut is dropped: what it is then worth was not measured. Tables that ship have smaller ones.
         rows = [
             row
             for row in self._rows(kind)

@@ -456,6 +456,10 @@ class AnswerStream:
             prompt_tokens=self._prompt_tokens,
             cut=self._cut,
             answered=answered,
+            guess=answered
+            and source == RECEIVER_ONLY
+            and not self._from_notes
+            and (bool(planned.documents) or not planned.reads),
             abstained=abstained,
             confidence=None if own else self._confidence,
             choice=_choice(text, planned) if self._choice is None else self._choice,

@@ -9,13 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fuser.bundle import bundle_directory
     from fuser.bundle.bundle import BadBundle, Bundle
     from fuser.bundle.config import ConfidenceConfig
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
     from fuser.kv.generate import Choose, Sampling, Signals
     from fuser.kv.prefix_files import PrefixFiles, PrefixFrom, StoredText
-    from fuser.models.directory import ModelError, NoSuchDevice, find_model, model_ref
+    from fuser.models.directory import ModelError, NoSuchDevice, bundle_directory, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes
     from fuser.pair import load_pair, load_receiver, load_sharers
     from fuser.reading import Caller
@@ -82,7 +81,7 @@ _HOMES = {
     "SliceLayout": "fuser.slice_specs",
     "StoredText": "fuser.kv.prefix_files",
     "Signals": "fuser.kv.generate",
-    "bundle_directory": "fuser.bundle",
+    "bundle_directory": "fuser.models.directory",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",
     "load_pair": "fuser.pair",

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fuser.bundle import bundle_directory, shipped_bundles
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.kv.prefix_files import PrefixFiles
 from fuser.kv.prefix_store import PrefixStore
-from fuser.models.directory import find_model, model_ref
+from fuser.models.directory import bundle_directory, find_model, model_ref, shipped_bundles
 from fuser.models.load import DeviceName, DtypeName, computes, dtype_of, find_device, load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer

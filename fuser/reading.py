@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fuser.heads.selection import Answerable, Scorer, SelectionConfig
+from fuser.heads.answerable import Answerable
+from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import features_of
 from fuser.kv.drafting import write
 from fuser.kv.generate import stop_tokens

@@ -17,7 +17,7 @@ from kvwire.segment import SliceKind
 
 if TYPE_CHECKING:
     from cloud_node.document_files import Meant
-    from cloud_node.documents import DocumentInfo
+    from cloud_node.document_reader import DocumentInfo
     from ops.sharer_window import SharerWindow
 
 logger = logging.getLogger(__name__)

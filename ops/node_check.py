@@ -221,8 +221,8 @@ def _bundle(
     key: str, directory: str, model: ModelRef | None, role: PeerRole
 ) -> "Generator[Finding, None, Bundle | None]":
     """The bundle in a directory that `key` names, where it can be read and is for the model."""
-    from fuser.bundle import shipped_bundles
     from fuser.bundle.bundle import BadBundle, Bundle
+    from fuser.models.directory import shipped_bundles
 
     try:
         bundle = Bundle.load(directory)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from kvwire.errors import KvwireError, entry_of
+from kvwire.errors import InvalidRequest, KvwireError, entry_of
 from kvwire.segment import SliceKind
 from ops.output import console, table
 
@@ -38,13 +38,20 @@ class Talk:
     Args:
         lines: answers as plain lines, for a reader that is a program: "json" lines, or the "text" alone; None is a
             terminal, with pieces as they come and an account.
+        user_token_file: has the token of the user who asks, and is read for each question: tokens end soon.
     """
 
-    def __init__(self, assistant: Assistant, document: str | None, lines: str | None) -> None:
+    def __init__(
+        self,
+        assistant: Assistant,
+        document: str | None,
+        lines: str | None,
+        user_token_file: Path | None = None,
+    ) -> None:
         self.document, self.kind, self.notes = document, None, None
         self.status = 0
         """The exit status: 1 where a question was refused, else 3 where one got no answer, else 0."""
-        self._assistant, self._lines = assistant, lines
+        self._assistant, self._lines, self._user_token_file = assistant, lines, user_token_file
         self._last: Answer | None = None
         self._conversation = assistant.conversation()
 
@@ -102,9 +109,14 @@ class Talk:
             if self._lines is not None:
                 self._conversation.forget()
             # A program that reads lines cannot see which of them are guesses.
-            strict = self._lines is not None and not (self.document or self.notes)
+            alone = False if self._lines is not None and not (self.document or self.notes) else None
             asked = Ask(
-                question, document=self.document, notes=self.notes, kind=self.kind, require_fused=strict
+                question,
+                document=self.document,
+                notes=self.notes,
+                kind=self.kind,
+                guess=alone,
+                user_token=user_token_in(self._user_token_file),
             )
             answer = self._read(self._conversation.stream(asked))
         except KvwireError as error:
@@ -148,7 +160,7 @@ class Talk:
             _write("\n")
             if answer.abstained:
                 console.print("(not stated in the document)", style="bold")
-            elif is_guess(answer, bool(self.notes)):
+            elif answer.guess:
                 console.print("(a guess: nothing of a document was read)", style="bold")
             console.print(told_of(answer), style="dim", soft_wrap=True)
         if not answer.answered:
@@ -185,12 +197,18 @@ class Talk:
         console.print(table(("what crossed the wire", ""), rows))
 
 
-def is_guess(answer: Answer, notes: bool) -> bool:
-    """Whether the Receiver said it unasked, with nothing to read: no slice, and no notes."""
-    from edge_node.answer import NOTES, RECEIVER_ONLY, REQUESTED
+def user_token_in(file: Path | None) -> str | None:
+    """The token of the user who asks, as `Ask.user_token`; None where no file is named.
 
-    alone = answer.answered and answer.source == RECEIVER_ONLY and answer.reason not in (NOTES, REQUESTED)
-    return alone and (bool(answer.documents) or not notes)
+    Raises:
+        InvalidRequest: the file cannot be read.
+    """
+    if file is None:
+        return None
+    try:
+        return file.read_text("ascii", errors="replace").strip()
+    except OSError as error:
+        raise InvalidRequest(f"the user's token: {file}: {error.strerror}") from error
 
 
 def left_of(answer: Answer) -> str:

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from ops.certs import Certificates
 
-pytest_plugins = ("tests.cloud_fixture",)
+pytest_plugins = ("tests.cloud_fixture", "tests.postgres_fixture")
 
 # Before torch and the tokenizers start: one thread, so that results do not depend on the machine's load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

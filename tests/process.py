@@ -1,8 +1,11 @@
-"""What a fresh interpreter does; `tests/conftest.py` puts this tree on the path of every child."""
+"""What a fresh interpreter does, and the command line; `tests/conftest.py` puts this tree on every child's path."""
 
+import io
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 
 def python(
@@ -11,6 +14,21 @@ def python(
     """Run `python <arguments>` to its end, whatever its status, and keep what it writes."""
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def kvwire(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `kvwire <arguments>` to its end in this process, its errors turned into a line and a status as ever."""
+    from ops.cli import main
+
+    status, err = 0, io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")  # some commands write bytes
+    with mock.patch.object(sys, "argv", ["kvwire", *arguments]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    out.seek(0)
+    return subprocess.CompletedProcess(arguments, status, out.read(), err.getvalue())
 
 
 def modules_after(statement: str) -> set[str]:

@@ -1,4 +1,6 @@
-"""Questions over what real packages say of themselves: `python 2026-11-30-packages.py STATUS OUT values|lines LOW HIGH`.
+"""Questions over what real packages say of themselves.
+
+    python 2026-11-30-packages.py STATUS OUT values|lines LOW HIGH
 
 STATUS is /var/lib/dpkg/status of a Debian machine; OUT are JSON lines as `kvwire eval --set data=OUT` takes them, one
 question a package whose document has LOW to HIGH characters. `values` asks for one field's value, `lines` for a whole
@@ -29,9 +31,17 @@ ASKED = {
 LEFT_OUT = {"Status", "Conffiles", "Description-md5", "Breaks", "Replaces", "Conflicts", "Provides"}
 
 
-status, out, kind, low, high = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+status, out, kind, low, high = (
+    Path(sys.argv[1]),
+    Path(sys.argv[2]),
+    sys.argv[3],
+    int(sys.argv[4]),
+    int(sys.argv[5]),
+)
 asked = ASKED[kind]
-stanzas = [message_from_string(text) for text in status.read_text(encoding="utf-8").split("\n\n") if text.strip()]
+stanzas = [
+    message_from_string(text) for text in status.read_text(encoding="utf-8").split("\n\n") if text.strip()
+]
 random.Random(7).shuffle(stanzas)
 records, wanted = [], list(asked)
 for stanza in stanzas:

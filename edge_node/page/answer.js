@@ -18,11 +18,6 @@ const WHY = {
 
 const NOT_STATED = "Not stated in the document.";
 
-/** Whether the words are a guess: nothing of a document or of notes was read. */
-export function isGuess(asked, account) {
-  return account.mode === "receiver-only" && account.reason !== "NOTES" && Boolean(asked.document || !asked.notes);
-}
-
 /** A card that fills while an answer comes. guessing: it can only be a guess. */
 export class Card {
   constructor(title, guessing) {
@@ -56,7 +51,7 @@ export class Card {
     let told;
     if (account.abstained) {
       told = this.#note("abstained", FROM[account.mode], why || "so the edge's model reads the slice, which is a part of it; it can be wrong", NOT_STATED);
-    } else if (isGuess(asked, account)) {
+    } else if (account.guess) {
       told = this.#note("guess", "A guess, not an answer", why, text);
     } else {
       told = this.#note(account.mode, FROM[account.mode], why || "the whole slice was read", text);

@@ -12,8 +12,9 @@ from fuser.atomic import atomic_write
 from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.config import BundleConfig, CodecBases, CodecBasesConfig
 from fuser.bundle.tensors import BadBundle
+from fuser.heads.answerable import Answerable
 from fuser.heads.fuse import FuseHead
-from fuser.heads.selection import Answerable, Scorer
+from fuser.heads.selection import Scorer
 from fuser.heads.translate import TranslateHead
 from kvwire.codec import Codec
 from kvwire.errors import Unsupported

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from fuser.bundle.tensors import BadBundle
 from fuser.config import BadConfig, from_dict, to_dict
+from fuser.heads.answerable import Answerable, AnswerableConfig
 from fuser.heads.c2c import C2CConfig, C2CFuse
 from fuser.heads.compact import CompactConfig, CompactFuse
 from fuser.heads.fuse import FuseHead
-from fuser.heads.selection import Answerable, AnswerableConfig, Scorer, SelectionConfig
+from fuser.heads.selection import Scorer, SelectionConfig
 from fuser.heads.translate import TranslateConfig, TranslateHead
 from fuser.kv.generate import SIGNALS
 from fuser.kv.geometry import Geometry

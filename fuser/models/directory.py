@@ -1,4 +1,7 @@
-"""A model on this machine: where its directory is, what the directory must hold, and which model it is, exactly."""
+"""A model on this machine: where its directory is, what the directory must hold, and which model it is, exactly.
+
+And where a bundle is: those that ship are found by name.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kvwire.identity import ModelRef
+
+SHIPPED: Final = Path(__file__).parent.parent / "bundles"
 
 
 def cache_directory() -> Path:
@@ -202,3 +207,18 @@ def _revision(directory: Path) -> str:
     temporary.write_text(revision)
     temporary.replace(kept)
     return revision
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Directories of the shipped bundles by name, for instance "qwen2.5-coder-0.5b--smollm2-135m"."""
+    return {file.parent.name: file.parent for file in sorted(SHIPPED.glob("*/config.json"))}
+
+
+def bundle_directory(name: str | Path, beside: Path | None = None) -> Path:
+    """The directory of a bundle: the one at that path, else the shipped bundle of that name.
+
+    Args:
+        beside: where a relative path counts from; by default the working directory.
+    """
+    path = (beside or Path()) / Path(name).expanduser()
+    return path if path.is_dir() else shipped_bundles().get(str(name), path)

@@ -267,6 +267,45 @@ def codecs(
 
 
 @app.command()
+def scale(
+    service: Annotated[
+        Path,
+        typer.Option(help="Report of `bench prefixes`: the service times.", exists=True, dir_okay=False),
+    ],
+    questions_s: Annotated[float, typer.Option(min=1, help="Questions a second.")] = 10_000.0,
+    documents: Annotated[int, typer.Option(min=1, help="That are asked about.")] = 1_000_000,
+    events: Annotated[int, typer.Option(min=2, help="Questions that are simulated.")] = 300_000,
+    serve: Annotated[
+        str,
+        typer.Option(help="Comma-separated numbers of sleeping replicas to run in Ray Serve; '' for none."),
+    ] = "",
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+) -> None:
+    """Replicas, waits, bytes and costs of many questions over many documents: a model and its simulation, not a run."""
+    import json
+    from dataclasses import asdict
+
+    from ops.bench import scale as bench
+    from ops.bench.queues import Scale
+
+    asked = Scale(questions_s=questions_s, documents=documents, events=events)
+    replicas = tuple(int(count) for count in _numbers("--serve", serve)) if serve else ()
+    prefixes = json.loads(service.read_text(encoding="utf-8"))
+
+    def measure(progress: "Progress") -> Mapping[str, Any]:
+        found = bench.measure(asked, prefixes, progress)
+        if replicas:
+            from ops.bench.scale_serve import serve as run
+
+            found["serve"] = run(replicas, found["cv"], questions=400)
+        return found
+
+    settings = asdict(asked) | {"service": prefixes["date"], "serve": replicas}
+    Bench("scale", settings, measure, bench.markdown, seed=1).run(json_out, markdown_out)
+
+
+@app.command()
 def put(
     reports: Annotated[
         list[Path],

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from ops.commands.nodes import ConfigFile, here
-from ops.commands.options import OtherDevice, OtherDtype, placed
+from ops.commands.options import OtherDevice, OtherDtype, UserTokenFile, placed
 from ops.output import progress_console
 
 
 def chat(
     config: Annotated[Path, ConfigFile] = Path("edge.toml"),
     document: Annotated[str | None, typer.Option(help="Id of a document that the cloud holds.")] = None,
+    user_token_file: UserTokenFile = None,
     device: OtherDevice = None,
     dtype: OtherDtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each question.")] = False,
@@ -37,7 +38,8 @@ def chat(
             "loading the Receiver; /help lists commands, /quit leaves", style="dim", highlight=False
         )
     with Assistant.from_config(settings) as assistant:
-        talk = Talk(assistant, document, None if typed else "json" if as_json else "text")
+        lines_as = None if typed else "json" if as_json else "text"
+        talk = Talk(assistant, document, lines_as, user_token_file)
         talk.run(lines)
     if not typed and talk.status:
         raise typer.Exit(talk.status)

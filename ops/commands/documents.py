@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from cloud_node import CloudConfig
     from cloud_node.document_files import Meant
-    from cloud_node.documents import DocumentInfo, Documents
+    from cloud_node.document_reader import DocumentInfo
+    from cloud_node.documents import Documents
     from ops.ingest import IngestOutcome
     from ops.sharer_window import SharerWindow
 

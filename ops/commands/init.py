@@ -77,8 +77,8 @@ def _write(path: Path, values: dict[str, str], bundle: Path, as_json: bool) -> N
 
 def _pair(bundle: Path) -> dict[str, str]:
     """The names that stand in the examples: those of the models that a bundle is for, and its own."""
-    from fuser.bundle import shipped_bundles
     from fuser.bundle.plans import PLANS_FILE
+    from fuser.models.directory import shipped_bundles
     from ops.demo.pair import models_of
 
     sharer, receiver = models_of(bundle)

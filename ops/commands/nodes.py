@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from kvwire.segment import SliceKind
-from ops.commands.options import OtherDevice, OtherDtype, placed
+from ops.commands.options import OtherDevice, OtherDtype, UserTokenFile, placed
 from ops.output import Json, console, failed, print_json
-from ops.talk import is_guess, told_of
+from ops.talk import told_of, user_token_in
 
 if TYPE_CHECKING:
     from cloud_node.config import SharerConfig
@@ -116,6 +116,7 @@ def ask(
     positions: Annotated[
         int | None, typer.Option(min=1, help="Positions at most, in place of a picked plan.")
     ] = None,
+    user_token_file: UserTokenFile = None,
     device: OtherDevice = None,
     dtype: OtherDtype = None,
     as_json: Json = False,
@@ -137,7 +138,7 @@ def ask(
         usual = share.configured(kind or share.usual(over, assistant.bundle.config.usual))
         dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
         # With nothing to read the Receiver could only guess, as over a document of which it has no slice.
-        by_itself = source == "auto" and not (guess or over or notes is not None)
+        alone = guess or (None if notes is not None else False)
         asked = Ask(
             question,
             documents=document or (),
@@ -150,9 +151,10 @@ def ask(
             max_bytes=max_bytes,
             source=source,
             choices=choice or (),
-            guess=guess,
-            require_fused=require_fused or by_itself,
+            guess=alone,
+            require_fused=require_fused,
             least_confidence=least_confidence,
+            user_token=user_token_in(user_token_file),
         )
         stream = assistant.stream(asked)
         may_guess = guess and source == "auto"
@@ -171,7 +173,7 @@ def ask(
         other = "" if require_fused else "; --guess shows what the Receiver guesses"
         sys.stderr.write(f"kvwire: no answer ({answer.reason}): {explained(answer, cloud)}{other}\n")
         raise typer.Exit(3)
-    if is_guess(answer, notes is not None):
+    if answer.guess and source == "auto":
         sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     if as_json:
         return

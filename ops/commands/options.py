@@ -21,7 +21,7 @@ ReceiverOption = Annotated[str | None, typer.Option("--receiver", help="Another 
 
 def found_bundle(name: str) -> Path:
     """The directory of a bundle, by its path or the name of one that ships; another name is wrong use."""
-    from fuser.bundle import bundle_directory, shipped_bundles
+    from fuser.models.directory import bundle_directory, shipped_bundles
 
     directory = bundle_directory(name)
     if not directory.is_dir():
@@ -64,6 +64,15 @@ OtherDevice = Annotated[
 OtherDtype = Annotated[
     DtypeName | None,
     typer.Option("--dtype", help="What the model computes in, in place of the configured dtype."),
+]
+UserTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the JSON Web Token of the user who asks, read for each question.",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 
 _OUT = "Output"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from fuser.bundle import SHIPPED
+from fuser.models.directory import SHIPPED
 
 SHARER: Final = "qwen2.5-coder-0.5b-instruct"
 RECEIVER: Final = "smollm2-135m-instruct"

@@ -15,7 +15,7 @@
     |- InvalidRequest       |- MissingDeadline  |- RelayDisabled
     |- Busy                 |- Draining         |- Unreachable       |- ExposureSpent
     |- DeadlineExceeded     |- Cancelled        |- InternalError
-    `- AuditUnavailable
+    `- AuditUnavailable  `- DocumentsUnavailable
 
 An error's `detail` stays where it was raised; a peer is told the catalogue's fixed text and `metadata()`.
 `kvwire.status` translates to and from gRPC.
@@ -218,6 +218,10 @@ class AuditUnavailable(KvwireError):
     """The cloud cannot write its audit log, and nothing leaves it unrecorded."""
 
 
+class DocumentsUnavailable(KvwireError):
+    """The cloud's database of documents does not answer, or refuses."""
+
+
 class InternalError(KvwireError):
     """Something failed that is not the caller's doing."""
 
@@ -272,6 +276,9 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     RelayDisabled: Entry("FAILED_PRECONDITION", "RELAY_DISABLED", "This cloud does not relay text."),
     AuditUnavailable: Entry(
         "UNAVAILABLE", "AUDIT_UNAVAILABLE", "The service cannot record calls, so it answers none."
+    ),
+    DocumentsUnavailable: Entry(
+        "UNAVAILABLE", "DOCUMENTS_UNAVAILABLE", "The service cannot read its documents."
     ),
     InternalError: Entry("INTERNAL", "INTERNAL", "The service failed."),
 }

@@ -11,6 +11,10 @@ from kvwire.segment import SliceHeader
 MIB = 1 << 20
 PING_S = 30.0
 """How often an edge pings an idle connection: no cloud may ask for less often."""
+MAX_TOKEN_CHARS = 8_192
+"""Of the token that names a user."""
+METADATA_OPTIONS = (("grpc.max_metadata_size", 16_384), ("grpc.absolute_max_metadata_size", 16_384))
+"""Of server and channel alike: gRPC's own limits are the token's alone, and between two of them it is chance."""
 _NO_DEADLINE_S = 100_000_000 * 3_600.0
 """A deadline on the wire has at most eight digits of hours; gRPC reports a call without one as None or as later."""
 

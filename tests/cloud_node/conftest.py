@@ -1,7 +1,7 @@
 """A replica with the tiny Sharer, and a gateway around it, in the test's own process: no Ray."""
 
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +54,13 @@ def config(
 
 
 @pytest.fixture
-def replica(config: "CloudConfig") -> "Replica":
+def replica(config: "CloudConfig") -> "Iterator[Replica]":
     """The tiny Sharer with its bundle and the documents."""
     from cloud_node.replica import Replica
 
-    return Replica.load(config)
+    replica = Replica.load(config)
+    yield replica
+    replica._documents.close()
 
 
 @dataclass
@@ -171,7 +173,7 @@ async def start_local(
     from cloud_node.gateway import Gateway
     from cloud_node.service import SharerService, offered
 
-    started: list[tuple[LocalCloud, AuditLog]] = []
+    started: list[tuple[LocalCloud, AuditLog, Documents]] = []
 
     async def start(**changes: Any) -> LocalCloud:
         told = dataclasses.replace(config, **changes)
@@ -181,17 +183,19 @@ async def start_local(
         from ops.chaos.world import LocalReplicas
 
         replicas = LocalReplicas(replica)
-        service = SharerService(told, description, replicas, Access(Documents(told.documents)), audit)
+        documents = Documents(told.documents)
+        service = SharerService(told, description, replicas, Access(documents), audit)
         gateway = Gateway(told, service, _always)
         address = await gateway.start()
         local = LocalCloud(gateway, service, replicas, description, address, certificates, Path(told.audit))
-        started.append((local, audit))
+        started.append((local, audit, documents))
         return local
 
     yield start
-    for local, audit in started:
+    for local, audit, documents in started:
         await local.gateway.drain()
         audit.close()
+        documents.close()
 
 
 async def _always() -> bool:

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from cloud_node import CloudConfig
-from fuser.bundle import SHIPPED
 from fuser.config import BadConfig
+from fuser.models.directory import SHIPPED
 from kvwire.segment import SliceKind
 
 MINIMAL = """

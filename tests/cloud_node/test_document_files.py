@@ -224,7 +224,7 @@ def test_a_folder_means_its_texts_and_a_pattern_what_it_matches(
     ],
 )
 def test_an_id_is_the_path_with_what_an_id_may_have(name: str, made: str) -> None:
-    from cloud_node.documents import DOCUMENT_ID
+    from cloud_node.document_reader import DOCUMENT_ID
 
     assert id_of(name) == made and DOCUMENT_ID.fullmatch(made)
 

@@ -2,6 +2,7 @@ import hashlib
 import stat
 import statistics
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,10 @@ CANARY = "zebra-canary-7731"
 
 
 @pytest.fixture
-def documents(tmp_path: Path) -> Documents:
-    return Documents(f"sqlite:///{tmp_path / 'documents.db'}")
+def documents(store_url: str) -> Iterator[Documents]:
+    documents = Documents(store_url)
+    yield documents
+    documents.close()
 
 
 def test_a_document_comes_back_as_it_was_put(documents: Documents) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_node.config import CloudConfig, ExportPolicy, ProfileName
-from cloud_node.documents import DocumentInfo, Documents
+from cloud_node.document_reader import DocumentInfo
+from cloud_node.documents import Documents
 from cloud_node.export import check_leaving, positions_allowed, tokens_allowed
 from kvwire.errors import (
     AccessDenied,

@@ -1,6 +1,5 @@
 import asyncio
 import dataclasses
-import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from cloud_node.audit import AuditLog, AuditRecord
 from cloud_node.audit_chain import lines
@@ -16,7 +14,6 @@ from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents, version_of
 from cloud_node.exposure import Budget, Leaving, key_of, seconds_left
-from cloud_node.passages import Base
 from cloud_node.users import Principal
 from fuser.sharer import Sharer
 from kvwire.errors import AuditUnavailable, ExposureSpent, InternalError, NotFound
@@ -30,17 +27,12 @@ from tests.cloud_node.conftest import LocalCloud, Start
 QUESTION = "Who keeps the spare key?"
 ACME = Identity(PeerRole.EDGE, "acme").uri
 KIOSK = Identity(PeerRole.EDGE, "acme", "kiosk-3").uri
-POSTGRES = os.environ.get("KVWIRE_TEST_POSTGRES")
+EDGE = Principal(Identity.parse(ACME))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
-def documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Documents]:
-    url = f"sqlite:///{tmp_path / 'documents.db'}" if request.param == "sqlite" else f"{POSTGRES}"
-    if request.param == "postgresql":
-        engine = create_engine(url)
-        Base.metadata.drop_all(engine)
-        engine.dispose()
-    store = Documents(url)
+@pytest.fixture
+def documents(store_url: str) -> Iterator[Documents]:
+    store = Documents(store_url)
     store.add("acme", "a", "The key is under the stone.")
     yield store
     store.close()
@@ -59,7 +51,7 @@ def test_what_leaves_is_counted_by_identity_and_survives_a_restart(tmp_path: Pat
     url = f"sqlite:///{tmp_path / 'd.db'}"
     for identity, positions in ((ACME, 3), (KIOSK, 4), (ACME, 5)):
         store = Documents(url)
-        store.count("acme", identity, [Leaving("a", Budget(), positions)])
+        store.count(Principal(Identity.parse(identity)), [Leaving("a", Budget(), positions)])
         store.close()
     store = Documents(url)
     days, quotes = store.exposure("acme", "a")
@@ -69,12 +61,12 @@ def test_what_leaves_is_counted_by_identity_and_survives_a_restart(tmp_path: Pat
 
 
 def test_a_call_over_the_budget_writes_nothing_down(documents: Documents) -> None:
-    documents.count("acme", ACME, [Leaving("a", Budget(10), 8, ((0, 3), (4, 7)))])
+    documents.count(EDGE, [Leaving("a", Budget(10), 8, ((0, 3), (4, 7)))])
     with pytest.raises(ExposureSpent) as error:
-        documents.count("acme", ACME, [Leaving("0", Budget(), 1), Leaving("a", Budget(10), 3, ((8, 9),))])
+        documents.count(EDGE, [Leaving("0", Budget(), 1), Leaving("a", Budget(10), 3, ((8, 9),))])
     assert 0 < error.value.retry_after_s <= 86_400
-    assert documents.spent("acme", ACME, ["a", "0"]) == {"a": (8, 1)}
-    documents.count("acme", ACME, [Leaving("a", Budget(10), 2, ((0, 3),))])
+    assert documents.spent(EDGE, ["a", "0"]) == {"a": (8, 1)}
+    documents.count(EDGE, [Leaving("a", Budget(10), 2, ((0, 3),))])
     _, (quotes,) = documents.exposure("acme", "a")
     assert quotes.spans == ((0, 3, 2), (4, 7, 1))
 
@@ -83,7 +75,7 @@ def test_a_call_over_the_budget_writes_nothing_down(documents: Documents) -> Non
 def test_many_at_once_never_have_more_than_the_budget(documents: Documents, budget: Budget) -> None:
     def take(number: int) -> bool:
         try:
-            documents.count("acme", ACME, [Leaving("a", budget, 3), Leaving("b", Budget(), 1)])
+            documents.count(EDGE, [Leaving("a", budget, 3), Leaving("b", Budget(), 1)])
         except ExposureSpent:
             return False
         return True
@@ -91,14 +83,14 @@ def test_many_at_once_never_have_more_than_the_budget(documents: Documents, budg
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(take, range(24)))
     assert sum(taken) == 10
-    assert documents.spent("acme", ACME, ["a", "b"]) == {"a": (30, 10), "b": (10, 10)}
+    assert documents.spent(EDGE, ["a", "b"]) == {"a": (30, 10), "b": (10, 10)}
 
 
 def test_a_new_day_begins_at_midnight_utc(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
-    documents.count("acme", ACME, [Leaving("a", Budget(3), 3)])
+    documents.count(EDGE, [Leaving("a", Budget(3), 3)])
     monkeypatch.setattr("cloud_node.exposure.today", lambda: "2999-01-01")
-    assert documents.spent("acme", ACME, ["a"]) == {}
-    documents.count("acme", ACME, [Leaving("a", Budget(3), 3)])
+    assert documents.spent(EDGE, ["a"]) == {}
+    documents.count(EDGE, [Leaving("a", Budget(3), 3)])
     assert [day.positions for day in documents.exposure("acme", "a")[0]] == [3, 3]
     assert 0 < seconds_left() <= 86_400
 
@@ -107,7 +99,7 @@ def test_counts_of_a_removed_document_stay_under_a_hash_and_its_quotes_go(tmp_pa
     file = tmp_path / "d.db"
     store = Documents(f"sqlite:///{file}")
     store.add("acme", "divorce-of-ilse", "The key is under the stone.")
-    store.count("acme", ACME, [Leaving("divorce-of-ilse", Budget(), 3, ((0, 3),))])
+    store.count(EDGE, [Leaving("divorce-of-ilse", Budget(), 3, ((0, 3),))])
     store.grant("acme", "divorce-of-ilse", KIOSK)
     store.remove("acme", "divorce-of-ilse")
     left = sqlite3.connect(file)
@@ -126,7 +118,7 @@ def test_counts_of_a_removed_document_stay_under_a_hash_and_its_quotes_go(tmp_pa
 
 
 def test_a_text_that_takes_anothers_place_has_nothing_quoted_of_it(documents: Documents) -> None:
-    documents.count("acme", ACME, [Leaving("a", Budget(), 3, ((0, 3),))])
+    documents.count(EDGE, [Leaving("a", Budget(), 3, ((0, 3),))])
     documents.add("acme", "a", "Another text.", replace=True)
     days, quotes = documents.exposure("acme", "a")
     assert ([day.positions for day in days], quotes) == ([3], [])

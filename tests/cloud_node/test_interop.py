@@ -118,10 +118,9 @@ ENDS: dict[Case, str] = {
     cancel_after_begin: "CANCELLED",
     cancel_after_first_response: "CANCELLED",
     timeout_on_sleeping_server: "DEADLINE_EXCEEDED",
-    # Where the list has UNIMPLEMENTED: nobody is told which methods there are.
-    unimplemented_method: "PERMISSION_DENIED",
-    unimplemented_service: "PERMISSION_DENIED",
-    no_path: "PERMISSION_DENIED",
+    unimplemented_method: "UNIMPLEMENTED",
+    unimplemented_service: "UNIMPLEMENTED",
+    no_path: "UNIMPLEMENTED",
 }
 
 

@@ -175,9 +175,14 @@ async def test_a_revoked_edge_is_refused_at_its_next_call_and_recorded(
         async with channel(cloud, made) as through:
             assert await answered(cloud, through) == 3
             revoked.write_text(f"{entry}  # lost\n")
-            with pytest.raises(grpc.RpcError) as error:  # over the connection that it has
-                await answered(cloud, through)
-            assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            unknown = through.unary_unary("/kvwire.v9.Unknown/Share")
+            for call in (
+                answered(cloud, through),
+                unknown(b"", timeout=20),
+            ):  # over the connection that it has
+                with pytest.raises(grpc.RpcError) as error:
+                    await call
+                assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
         revoked.write_text("")
     lines = [json.loads(line) for line in cloud.audit.read_text().splitlines()]
     refused = [(line["method"], line["tenant"]) for line in lines if line["decision"] == "ACCESS_DENIED"]

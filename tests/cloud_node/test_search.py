@@ -1,6 +1,5 @@
 """Search in the store of documents: passages, words, tenants, and that what is forgotten is forgotten."""
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, text
 
 from cloud_node.documents import Documents
 from cloud_node.passages import PASSAGE_CHARS, passages, words_of
@@ -18,20 +16,10 @@ from kvwire.segment import SliceKind
 CANARY = "zebracanary7731"
 
 
-POSTGRES = os.environ.get("KVWIRE_TEST_POSTGRES")
-"""URL of a PostgreSQL database that the tests may empty."""
-
-
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
-def documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Documents]:
+@pytest.fixture
+def documents(store_url: str) -> Iterator[Documents]:
     """An empty store."""
-    url = f"sqlite:///{tmp_path / 'documents.db'}" if request.param == "sqlite" else f"{POSTGRES}"
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for table in ("passage_words", "passages", "documents"):
-            connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
-    engine.dispose()
-    documents = Documents(url)
+    documents = Documents(store_url)
     yield documents
     documents.close()
 

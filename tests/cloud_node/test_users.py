@@ -22,13 +22,15 @@ from cloud_node.audit_chain import lines
 from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy, UsersConfig
 from cloud_node.documents import Documents
+from cloud_node.exposure import Budget, Leaving
 from cloud_node.users import Principal, Users, named_user
 from kvwire import PROTOCOL_VERSION
 from kvwire.errors import ExposureSpent, NotFound, TokenRefused
 from kvwire.identity import Identity, PeerRole
+from kvwire.limits import MAX_TOKEN_CHARS
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
-from tests.cloud_node.conftest import LocalCloud, Start
+from tests.cloud_node.conftest import Start
 
 ACME = Identity(PeerRole.EDGE, "acme")
 QUESTION = "Who keeps the spare key?"
@@ -100,14 +102,13 @@ def users(jwks: Path) -> Users:
 def test_a_token_names_its_user_and_no_token_the_edge_alone(users: Users, alg: str) -> None:
     caller = users.caller(ACME, bearer(token("auth0|ilse@example.org", alg)))
     assert caller == Principal(ACME, "auth0|ilse@example.org")
-    assert caller.counted == "user:auth0|ilse@example.org"
-    assert caller.granted == (ACME.uri, "user:auth0|ilse@example.org")
+    assert caller.names == (ACME.uri, "user:auth0|ilse@example.org")
     assert (
         users.caller(ACME, bearer(token(alg=alg, aud=["another", "kvwire/acme"], nbf=time.time()))).user
         == "ilse"
     )
     assert users.caller(ACME, (("other", "x"),)) == Principal(ACME)
-    assert Principal(ACME).counted == ACME.uri and Principal(ACME).granted == (ACME.uri,)
+    assert Principal(ACME).names == (ACME.uri,)
 
 
 NOW = time.time()
@@ -250,6 +251,20 @@ async def test_a_document_granted_to_a_user_is_there_for_that_user_behind_any_ed
     store.close()
 
 
+async def test_the_longest_token_arrives_with_all_else_that_a_call_may_say_and_a_longer_one_is_named(
+    start_local: Start, jwks: Path
+) -> None:
+    cloud = await start_local(users=UsersConfig(str(jwks), "kvwire/{tenant}"))
+    made = (token(header={"typ": "at"}, exp=int(NOW) + 600, pad="x" * n) for n in range(5_900, 6_100))
+    long = next(one for one in made if len(one) == MAX_TOKEN_CHARS)
+    for _ in range(3):  # over gRPC's own soft limit it is chance
+        cloud.metadata = (*bearer(long), ("other", "x" * 6_000))
+        await cloud.share(cloud.request("note-1", QUESTION))
+    cloud.metadata = bearer(f"{long}x")
+    with pytest.raises(TokenRefused):
+        await cloud.share(cloud.request("note-1", QUESTION))
+
+
 async def test_a_cloud_that_demands_tokens_says_what_it_offers_without_one(
     start_local: Start, jwks: Path
 ) -> None:
@@ -262,39 +277,62 @@ async def test_a_cloud_that_demands_tokens_says_what_it_offers_without_one(
         await cloud.share(cloud.request("note-1", QUESTION))
 
 
-async def test_what_leaves_is_counted_and_recorded_by_user(
+async def test_all_that_leaves_by_an_edge_counts_for_it_and_a_users_part_for_the_user_too(
     start_local: Start, config: CloudConfig, jwks: Path
 ) -> None:
-    policy = dataclasses.replace(config.export, questions_per_day=1)
+    policy = dataclasses.replace(config.export, questions_per_day=2)
     cloud = await start_local(export=policy, users=UsersConfig(str(jwks), "kvwire/acme"))
     store = Documents(config.documents)
+    ilse, someone, nobody = bearer(token("ilse")), bearer(token("someone")), ()
 
-    async def ask(cloud: LocalCloud, shown: tuple[tuple[str, str], ...]) -> None:
+    async def ask(shown: tuple[tuple[str, str], ...]) -> None:
         cloud.metadata = shown
         await cloud.share(cloud.request("note-1", QUESTION))
 
-    for shown in (bearer(token("ilse")), bearer(token("someone")), ()):
-        await ask(cloud, shown)
+    await ask(ilse)
+    await ask(nobody)
+    for shown in (ilse, someone, nobody):  # nobody gets more by showing a token, or none
         with pytest.raises(ExposureSpent):
-            await ask(cloud, shown)
+            await ask(shown)
         assert await cloud.search("Brandvik") == ()
     days, quotes = store.exposure("acme", "note-1")
-    assert [(day.identity, day.questions) for day in days] == [
-        (ACME.uri, 1),
-        ("user:ilse", 1),
-        ("user:someone", 1),
-    ]
-    assert [one.identity for one in quotes] == [day.identity for day in days]
+    assert [(day.identity, day.questions) for day in days] == [(ACME.uri, 2), ("user:ilse", 1)]
+    assert [one.identity for one in quotes] == [ACME.uri, "user:ilse"]  # where each stands once
+    kiosk = Principal(Identity(PeerRole.EDGE, "acme", "kiosk-3"), "ilse")
+    store.count(kiosk, [Leaving("note-1", Budget(questions=2), 1)])
+    with pytest.raises(ExposureSpent):
+        store.count(kiosk, [Leaving("note-1", Budget(questions=2), 1)])
     with pytest.raises(TokenRefused):
-        await ask(cloud, bearer(token(exp=NOW - 60)))
+        await ask(bearer(token(exp=NOW - 60)))
     async with asyncio.timeout(20):  # refusals are written beside the calls
         while (written := list(lines(cloud.audit)))[-1]["decision"] != "TOKEN_REFUSED":
             await asyncio.sleep(0.05)
     sent = [line for line in written if (line["method"], line["decision"]) == ("Share", "SENDING")]
-    named = [(line["identity"], line["user"]) for line in sent]
-    assert named == [(ACME.uri, "ilse"), (ACME.uri, "someone"), (ACME.uri, "")]
+    assert [(line["identity"], line["user"]) for line in sent] == [(ACME.uri, "ilse"), (ACME.uri, "")]
     refused = [line for line in written if line["decision"] == "TOKEN_REFUSED"]
     assert [(line["identity"], line["user"]) for line in refused] == [(ACME.uri, "")]
     (told,) = exposure_in(written, "acme", "note-1").values()
     assert told == (days, quotes)
+    store.close()
+
+
+async def test_where_everybody_needs_a_token_users_have_their_budgets_whatever_leaves_by_the_edge(
+    start_local: Start, config: CloudConfig, jwks: Path
+) -> None:
+    policy = dataclasses.replace(config.export, questions_per_day=1)
+    users = UsersConfig(str(jwks), "kvwire/acme", required=True)
+    cloud = await start_local(export=policy, users=users)
+    for user in ("ilse", "someone"):
+        cloud.metadata = bearer(token(user))
+        *_, ended = await cloud.share(cloud.request("note-1", QUESTION))
+        assert ended.questions_left == 0
+        with pytest.raises(ExposureSpent):
+            await cloud.share(cloud.request("note-1", QUESTION))
+    store = Documents(config.documents)
+    days, _ = store.exposure("acme", "note-1")
+    assert [(day.identity, day.questions) for day in days] == [
+        (ACME.uri, 2),
+        ("user:ilse", 1),
+        ("user:someone", 1),
+    ]
     store.close()

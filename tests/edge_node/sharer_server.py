@@ -24,7 +24,7 @@ from fuser.sharer import Cut, Sharer
 from kvwire.codec import CodecRegistry
 from kvwire.errors import KvwireError, NotFound
 from kvwire.identity import TlsFiles, server_credentials
-from kvwire.limits import Limits
+from kvwire.limits import METADATA_OPTIONS, Limits
 from kvwire.messages import (
     BundleRef,
     Description,
@@ -217,7 +217,7 @@ class RunningServer:
         """Listen; `stop` and `start` again make an outage."""
 
         async def begin() -> int:
-            self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *METADATA_OPTIONS])
             add_SharerServiceServicer_to_server(self.service, self._server)
             add_HealthServicer_to_server(self.health, self._server)
             self._credentials = server_credentials(self.files)  # kept while it runs; good for one server

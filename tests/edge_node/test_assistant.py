@@ -470,6 +470,22 @@ def test_a_guess_is_made_only_where_it_is_asked_for(cut_off: Assistant, receiver
     assert (shared.answered, shared.text, shared.reason) == (True, guess.text, "UNREACHABLE")
 
 
+def test_an_answer_says_whether_the_receiver_had_nothing_to_read(
+    assistant: Assistant, cut_off: Assistant
+) -> None:
+    noted = Ask(QUESTION, notes="Ilse keeps the spare key.")
+    over = dataclasses.replace(noted, document="note-1", guess=True)  # notes are not the document
+    talk = cut_off.conversation()
+    guesses = [talk.ask(QUESTION), talk.ask(QUESTION), cut_off.ask(over)]
+    guesses += [
+        assistant.ask(Ask(QUESTION, document=one, source="receiver-only")) for one in (None, "note-1")
+    ]
+    others = [cut_off.ask(noted), cut_off.ask(Ask(QUESTION, document="note-1"))]
+    others += [assistant.ask(Ask(QUESTION, document=one)) for one in (None, "note-1")]
+    others += [assistant.ask(Ask(QUESTION, document="note-1", source="relayed"))]
+    assert [answer.guess for answer in guesses + others] == [True] * 5 + [False] * 5
+
+
 def test_the_sharers_own_words_come_as_text_where_they_are_asked_for(
     assistant: Assistant, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

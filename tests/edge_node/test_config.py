@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from edge_node import EdgeConfig
 from edge_node.config import ApiConfig, ReceiverConfig, TlsConfig
-from fuser.bundle import SHIPPED
 from fuser.config import BadConfig
+from fuser.models.directory import SHIPPED
 from ops.certs import Certificates
 
 TEXT = """

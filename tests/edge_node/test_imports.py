@@ -16,13 +16,9 @@ def test_importing_the_package_loads_neither_torch_nor_grpc() -> None:
     }
 
 
-def test_nothing_at_the_edge_imports_ray_or_the_cloud() -> None:
+def test_the_library_needs_no_extra() -> None:
     library = modules_after("from edge_node import Answer, Assistant, AsyncClient, Client")
     assert not library & {"ray", "cloud_node", "sqlalchemy", "starlette", "uvicorn"}
-
-
-def test_the_api_imports_neither_ray_nor_the_cloud() -> None:
-    assert not modules_after("import edge_node.api, edge_node.serve") & {"ray", "cloud_node", "sqlalchemy"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

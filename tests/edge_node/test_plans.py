@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from edge_node import Ask, Assistant, EdgeConfig
 from edge_node.channel import Direction, read_capture
@@ -32,6 +34,7 @@ from kvwire.plan import Granted, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from kvwire.serde import description_to_proto
+from ops.cli import app
 from tests.edge_node.sharer_server import RunningServer, SliceService, reading
 from tests.edge_node.toml import write_toml
 from tests.fuser.lab.profile.rows import row
@@ -265,6 +268,30 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     assert (alone.answered, alone.source, alone.reason) == (False, "receiver-only", "NO_PLAN")
     strict = assistant.ask(Ask(QUESTION, document="note-1", require_fused=True))
     assert (strict.answered, strict.reason, strict.bytes_sent) == (False, "NO_PLAN", 0)
+
+
+def test_without_a_document_and_a_slice_the_answer_is_relayed_too_and_the_command_still_shows_no_guess(
+    config: EdgeConfig, server: RunningServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(config, share=dataclasses.replace(config.share, relay=True))
+    ask = ["ask", QUESTION, "--max-bytes", "60", "--json", "--config"]
+    ask.append(str(write_toml(config, tmp_path / "edge.toml")))
+    done = CliRunner().invoke(app, ask)
+    answer = json.loads(done.stdout)
+    assert (done.exit_code, answer["source"], answer["reason"]) == (0, "relayed", "NO_PLAN")
+    server.service.failures.append(RelayDisabled())
+    done = CliRunner().invoke(app, ask)
+    answer = json.loads(done.stdout)
+    assert (done.exit_code, answer["answered"], answer["reason"]) == (3, False, "RELAY_DISABLED")
+    fewer = Bundle(
+        dataclasses.replace(receiver.bundle.config, fuse=None), translate=receiver.bundle.translate
+    )
+    with Assistant(config, Receiver(receiver.model, receiver.tokenizer, fewer), Client(config)) as of_drafts:
+        answers = [of_drafts.ask(QUESTION), of_drafts.ask(Ask(QUESTION, require_fused=True))]
+    assert [(a.source, a.reason) for a in answers] == [
+        ("relayed", "NOTHING_TO_SHARE"),
+        ("receiver-only", "NOTHING_TO_SHARE"),
+    ]
 
 
 def test_a_stream_that_waits_for_the_relay_may_be_closed_from_another_thread(

@@ -22,6 +22,7 @@ from kvwire.errors import (
     TooLarge,
     entry_of,
 )
+from kvwire.limits import MAX_TOKEN_CHARS
 from kvwire.messages import Found
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -249,6 +250,15 @@ def test_search_slice_and_relay_say_for_which_user_and_nothing_else_has_the_toke
     slice_service.failures = [TokenRefused()]
     status, refused, _ = api.call({"question": QUESTION, "document": "note-1"}, **shown)
     assert (status, refused["error"]["code"]) == (401, "TOKEN_REFUSED")
-    assert (
-        api.call({"question": QUESTION, "document": "note-1"}, **{"KVWire-User-Token": "no token"})[0] == 400
-    )
+    question, before = {"question": QUESTION, "document": "note-1"}, len(slice_service.users)
+    assert api.call(question, **{"KVWire-User-Token": "no token"})[0] == 400
+    longer = {"KVWire-User-Token": "a" * (MAX_TOKEN_CHARS + 1)}
+    status, refused, _ = api.call(question, **longer)
+    assert (status, refused["error"]["code"]) == (413, "TOO_LARGE")
+    assert refused["error"]["metadata"] == {
+        "what": "user token characters",
+        "size": "8193",
+        "limit": "8192",
+    }
+    assert len(slice_service.users) == before
+    assert api.call(question, **{"KVWire-User-Token": "a" * MAX_TOKEN_CHARS})[0] == 200

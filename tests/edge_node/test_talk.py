@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from edge_node import Assistant, EdgeConfig
 from edge_node.config import CloudPeer
 from ops.cli import app
+from ops.talk import Talk
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
 from tests.edge_node.toml import write_toml
 from tests.process import modules_after
@@ -75,6 +76,29 @@ def test_what_is_refused_is_told_and_status_1_and_the_rest_goes_on(edge: Path, s
     assert done.exit_code == 1 and told in done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["source"] == "fused"
     assert ("error" in json.loads(done.stdout.splitlines()[0])) is (told == "NOT_FOUND")
+
+
+def test_ask_and_chat_say_for_which_user_by_a_file_that_is_read_anew_for_each_question(
+    edge: Path, assistant: Assistant, server: RunningServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token, about = tmp_path / "token", ["--document", "note-1", "--user-token-file", str(tmp_path / "token")]
+    server.service.users = []
+    token.write_text("aa.bb.cc\n")
+    done = CliRunner().invoke(app, ["ask", QUESTION, "--config", str(edge), *about])
+    assert done.exit_code == 0 and "aa.bb" not in done.output + caplog.text
+    assert piped(edge, QUESTION, *about).exit_code == 0
+
+    def said() -> Iterator[str]:
+        for written in ("dd.ee.ff", "not one token"):
+            token.write_text(written)
+            yield QUESTION
+        token.unlink()
+        yield QUESTION
+
+    talk = Talk(assistant, "note-1", "text", token)
+    talk.run(said())
+    assert talk.status == 1  # without a token that can be sent nothing is asked, and never as nobody
+    assert server.service.users == [["Bearer aa.bb.cc"]] * 2 + [["Bearer dd.ee.ff"]]
 
 
 def test_help_loads_no_library_of_the_chat() -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fuser.bundle.bundle import ANSWERABLE_FILE, BadBundle, Bundle
-from fuser.heads.selection import Answerable, AnswerableConfig
+from fuser.heads.answerable import Answerable, AnswerableConfig
 from fuser.kv.prefix_cache import PrefixCache
 from fuser.lab.data.cases import without_answers
 from fuser.lab.data.document import Item, Question

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from fuser import BadBundle, load_pair
-from fuser.bundle import bundle_directory, shipped_bundles
-from fuser.models.directory import NoSuchDevice
+from fuser.models.directory import NoSuchDevice, bundle_directory, shipped_bundles
 
 
 def test_a_pair_is_loaded_from_its_bundle_and_says_where_it_computes(

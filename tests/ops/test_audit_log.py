@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloud_node.audit import SENDING, AuditLog, AuditRecord
-from tests.ops.test_cli import kvwire
+from tests.process import kvwire
 
 EDGE = "spiffe://kvwire/edge/acme"
 TEXT = "The key hangs behind the clock."

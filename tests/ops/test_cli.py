@@ -2,18 +2,13 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from ops.cli import app
-from tests.process import python
-
-
-def kvwire(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return python("-m", "ops.cli", *arguments)
+from tests.process import kvwire, python
 
 
 def test_certs_prints_where_they_are(tmp_path: Path) -> None:
@@ -25,7 +20,7 @@ def test_certs_prints_where_they_are(tmp_path: Path) -> None:
 
 def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:
     assert kvwire("certs", str(tmp_path), "--tenant", "acme").returncode == 0
-    again = kvwire("certs", str(tmp_path), "--tenant", "acme")
+    again = python("-m", "ops.cli", "certs", str(tmp_path), "--tenant", "acme")
     assert again.returncode == 1
     assert again.stderr.startswith("kvwire: ")
     assert again.stderr.count("\n") == 1
@@ -104,7 +99,7 @@ def test_the_examples_of_init_are_accepted_and_name_what_is_there(tmp_path: Path
 
 def test_init_sets_up_any_pair_that_ships_by_its_name(tmp_path: Path) -> None:
     from edge_node import EdgeConfig
-    from fuser.bundle import shipped_bundles
+    from fuser.models.directory import shipped_bundles
     from ops.demo.pair import models_of
 
     for named, shipped in shipped_bundles().items():

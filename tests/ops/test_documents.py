@@ -1,6 +1,7 @@
 """`kvwire documents`, over real stores."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +15,14 @@ from cloud_node.config import CloudConfig
 from cloud_node.document_files import meant
 from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
 from cloud_node.exposure import Budget, Leaving
+from cloud_node.users import Principal
+from kvwire.identity import Identity
 from ops.certs import Certificates
 from ops.cli import app
 from ops.ingest import Ingest
 from ops.sharer_window import ROOM, SharerWindow, sharer_window
+from tests import process
 from tests.cloud_fixture import write_config
-from tests.process import python
 
 Kvwire = Callable[..., Any]
 
@@ -299,7 +302,7 @@ def test_removing_what_is_not_there_is_an_error_by_name(tmp_path: Path, config: 
         "acme",
         "--json",
     )
-    done = python("-m", "ops.cli", *command)
+    done = process.kvwire(*command)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "kvwire: there is no document 'nosuch' of tenant 'acme'\n"
     assert len(kvwire("list")) == 2
@@ -330,10 +333,10 @@ def test_options_that_cannot_be_are_wrong_use(
 
 @pytest.mark.parametrize(("suffix", "module"), [(".pdf", "pypdf"), (".docx", "mammoth")])
 def test_without_the_extra_an_error_names_it_and_other_files_are_added(
-    tmp_path: Path, config: Path, suffix: str, module: str
+    tmp_path: Path, config: Path, suffix: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paper, note = put(tmp_path / f"paper{suffix}", b"raw"), put(tmp_path / "note.txt", "text")
-    code = f"import sys; sys.modules[{module!r}] = None; from ops.cli import main; main()"
+    monkeypatch.setitem(sys.modules, module, None)
     command = (
         "documents",
         "add",
@@ -345,7 +348,7 @@ def test_without_the_extra_an_error_names_it_and_other_files_are_added(
         "acme",
         "--json",
     )
-    done = python("-c", code, *command)
+    done = process.kvwire(*command)
     assert done.returncode == 1 and outcomes(json.loads(done.stdout)) == {"note.txt": "added"}
     assert f"{paper}: this needs {module}: pip install 'kvwire[documents]'\n" in done.stderr
 
@@ -396,8 +399,8 @@ def test_what_has_left_is_told_by_day_and_marked_in_the_text(
 ) -> None:
     kvwire("add", put(tmp_path / "a.txt", "The key lies under \x1b[2J the stone."))
     documents = Documents(CloudConfig.load(config).documents)
-    documents.count("acme", KIOSK, [Leaving("a.txt", Budget(), 5, ((0, 3), (4, 7)))])
-    documents.count("acme", EDGE, [Leaving("a.txt", Budget(), 2, ((4, 7), (8, 12)))])
+    documents.count(Principal(Identity.parse(KIOSK)), [Leaving("a.txt", Budget(), 5, ((0, 3), (4, 7)))])
+    documents.count(Principal(Identity.parse(EDGE)), [Leaving("a.txt", Budget(), 2, ((4, 7), (8, 12)))])
     documents.close()
     told = kvwire("exposure", "a.txt")
     assert [(day["identity"], day["questions"], day["positions"]) for day in told["days"]] == [

