@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fuser.atomic import atomic_write
+from fuser.atomic import write_json
 from fuser.config import BadConfig, from_dict, to_dict
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
@@ -90,8 +90,7 @@ class PlanTable:
     def save(self, bundle: Path | str) -> Path:
         """Write the table into a bundle's directory, whole or not at all; returns its path."""
         path = Path(bundle) / PLANS_FILE
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(to_dict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_json(path, to_dict(self))
         return path
 
     @staticmethod

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
-from fuser.atomic import atomic_write
+from fuser.atomic import write_json
 from fuser.lab.evaluate.evaluation import TimeLimit, bucketed
 from fuser.lab.evaluate.letters import mark
 from fuser.lab.evaluate.rows import RowAnswer
@@ -76,8 +76,7 @@ class Calibration:
             if not said.keys() >= set(picked):
                 said |= zip(picked, speaker.answer([texts[place] for place in picked]), strict=True)
                 rows = [(place, one.text, letters_of(one).tolist()) for place, one in said.items()]
-                with atomic_write(path) as partial:
-                    partial.write_text(json.dumps(rows), "utf-8")
+                write_json(path, rows)
                 self._deadline.check()
             self._progress.advance(task, len(picked))
         return [said[place] for place in range(len(texts))]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fuser.atomic import atomic_write
+from fuser.atomic import write_json
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate.calibration import Calibration
@@ -136,8 +136,7 @@ class ChoiceTask(Task["ChoiceTransfer"]):
 
     def _keep(self, name: str, value: Any) -> None:
         kept = json.loads(self._fitted.read_text("utf-8")) if self._fitted.exists() else {}
-        with atomic_write(self._fitted) as partial:
-            partial.write_text(json.dumps(kept | {name: value}), "utf-8")
+        write_json(self._fitted, kept | {name: value})
 
 
 class ChoiceTransfer:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from fuser.atomic import atomic_write
+from fuser.atomic import write_json
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.document import Item, Question
 from fuser.lab.evaluate.evaluation import OutOfTime, TimeLimit
@@ -65,6 +65,5 @@ def _seconds(path: Path, source: str, seconds: float, questions: float) -> float
     before = kept.get(source, [0.0, 0.0])
     if questions:
         kept[source] = before = [before[0] + seconds, before[1] + questions]
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(kept), encoding="utf-8")
+        write_json(path, kept)
     return before[0] / before[1] if before[1] else 0.0

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.atomic import atomic_write, directory_lock
+from fuser.atomic import atomic_write, directory_lock, write_json
 from fuser.lab.evaluate.picture import plot_plans
 from fuser.lab.evaluate.run import Run
 from fuser.lab.evaluate.settings import EvaluateConfig, Setup
@@ -101,8 +101,7 @@ class PairRun:
                 spent = (time.monotonic() - began) / 60
                 left = max(self.asked.minutes - spent, self.asked.minutes / 2)
                 estimate = self._planned(corpus, pace, left) | {"measured_in_minutes": round(spent, 2)}
-                with atomic_write(path) as partial:
-                    partial.write_text(json.dumps(estimate, indent=1) + "\n", encoding="utf-8")
+                write_json(path, estimate)
         return self._estimate
 
     def make(self, progress: Progress) -> dict[str, Any]:
@@ -140,8 +139,7 @@ class PairRun:
         Args:
             table: of the report, as Markdown. say: is told what is left out.
         """
-        with atomic_write(self.work / REPORT) as partial:
-            partial.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(self.work / REPORT, report)
         estimate = self._estimate
         pictures = self._pictures(say)
         sizes, left_out = estimate["sizes"], Counter[str](estimate["left_out"])
@@ -216,8 +214,7 @@ class PairRun:
                 )
             return
         self.work.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+        write_json(path, now)
 
     def _measured(self, corpus: Corpus, progress: Progress) -> Pace:
         folder = self.work / "rehearsal"

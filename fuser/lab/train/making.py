@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from fuser.atomic import atomic_write, directory_lock
+from fuser.atomic import atomic_write, directory_lock, write_json
 from fuser.bundle.bundle import Bundle
 from fuser.bundle.plans import PLANS_FILE
 from fuser.lab.calibrate import calibrated_for
@@ -162,9 +162,7 @@ class _Record:
 
     def _write(self, done: dict[str, Any] | None) -> None:
         self._stage.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self._path) as partial:
-            whole = {"depends_on": self._depends_on | self._texts, "done": done}
-            partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(self._path, {"depends_on": self._depends_on | self._texts, "done": done})
 
     def _check(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         if found := _difference(then, now):
@@ -237,8 +235,7 @@ def _profile(stage: Stage, progress: Progress, minutes: float, train: Train) -> 
     if not run.measure(progress, minutes):
         return {"finished": False}
     run.table(output).save(output)
-    with atomic_write(stage.folder / REPORT) as partial:
-        partial.write_text(json.dumps(run.report(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(stage.folder / REPORT, run.report())
     return {"finished": True, "bundle": found}
 
 

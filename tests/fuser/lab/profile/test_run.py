@@ -25,14 +25,27 @@ Make = Callable[..., ProfileRun]
 @pytest.fixture
 def make(tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path: Path) -> Make:
     """Makes a profile of eight questions over records; keywords change it."""
+    return maker(tiny_bundle, tiny_sharer, tiny_receiver, tmp_path / "work")
 
+
+@pytest.fixture(scope="module")
+def answered(
+    tiny_bundle: Path, tiny_sharer: Path, tiny_receiver: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Where such a profile was measured: made there again it is complete."""
+    work = tmp_path_factory.mktemp("answered")
+    assert maker(tiny_bundle, tiny_sharer, tiny_receiver, work)().measure(QUIET)
+    return work
+
+
+def maker(bundle: Path, sharer: Path, receiver: Path, work: Path) -> Make:
     def made(**changed: Any) -> ProfileRun:
-        setup: dict[str, Any] = {"sharer": str(tiny_sharer), "receiver": str(tiny_receiver)}
-        setup |= {"work": str(changed.pop("work", tmp_path / "work"))}
+        setup: dict[str, Any] = {"sharer": str(sharer), "receiver": str(receiver)}
+        setup |= {"work": str(changed.pop("work", work))}
         if dtype := changed.pop("dtype", None):
             setup["dtype"] = dtype
         given: dict[str, Any] = {"questions": 8, "screened": 5, "plans": 3, "dials": DIALS}
-        return ProfileRun(tiny_bundle, ProfileConfig(**(given | changed)), Setup(**setup))
+        return ProfileRun(bundle, ProfileConfig(**(given | changed)), Setup(**setup))
 
     return made
 
@@ -73,9 +86,9 @@ def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(mak
 
 
 def test_drafts_are_profiled_beside_the_text_of_the_same_drafts_and_kept_with_other_kinds(
-    make: Make, tmp_path: Path, tiny_bundle: Path
+    make: Make, answered: Path, tmp_path: Path, tiny_bundle: Path
 ) -> None:
-    excerpts, drafts = make(), make(drafts=True)
+    excerpts, drafts = make(work=answered), make(drafts=True)
     assert excerpts.measure(QUIET) and drafts.measure(QUIET)
     rows = {row.plan: row for row in drafts.worth}
     assert rows[Plan(codec="raw")].kind is SliceKind.DRAFT and rows[Plan(codec="raw")].mean_bytes > 0
@@ -99,13 +112,13 @@ def test_the_loss_of_the_screen_is_that_of_the_slice_that_arrives(make: Make) ->
     assert loss["raw"] != loss["int8"] and abs(loss["raw"] - loss["int8"]) < 0.2
 
 
-def test_a_stopped_profile_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
-    whole = make(work=tmp_path / "whole")
-    assert whole.measure(QUIET)
+def test_a_stopped_profile_goes_on_where_it_was(make: Make, answered: Path, tmp_path: Path) -> None:
+    whole = make(work=answered)
+    assert whole.complete
     assert not make().measure(QUIET, max_minutes=0.0)
-    for _ in range(100):
+    for tries in range(1, 100):
         run = make()
-        if run.measure(QUIET, max_minutes=0.004):
+        if run.measure(QUIET, max_minutes=0.004 * tries):
             break
         assert run.table().rows == () or run.worth
     assert run.complete
@@ -114,8 +127,9 @@ def test_a_stopped_profile_goes_on_where_it_was(make: Make, tmp_path: Path) -> N
     assert len(answered) == len({(p["row"], p["plan"], p["item"]) for p in map(json.loads, answered)})
 
 
-def test_more_dials_add_to_what_is_measured(make: Make) -> None:
-    assert make().measure(QUIET)
+def test_more_dials_add_to_what_is_measured(make: Make, answered: Path, tmp_path: Path) -> None:
+    shutil.copytree(answered, tmp_path / "work")
+    assert make().complete
     more = make(dials=Dials(codecs=("int8",), positions=(12, 3, 1), fit=(False,), code_dims=(24, 6)))
     assert len(more.report()["screen"]) == 5 and not more.complete
     assert more.measure(QUIET) and len(more.report()["screen"]) == 7
@@ -124,10 +138,9 @@ def test_more_dials_add_to_what_is_measured(make: Make) -> None:
 
 
 def test_the_table_holds_what_nothing_beats_and_rows_of_other_kinds_stay(
-    make: Make, choices: str, tmp_path: Path, tiny_bundle: Path
+    make: Make, answered: Path, choices: str, tmp_path: Path, tiny_bundle: Path
 ) -> None:
-    run, bundle = make(), Bundle.load(tiny_bundle)
-    run.measure(QUIET)
+    run, bundle = make(work=answered), Bundle.load(tiny_bundle)
     bundle.save(tmp_path / "bundle")
     run.table(tmp_path / "bundle").save(tmp_path / "bundle")
     excerpts = PlanTable.load(tmp_path / "bundle").rows

@@ -42,29 +42,45 @@ STAGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def table(
-    tiny_sharer: Path, tiny_receiver: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> Any:
-    """A recipe as plain values; all recipes of a test share one cache."""
-    sums = tmp_path / "sums.jsonl"
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of texts, and of the one cache that all recipes share."""
+    folder = tmp_path_factory.mktemp("making")
     rows = [{"instruction": f"What is {n} and {n}?", "input": "", "output": f"{2 * n}"} for n in range(12)]
-    sums.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     asked = [
         {"question": f"Which is {n} and {n}?", "choices": [str(2 * n), str(n + 1), "0", "7"], "answer": 0}
         for n in range(2, 10)
     ]
-    choices = tmp_path / "train" / "choices.jsonl"
+    choices = folder / "train" / "choices.jsonl"
     choices.parent.mkdir()
     choices.write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def table(tiny_sharer: Path, tiny_receiver: Path, shared: Path, tmp_path: Path) -> dict[str, Any]:
+    """A recipe as plain values."""
+    return table_of(tiny_sharer, tiny_receiver, shared, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done_before(tiny_sharer: Path, tiny_receiver: Path, shared: Path) -> dict[str, Any]:
+    """A recipe of documents alone that is made already, for tests that leave it as it is."""
+    recipe = documents_alone(table_of(tiny_sharer, tiny_receiver, shared, shared))
+    made(recipe)
+    return recipe
+
+
+def table_of(sharer: Path, receiver: Path, shared: Path, folder: Path) -> dict[str, Any]:
     stages = copy.deepcopy(STAGES)
-    stages[-2]["profile"] = {"data": str(choices)}
+    stages[-2]["profile"] = {"data": str(shared / "train" / "choices.jsonl")}
     return {
-        "sharer": str(tiny_sharer),
-        "receiver": str(tiny_receiver),
-        "work": str(tmp_path / "work"),
-        "output": str(tmp_path / "output"),
-        "cache": str(tmp_path / "cache"),
+        "sharer": str(sharer),
+        "receiver": str(receiver),
+        "work": str(folder / "work"),
+        "output": str(folder / "output"),
+        "cache": str(shared / "cache"),
         "lead": "Read.\n",
         "regression_positions": 400,
         "sharer_prompt": SHARER_PROMPT,
@@ -80,7 +96,7 @@ def table(
             "records": {"source": "records:train", "documents": 60},
             "held": {"source": "records:heldout", "documents": 6, "validation": True},
             "near": {"source": "records:train", "documents": 0, "near": True},
-            "sums": {"source": str(sums), "documents": 12, "task": "shared"},
+            "sums": {"source": str(shared / "sums.jsonl"), "documents": 12, "task": "shared"},
         },
         "stage": stages,
     }
@@ -152,7 +168,7 @@ def test_a_recipe_that_is_killed_again_and_again_makes_the_bundle_of_one_that_is
     kills, again = 0, None
     while again is None:
         with monkeypatch.context() as patch:
-            _kill_at(patch, 4)
+            _kill_at(patch, 7)
             try:
                 again = made(other)
             except _Killed:
@@ -174,8 +190,8 @@ def test_a_recipe_that_is_killed_again_and_again_makes_the_bundle_of_one_that_is
     assert all(one.done for one in standings(Recipe.of(other)))
 
 
-def test_time_that_is_up_stops_between_stages_and_within_one(table: dict[str, Any]) -> None:
-    recipe = documents_alone(table)
+def test_time_that_is_up_stops_between_stages_and_within_one(table: dict[str, Any], tmp_path: Path) -> None:
+    recipe = documents_alone(table) | {"cache": str(tmp_path / "cache")}
     assert made(recipe, 0) == {"finished": False, "stage": "start"}
     assert [(one.done, one.begun) for one in standings(Recipe.of(recipe))] == [(False, False)] * 2
     with pytest.MonkeyPatch.context() as patch:
@@ -204,19 +220,17 @@ def test_time_that_is_up_stops_between_stages_and_within_one(table: dict[str, An
     ],
 )
 def test_a_changed_recipe_is_refused_by_what_changed(
-    table: dict[str, Any], change: Any, message: str
+    done_before: dict[str, Any], change: Any, message: str
 ) -> None:
-    recipe = documents_alone(table)
-    made(recipe)
     with pytest.raises(ValueError, match=f"{message}.*name another `work`, or remove that directory"):
-        made(merged(recipe, change))
+        made(merged(done_before, change))
     with pytest.raises(ValueError, match=message):
-        standings(Recipe.of(merged(recipe, change)))
+        standings(Recipe.of(merged(done_before, change)))
 
 
-def test_what_a_stage_does_not_read_may_change(table: dict[str, Any]) -> None:
-    recipe = documents_alone(table)
-    done = made(recipe)
+def test_what_a_stage_does_not_read_may_change(done_before: dict[str, Any]) -> None:
+    recipe = done_before
+    done = made(recipe)  # nothing is left to do
     other = merged(recipe, {"profile": {"questions": 9}, "device": "cpu", "calibrate": {"positions": 9}})
     assert made(other) == done
     elsewhere = merged(recipe, {"output": recipe["output"] + "-elsewhere"})
@@ -224,9 +238,9 @@ def test_what_a_stage_does_not_read_may_change(table: dict[str, Any]) -> None:
 
 
 def test_a_stage_that_has_made_nothing_yet_may_change(
-    table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = documents_alone(table)
+    recipe = documents_alone(table) | {"cache": str(tmp_path / "cache")}
 
     def killed(*_: Any) -> Any:
         raise _Killed
