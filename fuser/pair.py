@@ -12,7 +12,7 @@ from typing import Any
 
 from fuser.bundle import bundle_directory, shipped_bundles
 from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.past import PrefixCache
 from fuser.kv.prefix_files import PrefixFiles
 from fuser.kv.prefix_store import PrefixStore
 from fuser.models.directory import find_model, model_ref
