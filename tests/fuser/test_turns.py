@@ -116,6 +116,21 @@ def test_four_answers_take_the_passes_of_one(turns: Turns, monkeypatch: pytest.M
     assert passes == [WIDTH] * TOKENS
 
 
+def test_every_matrix_product_of_a_pass_has_as_many_rows_whoever_is_in_it(turns: Turns) -> None:
+    """What the bits rest on: models as small as these have the same for any number of rows."""
+    asked, rows = [Asked(turns, number) for number in range(3)], set()
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given: rows.add(given[0].numel() // given[0].shape[-1]))
+        for layer in turns.model.modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
+    asked[0].answer(2)
+    at_once(*(one.answer for one in asked))
+    for hook in hooks:
+        hook.remove()
+    assert rows == {WIDTH}
+
+
 def test_an_answer_that_is_given_up_is_in_nobodys_way(turns: Turns) -> None:
     asked = [Asked(turns, number) for number in range(3)]
     said = [one.answer() for one in asked]
