@@ -62,7 +62,7 @@ Parse = Callable[[Any], tuple[Ask, Form]]
 def make_app(assistant: Assistant, config: ApiConfig, body_s: float = _BODY_S) -> Starlette:
     """The application around one assistant, with its `Watch` as `state.watch`. `body_s`: seconds that a caller has to
     send a body."""
-    queue, watch = RequestQueue(config.max_waiting), Watch(assistant)
+    queue, watch = RequestQueue(config.max_waiting, config.at_once), Watch(assistant)
     watch.queued(lambda: queue.length)
     bundle = assistant.bundle
     keys = config.keys()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Assistant:
-    """A Receiver and a client of the cloud. May be used from several threads; model steps never overlap.
+    """A Receiver and a client of the cloud. May be used from several threads: what they ask is answered at once.
 
     Args:
         table: what each plan of the Receiver's bundle is worth, if that was measured.
@@ -43,7 +42,7 @@ class Assistant:
         self.receiver = receiver
         self.client = client
         self._picker = Picker(receiver.bundle, config.share, table)
-        self._turn, self._home = threading.Lock(), Home("an assistant")
+        self._home = Home("an assistant")
 
     @classmethod
     def from_config(cls, config: EdgeConfig | str | Path) -> Assistant:
@@ -69,6 +68,7 @@ class Assistant:
             own = config.receiver
             receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
             own.check_confidence(receiver.bundle.config.confidence)
+            receiver.turns.prepare()
             return cls(config, receiver, Client(config), _table(config, receiver.bundle))
 
     def __enter__(self) -> Self:
@@ -111,7 +111,7 @@ class Assistant:
         """
         self._home.check()
         planned = self._planned(Ask.of(question, document))
-        return AnswerStream(self.receiver, self.client, self._turn, self._home, planned)
+        return AnswerStream(self.receiver, self.client, self._home, planned)
 
     def conversation(self, document: str | None = None, **about: Any) -> Conversation:
         """Questions that follow each other, so that a later one may say "it". `about` as `Conversation` takes it."""

@@ -191,13 +191,14 @@ class ApiConfig:
     listen: a loopback address, as what is said is not encrypted; `localhost` is that of IPv4 and of IPv6. Another one
         is for a container or behind a proxy that ends TLS, and needs `hosts` and `keys_file`.
     hosts: names besides those of loopback by which callers and pages may name this edge, without a port.
-    max_waiting: requests that wait while another is answered; more are told to come again.
+    at_once: requests that are answered at once. max_waiting: that wait meanwhile; more are told to come again.
     documents: ids of documents that GET /v1/models lists, as "kvwire/ID"; any other may be asked about as well.
     keys_file: a text file with a key a line, one of which every caller must show; None asks for none.
     """
 
     listen: str = "localhost:7480"
     max_body_bytes: int = 1 << 20
+    at_once: int = 4
     max_waiting: int = 8
     documents: tuple[str, ...] = ()
     keys_file: str | None = None
@@ -212,8 +213,8 @@ class ApiConfig:
             )
         if wrong := [name for name in self.hosts if not _HOST.fullmatch(name)]:
             raise ValueError(f"hosts: {wrong[0]!r} is no host's name or address without a port")
-        if self.max_body_bytes < 1 or self.max_waiting < 0:
-            raise ValueError("max_body_bytes starts at 1, max_waiting at 0")
+        if min(self.max_body_bytes, self.at_once) < 1 or self.max_waiting < 0:
+            raise ValueError("max_body_bytes and at_once start at 1, max_waiting at 0")
 
     def keys(self) -> tuple[str, ...]:
         """The keys of `keys_file`; none where no file is named.

@@ -1,4 +1,4 @@
-"""A bounded queue for the one Receiver: one request at a time, a few wait, the rest come again."""
+"""A bounded queue for the one Receiver: a few requests are answered, a few wait, the rest come again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kvwire.errors import Busy
 class RequestQueue:
     """Gives out turns in the order they were asked for. Used within one event loop."""
 
-    def __init__(self, max_waiting: int, retry_after_s: float = 1.0) -> None:
-        self._room = 1 + max_waiting
+    def __init__(self, max_waiting: int, at_once: int = 1, retry_after_s: float = 1.0) -> None:
+        self._room = at_once + max_waiting
         self._retry_after_s = retry_after_s
         self._here = 0
-        self._lock = asyncio.Lock()
+        self._turns = asyncio.Semaphore(at_once)
 
     @property
     def length(self) -> int:
-        """How many are here: the one whose turn it is, and those that wait."""
+        """How many are here: those whose turn it is, and those that wait."""
         return self._here
 
     @contextlib.asynccontextmanager
@@ -34,7 +34,7 @@ class RequestQueue:
             raise Busy(self._retry_after_s)
         self._here += 1
         try:
-            async with self._lock:
+            async with self._turns:
                 yield
         finally:
             self._here -= 1

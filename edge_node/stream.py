@@ -48,14 +48,12 @@ RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLa
 class AnswerStream:
     """Iterate over the pieces of text; `answer` is there once they have all come. Close it to stop early.
 
-    Steps of several streams may take turns on one Receiver; `turn` keeps them apart, within the process `home`.
+    Several streams may be read at once, within the process `home`: their steps take turns on the Receiver, and their
+    next tokens are one step.
     """
 
-    def __init__(
-        self, receiver: Receiver, client: Client, turn: threading.Lock, home: Home, planned: Planned
-    ) -> None:
-        self._receiver, self._client, self._turn, self._home = receiver, client, turn, home
-        self._planned = planned
+    def __init__(self, receiver: Receiver, client: Client, home: Home, planned: Planned) -> None:
+        self._receiver, self._client, self._home, self._planned = receiver, client, home, planned
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
         self._trailer: SliceTrailer | None = None
@@ -97,7 +95,7 @@ class AnswerStream:
         return self
 
     def __next__(self) -> str:
-        self._home.check()  # another thread of the parent may have held `turn`, and nobody gives it back here
+        self._home.check()  # another thread of the parent may have had the turn, and nobody gives it back here
         return next(self._pieces)
 
     def __enter__(self) -> Self:
@@ -244,12 +242,11 @@ class AnswerStream:
 
     def _generated(self, prefilled: Prefilled, limit: int) -> Generator[tuple[str | None, int], None, None]:
         """What the Receiver says, each piece with the tokens so far, and None at the end."""
-        choose = self._planned.choose
-        generated = prefilled.generate(limit, *(() if choose is None else (choose,)))
+        generated = prefilled.generate(limit, self._planned.choose, self._closed.is_set)
         piece: str | None = ""
         while piece is not None:
-            with self._step():
-                piece = next(generated, None)
+            self._check_open()
+            piece = next(generated, None)
             yield piece, len(prefilled.tokens)
 
     def _limited(self, generated: Iterator[tuple[str | None, int]], limit: int) -> Iterator[str]:
@@ -392,10 +389,13 @@ class AnswerStream:
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
         """One step of the Receiver. Raises Cancelled where the stream was closed meanwhile."""
-        with self._turn:
-            if self._closed.is_set():
-                raise Cancelled("the stream was closed")
+        with self._receiver.turns.taken():
+            self._check_open()
             yield
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise Cancelled("the stream was closed")
 
     def _begun(self, sections: Sequence[Section]) -> Begun:
         with self._step():

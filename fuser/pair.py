@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fuser.bundle.bundle import BadBundle, Bundle
-from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.past import PrefixCache
 from fuser.kv.prefix_files import PrefixFiles
 from fuser.kv.prefix_store import PrefixStore
 from fuser.models.directory import bundle_directory, find_model, model_ref, shipped_bundles

@@ -21,8 +21,8 @@ from fuser.heads.translate import features_of
 from fuser.kv.drafting import write
 from fuser.kv.generate import stop_tokens
 from fuser.kv.geometry import Geometry, window
+from fuser.kv.past import KV, Layer, PrefixCache
 from fuser.kv.prefill import EXACT_FROM, Prefill, adopt, can_pack, following, prefill_together
-from fuser.kv.prefix_cache import KV, Layer, PrefixCache
 from fuser.kv.prefix_files import PrefixFrom, StoredText
 from fuser.kv.prefix_store import DamagedPrefix, PrefixStore, StoredKV
 from fuser.kv.rope import Rope

@@ -34,9 +34,9 @@ from fuser.kv.generate import (
     token_ids,
 )
 from fuser.kv.geometry import Geometry, window
-from fuser.kv.past import Past
-from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.past import Past, PrefixCache
 from fuser.kv.rope import Rope
+from fuser.kv.turns import Turns
 from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, reply_ids, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
 from fuser.slice_specs import SliceLayout
@@ -49,13 +49,14 @@ _HEADS_BYTES: Final = 32 << 20
 
 
 class Receiver:
-    """A Receiver model with the bundle that says how slices are taken in. Generates for one `Prefilled` at a time.
+    """A Receiver model with the bundle that says how slices are taken in.
 
     The bundle's heads are moved to the model's device; segments may come on any.
 
     Attributes:
         window: positions the model was made for; prompt, prefix, slice and answer have to fit.
         prefix_cache: what stands before a slice of prompts that were begun before.
+        turns: on the model. Take one around every other step of several threads; `Prefilled.generate` takes its own.
     """
 
     def __init__(self, model: Any, tokenizer: Any, bundle: Bundle) -> None:
@@ -72,6 +73,7 @@ class Receiver:
         self.stops = stop_tokens(model, tokenizer)
         self.window = window(model.config)
         self.prefix_cache = PrefixCache(_HEADS_BYTES)
+        self.turns = Turns(model)
 
     def begin(self, *prompts: Sequence[Section]) -> Begun:
         """Render and tokenise prompts; cloud sections keep their place but give no text.
@@ -269,17 +271,29 @@ class Prefilled:
             return SharedIntake(self, layout, plan)
         return CodeIntake(self, layout)
 
-    def generate(self, max_new_tokens: int, choose: Choose = most_likely) -> Iterator[str]:
+    def generate(
+        self,
+        max_new_tokens: int,
+        choose: Choose | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[str]:
         """Yield text pieces of the one row, up to the end of the Receiver's window; ids collect in `tokens`.
 
+        Takes a turn of the Receiver for each token; others may be generating meanwhile.
+
         Args:
-            choose: the next token (`fuser.Sampling.chooser`).
+            choose: the next token (`fuser.Sampling.chooser`); None takes the most likely one.
+            cancelled: polled before each step.
+
+        Raises:
+            Cancelled: `cancelled()` became true.
         """
-        model, stops = self.receiver.model, self.receiver.stops
+        turns, stops = self.receiver.turns, self.receiver.stops
         (rest,), (prompt,) = self.rest, self.prompts
         self.signals = Signals(self.receiver.abstains(prompt))
         limit = min(max_new_tokens, self.room)
-        stream = token_ids(model, rest, self.past, stops, limit, choose, self.signals)
+        choose = choose or most_likely
+        stream = token_ids(turns, rest, self.past, stops, limit, choose, self.signals, cancelled)
         return pieces(self.receiver.tokenizer, stream, self.tokens)
 
     def answers(self, max_new_tokens: int, ended: Callable[[list[int]], bool] = never) -> Generated:

@@ -17,7 +17,7 @@ from fuser.bundle.bundle import Bundle
 from fuser.cut import Cut, cut_draft, cut_excerpt, cut_shared
 from fuser.heads.selection import choose
 from fuser.kv.geometry import Geometry
-from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.past import PrefixCache
 from fuser.kv.prefix_store import PrefixStore
 from fuser.reading import Caller, Reader, Reading, SharerPrompt, Steps
 from fuser.slice_specs import made_from, shared_segment

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from fuser.kv.past import Past
+from fuser.kv.turns import Row, Turns
 from kvwire.errors import Unsupported
 from kvwire.segment import UNTOLD
 
@@ -163,7 +164,6 @@ def steps(
     stops: frozenset[int],
     max_new_tokens: int,
     ended: Callable[[list[int]], bool] = never,
-    choose: Choose = most_likely,
 ) -> Iterator[Step]:
     """Run a prompt on top of each row of a past, then generate token after token until a stop token or the limit.
 
@@ -175,7 +175,6 @@ def steps(
         prompts: (tokens,) int64 each, of at least one token. Their positions go on where the row ends.
         stops: tokens that end an answer.
         ended: whether an answer's tokens so far are all that is wanted of it.
-        choose: the next tokens; by default the most likely ones.
     """
     rows, pending = list(range(len(prompts))), prompts
     said: list[list[int]] = [[] for _ in prompts]
@@ -183,7 +182,7 @@ def steps(
         with torch.inference_mode():
             # Two dimensions: a slice of three (`logits_to_keep`) makes torch copy the whole head first, on CPUs.
             logits = model.get_output_embeddings()(past.run(model, pending))
-            best = choose(logits)
+            best = most_likely(logits)
         tokens = best.tolist()
         yield Step(rows, tokens, logits)
         going = []
@@ -230,23 +229,39 @@ def generate(
 
 
 def token_ids(
-    model: Any,
+    turns: Turns,
     ids: Tensor,
     past: Past,
     stops: frozenset[int],
     max_new_tokens: int,
     choose: Choose = most_likely,
     signals: Signals | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[int]:
-    """The tokens of one row as they come, a stop token left out; `ids` (positions,) int64 run on top of the past.
+    """The tokens of one answer as they come, a stop token left out; `ids` (positions,) int64 run on top of the past.
 
-    signals: are shown each step.
+    Answers of one model may be made at once, by threads of their own; none depends on another.
+
+    Args:
+        turns: of the model. past: of one row; used up.
+        signals: are shown each step. cancelled: polled before each step, and while one waits or runs.
+
+    Raises:
+        Cancelled: `cancelled()` became true.
     """
-    for step in steps(model, past, [ids], stops, max_new_tokens, choose=choose):
-        if signals is not None:
-            signals.see(step.logits[0], step.tokens[0])
-        if step.tokens[0] not in stops:
-            yield step.tokens[0]
+    row = Row(past, cancelled)
+    try:
+        for _ in range(max_new_tokens):
+            logits = turns.read(row, ids)
+            ids = choose(logits[None])
+            token = int(ids)
+            if signals is not None:
+                signals.see(logits, token)
+            if token in stops:
+                return
+            yield token
+    finally:
+        turns.leave(row)
 
 
 def pieces(tokenizer: Any, tokens: Iterator[int], seen: list[int] | None = None) -> Iterator[str]:

@@ -1,11 +1,9 @@
-"""KV of a batch of rows of different lengths, for a model to run on top of; a service's answer is a batch of one.
-
-Rows are padded on the left: position p of row r lies in slot `pads[r] + p` of every layer. So a row's positions lie
-next to each other, and models with a sliding window see the window they know.
-"""
+"""What a model runs on top of: KV of a batch of rows, and of prefixes that were prefilled before."""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +13,18 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-KV = Sequence[tuple[Tensor, Tensor]]
-"""K and V of each layer from the first on."""
+Layer = tuple[Tensor, Tensor]
+"""K, rotated, and V of one layer, each (batch, kv_heads, positions, head_dim)."""
+KV = Sequence[Layer]
+"""Of each layer from the first on."""
 
 
 class Past:
-    """See the module. Tensors of the cache are replaced and never changed in place, except by who owns a fresh copy.
+    """KV of rows of different lengths; a service's answer is a batch of one.
+
+    Rows are padded on the left: position p of row r lies in slot `pads[r] + p` of every layer. So a row's positions lie
+    next to each other, and models with a sliding window see the window they know. Tensors of the cache are replaced
+    and never changed in place, except by who owns a fresh copy.
 
     Attributes:
         cache: K (rotated) and V of every layer, each (batch, kv_heads, slots, head_dim).
@@ -145,3 +149,61 @@ class Past:
         made = Past(DynamicCache(), pads, self._padded)
         made.append(layers)
         return made
+
+
+class PrefixCache:
+    """The last used prefixes of one model, within a bound of memory. Thread-safe.
+
+    An entry is found by its owner and its very token ids, so a changed document is another one, and no owner can tell
+    what another asked about. What a removed document left here stays until others push it out, or `forget`.
+
+    Args:
+        max_bytes: of K and V kept; 0 keeps none.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[tuple[str, bytes], KV] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of K and V kept now."""
+        return self._bytes
+
+    def get(self, owner: str, ids: Tensor, layers: int) -> KV | None:
+        """K and V of a prompt's first tokens `ids` (positions,) int64, of at least `layers` layers; else None."""
+        key = _key(owner, ids)
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None or len(found) < layers:
+                return None
+            self._entries.move_to_end(key)
+            return found
+
+    def put(self, owner: str, ids: Tensor, kv: KV) -> None:
+        """Keep K and V of a prefix, and let go of what was not used longest."""
+        key, size = _key(owner, ids), _size(kv)
+        if size > self._max_bytes:
+            return
+        with self._lock:
+            self._bytes += size - _size(self._entries.pop(key, []))
+            self._entries[key] = kv
+            while self._bytes > self._max_bytes:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= _size(oldest)
+
+    def forget(self, owner: str) -> None:
+        """Let go of all that was read for an owner."""
+        with self._lock:
+            for key in [key for key in self._entries if key[0] == owner]:
+                self._bytes -= _size(self._entries.pop(key))
+
+
+def _key(owner: str, ids: Tensor) -> tuple[str, bytes]:
+    return owner, ids.cpu().numpy().tobytes()
+
+
+def _size(kv: KV) -> int:
+    return sum(half.numel() * half.element_size() for layer in kv for half in layer)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fuser.atomic import atomic_write
 from fuser.kv.geometry import Geometry
-from fuser.kv.prefix_cache import KV, Layer
+from fuser.kv.past import KV, Layer
 from fuser.kv.prefix_files import PrefixFiles, StoredText
 from kvwire.identity import ModelRef
 

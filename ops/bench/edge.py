@@ -14,6 +14,7 @@ from torch import Tensor
 from fuser import Receiver
 from fuser.kv.generate import token_ids
 from fuser.kv.past import Past
+from fuser.kv.turns import Turns
 from fuser.prompts.prompt import withheld
 from kvwire.segment import SliceKind
 from ops.bench.ratio import ratio_of, told
@@ -36,13 +37,15 @@ def measure(
         of the Receiver's prefill of the question's whole prompt. Each as `ratio_of`.
     """
     rows: list[dict[str, float]] = []
+    turns = Turns(model)
+    turns.prepare()
     for number, question in enumerate([questions[0], *questions]):  # the first warms up
         begun = receiver.begin(withheld(question))
         ids = begun.prompts[0].tokens.ids.to(model.device)
         prefilled = begun.prefill(SliceKind.EXCERPT)
         codes = torch.zeros(1, positions, receiver.bundle.require_translate().code_dim)
         ways: list[tuple[str, Callable[[], object]]] = [
-            ("ours", partial(_ours, model, ids, tokens)),
+            ("ours", partial(_ours, turns, ids, tokens)),
             ("theirs", partial(_theirs, model, ids, tokens)),
             ("prefill", partial(_prefill, model, ids)),
             ("intake", partial(prefilled.put_codes, codes)),
@@ -78,8 +81,8 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def _ours(model: Any, ids: Tensor, tokens: int) -> None:
-    said = token_ids(model, ids, Past.empty(1, model.device), _NONE, tokens)
+def _ours(turns: Turns, ids: Tensor, tokens: int) -> None:
+    said = token_ids(turns, ids, Past.empty(1, turns.model.device), _NONE, tokens)
     assert sum(1 for _ in itertools.islice(said, tokens)) == tokens
 
 

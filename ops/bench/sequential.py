@@ -40,7 +40,9 @@ class Whole:
     """A causal language model that computes the logits of every position of a prompt, asked for or not."""
 
     def __init__(self, model: Any) -> None:
-        self.bare = model
+        from fuser.kv.turns import WIDTH
+
+        self.bare, self._few = model, WIDTH
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.bare, name)
@@ -51,7 +53,7 @@ class Whole:
 
     def _decode(self, *, input_ids: Tensor, **inputs: Any) -> Any:
         out = self.bare.get_decoder()(input_ids=input_ids, **inputs)
-        if input_ids.shape[1] > 1:
+        if input_ids.shape[1] > self._few:
             self.bare.get_output_embeddings()(out.last_hidden_state)
         return out
 
@@ -76,7 +78,7 @@ class Sequential:
         import torch
 
         from fuser import load_pair
-        from fuser.kv.prefix_cache import PrefixCache
+        from fuser.kv.past import PrefixCache
 
         torch.set_num_threads(threads)
         self.sharer, self.receiver = load_pair(

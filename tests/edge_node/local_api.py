@@ -62,7 +62,7 @@ class Api:
 
 @contextmanager
 def serving_api(assistant: Assistant, body_s: float = 10.0, **api: Any) -> Iterator[Api]:
-    config = ApiConfig(**{"max_body_bytes": 20_000, "max_waiting": 1} | api)
+    config = ApiConfig(**{"max_body_bytes": 20_000, "at_once": 1, "max_waiting": 1} | api)
     app = make_app(assistant, config, body_s)
     server, listener = make_server(app), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -294,7 +294,7 @@ def test_a_caller_that_leaves_ends_the_generation_at_its_next_step(
 ) -> None:
     steps, go_on = [], threading.Event()
 
-    def generate(prefilled: Prefilled, limit: int) -> Iterator[str]:
+    def generate(*_: Any) -> Iterator[str]:
         while True:
             steps.append(len(steps))
             if len(steps) > 3:
@@ -429,8 +429,20 @@ def test_a_server_takes_the_descriptors_that_it_may_have(assistant: Assistant) -
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_while_one_question_waits_for_its_slice_another_is_answered(
+    assistant: Assistant, server: RunningServer
+) -> None:
+    server.service.tamper = lambda parts: [*list(parts)[:1], 60.0]
+    with serving_api(assistant, at_once=2) as api:
+        caller = api.begin({"question": QUESTION, "document": "note-1", "deadline_s": 50.0})
+        wait_until(lambda: bool(server.service.requests))
+        assert api.call({"question": QUESTION, "source": "receiver-only"})[0] == 200
+        assert not server.service.cancelled.is_set()
+        caller.close()
+
+
 async def test_turns_are_given_out_in_order_and_bounded() -> None:
-    turns, had, go_on = RequestQueue(max_waiting=1), [], asyncio.Event()
+    turns, had, go_on = RequestQueue(max_waiting=1, at_once=2), [], asyncio.Event()
 
     async def take(name: str) -> None:
         async with turns.taken():
@@ -442,14 +454,14 @@ async def test_turns_are_given_out_in_order_and_bounded() -> None:
         await asyncio.sleep(0)
         return task
 
-    first, second = await tried("first"), await tried("second")
+    first, second, third = [await tried(name) for name in ("first", "second", "third")]
     with pytest.raises(Busy):
-        await take("third")
-    second.cancel()
+        await take("fourth")
+    third.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await second
-    fourth = await tried("fourth")
-    assert had == ["first"]
+        await third
+    fifth = await tried("fifth")
+    assert had == ["first", "second"]
     go_on.set()
-    await asyncio.gather(first, fourth)
-    assert had == ["first", "fourth"]
+    await asyncio.gather(first, second, fifth)
+    assert had == ["first", "second", "fifth"]

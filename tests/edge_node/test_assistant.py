@@ -246,7 +246,7 @@ def test_no_limit_of_the_caller_hides_whether_the_receiver_abstains(
     monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, abstain="not in it"))
     monkeypatch.setattr(assistant.receiver, "bundle", bundle)
 
-    def generate(prefilled: Prefilled, max_new_tokens: int) -> Iterator[str]:
+    def generate(prefilled: Prefilled, max_new_tokens: int, *_: Any) -> Iterator[str]:
         said = "clock tower" if prefilled.kind is None else behind
         for token, word in enumerate(said.split()[:max_new_tokens]):
             prefilled.tokens.append(token)
@@ -636,7 +636,7 @@ def test_an_answer_ends_with_its_first_line(
 ) -> None:
     said: list[str] = []
 
-    def generate(prefilled: Prefilled, max_new_tokens: int) -> Iterator[str]:
+    def generate(prefilled: Prefilled, max_new_tokens: int, *_: Any) -> Iterator[str]:
         for piece in pieces:
             said.append(piece)
             yield piece

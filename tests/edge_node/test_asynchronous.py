@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ async def test_an_ask_that_is_cancelled_stops_and_leaves_the_receiver_free(
 ) -> None:
     begun, go_on, steps = threading.Event(), threading.Event(), 0
 
-    def generate(prefilled: Prefilled, limit: int) -> Iterator[str]:
+    def generate(*_: Any) -> Iterator[str]:
         nonlocal steps
         while True:
             steps += 1

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from fuser.bundle.bundle import ANSWERABLE_FILE, BadBundle, Bundle
 from fuser.heads.answerable import Answerable, AnswerableConfig
-from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.past import PrefixCache
 from fuser.lab.data.cases import without_answers
 from fuser.lab.data.document import Item, Question
 from fuser.lab.train.answerable import _fitted

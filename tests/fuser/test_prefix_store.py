@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
 from fuser.kv import prefix_files
-from fuser.kv.prefix_cache import PrefixCache
+from fuser.kv.past import PrefixCache
 from fuser.kv.prefix_files import PrefixFiles, PrefixFrom, StoredText
 from fuser.kv.prefix_store import PrefixStore
 from fuser.models.directory import model_ref

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
+from fuser.kv.past import KV, PrefixCache
 from fuser.kv.prefill import EXACT_FROM, prefill_together
-from fuser.kv.prefix_cache import KV, PrefixCache
 from fuser.models.load import load_model
 from fuser.sharer import Caller, Sharer
 from kvwire.section import Role, Section, Visibility

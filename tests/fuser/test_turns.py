@@ -1,0 +1,162 @@
+"""Several answers of one model at once: each has the bits that it has alone, and a pass is shared."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fuser.kv import turns as module
+from fuser.kv.generate import Choose, Sampling, most_likely, token_ids
+from fuser.kv.past import Past
+from fuser.kv.prefill import prefill_together
+from fuser.kv.turns import WIDTH, Turns
+from fuser.models.load import load_weights
+from kvwire.errors import Cancelled
+from tests.edge_node.sharer_server import wait_until
+
+TOKENS = 9
+
+
+@pytest.fixture(scope="module", params=["tiny_sharer", "tiny_receiver", "windowed"])
+def network(request: pytest.FixtureRequest) -> Any:
+    """In bfloat16, as of float32 a CPU runs one row at a time."""
+    if request.param != "windowed":
+        return load_weights(request.getfixturevalue(request.param), dtype=torch.bfloat16)
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(3)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 8}
+    return MistralForCausalLM(MistralConfig(vocab_size=300, **shape, **heads)).eval().bfloat16()
+
+
+@pytest.fixture
+def turns(network: Any, monkeypatch: pytest.MonkeyPatch) -> Turns:
+    """Turns whose passes wait for all answers of the one before, however busy this machine is."""
+    monkeypatch.setattr(module, "_COMING_S", 20.0)
+    made = Turns(network)
+    made.prepare()
+    assert made.width == WIDTH
+    return made
+
+
+class Asked:
+    """A prompt, and what an answer to it consists of, bit by bit."""
+
+    def __init__(self, turns: Turns, number: int, sampled: bool = False) -> None:
+        self.turns, self.logits = turns, list[Tensor]()
+        self.cancelled = threading.Event()
+        torch.manual_seed(number)
+        self.ids = torch.randint(10, 290, (1 + 5 * number,))
+        self.past = Past.empty(1, self.ids.device)
+        with torch.inference_mode():
+            self.past.run(turns.model, [self.ids])
+        sampling = Sampling(1.5, seed=number) if sampled else Sampling()
+        self._choose: Choose = sampling.chooser(turns.model)
+
+    def answer(self, most: int = TOKENS) -> list[int]:
+        """Its tokens."""
+        self.logits, past, cancelled = [], self.past.copy(), self.cancelled.is_set
+
+        def choose(logits: Tensor) -> Tensor:
+            self.logits.append(logits.clone())
+            return self._choose(logits)
+
+        said = token_ids(self.turns, self.ids[-1:], past, frozenset(), most, choose, cancelled=cancelled)
+        return list(said)
+
+
+def at_once(*works: Callable[[], Any]) -> list[Any]:
+    """What each gives in a thread of its own; errors are given too."""
+
+    def caught(work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(caught, works))
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_an_answer_has_the_bits_that_it_has_alone_whoever_is_answered_beside_it(
+    turns: Turns, sampled: bool
+) -> None:
+    """Six answers for passes of four; one of them ends early, so that the others change places."""
+    most = [TOKENS, 3, TOKENS, TOKENS, 5, TOKENS]
+    alone = [Asked(turns, number, sampled) for number in range(len(most))]
+    said = [asked.answer(tokens) for asked, tokens in zip(alone, most, strict=True)]
+    beside = [Asked(turns, number, sampled) for number in range(len(most))]
+    works = [lambda one=one, n=n: one.answer(n) for one, n in zip(beside, most, strict=True)]
+    assert at_once(*works) == said
+    for one, other in zip(alone, beside, strict=True):
+        assert all(map(torch.equal, one.logits, other.logits)) and len(one.logits) == len(other.logits)
+
+
+def test_four_answers_take_the_passes_of_one(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+
+    def counted(model: Any, works: Any) -> None:
+        passes.append(sum(work.whole for work in works))
+        prefill_together(model, works)
+
+    monkeypatch.setattr(module, "prefill_together", counted)
+    asked = [Asked(turns, number) for number in range(WIDTH)]
+    with ThreadPoolExecutor(WIDTH) as pool:
+        with turns.taken():
+            answering = [pool.submit(one.answer) for one in asked]
+            wait_until(lambda: len(turns._waiting) == WIDTH)
+        assert all(len(one.result()) == TOKENS for one in answering)
+    assert passes == [WIDTH] * TOKENS
+
+
+def test_every_matrix_product_of_a_pass_has_as_many_rows_whoever_is_in_it(turns: Turns) -> None:
+    """What the bits rest on: models as small as these have the same for any number of rows."""
+    asked, rows = [Asked(turns, number) for number in range(3)], set()
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given: rows.add(given[0].numel() // given[0].shape[-1]))
+        for layer in turns.model.modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
+    asked[0].answer(2)
+    at_once(*(one.answer for one in asked))
+    for hook in hooks:
+        hook.remove()
+    assert rows == {WIDTH}
+
+
+def test_an_answer_that_is_given_up_is_in_nobodys_way(turns: Turns) -> None:
+    asked = [Asked(turns, number) for number in range(3)]
+    said = [one.answer() for one in asked]
+    asked[1]._choose = lambda logits: (asked[1].cancelled.set(), most_likely(logits))[1]
+    first, given_up, last = at_once(*(one.answer for one in asked))
+    assert [first, last] == [said[0], said[2]]
+    assert isinstance(given_up, Cancelled) and len(asked[1].logits) == 1
+
+
+def test_a_pass_that_fails_is_told_to_all_in_it_and_the_next_one_runs(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    asked = [Asked(turns, number) for number in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "prefill_together", fails)
+        told = at_once(*(one.answer for one in asked))
+    assert [type(error) for error in told] == [MemoryError] * 2
+    assert len(asked[0].answer()) == TOKENS
+
+
+def test_a_cpu_runs_answers_of_float32_one_by_one(tiny_receiver: Path) -> None:
+    turns = Turns(load_weights(tiny_receiver))
+    asked = [Asked(turns, number) for number in range(3)]
+    said = [one.answer() for one in asked]
+    assert turns.width == 1
+    assert at_once(*(one.answer for one in asked)) == said
