@@ -68,7 +68,6 @@ class Assistant:
             own = config.receiver
             receiver = load_receiver(own.bundle, own.model, device=own.device, dtype=own.dtype)
             own.check_confidence(receiver.bundle.config.confidence)
-            receiver.turns.prepare()
             return cls(config, receiver, Client(config), _table(config, receiver.bundle))
 
     def __enter__(self) -> Self:

@@ -369,6 +369,7 @@ class AnswerStream:
             user_token=planned.ask.user_token,
         )
         try:
+            self._receiver.turns.prepare()  # once a process, while the cloud reads
             prefilled, trailer = self._take_in(self._prefill(begun, planned.kind), shared)
             if trailer.positions or planned.kind is SliceKind.SHARED:
                 self._trailer = trailer

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fuser.kv.geometry import Geometry
 from fuser.kv.past import Past
 from fuser.kv.prefill import Prefill, adopt, can_pack, prefill_together
 from kvwire.errors import Cancelled, Unsupported
@@ -48,12 +49,19 @@ class Row:
 
 
 class Turns:
-    """See the module. Thread-safe. A thread that has a turn takes no other, and asks for no token."""
+    """See the module. Thread-safe. A thread that has a turn takes no other, and asks for no token.
+
+    Where passes and turns are waited for, they alternate: long answers keep no question from being read, nor the
+    reverse. A model has one of these: two would run it at once.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._layers = Geometry.of(model.config).layers
         self._state = threading.Condition()
         self._taken = False
+        self._wanted = 0  # turns
+        self._passed = False  # the last one to have the model was a pass
         self._waiting: list[Row] = []
         self._coming: set[Row] = set()
         self._handed_out = 0.0
@@ -77,21 +85,25 @@ class Turns:
         return WIDTH if can_pack(model) else 1
 
     def prepare(self) -> None:
-        """Find the width out now rather than in the first answer."""
-        with self.taken():
-            width = self.width
-        logger.info("the next tokens of up to %d answers are one pass", width)
+        """Find the width out, where it is not known; some tenths of a second."""
+        if "width" not in vars(self):
+            with self.taken():
+                logger.info("answers whose next tokens are one pass: %d at most", self.width)
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Wait for a turn and hold it."""
         with self._state:
-            self._state.wait_for(lambda: not self._taken)
-            self._taken = True
+            self._wanted += 1
+            try:
+                self._state.wait_for(lambda: not self._taken and (self._passed or not self._waiting))
+            finally:
+                self._wanted -= 1
+            self._taken, self._passed = True, False
         try:
             yield
         finally:
-            self._give_back(())
+            self._give_back((), ())
 
     def read(self, row: Row, ids: Tensor) -> Tensor:
         """Run tokens (tokens,) int64 on top of an answer's past: one together with those of other answers, more alone.
@@ -105,6 +117,7 @@ class Turns:
         if len(ids) > 1:
             with self.taken():
                 return self._alone(row, ids)
+        self.prepare()
         row.token, row.logits, row.failure = int(ids), None, None
         with self._state:
             self._coming.discard(row)
@@ -118,9 +131,11 @@ class Turns:
         return row.logits
 
     def leave(self, row: Row) -> None:
-        """An answer is over: no pass waits for it."""
+        """An answer is over: no pass waits for it, and none runs it."""
         with self._state:
             self._coming.discard(row)
+            if row in self._waiting:
+                self._waiting.remove(row)
             self._state.notify_all()
 
     def _next(self, row: Row) -> Sequence[Row]:
@@ -128,36 +143,39 @@ class Turns:
         with self._state:
             while row.logits is None and row.failure is None:
                 left_s = self._handed_out + _COMING_S - time.monotonic()
-                if self._taken:
+                if self._taken or (self._wanted and self._passed):
                     self._state.wait()
                 elif left_s > 0 and self._coming and len(self._waiting) < self.width:
                     self._state.wait(left_s)
                 else:
                     batch, self._waiting = self._waiting[: self.width], self._waiting[self.width :]
-                    self._taken = True
+                    self._taken = self._passed = True
                     return batch
         return ()
 
     def _run(self, batch: Sequence[Row]) -> None:
+        found: Sequence[Tensor | Exception] = [Cancelled("the pass was broken off")] * len(batch)
         try:
             if self.width == 1:
                 (row,) = batch
-                row.logits = self._alone(row, torch.tensor([row.token], device=self.model.device))
+                found = [self._alone(row, torch.tensor([row.token], device=self.model.device))]
             else:
-                self._together(batch)
-        except BaseException as error:
-            for row in batch:  # each caller is told, whichever thread ran the pass
-                row.failure = error if isinstance(error, Exception) else Cancelled("the pass was broken off")
-            if not isinstance(error, Exception):
-                raise
+                found = self._together(batch)
+        except Exception as error:  # each caller is told, whichever thread ran the pass
+            found = [error] * len(batch)
         finally:
-            self._give_back([row for row in batch if row.failure is None])
+            self._give_back(batch, found)
 
-    def _give_back(self, coming: Sequence[Row]) -> None:
+    def _give_back(self, batch: Sequence[Row], found: Sequence[Tensor | Exception]) -> None:
         with self._state:
             self._taken = False
-            if coming:
-                self._coming, self._handed_out = set(coming), time.monotonic()
+            for row, its in zip(batch, found, strict=True):
+                if isinstance(its, Exception):
+                    row.failure = its
+                else:
+                    row.logits = its
+            if coming := {row for row in batch if row.failure is None}:
+                self._coming, self._handed_out = coming, time.monotonic()
             self._state.notify_all()
 
     @torch.inference_mode()
@@ -169,28 +187,31 @@ class Turns:
         return logits[0]
 
     @torch.inference_mode()
-    def _together(self, batch: Sequence[Row]) -> None:
-        layers, device = len(batch[0].past.layers), self.model.device
+    def _together(self, batch: Sequence[Row]) -> Sequence[Tensor | Exception]:
+        """Of each answer its logits, or what ended it early."""
+        device = self.model.device
         works, new = [], [list[tuple[Tensor, Tensor]]() for _ in batch]
         for row, found in zip(batch, new, strict=True):
-            ids = torch.tensor([[row.token]], device=device)
-            take = _taking(found)
-            works.append(Prefill(ids, layers - 1, take, row.cancelled, whole=True, past=row.past.layers))
+            ids, take = torch.tensor([[row.token]], device=device), _taking(found)
+            works.append(
+                Prefill(ids, self._layers - 1, take, row.cancelled, whole=True, past=row.past.layers)
+            )
         if missing := WIDTH - len(batch):
             nothing = torch.zeros((1, missing), dtype=torch.int64, device=device)
             works.append(Prefill(nothing, -1, _taking([])))
         prefill_together(self.model, works)
-        rows = []
-        for row, work, found in zip(batch, works, new, strict=False):
-            row.failure = work.failure
-            if work.hidden is not None:
-                row.past.append(found)
-                rows.append((row, work.hidden[0]))
-        if rows:
-            hidden = torch.cat([its for _, its in rows])
-            logits = self.model.get_output_embeddings()(pad(hidden, (0, 0, 0, WIDTH - len(rows))))
-            for (row, _), its in zip(rows, logits, strict=False):
-                row.logits = its
+        works = works[: len(batch)]
+        hidden = [work.hidden[0] for work in works if work.hidden is not None]
+        padded = pad(torch.cat(hidden), (0, 0, 0, WIDTH - len(hidden))) if hidden else None
+        logits = iter(() if padded is None else self.model.get_output_embeddings()(padded))
+        told: list[Tensor | Exception] = []
+        for row, work, found in zip(batch, works, new, strict=True):
+            if work.hidden is None:
+                told.append(work.failure or Cancelled("the pass was broken off"))
+                continue
+            row.past.append(found)
+            told.append(next(logits))
+        return told
 
 
 def _taking(found: list[tuple[Tensor, Tensor]]) -> Callable[[int, Tensor, Tensor], None]:

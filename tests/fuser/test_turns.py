@@ -1,6 +1,7 @@
 """Several answers of one model at once: each has the bits that it has alone, and a pass is shared."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,3 +161,29 @@ def test_a_cpu_runs_answers_of_float32_one_by_one(tiny_receiver: Path) -> None:
     said = [one.answer() for one in asked]
     assert turns.width == 1
     assert at_once(*(one.answer for one in asked)) == said
+
+
+def test_turns_and_passes_alternate_so_that_long_answers_hold_up_no_question(
+    tiny_receiver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, passes = Turns(load_weights(tiny_receiver)), [0]
+    alone = turns._alone
+
+    def counted(row: Any, ids: Tensor) -> Tensor:
+        passes[0] += len(ids) == 1
+        time.sleep(0.005)
+        return alone(row, ids)
+
+    monkeypatch.setattr(turns, "_alone", counted)
+    asked = [Asked(turns, number) for number in range(3)]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answering = [pool.submit(one.answer, 60) for one in asked]
+        wait_until(lambda: passes[0] > 3)
+        waited = []
+        for _ in range(10):
+            before = passes[0]
+            with turns.taken():
+                waited.append(passes[0] - before)
+        assert passes[0] < 180, "the answers ended before the turns"
+        assert max(waited) <= 2
+        assert all(len(one.result()) == 60 for one in answering)
