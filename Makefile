@@ -18,7 +18,7 @@ PACKAGES := ops cloud_node edge_node fuser proto tests examples
 
 help:
 	@echo "make demo     answers over the wire with a real pair: installs, fetches the models, prints one table"
-	@echo "              (make demo PAIR=qwen2.5-coder-1.5b--qwen2.5-coder-0.5b: the larger pair, 3.1 GB of models)"
+	@echo "              (make demo PAIR=qwen2.5-coder-1.5b--qwen2.5-coder-0.5b: the larger pair, 1.6 GB to fetch)"
 	@echo "make test     installs if need be and runs the tests, two at a time (make test WORKERS=0: in one process)"
 	@echo "make check    lint, format and types, as CI runs them"
 	@echo "make format   fixes what can be fixed"

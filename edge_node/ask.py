@@ -83,7 +83,7 @@ class Ask(Options):
         history: earlier turns of the conversation, oldest first. Where a draft over a document of the cloud is asked
             for, the last ones, as many as `[share] history_turns` allows, are sent for the Sharer to read; answers are
             not, where the Receiver may read notes or other text for it alone (`edge_node.history`). Else they are
-            `kept`.
+            `kept`, which over a document leaves them out.
         max_new_tokens: tokens generated at most; None: as configured.
         sampling: how the Receiver's tokens are chosen; None: the most likely ones. A relayed text is the Sharer's, and
             always its most likely one.
@@ -165,7 +165,13 @@ class Ask(Options):
         return bool(named) or any(s.visibility is Visibility.CLOUD for s in self.sections)
 
     def kept(self) -> Ask:
-        """The same with the history behind the notes: the Receiver may read it, and no request holds it."""
+        """The same with the history behind the notes: the Receiver may read it, and no request holds it.
+
+        Beside a document of the cloud it is left out: an earlier answer would be taken for what the slice does not
+        hold.
+        """
+        if self.over_document and self.source != "receiver-only":
+            return dataclasses.replace(self, history=())
         notes = "\n\n".join(text for text in (self.notes, noted(self.history)) if text)
         return dataclasses.replace(self, notes=notes or None, history=())
 

@@ -159,7 +159,11 @@ class Talk:
         elif answer.answered:
             _write("\n")
             if answer.abstained:
-                console.print("(not stated in the document)", style="bold")
+                sure = answer.confidence
+                why = (
+                    "not stated in the document" if sure is None else f"withheld: not sure enough, {sure:.0%}"
+                )
+                console.print(f"({why})", style="bold")
             elif answer.guess:
                 console.print("(a guess: nothing of a document was read)", style="bold")
             console.print(told_of(answer), style="dim", soft_wrap=True)

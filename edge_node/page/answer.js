@@ -17,6 +17,7 @@ const WHY = {
 };
 
 const NOT_STATED = "Not stated in the document.";
+const withheld = (confidence) => `Withheld: not sure enough (${Math.round(100 * confidence)} %).`;
 
 /** A card that fills while an answer comes. guessing: it can only be a guess. */
 export class Card {
@@ -49,7 +50,9 @@ export class Card {
     const wanted = account.mode === "relayed" && account.reason === "REQUESTED";
     const why = wanted ? "you asked for it: this is what a slice is to be compared with" : [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
     let told;
-    if (account.abstained) {
+    if (account.abstained && account.confidence != null) {
+      told = this.#note("abstained", FROM[account.mode], "an answer was there, but it is too unlikely to be right", withheld(account.confidence));
+    } else if (account.abstained) {
       told = this.#note("abstained", FROM[account.mode], why || "so the edge's model reads the slice, which is a part of it; it can be wrong", NOT_STATED);
     } else if (account.guess) {
       told = this.#note("guess", "A guess, not an answer", why, text);

@@ -22,8 +22,8 @@ def top(
 ) -> None:
     """Show what running nodes do: calls a second, p50 and p99, bytes a second, how calls ended, who waits.
 
-    Nodes serve their metrics where [telemetry] listen says. With --json it looks once. Exits with 1 where a node is not
-    there at the first look.
+    Nodes serve their metrics where `listen` of the table telemetry says. With --json it looks once. Exits with 1 where
+    a node is not there at the first look.
     """
     from ops.top import COLUMNS, Page, line, numbers
 

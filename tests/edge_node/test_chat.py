@@ -161,7 +161,7 @@ def test_system_prompts_and_notes_are_sent_nowhere_and_earlier_turns_where_they_
     assert own == [
         "Answer in one canary-a.",
         "Be canary-d.",
-        "The canary-e sings." + ("" if history else "\n\nUser: Is canary-b in?\nAssistant: canary-c."),
+        "The canary-e sings.",
     ]
     (request,) = server.service.requests
     told = [("Earlier questions and answers:\nQuestion: Is canary-b in?", None)] if history else []

@@ -85,23 +85,23 @@ def test_the_cloud_reads_the_last_turns_and_the_receiver_the_question_alone(
     assert assistant.ask(dataclasses.replace(ask, history=[FIRST, long, SECOND])).turns_sent == 1
 
 
-def test_history_that_may_not_be_sent_is_read_at_the_edge_alone(
+def test_history_that_may_not_be_sent_is_read_at_the_edge_alone_and_never_for_what_a_slice_does_not_hold(
     assistant: Assistant, server: RunningServer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = read_by(receiver, monkeypatch)
     kept = "A note.\n\nUser: Who keeps the key?\nAssistant: Ilse."
     ask = draft(FOLLOWING, notes="A note.", history=[FIRST])
     assert configured(assistant, history_turns=0).ask(ask).turns_sent == 0
-    assert asked_of(server) == [None, FOLLOWING] and seen[-1] == [None, kept, FOLLOWING]
+    assert asked_of(server) == [None, FOLLOWING] and seen[-1] == [None, "A note.", FOLLOWING]
     alone = assistant.ask(dataclasses.replace(ask, source="receiver-only"))
     assert alone.turns_sent == alone.bytes_sent == 0 and seen[-1] == [None, kept, FOLLOWING]
-    for other in (
-        dataclasses.replace(ask, document=None, kind=None),
-        dataclasses.replace(ask, kind=SliceKind.SHARED),
-        dataclasses.replace(ask, kind=SliceKind.EXCERPT),
+    for other, read in (
+        (dataclasses.replace(ask, document=None, kind=None), kept),
+        (dataclasses.replace(ask, kind=SliceKind.SHARED), "A note."),
+        (dataclasses.replace(ask, kind=SliceKind.EXCERPT), "A note."),
     ):
         assert assistant.ask(other).turns_sent == 0 and asked_of(server)[-1] == FOLLOWING
-        assert kept in seen[-1]
+        assert read in seen[-1]
 
 
 @pytest.mark.parametrize(
