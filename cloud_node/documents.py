@@ -140,7 +140,7 @@ class Documents(DocumentReader):
             NotFound: one is unknown, or another tenant's. OSError: what was read of one cannot be removed.
         """
         with self._engine.begin() as connection:
-            for document_id in dict.fromkeys(document_ids):
+            for document_id in sorted(set(document_ids)):  # in one order, as `exposure.count`
                 one = one_document(tenant, document_id)
                 # Written first, as in `add`.
                 if not connection.execute(

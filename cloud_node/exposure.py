@@ -191,15 +191,19 @@ def count(
             one.budget.check(positions, questions)
             left[0].extend([one.budget.positions - positions] if one.budget.positions else [])
             left[1].extend([one.budget.questions - questions] if one.budget.questions else [])
-        for begins, ends in one.quoted:
+        for begins, ends in sorted(one.quoted):
             quoted = {"document": document, "identity": caller.names[-1], "begins": begins, "ends": ends}
             _add(connection, _Quoted, quoted, {"times": 1})
     return min(left[0], default=None), min(left[1], default=None)
 
 
 def forget_quotes(connection: Connection, tenant: str, document_id: str) -> None:
-    """The text is gone, and with it what its characters say."""
-    connection.execute(delete(_Quoted).where(_Quoted.document == key_of(tenant, document_id)))
+    """The text is gone, and with it what its characters say. The document's own row is to be locked before."""
+    its = _Quoted.document == key_of(tenant, document_id)
+    # Locked in the order in which `count` writes: to delete alone would lock in any.
+    rows = select(_Quoted.begins).where(its).order_by(_Quoted.identity, _Quoted.begins, _Quoted.ends)
+    connection.execute(rows.with_for_update()).all()
+    connection.execute(delete(_Quoted).where(its))
 
 
 def of_document(connection: Connection, tenant: str, document_id: str) -> tuple[list[Exposed], list[Quotes]]:

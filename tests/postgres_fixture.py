@@ -1,11 +1,15 @@
-"""A real PostgreSQL server of the tests' own, where one is installed and psycopg is.
+"""A real PostgreSQL server of the tests' own, where one is installed and psycopg is; KVWIRE_TEST_POSTGRES=1 insists.
 
 def test_something(postgres: Postgres) -> None:
     documents = Documents(postgres.new_store())
 """
 
+import contextlib
+import importlib.util
 import itertools
 import os
+import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -32,8 +36,12 @@ class Postgres:
         if self._owner:
             shutil.chown(folder, self._owner, self._owner)
         how = ("--username=kvwire", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
-        self._run("initdb", f"--pgdata={folder / 'data'}", *how).wait(_START_S)
+        if self._run("initdb", f"--pgdata={folder / 'data'}", *how).wait(_START_S):
+            raise RuntimeError(self._log())
         self.start()
+
+    def _log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
 
     def _run(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
         log = (self._folder / "log").open("ab")
@@ -70,36 +78,61 @@ class Postgres:
             "postgres", "-D", f"{self._folder / 'data'}", "-k", str(self._folder), *options
         )
         until = time.monotonic() + _START_S
-        while True:
-            try:
-                self._connect().close()
-                return
-            except psycopg.OperationalError:
-                if time.monotonic() > until or self._process.poll() is not None:
-                    raise RuntimeError((self._folder / "log").read_text(errors="replace")) from None
-                time.sleep(0.05)
+        try:
+            while True:
+                try:
+                    self._connect().close()
+                    return
+                except psycopg.OperationalError:
+                    if time.monotonic() > until or self._process.poll() is not None:
+                        raise RuntimeError(self._log()) from None
+                    time.sleep(0.05)
+        except BaseException:  # nobody else knows of the process
+            self.signal(signal.SIGKILL)
+            raise
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server and all its processes."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):
-            os.kill(pid, number)
+        own = self._process.pid
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+            for pid in (own, *map(int, children)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         if number is signal.SIGKILL:
             self._process.wait(_START_S)
 
 
+def _without(reason: str) -> NoReturn:
+    if os.environ.get("KVWIRE_TEST_POSTGRES") == "1":
+        pytest.fail(reason)
+    pytest.skip(f"{reason}; KVWIRE_TEST_POSTGRES=1 fails instead")
+
+
+def _version(initdb: Path) -> tuple[int, ...]:
+    """Of the folder VERSION/bin/initdb: 9.6 is before 16."""
+    return tuple(int(number) for number in re.findall(r"\d+", initdb.parts[-3]))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A running server."""
-    pytest.importorskip("psycopg")
-    installed = shutil.which("initdb") or max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
+    """A running server; without one the test is skipped, or fails where KVWIRE_TEST_POSTGRES=1."""
+    installed = shutil.which("initdb") or max(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_version, default=None
+    )
+    if importlib.util.find_spec("psycopg") is None:
+        _without("psycopg is not installed")
     if installed is None:
-        pytest.skip("no PostgreSQL server is installed")
+        _without("no PostgreSQL server is installed")
+    if os.geteuid() == 0 and _SYSTEM_USER not in {user.pw_name for user in pwd.getpwall()}:
+        _without(f"root cannot run PostgreSQL, and there is no system user {_SYSTEM_USER}")
     folder = Path(tempfile.mkdtemp(prefix="kvwire-postgres-"))
     try:
         server = Postgres(folder, str(Path(installed).resolve().parent))
-        yield server
-        server.signal(signal.SIGKILL)
+        try:
+            yield server
+        finally:
+            server.signal(signal.SIGKILL)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -76,7 +76,6 @@ class _Sleeper:
 async def _ask(handle: Any, count: int, cv: float, questions: int) -> tuple[float, float]:
     """Mean seconds of waiting, without those of service; and the load."""
     rng = random.Random(count)
-    shape = 1 / (cv * cv)
     await asyncio.gather(*(handle.ask.remote(0.0) for _ in range(8 * count)))  # every replica is known
     waits: list[float] = []
 
@@ -88,7 +87,7 @@ async def _ask(handle: Any, count: int, cv: float, questions: int) -> tuple[floa
     asked: list[asyncio.Task[None]] = []
     spent, began = 0.0, time.monotonic()
     for _ in range(questions):
-        seconds = rng.gammavariate(shape, _SERVICE_S / shape)
+        seconds = rng.gammavariate(1 / (cv * cv), _SERVICE_S * cv * cv) if cv else _SERVICE_S
         spent += seconds
         asked.append(asyncio.create_task(one(seconds)))
         await asyncio.sleep(rng.expovariate(_LOAD * count / _SERVICE_S))

@@ -14,7 +14,8 @@ PING_S = 30.0
 MAX_TOKEN_CHARS = 8_192
 """Of the token that names a user."""
 METADATA_OPTIONS = (("grpc.max_metadata_size", 16_384), ("grpc.absolute_max_metadata_size", 16_384))
-"""Of server and channel alike: gRPC's own limits are the token's alone, and between two of them it is chance."""
+"""Of server and channel alike. gRPC's default soft limit is 8 KiB, its hard limit 16 KiB, and between the two it
+refuses at random."""
 _NO_DEADLINE_S = 100_000_000 * 3_600.0
 """A deadline on the wire has at most eight digits of hours; gRPC reports a call without one as None or as later."""
 

@@ -54,7 +54,7 @@ def reads_or_raises(message: type[Message], read: Reader, data: bytes) -> None:
         return
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(reader=st.sampled_from(READERS), data=st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(reader: tuple[type[Message], Reader], data: bytes) -> None:
     reads_or_raises(*reader, data)

@@ -32,13 +32,13 @@ def decodes_or_raises(codec: Codec, payload: bytes, spec: SegmentSpec) -> None:
     assert bool(torch.isfinite(tensor).all())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(codec=st.sampled_from(EVERY), spec=specs, payload=st.binary(max_size=300))
 def test_any_bytes_decode_or_are_refused(codec: Codec, spec: SegmentSpec, payload: bytes) -> None:
     decodes_or_raises(codec, payload, spec)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(codec=st.sampled_from(EVERY), spec=specs, data=st.data())
 def test_any_bytes_of_the_right_size_decode_or_are_refused(
     codec: Codec, spec: SegmentSpec, data: st.DataObject
@@ -50,7 +50,7 @@ def test_any_bytes_of_the_right_size_decode_or_are_refused(
     decodes_or_raises(codec, payload, spec)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(codec=st.sampled_from(EVERY), spec=specs, data=st.data())
 def test_a_valid_payload_with_bytes_changed_decodes_or_is_refused(
     codec: Codec, spec: SegmentSpec, data: st.DataObject

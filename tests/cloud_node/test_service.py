@@ -126,7 +126,8 @@ async def test_the_deadline_is_capped_and_reaches_the_replica(
 async def test_calls_beyond_the_limit_are_told_when_to_come_again(start_local: Start) -> None:
     cloud = await start_local(gateway=GatewayConfig(max_concurrent_calls=1))
     slow = asyncio.create_task(cloud.share(cloud.request("slow", QUESTION)))
-    await asyncio.sleep(0.5)
+    while not (cloud.replicas.timeouts_s or slow.done()):  # until it has its place
+        await asyncio.sleep(0.01)
     with pytest.raises(Busy) as error:
         await cloud.share(cloud.request("note-1", QUESTION))
     assert error.value.retry_after_s == 0.5

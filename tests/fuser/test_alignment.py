@@ -56,7 +56,7 @@ def overlap(one: list[int], other: list[int]) -> int:
 @given(TEXTS, NAMES, NAMES)
 @example("a 😀👩‍👩‍👧 x", "ascii", "unicode")
 @example("  中文 e\u0301\u0327  ", "trimming", "unicode")
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150, database=None)
 def test_every_receiver_token_is_matched_to_the_sharer_token_that_overlaps_it_most(
     text: str, receiver: str, sharer: str
 ) -> None:
@@ -74,7 +74,7 @@ def test_every_receiver_token_is_matched_to_the_sharer_token_that_overlaps_it_mo
 
 
 @given(TEXTS)
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=60, database=None)
 def test_two_tokenizers_that_keep_every_character_always_overlap(text: str) -> None:
     coarse, fine = spans_of("ascii", text), spans_of("bytes", text)
     for mine, theirs in ((coarse, fine), (fine, coarse)):
@@ -83,14 +83,14 @@ def test_two_tokenizers_that_keep_every_character_always_overlap(text: str) -> N
 
 
 @given(TEXTS, NAMES)
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=60, database=None)
 def test_a_tokenizer_aligned_with_itself_keeps_every_token(text: str, tokenizer: str) -> None:
     spans = spans_of(tokenizer, text)
     assert torch.equal(align(spans, spans.clone()), torch.arange(len(spans)))
 
 
 @given(SPANS, SPANS.filter(len))
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200, database=None)
 def test_spans_in_any_order_and_of_any_width_are_aligned(
     receiver: list[tuple[int, int]], sharer: list[tuple[int, int]]
 ) -> None:

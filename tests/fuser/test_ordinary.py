@@ -120,7 +120,7 @@ def reads_back(tokenizer: Any, ids: list[int], text: str) -> bool:
     return "".join(tokenizer.decode(ids).split()) == "".join(expected.split())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_nothing_in_a_section_becomes_an_added_token(tokenizer: Any, data: st.DataObject) -> None:
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
@@ -142,7 +142,7 @@ def test_nothing_in_a_section_becomes_an_added_token(tokenizer: Any, data: st.Da
     assert reads_back(tokenizer, tokens.ids.tolist(), prompt.text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_prompt_that_spells_nothing_is_tokenised_in_one_call(tokenizer: Any, data: st.DataObject) -> None:
     spelt = contents(tokenizer)
@@ -155,7 +155,7 @@ def test_a_prompt_that_spells_nothing_is_tokenised_in_one_call(tokenizer: Any, d
 
 
 @pytest.mark.parametrize("name", [*(n for n in MADE if n != "swallowing"), *REAL])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_what_stands_beside_a_spelling_keeps_its_tokens(name: str, data: st.DataObject) -> None:
     """A prompt's parts between the template's control tokens do not hear of a spelling in another part."""

@@ -101,7 +101,7 @@ def test_int8_holds_at_the_ends_of_the_range(dtype: str, scale: str) -> None:
         assert bool((decoded.float() / tensor.float() > 0.99).all())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     positions=st.integers(0, 40),
     heads=st.integers(1, 3),

@@ -1,5 +1,6 @@
 """`kvwire bench scale`: the formula agrees with textbooks and with the simulation, and the tables tell both."""
 
+import asyncio
 import json
 import math
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from ops.bench.prefixes import COLD, NEXT, STORED, summary
 from ops.bench.queues import ANY, OWN, SPILL, Scale, simulate, waiting
+from ops.bench.scale_serve import _SERVICE_S, _ask
 from ops.cli import app
 
 SMALL = Scale(questions_s=50.0, documents=1_000, events=20_000)
@@ -35,6 +37,21 @@ def test_a_documents_own_replica_finds_it_in_memory_and_a_busy_one_is_passed_by(
     popular = replace(SMALL, zipf=1.2)  # one document is asked about more often than a replica can answer
     own, spill = (simulate(popular, 10, way, (0.14, 0.14), 0.5, room=100) for way in (OWN, SPILL))
     assert own["wait_s"] > 20 * spill["wait_s"]
+
+
+def test_questions_that_all_take_as_long_are_asked_too() -> None:
+    took: list[float] = []
+
+    class Handle:
+        ask: "Handle"
+
+        async def remote(self, seconds: float) -> None:
+            took.append(seconds)
+
+    handle = Handle()
+    handle.ask = handle
+    asyncio.run(_ask(handle, 8, 0.0, questions=2))
+    assert took[-2:] == [_SERVICE_S] * 2
 
 
 def test_waits_and_carriers_are_told_of_service_times_that_were_measured(tmp_path: Path) -> None:

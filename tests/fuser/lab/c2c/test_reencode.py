@@ -18,7 +18,7 @@ def sharer(**special: str) -> PreTrainedTokenizerFast:
 
 
 @given(st.text(max_size=20), st.sampled_from(["first", "longest"]))
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=50, database=None)
 def test_every_receiver_token_becomes_one_sharer_token(text: str, strategy: Strategy) -> None:
     mine, theirs = receiver(), sharer()
     ids = mine.encode(text, add_special_tokens=False)
