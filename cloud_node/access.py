@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -13,11 +12,10 @@ from typing import Any, Final, Literal, TypeVar
 import grpc
 from cryptography import x509
 from google.protobuf.message import DecodeError
-from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.admission import Places
 from cloud_node.control import Control
-from cloud_node.document_reader import DocumentInfo, DocumentReader, Hit
+from cloud_node.document_reader import DocumentInfo, DocumentReader, Hit, available
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.revoked import Revoked
 from cloud_node.users import Principal
@@ -34,8 +32,6 @@ from kvwire.limits import Limits
 from kvwire.messages import SearchRequest
 from kvwire.segment import SliceKind
 from kvwire.status import to_grpc
-
-logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -263,11 +259,8 @@ class Access:
         Raises:
             DocumentsUnavailable: the database does not answer, or refuses.
         """
-        try:
+        with available():
             return await self._threads.call(function)
-        except SQLAlchemyError as error:
-            logger.error("the documents' database: %s", type(error).__name__)
-            raise DocumentsUnavailable from error
 
 
 async def _message(context: Any) -> bytes:

@@ -6,8 +6,10 @@ What has left of them is counted beside them (`cloud_node.exposure`). An operato
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,13 +31,16 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import text as text_of_sql
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from cloud_node import exposure, passages
 from cloud_node.passages import Base, Passage
 from cloud_node.users import Principal
-from kvwire.errors import NoPassage, NotFound
+from kvwire.errors import DocumentsUnavailable, NoPassage, NotFound
 from kvwire.segment import SliceKind
+
+logger = logging.getLogger(__name__)
 
 DOCUMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
 _LOCK: Final = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7443)"}
@@ -140,10 +145,8 @@ class DocumentReader:
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or the URL is wrong.
         """
-        # Texts stay out of errors, and a database that was started again is connected to again.
-        where = make_url(url)
-        when = {k: v for k, v in _GIVE_UP.get(where.drivername, {}).items() if k not in where.query}
-        self._engine = create_engine(where, hide_parameters=True, pool_pre_ping=True, connect_args=when)
+        # A database that was started again is connected to again.
+        self._engine = engine_of(url, pool_pre_ping=True)
         if self._engine.dialect.name == "sqlite":
             _prepare_sqlite(self._engine)
             if self._engine.url.database not in (None, "", ":memory:"):
@@ -302,6 +305,31 @@ class DocumentReader:
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
+
+
+def engine_of(url: str, **how: Any) -> Engine:
+    """SQLAlchemy's, which keeps texts out of errors and gives up a server whose machine is gone.
+
+    Args:
+        how: as `sqlalchemy.create_engine` takes it.
+    """
+    where = make_url(url)
+    when = {k: v for k, v in _GIVE_UP.get(where.drivername, {}).items() if k not in where.query}
+    return create_engine(where, hide_parameters=True, connect_args=when, **how)
+
+
+@contextlib.contextmanager
+def available() -> Iterator[None]:
+    """Around what is asked of the store; the log names the kind of error, whose words may quote a text.
+
+    Raises:
+        DocumentsUnavailable: the database does not answer, or refuses.
+    """
+    try:
+        yield
+    except SQLAlchemyError as error:
+        logger.error("the documents' database: %s", type(error).__name__)
+        raise DocumentsUnavailable from error
 
 
 def one_document(tenant: str, document_id: str) -> ColumnElement[bool]:

@@ -18,7 +18,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    create_engine,
     delete,
     insert,
     inspect,
@@ -35,6 +34,7 @@ from cloud_node.document_reader import (
     DocumentReader,
     DocumentRow,
     GrantRow,
+    engine_of,
     no_document,
     one_document,
 )
@@ -297,13 +297,13 @@ def look(url: str) -> None:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: it cannot be reached, or its table is of another kind.
     """
-    engine = create_engine(url, hide_parameters=True)
+    engine = engine_of(url)
     if engine.dialect.name == "sqlite":
         file = str(engine.url.database)
         # Where nobody writes to it there is no log beside it, and SQLite must not make one.
         how = "mode=ro" if Path(f"{file}-wal").exists() else "immutable=1"
         uri = f"{Path(file).absolute().as_uri()}?{how}"
-        engine = create_engine(url, hide_parameters=True, creator=lambda: sqlite3.connect(uri, uri=True))
+        engine = engine_of(url, creator=lambda: sqlite3.connect(uri, uri=True))
     try:
         with engine.connect() as connection:
             if inspect(connection).has_table(DocumentRow.__tablename__):

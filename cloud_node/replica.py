@@ -14,11 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from cloud_node.call import Ended, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.document_reader import Document, DocumentReader
+from cloud_node.document_reader import Document, DocumentReader, available
 from cloud_node.export import check_leaving, least, positions_allowed, tokens_allowed
 from cloud_node.exposure import seconds_left
 from cloud_node.prefixes import Prefixes, stored_text
@@ -28,7 +26,6 @@ from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
 from kvwire.errors import (
-    DocumentsUnavailable,
     ExposureSpent,
     IncompatiblePeer,
     InternalError,
@@ -266,10 +263,8 @@ class Replica:
             if section.document_id is None:
                 resolved.append(section)
                 continue
-            try:
+            with available():
                 document = self._documents.get(tenant, section.document_id, section.passage)
-            except SQLAlchemyError as error:
-                raise DocumentsUnavailable(type(error).__name__) from error
             self._looked.check(self._export.redact, tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)

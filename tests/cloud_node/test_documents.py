@@ -2,16 +2,17 @@ import hashlib
 import stat
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.config import CloudConfig
-from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, version_of
+from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, look, version_of
 from kvwire.errors import NotFound, TooLarge
 from kvwire.section import Role, Section, Visibility
 from tests.cloud_node.conftest import Start
@@ -172,3 +173,21 @@ def test_the_file_is_for_its_owner_only_and_two_stores_share_it(tmp_path: Path) 
     first.add("acme", "a", "text")
     assert second.get("acme", "a").text == "text"
     assert stat.S_IMODE((tmp_path / "documents.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("opened", [look, Documents])
+def test_a_database_whose_machine_is_gone_is_given_up(opened: Callable[[str], object]) -> None:
+    pytest.importorskip("psycopg")
+    given: dict[str, object] = {}
+
+    def connecting(dialect: object, record: object, arguments: object, named: dict[str, object]) -> None:
+        given.update(named)
+        raise ConnectionRefusedError
+
+    event.listen(Engine, "do_connect", connecting)
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            opened("postgresql+psycopg://kvwire@127.0.0.1/documents?connect_timeout=7")
+    finally:
+        event.remove(Engine, "do_connect", connecting)
+    assert (given["connect_timeout"], given["tcp_user_timeout"]) == ("7", 10_000)

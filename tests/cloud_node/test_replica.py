@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import create_engine
 
 from cloud_node.call import RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
@@ -23,6 +24,7 @@ from kvwire.codec.exact import Raw
 from kvwire.errors import (
     Cancelled,
     DeadlineExceeded,
+    DocumentsUnavailable,
     IncompatiblePeer,
     InternalError,
     InvalidRequest,
@@ -365,3 +367,16 @@ async def test_what_was_read_of_a_document_is_let_go_of_when_it_is_gone(
             break
         await asyncio.sleep(0.02)
     assert cache.bytes == 0
+
+
+async def test_a_database_that_refuses_is_told_of_in_the_log_by_its_kind_alone(
+    replica: Replica, config: CloudConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = call_for(replica, "note-1")
+    engine = create_engine(config.documents)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE documents")
+    engine.dispose()
+    (failure,) = await share(replica, call)
+    assert isinstance(failure, DocumentsUnavailable)
+    assert caplog.messages == ["the documents' database: OperationalError"]
