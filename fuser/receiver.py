@@ -36,7 +36,7 @@ from fuser.kv.generate import (
 from fuser.kv.geometry import Geometry, window
 from fuser.kv.past import Past, PrefixCache
 from fuser.kv.rope import Rope
-from fuser.kv.turns import Turns
+from fuser.kv.turns import ModelTurns
 from fuser.prompts.prompt import RECEIVER_HOLDS, Rendered, Tokens, render, reply_ids, tokenise
 from fuser.prompts.shared import SharedPositions, shared_positions
 from fuser.slice_specs import SliceLayout
@@ -73,7 +73,7 @@ class Receiver:
         self.stops = stop_tokens(model, tokenizer)
         self.window = window(model.config)
         self.prefix_cache = PrefixCache(_HEADS_BYTES)
-        self.turns = Turns(model)
+        self.turns = ModelTurns(model)
 
     def begin(self, *prompts: Sequence[Section]) -> Begun:
         """Render and tokenise prompts; cloud sections keep their place but give no text.

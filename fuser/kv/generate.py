@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from fuser.kv.past import Past
-from fuser.kv.turns import Row, Turns
+from fuser.kv.turns import AnswerRow, ModelTurns
 from kvwire.errors import Unsupported
 from kvwire.segment import UNTOLD
 
@@ -229,7 +229,7 @@ def generate(
 
 
 def token_ids(
-    turns: Turns,
+    turns: ModelTurns,
     ids: Tensor,
     past: Past,
     stops: frozenset[int],
@@ -249,7 +249,7 @@ def token_ids(
     Raises:
         Cancelled: `cancelled()` became true.
     """
-    row = Row(past, cancelled)
+    row = AnswerRow(past, cancelled)
     try:
         for _ in range(max_new_tokens):
             logits = turns.read(row, ids)

@@ -1,4 +1,4 @@
-"""Turns on one model: whoever has one runs it alone, and the next tokens of several answers are one pass.
+"""ModelTurns on one model: whoever has one runs it alone, and the next tokens of several answers are one pass.
 
 A pass has `WIDTH` rows, one for each answer and the rest for none. A matrix product of a fixed number of rows gives a
 row the same bits wherever it stands and whatever is beside it; other numbers of rows take other kernels. Attention is
@@ -35,7 +35,7 @@ _COMING_S: Final = 0.005
 
 
 @dataclass(eq=False, slots=True)
-class Row:
+class AnswerRow:
     """One answer on its way.
 
     past: of one row, what it goes on from. cancelled: polled before each layer of a pass.
@@ -48,7 +48,7 @@ class Row:
     failure: Exception | None = field(default=None, init=False)
 
 
-class Turns:
+class ModelTurns:
     """See the module. Thread-safe. A thread that has a turn takes no other, and asks for no token.
 
     Where passes and turns are waited for, they alternate: long answers keep no question from being read, nor the
@@ -62,8 +62,8 @@ class Turns:
         self._taken = False
         self._wanted = 0  # turns
         self._passed = False  # the last one to have the model was a pass
-        self._waiting: list[Row] = []
-        self._coming: set[Row] = set()
+        self._waiting: list[AnswerRow] = []
+        self._coming: set[AnswerRow] = set()
         self._handed_out = 0.0
 
     @cached_property
@@ -105,7 +105,7 @@ class Turns:
         finally:
             self._give_back((), ())
 
-    def read(self, row: Row, ids: Tensor) -> Tensor:
+    def read(self, row: AnswerRow, ids: Tensor) -> Tensor:
         """Run tokens (tokens,) int64 on top of an answer's past: one together with those of other answers, more alone.
 
         Returns:
@@ -130,7 +130,7 @@ class Turns:
         assert row.logits is not None
         return row.logits
 
-    def leave(self, row: Row) -> None:
+    def leave(self, row: AnswerRow) -> None:
         """An answer is over: no pass waits for it, and none runs it."""
         with self._state:
             self._coming.discard(row)
@@ -138,7 +138,7 @@ class Turns:
                 self._waiting.remove(row)
             self._state.notify_all()
 
-    def _next(self, row: Row) -> Sequence[Row]:
+    def _next(self, row: AnswerRow) -> Sequence[AnswerRow]:
         """The answers whose pass is for this thread to run, with a turn; none once `row` had its own."""
         with self._state:
             while row.logits is None and row.failure is None:
@@ -153,7 +153,7 @@ class Turns:
                     return batch
         return ()
 
-    def _run(self, batch: Sequence[Row]) -> None:
+    def _run(self, batch: Sequence[AnswerRow]) -> None:
         found: Sequence[Tensor | Exception] = [Cancelled("the pass was broken off")] * len(batch)
         try:
             if self.width == 1:
@@ -166,7 +166,7 @@ class Turns:
         finally:
             self._give_back(batch, found)
 
-    def _give_back(self, batch: Sequence[Row], found: Sequence[Tensor | Exception]) -> None:
+    def _give_back(self, batch: Sequence[AnswerRow], found: Sequence[Tensor | Exception]) -> None:
         with self._state:
             self._taken = False
             for row, its in zip(batch, found, strict=True):
@@ -179,7 +179,7 @@ class Turns:
             self._state.notify_all()
 
     @torch.inference_mode()
-    def _alone(self, row: Row, ids: Tensor) -> Tensor:
+    def _alone(self, row: AnswerRow, ids: Tensor) -> Tensor:
         if row.cancelled():
             raise Cancelled("the answer was given up")
         # Two dimensions: a slice of three (`logits_to_keep`) makes torch copy the whole head first, on CPUs.
@@ -187,7 +187,7 @@ class Turns:
         return logits[0]
 
     @torch.inference_mode()
-    def _together(self, batch: Sequence[Row]) -> Sequence[Tensor | Exception]:
+    def _together(self, batch: Sequence[AnswerRow]) -> Sequence[Tensor | Exception]:
         """Of each answer its logits, or what ended it early."""
         device = self.model.device
         works, new = [], [list[tuple[Tensor, Tensor]]() for _ in batch]

@@ -14,7 +14,7 @@ from torch import Tensor
 from fuser import Receiver
 from fuser.kv.generate import token_ids
 from fuser.kv.past import Past
-from fuser.kv.turns import Turns
+from fuser.kv.turns import ModelTurns
 from fuser.prompts.prompt import withheld
 from kvwire.segment import SliceKind
 from ops.bench.ratio import ratio_of, told
@@ -37,7 +37,7 @@ def measure(
         of the Receiver's prefill of the question's whole prompt. Each as `ratio_of`.
     """
     rows: list[dict[str, float]] = []
-    turns = Turns(model)
+    turns = ModelTurns(model)
     turns.prepare()
     for number, question in enumerate([questions[0], *questions]):  # the first warms up
         begun = receiver.begin(withheld(question))
@@ -81,7 +81,7 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def _ours(turns: Turns, ids: Tensor, tokens: int) -> None:
+def _ours(turns: ModelTurns, ids: Tensor, tokens: int) -> None:
     said = token_ids(turns, ids, Past.empty(1, turns.model.device), _NONE, tokens)
     assert sum(1 for _ in itertools.islice(said, tokens)) == tokens
 

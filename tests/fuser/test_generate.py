@@ -10,7 +10,7 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.kv.generate import Generated, Sampling, Signals, generate, steps, token_ids
 from fuser.kv.past import Past
-from fuser.kv.turns import Turns
+from fuser.kv.turns import ModelTurns
 from fuser.lab.evaluate.models import Model
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld
@@ -53,7 +53,7 @@ def test_sixteen_prompts_together_give_the_tokens_of_each_alone(
     alone = [answers(model.network, [ids], stops, TOKENS) for ids in asked]
     device = model.network.device
     greedy = [
-        list(token_ids(Turns(model.network), ids, Past.empty(1, device), stops, TOKENS)) for ids in asked
+        list(token_ids(ModelTurns(model.network), ids, Past.empty(1, device), stops, TOKENS)) for ids in asked
     ]
     assert together.tokens == [one.tokens[0] for one in alone] == greedy
     for one, other in zip(together.signals, alone, strict=True):
@@ -215,10 +215,10 @@ def test_a_seed_draws_the_same_tokens_again_and_none_draws_others(tiny_receiver:
 
     def said(sampling: Sampling) -> list[int]:
         past, choose = Past.empty(1, model.network.device), sampling.chooser(model.network)
-        return list(token_ids(Turns(model.network), ids, past, frozenset(), TOKENS, choose))
+        return list(token_ids(ModelTurns(model.network), ids, past, frozenset(), TOKENS, choose))
 
     greedy = list(
-        token_ids(Turns(model.network), ids, Past.empty(1, model.network.device), frozenset(), TOKENS)
+        token_ids(ModelTurns(model.network), ids, Past.empty(1, model.network.device), frozenset(), TOKENS)
     )
     assert said(Sampling()) == said(Sampling(0.0, 0.1, 7)) == greedy
     assert said(Sampling(2.0, seed=7)) == said(Sampling(2.0, seed=7)) != greedy
@@ -260,7 +260,7 @@ def test_the_signals_of_an_answer_are_the_log_probabilities_of_the_steps_that_ma
     each = [float(one[step.tokens[0]]) for one, step in zip(likely[:until], made, strict=False)]
     signals = Signals(abstain)
     assert signals.values == {}
-    list(token_ids(Turns(model.network), ids, Past.empty(1, device), stops, 6, signals=signals))
+    list(token_ids(ModelTurns(model.network), ids, Past.empty(1, device), stops, 6, signals=signals))
     instead = float(likely[0][abstain]) - each[0]
     wanted = {"mean": sum(each) / len(each), "least": min(each), "first": each[0], "abstain": instead}
     assert signals.values == pytest.approx(wanted, abs=1e-5)

@@ -15,7 +15,7 @@ from fuser.kv import turns as module
 from fuser.kv.generate import Choose, Sampling, most_likely, token_ids
 from fuser.kv.past import Past
 from fuser.kv.prefill import prefill_together
-from fuser.kv.turns import WIDTH, Turns
+from fuser.kv.turns import WIDTH, ModelTurns
 from fuser.models.load import load_weights
 from kvwire.errors import Cancelled
 from tests.edge_node.sharer_server import wait_until
@@ -37,10 +37,10 @@ def network(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def turns(network: Any, monkeypatch: pytest.MonkeyPatch) -> Turns:
-    """Turns whose passes wait for all answers of the one before, however busy this machine is."""
+def turns(network: Any, monkeypatch: pytest.MonkeyPatch) -> ModelTurns:
+    """ModelTurns whose passes wait for all answers of the one before, however busy this machine is."""
     monkeypatch.setattr(module, "_COMING_S", 20.0)
-    made = Turns(network)
+    made = ModelTurns(network)
     made.prepare()
     assert made.width == WIDTH
     return made
@@ -49,7 +49,7 @@ def turns(network: Any, monkeypatch: pytest.MonkeyPatch) -> Turns:
 class Asked:
     """A prompt, and what an answer to it consists of, bit by bit."""
 
-    def __init__(self, turns: Turns, number: int, sampled: bool = False) -> None:
+    def __init__(self, turns: ModelTurns, number: int, sampled: bool = False) -> None:
         self.turns, self.logits = turns, list[Tensor]()
         self.cancelled = threading.Event()
         torch.manual_seed(number)
@@ -87,7 +87,7 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
 
 @pytest.mark.parametrize("sampled", [False, True])
 def test_an_answer_has_the_bits_that_it_has_alone_whoever_is_answered_beside_it(
-    turns: Turns, sampled: bool
+    turns: ModelTurns, sampled: bool
 ) -> None:
     """Six answers for passes of four; one of them ends early, so that the others change places."""
     most = [TOKENS, 3, TOKENS, TOKENS, 5, TOKENS]
@@ -100,7 +100,7 @@ def test_an_answer_has_the_bits_that_it_has_alone_whoever_is_answered_beside_it(
         assert all(map(torch.equal, one.logits, other.logits)) and len(one.logits) == len(other.logits)
 
 
-def test_four_answers_take_the_passes_of_one(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_answers_take_the_passes_of_one(turns: ModelTurns, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
 
     def counted(model: Any, works: Any) -> None:
@@ -117,7 +117,7 @@ def test_four_answers_take_the_passes_of_one(turns: Turns, monkeypatch: pytest.M
     assert passes == [WIDTH] * TOKENS
 
 
-def test_every_matrix_product_of_a_pass_has_as_many_rows_whoever_is_in_it(turns: Turns) -> None:
+def test_every_matrix_product_of_a_pass_has_as_many_rows_whoever_is_in_it(turns: ModelTurns) -> None:
     """What the bits rest on: models as small as these have the same for any number of rows."""
     asked, rows = [Asked(turns, number) for number in range(3)], set()
     hooks = [
@@ -132,7 +132,7 @@ def test_every_matrix_product_of_a_pass_has_as_many_rows_whoever_is_in_it(turns:
     assert rows == {WIDTH}
 
 
-def test_an_answer_that_is_given_up_is_in_nobodys_way(turns: Turns) -> None:
+def test_an_answer_that_is_given_up_is_in_nobodys_way(turns: ModelTurns) -> None:
     asked = [Asked(turns, number) for number in range(3)]
     said = [one.answer() for one in asked]
     asked[1]._choose = lambda logits: (asked[1].cancelled.set(), most_likely(logits))[1]
@@ -142,7 +142,7 @@ def test_an_answer_that_is_given_up_is_in_nobodys_way(turns: Turns) -> None:
 
 
 def test_a_pass_that_fails_is_told_to_all_in_it_and_the_next_one_runs(
-    turns: Turns, monkeypatch: pytest.MonkeyPatch
+    turns: ModelTurns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:
         raise MemoryError("no room")
@@ -156,7 +156,7 @@ def test_a_pass_that_fails_is_told_to_all_in_it_and_the_next_one_runs(
 
 
 def test_a_cpu_runs_answers_of_float32_one_by_one(tiny_receiver: Path) -> None:
-    turns = Turns(load_weights(tiny_receiver))
+    turns = ModelTurns(load_weights(tiny_receiver))
     asked = [Asked(turns, number) for number in range(3)]
     said = [one.answer() for one in asked]
     assert turns.width == 1
@@ -166,7 +166,7 @@ def test_a_cpu_runs_answers_of_float32_one_by_one(tiny_receiver: Path) -> None:
 def test_turns_and_passes_alternate_so_that_long_answers_hold_up_no_question(
     tiny_receiver: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns, passes = Turns(load_weights(tiny_receiver)), [0]
+    turns, passes = ModelTurns(load_weights(tiny_receiver)), [0]
     alone = turns._alone
 
     def counted(row: Any, ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from fuser.heads.compact import CompactConfig, CompactFuse
 from fuser.kv.generate import token_ids
 from fuser.kv.geometry import Geometry
 from fuser.kv.past import Past
-from fuser.kv.turns import Turns
+from fuser.kv.turns import ModelTurns
 from fuser.lab.c2c.checkpoint import import_public
 from fuser.lab.c2c.generate import LATER, PINNED, fused_cache, generate_public
 from fuser.models.load import load_weights
@@ -67,7 +67,7 @@ def test_the_library_that_is_pinned_lets_new_tokens_see_the_whole_cache(
     with torch.inference_mode():
         cache = fused_cache(*models, head, ids[:, :-1], ids[:, :-1])
     past = Past(cache, torch.zeros(1, dtype=torch.int64), padded=False)
-    expected = list(token_ids(Turns(models[0]), ids[0, -1:], past, frozenset(), 16))
+    expected = list(token_ids(ModelTurns(models[0]), ids[0, -1:], past, frozenset(), 16))
     found = generate_public(*models, head, ids, ids, 16, PINNED)[0, ids.shape[1] :].tolist()
     assert found == expected
     later = golden["generated_fused"][0, ids.shape[1] :].tolist()
