@@ -1,14 +1,15 @@
 """A cloud whose documents lie in PostgreSQL: a real server, which stops, dies and comes back."""
 
 import dataclasses
+import logging
 import signal
 import time
 
 import pytest
 
-from cloud_node.config import CloudConfig
+from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
-from kvwire.errors import DeadlineExceeded, DocumentsUnavailable
+from kvwire.errors import DeadlineExceeded, DocumentsUnavailable, NotFound
 from tests.cloud_fixture import CAPS, DOCUMENTS
 from tests.cloud_node.conftest import Start
 from tests.postgres_fixture import Postgres
@@ -60,3 +61,15 @@ async def test_a_database_that_dies_is_told_of_at_once_and_one_that_is_back_is_u
     finally:
         postgres.start()
     assert len(await cloud.share(cloud.request("note-1", QUESTION))) > 2
+
+
+async def test_an_id_that_no_document_has_is_not_found_and_no_fault_of_the_database(
+    start_local: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    for name in ("note-1\0", "\0"):
+        with pytest.raises(NotFound):
+            await cloud.share(cloud.request(name, QUESTION))
+        with pytest.raises(NotFound):
+            await cloud.relay(name, QUESTION, 4)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
