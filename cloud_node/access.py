@@ -23,8 +23,10 @@ from kvwire.errors import (
     AccessDenied,
     AuditUnavailable,
     BadHeader,
+    Cancelled,
     DeadlineExceeded,
     DocumentsUnavailable,
+    InternalError,
     KvwireError,
 )
 from kvwire.identity import Identity, PeerRole
@@ -41,6 +43,13 @@ _WATCH_S: Final = 600.0
 """How long a probe may go on without a deadline of its own."""
 _LOOKUPS: Final = 8
 """Look-ups of documents at once."""
+_UNREADABLE: Final = (
+    ValueError,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading the names of a certificate may raise."""
 _AFTER_S: Final = 1.0
 """How long after its deadline, at which the method itself ends, a call may still hold its place."""
 
@@ -118,8 +127,8 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 request = handler.request_deserializer(await _message(context))
             except DecodeError:
                 await self._refuse(method, tenant, BadHeader("no message of this method"), context)
-            except KvwireError as error:
-                await self._refuse(method, tenant, error, context)
+            except Exception as error:
+                await self._refuse(method, tenant, refusal_of(error, context), context)
             try:
                 async with asyncio.timeout(limit_s):
                     await _answer(handler, request, context)
@@ -132,14 +141,28 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Whoever has an identity of ours is told that there is no such method; nobody else is told which there are."""
         try:
             self._revoked.check(*_certified(context, _PROBE))
-        except AccessDenied as error:
-            await context.abort_with_status(to_grpc(error))
+        except Exception as error:
+            await context.abort_with_status(to_grpc(refusal_of(error, context)))
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "There is no such method.")
 
     async def _refuse(self, method: str, tenant: str, error: KvwireError, context: Any) -> None:
         if tenant and POLICIES[method].places == "calls":
             self._refused(method.rpartition("/")[2], tenant, error)
         await context.abort_with_status(to_grpc(error))
+
+
+def refusal_of(error: Exception, context: Any) -> KvwireError:
+    """What the caller is told of an error: no more than that the service failed, where nobody foresaw it."""
+    if context.cancelled():  # a write to a caller who has gone
+        return Cancelled()
+    if isinstance(error, InternalError):
+        logger.error("%s", error)
+    if isinstance(error, KvwireError):
+        return error
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded()
+    logger.error("%s in a call", type(error).__name__)
+    return InternalError(type(error).__name__)
 
 
 def identify(context: Any, policy: Policy = _EDGE) -> Identity:
@@ -169,7 +192,7 @@ def _identity_of(pem: bytes) -> tuple[Identity, int]:
         certificate = x509.load_pem_x509_certificate(pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise AccessDenied("a certificate without names that can be read") from error
     if len(uris) != 1:
         raise AccessDenied(f"the peer's certificate carries {len(uris)} URIs, one is needed")

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol
 
-from cloud_node.access import POLICIES, Access, identify
+from cloud_node.access import POLICIES, Access, identify, refusal_of
 from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
 from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, RelayCall, ShareCall
@@ -304,9 +304,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             record.failed(DeadlineExceeded() if left_s is not None and left_s <= 0 else Cancelled())
             raise
         except Exception as error:
-            told = Cancelled() if context.cancelled() else _told(error)  # a write to a caller who has gone
-            record.failed(told)
-            await context.abort_with_status(to_grpc(told))
+            refusal = refusal_of(error, context)
+            record.failed(refusal)
+            await context.abort_with_status(to_grpc(refusal))
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -366,14 +366,3 @@ def _check_version(version: int) -> None:
 
 def _passages(wanted: ShareRequest | RelayRequest) -> list[int]:
     return [section.passage for section in wanted.sections if section.document_id is not None]
-
-
-def _told(error: Exception) -> KvwireError:
-    if isinstance(error, InternalError):
-        logger.error("%s", error)  # a peer is told no more than that the service failed
-    if isinstance(error, KvwireError):
-        return error
-    if isinstance(error, TimeoutError):
-        return DeadlineExceeded()
-    logger.error("%s in a call", type(error).__name__)
-    return InternalError(type(error).__name__)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from edge_node.history import ChatTurn, noted, told
 from edge_node.link import Estimate
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fuser import Choose, Sampling
 
 Source = Literal["auto", "receiver-only", "relayed"]
+_PASSAGE: Final = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,8 +282,8 @@ class Planned:
 def _section(named: str | Found) -> Section:
     """A document of the cloud, or one passage of it."""
     name, mark, passage = str(named).partition("#")
-    if mark and not (passage.isdecimal() and int(passage)):
-        raise InvalidRequest(f"{named}: a passage is an id, # and a number from 1")
+    if mark and not (_PASSAGE.fullmatch(passage) and int(passage)):
+        raise InvalidRequest(f"{str(named)[:80]}: a passage is an id, # and a number from 1")
     return Section(Role.DOCUMENT, Visibility.CLOUD, document_id=name, passage=int(passage or 0))
 
 

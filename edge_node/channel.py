@@ -115,7 +115,7 @@ class CloudChannel:
     def _metadata(self, traffic: Traffic, user_token: str | None) -> tuple[tuple[str, str], ...]:
         """The user's token, and W3C's trace context where traces are sent: the request's id is the trace's."""
         traced = self._config.telemetry.otlp is not None and traffic.request_id
-        return _for_user(user_token) + ((("traceparent", traceparent(traffic.request_id)),) if traced else ())
+        return for_user(user_token) + ((("traceparent", traceparent(traffic.request_id)),) if traced else ())
 
     @contextlib.asynccontextmanager
     async def _leased(self, deadline: Deadline, traffic: Traffic) -> AsyncIterator[Connected]:
@@ -149,7 +149,7 @@ class CloudChannel:
             self._capture.add(direction, message)
 
 
-def _for_user(token: str | None) -> tuple[tuple[str, str], ...]:
+def for_user(token: str | None) -> tuple[tuple[str, str], ...]:
     """What the cloud tells the users of one edge by; no capture has it.
 
     Raises:

@@ -17,7 +17,9 @@ from kvwire.errors import AccessDenied, InvalidRequest, KvwireError
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _OPEN: Final = PATHS | {"/healthz"}
-"""What is shown without a key."""
+"""What is shown without a key, and to a page of another origin, which cannot read it."""
+_SITES: Final = ("same-origin", "none")
+"""What browsers say of a call by the page itself, and of one by the user."""
 CLOSE: Final = {"Connection": "close"}
 """Of refusals before the body is read: the rest of it is not waited for."""
 
@@ -51,7 +53,10 @@ class Guard:
         if not self._host.fullmatch(headers.get("host", "")):
             self._told("host")
             return InvalidRequest("the Host header names neither a loopback address nor one of api.hosts")
-        if not all(self._origin.fullmatch(origin) for origin in headers.getlist("origin")):
+        # A page that merely has a URL loaded, as a picture say, sends no Origin.
+        sites = () if path in _OPEN else headers.getlist("sec-fetch-site")
+        ours = all(self._origin.fullmatch(origin) for origin in headers.getlist("origin"))
+        if not ours or any(site not in _SITES for site in sites):
             self._told("origin")
             return AccessDenied("a page of another origin may not call this API")
         if self._keys and path not in _OPEN:

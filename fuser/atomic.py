@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,18 @@ def write_json(path: Path, value: Any) -> None:
     """Write `path` as one JSON value, whole or not at all."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def file_bytes(path: Path) -> int:
+    """The size of a file that is about to be read.
+
+    Raises:
+        OSError: there is none, or it is no regular file: reading a pipe would wait for ever.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return found.st_size
 
 
 def whole_lines(path: Path) -> list[bytes]:

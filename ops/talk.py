@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import signal
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from kvwire.errors import InvalidRequest, KvwireError, entry_of
+from kvwire.limits import MAX_TOKEN_CHARS
 from kvwire.segment import SliceKind
 from ops.output import console, table
 
@@ -29,6 +31,8 @@ HELP: Final = """\
 /quit           leaves, as Ctrl-D does; Ctrl-C stops an answer, and a second one leaves"""
 REFUSED: Final = 1
 UNANSWERED: Final = 3
+_AROUND: Final = 64
+"""Bytes that may stand around a token in its file: a mark of Unicode, and line ends."""
 
 
 class Talk:
@@ -54,6 +58,7 @@ class Talk:
         self._assistant, self._lines, self._user_token_file = assistant, lines, user_token_file
         self._last: Answer | None = None
         self._conversation = assistant.conversation()
+        self._user: object = None
 
     document: str | None
     kind: SliceKind | None
@@ -106,7 +111,9 @@ class Talk:
         from edge_node import Ask
 
         try:
-            if self._lines is not None:
+            token = user_token_in(self._user_token_file)
+            before, self._user = self._user, _user_of(token)
+            if self._lines is not None or self._user != before:  # what one user asked is not sent for another
                 self._conversation.forget()
             # A program that reads lines cannot see which of them are guesses.
             alone = False if self._lines is not None and not (self.document or self.notes) else None
@@ -116,7 +123,7 @@ class Talk:
                 notes=self.notes,
                 kind=self.kind,
                 guess=alone,
-                user_token=user_token_in(self._user_token_file),
+                user_token=token,
             )
             answer = self._read(self._conversation.stream(asked))
         except KvwireError as error:
@@ -205,14 +212,31 @@ def user_token_in(file: Path | None) -> str | None:
     """The token of the user who asks, as `Ask.user_token`; None where no file is named.
 
     Raises:
-        InvalidRequest: the file cannot be read.
+        InvalidRequest: the file cannot be read, or what it has is no token.
     """
     if file is None:
         return None
+    from edge_node.channel import for_user
+
     try:
-        return file.read_text("ascii", errors="replace").strip()
+        with file.open("rb") as opened:  # a device would never end
+            read = opened.read(MAX_TOKEN_CHARS + _AROUND)
+        token = read.decode("utf-8-sig", errors="replace").strip()
+        for_user(token)
     except OSError as error:
         raise InvalidRequest(f"the user's token: {file}: {error.strerror}") from error
+    except KvwireError as error:
+        raise InvalidRequest(f"{file}: {error}") from error
+    return token
+
+
+def _user_of(token: str | None) -> object:
+    """Whom a token names, to be compared alone: nothing is verified. Of one that cannot be read, the token."""
+    try:
+        claims = json.loads(base64.urlsafe_b64decode((token or "").split(".")[1] + "=="))
+        return claims["sub"], claims.get("iss")
+    except (LookupError, ValueError, TypeError, RecursionError):
+        return token
 
 
 def left_of(answer: Answer) -> str:

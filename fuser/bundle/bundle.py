@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fuser.atomic import atomic_write
+from fuser.atomic import atomic_write, file_bytes
 from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.config import BundleConfig, CodecBases, CodecBasesConfig
 from fuser.bundle.tensors import BadBundle
@@ -263,7 +263,7 @@ def _untrained(config: BundleConfig) -> Bundle:
 
 def _read_config(path: Path) -> str:
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
+        if file_bytes(path) > _MAX_CONFIG_BYTES:
             raise BadBundle(f"{path}: larger than {_MAX_CONFIG_BYTES} bytes")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

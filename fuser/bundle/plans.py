@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fuser.atomic import write_json
+from fuser.atomic import file_bytes, write_json
 from fuser.config import BadConfig, from_dict, to_dict
 from kvwire.errors import InvalidRequest
 from kvwire.plan import Plan
@@ -113,7 +113,7 @@ class PlanTable:
         directory = Path(directory)
         path = directory / PLANS_FILE
         try:
-            if path.stat().st_size > _MAX_BYTES:
+            if file_bytes(path) > _MAX_BYTES:
                 raise BadTable(f"{path}: larger than {_MAX_BYTES} bytes")
             table = from_dict(cls, json.loads(path.read_text("utf-8"), parse_constant=_refuse))
         except FileNotFoundError as error:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fuser.atomic import atomic_write
+from fuser.atomic import atomic_write, file_bytes
 
 SMALL_DTYPES = (torch.float16, torch.bfloat16)
 _BUNDLE = "bundle"
@@ -85,6 +85,7 @@ def read(path: Path, expected: Mapping[str, Tensor], config: str) -> tuple[dict[
             written with another config or other numbers than there are now.
     """
     try:
+        file_bytes(path)
         with safe_open(path, framework="pt", device="cpu") as file:
             told = (file.metadata() or {}).get(_BUNDLE)
             _check_names(path, set(file.keys()), set(expected))

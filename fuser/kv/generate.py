@@ -123,7 +123,9 @@ class Sampling:
             logits_here = logits.float().cpu()
             shares = ((logits_here - logits_here.amax(1, keepdim=True)) / self.temperature).softmax(1)
             ordered, ids = shares.sort(stable=True, dim=1, descending=True)
-            ordered[ordered.cumsum(1) - ordered >= self.top_p] = 0.0
+            dropped = ordered.cumsum(1) - ordered >= self.top_p
+            dropped[:, 0] = False  # also where top_p is 0 in float32
+            ordered[dropped] = 0.0
             return ids.gather(1, torch.multinomial(ordered, 1, generator=draws))[:, 0].to(logits.device)
 
         return drawn

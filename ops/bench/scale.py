@@ -5,8 +5,10 @@ Nothing of that size is run. docs/scale.md has every assumption.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,27 @@ from rich.progress import Progress
 
 from ops.bench.prefixes import COLD, NEXT, STORED, WAYS
 from ops.bench.queues import ANY, OWN, SPILL, Scale, simulate, waiting
+
+
+def read_report(path: Path, tokens: int) -> dict[str, Any]:
+    """A report of `bench prefixes` that service times over so many tokens follow from.
+
+    Raises:
+        ValueError: it is none. OSError: it cannot be read.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not (report["bench"] == "prefixes" and report["date"] and report["results"]["token_bytes"] >= 1):
+            raise ValueError("of another benchmark")
+        lengths = {row["tokens"] for row in report["results"]["rows"]}
+        seconds, cv = fit(report, tokens) if len(lengths) > 1 else ({}, 0.0)
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"{path} is no report of `kvwire bench prefixes`") from error
+    if not (min(seconds.values(), default=0.0) > 0 and math.isfinite(sum(seconds.values(), cv))):
+        raise ValueError(
+            f"{path}: no times over {tokens} tokens follow from {len(lengths)} lengths; measure others"
+        )
+    return report
 
 
 def fit(report: Mapping[str, Any], tokens: int) -> tuple[dict[str, float], float]:

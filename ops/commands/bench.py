@@ -127,9 +127,7 @@ def cloud(
     from ops.demo.interrupt import Interrupt
 
     cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec, device, dtype)
-    callers = tuple(int(number) for number in _numbers("--streams", streams))
-    if min(callers) < 1:
-        raise ValueError("--streams start at 1")
+    callers = _counts("--streams", streams)
     plan = bench.CloudBench(cast, callers, limit, kind or _first_kind(pairs))
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
@@ -200,9 +198,7 @@ def prefixes(
     from ops.demo.interrupt import Interrupt
 
     cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, "raw", device, dtype)
-    lengths = tuple(int(number) for number in _numbers("--tokens", tokens))
-    if min(lengths) < 1:
-        raise ValueError("--tokens start at 1")
+    lengths = _counts("--tokens", tokens)
     taken = kind or _first_kind(pairs)
     plan = bench.PrefixBench(Path(cast.sharer), cast.bundle, taken, lengths, rounds, device, dtype)
 
@@ -272,7 +268,7 @@ def scale(
         Path,
         typer.Option(help="Report of `bench prefixes`: the service times.", exists=True, dir_okay=False),
     ],
-    questions_s: Annotated[float, typer.Option(min=1, help="Questions a second.")] = 10_000.0,
+    questions_s: Annotated[float, typer.Option(min=1, max=10_000_000, help="Questions a second.")] = 10_000.0,
     documents: Annotated[int, typer.Option(min=1, help="That are asked about.")] = 1_000_000,
     events: Annotated[int, typer.Option(min=2, help="Questions that are simulated.")] = 300_000,
     serve: Annotated[
@@ -283,15 +279,14 @@ def scale(
     markdown_out: MarkdownOut = None,
 ) -> None:
     """Replicas, waits, bytes and costs of many questions over many documents: a model and its simulation, not a run."""
-    import json
     from dataclasses import asdict
 
     from ops.bench import scale as bench
     from ops.bench.queues import Scale
 
     asked = Scale(questions_s=questions_s, documents=documents, events=events)
-    replicas = tuple(int(count) for count in _numbers("--serve", serve)) if serve else ()
-    prefixes = json.loads(service.read_text(encoding="utf-8"))
+    replicas = _counts("--serve", serve) if serve else ()
+    prefixes = bench.read_report(service, asked.tokens)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
         found = bench.measure(asked, prefixes, progress)
@@ -370,3 +365,11 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise ValueError(f"{option} {text!r}: numbers with commas between are needed") from error
     return found
+
+
+def _counts(option: str, text: str) -> tuple[int, ...]:
+    """Raises ValueError: as `_numbers`, or not all of them whole and from 1."""
+    found = _numbers(option, text)
+    if not all(number >= 1 and number.is_integer() for number in found):
+        raise ValueError(f"{option} {text!r}: whole numbers from 1 are needed")
+    return tuple(map(int, found))

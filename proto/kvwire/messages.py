@@ -114,7 +114,7 @@ class SearchRequest:
         k: the most passages.
 
     Raises:
-        InvalidRequest: there is no question, or nothing is asked for.
+        InvalidRequest: there is no question, nothing is asked for, or more than the wire can say.
     """
 
     question: str
@@ -124,8 +124,8 @@ class SearchRequest:
     def __post_init__(self) -> None:
         if not self.question.strip():
             raise InvalidRequest("there is no question")
-        if self.k < 1:
-            raise InvalidRequest(f"a search for {self.k} passages: k starts at 1")
+        if not 1 <= self.k < 2**32:  # what a field of the wire holds
+            raise InvalidRequest("a search for no passage, or for more than can be said: k starts at 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health_pb2
 
@@ -24,7 +24,7 @@ ACME = Identity(PeerRole.EDGE, "acme")
 class Context:
     """As much of a gRPC context as an identity needs: the certificate that TLS verified, with these URIs."""
 
-    def __init__(self, *uris: str, names: bool = True) -> None:
+    def __init__(self, *uris: str, names: bool = True, other: x509.ExtensionType | None = None) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
         now = datetime.datetime.now(datetime.UTC)
@@ -32,6 +32,8 @@ class Context:
         if names:
             alternatives = [x509.UniformResourceIdentifier(uri) for uri in uris]
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        if other is not None:
+            builder = builder.add_extension(other, critical=False)
         self._pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def auth_context(self) -> dict[str, list[bytes]]:
@@ -75,12 +77,14 @@ def test_anything_but_one_identity_of_ours_is_refused(uris: tuple[str, ...]) -> 
         identify(Context(*uris))
 
 
-def test_a_certificate_without_names_or_none_at_all_is_refused() -> None:
+def test_a_certificate_without_names_that_can_be_read_or_none_at_all_is_refused() -> None:
     class Nobody:
         def auth_context(self) -> dict[str, list[bytes]]:
             return {}
 
-    for context in (Context(names=False), Nobody()):
+    # An EDI party name is a general name, but none of those that the library reads.
+    edi = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex("3004a5023000"))
+    for context in (Context(names=False), Context(names=False, other=edi), Nobody()):
         with pytest.raises(AccessDenied):
             identify(context)
 

@@ -39,6 +39,7 @@ from tests.cloud_node.conftest import Start
 from tests.cloud_node.test_audit import full_disk
 
 QUESTION = "Who keeps the spare key?"
+MARK = "zebra-canary-7731"
 SHARE = "/kvwire.v1.SharerService/Share"
 
 
@@ -135,6 +136,23 @@ async def test_a_certificate_without_an_identity_gets_no_further_than_the_first_
             await asyncio.gather(*(stream.code() for stream in streams))
         assert isinstance(await told(streams[0]), AccessDenied)
         assert len(await cloud.share(cloud.request("note-1", QUESTION))) == 3
+
+
+async def test_what_nobody_foresaw_at_the_door_is_told_as_internal_without_a_word_of_it(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(pem: bytes) -> None:
+        raise RuntimeError(MARK)
+
+    cloud = await start_local()
+    monkeypatch.setattr(access, "_identity_of", broken)
+    async with cloud.channel() as channel:
+        for method in (SHARE, "/not/listed"):
+            with pytest.raises(grpc.RpcError) as error:
+                await channel.unary_unary(method)(b"", timeout=10)
+            assert error.value.code() is grpc.StatusCode.INTERNAL
+            assert MARK not in error.value.details() + caplog.text
+    assert caplog.text.count("RuntimeError in a call") == 2
 
 
 async def test_watchers_of_health_take_no_call_its_place(

@@ -1,6 +1,7 @@
 """A cloud whose documents lie in PostgreSQL: a real server, which stops, dies and comes back."""
 
 import dataclasses
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from functools import partial
 import pytest
 from sqlalchemy import create_engine
 
-from cloud_node.config import CloudConfig
+from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.documents import Documents
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.users import Principal
-from kvwire.errors import DeadlineExceeded, DocumentsUnavailable
+from kvwire.errors import DeadlineExceeded, DocumentsUnavailable, NotFound
 from kvwire.identity import Identity, PeerRole
 from tests.cloud_fixture import CAPS, DOCUMENTS
 from tests.cloud_node.conftest import Start
@@ -99,3 +100,15 @@ def test_who_counts_and_who_forgets_lock_rows_in_one_order(postgres: Postgres, w
         done.result()
     engine.dispose()
     documents.close()
+
+
+async def test_an_id_that_no_document_has_is_not_found_and_no_fault_of_the_database(
+    start_local: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    for name in ("note-1\0", "\0"):
+        with pytest.raises(NotFound):
+            await cloud.share(cloud.request(name, QUESTION))
+        with pytest.raises(NotFound):
+            await cloud.relay(name, QUESTION, 4)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -30,7 +30,7 @@ def test_every_way_is_measured_over_the_link(
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     cells = {cell["way"]: cell for cell in report["results"]["cells"]}
-    assert set(cells) == {ALONE, RELAY, READ, "raw", "lossless", "int8", "int4"}
+    assert set(cells) == {ALONE, RELAY, READ, "raw", "lossless", "int8", "int4", "draft"}
     assert all(cell["as_wanted"] == 1 for cell in cells.values())
     assert cells["raw"]["bytes_down"] > cells["int8"]["bytes_down"] > cells["int8"]["payload_bytes"] > 0
     for way in set(cells) - {ALONE}:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ops.chaos.stage import family_of
+from tests.edge_node.sharer_server import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -91,10 +92,7 @@ def test_however_the_demo_is_stopped_every_process_ends(
         demo.send_signal(number)
         time.sleep(0.3)
     status = demo.wait(90)
-    end = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), within_s=60)
     if signals != [signal.SIGKILL]:
         # CPython ends by the signal itself, and not by our 130, if it came while a string was executed
         # (dataclasses, on import): a shell shows 130 for both.
@@ -122,7 +120,7 @@ def test_with_page_both_nodes_stay_until_the_interrupt_and_end_then(
     demo.send_signal(signal.SIGINT)
     out, _ = demo.communicate(timeout=90)
     assert demo.returncode == 0 and json.loads(out)["wire"]["passed"]
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
     assert list((tmp_path / "demo").iterdir()) == []
 
 

@@ -132,6 +132,19 @@ def test_a_page_in_a_browser_can_do_nothing(api: Api) -> None:
         assert api.call(body, Origin=origin)[0] == 200, origin
 
 
+def test_a_page_of_another_origin_searches_nothing_where_it_sends_no_origin(
+    api: Api, server: RunningServer
+) -> None:
+    path = "/v1/kvwire/search?q=spare%20key"
+    for site in ("cross-site", "same-site", ""):
+        status, told, _ = api.call(b"", "GET", path, **{"Sec-Fetch-Site": site})
+        assert (status, told["error"]["code"]) == (403, "ACCESS_DENIED"), site
+    assert server.service.searches == []
+    assert api.call(b"", "GET", "/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # by a link
+    for site in ("same-origin", "none"):
+        assert api.call(b"", "GET", path, **{"Sec-Fetch-Site": site})[0] == 200, site
+
+
 def test_health_says_what_runs_here(api: Api, assistant: Assistant) -> None:
     status, found, _ = api.call(b"", "GET", "/healthz")
     assert status == 200 and found["bundle"] == assistant.bundle.hash and found["status"] == "ok"

@@ -107,7 +107,10 @@ def test_documents_and_passages_are_named_in_any_number_and_found_ones_only_adde
     assert answer.documents[2] == {"document": "note-1", "passage": 1, "score": 0.7}
 
 
-@pytest.mark.parametrize("name", ["two#", "two#0", "two#-1", "two#x", "#1", "two#1#2", f"two#{2**32}"])
+@pytest.mark.parametrize(
+    "name",
+    ["two#", "two#0", "two#-1", "two#x", "#1", "two#1#2", f"two#{2**32}", "two#" + "9" * 5_000, "two#\u0663"],
+)
 def test_a_passage_that_is_none_is_refused_where_it_is_named(name: str) -> None:
     with pytest.raises(InvalidRequest):
         Ask(QUESTION, documents=[name])
@@ -207,6 +210,15 @@ def test_the_api_refuses_a_search_that_is_none(api: Api, path: str, status: int)
 )
 def test_the_api_refuses_documents_that_are_none(api: Api, kvwire: dict[str, Any]) -> None:
     assert api.call({"question": QUESTION} | kvwire)[0] == 400
+
+
+def test_more_passages_than_can_be_asked_for_are_the_callers_to_mend(api: Api) -> None:
+    for count in (17, 2**32, 10**30):
+        status, told, _ = api.call({"question": QUESTION, "search": count})
+        assert (status, told["error"]["type"]) in (
+            (400, "invalid_request_error"),
+            (413, "invalid_request_error"),
+        ), told
 
 
 def test_a_search_under_way_is_given_up_when_the_stream_is_closed(

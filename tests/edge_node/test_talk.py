@@ -1,5 +1,6 @@
 """`kvwire chat`: by a pipe, and over a pseudo-terminal as a person types."""
 
+import base64
 import dataclasses
 import fcntl
 import json
@@ -18,8 +19,10 @@ from typer.testing import CliRunner, Result
 
 from edge_node import Assistant, EdgeConfig
 from edge_node.config import CloudPeer
+from kvwire.errors import InvalidRequest
+from kvwire.segment import SliceKind
 from ops.cli import app
-from ops.talk import Talk
+from ops.talk import Talk, user_token_in
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
 from tests.edge_node.toml import write_toml
 from tests.process import modules_after
@@ -99,6 +102,39 @@ def test_ask_and_chat_say_for_which_user_by_a_file_that_is_read_anew_for_each_qu
     talk.run(said())
     assert talk.status == 1  # without a token that can be sent nothing is asked, and never as nobody
     assert server.service.users == [["Bearer aa.bb.cc"]] * 2 + [["Bearer dd.ee.ff"]]
+
+
+def token_for(sub: str, signature: str = "c2ln") -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": sub, "iss": "here"}).encode()).decode().rstrip("=")
+    return f"e30.{claims}.{signature}"
+
+
+def test_what_one_user_asked_is_not_sent_with_the_questions_of_another(
+    assistant: Assistant, tmp_path: Path
+) -> None:
+    file, sent = tmp_path / "token", list[int]()
+    talk = Talk(assistant, "note-1", None, file)
+    talk.kind = SliceKind.DRAFT
+    for token in (token_for("ann"), token_for("ann", "bmV3"), token_for("bob"), "unread.able", "other.one"):
+        file.write_text(token)
+        talk.run([QUESTION])
+        assert talk._last is not None
+        sent.append(talk._last.turns_sent)
+    assert (talk.status, sent) == (0, [0, 1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("held", ["", "\n", "two of them", "a" * 8_193, "\ufeff", None])
+def test_a_file_with_no_token_or_one_without_an_end_is_named(held: str | None, tmp_path: Path) -> None:
+    file = Path("/dev/zero") if held is None else tmp_path / "token"
+    if held is not None:
+        file.write_text(held, encoding="utf-8")
+    with pytest.raises(InvalidRequest, match=str(file)):
+        user_token_in(file)
+
+
+def test_a_token_may_have_a_mark_of_unicode_before_it_and_a_line_end_after(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("aa.bb.cc\r\n", encoding="utf-8-sig")
+    assert user_token_in(tmp_path / "token") == "aa.bb.cc"
 
 
 def test_help_loads_no_library_of_the_chat() -> None:

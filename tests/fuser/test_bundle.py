@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -347,6 +349,18 @@ def test_damaged_files_are_refused(saved: Path) -> None:
         config.write_bytes(text)
         with pytest.raises(BadBundle, match=r"config\.json"):
             Bundle.load(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "fuser.safetensors", "answerable.safetensors"])
+@pytest.mark.timeout(10)
+def test_a_pipe_in_place_of_a_file_of_a_bundle_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(next(SHIPPED.glob("*/answerable.safetensors")).parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BadBundle, match=f"not a regular file.*{name}"):
+        Bundle.load(tmp_path)
 
 
 def test_a_directory_without_a_bundle_is_refused(tmp_path: Path) -> None:

@@ -209,6 +209,11 @@ def test_tokens_are_drawn_by_their_shares_at_a_temperature_and_within_the_nucleu
     assert not drawn[expected == 0].any()
 
 
+def test_a_nucleus_that_is_nothing_in_single_precision_holds_the_most_likely_token() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0]])
+    assert Sampling(1.0, 1e-320).chooser(Network())(logits).tolist() == [1]
+
+
 def test_a_seed_draws_the_same_tokens_again_and_none_draws_others(tiny_receiver: Path) -> None:
     model = Model(str(tiny_receiver))
     ids = model.tokenizer("Who keeps the key?", return_tensors="pt").input_ids[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ops.bench import scale
 from ops.bench.prefixes import COLD, NEXT, STORED, summary
 from ops.bench.queues import ANY, OWN, SPILL, Scale, simulate, waiting
 from ops.bench.scale_serve import _SERVICE_S, _ask
@@ -61,7 +62,9 @@ def test_waits_and_carriers_are_told_of_service_times_that_were_measured(tmp_pat
         for jitter in (0.9, 1.0, 1.1)
     ]
     report = tmp_path / "prefixes.json"
-    report.write_text(json.dumps({"date": "2026-11-30", "results": summary(cells, 12_288)}))
+    report.write_text(
+        json.dumps({"bench": "prefixes", "date": "2026-11-30", "results": summary(cells, 12_288)})
+    )
     command = [
         "bench",
         "scale",
@@ -83,3 +86,36 @@ def test_waits_and_carriers_are_told_of_service_times_that_were_measured(tmp_pat
     assert each_time["seconds"] == pytest.approx(2.5) and text["seconds"] > read["seconds"]
     assert whole["bytes"] == 500 * 12_288
     assert {row["way"] for row in results["rows"]} == {ANY, OWN, SPILL}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--questions-s", "inf"), "--questions-s"),
+        (("--serve", "1,2.5"), "whole numbers from 1"),
+        (("--serve", "0"), "whole numbers from 1"),
+        (("--serve", "inf"), "whole numbers from 1"),
+        ((), "no times over 500 tokens"),
+    ],
+)
+def test_settings_that_give_no_numbers_are_refused_before_anything_is_simulated(
+    options: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "measure", None)
+    lengths = (100, 400) if options else (100,)
+    cells = [
+        {"tokens": tokens, "seconds": {COLD: 0.3, STORED: 0.2, NEXT: 0.1}, "disk_bytes": 1}
+        for tokens in lengths
+    ]
+    report = {"bench": "prefixes", "date": "2026-11-30", "results": summary(cells, 12_288)}
+    (tmp_path / "prefixes.json").write_text(json.dumps(report))
+    asked = ["bench", "scale", "--service", str(tmp_path / "prefixes.json"), *options]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code and said in done.output + str(done.exception)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"bench": "cloud", "date": "x", "results": {}}', "\0"])
+def test_a_file_that_is_no_report_of_prefixes_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json is no report of `kvwire bench prefixes`"):
+        scale.read_report(tmp_path / "other.json", 500)
