@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -34,6 +35,8 @@ from kvwire.limits import Limits
 from kvwire.messages import SearchRequest
 from kvwire.segment import SliceKind
 from kvwire.status import to_grpc
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
