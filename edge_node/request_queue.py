@@ -12,7 +12,7 @@ from kvwire.errors import Busy
 class RequestQueue:
     """Gives out turns in the order they were asked for. Used within one event loop."""
 
-    def __init__(self, max_waiting: int, at_once: int = 1, retry_after_s: float = 1.0) -> None:
+    def __init__(self, max_waiting: int, at_once: int, retry_after_s: float = 1.0) -> None:
         self._room = at_once + max_waiting
         self._retry_after_s = retry_after_s
         self._here = 0

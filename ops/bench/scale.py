@@ -19,7 +19,7 @@ from ops.bench.queues import ANY, OWN, SPILL, Scale, simulate, waiting
 
 
 def read_report(path: Path, tokens: int) -> dict[str, Any]:
-    """A report of `bench prefixes` that service times over so many tokens follow from.
+    """A report of `bench prefixes` that service times over this number of tokens follow from.
 
     Raises:
         ValueError: it is none. OSError: it cannot be read.
@@ -40,7 +40,7 @@ def read_report(path: Path, tokens: int) -> dict[str, Any]:
 
 
 def fit(report: Mapping[str, Any], tokens: int) -> tuple[dict[str, float], float]:
-    """Seconds of each way over so many tokens, by a line through its medians; and the coefficient of variation."""
+    """Seconds of each way over this number of tokens, by a line through its medians; and their variation."""
     rows, cells = report["results"]["rows"], report["results"]["cells"]
     lengths = [row["tokens"] for row in rows]
     lines = {way: np.polyfit(lengths, [row["median_s"][way] for row in rows], 1) for way in WAYS}

@@ -23,15 +23,20 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
+def documents_url(tmp_path: Path) -> str:
+    """Where the documents of `config` lie: an empty store."""
+    return f"sqlite:///{tmp_path / 'documents.db'}"
+
+
+@pytest.fixture
 def config(
-    tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: "Certificates"
+    tmp_path: Path, documents_url: str, tiny_sharer: Path, tiny_bundle: Path, certificates: "Certificates"
 ) -> "CloudConfig":
     """The configuration of a cloud node for the tiny pair, with `DOCUMENTS` stored."""
     from cloud_node.config import CloudConfig, CloudTls, ExportPolicy, SharerConfig
     from cloud_node.documents import Documents
 
-    url = f"sqlite:///{tmp_path / 'documents.db'}"
-    documents = Documents(url)
+    documents = Documents(documents_url)
     for (tenant, document_id), text in DOCUMENTS.items():
         documents.add(tenant, document_id, text, CAPS.get((tenant, document_id)))
     documents.close()
@@ -47,7 +52,7 @@ def config(
         tls=CloudTls(str(cloud.certificate), str(cloud.key), str(ca.certificate)),
         sharer=sharer,
         listen="127.0.0.1:0",
-        documents=url,
+        documents=documents_url,
         audit=str(tmp_path / "audit.jsonl"),
         export=ExportPolicy(profile="custom", shared_over_documents=8_192),
     )

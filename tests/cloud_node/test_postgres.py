@@ -1,6 +1,5 @@
 """A cloud whose documents lie in PostgreSQL: a real server, which stops, dies and comes back."""
 
-import dataclasses
 import logging
 import signal
 import time
@@ -11,13 +10,12 @@ from functools import partial
 import pytest
 from sqlalchemy import create_engine
 
-from cloud_node.config import CloudConfig, ExportPolicy
+from cloud_node.config import ExportPolicy
 from cloud_node.documents import Documents
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.users import Principal
 from kvwire.errors import DeadlineExceeded, DocumentsUnavailable, NotFound
 from kvwire.identity import Identity, PeerRole
-from tests.cloud_fixture import CAPS, DOCUMENTS
 from tests.cloud_node.conftest import Start
 from tests.postgres_fixture import Postgres
 
@@ -25,14 +23,8 @@ QUESTION = "Who keeps the spare key?"
 
 
 @pytest.fixture
-def config(config: CloudConfig, postgres: Postgres) -> CloudConfig:
-    """The tiny cloud's, with its documents in PostgreSQL."""
-    url = postgres.new_store()
-    documents = Documents(url)
-    for (tenant, document_id), text in DOCUMENTS.items():
-        documents.add(tenant, document_id, text, CAPS.get((tenant, document_id)))
-    documents.close()
-    return dataclasses.replace(config, documents=url)
+def documents_url(postgres: Postgres) -> str:
+    return postgres.new_store()
 
 
 async def test_a_database_that_stops_costs_a_call_its_deadline_and_nothing_else(
