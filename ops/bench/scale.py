@@ -40,7 +40,7 @@ def read_report(path: Path, tokens: int) -> dict[str, Any]:
 
 
 def fit(report: Mapping[str, Any], tokens: int) -> tuple[dict[str, float], float]:
-    """Seconds of each way over this number of tokens, by a line through its medians; and their variation."""
+    """Seconds of each way over this number of tokens, by a line through its medians; their coefficient of variation."""
     rows, cells = report["results"]["rows"], report["results"]["cells"]
     lengths = [row["tokens"] for row in rows]
     lines = {way: np.polyfit(lengths, [row["median_s"][way] for row in rows], 1) for way in WAYS}
