@@ -67,7 +67,7 @@ def closed_form(bundle: Bundle, cache: FeatureCache, reading: FrozenReceiver, be
         prefix = bundle.prefix_kv(SliceKind.EXCERPT)
         if prefix is not None and len(prefix):
             head.start_prefix(prefix)
-    return Bundle(config, bundle.fuse, head.eval(), bundle.scorer, bundle.codec_bases)
+    return Bundle(config, bundle.fuse, head.eval(), bundle.scorer, bundle.codec_bases, bundle.answerable)
 
 
 class VocabularyProjected:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fuser.bundle.bundle import Bundle
+from fuser.heads.answerable import Answerable, AnswerableConfig
 from fuser.lab.evaluate import peers
 from fuser.lab.evaluate.documents import DocumentEvaluation
 from fuser.lab.evaluate.evaluation import Given
@@ -46,7 +47,11 @@ def test_between_two_of_the_same_model_the_closed_form_nearly_gives_the_receiver
 def test_the_closed_form_sends_all_positions_behind_the_bundles_own_prefix(
     given: Callable[..., Given], documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    task = DocumentEvaluation(given(), documents)
+    plain = given().bundle
+    withholding = plain.with_answerable(
+        Answerable(AnswerableConfig((0,)), 2 * plain.config.sharer_geometry.layer_width)
+    )
+    task = DocumentEvaluation(given(bundle=withholding), documents)
     bundle, made = task.given.bundle, task.transfer.closed_form()
     for one, other in zip(*(b.prefix_kv(SliceKind.EXCERPT) for b in (bundle, made)), strict=True):
         torch.testing.assert_close(one, other)
