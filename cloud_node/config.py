@@ -172,9 +172,9 @@ class ExportProfile:
 
 ProfileName = Literal["answer-only", "short-quote", "quote", "custom"]
 PROFILES: Final[Mapping[ProfileName, ExportProfile]] = {
-    "answer-only": ExportProfile((SliceKind.SHARED, SliceKind.DRAFT), 0, beyond=0.0, together=4.9),
-    "short-quote": ExportProfile(tuple(SliceKind), 8, beyond=0.5, together=10.2),
-    "quote": ExportProfile(tuple(SliceKind), 16, beyond=1.6, together=19.1),
+    "answer-only": ExportProfile((SliceKind.SHARED, SliceKind.DRAFT), 0, beyond=0.0, together=5.1),
+    "short-quote": ExportProfile(tuple(SliceKind), 8, beyond=0.5, together=10.0),
+    "quote": ExportProfile(tuple(SliceKind), 16, beyond=1.6, together=18.7),
     "custom": ExportProfile(tuple(SliceKind), 32),
 }
 _OF_PROFILE: Final[Any] = None  # until `ExportPolicy` has looked
