@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -247,9 +248,13 @@ class Access:
         """
         if not leaving:
             return None, None
-        count = functools.partial(self._documents.count, caller, leaving)
+        given_up = threading.Event()
+        count = functools.partial(self._documents.count, caller, leaving, given_up.is_set)
         try:
             return await self._ask(count)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
         except (OSError, DocumentsUnavailable) as error:
             raise AuditUnavailable("what leaves cannot be counted") from error
 

@@ -196,8 +196,8 @@ class ExportPolicy:
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
     positions_per_day, questions_per_day: that an edge, and each user behind it, may have of a document in a day (UTC):
-        positions of slices and tokens of relayed texts over it; slices, texts and searches that find it. 0 is no bound;
-        a document's own can only lower it.
+        positions of slices and tokens of relayed texts over it; slices, texts and searches that find it. Searches that
+        find nothing are questions of none, as many in a day. 0 is no bound; a document's own can only lower it.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
     redact: what is taken out of documents.

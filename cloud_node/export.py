@@ -127,6 +127,11 @@ def leaving_alike(policy: ExportPolicy, documents: Iterable[DocumentInfo], posit
     return [Leaving(d.id, budget_of(policy, d), positions) for d in dict.fromkeys(documents)]
 
 
+def leaving_nothing(policy: ExportPolicy) -> Leaving:
+    """What a search takes that finds nothing, which tells as much of all documents: a question of none of them."""
+    return Leaving("", Budget(questions=policy.questions_per_day), 0)
+
+
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:
     """The last look before the first byte: whatever a replica did, this header may leave.
 

@@ -24,6 +24,7 @@ from cloud_node.export import (
     least,
     leaving,
     leaving_alike,
+    leaving_nothing,
     positions_allowed,
     tokens_allowed,
 )
@@ -116,12 +117,15 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             policy = self._config.export
             day = Budget(policy.positions_per_day, policy.questions_per_day)
             clean = functools.partial(self._looked.clean, policy.redact) if policy.redact else None
+            nothing = leaving_nothing(policy)
+            # Before it searches: to be refused for having found nothing would say that.
+            await self._access.positions_left(caller, {nothing.document: nothing.budget})
             hits = await self._access.search(caller, wanted, kinds_searched(policy), day, clean)
             found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
             record.documents = tuple(dict.fromkeys(one.document for one in found))
             # That a document has a word tells of it as an answer does.
             told = await self._access.documents_of(caller, record.documents)
-            await self._access.count(caller, leaving_alike(policy, told, 0))
+            await self._access.count(caller, leaving_alike(policy, told, 0) or [nothing])
             record.versions = tuple(document.version for document in told)
             self._write_ahead(record.leaving())
             return serde.found_to_proto(found)
