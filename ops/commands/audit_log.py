@@ -128,7 +128,7 @@ def exposure(
 ) -> None:
     """What left of each version of a document, from this log alone: `kvwire documents exposure` asks the store.
 
-    A version is the first 32 hex digits of the SHA-256 of the text.
+    A version is the first 32 hex digits of the SHA-256 of the text; tables have 12 of them.
     """
     from dataclasses import asdict
 
@@ -150,7 +150,7 @@ def exposure(
         print_json({"id": document, "tenant": tenant, "versions": told})
         return
     rows = [
-        (version, day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}")
+        (version[:12], day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}")
         for version, (days, _) in found.items()
         for day in days
     ]
@@ -160,7 +160,7 @@ def exposure(
     console.print(table(("version", "day", "identity", "questions", "positions"), rows))
     pieces = [
         (
-            version,
+            version[:12],
             one.identity,
             f"{begins:,}-{ends:,}",
             f"{times:,}",
