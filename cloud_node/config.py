@@ -320,8 +320,7 @@ class CloudConfig:
     def limits(self) -> Limits:
         """The caps of the wire that this node holds to."""
         return Limits(
-            max_deadline_s=self.gateway.max_deadline_s,
-            min_ping_interval_s=self.gateway.min_ping_interval_s,
+            max_deadline_s=self.gateway.max_deadline_s, min_ping_interval_s=self.gateway.min_ping_interval_s
         )
 
     @classmethod
