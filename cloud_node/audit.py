@@ -109,6 +109,12 @@ class AuditRecord:
     calls: int = 1
 
 
+NAMES: Final = sorted(
+    (*AuditRecord.__dataclass_fields__, "sequence", "time", "previous", "hash", "signature")
+)
+"""What every line has."""
+
+
 class AuditLog:
     """Appends records to a file. One writer a log: a second one is refused.
 

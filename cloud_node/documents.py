@@ -216,12 +216,10 @@ class Documents(DocumentReader):
         with self._engine.connect() as connection:
             restricted = connection.execute(
                 select(DocumentRow.restricted).where(one_document(tenant, document_id))
-            ).one_or_none()
+            ).scalar_one_or_none()
             if restricted is None:
                 raise no_document(tenant, document_id)
-            if not restricted[0]:
-                return None
-            return tuple(connection.execute(_granted(tenant, document_id)).scalars())
+            return tuple(connection.execute(_granted(tenant, document_id)).scalars()) if restricted else None
 
     def _restrict(self, connection: Connection, tenant: str, document_id: str, restricted: bool) -> None:
         changed = update(DocumentRow).where(one_document(tenant, document_id)).values(restricted=restricted)

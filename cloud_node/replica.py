@@ -206,7 +206,7 @@ class Replica:
         with self.prefixes.reading(call.tenant, documents), Work(self._schedule, stop) as work:
             stored = stored_text(call.tenant, request.sections, documents)
             caller = Caller(work.cancelled, call.tenant, stored, found.append)
-            steps = sharer.steps(cut, work.emit, caller, work.announce)
+            steps = sharer.steps(cut, lambda *segment: work.put(segment), caller, work.put)
             ticket = work.enter(steps, len(cut.prompt))
             for part in work.parts():
                 if isinstance(part, Cut):

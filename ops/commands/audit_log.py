@@ -86,7 +86,7 @@ def export(
     first: First = 1,
 ) -> None:
     """Print lines of the log, as they stand there or as CSV. The chain is checked on the way; `verify` checks more."""
-    from cloud_node.audit import canonical
+    from cloud_node.audit import NAMES, canonical
     from cloud_node.audit_chain import lines
 
     wanted = _between(lines(file, first), since, until)
@@ -100,11 +100,9 @@ def export(
         for line in chosen:
             typer.echo(canonical(line))
         return
-    writer: Any = None
+    writer = csv.DictWriter(sys.stdout, NAMES, lineterminator="\n")
+    writer.writeheader()
     for line in chosen:
-        if writer is None:
-            writer = csv.DictWriter(sys.stdout, sorted(line), lineterminator="\n")
-            writer.writeheader()
         writer.writerow(
             {name: json.dumps(value) if isinstance(value, list) else value for name, value in line.items()}
         )
