@@ -138,9 +138,12 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 async with asyncio.timeout(limit_s):
                     await _answer(handler, request, context)
             except TimeoutError:
-                await context.abort_with_status(
-                    to_grpc(DeadlineExceeded("the caller does not take its answer"))
-                )
+                with contextlib.suppress(
+                    grpc.aio.UsageError
+                ):  # it may be refused already, and that take long
+                    await context.abort_with_status(
+                        to_grpc(DeadlineExceeded("the caller does not take its answer"))
+                    )
 
     async def _unlisted(self, _: Any, context: Any) -> None:
         """Whoever has an identity of ours is told that there is no such method; nobody else is told which there are."""
