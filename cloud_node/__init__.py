@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CloudConfig", "leave", "run"]
 
-_HOMES = {
-    "CloudConfig": "cloud_node.config",
-    "leave": "cloud_node.node",
-    "run": "cloud_node.node",
-}
+_HOMES = {"CloudConfig": "cloud_node.config", "leave": "cloud_node.node", "run": "cloud_node.node"}
 
 
 def __getattr__(name: str) -> object:

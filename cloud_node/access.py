@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import functools
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 import grpc
 from cryptography import x509
@@ -38,6 +39,7 @@ from kvwire.status import to_grpc
 
 logger = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _MESSAGE_S: Final = 5.0
@@ -136,9 +138,12 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 async with asyncio.timeout(limit_s):
                     await _answer(handler, request, context)
             except TimeoutError:
-                await context.abort_with_status(
-                    to_grpc(DeadlineExceeded("the caller does not take its answer"))
-                )
+                with contextlib.suppress(
+                    grpc.aio.UsageError
+                ):  # it may be refused already, and that take long
+                    await context.abort_with_status(
+                        to_grpc(DeadlineExceeded("the caller does not take its answer"))
+                    )
 
     async def _unlisted(self, _: Any, context: Any) -> None:
         """Whoever has an identity of ours is told that there is no such method; nobody else is told which there are."""
@@ -219,8 +224,7 @@ class Access:
         """
         if not document_ids:
             return ()
-        find = functools.partial(self._documents.find, caller.tenant, document_ids, caller)
-        return await self._ask(find)
+        return await self._ask(self._documents.find, caller.tenant, document_ids, caller)
 
     async def positions_left(self, caller: Principal, budgets: Mapping[str, Budget]) -> int | None:
         """Positions that may still leave today of documents, by id, for this caller; None where there is no bound.
@@ -230,7 +234,7 @@ class Access:
         """
         if not any(budget.positions or budget.questions for budget in budgets.values()):
             return None
-        spent = await self._ask(functools.partial(self._documents.spent, caller, budgets))
+        spent = await self._ask(self._documents.spent, caller, budgets)
         left = []
         for document_id, budget in budgets.items():
             positions, questions = spent.get(document_id, (0, 0))
@@ -247,9 +251,12 @@ class Access:
         """
         if not leaving:
             return None, None
-        count = functools.partial(self._documents.count, caller, leaving)
+        given_up = threading.Event()
         try:
-            return await self._ask(count)
+            return await self._ask(self._documents.count, caller, leaving, given_up.is_set)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
         except (OSError, DocumentsUnavailable) as error:
             raise AuditUnavailable("what leaves cannot be counted") from error
 
@@ -279,14 +286,14 @@ class Access:
 
         return await self._ask(search)
 
-    async def _ask(self, function: Callable[[], _T]) -> _T:
+    async def _ask(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `function` returns of the store.
 
         Raises:
             DocumentsUnavailable: the database does not answer, or refuses.
         """
         with available():
-            return await self._threads.call(function)
+            return await self._threads.call(functools.partial(function, *args, **kwargs))
 
 
 async def _message(context: Any) -> bytes:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
-import re
 import stat
 import time
 from collections.abc import Sequence
@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 GENESIS: Final = "0" * 64
 _TAIL_BYTES: Final = 1 << 20  # more than the longest line
 _IS_THERE: Final = {"sequence": int, "time": float, "previous": str, "hash": str}
-_PUT_AWAY: Final = re.compile(r"\.[0-9]{12}")
 
 SERVED: Final = "SERVED"
 SENDING: Final = "SENDING"
@@ -108,6 +107,12 @@ class AuditRecord:
     decision: str = SERVED
     seconds: float = 0.0
     calls: int = 1
+
+
+NAMES: Final = sorted(
+    (*AuditRecord.__dataclass_fields__, "sequence", "time", "previous", "hash", "signature")
+)
+"""What every line has."""
 
 
 class AuditLog:
@@ -258,7 +263,7 @@ class AuditLog:
         """Give the file another name and begin an empty one in its place."""
         if self._in_place():
             os.fsync(self._file)
-            self.path.rename(name_put_away(self.path, self._last.sequence))
+            self.path.rename(f"{self.path}.{self._last.sequence:012d}")
         # Where the last attempt came no further, there is nothing at the path; what else is there is not ours.
         file = _opened(self.path, os.O_CREAT | os.O_EXCL)
         if not _locked(file):
@@ -357,17 +362,8 @@ def public_hex(key: Ed25519PrivateKey) -> str:
 def files_of(log: str | Path) -> list[Path]:
     """The files of a log, oldest first: those put away by rotation, then the one that is written to, if it is there."""
     log = Path(log)
-    put_away = [
-        one
-        for one in (log.parent.iterdir() if log.parent.exists() else ())
-        if one.name.startswith(log.name) and _PUT_AWAY.fullmatch(one.name[len(log.name) :])
-    ]
+    put_away = log.parent.glob(f"{glob.escape(log.name)}.{'[0-9]' * 12}")
     return sorted(put_away) + ([log] if log.exists() else [])
-
-
-def name_put_away(log: Path, last: int) -> Path:
-    """What a file of a log is called once it is put away; `last`: the number of its last line."""
-    return log.with_name(f"{log.name}.{last:012d}")
 
 
 def anchor_of(line: dict[str, Any], public_key: str = "") -> Anchor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
-from cloud_node.audit import LOST, MENDED, SENDING, SERVED, AuditRecord
+from cloud_node.audit import SENDING, SERVED, AuditRecord
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.messages import RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
@@ -37,11 +36,11 @@ class ShareCall:
 class Quoting(SliceHeader):
     """A header as a replica hands it to its gateway, with what is never sent: where in the documents it quotes.
 
-    quoted: of each position that was chosen in a document: the section that names it, and characters [begins, ends) of
-    the whole document. versions: of the texts of documents that were read, by their ids.
+    quoted: of each position that was chosen in a document: its id, and characters [begins, ends) of the whole of it.
+    versions: of the texts of documents that were read, by their ids.
     """
 
-    quoted: tuple[tuple[int, int, int], ...] = ()
+    quoted: tuple[tuple[str, int, int], ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
 
 
@@ -72,8 +71,6 @@ class RelayCall:
     allowed: int | None
 
 
-REASONS = frozenset(entry.reason for entry in CATALOGUE.values()) | {SERVED, SENDING, MENDED, LOST}
-"""Everything `decision` can be."""
 STATUSES = {entry.reason: entry.status for entry in CATALOGUE.values()}
 """gRPC statuses, by the reason of an error."""
 RELAYED = "relay"
@@ -109,15 +106,12 @@ class CallRecord:
     _raw_bytes: int = 0
     _whole: bool = False
 
-    def announced(self, header: SliceHeader, named: Sequence[str]) -> None:
-        """The slice that will leave; `named`: the document that each section names, "" for none."""
+    def announced(self, header: SliceHeader) -> None:
+        """The slice that will leave."""
         if isinstance(header, Quoting):
             versions = dict(header.versions)
             self.versions = tuple(versions.get(document, "") for document in self.documents)
-            self.quoted = tuple(
-                (self.documents.index(named[section]), begins, ends)
-                for section, begins, ends in header.quoted
-            )
+            self.quoted = tuple((self.documents.index(d), begins, ends) for d, begins, ends in header.quoted)
         self.positions, self._announced = header.positions, len(header.specs)
         self._raw_bytes = header.raw_bytes
 
@@ -158,18 +152,9 @@ class CallRecord:
 
     def told(self) -> dict[str, str | float]:
         """Fields of its line in the log: what of the audit line names no tenant and no document."""
+        names = ("request_id", "method", "decision", "kind", "positions", "bytes", "seconds")
         line = self.line()
-        told: dict[str, str | float] = {
-            "request_id": line.request_id,
-            "method": line.method,
-            "reason": line.decision,
-        }
-        return told | {
-            "kind": line.kind,
-            "positions": line.positions,
-            "bytes": line.bytes,
-            "seconds": line.seconds,
-        }
+        return {name.replace("decision", "reason"): getattr(line, name) for name in names}
 
     def traced(self, traceparent: str) -> Traced | None:
         """Its spans, once it has ended: the stages come one after the other; None where it is of no trace."""
@@ -182,17 +167,15 @@ class CallRecord:
             name = "draft" if stage == "prefill" and self.kind == SliceKind.DRAFT else stage
             stages.append(TracedStage(name, begins_s, took_s))
             begins_s += took_s
-        method, error = f"kvwire.v1.SharerService/{self.method}", self.decision
+        method = f"kvwire.v1.SharerService/{self.method}"
         said: dict[str, str | int] = {
             "rpc.method": method,
-            "rpc.response.status_code": STATUSES.get(error, "OK"),
-        }
-        said |= {
+            "rpc.response.status_code": STATUSES.get(self.decision, "OK"),
             "kvwire.kind": self.kind or RELAYED,
             "kvwire.positions": self.positions,
             "kvwire.bytes": self.bytes,
         }
-        error = error if error in STATUSES else ""
+        error = self.decision if self.decision in STATUSES else ""
         return Traced(method, SERVER, context, time.monotonic() - self.started, stages, error, said)
 
     def measured(self, meter: Meter) -> None:

@@ -196,8 +196,8 @@ class ExportPolicy:
         read there: 0 lets no such slice out.
     allow_relay: let the Sharer answer as text. Off, no reply carries text.
     positions_per_day, questions_per_day: that an edge, and each user behind it, may have of a document in a day (UTC):
-        positions of slices and tokens of relayed texts over it; slices, texts and searches that find it. 0 is no bound;
-        a document's own can only lower it.
+        positions of slices and tokens of relayed texts over it; slices, texts and searches that find it. Searches that
+        find nothing are questions of none, as many in a day. 0 is no bound; a document's own can only lower it.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
     redact: what is taken out of documents.
@@ -320,8 +320,7 @@ class CloudConfig:
     def limits(self) -> Limits:
         """The caps of the wire that this node holds to."""
         return Limits(
-            max_deadline_s=self.gateway.max_deadline_s,
-            min_ping_interval_s=self.gateway.min_ping_interval_s,
+            max_deadline_s=self.gateway.max_deadline_s, min_ping_interval_s=self.gateway.min_ping_interval_s
         )
 
     @classmethod
@@ -338,29 +337,27 @@ class CloudConfig:
     def relative_to(self, directory: Path) -> CloudConfig:
         """The same configuration with relative paths taken from `directory`."""
 
-        def absolute(name: str) -> str:
-            return str(directory / Path(name).expanduser())
+        def absolute(name: str | None) -> Any:
+            return name and str(directory / Path(name).expanduser())
 
-        def model(name: str) -> str:
-            return absolute(name) if name.startswith((".", "~")) or (directory / name).is_dir() else name
-
-        tls = CloudTls(*(name and absolute(name) for name in dataclasses.astuple(self.tls)))
-        bundles = tuple(str(bundle_directory(name, directory)) for name in self.sharer.bundles)
-        store = self.sharer.prefix_store
+        own, model = self.sharer, self.sharer.model
+        a_path = model.startswith((".", "~")) or (directory / model).is_dir()
         sharer = dataclasses.replace(
-            self.sharer,
-            model=model(self.sharer.model),
-            bundles=bundles,
-            prefix_store=store and absolute(store),
+            own,
+            model=absolute(model) if a_path else model,
+            bundles=tuple(str(bundle_directory(name, directory)) for name in own.bundles),
+            prefix_store=absolute(own.prefix_store),
         )
-        ray = dataclasses.replace(
-            self.ray, token=None if self.ray.token is None else absolute(self.ray.token)
+        return dataclasses.replace(
+            self,
+            tls=CloudTls(*map(absolute, dataclasses.astuple(self.tls))),
+            sharer=sharer,
+            documents=_absolute_sqlite(self.documents, directory),
+            audit=absolute(self.audit),
+            audit_key=absolute(self.audit_key),
+            users=dataclasses.replace(self.users, jwks=absolute(self.users.jwks)),
+            ray=dataclasses.replace(self.ray, token=absolute(self.ray.token)),
         )
-        documents = _absolute_sqlite(self.documents, directory)
-        key = None if self.audit_key is None else absolute(self.audit_key)
-        told = dataclasses.replace(self, tls=tls, sharer=sharer, ray=ray, documents=documents)
-        users = dataclasses.replace(self.users, jwks=self.users.jwks and absolute(self.users.jwks))
-        return dataclasses.replace(told, audit=absolute(self.audit), audit_key=key, users=users)
 
 
 def _absolute_sqlite(url: str, directory: Path) -> str:

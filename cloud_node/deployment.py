@@ -187,7 +187,8 @@ class Ray:
         if application is None:
             raise RuntimeError("Ray Serve does not know the replicas")
         if application.status.value == "DEPLOY_FAILED":
-            raise RuntimeError(f"the replicas could not start: {_last_line(application.message)}")
+            *_, why = (application.message.strip() or "no reason given").splitlines()
+            raise RuntimeError(f"the replicas could not start: {why}")
         deployment = application.deployments.get(_DEPLOYMENT)
         states = {} if deployment is None else deployment.replica_states
         return sum(int(states.get(state, 0)) for state in _UP)
@@ -286,7 +287,3 @@ def _stay_on_loopback() -> None:
 def first_line(error: Exception) -> str:
     """Of its message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _last_line(message: str) -> str:
-    return (message.strip() or "no reason given").splitlines()[-1]

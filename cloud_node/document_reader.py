@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from cloud_node import exposure, passages
 from cloud_node.passages import Base, Passage
 from cloud_node.users import Principal
-from kvwire.errors import DocumentsUnavailable, NoPassage, NotFound
+from kvwire.errors import Cancelled, DocumentsUnavailable, NoPassage, NotFound
 from kvwire.segment import SliceKind
 
 logger = logging.getLogger(__name__)
@@ -289,14 +289,25 @@ class DocumentReader:
             found = passages.search(connection, tenant, query, k, among)
         return tuple(Hit(*one) for one in found)
 
-    def count(self, caller: Principal, leaving: Sequence[exposure.Leaving]) -> tuple[int | None, int | None]:
+    def count(
+        self,
+        caller: Principal,
+        leaving: Sequence[exposure.Leaving],
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> tuple[int | None, int | None]:
         """Write down what is about to leave, in one transaction; `exposure.count` says how.
 
+        Args:
+            given_up: whether nothing will leave after all; asked last, as the store may have waited for others.
+
         Raises:
-            ExposureSpent: it is more than may leave today; then nothing is written.
+            ExposureSpent: it is more than may leave today. Cancelled: it was given up. Nothing is written then.
         """
         with self._engine.begin() as connection:
-            return exposure.count(connection, caller, leaving)
+            left = exposure.count(connection, caller, leaving)
+            if given_up():
+                raise Cancelled
+            return left
 
     def spent(self, caller: Principal, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Positions and questions of today, by document; none of those of which nothing has left for this caller."""

@@ -14,16 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Select,
-    delete,
-    insert,
-    inspect,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Select, delete, insert, inspect, select, update
 from sqlalchemy import text as text_of_sql
 from sqlalchemy.exc import IntegrityError
 
@@ -225,12 +216,10 @@ class Documents(DocumentReader):
         with self._engine.connect() as connection:
             restricted = connection.execute(
                 select(DocumentRow.restricted).where(one_document(tenant, document_id))
-            ).one_or_none()
+            ).scalar_one_or_none()
             if restricted is None:
                 raise no_document(tenant, document_id)
-            if not restricted[0]:
-                return None
-            return tuple(connection.execute(_granted(tenant, document_id)).scalars())
+            return tuple(connection.execute(_granted(tenant, document_id)).scalars()) if restricted else None
 
     def _restrict(self, connection: Connection, tenant: str, document_id: str, restricted: bool) -> None:
         changed = update(DocumentRow).where(one_document(tenant, document_id)).values(restricted=restricted)
@@ -285,8 +274,9 @@ def _granted(tenant: str, document_id: str) -> Select[str]:
 def _check_edge(identity: str, tenant: str) -> None:
     try:
         edge = Identity.parse(identity)
-    except AccessDenied as error:
-        raise ValueError(str(error)) from None
+    except AccessDenied:
+        one = Identity(PeerRole.EDGE, tenant).uri
+        raise ValueError(f"{identity!r} is not an identity such as {one} or {one}/NAME") from None
     if edge.role is not PeerRole.EDGE or edge.tenant != tenant:
         raise ValueError(f"{identity} is no edge of tenant {tenant}")
 

@@ -10,29 +10,17 @@ header against it before the first byte is written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
-from cloud_node.call import Quoting
 from cloud_node.config import ExportPolicy
-from cloud_node.document_reader import DocumentInfo
+from cloud_node.document_reader import Document, DocumentInfo
 from cloud_node.exposure import Budget, Leaving
 from kvwire.errors import ExportDenied, InternalError, RelayDisabled
 from kvwire.messages import RelayReply, RelayRequest, ShareRequest
 from kvwire.plan import Plan
 from kvwire.segment import SliceHeader, SliceKind
 
-
-class Guarded(Protocol):
-    """A document as the policy sees it.
-
-    max_positions: the most positions of one slice; None leaves it to the policy. kinds: of slice that it may be in;
-    None leaves it to the policy.
-    """
-
-    @property
-    def max_positions(self) -> int | None: ...
-    @property
-    def kinds(self) -> tuple[SliceKind, ...] | None: ...
+Guarded = Document | DocumentInfo
+"""A document as the policy sees it: by the limits of its own."""
 
 
 def positions_allowed(
@@ -99,32 +87,31 @@ def budget_of(policy: ExportPolicy, document: DocumentInfo) -> Budget:
 
 
 def leaving(
-    policy: ExportPolicy, wanted: ShareRequest, documents: Sequence[DocumentInfo], header: SliceHeader
+    policy: ExportPolicy,
+    documents: Iterable[DocumentInfo],
+    positions: int,
+    quoted: Sequence[tuple[str, int, int]] = (),
 ) -> list[Leaving]:
-    """What a slice takes of each document.
+    """What a call takes of each document.
 
-    A position that was chosen in a document counts for that one alone; a shared one, or one of a draft, may tell of
-    any, and counts for each.
+    A position that was chosen in a document counts for that one alone; any other may tell of each, and counts for each.
 
     Args:
-        documents: one for each section that names one.
+        documents: that it is over, some perhaps twice. quoted: as `Quoting` has it.
     """
-    quoted = header.quoted if isinstance(header, Quoting) else ()
-    spans: dict[str, list[tuple[int, int]]] = {document.id: [] for document in documents}
-    asked = [place for place, section in enumerate(wanted.sections) if section.document_id is not None]
-    of_section = dict(zip(asked, documents, strict=True))
-    for section, begins, ends in quoted:
-        spans[of_section[section].id].append((begins, ends))
-    others = header.positions - len(quoted)
+    own = {document: list[tuple[int, int]]() for document in documents}
+    of = {document.id: spans for document, spans in own.items()}
+    for document_id, begins, ends in quoted:
+        of[document_id].append((begins, ends))
+    others = positions - len(quoted)
     return [
-        Leaving(d.id, budget_of(policy, d), others + len(spans[d.id]), tuple(spans[d.id]))
-        for d in dict.fromkeys(documents)
+        Leaving(d.id, budget_of(policy, d), others + len(spans), tuple(spans)) for d, spans in own.items()
     ]
 
 
-def leaving_alike(policy: ExportPolicy, documents: Iterable[DocumentInfo], positions: int) -> list[Leaving]:
-    """What a call takes of documents where all that leaves may tell of any of them."""
-    return [Leaving(d.id, budget_of(policy, d), positions) for d in dict.fromkeys(documents)]
+def leaving_nothing(policy: ExportPolicy) -> Leaving:
+    """What a search takes that finds nothing, which tells as much of all documents: a question of none of them."""
+    return Leaving("", Budget(questions=policy.questions_per_day), 0)
 
 
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:

@@ -14,20 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    String,
-    and_,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, String, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute as Column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from cloud_node.passages import Base
 from cloud_node.users import Principal
@@ -35,9 +25,6 @@ from kvwire.errors import ExposureSpent
 
 _KEY: Final = 64
 _IDENTITY: Final = 160
-
-
-_Column = InstrumentedAttribute
 
 
 class _Left(Base):
@@ -143,7 +130,7 @@ def spent(connection: Connection, keys: Iterable[str], caller: Principal) -> dic
 
 
 def is_spent(
-    key: _Column[str], positions: _Column[int], questions: _Column[int], caller: Principal, budget: Budget
+    key: Column[str], positions: Column[int], questions: Column[int], caller: Principal, budget: Budget
 ) -> ColumnElement[bool]:
     """Whether as much as may leave today has left of a document, within a query.
 

@@ -38,7 +38,9 @@ class RayFolder:
             logger.info("TMPDIR %s is too long a path for Ray's sockets: /tmp is taken", parent)
             parent = "/tmp"
         for stale in Path(parent).glob(f"{_PREFIX}*"):
-            _remove_stale(stale)
+            if (lock := _lock(stale)) is not None:
+                logger.warning("%s is left from a node that was killed: removed", stale)
+                cls(stale, lock).remove()
         while True:
             path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
             lock = _lock(path)
@@ -80,15 +82,6 @@ def _lock(path: Path) -> int | None:
         pass
     os.close(descriptor)
     return None
-
-
-def _remove_stale(path: Path) -> None:
-    lock = _lock(path)
-    if lock is None:
-        return
-    logger.warning("%s is left from a node that was killed: removed", path)
-    _remove(path, spare_children=False)
-    os.close(lock)
 
 
 def _remove(path: Path, spare_children: bool) -> None:

@@ -11,7 +11,7 @@ import ipaddress
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -42,7 +42,20 @@ class Redaction:
         return bool(self.patterns or self.custom)
 
     def __post_init__(self) -> None:
-        check_patterns(self.patterns, self.custom)
+        for name, pattern in self.custom.items():
+            if not _NAME.fullmatch(name) or name in _KNOWN:
+                raise ValueError(f"custom: {name!r} is no name for a pattern of one's own")
+            try:
+                compiled = regex.compile(pattern)
+            except regex.error as error:
+                raise ValueError(f"custom.{name}: {error}") from None
+            if compiled.search("", timeout=_SECONDS):
+                raise ValueError(f"custom.{name} matches nothing at all, everywhere")
+            for other in (*self.patterns, *self.custom):
+                if compiled.search(f"[{other}]", timeout=_SECONDS):
+                    raise ValueError(
+                        f"custom.{name} matches [{other}], which stands where something was taken out"
+                    )
 
 
 class RedactionFailed(ValueError):
@@ -104,28 +117,6 @@ _KNOWN: Final[Mapping[str, tuple[str, Callable[[str], bool]]]] = {
     ),
 }
 """In the order in which they are run: what a longer one has taken out, a shorter one does not find."""
-
-
-def check_patterns(patterns: Collection[str], custom: Mapping[str, str]) -> None:
-    """Refuse custom patterns that cannot be used; `patterns` are the known ones beside them.
-
-    Raises:
-        ValueError: names the pattern.
-    """
-    for name, pattern in custom.items():
-        if not _NAME.fullmatch(name) or name in _KNOWN:
-            raise ValueError(f"custom: {name!r} is no name for a pattern of one's own")
-        try:
-            compiled = regex.compile(pattern)
-        except regex.error as error:
-            raise ValueError(f"custom.{name}: {error}") from None
-        if compiled.search("", timeout=_SECONDS):
-            raise ValueError(f"custom.{name} matches nothing at all, everywhere")
-        for other in (*patterns, *custom):
-            if compiled.search(f"[{other}]", timeout=_SECONDS):
-                raise ValueError(
-                    f"custom.{name} matches [{other}], which stands where something was taken out"
-                )
 
 
 def redacted(told: Redaction, tenant: str, text: str) -> tuple[str, Counter[str]]:

@@ -25,13 +25,7 @@ from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Wor
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.errors import (
-    ExposureSpent,
-    IncompatiblePeer,
-    InternalError,
-    KvwireError,
-    TooLarge,
-)
+from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
@@ -192,12 +186,13 @@ class Replica:
         cut = sharer.layout(sections, request.kind, most, request.plan)
         if call.left is not None and cut.positions > call.left:
             raise ExposureSpent(seconds_left())
-        begins = _begins(request.sections, documents)
+        asked = (place for place, section in enumerate(request.sections) if section.document_id is not None)
+        named = dict(zip(asked, documents, strict=True))
         versions = tuple({document.id: document.version for document in documents}.items())
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
 
         def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:
-            quoted = tuple(_quoted(cut, begins))
+            quoted = tuple(_quoted(cut, named))
             header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted, versions)
             check_leaving(header, request, allowed)
             self._limits.check_slice(header)
@@ -211,7 +206,7 @@ class Replica:
         with self.prefixes.reading(call.tenant, documents), Work(self._schedule, stop) as work:
             stored = stored_text(call.tenant, request.sections, documents)
             caller = Caller(work.cancelled, call.tenant, stored, found.append)
-            steps = sharer.steps(cut, work.emit, caller, work.announce)
+            steps = sharer.steps(cut, lambda *segment: work.put(segment), caller, work.put)
             ticket = work.enter(steps, len(cut.prompt))
             for part in work.parts():
                 if isinstance(part, Cut):
@@ -298,19 +293,13 @@ class Replica:
             raise TooLarge("prompt tokens", self._max_prompt_tokens + 1, self._max_prompt_tokens)
 
 
-def _begins(sections: Sequence[Section], documents: Sequence[Document]) -> dict[int, int]:
-    """Where the text of each section that names a document begins in that document, by the section's place."""
-    asked = (place for place, section in enumerate(sections) if section.document_id is not None)
-    return {place: document.begins for place, document in zip(asked, documents, strict=True)}
-
-
-def _quoted(cut: Cut, begins: Mapping[int, int]) -> Iterator[tuple[int, int, int]]:
-    """Of each position chosen: its section, and its characters in the document that `begins` there."""
+def _quoted(cut: Cut, named: Mapping[int, Document]) -> Iterator[tuple[str, int, int]]:
+    """Of each position chosen the document, of those `named` by sections, and its characters in the whole of it."""
     for start, end in cut.prompt.tokens.offsets[list(cut.chosen)].tolist():
         for section, span in enumerate(cut.prompt.spans):
-            if span is not None and section in begins and start < span[1] and end > span[0]:
-                moved = begins[section] - span[0]
-                yield section, max(start, span[0]) + moved, min(end, span[1]) + moved
+            if span is not None and section in named and start < span[1] and end > span[0]:
+                moved = named[section].begins - span[0]
+                yield named[section].id, max(start, span[0]) + moved, min(end, span[1]) + moved
                 break
 
 

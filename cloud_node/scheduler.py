@@ -301,13 +301,9 @@ class Work:
         self._ticket = self._schedule.enter(steps, positions, self._stop, ended, last=last)
         return self._ticket
 
-    def emit(self, spec: SegmentSpec, tensor: Tensor) -> None:
-        """As `Sharer.steps` takes it; never waits, or a slow reader would stop the model for all."""
-        self._parts.put((spec, tensor))
-
-    def announce(self, cut: Cut) -> None:
-        """As `Sharer.steps` takes it."""
-        self._parts.put(cut)
+    def put(self, part: Cut | tuple[SegmentSpec, Tensor]) -> None:
+        """Hand over a part, from the model's thread; never waits, or a slow reader would stop the model for all."""
+        self._parts.put(part)
 
     def cancelled(self) -> bool:
         """As `Sharer.steps` takes it."""

@@ -7,13 +7,13 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from cloud_node.access import POLICIES, Access, identify, refusal_of
 from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
-from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, RelayCall, ShareCall
+from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.document_reader import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import (
@@ -23,7 +23,7 @@ from cloud_node.export import (
     kinds_searched,
     least,
     leaving,
-    leaving_alike,
+    leaving_nothing,
     positions_allowed,
     tokens_allowed,
 )
@@ -46,6 +46,7 @@ from kvwire.errors import (
     NoPassage,
     TooLarge,
 )
+from kvwire.limits import Limits
 from kvwire.messages import Description, Found, RelayReply, RelayRequest, ShareRequest, check_request
 from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
 from kvwire.status import to_grpc
@@ -55,6 +56,8 @@ from kvwire.v1 import sharer_pb2 as pb
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class Replicas(Protocol):
@@ -110,18 +113,19 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:
         """Which passages of the tenant's documents have a question's words, where the configuration tells that."""
         async with self._answering("Search", context) as (caller, record):
-            self._check_size(request)
-            _check_version(request.protocol_version)
-            wanted = serde.search_request_from_proto(request, self._limits)
+            wanted = self._parsed(request, serde.search_request_from_proto)
             policy = self._config.export
             day = Budget(policy.positions_per_day, policy.questions_per_day)
             clean = functools.partial(self._looked.clean, policy.redact) if policy.redact else None
+            nothing = leaving_nothing(policy)
+            # Before it searches: to be refused for having found nothing would say that.
+            await self._access.positions_left(caller, {nothing.document: nothing.budget})
             hits = await self._access.search(caller, wanted, kinds_searched(policy), day, clean)
             found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
             record.documents = tuple(dict.fromkeys(one.document for one in found))
             # That a document has a word tells of it as an answer does.
             told = await self._access.documents_of(caller, record.documents)
-            await self._access.count(caller, leaving_alike(policy, told, 0))
+            await self._access.count(caller, leaving(policy, told, 0) or [nothing])
             record.versions = tuple(document.version for document in told)
             self._write_ahead(record.leaving())
             return serde.found_to_proto(found)
@@ -129,7 +133,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
     async def Share(self, request: pb.ShareRequest, context: Any) -> None:
         """One slice, written to the context part by part as the replica finishes them."""
         async with self._answering("Share", context) as (caller, record):
-            wanted = self._checked_share(request, record)
+            record.request_id = request.request_id[:16]
+            wanted = self._parsed(request, serde.share_request_from_proto)
+            record.kind, record.codec = wanted.kind, wanted.plan.codec
+            check_request(wanted, self._description)
             documents = await self._documents(caller, wanted, record)
             # The policy first: how long a document is shows in what is refused for its length.
             allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
@@ -164,7 +171,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
     async def Relay(self, request: pb.RelayRequest, context: Any) -> pb.RelayResponse:
         """The Sharer's own answer as text, where the configuration allows it."""
         async with self._answering("Relay", context) as (caller, record):
-            wanted = self._checked_relay(request, record)
+            record.request_id = request.request_id[:16]
+            wanted = self._parsed(request, serde.relay_request_from_proto)
+            check_request(wanted, self._description)
             documents = await self._documents(caller, wanted, record)
             allowed = tokens_allowed(self._config.export, documents)
             left = await self._positions_left(caller, documents)
@@ -183,7 +192,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             self._check_length(wanted, documents)
             record.bytes, record.positions = len(reply.text.encode()), reply.tokens
             record.versions = tuple(document.version for document in dict.fromkeys(documents))
-            await self._access.count(caller, leaving_alike(self._config.export, documents, reply.tokens))
+            await self._access.count(caller, leaving(self._config.export, documents, reply.tokens))
             self._write_ahead(record.leaving())
             return serde.relay_reply_to_proto(reply)
 
@@ -209,26 +218,12 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             return False
         return True
 
-    def _checked_share(self, request: pb.ShareRequest, record: CallRecord) -> ShareRequest:
-        record.request_id = request.request_id[:16]
-        self._check_size(request)
-        _check_version(request.protocol_version)
-        wanted = serde.share_request_from_proto(request, self._limits)
-        record.kind, record.codec = wanted.kind, wanted.plan.codec
-        check_request(wanted, self._description)
-        return wanted
-
-    def _checked_relay(self, request: pb.RelayRequest, record: CallRecord) -> RelayRequest:
-        record.request_id = request.request_id[:16]
-        self._check_size(request)
-        _check_version(request.protocol_version)
-        wanted = serde.relay_request_from_proto(request, self._limits)
-        check_request(wanted, self._description)
-        return wanted
-
-    def _check_size(self, request: pb.ShareRequest | pb.RelayRequest | pb.SearchRequest) -> None:
+    def _parsed(self, request: Any, parse: Callable[[Any, Limits], _T]) -> _T:
+        """A message that is not too large, and of this version."""
         if request.ByteSize() > self._limits.max_request_bytes:
             raise TooLarge("request bytes", request.ByteSize(), self._limits.max_request_bytes)
+        _check_version(request.protocol_version)
+        return parse(request, self._limits)
 
     async def _documents(
         self, caller: Principal, wanted: ShareRequest | RelayRequest, record: CallRecord
@@ -246,7 +241,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
     def _check_length(self, wanted: ShareRequest | RelayRequest, documents: Sequence[DocumentInfo]) -> None:
         """Of a passage the longest that it can be counts: the replica looks again, at its text."""
         length = sum(len(section.text or "") for section in wanted.sections)
-        for passage, document in zip(_passages(wanted), documents, strict=True):
+        asked = (section for section in wanted.sections if section.document_id is not None)
+        for passage, document in zip((one.passage for one in asked), documents, strict=True):
             if passage > document.passages:
                 raise NoPassage(passage)
             length += min(document.characters, PASSAGE_CHARS) if passage else document.characters
@@ -267,8 +263,10 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
         self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
-        left = await self._access.count(caller, leaving(self._config.export, wanted, documents, part))
-        record.announced(part, [section.document_id or "" for section in wanted.sections])
+        quoted = part.quoted if isinstance(part, Quoting) else ()
+        taken = leaving(self._config.export, documents, part.positions, quoted)
+        left = await self._access.count(caller, taken)
+        record.announced(part)
         self._write_ahead(record.leaving())
         return left
 
@@ -362,7 +360,3 @@ def _traceparent(context: Any) -> str:
 def _check_version(version: int) -> None:
     if version != PROTOCOL_VERSION:
         raise IncompatiblePeer("protocol version", PROTOCOL_VERSION, version)
-
-
-def _passages(wanted: ShareRequest | RelayRequest) -> list[int]:
-    return [section.passage for section in wanted.sections if section.document_id is not None]

@@ -101,7 +101,7 @@ def _far(config: "EdgeConfig") -> Iterator[Finding]:
     with contextlib.suppress(BadBundle, OSError):  # told already
         bundle = Bundle.load(config.receiver.bundle)
     address = config.cloud.address
-    then = f"is `kvwire cloud` running at {address}? `kvwire smoke` goes the way there step by step"
+    then = f"is `kvwire cloud` running at {address}? was this certificate revoked? `kvwire smoke` goes step by step"
     yield from looked("cloud", lambda: offer_findings(config, bundle), then)
 
 

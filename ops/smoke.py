@@ -52,7 +52,11 @@ def _gateway(config: "EdgeConfig", address: str) -> Iterator[Finding]:
             f"is `kvwire cloud` running at {address}, and does a firewall let it in?",
         ),
         ("tls", lambda: _tls(only, address), f"look at [cloud] identity and [tls] here; {_DATED}"),
-        ("health", lambda: _health(only, address), "look at the cloud's log and its /healthz"),
+        (
+            "health",
+            lambda: _health(only, address),
+            "look at the cloud's log and its /healthz, and whether it has revoked this certificate",
+        ),
         ("describe", lambda: _offer(only), "install one version of kvwire on both sides"),
     )
     for what, step, then in steps:

@@ -28,7 +28,7 @@ def audit(
 
     The attacker has the bundle, the Sharer's weights and texts of its own. ops/examples/audit.toml has every key with
     its meaning. Exits with 1 where a check fails: a leak that was planted is not found, or one is found that is not
-    there. The numbers then say nothing.
+    there; the numbers then say nothing. And where something is over its bound (at_most).
     """
     from fuser.lab.leakage.report import markdown, plot
     from fuser.lab.leakage.run import LeakageConfig, LeakageRun
@@ -40,5 +40,5 @@ def audit(
     write_report(report, markdown(report), json_out, markdown_out)
     if plot_out is not None:
         plot(report, plot_out)
-    if not report["valid"]:
+    if not (report["valid"] and all(bound["passed"] for bound in report["bounds"])):
         raise typer.Exit(1)

@@ -86,7 +86,7 @@ def export(
     first: First = 1,
 ) -> None:
     """Print lines of the log, as they stand there or as CSV. The chain is checked on the way; `verify` checks more."""
-    from cloud_node.audit import canonical
+    from cloud_node.audit import NAMES, canonical
     from cloud_node.audit_chain import lines
 
     wanted = _between(lines(file, first), since, until)
@@ -100,11 +100,9 @@ def export(
         for line in chosen:
             typer.echo(canonical(line))
         return
-    writer: Any = None
+    writer = csv.DictWriter(sys.stdout, NAMES, lineterminator="\n")
+    writer.writeheader()
     for line in chosen:
-        if writer is None:
-            writer = csv.DictWriter(sys.stdout, sorted(line), lineterminator="\n")
-            writer.writeheader()
         writer.writerow(
             {name: json.dumps(value) if isinstance(value, list) else value for name, value in line.items()}
         )
@@ -128,7 +126,7 @@ def exposure(
 ) -> None:
     """What left of each version of a document, from this log alone: `kvwire documents exposure` asks the store.
 
-    A version is the first 32 hex digits of the SHA-256 of the text.
+    A version is the first 32 hex digits of the SHA-256 of the text; tables have 12 of them.
     """
     from dataclasses import asdict
 
@@ -150,7 +148,7 @@ def exposure(
         print_json({"id": document, "tenant": tenant, "versions": told})
         return
     rows = [
-        (version, day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}")
+        (version[:12], day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}")
         for version, (days, _) in found.items()
         for day in days
     ]
@@ -160,7 +158,7 @@ def exposure(
     console.print(table(("version", "day", "identity", "questions", "positions"), rows))
     pieces = [
         (
-            version,
+            version[:12],
             one.identity,
             f"{begins:,}-{ends:,}",
             f"{times:,}",

@@ -267,7 +267,9 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     MissingDeadline: Entry("INVALID_ARGUMENT", "MISSING_DEADLINE", "Every call must carry a deadline."),
     Busy: Entry("RESOURCE_EXHAUSTED", "BUSY", "The service is busy.", retryable=True),
     ExposureSpent: Entry(
-        "RESOURCE_EXHAUSTED", "EXPOSURE_SPENT", "No more of this document may leave for this identity today."
+        "RESOURCE_EXHAUSTED",
+        "EXPOSURE_SPENT",
+        "No more of what was asked for may leave for this identity today.",
     ),
     Draining: Entry("UNAVAILABLE", "DRAINING", "This node is shutting down.", retryable=True),
     DeadlineExceeded: Entry("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "The deadline passed."),

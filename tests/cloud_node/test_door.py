@@ -20,6 +20,7 @@ from cloud_node import access, gateway
 from cloud_node.audit_chain import verify
 from cloud_node.config import CloudConfig, ExportPolicy, GatewayConfig
 from cloud_node.documents import Documents
+from cloud_node.service import SharerService
 from kvwire.errors import (
     AccessDenied,
     AuditUnavailable,
@@ -112,6 +113,34 @@ async def test_a_stream_without_a_deadline_is_refused_before_its_message(
     ):
         assert stream.done()
         assert "MISSING_DEADLINE" in str(await told_raw(stream))
+
+
+async def test_a_call_whose_refusal_takes_long_is_refused_once(
+    start_local: Start,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended = asyncio.Event()
+
+    async def slow(service: Any, request: Any, context: Any) -> None:
+        try:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "first")
+        finally:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+    monkeypatch.setattr(access, "_AFTER_S", 0.0)
+    monkeypatch.setattr(SharerService, "Describe", slow)
+    cloud = await start_local()
+    async with channel_of(certificates, cloud.address, "acme") as acme:
+        with pytest.raises(grpc.RpcError):
+            await acme.unary_unary("/kvwire.v1.SharerService/Describe")(b"", timeout=0.3)
+        await asyncio.wait_for(ended.wait(), 10)
+    await cloud.gateway.drain()
+    assert "UsageError" not in caplog.text
 
 
 async def told_raw(stream: Any) -> Any:

@@ -1,10 +1,13 @@
 import asyncio
+import contextlib
 import dataclasses
 import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -239,6 +242,47 @@ async def test_a_search_is_a_question_of_what_it_finds_and_does_not_find_what_is
     with pytest.raises(ExposureSpent):
         await cloud.share(cloud.request("capped", QUESTION))
     assert {found.document for found in await cloud.search("Brandvik", k=16)} == {"note-1"}
+
+
+async def test_a_search_that_finds_nothing_is_a_question_of_who_asks(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(export=ExportPolicy(questions_per_day=2))
+    for word in ("zanzibar", "quicksilver"):
+        assert await cloud.search(word) == ()
+    assert of(config, "") == [(ACME, 2, 0)]
+    for word in ("zanzibar", "Brandvik"):  # one that would find nothing, and one that would not
+        with pytest.raises(ExposureSpent) as error:
+            await cloud.search(word)
+        assert abs(error.value.retry_after_s - seconds_left()) < 60
+    await cloud.share(cloud.request("note-1", QUESTION))
+    assert of(config) == [(ACME, 1, 8)]
+
+
+async def test_a_call_that_is_given_up_while_the_store_waits_is_not_counted(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(export=ExportPolicy())
+    begun, ended = threading.Event(), threading.Event()
+    count = Documents.count
+
+    def watched(*told: Any) -> Any:
+        begun.set()
+        try:
+            return count(*told)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Documents, "count", watched)
+    with contextlib.closing(sqlite3.connect(config.documents.removeprefix("sqlite:///"))) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        asked = asyncio.ensure_future(cloud.share(cloud.request("note-1", QUESTION)))
+        assert await asyncio.to_thread(begun.wait, 10)
+        asked.cancel()
+        while "CANCELLED" not in [line["decision"] for line in cloud_audit(cloud)]:
+            await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(ended.wait, 10)
+    assert of(config) == []
 
 
 async def test_a_relayed_token_is_a_position(start_local: Start, config: CloudConfig) -> None:

@@ -294,7 +294,11 @@ async def test_all_that_leaves_by_an_edge_counts_for_it_and_a_users_part_for_the
     for shown in (ilse, someone, nobody):  # nobody gets more by showing a token, or none
         with pytest.raises(ExposureSpent):
             await ask(shown)
+    for cloud.metadata in (ilse, someone):
         assert await cloud.search("Brandvik") == ()
+    cloud.metadata = nobody  # by the edge two have found nothing
+    with pytest.raises(ExposureSpent):
+        await cloud.search("Brandvik")
     days, quotes = store.exposure("acme", "note-1")
     assert [(day.identity, day.questions) for day in days] == [(ACME.uri, 2), ("user:ilse", 1)]
     assert [one.identity for one in quotes] == [ACME.uri, "user:ilse"]  # where each stands once

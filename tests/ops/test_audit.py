@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from fuser.lab.evaluate.settings import Setup, read_settings
 from fuser.lab.leakage import attacks
-from fuser.lab.leakage.run import LeakageConfig
+from fuser.lab.leakage.held import Held, SliceReader
+from fuser.lab.leakage.run import LeakageConfig, bounds
 from ops.cli import app
 
 EXAMPLE = Path(__file__).parents[2] / "ops" / "examples" / "audit.toml"
@@ -19,7 +23,7 @@ SMALL = (
     "known_documents=24",
     "candidates=3",
     "secrets=2",
-    "plans=raw:m6,int4:m4",
+    "plans=int4:m4",
     "drafts=raw",
     "probed=2",
     "adaptive=1,3",
@@ -46,11 +50,11 @@ def test_every_plan_is_attacked_and_every_attack_has_its_control(audit: Audit, t
     report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert (done.exit_code == 0) == report["valid"] == all(check["passed"] for check in report["checks"])
     planted = [check for check in report["checks"] if check["check"] == "a planted leak is found"]
-    assert len(planted) == 3
+    assert len(planted) == 2
     assert all(check["passed"] for check in planted)
     kinds = [(one["kind"], one["plan"]) for one in report["slices"]]
-    assert kinds == [("excerpt", "raw:m6"), ("excerpt", "int4:m4"), ("draft", "raw")]
-    excerpt, _, draft = (one["attacks"] for one in report["slices"])
+    assert kinds == [("excerpt", "int4:m4"), ("draft", "raw")]
+    excerpt, draft = (one["attacks"] for one in report["slices"])
     # Who has a document has its codes, whatever the question was.
     assert excerpt["which document"]["point"] == 1.0
     assert 0 < excerpt["which document"]["control"] < 0.2
@@ -66,15 +70,39 @@ def test_every_plan_is_attacked_and_every_attack_has_its_control(audit: Audit, t
     assert not list((tmp_path / "work").glob("**/tmp*")), (
         "what was read for the attacker's questions is not kept"
     )
-    assert "excerpt, raw:m6" in table.read_text(encoding="utf-8")
+    assert "excerpt, int4:m4" in table.read_text(encoding="utf-8")
     assert picture.stat().st_size > 1000
 
 
-def test_a_run_that_misses_a_planted_leak_is_void(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_that_give_away_more_are_over_the_bound_and_a_run_that_misses_a_leak_is_void(
+    audit: Audit, tiny_sharer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> tuple[int, dict[str, Any]]:
+        few = ("candidates=0", "drafts=[]", "plans=raw:m6", "probed=0", "crossed=0")
+        few += ("at_most.token before, not sent=0.5",)
+        done = audit(*(word for value in few for word in ("--set", value)), "--json", "-")
+        report = json.loads(done.stdout)
+        return done.exit_code, report | report["bounds"][0]
+
+    status, honest = run()
+    assert (status, honest["valid"], honest["passed"]) == (0, True, True)
+    assert [bound["passed"] for bound in bounds(honest["slices"], {"no attack": 1.0})] == [False]
+
+    network = AutoModelForCausalLM.from_pretrained(tiny_sharer)
+    embeddings, cut = network.get_input_embeddings().weight.detach().float(), SliceReader._held
+    mixed = embeddings @ torch.randn(embeddings.shape[1], 24, generator=torch.Generator().manual_seed(1))
+
+    def leaky(reader: SliceReader, number: int, at: torch.Tensor, *rest: Any) -> Held:
+        held = cut(reader, number, at, *rest)
+        return replace(held, codes=held.codes + 100 * mixed[reader.tokens[number][at - 1]])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SliceReader, "_held", leaky)
+        status, leaking = run()
+    assert (status, leaking["valid"], leaking["passed"]) == (1, True, False)
     monkeypatch.setattr(attacks, "_STRENGTH", 0.0)
-    done = audit("--set", "candidates=0", "--set", "drafts=[]", "--set", "plans=raw:m6", "--json", "-")
-    assert done.exit_code == 1
-    assert json.loads(done.stdout)["valid"] is False
+    status, void = run()
+    assert (status, void["valid"]) == (1, False)
 
 
 def test_the_example_has_every_key(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_lines_are_exported_by_time_document_and_tenant(log: Path) -> None:
     )
     first, *_ = csv.DictReader(io.StringIO(exported("--format", "csv", "--document", "note")))
     assert (first["tenant"], json.loads(first["quoted"])) == ("acme", [[0, 4, 7], [0, 8, 13]])
+    assert exported("--format", "csv", "--document", "nobody").split(",")[0] == "bytes"
 
 
 def test_what_left_of_a_document_is_told_from_the_log_and_the_text_alone(log: Path) -> None:

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtensionOID
 from typer.testing import CliRunner
 
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity
 from ops.certs import Certificates, certificates_in, make_certificates, renew_certificate
 from ops.cli import app
+from ops.finding import State
+from ops.tls_check import tls_findings
 
 
 def uris(path: Path) -> list[str]:
@@ -136,3 +142,17 @@ def test_the_command_adds_and_renews(tmp_path: Path) -> None:
     assert certs("--renew", "cloud", "--renew", "acme/kiosk-3") == 0
     assert certs("--renew", "nobody") == 1
     assert certs() == certs("--renew", "cloud", "--tenant", "acme") == 2
+
+
+def test_a_certificate_whose_names_cannot_be_read_is_for_nobody(tmp_path: Path) -> None:
+    key, me, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.datetime.now(datetime.UTC)
+    # An X.400 address is a general name, but none of those that the library reads.
+    x400 = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex("3004a3023000"))
+    builder = x509.CertificateBuilder(me, me, key.public_key(), x509.random_serial_number(), now, now)
+    signed = builder.add_extension(x400, critical=False).sign(key, hashes.SHA256())
+    for name in ("certificate", "authority"):
+        (tmp_path / name).write_bytes(signed.public_bytes(Encoding.PEM))
+    (tmp_path / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    files = {name: str(tmp_path / name) for name in ("certificate", "key", "authority")}
+    found = next(tls_findings(files, "spiffe://kvwire/edge/"))
+    assert found.state is State.BAD and found.found.endswith("is for nobody")

@@ -31,6 +31,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         if failed
         else "A planted leak is found, shuffled tokens are not read."
     )
+    over = [b for b in report["bounds"] if not b["passed"]]
+    verdict += "".join(
+        f" **Over its bound** of {b['at_most']:g}: {b['attack']} ({b['kind']}, {b['plan']})." for b in over
+    )
     known = f"{data['known_documents']} documents of {', '.join(data['known'])}"
     lines += [
         "",

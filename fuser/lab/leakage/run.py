@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class LeakageConfig:
     an evaluation. among: documents among which that of a slice is to be found. candidates: values that a secret may
     have, each of which is read in a document of its own; 0 leaves that attack out. secrets: documents with a secret.
     probed: documents that are asked instructions, and one question after the other; 0 leaves these attacks out.
-    adaptive: after how many questions that is counted. crossed: questions asked of another question's slice.
+    adaptive: after how many questions that is counted. crossed: questions asked of another question's slice. at_most:
+    what the upper end of an attack's interval may be, by its name, as the report has it (shares from 0 to 1).
     """
 
     data: str = "records:heldout"
@@ -62,6 +63,7 @@ class LeakageConfig:
     probed: int = 12
     adaptive: tuple[int, ...] = (1, 5, 20)
     crossed: int = 120
+    at_most: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("documents", "known_documents", "max_document_chars", "among", "secrets"):
@@ -95,7 +97,8 @@ class LeakageRun:
         """Read, attack and report; what the Sharer reads is kept, so that another call finds it.
 
         Returns:
-            Plain JSON values: `valid`, the `checks` that say so, and under `slices` for each plan what attacks found.
+            Plain JSON values: `valid`, the `checks` that say so, under `slices` for each plan what attacks found, and
+            the `bounds` of `at_most`, each `passed` or not.
         """
         config, given = self._config, self._given
         each = -(-config.known_documents // len(config.known))
@@ -124,6 +127,7 @@ class LeakageRun:
             "valid": all(check["passed"] for check in checks),
             "checks": checks,
             "slices": found,
+            "bounds": list(bounds(found, config.at_most)),
             "data": data,
             "bundle": {"sha256": given.bundle.hash, "sharer": str(given.bundle.config.sharer)}
             | {"receiver": str(given.bundle.config.receiver)},
@@ -183,3 +187,13 @@ class LeakageRun:
             rows = ()
         worth = next((row.transfer for row in rows if row.kind is kind and row.plan == plan), None)
         return {"transfer": None if worth is None else to_dict(worth)}
+
+
+def bounds(slices: Sequence[Mapping[str, Any]], at_most: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """Each bound for each plan: one of an attack that was not made is not kept; none where it has nothing to try."""
+    for one in slices:
+        for attack, most in at_most.items():
+            found = one["attacks"].get(attack, {"high": float("inf")})
+            if "high" in found:
+                told = {"attack": attack, "at_most": most, "found": found["high"]}
+                yield {"kind": one["kind"], "plan": one["plan"]} | told | {"passed": found["high"] <= most}
