@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -45,13 +46,17 @@ class InvariantBroken(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """What to run. faults: for each part; None takes `USUAL`. index: only the fault of this number."""
+    """What to run. faults: for each part; None takes `USUAL`. index: only the fault of this number.
+
+    seconds: a soak ends after so long, with what it has by then.
+    """
 
     parts: tuple[ChaosPart, ...]
     seed: int
     faults: int | None = None
     index: int | None = None
     history: Path | None = None
+    seconds: float = math.inf
 
     def indices(self, part: ChaosPart) -> range:
         """The numbers of a part's faults."""
@@ -139,7 +144,7 @@ def _load(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> dict[
 def _soak(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> dict[str, Any]:
     from ops.chaos import soak
 
-    return soak.run(folder, chaos.seed, len(indices), advance)
+    return soak.run(folder, chaos.seed, len(indices), chaos.seconds, advance)
 
 
 _RUN: Final[Mapping[ChaosPart, Callable[[Chaos, Path, range, Advance], dict[str, Any]]]] = {
