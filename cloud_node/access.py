@@ -46,6 +46,8 @@ _WATCH_S: Final = 600.0
 """How long a probe may go on without a deadline of its own."""
 _LOOKUPS: Final = 8
 """Look-ups of documents at once."""
+_LOOKUP_S: Final = 2.0
+"""How long one may take, or the database counts as gone; a search reads more, and has the call's own time."""
 _UNREADABLE: Final = (
     ValueError,
     x509.ExtensionNotFound,
@@ -277,16 +279,19 @@ class Access:
             texts = [self._documents.get(tenant, hit.document, hit.passage).text for hit in hits]
             return tuple(hit for hit, text in zip(hits, texts, strict=True) if may_be_read(tenant, text))
 
-        return await self._ask(search)
+        return await self._ask(search, None)
 
-    async def _ask(self, function: Callable[[], _T]) -> _T:
+    async def _ask(self, function: Callable[[], _T], most_s: float | None = _LOOKUP_S) -> _T:
         """What `function` returns of the store.
 
         Raises:
             DocumentsUnavailable: the database does not answer, or refuses.
         """
-        with available():
-            return await self._threads.call(function)
+        try:
+            with available():
+                return await self._threads.call(function, most_s)
+        except TimeoutError as error:
+            raise DocumentsUnavailable(f"no answer in {most_s} s") from error
 
 
 async def _message(context: Any) -> bytes:

@@ -200,17 +200,17 @@ class TinyWorld:
 
     Args:
         folder: for models, certificates, documents and the audit log.
+        documents: URL of an empty database for the documents; None makes a file of SQLite.
     """
 
-    def __init__(self, folder: Path, cast: TinyPair | None = None) -> None:
+    def __init__(self, folder: Path, cast: TinyPair | None = None, documents: str | None = None) -> None:
         from ops.certs import make_certificates
 
         self.cast = cast or TinyPair.make(folder / "models")
         self.truth = Truth(self.cast)
         self.certificates = make_certificates(folder / "tls", list(TENANTS))
         self.folder = folder
-        self.database = folder / "documents.db"
-        self.config = self._config()
+        self.config = self._config(documents or f"sqlite:///{folder / 'documents.db'}")
         self.versions = {name: texts[0] for name, texts in DOCUMENTS.items()}
         """Of each document, now."""
         self._put: dict[str, list[tuple[float, float, str]]] = {}
@@ -235,6 +235,7 @@ class TinyWorld:
         self.on_the_loop(self._gateway.drain())
         self._audit.close()
         self._store.close()
+        self.replica._documents.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_S)
         self._loop.close()
@@ -336,7 +337,7 @@ class TinyWorld:
         self._gateway = Gateway(self.config, service, _always)
         return await self._gateway.start()
 
-    def _config(self) -> CloudConfig:
+    def _config(self, documents: str) -> CloudConfig:
         from cloud_node.config import CloudConfig, CloudTls, GatewayConfig, SharerConfig
 
         cloud = self.certificates.cloud
@@ -346,7 +347,7 @@ class TinyWorld:
                 str(self.cast.sharer), (str(self.cast.bundle),), dtype="float32", retry_after_s=0.2
             ),
             listen="127.0.0.1:0",
-            documents=f"sqlite:///{self.database}",
+            documents=documents,
             audit=str(self.folder / "audit.jsonl"),
             gateway=GatewayConfig(drain_s=2.0),
         )
