@@ -79,6 +79,8 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
         ),
         (MINIMAL + "replicas = 0\n", "replicas"),
         (MINIMAL + "replicas = '2'\n", "sharer.replicas"),
+        (MINIMAL + "replicas = 2\nmax_replicas = 1\n", "max_replicas is below replicas"),
+        (MINIMAL + "max_replicas = 2\nscale_up_s = -1\n", "scale_up_s"),
         (MINIMAL.replace("bundles", "# bundles"), "bundles"),
         (MINIMAL.replace('["bundles/demo"]', "[]"), "bundles"),
         (MINIMAL + "[ray]\naddress = '10.0.0.1:6379'\n", "token"),
