@@ -16,10 +16,12 @@ from unittest import mock
 
 from sqlalchemy import Engine, NullPool, create_engine, make_url
 
+from ops.chaos.asker import CheckedEdge
 from ops.chaos.history import Checker, HistoryLine
 from ops.chaos.outcome import Ending, Tally
 from ops.chaos.postgres import Postgres
-from ops.chaos.world import DOCUMENTS, PROMPTS, CheckedEdge, TinyWorld
+from ops.chaos.trials import DOCUMENTS, PROMPTS
+from ops.chaos.world import TinyWorld
 from ops.link.background import BackgroundLink
 from ops.link.fault import HOWS, Fault
 from ops.link.shape import Shape

@@ -16,11 +16,12 @@ from typing import Any, Final, Self
 
 from cloud_node.config import RayConfig
 from kvwire.telemetry import TelemetryConfig
+from ops.chaos.asker import CheckedEdge
 from ops.chaos.cluster import HEAD, SECOND, Cluster
 from ops.chaos.history import GRACE_S, Checker, HistoryLine
 from ops.chaos.outcome import Ending, Tally
 from ops.chaos.stage import GCS, RAYLET, REPLICA, Staged, member_of, send
-from ops.chaos.world import PROMPTS, CheckedEdge
+from ops.chaos.trials import PROMPTS
 from ops.demo.edge_api import AskFailed, EdgeApi
 from ops.demo.stage import free_port
 from ops.top import Page

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from ops.chaos.asker import CheckedEdge
 from ops.chaos.history import Checker
 from ops.chaos.outcome import Tally
 from ops.chaos.stage import REPLICA, Staged, member_of
-from ops.chaos.world import DOCUMENTS, PROMPTS, CheckedEdge
+from ops.chaos.trials import DOCUMENTS, PROMPTS
 
 PART: Final = "soak"
 _ASKERS: Final = 8

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from edge_node.stream import AnswerStream
+from ops.chaos.asker import CheckedEdge
 from ops.chaos.network import LINK, WORLD, Network, of_postgres
 from ops.chaos.outcome import Ending
 from ops.chaos.postgres import Postgres
-from ops.chaos.world import DOCUMENTS, PROMPTS, CheckedEdge, TinyWorld
+from ops.chaos.trials import DOCUMENTS, PROMPTS
+from ops.chaos.world import TinyWorld
 
 ALL = len(LINK) + len(WORLD)
 
