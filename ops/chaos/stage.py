@@ -58,6 +58,7 @@ class Staged(TinyWorld):
                 node.begin_to_stop()
                 node.wait()
                 node.kill()
+        self._written.close()
 
     def start_cloud(self) -> None:
         """For the first time, or after it has ended. Raises NodeFailed."""

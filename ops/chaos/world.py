@@ -64,6 +64,7 @@ class TinyWorld:
     """
 
     def __init__(self, folder: Path, cast: TinyPair | None = None, documents: str | None = None) -> None:
+        from cloud_node.documents import Documents
         from ops.certs import make_certificates
 
         self.cast = cast or TinyPair.make(folder / "models")
@@ -73,6 +74,8 @@ class TinyWorld:
         self.config = self._config(documents or f"sqlite:///{folder / 'documents.db'}")
         self.versions = {name: texts[0] for name, texts in DOCUMENTS.items()}
         """Of each document, now."""
+        # Open all the time: to open it keeps Python busy, and each step of an edge in this process would wait for it.
+        self._written = Documents(self.config.documents)
         self._put: dict[str, list[tuple[float, float, str]]] = {}
         for tenant in TENANTS:
             for name in DOCUMENTS:
@@ -96,21 +99,17 @@ class TinyWorld:
         self._audit.close()
         self._store.close()
         self.replica._documents.close()
+        self._written.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_S)
         self._loop.close()
 
     def put(self, document: str, version: int, tenant: str = TENANTS[0]) -> None:
         """Give a document another text."""
-        from cloud_node.documents import Documents
-
-        store, text, began = Documents(self.config.documents), DOCUMENTS[document][version], time.monotonic()
+        text, began = DOCUMENTS[document][version], time.monotonic()
         if tenant == TENANTS[0]:
             self._put.setdefault(document, []).append((began, math.inf, text))
-        try:
-            store.add(tenant, document, text, replace=True)
-        finally:
-            store.close()
+        self._written.add(tenant, document, text, replace=True)
         if tenant == TENANTS[0]:
             self._put[document][-1] = (began, time.monotonic(), text)
             self.versions[document] = text
