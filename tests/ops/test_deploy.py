@@ -12,14 +12,16 @@ import yaml
 
 from cloud_node import CloudConfig
 from edge_node import EdgeConfig
+from kvwire.identity import Identity, PeerRole
 
 DEPLOY = Path(__file__).parents[2] / "ops" / "deploy"
 MANIFESTS = DEPLOY / "kubernetes"
+OPERATORS = DEPLOY / "operators"
 
 
 def manifests() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for path in sorted(MANIFESTS.glob("*.yaml")):
+    for path in sorted((*MANIFESTS.glob("*.yaml"), *OPERATORS.glob("*.yaml"))):
         found += [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
     return found
 
@@ -71,13 +73,30 @@ def test_every_manifest_has_what_its_kind_needs_and_nothing_runs_as_root() -> No
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
-def test_kustomize_renders_the_manifests() -> None:
+@pytest.mark.parametrize(("folder", "more"), [(MANIFESTS, set()), (OPERATORS, {"Certificate", "PodMonitor"})])
+def test_kustomize_renders_the_manifests(folder: Path, more: set[str]) -> None:
     run = subprocess.run(
-        ["kubectl", "kustomize", str(MANIFESTS)], capture_output=True, text=True, timeout=60, check=False
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 0, run.stderr
     rendered = list(yaml.safe_load_all(run.stdout))
-    assert {one["kind"] for one in rendered} >= {"ConfigMap", "StatefulSet", "Service", "NetworkPolicy"}
+    assert {one["kind"] for one in rendered} >= {
+        "ConfigMap",
+        "StatefulSet",
+        "Service",
+        "NetworkPolicy",
+    } | more
+    assert {one["metadata"].get("namespace", "kvwire") for one in rendered} == {"kvwire"}
+
+
+def test_the_certificate_of_cert_manager_is_one_that_edges_know() -> None:
+    (certificate,) = (one for one in manifests() if one["kind"] == "Certificate")
+    (pod,) = (one for one in manifests() if one["kind"] == "StatefulSet")
+    secrets = [
+        volume["secret"] for volume in pod["spec"]["template"]["spec"]["volumes"] if "secret" in volume
+    ]
+    assert [secret["secretName"] for secret in secrets] == [certificate["spec"]["secretName"]]
+    assert Identity.parse(certificate["spec"]["uris"][0]).role is PeerRole.CLOUD
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here")
