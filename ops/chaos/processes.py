@@ -28,7 +28,8 @@ from ops.top import Page
 
 PART: Final = "processes"
 _WINDOW_S: Final = 6.0
-_STOPPED_S: Final = 3.0
+_STOPPED_S: Final = 30.0
+_FULL_S: Final = 3.0
 _DEADLINE_S: Final = 2.0
 _RECOVERY_S: Final = 150.0
 _LOST_S: Final = 20.0
@@ -212,11 +213,11 @@ class Processes:
         self._ask(asker, chance, index, "none", 20.0)
         over = began = time.monotonic()
         with FAULTS[name](self._stage):
-            held_s = _STOPPED_S if "stopped" in name or "full" in name else _WINDOW_S
+            held_s = _STOPPED_S if "stopped" in name else _FULL_S if "full" in name else _WINDOW_S
             while time.monotonic() - began < held_s:
                 self._ask(asker, chance, index, name, _DEADLINE_S)
                 time.sleep(0.05)
-        if held_s == _STOPPED_S:
+        if held_s != _WINDOW_S:
             over = time.monotonic()
         while True:
             if not self._stage.cloud.runs:
@@ -250,8 +251,9 @@ class Processes:
         killed = name == "edge killed"
         began = time.monotonic()
         send(process.pid, signal.SIGKILL if killed else signal.SIGSTOP)
-        while time.monotonic() - began < _STOPPED_S:
+        while time.monotonic() - began < (_WINDOW_S if killed else _STOPPED_S):
             self._ask(asker, chance, index, name, _DEADLINE_S)
+            time.sleep(0.05)
         over = time.monotonic()
         if killed:
             process.kill()
