@@ -64,8 +64,8 @@ class SharerConfig:
     model: a directory, or a model on this machine by its known name or Hugging Face id; `kvwire` fetches it first.
     bundles: directories of bundles trained for this Sharer, or names of those that ship; at least one.
     replicas: how many there are, or at least where `max_replicas` lets Ray Serve add to them.
-    max_replicas: how many there may be while callers keep them busy: from half of `max_ongoing` calls each on, one is
-        added. A local Ray reserves `cpus` and `gpus` for all of them. 0: always `replicas`.
+    max_replicas: how many there may be while callers keep them busy: one is added where each has more than half of
+        `max_ongoing` - 1 calls. A local Ray reserves `cpus` and `gpus` for all of them. 0: always `replicas`.
     scale_up_s, scale_down_s: for how long before Ray Serve adds one, and takes one away; its calls have
         `gateway.drain_s` to end.
     cpus: cores per replica: Ray's reservation and the number of torch threads.

@@ -186,7 +186,8 @@ class Ray:
         scaling = {
             "min_replicas": sharer.replicas,
             "max_replicas": sharer.max_replicas,
-            "target_ongoing_requests": max(1.0, sharer.max_ongoing / 2),
+            # Half of what one tenant alone may have under way, see `admission.Turns`.
+            "target_ongoing_requests": max(1, sharer.max_ongoing - 1) / 2,
             "upscale_delay_s": sharer.scale_up_s,
             "downscale_delay_s": sharer.scale_down_s,
         }

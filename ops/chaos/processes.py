@@ -175,7 +175,7 @@ class Processes:
 
     def _scaled(self, chance: random.Random, index: int) -> None:
         """A crowd of callers has Ray Serve add a replica; when one caller is left, it takes one away."""
-        scaling = {"max_replicas": 2, "max_ongoing": 2, "cpus": 0.5, "scale_up_s": 1.0, "scale_down_s": 5.0}
+        scaling = {"max_replicas": 2, "max_ongoing": 4, "cpus": 0.5, "scale_up_s": 1.0, "scale_down_s": 5.0}
         stage, up = self._counted(index, scaling)
         with stage, contextlib.ExitStack() as edges, ThreadPoolExecutor(_CROWD) as crowd:
             askers = [edges.enter_context(CheckedEdge(stage, stage.address, 20.0)) for _ in range(_CROWD)]
