@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from cloud_node.redaction import Redaction
 from fuser import DeviceName, DtypeName, PrefixFiles, bundle_directory
-from fuser.config import read_toml
+from fuser.config import paths_in, read_toml
 from kvwire.limits import PING_S, Limits
 from kvwire.plan import Granted
 from kvwire.segment import SliceKind
@@ -350,7 +350,9 @@ class CloudConfig:
             OSError: the file cannot be read.
         """
         path = Path(path)
-        return read_toml(cls, path).relative_to(path.resolve().parent)
+        config = read_toml(cls, path)
+        with paths_in(path):
+            return config.relative_to(path.resolve().parent)
 
     def relative_to(self, directory: Path) -> CloudConfig:
         """The same configuration with relative paths taken from `directory`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast
@@ -78,6 +79,19 @@ def read_toml(cls: type[T], path: Path) -> T:
         raise BadConfig(f"{path}: {error}") from error
     except RecursionError:
         raise BadConfig(f"{path}: tables or lists are nested too deeply") from None
+
+
+@contextlib.contextmanager
+def paths_in(path: Path) -> Iterator[None]:
+    """Around what takes a configuration file's paths from its own folder.
+
+    Raises:
+        BadConfig: one of them is no path of this machine: too long, or in the home of nobody; names the file.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter of `Path.expanduser`
+        raise BadConfig(f"{path}: a path in it cannot be: {str(error)[:200]}") from error
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

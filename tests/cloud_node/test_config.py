@@ -82,6 +82,8 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
         (MINIMAL + "replicas = 2\nmax_replicas = 1\n", "max_replicas is below replicas"),
         (MINIMAL + "max_replicas = 2\nscale_up_s = -1\n", "scale_up_s"),
         (MINIMAL.replace("bundles", "# bundles"), "bundles"),
+        (MINIMAL.replace("qwen2.5-coder-0.5b-instruct", "a" * 5_000), "cloud.toml: a path .* too long"),
+        ('audit = "~nobody-of-that-name/log"\n' + MINIMAL, "cloud.toml: a path .* home directory"),
         (MINIMAL.replace('["bundles/demo"]', "[]"), "bundles"),
         (MINIMAL + "[ray]\naddress = '10.0.0.1:6379'\n", "token"),
         (MINIMAL + "[ray]\nstart_timeout_s = 0\n", "start_timeout_s"),
