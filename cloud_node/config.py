@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from cloud_node.redaction import Redaction
 from fuser import DeviceName, DtypeName, PrefixFiles, bundle_directory
-from fuser.config import paths_in, read_toml
+from fuser.config import read_toml
 from kvwire.limits import PING_S, Limits
 from kvwire.plan import Granted
 from kvwire.segment import SliceKind
@@ -349,10 +349,7 @@ class CloudConfig:
             BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
-        path = Path(path)
-        config = read_toml(cls, path)
-        with paths_in(path):
-            return config.relative_to(path.resolve().parent)
+        return read_toml(cls, Path(path))
 
     def relative_to(self, directory: Path) -> CloudConfig:
         """The same configuration with relative paths taken from `directory`."""

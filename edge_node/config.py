@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fuser import DeviceName, DtypeName, bundle_directory
-from fuser.config import BadConfig, paths_in, read_toml
+from fuser.config import BadConfig, read_toml
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
@@ -262,10 +262,7 @@ class EdgeConfig:
             BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
-        path = Path(path)
-        config = read_toml(cls, path)
-        with paths_in(path):
-            return config.relative_to(path.resolve().parent)
+        return read_toml(cls, Path(path))
 
     def check_files(self) -> None:
         """Refuse what a node could not run with, where it starts.
