@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import grpc
 from cryptography import x509
@@ -39,7 +39,6 @@ from kvwire.status import to_grpc
 
 logger = logging.getLogger(__name__)
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _MESSAGE_S: Final = 5.0
@@ -48,6 +47,8 @@ _WATCH_S: Final = 600.0
 """How long a probe may go on without a deadline of its own."""
 _LOOKUPS: Final = 8
 """Look-ups of documents at once."""
+_LOOKUP_S: Final = 2.0
+"""How long one may take, or the database counts as gone; a search reads more, and has the call's own time."""
 _UNREADABLE: Final = (
     ValueError,
     x509.ExtensionNotFound,
@@ -224,7 +225,7 @@ class Access:
         """
         if not document_ids:
             return ()
-        return await self._ask(self._documents.find, caller.tenant, document_ids, caller)
+        return await self._ask(functools.partial(self._documents.find, caller.tenant, document_ids, caller))
 
     async def positions_left(self, caller: Principal, budgets: Mapping[str, Budget]) -> int | None:
         """Positions that may still leave today of documents, by id, for this caller; None where there is no bound.
@@ -234,7 +235,7 @@ class Access:
         """
         if not any(budget.positions or budget.questions for budget in budgets.values()):
             return None
-        spent = await self._ask(self._documents.spent, caller, budgets)
+        spent = await self._ask(functools.partial(self._documents.spent, caller, budgets))
         left = []
         for document_id, budget in budgets.items():
             positions, questions = spent.get(document_id, (0, 0))
@@ -252,13 +253,13 @@ class Access:
         if not leaving:
             return None, None
         given_up = threading.Event()
+        count = functools.partial(self._documents.count, caller, leaving, given_up.is_set)
         try:
-            return await self._ask(self._documents.count, caller, leaving, given_up.is_set)
-        except asyncio.CancelledError:
-            given_up.set()
-            raise
+            return await self._ask(count)
         except (OSError, DocumentsUnavailable) as error:
             raise AuditUnavailable("what leaves cannot be counted") from error
+        finally:
+            given_up.set()  # a count that nobody waits for any more is not made
 
     async def search(
         self,
@@ -284,16 +285,19 @@ class Access:
             texts = [self._documents.get(tenant, hit.document, hit.passage).text for hit in hits]
             return tuple(hit for hit, text in zip(hits, texts, strict=True) if may_be_read(tenant, text))
 
-        return await self._ask(search)
+        return await self._ask(search, None)
 
-    async def _ask(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def _ask(self, function: Callable[[], _T], most_s: float | None = _LOOKUP_S) -> _T:
         """What `function` returns of the store.
 
         Raises:
             DocumentsUnavailable: the database does not answer, or refuses.
         """
-        with available():
-            return await self._threads.call(functools.partial(function, *args, **kwargs))
+        try:
+            with available():
+                return await self._threads.call(function, most_s)
+        except TimeoutError as error:
+            raise DocumentsUnavailable(f"no answer in {most_s} s") from error
 
 
 async def _message(context: Any) -> bytes:

@@ -99,7 +99,7 @@ class Turns:
     """
 
     def __init__(self, room: int, waiting: int, retry_after_s: float) -> None:
-        self._room, self._each = room, max(1, room - 1)
+        self._room = room
         self._waiting, self._retry_after_s = waiting, retry_after_s
         self._under_way: Counter[str] = Counter()
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -136,12 +136,22 @@ class Turns:
             raise
 
     def _free(self, tenant: str) -> bool:
-        return self._under_way.total() < self._room and self._under_way[tenant] < self._each
+        return self._under_way.total() < self._room and self._under_way[tenant] < max(1, self._room - 1)
 
     def _give_back(self, tenant: str) -> None:
         self._under_way[tenant] -= 1
         if not self._under_way[tenant]:
             del self._under_way[tenant]
+        self._serve()
+
+    def resize(self, room: int) -> None:
+        """So many calls from now on: who waits gets what is new of it, and nobody's call is ended for less."""
+        self._room = room
+        while self._serve():
+            pass
+
+    def _serve(self) -> bool:
+        """Whether one that waited got a turn."""
         for waiting, queue in list(self._queues.items()):
             while queue and queue[0].cancelled():  # its call has ended, and is about to leave the queue
                 queue.popleft()
@@ -153,7 +163,8 @@ class Turns:
             if not queue:
                 del self._queues[waiting]
             if served:
-                return
+                return True
+        return False
 
     def _forget(self, tenant: str, turn: asyncio.Future[None]) -> None:
         queue = self._queues.get(tenant, deque())

@@ -63,6 +63,11 @@ class SharerConfig:
 
     model: a directory, or a model on this machine by its known name or Hugging Face id; `kvwire` fetches it first.
     bundles: directories of bundles trained for this Sharer, or names of those that ship; at least one.
+    replicas: how many there are, or at least where `max_replicas` lets Ray Serve add to them.
+    max_replicas: how many there may be while callers keep them busy: one is added where each has more than half of
+        `max_ongoing` - 1 calls. A local Ray reserves `cpus` and `gpus` for all of them. 0: always `replicas`.
+    scale_up_s, scale_down_s: for how long before Ray Serve adds one, and takes one away; its calls have
+        `gateway.drain_s` to end.
     cpus: cores per replica: Ray's reservation and the number of torch threads.
     gpus: GPUs per replica, as Ray reserves and hands them out; a part of one is shared with other replicas.
     device: where a replica computes; auto is the GPU that Ray hands it where gpus is above 0, else whatever GPU torch
@@ -88,6 +93,9 @@ class SharerConfig:
     model: str
     bundles: tuple[str, ...]
     replicas: int = 1
+    max_replicas: int = 0
+    scale_up_s: float = 30.0
+    scale_down_s: float = 600.0
     cpus: float = 1.0
     gpus: float = 0.0
     device: DeviceName = "auto"
@@ -107,6 +115,10 @@ class SharerConfig:
             raise ValueError("bundles: at least one bundle directory is needed")
         if min(self.replicas, self.max_ongoing, self.max_batch, self.max_batch_positions) < 1:
             raise ValueError("replicas, max_ongoing, max_batch and max_batch_positions start at 1")
+        if self.max_replicas and self.max_replicas < self.replicas:
+            raise ValueError("max_replicas is below replicas")
+        if min(self.scale_up_s, self.scale_down_s) < 0:
+            raise ValueError("scale_up_s and scale_down_s start at 0")
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError("device cuda needs gpus above 0: Ray hands a replica no other GPU")
         if self.device in ("cpu", "mps") and self.gpus > 0:
@@ -119,6 +131,11 @@ class SharerConfig:
             )
         if self.cpus <= 0 or self.gpus < 0 or self.retry_after_s <= 0:
             raise ValueError("cpus and retry_after_s must be above 0 and gpus at least 0")
+
+    @property
+    def most_replicas(self) -> int:
+        """How many there can be at once."""
+        return max(self.replicas, self.max_replicas)
 
     @property
     def wanted_device(self) -> DeviceName:
@@ -331,8 +348,7 @@ class CloudConfig:
             BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
-        path = Path(path)
-        return read_toml(cls, path).relative_to(path.resolve().parent)
+        return read_toml(cls, Path(path))
 
     def relative_to(self, directory: Path) -> CloudConfig:
         """The same configuration with relative paths taken from `directory`."""

@@ -145,8 +145,8 @@ class Ray:
         with _patience(self._config.ray.start_timeout_s), _without_helpers():
             init(
                 address="local",
-                num_cpus=max(1, -int(-sharer.cpus * sharer.replicas // 1)),
-                num_gpus=-int(-sharer.gpus * sharer.replicas // 1),
+                num_cpus=max(1, -int(-sharer.cpus * sharer.most_replicas // 1)),
+                num_gpus=-int(-sharer.gpus * sharer.most_replicas // 1),
                 object_store_memory=self._config.ray.object_store_bytes,
                 # Frames that slow callers leave waiting: ours to delete, as all that Ray writes.
                 object_spilling_directory=str(self._folder.path),
@@ -165,19 +165,34 @@ class Ray:
         quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
         serve.start(proxy_location="Disabled", logging_config=quiet)
         deployment = serve.deployment(SharerDeployment, name=_DEPLOYMENT).options(
-            num_replicas=sharer.replicas,
+            **self._number(),
             max_ongoing_requests=sharer.max_ongoing,
             max_queued_requests=sharer.max_queued,
             ray_actor_options={"num_cpus": sharer.cpus, "num_gpus": sharer.gpus},
             health_check_period_s=_HEALTH_PERIOD_S,
             health_check_timeout_s=_HEALTH_TIMEOUT_S,
-            graceful_shutdown_timeout_s=_SHUTDOWN_GRACE_S,
             graceful_shutdown_wait_loop_s=0.1,
         )
         target = serve.RunTarget(
             deployment.bind(self._config), name=APPLICATION, route_prefix=None, logging_config=quiet
         )
         return serve.run_many([target], wait_for_applications_running=False)[0]
+
+    def _number(self) -> dict[str, Any]:
+        """How many replicas, and how long the calls of one that is taken away may go on."""
+        sharer = self._config.sharer
+        if sharer.most_replicas == sharer.replicas:
+            return {"num_replicas": sharer.replicas, "graceful_shutdown_timeout_s": _SHUTDOWN_GRACE_S}
+        scaling = {
+            "min_replicas": sharer.replicas,
+            "max_replicas": sharer.max_replicas,
+            # Half of what one tenant alone may have under way, see `admission.Turns`.
+            "target_ongoing_requests": max(1, sharer.max_ongoing - 1) / 2,
+            "upscale_delay_s": sharer.scale_up_s,
+            "downscale_delay_s": sharer.scale_down_s,
+        }
+        grace_s = self._config.gateway.drain_s
+        return {"autoscaling_config": scaling, "graceful_shutdown_timeout_s": grace_s}
 
     def up(self) -> int:
         """How many replicas Serve says take calls. Raises RuntimeError when it gave up starting them, or knows none."""

@@ -119,6 +119,7 @@ class Gateway:
         while True:
             await asyncio.sleep(_HEALTH_PERIOD_S)
             self._up, self._recording = await self._running(), self._service.recording()
+            self._service.replicas_up(self._up)
             await self._health.set(bool(self._up) and self._recording)
 
     def _tell(self) -> None:

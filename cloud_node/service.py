@@ -104,6 +104,11 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def replicas_up(self, count: int) -> None:
+        """So many replicas can take calls now. Calls go on waiting for turns while they are fewer than configured."""
+        sharer = self._config.sharer
+        self._turns.resize(max(count, sharer.replicas) * sharer.max_ongoing)
+
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
         """What this cloud offers, for the handshake."""
         async with self._answering("Describe", context):

@@ -316,7 +316,10 @@ async def _greet(context: ssl.SSLContext, host: str, port: int) -> tuple[Mapping
     reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname="")
     try:
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        named, der = tls.getpeercert(), tls.getpeercert(binary_form=True)
+        try:
+            named, der = tls.getpeercert(), tls.getpeercert(binary_form=True)
+        except ValueError as error:  # what came right behind the handshake has broken the connection already
+            raise ConnectionAbortedError("TLS broke behind the handshake") from error
         greeted = bool(await reader.read(1))  # an HTTP/2 server speaks first
         return named or {}, der or b"", greeted
     finally:

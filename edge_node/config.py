@@ -262,8 +262,7 @@ class EdgeConfig:
             BadConfig: unknown or missing key, wrong type or refused value, or no valid TOML; names file and key.
             OSError: the file cannot be read.
         """
-        path = Path(path)
-        return read_toml(cls, path).relative_to(path.resolve().parent)
+        return read_toml(cls, Path(path))
 
     def check_files(self) -> None:
         """Refuse what a node could not run with, where it starts.

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, Union, cast
 
 T = TypeVar("T")
 
@@ -66,18 +66,30 @@ def from_dict(cls: type[T], raw: Any, path: str = "") -> T:
         raise BadConfig(f"{path or cls.__name__}: {error}") from error
 
 
-def read_toml(cls: type[T], path: Path) -> T:
-    """The frozen dataclass `cls` of a TOML file.
+class _OfFile(Protocol):
+    def relative_to(self, directory: Path) -> Self: ...
+
+
+F = TypeVar("F", bound=_OfFile)
+
+
+def read_toml(cls: type[F], path: Path) -> F:
+    """The frozen dataclass `cls` of a TOML file; relative paths in it count from the file's own directory.
 
     Raises:
-        BadConfig: no valid TOML, or as `from_dict`; names the file. OSError: it cannot be read.
+        BadConfig: no valid TOML, as `from_dict`, or a path that this machine cannot have; names the file.
+        OSError: it cannot be read.
     """
     try:
-        return from_dict(cls, tomllib.loads(path.read_text(encoding="utf-8")))
+        config = from_dict(cls, tomllib.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise BadConfig(f"{path}: {error}") from error
     except RecursionError:
         raise BadConfig(f"{path}: tables or lists are nested too deeply") from None
+    try:
+        return config.relative_to(path.resolve().parent)
+    except (OSError, RuntimeError) as error:  # too long, or in the home of nobody
+        raise BadConfig(f"{path}: a path in it cannot be: {str(error)[:200]}") from error
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

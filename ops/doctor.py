@@ -54,10 +54,12 @@ def _python() -> Iterator[Finding]:
 def _packages(role: PeerRole | None) -> Iterator[Finding]:
     for name in ("kvwire", *_NEEDED):
         yield _package(name, State.BAD, "pip install kvwire")
-    for extra, names in EXTRAS.items():
+    told: set[str] = set()
+    for extra, names in sorted(EXTRAS.items(), key=lambda of: of[0] != str(role)):  # what is needed first
         needed = role is not None and extra == str(role)
         use = _USES.get(extra, f"this machine if it is to be a {extra} node")
-        for name in names:
+        for name in (one for one in names if one not in told):
+            told.add(name)
             then = f"pip install 'kvwire[{extra}]'" + ("" if needed else f", for {use}")
             yield _package(name, State.BAD if needed else State.NOTE, then)
 
@@ -130,7 +132,10 @@ def _bundle() -> Iterator[Finding]:
 
 
 def _room() -> Iterator[Finding]:
-    from fuser.models.directory import cache_directory
+    from fuser.models.directory import cache_directory, model_directory
+    from ops.demo.pair import RECEIVER, SHARER
+    from ops.models.convert import is_converted
+    from ops.models.registry import KNOWN_MODELS
 
     memory = _free_memory_bytes()
     if memory is not None:
@@ -140,8 +145,14 @@ def _room() -> Iterator[Finding]:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    found = f"{free / GIB:.1f} GiB under {place} (the demo pair takes about 3.5)"
-    yield _enough("free disk", free >= 4 * GIB, found, "make room, or set KVWIRE_CACHE to another place")
+    missing = [
+        model for model in (SHARER, RECEIVER) if not is_converted(model_directory(model), KNOWN_MODELS[model])
+    ]
+    found = f"{free / GIB:.1f} GiB under {place}"
+    if missing:
+        found += f" (the demo fetches {' and '.join(missing)}, about 3 with the files that they are made of)"
+    enough = not missing or free >= 4 * GIB
+    yield _enough("free disk", enough, found, "make room, or set KVWIRE_CACHE to another place")
 
 
 def _enough(what: str, enough: bool, found: str, then: str) -> Finding:

@@ -130,9 +130,10 @@ def line(url: str, told: Mapping[str, Any]) -> tuple[str, ...]:
         state = f"{'serving' if told['well'] else 'NOT serving'}, {told['replicas']:.0f} replicas"
     else:
         rtt = told["round_trip_s"]
-        state = ("" if told["well"] else "circuit open, ") + (
-            "-" if rtt is None else f"{1_000 * rtt:.0f} ms away"
+        states = ([] if told["well"] else ["circuit open"]) + (
+            [] if rtt is None else [f"round trip {1_000 * rtt:.0f} ms"]
         )
+        state = ", ".join(states) or "-"
     return (
         f"{told['node']} {url.partition('://')[2].partition('/')[0]}",
         f"{told['per_s']:.2f}",

@@ -185,7 +185,6 @@ def _messages(world: TinyWorld) -> dict[str, Target]:
 
 
 def _files(world: TinyWorld, folder: Path) -> dict[str, Target]:
-    import ops
     from cloud_node.audit import AuditLog, AuditRecord, BrokenChain
     from cloud_node.audit_chain import verify
     from cloud_node.config import CloudConfig
@@ -194,8 +193,8 @@ def _files(world: TinyWorld, folder: Path) -> dict[str, Target]:
     from fuser.bundle.bundle import Bundle
     from fuser.bundle.tensors import BadBundle
     from fuser.config import BadConfig
+    from ops.commands.init import example
 
-    examples = Path(ops.__file__).parent / "examples"
     bundle = folder / "bundle"
     shutil.copytree(world.cast.bundle, bundle)
     log = folder / "log.jsonl"
@@ -225,8 +224,8 @@ def _files(world: TinyWorld, folder: Path) -> dict[str, Target]:
 
         return Target([true], take, (BadBundle,), text=name.endswith(".json"))
 
-    edge, cloud = ((examples / f"{name}.toml").read_bytes() for name in ("edge", "cloud"))
-    edge = edge.replace(b"{host}", b"localhost").replace(b"{port}", b"7443")
+    words = {"host": "localhost", "port": "7443", "plan": "codec"}
+    edge, cloud = (example(f"{name}.toml", words).encode() for name in ("edge", "cloud"))
     capture = b"\x04\0\0\0\0abcd" + b"\x02\0\0\0\x01ef"
     return {
         "edge.toml": Target([edge], file("edge.toml", EdgeConfig.load), (BadConfig,), text=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,10 +107,6 @@ class Checker:
         if not any((one.segments, one.text) == (asked.segments, asked.text) for one in wanted):
             return Ending.WRONG, "its own segments, and another answer"
         return Ending.FUSED, ""
-
-    def check(self, history: Iterable[HistoryLine]) -> list[tuple[HistoryLine, Ending, str]]:
-        """Each with how it ended."""
-        return [(asked, *self.ending(asked)) for asked in history]
 
 
 def hash_of(text: str) -> str:

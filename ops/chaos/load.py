@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvwire.errors import KvwireError
 from ops.bench.cloud import percentiles
 from ops.chaos.stage import Staged
-from ops.chaos.world import PROMPTS, TENANTS
+from ops.chaos.trials import PROMPTS, TENANTS
 
 if TYPE_CHECKING:
     from edge_node import AsyncClient

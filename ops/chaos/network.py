@@ -6,23 +6,26 @@ import contextlib
 import dataclasses
 import random
 import resource
-import sqlite3
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 from unittest import mock
 
+from sqlalchemy import Engine, NullPool, create_engine, make_url
+
+from ops.chaos.asker import CheckedEdge
 from ops.chaos.history import Checker, HistoryLine
 from ops.chaos.outcome import Ending, Tally
-from ops.chaos.world import DOCUMENTS, PROMPTS, CheckedEdge, TinyWorld
+from ops.chaos.postgres import Postgres
+from ops.chaos.trials import DOCUMENTS, PROMPTS
+from ops.chaos.world import TinyWorld
 from ops.link.background import BackgroundLink
 from ops.link.fault import HOWS, Fault
 from ops.link.shape import Shape
 
-PART: Final = "network"
 _FAST: Final = Shape(down_mbit=1_000, up_mbit=1_000)
 _WORKERS: Final = 4
 _DEADLINES_S: Final = (1.0, 2.0, 4.0)
@@ -113,32 +116,36 @@ LINK: Final[Mapping[str, Callable[[Scene], Over]]] = {
 @contextlib.contextmanager
 def _locked(scene: Scene) -> Iterator[None]:
     """Another process holds the database: for less than a deadline, or for longer than any."""
-    held_s = scene.chance.choice((0.3, 6.0))
-    with contextlib.closing(_sqlite(scene.world.database)) as database:
-        database.execute("BEGIN EXCLUSIVE")
-        timer = threading.Timer(held_s, database.rollback)
+    held_s, engine = scene.chance.choice((0.3, 6.0)), _engine(scene)
+    with engine.connect() as other:
+        other.exec_driver_sql("BEGIN EXCLUSIVE" if engine.name == "sqlite" else "LOCK TABLE documents")
+        timer = threading.Timer(held_s, other.rollback)
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
             timer.join()
-            database.rollback()
+            other.rollback()
 
 
 @contextlib.contextmanager
 def _dead(scene: Scene) -> Iterator[None]:
     """Every query fails."""
-    with contextlib.closing(_sqlite(scene.world.database)) as database:
-        database.execute("ALTER TABLE documents RENAME TO gone")
-        try:
-            yield
-        finally:
-            database.execute("ALTER TABLE gone RENAME TO documents")
+    engine = _engine(scene)
+    with engine.begin() as other:
+        other.exec_driver_sql("ALTER TABLE documents RENAME TO gone")
+    try:
+        yield
+    finally:
+        with engine.begin() as other:
+            other.exec_driver_sql("ALTER TABLE gone RENAME TO documents")
 
 
-def _sqlite(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+def _engine(scene: Scene) -> Engine:
+    url = make_url(scene.world.config.documents)
+    wait = {"timeout": 30.0} if url.get_backend_name() == "sqlite" else {}
+    return create_engine(url, poolclass=NullPool, connect_args=wait)
 
 
 @contextlib.contextmanager
@@ -177,8 +184,7 @@ def _replaced(scene: Scene) -> Iterator[None]:
 
 
 WORLD: Final[Mapping[str, Callable[[Scene], Over]]] = {
-    "database locked": _locked,
-    "database fails": _dead,
+    **(DATABASE := {"database locked": _locked, "database fails": _dead}),
     "disk full": _full,
     "clock step": _stepped,
     "documents replaced": _replaced,
@@ -186,30 +192,59 @@ WORLD: Final[Mapping[str, Callable[[Scene], Over]]] = {
 """Faults that all edges of a world have."""
 
 
-class Network:
-    """One run over a world. `history` has every ask."""
+def of_postgres(server: Postgres) -> Mapping[str, Callable[[Scene], Over]]:
+    """Faults of a world whose documents lie in this server."""
 
-    def __init__(self, world: TinyWorld, seed: int, advance: Callable[[], None]) -> None:
+    @contextlib.contextmanager
+    def stopped(scene: Scene) -> Iterator[None]:
+        server.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            server.signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def killed(scene: Scene) -> Iterator[None]:
+        server.signal(signal.SIGKILL)
+        try:
+            yield
+        finally:
+            server.start()
+
+    return {**DATABASE, "database stopped": stopped, "database killed": killed}
+
+
+class Network:
+    """One run over a world. `history` has every ask.
+
+    Args:
+        part, faults: what the run is called, and what it does.
+    """
+
+    def __init__(
+        self,
+        world: TinyWorld,
+        seed: int,
+        advance: Callable[[], None],
+        part: str = "network",
+        faults: Mapping[str, Callable[[Scene], Over]] = LINK | WORLD,  # type: ignore[operator]
+    ) -> None:
         self._world, self._seed, self._advance = world, seed, advance
         self._checker, self._lock = Checker(world.truth.expected), threading.Lock()
-        self.tally, self.history = Tally(PART), list[HistoryLine]()
+        self._faults = faults
+        self.tally, self.history = Tally(part), list[HistoryLine]()
 
     def run(self, indices: Iterable[int]) -> None:
         """The faults of these numbers: those of links some at a time, those of the world one by one."""
-        numbered = [(index, self.fault(index)) for index in indices]
+        names = list(self._faults)
+        numbered = [(index, names[index % len(names)]) for index in indices]
         with ThreadPoolExecutor(_WORKERS) as workers:
             done = [workers.submit(self._one, index, name) for index, name in numbered if name in LINK]
             for one in done:
                 one.result()
         for index, name in numbered:
-            if name in WORLD:
+            if name not in LINK:
                 self._one(index, name)
-
-    @staticmethod
-    def fault(index: int) -> str:
-        """The name of the fault of this number."""
-        names = (*LINK, *WORLD)
-        return names[index % len(names)]
 
     def _one(self, index: int, name: str) -> None:
         chance = random.Random(f"{self._seed}/{index}")
@@ -219,7 +254,7 @@ class Network:
             with CheckedEdge(self._world, link.address, 20.0) as asker:
                 if chance.random() < 0.7:  # over a connection that is there already
                     self._kept(asker.ask(chance.choice(PROMPTS), 20.0, index, "none"))
-                with (LINK | WORLD)[name](scene):  # type: ignore[operator]
+                with self._faults[name](scene):
                     asked = asker.ask(prompt, deadline_s, index, name)
                 over = time.monotonic()
                 ending, why = self._kept(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -40,16 +41,6 @@ class Violation:
     index: int
     ending: Ending
     why: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "part": self.part,
-            "fault": self.fault,
-            "index": self.index,
-            "ending": str(self.ending),
-            "why": self.why,
-        }
 
 
 @dataclass(slots=True)
@@ -91,7 +82,7 @@ class Tally:
         return {
             "rows": rows,
             "all": _told(self._rows.values()),
-            "violations": [one.to_dict() for one in self.violations],
+            "violations": list(map(dataclasses.asdict, self.violations)),
         }
 
 

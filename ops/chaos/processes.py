@@ -7,26 +7,29 @@ import functools
 import random
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from cloud_node.config import RayConfig
 from kvwire.telemetry import TelemetryConfig
+from ops.chaos.asker import CheckedEdge
 from ops.chaos.cluster import HEAD, SECOND, Cluster
 from ops.chaos.history import GRACE_S, Checker, HistoryLine
 from ops.chaos.outcome import Ending, Tally
 from ops.chaos.stage import GCS, RAYLET, REPLICA, Staged, member_of, send
-from ops.chaos.world import PROMPTS, CheckedEdge
+from ops.chaos.trials import PROMPTS
 from ops.demo.edge_api import AskFailed, EdgeApi
 from ops.demo.stage import free_port
 from ops.top import Page
 
 PART: Final = "processes"
 _WINDOW_S: Final = 6.0
-_STOPPED_S: Final = 3.0
+_STOPPED_S: Final = 30.0
+_FULL_S: Final = 3.0
 _DEADLINE_S: Final = 2.0
 _RECOVERY_S: Final = 150.0
 _LOST_S: Final = 20.0
@@ -97,6 +100,9 @@ FAULTS: Final[Mapping[str, Callable[[Staged], Over]]] = {
 EDGE: Final = ("edge killed", "edge stopped")
 LOST: Final = "raylet of two lost"
 BACK: Final = "raylet of two back"
+MORE: Final = "replica added"
+LESS: Final = "replica taken away"
+_CROWD: Final = 6
 
 
 class Processes:
@@ -106,7 +112,7 @@ class Processes:
         self._stage, self._open = Staged(folder), contextlib.ExitStack()
         self._began = False
         self._seed, self._advance = seed, advance
-        self._checker = Checker(self._stage.truth.expected)
+        self._checker, self._lock = Checker(self._stage.truth.expected), threading.Lock()
         self.tally, self.history = Tally(PART), list[HistoryLine]()
 
     def __enter__(self) -> Self:
@@ -117,11 +123,13 @@ class Processes:
 
     def run(self, indices: Iterable[int]) -> None:
         """The faults of these numbers."""
-        names = (*FAULTS, *EDGE, LOST)
+        names = (*FAULTS, *EDGE, LOST, MORE)
         for index in indices:
             name, chance = names[index % len(names)], random.Random(f"{self._seed}/{index}")
             if name == LOST:
                 self._cluster(chance, index)
+            elif name == MORE:
+                self._scaled(chance, index)
             else:
                 self._alone(chance, index, name)
             self._advance()
@@ -140,15 +148,8 @@ class Processes:
     def _cluster(self, chance: random.Random, index: int) -> None:
         """Of two Ray nodes with a replica each, one goes, calls go on over the other, and it comes back."""
         with Cluster() as cluster, ThreadPoolExecutor(1) as starting:
-            folder, numbers = self._stage.folder / f"cluster-{index}", f"127.0.0.1:{free_port()}"
-            folder.mkdir()
-            stage = Staged(
-                folder,
-                self._stage.cast,
-                sharer={"replicas": 2},
-                ray=RayConfig(address=cluster.address, token=str(cluster.token)),
-                telemetry=TelemetryConfig(listen=numbers),
-            )
+            ray = RayConfig(address=cluster.address, token=str(cluster.token))
+            stage, up = self._counted(index, {"replicas": 2}, ray=ray)
             with stage, CheckedEdge(stage, stage.address, 20.0) as asker:
                 ask = functools.partial(self._ask, asker, chance, index)
                 both = (HEAD, SECOND)
@@ -165,23 +166,58 @@ class Processes:
 
                 def whole() -> bool:
                     ask(BACK, _DEADLINE_S)
-                    up = Page.of(f"http://{numbers}/metrics").value("kvwire_cloud_replicas_up")
-                    return back.done() and up == 2
+                    return back.done() and up() == 2
 
                 _until(whole)
                 back.result()
                 assert cluster.has_replica(SECOND)
                 self.tally.recovered(BACK, time.monotonic() - began)
 
+    def _scaled(self, chance: random.Random, index: int) -> None:
+        """A crowd of callers has Ray Serve add a replica; when one caller is left, it takes one away."""
+        scaling = {"max_replicas": 2, "max_ongoing": 4, "cpus": 0.5, "scale_up_s": 1.0, "scale_down_s": 5.0}
+        stage, up = self._counted(index, scaling)
+        with stage, contextlib.ExitStack() as edges, ThreadPoolExecutor(_CROWD) as crowd:
+            askers = [edges.enter_context(CheckedEdge(stage, stage.address, 20.0)) for _ in range(_CROWD)]
+
+            def until(number: int, name: str, asking: list[CheckedEdge]) -> None:
+                ended, began = threading.Event(), time.monotonic()
+
+                def ask(asker: CheckedEdge) -> None:
+                    while not ended.is_set():
+                        self._ask(asker, chance, index, name, 20.0)
+
+                calling = [crowd.submit(ask, asker) for asker in asking]
+                try:
+                    _until(lambda: up() == number)
+                    self.tally.recovered(name, time.monotonic() - began)
+                finally:
+                    ended.set()
+                for one in calling:
+                    one.result()
+
+            until(2, MORE, askers)
+            until(1, LESS, askers[:1])
+
+    def _counted(
+        self, index: int, sharer: Mapping[str, Any], **changes: Any
+    ) -> tuple[Staged, Callable[[], float]]:
+        """A stage of its own; and how many of its replicas take calls, as its numbers say."""
+        folder, listen = self._stage.folder / f"stage-{index}", f"127.0.0.1:{free_port()}"
+        folder.mkdir()
+        telemetry = TelemetryConfig(listen=listen)
+        stage = Staged(folder, self._stage.cast, sharer=sharer, telemetry=telemetry, **changes)
+        return stage, lambda: Page.of(f"http://{listen}/metrics").value("kvwire_cloud_replicas_up")
+
     def _cloud(self, asker: CheckedEdge, chance: random.Random, index: int, name: str) -> None:
         self._ask(asker, chance, index, "none", 20.0)
         over = began = time.monotonic()
         with FAULTS[name](self._stage):
-            held_s = _STOPPED_S if "stopped" in name or "full" in name else _WINDOW_S
+            held_s = _STOPPED_S if "stopped" in name else _FULL_S if "full" in name else _WINDOW_S
             while time.monotonic() - began < held_s:
                 self._ask(asker, chance, index, name, _DEADLINE_S)
                 time.sleep(0.05)
-        if held_s == _STOPPED_S:
+        if held_s != _WINDOW_S:
             over = time.monotonic()
         while True:
             if not self._stage.cloud.runs:
@@ -199,9 +235,10 @@ class Processes:
         self, asker: CheckedEdge, chance: random.Random, index: int, name: str, deadline_s: float
     ) -> Ending:
         asked = asker.ask(chance.choice(PROMPTS), deadline_s, index, name)
-        self.history.append(asked)
-        ending, why = self._checker.ending(asked)
-        self.tally.add(name, index, ending, why, asked.seconds)
+        with self._lock:
+            self.history.append(asked)
+            ending, why = self._checker.ending(asked)
+            self.tally.add(name, index, ending, why, asked.seconds)
         return ending
 
     def _edge(self, asker: CheckedEdge, chance: random.Random, index: int, name: str) -> None:
@@ -214,8 +251,9 @@ class Processes:
         killed = name == "edge killed"
         began = time.monotonic()
         send(process.pid, signal.SIGKILL if killed else signal.SIGSTOP)
-        while time.monotonic() - began < _STOPPED_S:
+        while time.monotonic() - began < (_WINDOW_S if killed else _STOPPED_S):
             self._ask(asker, chance, index, name, _DEADLINE_S)
+            time.sleep(0.05)
         over = time.monotonic()
         if killed:
             process.kill()

@@ -60,7 +60,7 @@ def _load(told: Mapping[str, Any]) -> Iterator[str]:
 def _soak(told: Mapping[str, Any]) -> Iterator[str]:
     fused = told["all"]["endings"]["fused"]
     ended = told["replicas_ended"]
-    ran = f"{told['requests']:,} requests in {told['seconds']:.0f} s"
+    ran = f"{told['all']['faults']:,} requests in {told['seconds']:.0f} s"
     yield f"{ran}; {fused:,} fused and bit-equal; {ended} replicas ended."
     yield ""
     yield "| | after warm-up | at the end | change |"

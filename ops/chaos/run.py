@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ops.chaos.history import HistoryLine
+    from ops.chaos.network import Network
+    from ops.chaos.processes import Processes
 
 
 class ChaosPart(StrEnum):
@@ -21,6 +23,7 @@ class ChaosPart(StrEnum):
 
     FRAMES = "frames"
     NETWORK = "network"
+    POSTGRES = "postgres"
     PROCESSES = "processes"
     LOAD = "load"
     SOAK = "soak"
@@ -30,7 +33,8 @@ class ChaosPart(StrEnum):
 USUAL: Final[Mapping[ChaosPart, int]] = {
     ChaosPart.FRAMES: 20_000,
     ChaosPart.NETWORK: 54,
-    ChaosPart.PROCESSES: 12,
+    ChaosPart.POSTGRES: 16,
+    ChaosPart.PROCESSES: 13,
     ChaosPart.LOAD: 400,
     ChaosPart.SOAK: 10_000,
     ChaosPart.FUZZ: 20_000,
@@ -45,13 +49,17 @@ class InvariantBroken(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """What to run. faults: for each part; None takes `USUAL`. index: only the fault of this number."""
+    """What to run. faults: for each part; None takes `USUAL`. index: only the fault of this number.
+
+    seconds: a soak ends after so long, with what it has by then.
+    """
 
     parts: tuple[ChaosPart, ...]
     seed: int
     faults: int | None = None
     index: int | None = None
     history: Path | None = None
+    seconds: float = math.inf
 
     def indices(self, part: ChaosPart) -> range:
         """The numbers of a part's faults."""
@@ -107,10 +115,17 @@ def _network(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> di
     from ops.chaos.world import TinyWorld
 
     with TinyWorld(folder) as world:
-        network = Network(world, chaos.seed, advance)
-        network.run(indices)
-    _write(chaos.history, network.history)
-    return network.tally.to_dict() | {"asked": len(network.history)}
+        return _asked(chaos, Network(world, chaos.seed, advance), indices)
+
+
+def _postgres(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> dict[str, Any]:
+    from ops.chaos.network import Network, of_postgres
+    from ops.chaos.postgres import running_postgres
+    from ops.chaos.world import TinyWorld
+
+    with running_postgres() as server, TinyWorld(folder, documents=server.new_store()) as world:
+        network = Network(world, chaos.seed, advance, ChaosPart.POSTGRES, of_postgres(server))
+        return _asked(chaos, network, indices)
 
 
 def _fuzz(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> dict[str, Any]:
@@ -125,9 +140,7 @@ def _processes(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> 
     from ops.chaos.processes import Processes
 
     with Processes(folder, chaos.seed, advance) as processes:
-        processes.run(indices)
-    _write(chaos.history, processes.history)
-    return processes.tally.to_dict() | {"asked": len(processes.history)}
+        return _asked(chaos, processes, indices)
 
 
 def _load(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> dict[str, Any]:
@@ -139,12 +152,13 @@ def _load(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> dict[
 def _soak(chaos: Chaos, folder: Path, indices: range, advance: Advance) -> dict[str, Any]:
     from ops.chaos import soak
 
-    return soak.run(folder, chaos.seed, len(indices), advance)
+    return soak.run(folder, chaos.seed, len(indices), chaos.seconds, advance)
 
 
 _RUN: Final[Mapping[ChaosPart, Callable[[Chaos, Path, range, Advance], dict[str, Any]]]] = {
     ChaosPart.FRAMES: _frames,
     ChaosPart.NETWORK: _network,
+    ChaosPart.POSTGRES: _postgres,
     ChaosPart.PROCESSES: _processes,
     ChaosPart.LOAD: _load,
     ChaosPart.SOAK: _soak,
@@ -152,7 +166,9 @@ _RUN: Final[Mapping[ChaosPart, Callable[[Chaos, Path, range, Advance], dict[str,
 }
 
 
-def _write(path: Path | None, history: Iterable[HistoryLine]) -> None:
-    if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(asked.to_json() + "\n" for asked in history)
+def _asked(chaos: Chaos, run: Network | Processes, indices: range) -> dict[str, Any]:
+    run.run(indices)
+    if chaos.history is not None:
+        with chaos.history.open("a", encoding="utf-8") as file:
+            file.writelines(asked.to_json() + "\n" for asked in run.history)
+    return run.tally.to_dict() | {"asked": len(run.history)}

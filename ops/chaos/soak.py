@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from ops.chaos.asker import CheckedEdge
 from ops.chaos.history import Checker
 from ops.chaos.outcome import Tally
 from ops.chaos.stage import REPLICA, Staged, member_of
-from ops.chaos.world import DOCUMENTS, PROMPTS, CheckedEdge
+from ops.chaos.trials import DOCUMENTS, PROMPTS
 
 PART: Final = "soak"
-_ASKERS: Final = 3
+_ASKERS: Final = 8
 _DEADLINE_S: Final = 20.0
 _SAMPLES: Final = 200
 _WARM: Final = (0.3, 0.4)
@@ -28,8 +29,8 @@ _REPLACED_EVERY: Final = 250
 _MIB: Final = 1 << 20
 
 
-def run(folder: Path, seed: int, requests: int, advance: Callable[[], None]) -> dict[str, Any]:
-    """So many asks by a few edges at a time; documents are replaced meanwhile."""
+def run(folder: Path, seed: int, requests: int, most_s: float, advance: Callable[[], None]) -> dict[str, Any]:
+    """So many asks by a few edges at a time, or as many as `most_s` has time for; documents are replaced meanwhile."""
     tally, lock, samples = Tally(PART), threading.Lock(), list[dict[str, float]]()
     with Staged(folder) as stage:
         checker, numbers = Checker(stage.truth.expected), iter(range(requests))
@@ -41,7 +42,7 @@ def run(folder: Path, seed: int, requests: int, advance: Callable[[], None]) -> 
                 while True:
                     with lock:
                         number = next(numbers, None)
-                        if number is None:
+                        if number is None or time.monotonic() - began > most_s:
                             return
                         if number % max(1, requests // _SAMPLES) == 0:
                             samples.extend(seen.sample())
@@ -59,7 +60,6 @@ def run(folder: Path, seed: int, requests: int, advance: Callable[[], None]) -> 
         seconds = time.monotonic() - began
     resources = {name: [_mean(samples, name, *part) for part in (_WARM, _LATE)] for name in samples[0]}
     return tally.to_dict() | {
-        "requests": requests,
         "seconds": seconds,
         "resources": resources,
         "replicas_ended": seen.ended,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from fuser.config import to_dict
-from ops.chaos.world import TinyPair, TinyWorld
+from ops.chaos.trials import TinyPair
+from ops.chaos.world import TinyWorld
 from ops.demo.process import NodeProcess
 from ops.demo.stage import CLOUD_START_S, EDGE_START_S, free_port, write_toml
 
@@ -57,6 +58,7 @@ class Staged(TinyWorld):
                 node.begin_to_stop()
                 node.wait()
                 node.kill()
+        self._written.close()
 
     def start_cloud(self) -> None:
         """For the first time, or after it has ended. Raises NodeFailed."""

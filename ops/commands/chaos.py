@@ -1,5 +1,6 @@
 """`kvwire chaos`."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,9 @@ def chaos(
     history: Annotated[
         Path | None, typer.Option(help="Append every request and its end here, one line of JSON each.")
     ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="A soak ends after so long, with what it has by then.")
+    ] = math.inf,
     json_out: JsonOut = None,
     markdown_out: MarkdownOut = None,
 ) -> None:
@@ -41,7 +45,7 @@ def chaos(
 
     logging.disable(logging.CRITICAL)  # of the nodes, about what is done to them
     parts = tuple(dict.fromkeys(part or (ChaosPart.FRAMES, ChaosPart.NETWORK)))
-    wanted = Chaos(parts, seed, faults, index, history)
+    wanted = Chaos(parts, seed, faults, index, history, seconds)
 
     def work(progress: "Progress") -> Mapping[str, Any]:
         return measure(wanted, progress)

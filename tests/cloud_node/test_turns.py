@@ -50,6 +50,22 @@ async def test_one_tenant_leaves_a_place_to_another() -> None:
     assert calls.began == ["a1", "a2", "b1", "a3"]
 
 
+async def test_who_waits_gets_the_room_of_a_replica_that_is_added() -> None:
+    turns = Turns(room=2, waiting=10, retry_after_s=1.0)
+    calls = Calls(turns)
+    for name in ("a1", "b1", "a2", "a3", "b2"):
+        await calls.enter(name)
+    turns.resize(4)
+    await settle()
+    assert calls.began == ["a1", "b1", "a2", "b2"]
+    turns.resize(2)
+    for name in ("a1", "a2"):
+        await calls.end(name)
+    assert calls.began == ["a1", "b1", "a2", "b2"], "of a replica that is taken away no place comes free"
+    await calls.end("b1")
+    assert calls.began[4:] == ["a3"]
+
+
 async def test_tenants_that_wait_take_turns() -> None:
     calls = Calls(Turns(room=2, waiting=10, retry_after_s=1.0))
     for name in ("a1", "b1", "a2", "a3", "b2", "c1"):

@@ -62,6 +62,7 @@ def test_a_models_name_stays_a_name(tmp_path: Path) -> None:
     ("extra", "named"),
     [
         ("colour = 1\n", "colour"),
+        (f'capture = "~nobody-of-that-name/{"a" * 5_000}"\n', "a path"),
         ('[cloud]\nadress = "x:1"\n', "cloud.adress"),
         ("[share]\ndeadline_s = true\n", "share.deadline_s"),
         ("[share]\ndeadline_s = 0\n", "deadline_s"),

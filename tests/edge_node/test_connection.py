@@ -373,6 +373,31 @@ async def test_a_server_that_does_not_keep_to_http_2_is_unreachable(
             assert isinstance(error, Unreachable), error
 
 
+async def test_a_record_that_is_damaged_right_behind_the_handshake_is_a_fault_of_the_link(
+    config: EdgeConfig, certificates: "Certificates", hasty: None
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cloud.certificate, certificates.cloud.key)
+
+    async def damage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came, leaves = ssl.MemoryBIO(), ssl.MemoryBIO()
+        came.write(await reader.read(65_536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(came, leaves, server_side=True).do_handshake()
+        writer.write(
+            leaves.read() + b"\x17\x03\x03\0\x20" + bytes(32)
+        )  # in one piece with the server's last words
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(damage, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with AsyncClient(_towards(config, f"127.0.0.1:{port}")) as client:
+            error, _ = await _ask(client, 5.0)
+            assert isinstance(error, Unreachable), error
+
+
 POINTS = (0, 1, 7, 90, 200, 600, -1)
 """Bytes of the first connection, before a fault; -1 is its last one."""
 

@@ -42,6 +42,7 @@ def doctor(config: Path) -> tuple[int, Found]:
     findings = sorted(report["findings"], key=lambda finding: order.index(finding["state"]))
     assert report["ok"] == (done.exit_code == 0) == all(finding["state"] != "bad" for finding in findings)
     assert all(finding["then"] for finding in findings if finding["state"] != "ok")
+    assert [finding["what"] for finding in findings].count("prometheus_client") == 1  # of two extras
     return done.exit_code, {finding["what"]: finding for finding in findings}
 
 

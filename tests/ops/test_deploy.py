@@ -1,25 +1,34 @@
 """The files of ops/deploy: what can be checked of them without an engine."""
 
+import contextlib
+import json
 import re
 import shutil
 import subprocess
+import time
 import tomllib
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import yaml
 
 from cloud_node import CloudConfig
 from edge_node import EdgeConfig
+from kvwire.identity import Identity, PeerRole
+from kvwire.telemetry import CLOUD, EDGE, Meter, TelemetryConfig, telling
+from ops.demo.stage import free_port
 
 DEPLOY = Path(__file__).parents[2] / "ops" / "deploy"
 MANIFESTS = DEPLOY / "kubernetes"
+OPERATORS = DEPLOY / "operators"
 
 
 def manifests() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for path in sorted(MANIFESTS.glob("*.yaml")):
+    for path in sorted((*MANIFESTS.glob("*.yaml"), *OPERATORS.glob("*.yaml"))):
         found += [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
     return found
 
@@ -71,25 +80,89 @@ def test_every_manifest_has_what_its_kind_needs_and_nothing_runs_as_root() -> No
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
-def test_kustomize_renders_the_manifests() -> None:
+@pytest.mark.parametrize(("folder", "more"), [(MANIFESTS, set()), (OPERATORS, {"Certificate", "PodMonitor"})])
+def test_kustomize_renders_the_manifests(folder: Path, more: set[str]) -> None:
     run = subprocess.run(
-        ["kubectl", "kustomize", str(MANIFESTS)], capture_output=True, text=True, timeout=60, check=False
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 0, run.stderr
     rendered = list(yaml.safe_load_all(run.stdout))
-    assert {one["kind"] for one in rendered} >= {"ConfigMap", "StatefulSet", "Service", "NetworkPolicy"}
+    assert {one["kind"] for one in rendered} >= {
+        "ConfigMap",
+        "StatefulSet",
+        "Service",
+        "NetworkPolicy",
+    } | more
+    assert {one["metadata"].get("namespace", "kvwire") for one in rendered} == {"kvwire"}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here")
-def test_prometheus_takes_the_alerts() -> None:
-    run = subprocess.run(
-        ["promtool", "check", "rules", str(DEPLOY / "alerts.yaml")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+def test_the_certificate_of_cert_manager_is_one_that_edges_know() -> None:
+    (certificate,) = (one for one in manifests() if one["kind"] == "Certificate")
+    (pod,) = (one for one in manifests() if one["kind"] == "StatefulSet")
+    secrets = [
+        volume["secret"] for volume in pod["spec"]["template"]["spec"]["volumes"] if "secret" in volume
+    ]
+    assert [secret["secretName"] for secret in secrets] == [certificate["spec"]["secretName"]]
+    assert Identity.parse(certificate["spec"]["uris"][0]).role is PeerRole.CLOUD
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="no Prometheus here")
+def test_prometheus_scrapes_both_nodes_and_answers_every_panel_and_alert(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        told = []
+        for metrics in (CLOUD, EDGE):
+            meter = Meter(metrics, {name: ("one",) for metric in metrics for name in metric.labels})
+            for metric in metrics:
+                if metric.kind == "gauge":
+                    meter.read(metric.name, lambda: 0.0)
+            told.append(
+                stack.enter_context(telling(TelemetryConfig("127.0.0.1:0"), meter, lambda: (True, {})))
+            )
+        config = {
+            "global": {"scrape_interval": "200ms", "evaluation_interval": "200ms"},
+            "rule_files": [str(DEPLOY / "alerts.yaml")],
+            "scrape_configs": [{"job_name": "kvwire", "static_configs": [{"targets": told}]}],
+        }
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        address = f"127.0.0.1:{free_port()}"
+        options = {
+            "config.file": tmp_path / "prometheus.yml",
+            "storage.tsdb.path": tmp_path / "data",
+            "web.listen-address": address,
+        }
+        log = stack.enter_context((tmp_path / "log").open("wb"))
+        process = subprocess.Popen(
+            ["prometheus", *(f"--{name}={value}" for name, value in options.items())],
+            stdout=log,
+            stderr=log,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+
+        def asked(path: str, **values: str) -> Any:
+            with urllib.request.urlopen(
+                f"http://{address}/api/v1/{path}?{urlencode(values)}", timeout=10
+            ) as page:
+                return json.load(page)["data"]
+
+        def rules() -> list[dict[str, Any]]:
+            return [rule for group in asked("rules")["groups"] for rule in group["rules"]]
+
+        due = {"KvwireCloudNotServing", "KvwireAuditNotWritable", "KvwireReplicasDown"}
+        end = time.monotonic() + 60
+        while True:
+            assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+            with contextlib.suppress(OSError):
+                if due <= {rule["name"] for rule in rules() if rule["state"] == "pending"}:
+                    break
+            time.sleep(0.1)
+        assert [target["health"] for target in asked("targets")["activeTargets"]] == ["up", "up"]
+        assert {rule["health"] for rule in rules()} == {"ok"} and len(rules()) > 10
+        board = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                asked("query", query=target["expr"].replace("$__rate_interval", "1m"))
+        assert len(asked("query", query="kvwire_cloud_serving")["result"]) == 1
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")

@@ -9,7 +9,7 @@ from kvwire.telemetry import CLOUD, EDGE, Meter, TelemetryConfig, telling
 from ops.cli import app
 from ops.commands.top import _looked
 from ops.output import console
-from ops.top import Page, numbers, quantile
+from ops.top import Page, line, numbers, quantile
 
 VALUES = {name: ("OK", "NOT_FOUND", "fused", "total", "raw") for m in (*CLOUD, *EDGE) for name in m.labels}
 
@@ -82,3 +82,20 @@ def test_what_is_no_node_is_refused() -> None:
         Page.of("file:///etc/passwd")
     done = CliRunner().invoke(app, ["top", "--url", "http://127.0.0.1:1/metrics", "--once"])
     assert done.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("circuit", "rtt_s", "state"),
+    [
+        (0, None, "-"),
+        (0, 0.0234, "round trip 23 ms"),
+        (1, None, "circuit open"),
+        (1, 0.1, "circuit open, round trip 100 ms"),
+    ],
+)
+def test_the_state_of_an_edge_is_in_words(circuit: int, rtt_s: float | None, state: str) -> None:
+    edge = Meter(EDGE, VALUES)
+    edge.read("kvwire_edge_circuit_open", lambda: circuit)
+    edge.read("kvwire_edge_round_trip_seconds", lambda: rtt_s)
+    now = page(edge)
+    assert line("http://127.0.0.1:9464/metrics", numbers(now.begun(), now))[-1] == state
