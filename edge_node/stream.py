@@ -245,7 +245,6 @@ class AnswerStream:
         generated = prefilled.generate(limit, self._planned.choose, self._closed.is_set)
         piece: str | None = ""
         while piece is not None:
-            self._check_open()
             piece = next(generated, None)
             yield piece, len(prefilled.tokens)
 
@@ -391,12 +390,9 @@ class AnswerStream:
     def _step(self) -> Iterator[None]:
         """One step of the Receiver. Raises Cancelled where the stream was closed meanwhile."""
         with self._receiver.turns.taken():
-            self._check_open()
+            if self._closed.is_set():
+                raise Cancelled("the stream was closed")
             yield
-
-    def _check_open(self) -> None:
-        if self._closed.is_set():
-            raise Cancelled("the stream was closed")
 
     def _begun(self, sections: Sequence[Section]) -> Begun:
         with self._step():

@@ -86,9 +86,14 @@ class Past:
             missing: of each row, how many of these positions are padding at their end; none by default.
         """
         for layer, (keys, values) in enumerate(layers):
-            self.cache.update(keys, values, layer)
+            self.append_layer(layer, keys, values)
         if any(missing):
             self._settle(torch.tensor(missing, device=self.pads.device))
+
+    def append_layer(self, layer: int, keys: Tensor, values: Tensor) -> Layer:
+        """The same of one layer; what it then has. Every layer has to get as many positions."""
+        joined: Layer = self.cache.update(keys, values, layer)
+        return joined
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows."""

@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 from fuser.heads.selection import attention_row
 from fuser.kv.geometry import Geometry
+from fuser.kv.past import Past
 from kvwire.errors import Cancelled, Unsupported
 
 ATTENTION = "kvwire_sdpa"
@@ -45,6 +46,7 @@ class Prefill:
     per_head: attention heads are kept apart instead of summed.
     whole: the model is run to its end, for the hidden states after its last layer.
     past: K and V of every layer for the positions before `ids`, as `on_layer` gave them; empty for none.
+    behind: a past of one row that keeps the new K and V behind its own, in place of `past`; used up where this fails.
     then: what runs in the same pass on top of this one alone; its `past` is filled by this one's `on_layer`, and its
         `after` is how many positions this one has.
     scores: once run, (batch, past and new positions) float32: attention rows summed over the layers read; with
@@ -62,11 +64,16 @@ class Prefill:
     per_head: bool = False
     whole: bool = False
     past: Sequence[tuple[Tensor, Tensor]] = ()
+    behind: Past | None = None
     then: Prefill | None = None
     after: int = 0
     scores: Tensor | None = field(default=None, init=False)
     hidden: Tensor | None = field(default=None, init=False)
     failure: Exception | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.behind is not None:
+            self.past = self.behind.layers
 
     @property
     def positions(self) -> int:
@@ -112,6 +119,8 @@ class Prefill:
 
     def joined(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """K and V of past and new positions, where any are needed still."""
+        if self.behind is not None and self.failure is None:
+            return self.behind.append_layer(layer, keys, values)
         if not self.past or layer > self.last_layer or self.failure is not None:
             return keys, values
         before = self.past[layer]

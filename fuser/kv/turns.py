@@ -96,7 +96,7 @@ class ModelTurns:
         with self._state:
             self._wanted += 1
             try:
-                self._state.wait_for(lambda: not self._taken and (self._passed or not self._waiting))
+                self._state.wait_for(lambda: self._may_begin(a_pass=False))
             finally:
                 self._wanted -= 1
             self._taken, self._passed = True, False
@@ -138,12 +138,17 @@ class ModelTurns:
                 self._waiting.remove(row)
             self._state.notify_all()
 
+    def _may_begin(self, a_pass: bool) -> bool:
+        """Nothing else has the model, and where the other kind is waited for, it was the last to have it."""
+        others = self._wanted if a_pass else len(self._waiting)
+        return not self._taken and (self._passed != a_pass or not others)
+
     def _next(self, row: AnswerRow) -> Sequence[AnswerRow]:
         """The answers whose pass is for this thread to run, with a turn; none once `row` had its own."""
         with self._state:
             while row.logits is None and row.failure is None:
                 left_s = self._handed_out + _COMING_S - time.monotonic()
-                if self._taken or (self._wanted and self._passed):
+                if not self._may_begin(a_pass=True):
                     self._state.wait()
                 elif left_s > 0 and self._coming and len(self._waiting) < self.width:
                     self._state.wait(left_s)
@@ -190,29 +195,23 @@ class ModelTurns:
     def _together(self, batch: Sequence[AnswerRow]) -> Sequence[Tensor | Exception]:
         """Of each answer its logits, or what ended it early."""
         device = self.model.device
-        works, new = [], [list[tuple[Tensor, Tensor]]() for _ in batch]
-        for row, found in zip(batch, new, strict=True):
-            ids, take = torch.tensor([[row.token]], device=device), _taking(found)
-            works.append(
-                Prefill(ids, self._layers - 1, take, row.cancelled, whole=True, past=row.past.layers)
-            )
+        works = []
+        for row in batch:
+            ids, last = torch.tensor([[row.token]], device=device), self._layers - 1
+            works.append(Prefill(ids, last, _unused, row.cancelled, whole=True, behind=row.past))
         if missing := WIDTH - len(batch):
             nothing = torch.zeros((1, missing), dtype=torch.int64, device=device)
-            works.append(Prefill(nothing, -1, _taking([])))
+            works.append(Prefill(nothing, -1, _unused))
         prefill_together(self.model, works)
         works = works[: len(batch)]
         hidden = [work.hidden[0] for work in works if work.hidden is not None]
         padded = pad(torch.cat(hidden), (0, 0, 0, WIDTH - len(hidden))) if hidden else None
         logits = iter(() if padded is None else self.model.get_output_embeddings()(padded))
-        told: list[Tensor | Exception] = []
-        for row, work, found in zip(batch, works, new, strict=True):
-            if work.hidden is None:
-                told.append(work.failure or Cancelled("the pass was broken off"))
-                continue
-            row.past.append(found)
-            told.append(next(logits))
-        return told
+        return [
+            next(logits) if work.hidden is not None else work.failure or Cancelled("the pass was broken off")
+            for work in works
+        ]
 
 
-def _taking(found: list[tuple[Tensor, Tensor]]) -> Callable[[int, Tensor, Tensor], None]:
-    return lambda layer, keys, values: found.append((keys, values))
+def _unused(layer: int, keys: Tensor, values: Tensor) -> None:
+    """K and V of the pass, which lie behind their rows' pasts."""

@@ -49,6 +49,18 @@ def test_the_finest_step_keeps_to_the_limit_and_nearly_uses_it(
     assert bits_at(step * (1 - 2**-5)) > limit * (1 - 1 / 32) - 2
 
 
+def test_a_step_a_little_too_fine_is_followed_by_the_next_coarser_ones() -> None:
+    """A rounded stride of nothing once sent the search half the way to the coarsest step there is."""
+    tried: list[float] = []
+
+    def bits_at(step: float) -> int:
+        tried.append(step)
+        return math.ceil(10_000 * (2 - math.log2(step)))
+
+    step = smallest_step_within(bits_at, bits_at(1.0) - 30, 1.0, 0.0, 10_000)
+    assert tried[1:] == [1.0, 1 + 2**-7] and step == 1 + 2**-7
+
+
 def test_no_step_is_finer_than_the_least() -> None:
     step = smallest_step_within(lambda step: 0, 8, 1.0, 0.3, 1)
     assert 0.3 <= step < 0.31 or step == 1.0

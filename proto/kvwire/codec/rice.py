@@ -6,8 +6,9 @@ Here an integer costs its bits and nothing else. An integer v >= 0 with paramete
 k lowest bits. All the zeros and ones come first, so that they are read at once: the places of the ones give all v >> k.
 """
 
+import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -36,44 +37,53 @@ def unfolded(numbers: Whole) -> Whole:
 
 
 def count_bits(numbers: Whole, widths: Whole) -> int:
-    """How many bits `pack` needs.
-
-    Args:
-        numbers: of any shape. widths: that `numbers` can be shifted by; otherwise as there.
-    """
+    """How many bits `pack` needs; arguments as there."""
     zeros = numbers >> widths
     if int(zeros.max(initial=0)) >= _ESCAPE:
         np.copyto(zeros, _ESCAPE + _ESCAPED_BITS - widths, where=zeros >= _ESCAPE)
-    each = zeros.size // widths.size if widths.size else 0
-    return int(zeros.sum(dtype=np.int64)) + zeros.size + each * int(widths.sum(dtype=np.int64))
+    return int(zeros.sum(dtype=np.int64)) + zeros.size + _bits_below(widths, zeros.size)
 
 
 def pack(numbers: Whole, widths: Whole) -> bytes:
     """Numbers as bits; the last byte is filled with zeros.
 
     Args:
-        numbers: (n,) of 0 to 2 * LARGEST + 1. widths: (n,), each one's parameter k, 0 to 15.
+        numbers: (rows, columns) of 0 to 2 * LARGEST + 1.
+        widths: parameter k, 0 to 15, of each row, (rows, 1), or of each column, (1, columns), and then descending.
     """
     zeros = numbers >> widths
     escaped = zeros >= _ESCAPE if int(zeros.max(initial=0)) >= _ESCAPE else None
     if escaped is not None:
-        zeros = np.minimum(zeros, _ESCAPE)
-        widths = np.where(escaped, 0, widths)
+        np.minimum(zeros, _ESCAPE, out=zeros)
     zeros += 1
-    ends = np.cumsum(zeros, dtype=np.int64)
+    ends = zeros.cumsum(dtype=np.int64)
     runs = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
     ends -= 1
     runs[ends] = 1
-    parts = [runs]
-    parts += [_plane(numbers, bit)[widths > bit] for bit in range(int(widths.max(initial=0)))]
+    octets = numbers.astype(np.uint8), (numbers >> 8).astype(np.uint8)
+    planes = [octets[bit >> 3][where] & np.uint8(1 << (bit & 7)) for bit, where in _planes(widths, escaped)]
+    return np.packbits(np.concatenate([runs, *(plane.ravel() for plane in planes)])).tobytes()
+
+
+def _planes(widths: Whole, escaped: NDArray[np.bool_] | None) -> Iterator[tuple[int, Any]]:
+    """In the order of the wire: a bit below the zeros, and the index of those numbers that have it there."""
+    for bit in range(int(widths.max(initial=0))):
+        chosen = widths > bit
+        if escaped is not None:
+            yield bit, chosen & ~escaped
+        elif widths.size == 1:
+            yield bit, ...
+        elif len(widths) == 1:
+            yield bit, (slice(None), slice(np.count_nonzero(chosen)))
+        else:
+            yield bit, chosen[:, 0]
     if escaped is not None:
-        parts += [_plane(numbers[escaped], bit) for bit in range(_ESCAPED_BITS)]
-    return np.packbits(np.concatenate(parts)).tobytes()
+        yield from ((bit, escaped) for bit in range(_ESCAPED_BITS))
 
 
-def _plane(numbers: Whole, bit: int) -> NDArray[np.uint8]:
-    """One bit of each number."""
-    return (numbers >> bit).astype(np.uint8) & np.uint8(1)
+def _bits_below(widths: Whole, count: int) -> int:
+    """How many bits so many numbers have below the zeros, where none is escaped."""
+    return int(widths.sum(dtype=np.int64)) * (count // widths.size) if widths.size else 0
 
 
 def check_room(payload: bytes | memoryview, numbers: int) -> None:
@@ -86,15 +96,16 @@ def check_room(payload: bytes | memoryview, numbers: int) -> None:
         raise BadPayload(f"{len(payload)} bytes where {numbers} numbers were due")
 
 
-def unpack(payload: bytes | memoryview, widths: Whole) -> Whole:
-    """The inverse of `pack`: as many numbers as there are widths, out of exactly this payload.
+def unpack(payload: bytes | memoryview, widths: Whole, shape: tuple[int, int]) -> Whole:
+    """The inverse of `pack`: numbers of this shape out of exactly this payload.
 
     Raises:
         BadPayload: too few bytes or too many, or a number written otherwise than `pack` writes it.
     """
-    count = len(widths)
+    count = math.prod(shape)
     bits = np.unpackbits(np.frombuffer(payload, np.uint8))
-    ends = np.flatnonzero(bits.view(np.bool_))[:count]
+    runs = max(0, len(bits) - _bits_below(widths, count))  # at most: an escape has more bits than its width
+    ends = np.flatnonzero(bits[:runs].view(np.bool_))[:count]
     if len(ends) < count:
         raise BadPayload(f"{len(ends)} numbers where {count} were due")
     zeros = ends.copy()
@@ -103,27 +114,20 @@ def unpack(payload: bytes | memoryview, widths: Whole) -> Whole:
     most = int(zeros.max(initial=0))
     if most > _ESCAPE:
         raise BadPayload("a number with too many zeros")
-    numbers: Whole = zeros.astype(np.int32)
+    numbers: Whole = zeros.astype(np.int32).reshape(shape)
     escaped = numbers == _ESCAPE if most == _ESCAPE else None
-    short = widths if escaped is None else np.where(escaped, 0, widths)
-    numbers <<= short
+    numbers <<= widths
     if escaped is not None:
         numbers[escaped] = 0
-    below = [short > bit for bit in range(int(short.max(initial=0)))]
-    planes = [*enumerate(below)]
-    if escaped is not None:
-        planes += [(bit, escaped) for bit in range(_ESCAPED_BITS)]
-    for bit, where in planes:
-        plane = bits[at : (at := at + int(np.count_nonzero(where)))]
+    for bit, where in _planes(widths, escaped):
+        part = numbers[where]
+        plane = bits[at : (at := at + part.size)]
         if at > len(bits):
             raise BadPayload("the bits end within a number")
-        spread = np.zeros(count, np.int32)
-        spread[where] = plane
-        spread <<= bit
-        numbers |= spread
+        numbers[where] = part | plane.astype(np.int32).reshape(part.shape) << bit
     if len(bits) - at >= 8 or bits[at:].any():
         raise BadPayload("bits after the last number")
-    if escaped is not None and bool((numbers[escaped] >> widths[escaped] < _ESCAPE).any()):
+    if escaped is not None and bool(((numbers >> widths < _ESCAPE) & escaped).any()):
         raise BadPayload("a number that had no need of an escape")
     if int(numbers.max(initial=0)) >= 1 << _ESCAPED_BITS:
         raise BadPayload(f"a number beyond {_ESCAPED_BITS} bits")
@@ -138,7 +142,7 @@ _OCTAVE: Final = 128
 _CLOSE: Final = 64
 """A payload that leaves less than this part of its bits unused is not worth another try."""
 _BY_SLOPE: Final = 8
-_TRIES: Final = _BY_SLOPE + 15
+_TRIES: Final = _BY_SLOPE + 30
 _ROUNDING: Final = 0.4
 Reals = NDArray[np.floating[Any]]
 
@@ -181,14 +185,15 @@ def smallest_step_within(
 ) -> float:
     """About the finest step at which a payload keeps within its bits: the rate is then a promise, not a mean.
 
-    A step twice as large saves a bit a number, so each try goes by what is missing; three or four are enough.
+    A step twice as large saves a bit a number, so each try goes by what is missing; three or four are enough. Where
+    few of the numbers vary it saves less: the steps then go on ever further until one is within the bits, or beyond.
 
     Args:
         bits_at: bits of the payload at a step. limit: the most it may have; the coarsest step must keep it.
         guess: where to begin. least: no finer step than this is tried. numbers: how many numbers the payload has.
     """
-    low = min(max(_FINEST, _bits(least) + 1), _COARSEST) - 1
-    high = _COARSEST
+    low = first = min(max(_FINEST, _bits(least) + 1), _COARSEST) - 1
+    high, stride = _COARSEST, 0
     trial = min(max(_bits(guess), low + 1), high)
     for attempt in range(_TRIES):
         excess = bits_at(_of(trial)) - limit
@@ -199,7 +204,12 @@ def smallest_step_within(
         if high - low <= 1 or 0 <= -excess <= limit // _CLOSE:
             break
         ahead = trial + round(_OCTAVE * excess / numbers)
-        trial = ahead if attempt < _BY_SLOPE and low < ahead < high else (low + high) // 2
+        if attempt >= _BY_SLOPE or not low < ahead < high:
+            if low > first and high < _COARSEST:
+                ahead = (low + high) // 2
+            else:
+                ahead = min(low + 2 * stride + 1, high) if excess > 0 else max(high - 2 * stride - 1, low + 1)
+        stride, trial = abs(ahead - trial), ahead
     return _of(high)
 
 
@@ -210,7 +220,7 @@ def levels(numbers: Reals, step: float) -> Whole:
     takes away twice (rate-distortion optimised rounding, as in video coders).
     """
     scaled = numbers / step
-    np.clip(scaled, -LARGEST, LARGEST, out=scaled)
+    scaled.clip(-LARGEST, LARGEST, out=scaled)
     scaled += _signed(_ROUNDING, scaled)
     found: Whole = scaled.astype(np.int32)
     return found

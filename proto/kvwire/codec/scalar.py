@@ -206,11 +206,10 @@ class Hadamard:
         def tried(step: float) -> tuple[Whole, Whole]:
             found = folded(_levels(wide, mean, step / unit).reshape(rows, channels))
             _, exponents = np.frexp(found.sum(1, dtype=np.int64) / channels / 2.4)
-            return found, np.clip(exponents, 0, 15)
+            return found, exponents.clip(0, 15)[:, None]
 
         def bits_at(step: float) -> int:
-            found, widths = tried(step)
-            return count_bits(found, widths[:, None])
+            return count_bits(*tried(step))
 
         spread = turned if mean is None else turned - mean
         guess = 4.4 * unit * float(spread.std()) * 2.0**-self.rate
@@ -218,8 +217,7 @@ class Hadamard:
         step = smallest_step_within(bits_at, bits, guess, least, rows * channels)
         found, widths = tried(step)
         halves = np.append(widths, np.zeros(rows % 2, widths.dtype)).astype(np.uint8)
-        packed = pack(found.ravel(), np.repeat(widths, channels))
-        return step_to_bytes(step) + (halves[::2] | halves[1::2] << 4).tobytes() + packed
+        return step_to_bytes(step) + (halves[::2] | halves[1::2] << 4).tobytes() + pack(found, widths)
 
     def decode(self, payload: bytes, spec: SegmentSpec, device: torch.device | str = "cpu") -> torch.Tensor:
         if len(payload) > self.max_bytes(spec):
@@ -236,7 +234,7 @@ class Hadamard:
         halves = np.stack((pairs & 15, pairs >> 4), axis=1).ravel().astype(np.int32)
         if halves[rows:].any():
             raise BadPayload("bits after the last parameter")
-        found = unfolded(unpack(view[cut:], np.repeat(halves[:rows], channels)))
+        found = unfolded(unpack(view[cut:], halves[:rows, None], (rows, channels)))
         if spec.kind is SegmentKind.KEY:
             heads, _, _ = spec.shape
             found = found.reshape(heads, -1, channels)

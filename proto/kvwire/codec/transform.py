@@ -7,7 +7,7 @@ sent, the others take the bits that their spread needs. The step is the finest t
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
@@ -84,8 +84,9 @@ class Basis:
 
     @cached_property
     def analysis(self) -> Reals:
-        """(n, n) float32: components of a position less the mean. The cloud's alone; its rounding harms nobody."""
-        inverse: Reals = torch.linalg.inv(self.synthesis.double()).float().numpy()
+        """(n, n) float32, a component a column: of a position less the mean. The cloud's alone; its rounding harms
+        nobody."""
+        inverse: Reals = torch.linalg.inv(self.synthesis.double()).float().T.contiguous().numpy()
         return inverse
 
     @cached_property
@@ -94,11 +95,15 @@ class Basis:
         spread: Reals = self.spread.double().numpy()
         return spread
 
-    def kept(self, step: float) -> Whole:
-        """Rice parameters of the components that are sent at this step, the first ones."""
+    @cached_property
+    def kept(self) -> Callable[[float], Whole]:
+        """Rice parameters of the components that are sent at a step, the first ones: (1, components), descending."""
+        return lru_cache(64)(self._kept)
+
+    def _kept(self, step: float) -> Whole:
         spread = self._spread[: np.count_nonzero(self._spread >= DROPPED * step)]
         _, exponents = np.frexp(spread / (1.5 * step))
-        widths: Whole = np.clip(exponents, 0, 15)
+        widths: Whole = exponents.clip(0, 15)[None]
         return widths
 
 
@@ -140,12 +145,12 @@ class Transform:
         basis = self._bases[place]
         numbers = by_position(tensor.detach().to("cpu", torch.float32)).numpy()
         n = numbers.shape[1]
-        parts = (numbers - basis.mean[:n].numpy()) @ basis.analysis[:, :n].T
+        parts = (numbers - basis.mean[:n].numpy()) @ basis.analysis[:n]
 
         @lru_cache(2)
         def tried(step: float) -> tuple[Whole, Whole]:
             widths = basis.kept(step)
-            return folded(levels(parts[:, : len(widths)], step)), widths
+            return folded(levels(parts[:, : widths.size], step)), widths
 
         def bits_at(step: float) -> int:
             return count_bits(*tried(step))
@@ -154,7 +159,7 @@ class Transform:
         guess, least = float(basis.spread[likely]), float(np.abs(parts).max()) / LARGEST
         step = smallest_step_within(bits_at, 8 * (self.max_bytes(spec) - 2), guess, least, spec.elements)
         found, widths = tried(step)
-        return step_to_bytes(step) + pack(found.ravel(), np.tile(widths, len(found)))
+        return step_to_bytes(step) + pack(found, widths)
 
     def decode(self, payload: bytes, spec: SegmentSpec, device: torch.device | str = "cpu") -> torch.Tensor:
         if len(payload) > self.max_bytes(spec):
@@ -164,10 +169,10 @@ class Transform:
         basis, view = self._bases[self._place(spec)], memoryview(payload)
         step = step_from_bytes(view[:2])
         widths = basis.kept(step)
-        check_room(view[2:], len(widths) * spec.positions)
-        found = unfolded(unpack(view[2:], np.tile(widths, spec.positions))).reshape(spec.positions, -1)
+        check_room(view[2:], widths.size * spec.positions)
+        found = unfolded(unpack(view[2:], widths, (spec.positions, widths.size)))
         n = spec.elements // spec.positions
-        sums = found.astype(np.float64) @ basis.columns[:n, : len(widths)].T
+        sums = found.astype(np.float64) @ basis.columns[:n, : widths.size].T
         numbers = torch.from_numpy(sums * step + basis.mean[:n].double().numpy())
         shaped = numbers if spec.kind.is_code else _by_head(numbers, spec)
         return narrowed(shaped, spec).to(device)
