@@ -146,10 +146,6 @@ class Reading:
         return features_of(torch.stack(bare), torch.stack([values[:, picked] for _, values in kept]))
 
 
-def _joined(one: Layer, other: Layer, dim: int) -> Layer:
-    return torch.cat((one[0], other[0]), dim=dim), torch.cat((one[1], other[1]), dim=dim)
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """For whom a prompt is read.
@@ -277,12 +273,7 @@ class Reader:
             prefixes: in place of the reader's own, and of its store.
         """
         draft = max(0, min(draft, self.window - len(prompt)))
-        within = at[at < prompt.prefix].to(self.model.device)  # of what is read, or known, by itself
         at = at.to(self.model.device)
-        behind = at[len(within) :] - prompt.prefix
-        # A run of positions is looked at where it lies; what is handed on at once is its receiver's to keep.
-        run = len(within) > 0 and on_layer is None and int(within[-1] - within[0]) + 1 == len(within)
-        known_at = slice(int(within[0]), int(within[-1]) + 1) if run else within
         ids = prompt.tokens.ids.to(self.model.device)
         last_layer = self.geometry.layers - 1 if asking or draft else max(layers, default=0)
         past: KV = ()
@@ -298,21 +289,18 @@ class Reader:
                 ends[layer] = keys[0][:, -1:], values[0][:, -1:]
             if layer not in layers and not draft:
                 return
-            new = keys, values
-            before = past[layer] if past else new
+            if past:
+                before = past[layer]
+                keys, values = torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
             if draft:
-                all_layers.append(_joined(before, new, dim=2) if past else new)
-            if layer not in layers or layer in given:
+                all_layers.append((keys, values))
+            if layer not in layers:
                 return
-            found = keys[0][:, behind], values[0][:, behind]
-            if len(within):
-                known = before[0][0][:, known_at], before[1][0][:, known_at]
-                found = _joined(known, found, dim=1) if len(behind) else known
             if on_layer is None:
-                kv[layer] = found
-            else:
+                kv[layer] = keys[0][:, at], values[0][:, at]
+            elif layer not in given:
                 given.add(layer)
-                on_layer(layer, *found)
+                on_layer(layer, keys[0][:, at], values[0][:, at])
 
         own, prefix = prefixes or self._prefixes, ids[: prompt.prefix]
         while True:
@@ -360,7 +348,11 @@ class Reader:
             )
             at = torch.cat((at, torch.arange(len(said), device=at.device) + len(prompt)))
             kv = {
-                layer: _joined(its, (new[layer][0][0], new[layer][1][0]), dim=1) for layer, its in kv.items()
+                layer: (
+                    torch.cat((keys, new[layer][0][0]), dim=1),
+                    torch.cat((values, new[layer][1][0]), dim=1),
+                )
+                for layer, (keys, values) in kv.items()
             }
         scores = work.scores
         if scores is not None:
