@@ -7,19 +7,16 @@ from a peer; pickles are read with `weights_only`, which admits tensors and noth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fuser.bundle.tensors import BadBundle
+from fuser.bundle.tensors import BadBundle, check_finite, check_names
 from fuser.heads.c2c import C2CConfig, C2CFuse, TokenAlignment
 from fuser.kv.geometry import Geometry, LayerMap
-from fuser.lab.c2c.describe import LAYERS_FILE, arguments_of, layers_of
-
-_SHAPES = ("hidden_dim", "intermediate_dim", "num_layers")
-_TRAINING = ("dropout", "initial_temperature", "final_temperature", "anneal_steps")
+from fuser.lab.c2c.describe import LAYERS_FILE, Projector, layers_of, projector_of
 
 
 def import_public(
@@ -41,19 +38,18 @@ def import_public(
     if not (directory / LAYERS_FILE).exists() and (directory / "final" / LAYERS_FILE).exists():
         directory = directory / "final"
     layers = layers_of(directory / LAYERS_FILE)
-    described = {index: arguments_of(directory / f"projector_{index}.json") for _, index in layers.values()}
-    first = next(iter(described.values()))
-    for index, arguments in described.items():
-        differing = [key for key in {**first, **arguments} if first.get(key) != arguments.get(key)]
-        if differing:
+    described = {index: projector_of(directory / f"projector_{index}.json") for _, index in layers.values()}
+    (at, first), *others = described.items()
+    for index, other in others:
+        if differing := [f.name for f in fields(first) if getattr(first, f.name) != getattr(other, f.name)]:
             raise BadBundle(f"{directory}: projector_{index}.json differs from the others in {differing[0]}")
-    _check_geometry(directory / f"projector_{next(iter(described))}.json", first, sharer, receiver)
+    _check_geometry(directory / f"projector_{at}.json", first, sharer, receiver)
     try:
         pairs = {layer: source for layer, (source, _) in layers.items()}
         layer_map = LayerMap.custom(pairs, receiver.layers, sharer.layers)
-        options = {key: first[key] for key in (*_SHAPES, *_TRAINING) if key in first}
+        shape = first.hidden_dim, first.intermediate_dim, first.num_layers
         with torch.device("meta"):
-            head = C2CFuse(C2CConfig(layer_map, **options, alignment=alignment), sharer, receiver)
+            head = C2CFuse(C2CConfig(layer_map, *shape, alignment=alignment), sharer, receiver)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadBundle(f"{directory}: {error}") from error
     for layer, (_, index) in layers.items():
@@ -63,7 +59,7 @@ def import_public(
     return head.eval()
 
 
-def _check_geometry(path: Path, arguments: Mapping[str, Any], sharer: Geometry, receiver: Geometry) -> None:
+def _check_geometry(path: Path, first: Projector, sharer: Geometry, receiver: Geometry) -> None:
     wanted = {
         "source_dim": sharer.head_dim,
         "source_num_heads": sharer.kv_heads,
@@ -71,8 +67,7 @@ def _check_geometry(path: Path, arguments: Mapping[str, Any], sharer: Geometry, 
         "target_num_heads": receiver.kv_heads,
     }
     for name, value in wanted.items():
-        found = arguments.get(name, 1)
-        if found != value:
+        if (found := getattr(first, name)) != value:
             raise BadBundle(f"{path}: {name} is {found}, the models given have {value}")
 
 
@@ -86,16 +81,13 @@ def _state(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise BadBundle(f"{path}: damaged, or not a table of tensors ({type(error).__name__})") from error
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise BadBundle(f"{path}: not a table of tensors")
+    state = {name: tensor for name, tensor in state.items() if name != "gate_temperature"}  # of training
     _check_tensors(path, state, expected)
     return {str(name): tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
 
 
 def _check_tensors(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    missing, unknown = expected.keys() - state.keys(), {str(name) for name in state.keys() - expected.keys()}
-    if missing:
-        raise BadBundle(f"{path}: missing tensor {min(missing)}")
-    if unknown:
-        raise BadBundle(f"{path}: unknown tensor {min(unknown)}")
+    check_names(path, {str(name) for name in state}, set(expected))
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise BadBundle(
@@ -103,5 +95,4 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor], expected: Mapping[st
             )
         if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise BadBundle(f"{path}: {name} is {tensor.dtype}, {tensor.layout}, not plain numbers")
-        if not bool(tensor.isfinite().all()):
-            raise BadBundle(f"{path}: {name} has numbers that are not finite")
+        check_finite(name, tensor, f"{path}: ")

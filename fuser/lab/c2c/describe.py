@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from fuser.bundle.tensors import BadBundle
+from fuser.config import BadConfig, from_dict
 from fuser.heads.c2c import TokenAlignment
 
 LAYERS_FILE = "projector_config.json"
 _CLASS = "c2cprojector"  # the public loader ignores case
 _MAX_JSON_BYTES = 1 << 22
-_INTEGERS = (
-    "source_dim",
-    "target_dim",
-    "source_num_heads",
-    "target_num_heads",
-    "intermediate_dim",
-    "hidden_dim",
-    "num_layers",
-    "anneal_steps",
-)
-_NUMBERS = ("dropout", "initial_temperature", "final_temperature")
-_WITHOUT_EFFECT = ("dtype", "zero_init")  # of the run that trained it; the tensors tell their own dtype
-_REQUIRED = ("source_dim", "target_dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """What one projector was made with. Keys from `dtype` on are of its training and mean nothing here."""
+
+    source_dim: int
+    target_dim: int
+    source_num_heads: int = 1
+    target_num_heads: int = 1
+    hidden_dim: int = 1024
+    intermediate_dim: int = 1024
+    num_layers: int = 3
+    dtype: Any = None
+    zero_init: Any = None
+    dropout: Any = None
+    initial_temperature: Any = None
+    final_temperature: Any = None
+    anneal_steps: Any = None
 
 
 def layers_of(path: Path) -> dict[int, tuple[int, int]]:
@@ -49,29 +57,21 @@ def layers_of(path: Path) -> dict[int, tuple[int, int]]:
     return dict(sorted(found.items()))
 
 
-def arguments_of(path: Path) -> dict[str, Any]:
+def projector_of(path: Path) -> Projector:
     """What the projector of one file was made with.
 
     Raises:
         BadBundle: naming the file and the key that is unknown, missing or of a wrong type.
     """
     described = _json(path)
-    _refuse_unknown(path, described, ("class", "init_args"), "")
+    if unknown := sorted(described.keys() - {"class", "init_args"}):
+        raise BadBundle(f"{path}: unknown key {unknown[0]}; known are class, init_args")
     if str(described.get("class")).lower() != _CLASS:
         raise BadBundle(f"{path}: class {described.get('class')!r} is not C2CProjector")
-    arguments = described.get("init_args")
-    if not isinstance(arguments, dict):
-        raise BadBundle(f"{path}: init_args: a table is expected")
-    _refuse_unknown(path, arguments, (*_INTEGERS, *_NUMBERS, *_WITHOUT_EFFECT), "init_args.")
-    for key in _REQUIRED:
-        if key not in arguments:
-            raise BadBundle(f"{path}: missing key init_args.{key}")
-    for key, value in arguments.items():
-        if key in _INTEGERS and not (_is_integer(value) and value > 0):
-            raise BadBundle(f"{path}: init_args.{key}: a positive whole number is expected, got {value!r}")
-        if key in _NUMBERS and not (isinstance(value, float) or _is_integer(value)):
-            raise BadBundle(f"{path}: init_args.{key}: a number is expected, got {value!r}")
-    return arguments
+    try:
+        return from_dict(Projector, described.get("init_args"), "init_args")
+    except BadConfig as error:
+        raise BadBundle(f"{path}: {error}") from error
 
 
 def alignment_of(directory: Path) -> TokenAlignment:
@@ -98,7 +98,6 @@ def alignment_of(directory: Path) -> TokenAlignment:
 
 
 def _only(path: Path, table: dict[str, Any], wanted: str) -> dict[str, Any]:
-    """The single table that a table holds."""
     values = list(table.values())
     if len(values) != 1 or not isinstance(values[0], dict):
         raise BadBundle(f"{path}: expected {wanted}, found {', '.join(map(repr, table)) or 'none'}")
@@ -106,24 +105,14 @@ def _only(path: Path, table: dict[str, Any], wanted: str) -> dict[str, Any]:
 
 
 def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(_is_integer(n) and n >= 0 for n in pair)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _refuse_unknown(path: Path, table: dict[str, Any], known: tuple[str, ...], prefix: str) -> None:
-    unknown = sorted(table.keys() - set(known))
-    if unknown:
-        raise BadBundle(f"{path}: unknown key {prefix}{unknown[0]}; known are {', '.join(sorted(known))}")
+    return isinstance(pair, list) and len(pair) == 2 and all(type(n) is int and n >= 0 for n in pair)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise BadBundle(f"{path}: larger than {_MAX_JSON_BYTES} bytes")
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except BadBundle:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -131,7 +120,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise BadBundle(f"{path}: a table is expected")
     return raw
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")

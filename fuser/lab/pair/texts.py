@@ -99,7 +99,6 @@ def write_items(items: Iterable[Item], path: Path) -> None:
 
 
 def counted(left_out: Counter[str]) -> str:
-    """What was left out, in words."""
     return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count) or "nothing"
 
 

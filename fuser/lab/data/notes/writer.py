@@ -84,7 +84,6 @@ class Writer:
 
     @property
     def rows(self) -> range:
-        """The numbers of the repeated rows."""
         return range(len(self._values) - 1)
 
     def stated(self, field: Field, row: int) -> int:

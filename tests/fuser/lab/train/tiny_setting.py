@@ -77,7 +77,7 @@ def tiny_setting(
     """A setting whose last third of documents and of prompts validates.
 
     Args:
-        tables: of the run's TOML: `translate`, `fuse`, `noise` and so on.
+        tables: of the run's TOML: `translate`, `fuse` and so on.
         others: fields of the setting to replace.
     """
     config = from_dict(
