@@ -20,9 +20,8 @@ from fuser.atomic import write_json
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.overlap import normalise
 from fuser.lab.evaluate import controls
-from fuser.lab.evaluate.calibration import letter_bias, letters_of
 from fuser.lab.evaluate.evaluation import Batch, Given, Task, bucketed
-from fuser.lab.evaluate.letters import best_letter, mark
+from fuser.lab.evaluate.letters import best_letter, letter_bias, letters_of, mark
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.rows import Answers, Registry, RowAnswer
 from fuser.lab.evaluate.shared_slices import ChoiceDrafts, ChoiceTransfer, Heard, fuse_heard

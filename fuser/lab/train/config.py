@@ -28,7 +28,7 @@ class SourceConfig:
     task: `document` asks over cloud documents; `shared` asks what both sides hold (choices, instructions).
     validation: held out from training and evaluated while it runs.
     continuations: questions added to each training document: which words follow a quotation from it
-        (`fuser.lab.data.continuation`).
+        (`fuser.lab.data.cloze`).
     near: questions stand over another document of the source, which is near theirs and does not answer them, and the
         right reply is `answer.abstain` (`fuser.lab.data.cases.without_answers`).
     """
@@ -62,7 +62,7 @@ class AnswerConfig:
     unanswerable_share: share of the document steps whose slices are of other documents, chosen by other questions,
         where `abstain` is the right reply: the Receiver learns to say so when a slice is about something else.
     recite_share: share of the document steps whose slice is a window of the document and the right reply the window's
-        text (`fuser.lab.train.window`): each of its tokens is trained on, without labels. Translated excerpts alone.
+        text (`fuser.lab.train.excerpt`): each of its tokens is trained on, without labels. Translated excerpts alone.
     draft_share: share of the document steps whose slice is a draft, the Sharer's own short answer; and the share of
         the unanswerable ones whose slice is another document's draft. Where neither it nor what is quoted before it
         holds the right answer, its own words are the right reply: what was not said is not to be guessed.

@@ -15,13 +15,11 @@ from fuser.kv.generate import Outcome
 from fuser.lab.evaluate.score import normalise
 from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced, sample_one
 from fuser.lab.train.cached import Cached, CachedQuestion
-from fuser.lab.train.excerpt import Example, Excerpts, examples_of
+from fuser.lab.train.excerpt import RECITE, Example, Excerpts, examples_of, window_of
 from fuser.lab.train.reading import replies_to
 from fuser.lab.train.regress import explained_variance, gather_moments, standardise_as, start_in_closed_form
 from fuser.lab.train.selection import answer_at
-from fuser.lab.train.setting import Setting
-from fuser.lab.train.task import Control
-from fuser.lab.train.window import RECITE, window_of
+from fuser.lab.train.task import Control, Setting
 from fuser.prompts.prompt import tokenise, withheld
 from kvwire.codec import Codec, roundtrip
 from kvwire.segment import SegmentKind, SegmentSpec, SliceKind

@@ -22,11 +22,10 @@ from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.document import DocumentTask
 from fuser.lab.train.reading import FrozenReceiver
 from fuser.lab.train.selection import fit_scorer, load_scorer, save_scorer
-from fuser.lab.train.setting import Setting, Split
 from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import Sources, read_sources
-from fuser.lab.train.task import TrainTask
+from fuser.lab.train.task import Setting, Split, TrainTask
 from fuser.models.directory import find_model, model_ref
 from fuser.models.load import find_device, load_config, load_model
 from kvwire.codec import CodecRegistry

@@ -20,8 +20,7 @@ from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced, sample_
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.fusing import CachedSlices, GivenKv
 from fuser.lab.train.reading import replies_to
-from fuser.lab.train.setting import Setting
-from fuser.lab.train.task import Control
+from fuser.lab.train.task import Control, Setting
 from fuser.receiver import Prefilled
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind

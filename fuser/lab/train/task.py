@@ -1,17 +1,27 @@
 """A task: what a training run drives. It turns cached items into batches, and a batch into a loss.
 
-The run owns steps, optimiser, schedule, checkpoints, workers and logs; a task owns what is read and what is asked.
+The run owns steps, optimiser, schedule, checkpoints, workers and logs; a task owns what is read and what is asked, and
+is made from a setting: a frozen Receiver, a cache, the heads to train, and the two splits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeVar
 
+import torch
 from rich.progress import Progress
 from torch import nn
 
+from fuser.bundle.bundle import Bundle, BundleConfig
 from fuser.kv.generate import Outcome
+from fuser.lab.train.cache import FeatureCache
+from fuser.lab.train.cached import Cached, CachedPrompt
+from fuser.lab.train.config import TrainConfig
+from fuser.lab.train.reading import FrozenReceiver
+from fuser.receiver import Receiver
+from kvwire.codec import CodecRegistry
 
 Control = Literal[
     "true",
@@ -45,7 +55,7 @@ B = TypeVar("B", bound=TrainBatch)
 
 
 class TrainTask(Protocol[B]):
-    """See the module. Made from a `fuser.lab.train.setting.Setting`.
+    """See the module. Made from a `Setting`.
 
     name: of the task in logs and errors. controls: those that mean something here, "true" first; all of them are
     evaluated on the validation split.
@@ -82,3 +92,41 @@ class TrainTask(Protocol[B]):
             ValueError: a control the task does not have.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One side of the data: documents with questions, and shared prompts with responses."""
+
+    documents: tuple[Cached, ...] = ()
+    prompts: tuple[CachedPrompt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What tasks are made from.
+
+    heads: `fuse`, `translate`, as the run's config asks, and a fitted `scorer`; on `device`, in single
+        precision.
+    device: where Receiver and heads are; the cache is read on the CPU.
+    end: the Receiver's end-of-answer token.
+    started: heads that have their first values already.
+    codecs: that codes may go through in training: the built-in ones and those of the bundle in `init`.
+    """
+
+    config: TrainConfig
+    bundle: BundleConfig
+    heads: Mapping[str, nn.Module]
+    reading: FrozenReceiver
+    cache: FeatureCache
+    train: Split
+    validation: Split
+    device: torch.device
+    end: int
+    started: frozenset[str] = frozenset()
+    codecs: CodecRegistry = field(default_factory=CodecRegistry)
+
+    def receiver(self) -> Receiver:
+        """The Receiver of the service with the heads that are trained."""
+        bundle = Bundle(self.bundle, **self.heads)  # type: ignore[arg-type]
+        return Receiver(self.reading.model, self.reading.tokenizer, bundle)

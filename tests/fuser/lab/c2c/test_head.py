@@ -12,8 +12,7 @@ from torch import Tensor
 from fuser.bundle.tensors import BadBundle
 from fuser.heads.c2c import C2CConfig, C2CFuse
 from fuser.kv.geometry import Geometry, LayerMap
-from fuser.lab.c2c.checkpoint import import_public
-from fuser.lab.c2c.describe import alignment_of
+from fuser.lab.c2c.checkpoint import alignment_of, import_public
 from kvwire.segment import SegmentKind
 
 GOLDEN = Path(__file__).parent / "golden" / "c2c_layer.safetensors"

@@ -2,7 +2,7 @@
 
 import torch
 
-from fuser.lab.evaluate.calibration import fit_bias, masked
+from fuser.lab.evaluate.letters import fit_bias, masked
 
 
 def test_a_letter_bias_is_found_and_undone() -> None:

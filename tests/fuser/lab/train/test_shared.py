@@ -13,9 +13,9 @@ from fuser.heads.fuse import FuseHead
 from fuser.lab.train.batch import ExampleBatch
 from fuser.lab.train.cached import CachedPrompt
 from fuser.lab.train.fusing import GivenKv
-from fuser.lab.train.setting import Setting
 from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sources import AnyItem
+from fuser.lab.train.task import Setting
 from fuser.models.load import load_model
 from fuser.prompts.prompt import reply_ids
 from fuser.receiver import Prefilled, Receiver
