@@ -183,7 +183,7 @@ def test_a_value_of_the_command_line_that_fits_nowhere_is_refused(value: str, me
             "[fuse]",
             "trains a translate head",
         ),
-        ("seed = 2", "seed = 2\nridge = -1.0", "ridge"),
+        ("ridge = 0.02", "ridge = -1.0", "ridge must be"),
         ("ridge = 0.02", "ridge = ", "recipe.toml"),
         ("ridge = 0.02", "ridge = nan", "ridge must be a number"),
         ("\nlearning_rate = 1.5e-4", "\nlearning_rate = nan", "learning_rate must be a number"),
