@@ -1,7 +1,7 @@
 """`kvwire train --workers N`: the same run in N processes on Ray Train, every batch shared equally among them.
 
 Ray starts the workers, connects them with torch.distributed, and ends them together when one fails. What they do is
-`fuser.lab.train.session.train`, which knows nothing of Ray.
+`fuser.lab.train.run.train`, which knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Workers:
         self._started.close()
 
     def train(self, config: TrainConfig, progress: Progress, max_minutes: float) -> dict[str, Any]:
-        """`fuser.lab.train.session.train` in all of them; returns what worker 0 returns.
+        """`fuser.lab.train.run.train` in all of them; returns what worker 0 returns.
 
         Raises:
             CacheIncomplete: not all items are cached.
@@ -110,7 +110,7 @@ def _worker(loop: dict[str, Any]) -> dict[str, Any]:
 
     from fuser.config import from_dict
     from fuser.lab.train.config import TrainConfig
-    from fuser.lab.train.session import train
+    from fuser.lab.train.run import train
 
     os.chdir(loop["directory"])
     torch.set_num_threads(loop["threads"])

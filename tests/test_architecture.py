@@ -165,8 +165,7 @@ FACTORY = re.compile(
     r"|scalar_tensor|tensor|tril_indices|triu_indices|zeros)"
 )
 ON_A_DEFAULT_DEVICE = {  # still to be mended; nothing is added here
-    *(f"fuser/lab/train/{name}.py" for name in ("checkpoint", "dials", "document", "regress")),
-    *(f"fuser/lab/train/{name}.py" for name in ("selection", "window", "world")),
+    *(f"fuser/lab/train/{name}.py" for name in ("checkpoint", "document", "regress", "selection", "world")),
 }
 
 

@@ -237,7 +237,6 @@ class Bundle:
         return {name: head for name, head in heads.items() if head is not None}
 
     def _named(self) -> dict[str, Tensor]:
-        """All tensors of all heads, under the heads' names."""
         return {
             f"{name}.{key}": tensor
             for name, head in self._heads().items()

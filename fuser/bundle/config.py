@@ -208,12 +208,9 @@ class BundleConfig:
         return Scorer((layers - self.selection.first_query_layer(layers)) * self.selection.heads)
 
     def new_answerable(self) -> Answerable | None:
-        """One that was not fitted."""
-        return (
-            None
-            if self.answerable is None
-            else Answerable(self.answerable, 2 * self.sharer_geometry.layer_width)
-        )
+        if self.answerable is None:
+            return None
+        return Answerable(self.answerable, 2 * self.sharer_geometry.layer_width)
 
     def new_codec_bases(self) -> CodecBases | None:
         """Bases of the configured shapes, not calibrated.
@@ -232,7 +229,6 @@ class BundleConfig:
         return CodecBases(self.codec_bases, places)
 
     def _numbers(self, kind: SegmentKind, layer: int) -> int:
-        """Of a position in a segment of this kind and layer."""
         if not kind.is_code:
             return self.sharer_geometry.layer_width
         fuse = self.fuse

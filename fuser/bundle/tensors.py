@@ -46,7 +46,7 @@ def as_stored(
     stored: dict[str, Tensor] = {}
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
-        _check_finite(name, tensor)
+        check_finite(name, tensor)
         if dtype is None:
             stored[name] = tensor.to(kept.get(name, tensor.dtype))
         elif dtype in SMALL_DTYPES and name in trained and tensor.numel() >= _LARGE_ELEMENTS:
@@ -88,7 +88,7 @@ def read(path: Path, expected: Mapping[str, Tensor], config: str) -> tuple[dict[
         file_bytes(path)
         with safe_open(path, framework="pt", device="cpu") as file:
             told = (file.metadata() or {}).get(_BUNDLE)
-            _check_names(path, set(file.keys()), set(expected))
+            check_names(path, set(file.keys()), set(expected))
             for name, wanted in sorted(expected.items()):
                 shape = tuple(file.get_slice(name).get_shape())
                 if shape != tuple(wanted.shape):
@@ -101,19 +101,21 @@ def read(path: Path, expected: Mapping[str, Tensor], config: str) -> tuple[dict[
         narrowed = wanted_dtype == torch.float32 and tensor.dtype in SMALL_DTYPES
         if tensor.dtype != wanted_dtype and not narrowed:
             raise BadBundle(f"{path}: {name} is {tensor.dtype}, expected {wanted_dtype}")
-        _check_finite(name, tensor, f"{path}: ")
+        check_finite(name, tensor, f"{path}: ")
     if (found := digest(config, tensors)) != told:
         raise BadBundle(f"{path}: it and the config beside it are not of one bundle; write the bundle again")
     return tensors, found
 
 
-def _check_names(path: Path, found: set[str], wanted: set[str]) -> None:
+def check_names(path: Path, found: set[str], wanted: set[str]) -> None:
+    """Raise BadBundle where a file has not exactly the tensors that are wanted."""
     if wanted - found:
         raise BadBundle(f"{path}: missing tensor {min(wanted - found)}")
     if found - wanted:
         raise BadBundle(f"{path}: unknown tensor {min(found - wanted)}")
 
 
-def _check_finite(name: str, tensor: Tensor, where: str = "") -> None:
+def check_finite(name: str, tensor: Tensor, where: str = "") -> None:
+    """Raise BadBundle where a tensor has numbers that are not finite."""
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
         raise BadBundle(f"{where}{name} has numbers that are not finite")

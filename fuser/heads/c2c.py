@@ -1,8 +1,8 @@
 """The public fuse head of Cache-to-Cache (arXiv 2510.03215), with the arithmetic of the authors' code.
 
 The parameter names inside a layer are those of the public checkpoints, so their tensors load under
-`layers.<Receiver layer>.`. Differences from the public code are of speed only: a closed gate computes
-nothing, all layers are computed in one batched matmul a stage, and no statistics are read back from the device.
+`layers.<Receiver layer>.`. It is not trained here. Differences from the public code are of speed only: a closed
+gate computes nothing, all layers are computed in one batched matmul a stage, no statistics are read back.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuser.heads.fuse import (
-    FuseHead,
-    check_annealing,
-    flatten_heads,
-    single_gumbel,
-    split_heads,
-    temperature_at,
-)
+from fuser.heads.fuse import FuseHead, flatten_heads, split_heads
 from fuser.kv.geometry import Geometry, LayerMap
 
 TokenAlignment = Literal["same", "first", "longest"]
@@ -42,10 +35,6 @@ class C2CConfig:
     hidden_dim: int = 1024
     intermediate_dim: int = 1024
     num_layers: int = 3
-    dropout: float = 0.1
-    initial_temperature: float = 1.0
-    final_temperature: float = 0.001
-    anneal_steps: int = 1929
     alignment: TokenAlignment = "same"
     rotated_keys: bool = True
     kind: Literal["c2c"] = "c2c"
@@ -55,13 +44,10 @@ class C2CConfig:
             raise ValueError(f"num_layers counts at least 3, got {self.num_layers}")
         if self.hidden_dim < 1 or self.intermediate_dim < 1:
             raise ValueError(f"widths must be positive, got {self.hidden_dim} and {self.intermediate_dim}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is at least 0 and below 1, got {self.dropout}")
-        check_annealing(self.initial_temperature, self.final_temperature, self.anneal_steps)
 
 
 class _Mlp(nn.Module):
-    """Names of blocks x + dropout(W2 gelu(W1 rmsnorm(x))), no biases."""
+    """Names of blocks x + W2 gelu(W1 rmsnorm(x)), no biases."""
 
     def __init__(self, width: int, inner: int, blocks: int) -> None:
         super().__init__()
@@ -80,8 +66,6 @@ class _Mlp(nn.Module):
 class _Layer(nn.Module):
     """The weights of one Receiver layer, which `C2CFuse` computes with; K and V have weights of their own."""
 
-    gate_temperature: Tensor
-
     def __init__(self, config: C2CConfig, sharer: Geometry, receiver: Geometry) -> None:
         super().__init__()
         width, out = config.hidden_dim, receiver.layer_width
@@ -93,7 +77,6 @@ class _Layer(nn.Module):
             self.add_module(f"{half}_scalar_mlp2", _Mlp(width, width, 1))
             self.add_module(f"{half}_scalar_head", nn.Linear(width, receiver.kv_heads))
             self.register_parameter(f"{half}_gate_logit", nn.Parameter(torch.zeros(())))
-        self.register_buffer("gate_temperature", torch.tensor(config.initial_temperature))
 
 
 class C2CFuse(FuseHead):
@@ -113,15 +96,6 @@ class C2CFuse(FuseHead):
     def gate_logits(self, layer: int) -> Tensor:
         return self._gate_logits([layer], range(2))[:, 0].detach()
 
-    def gate_cost(self) -> Tensor:
-        return (1 - torch.exp(-self._gate_logits(self.fed, range(2)).float().exp())).sum()
-
-    def anneal(self, step: int) -> None:
-        config = self.config
-        ends = config.initial_temperature, config.final_temperature
-        for layer in self.fed:
-            self.layer(layer).gate_temperature.fill_(temperature_at(step, *ends, config.anneal_steps))
-
     def changes(self, layers: Sequence[int], halves: range, sharer: Tensor, receiver: Tensor) -> Tensor:
         shape, heads = receiver.shape[:2], self.receiver.kv_heads
         weights = self._weights(layers, halves)
@@ -136,16 +110,10 @@ class C2CFuse(FuseHead):
             parted: Tensor = flat.unflatten(1, joined.shape[1:3]).unflatten(0, shape)
             return split_heads(parted, heads)
 
-        dynamic = torch.sigmoid(by_head(scores))
-        change = dynamic * by_head(moved)
-        logits = self._gate_logits(layers, halves)[..., None, None, None, None]
-        if not self.training:
-            return change.where(logits > 0, 0.0)
-        temperatures = torch.stack([self.layer(layer).gate_temperature for layer in layers])
-        return single_gumbel(logits, dynamic.shape, temperatures[:, None, None, None, None]) * change
+        change = torch.sigmoid(by_head(scores)) * by_head(moved)
+        return change.where(self._gate_logits(layers, halves)[..., None, None, None, None] > 0, 0.0)
 
     def _gate_logits(self, layers: Sequence[int], halves: range) -> Tensor:
-        """(halves, layers)."""
         names = [f"{half}_gate_logit" for half in _HALVES[halves.start : halves.stop]]
         flat: list[Tensor] = [self.layer(layer).get_parameter(name) for name in names for layer in layers]
         return torch.stack(flat).reshape(len(names), len(layers))
@@ -167,9 +135,7 @@ class C2CFuse(FuseHead):
                 functional.rms_norm(x, x.shape[-1:], None, 1e-6) * weights[f"{part}.norm.weight"][:, None]
             )
             inner = functional.gelu(_linear(weights, f"{part}.w1", normed))
-            x = x + functional.dropout(
-                _linear(weights, f"{part}.w2", inner), self.config.dropout, self.training
-            )
+            x = x + _linear(weights, f"{part}.w2", inner)
         return x
 
 

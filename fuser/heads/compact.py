@@ -11,14 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuser.heads.fuse import (
-    FuseHead,
-    binary_concrete,
-    check_annealing,
-    flatten_heads,
-    split_heads,
-    temperature_at,
-)
+from fuser.heads.fuse import FuseHead, flatten_heads, split_heads
 from fuser.kv.geometry import Geometry, LayerMap
 
 
@@ -42,7 +35,22 @@ class CompactConfig:
     def __post_init__(self) -> None:
         if self.rank < 1 or self.inner < 1:
             raise ValueError(f"rank and inner must be positive, got {self.rank} and {self.inner}")
-        check_annealing(self.initial_temperature, self.final_temperature, self.anneal_steps)
+        if not all(0 < one < math.inf for one in (self.initial_temperature, self.final_temperature)):
+            ends = f"{self.initial_temperature} and {self.final_temperature}"
+            raise ValueError(f"gate temperatures must be positive, got {ends}")
+        if self.anneal_steps < 1:
+            raise ValueError(f"anneal_steps must be positive, got {self.anneal_steps}")
+
+
+def binary_concrete(logit: Tensor, temperature: float) -> Tensor:
+    """Sample a binary concrete gate in (0, 1), arXiv 1611.00712: P(gate > 1/2) = sigmoid(logit).
+
+    The noise is the difference of two Gumbels (a logistic), so an undecided logit of 0 is open half of the
+    time, and the most likely value is the one that evaluation takes. Noise is drawn in float32, one per
+    element of `logit`.
+    """
+    uniform = torch.rand(logit.shape, device=logit.device).clamp(1e-7, 1 - 1e-7)
+    return torch.sigmoid((logit + torch.logit(uniform)) / temperature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +168,11 @@ class CompactFuse(FuseHead):
     def gate_logits(self, layer: int) -> Tensor:
         return self.gate_logit.detach()[self.row[layer]]
 
-    def gate_cost(self) -> Tensor:
-        return torch.sigmoid(self.gate_logit).sum()
-
     def anneal(self, step: int) -> None:
+        """Set the temperature of the training gates as it is after `step` optimiser steps."""
         config = self.config
-        ends = config.initial_temperature, config.final_temperature
-        self.temperature = temperature_at(step, *ends, config.anneal_steps)
+        fall = config.final_temperature / config.initial_temperature
+        self.temperature = config.initial_temperature * fall ** min(step / config.anneal_steps, 1.0)
 
     def changes(self, layers: Sequence[int], halves: range, sharer: Tensor, receiver: Tensor) -> Tensor:
         rows = [self.row[layer] for layer in layers]

@@ -25,25 +25,7 @@ def split_heads(flat: Tensor, heads: int) -> Tensor:
     return parted.transpose(-3, -2)
 
 
-def check_half(name: str, half: Tensor, heads: int, head_dim: int, like: Tensor | None = None) -> None:
-    """Refuse a K or V tensor that is not (batch, heads, positions, head_dim) of this side.
-
-    Raises:
-        ValueError: naming the tensor, what it is and what it should be.
-    """
-    fits = half.dim() == 4 and half.shape[1] == heads and half.shape[3] == head_dim
-    if fits and like is not None:
-        fits = half.shape[0] == like.shape[0] and half.shape[2] == like.shape[2]
-    if not fits:
-        batch, positions = ("batch", "positions") if like is None else (like.shape[0], like.shape[2])
-        raise ValueError(
-            f"{name} is {tuple(half.shape)}; expected ({batch}, {heads}, {positions}, {head_dim})"
-        )
-
-
-def check_layer_stack(
-    name: str, stack: Tensor, layers: int, side: Geometry, like: Tensor | None = None
-) -> None:
+def check_stack(name: str, stack: Tensor, layers: int, side: Geometry, like: Tensor | None = None) -> None:
     """Refuse K or V of several layers that is not (layers, batch, heads, positions, head_dim) of this side.
 
     `like` is the Receiver's stack, None for that stack itself.
@@ -53,7 +35,10 @@ def check_layer_stack(
     """
     if stack.dim() != 5 or stack.shape[0] != layers:
         raise ValueError(f"{name} is {tuple(stack.shape)}; expected {layers} layers of K or V")
-    check_half(name, stack[0], side.kv_heads, side.head_dim, None if like is None else like[0])
+    _, batch, _, positions, _ = (stack if like is None else like).shape
+    if stack.shape[1:] != (batch, side.kv_heads, positions, side.head_dim):
+        wanted = f"({batch}, {side.kv_heads}, {positions}, {side.head_dim})"
+        raise ValueError(f"{name} is {tuple(stack.shape[1:])}; expected {wanted}")
 
 
 def check_layers(layer_map: LayerMap, sharer: Geometry, receiver: Geometry) -> None:
@@ -70,54 +55,12 @@ def check_layers(layer_map: LayerMap, sharer: Geometry, receiver: Geometry) -> N
             raise ValueError(f"the layer map is for a {side} of {mapped} layers; this one has {real}")
 
 
-def temperature_at(step: int, initial: float, final: float, steps: int) -> float:
-    """The gates' temperature after `step` optimiser steps: geometric from initial to final, then constant.
-
-    The schedule of the public Cache-to-Cache code.
-    """
-    return float(initial * (final / initial) ** min(step / steps, 1.0))
-
-
-def check_annealing(initial: float, final: float, steps: int) -> None:
-    """Refuse a schedule of temperatures without meaning.
-
-    Raises:
-        ValueError: naming what is wrong.
-    """
-    if not (0 < initial < float("inf") and 0 < final < float("inf")):
-        raise ValueError(f"gate temperatures must be positive, got {initial} and {final}")
-    if steps < 1:
-        raise ValueError(f"anneal_steps must be positive, got {steps}")
-
-
-def binary_concrete(logit: Tensor, temperature: float) -> Tensor:
-    """Sample a binary concrete gate in (0, 1), arXiv 1611.00712: P(gate > 1/2) = sigmoid(logit).
-
-    The noise is the difference of two Gumbels (a logistic), so an undecided logit of 0 is open half of the
-    time, and the most likely value is the one that evaluation takes. Noise is drawn in float32, one per
-    element of `logit`.
-    """
-    uniform = torch.rand(logit.shape, device=logit.device).clamp(1e-7, 1 - 1e-7)
-    return torch.sigmoid((logit + torch.logit(uniform)) / temperature)
-
-
-def single_gumbel(logit: Tensor, shape: torch.Size, temperature: Tensor) -> Tensor:
-    """Sample a gate per element of `shape` as the public code does, with one Gumbel in the logit's dtype.
-
-    Evaluation disagrees with it: P(gate > 1/2) = 1 - exp(-exp(logit)), so at a logit of 0 it opens 63 % of draws,
-    and evaluation never.
-    """
-    uniform = torch.rand(shape, dtype=logit.dtype, device=logit.device)
-    gumbel = -torch.log(-torch.log(uniform + 1e-20) + 1e-20)
-    return torch.sigmoid((logit + gumbel) / temperature)
-
-
 class FuseHead(nn.Module, ABC):
     """What every fuse head offers, whatever its architecture; a member says what changes, this class applies it.
 
     Per Receiver layer and per half (K, V): `out = receiver + gate * weights * projection(sharer, receiver)`.
     In evaluation mode a gate is open or closed, and a closed one is an exact identity that computes nothing;
-    in training mode it is sampled, so every mapped layer takes part.
+    a head that is trained samples it in training mode, so every mapped layer takes part.
 
     Keys are re-based (carry no position) on both sides unless `rotated_keys`.
     """
@@ -148,17 +91,6 @@ class FuseHead(nn.Module, ABC):
             What is added to `receiver`, of its shape, in the dtype of the weights; exactly 0 where a gate is
             closed.
         """
-
-    @abstractmethod
-    def gate_cost(self) -> Tensor:
-        """Expected number of open gates in training, over the fed layers: () float32, differentiable.
-
-        Multiplied by a weight and added to the loss, it is a price per open gate.
-        """
-
-    @abstractmethod
-    def anneal(self, step: int) -> None:
-        """Set the temperature of the training gates as it is after `step` optimiser steps."""
 
     def open_halves(self, layer: int) -> tuple[bool, bool]:
         """Whether key gate and value gate of a fed Receiver layer are open, as evaluation mode sees it."""
@@ -211,9 +143,9 @@ class FuseHead(nn.Module, ABC):
         """
         given, fused = (sharer_keys, sharer_values), [receiver_keys, receiver_values]
         for mine, sent in zip(fused, given, strict=True):
-            check_layer_stack("receiver", mine, len(layers), self.receiver)
+            check_stack("receiver", mine, len(layers), self.receiver)
             if sent is not None:
-                check_layer_stack("sharer", sent, len(layers), self.sharer, like=mine)
+                check_stack("sharer", sent, len(layers), self.sharer, like=mine)
         alike: dict[tuple[int, ...], list[int]] = {}  # places of the layers whose same halves change
         for place, layer in enumerate(layers):
             gates = self.live(layer)

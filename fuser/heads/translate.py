@@ -2,7 +2,7 @@
 
 One code per position, a joint bottleneck over K and V of all chosen Sharer layers; the cloud computes it (`encode`),
 the edge expands it to K and V of every Receiver layer (`expand`). Keys are re-based on both sides. Its start
-in closed form is `fuser.lab.train.ridge`.
+in closed form is `fuser.lab.train.regress`.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ def mean(marks: Tensor, groups: Tensor | None = None, draws: int = DRAWS) -> Int
     return _percentiles(float(marks.float().mean()), _resample(marks.float()[None], groups, draws)[0])
 
 
-def difference(left: Tensor, right: Tensor, groups: Tensor | None = None, draws: int = DRAWS) -> Interval:
+def difference(left: Tensor, right: Tensor, groups: Tensor | None = None) -> Interval:
     """Mean of left - right over the same questions, (questions,) each."""
-    return mean(left.float() - right.float(), groups, draws)
+    return mean(left.float() - right.float(), groups)
 
 
 def gap_closed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,17 +21,26 @@ def fit_logistic(rows: Tensor, wanted: Tensor, penalty: float, shares: Tensor) -
     mean, spread = rows.mean(0), rows.std(0).clamp(min=1e-6)
     inputs = (rows - mean) / spread
     weights = torch.zeros(rows.shape[1] + 1, dtype=rows.dtype, device=rows.device, requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
     def loss() -> Tensor:
-        solver.zero_grad()
         odds = inputs @ weights[:-1] + weights[-1]
         each = functional.binary_cross_entropy_with_logits(odds, wanted, weight=shares, reduction="sum")
-        value = each + penalty * weights[:-1].square().sum()
+        return each + penalty * weights[:-1].square().sum()
+
+    minimise(weights, loss)
+    scaled = weights.detach()[:-1] / spread
+    return scaled, weights.detach()[-1] - scaled @ mean
+
+
+def minimise(weights: Tensor, loss: Callable[[], Tensor]) -> None:
+    """Set weights, which want a gradient, to where a convex loss of them is smallest."""
+    solver = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+
+    def step() -> Tensor:
+        solver.zero_grad()
+        value = loss()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     with torch.enable_grad():
-        solver.step(loss)  # type: ignore[no-untyped-call]
-    scaled = weights.detach()[:-1] / spread
-    return scaled, weights.detach()[-1] - scaled @ mean
+        solver.step(step)  # type: ignore[no-untyped-call]

@@ -29,7 +29,6 @@ class Scatter:
 
     @classmethod
     def empty(cls, width: int) -> Scatter:
-        """Of no position yet."""
         total = torch.zeros(width, dtype=torch.float64, device="cpu")
         return cls(total, total.new_zeros(width, width))
 
@@ -42,7 +41,6 @@ class Scatter:
 
     @property
     def mean(self) -> Tensor:
-        """(width,) float64."""
         return self.total / self.count
 
     def basis(self, width: int, metric: Tensor | None = None) -> Basis:

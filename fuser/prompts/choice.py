@@ -39,7 +39,6 @@ class ChoiceItem:
 
     @property
     def letter(self) -> str:
-        """The right choice's letter."""
         return LETTERS[self.answer]
 
     @property
@@ -48,15 +47,10 @@ class ChoiceItem:
         return LETTERS[: len(self.choices)]
 
 
-def choice_prompt(item: ChoiceItem, *, options: bool = True) -> str:
-    """The text of the shared QUESTION section that asks an item.
-
-    Args:
-        options: False gives the bare question, behind its context, as the first stage of the paper's text relay
-            sees it.
-    """
+def choice_prompt(item: ChoiceItem) -> str:
+    """The text of the shared QUESTION section that asks an item."""
     asked = f"{item.context}\n\n{item.question}" if item.context else item.question
-    return with_choices(asked, item.choices) if options else asked
+    return with_choices(asked, item.choices)
 
 
 def with_choices(question: str, choices: Sequence[str]) -> str:

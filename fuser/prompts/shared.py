@@ -181,12 +181,7 @@ def read_as(sharer_spans: Tensor, receiver_spans: Tensor, receiver_positions: in
         sharer_spans, receiver_spans: (tokens, 2) characters, int64.
         receiver_positions: 1 takes the one that overlaps most; 2 those at the first and at the last character, which
             are one and the same where the Receiver has no more.
-
-    Raises:
-        ValueError: another number of positions.
     """
-    if receiver_positions not in (1, 2):
-        raise ValueError(f"one or two Receiver positions stand for a Sharer token, not {receiver_positions}")
     if receiver_positions == 1:
         return align(sharer_spans, receiver_spans)[:, None]
     starts, ends = sharer_spans.unbind(1)

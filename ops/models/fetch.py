@@ -130,7 +130,6 @@ def _check_space(model: KnownModel) -> None:
 
 
 def _gguf(model: KnownModel, progress: Progress) -> Path:
-    """The GGUF file, verified."""
     path = download_directory() / model.filename
     reasons: list[str] = []
     if path.exists():

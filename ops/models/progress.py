@@ -30,7 +30,6 @@ class Progress:
         self._console = Console(stderr=True, quiet=not shown, highlight=False)
 
     def say(self, line: str) -> None:
-        """One line for the person who waits."""
         self._console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager

@@ -7,7 +7,7 @@ import torch
 
 from fuser.heads.translate import TranslateConfig, TranslateHead, features_of, split_kv
 from fuser.kv.geometry import Geometry
-from fuser.lab.train.ridge import Moments, start_in_closed_form
+from fuser.lab.train.regress import Moments, start_in_closed_form
 
 SHARER, RECEIVER = Geometry(3, 2, 4), Geometry(2, 1, 6)
 

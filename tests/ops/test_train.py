@@ -25,7 +25,6 @@ work = "{work}"
 output = "{output}"
 lead = "Read.\\n"
 regression_positions = 400
-gate_price = 0.001
 [translate]
 code_dim = 16
 prefix_positions = 6
@@ -38,9 +37,6 @@ positions = 8
 batch = 4
 validation = 8
 checkpoint_every = 3
-[mix]
-document = 0.6
-shared = 0.4
 [sharer_prompt]
 opening = "<|im_start|>"
 closing = "<|im_end|>"

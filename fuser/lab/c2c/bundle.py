@@ -12,8 +12,7 @@ from fuser.bundle.config import BundleConfig
 from fuser.bundle.tensors import BadBundle
 from fuser.heads.c2c import TokenAlignment
 from fuser.kv.geometry import Geometry
-from fuser.lab.c2c.checkpoint import import_public
-from fuser.lab.c2c.describe import alignment_of
+from fuser.lab.c2c.checkpoint import alignment_of, import_public
 from fuser.models.directory import model_ref
 from fuser.models.load import has_tokenizer, load_config, load_tokenizer
 from fuser.prompts.prompt import PromptStyle

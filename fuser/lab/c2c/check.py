@@ -41,7 +41,6 @@ class LayerError:
 
     @property
     def max_abs_error(self) -> float:
-        """The larger of both."""
         return max(self.key, self.value)
 
 
@@ -78,7 +77,6 @@ class GoldenFile:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether the file says what was generated."""
         return "generated_fused" in self.names
 
     def tokens_like(self, bundle: Bundle, receiver: Path, sharer: Path) -> Library | None:

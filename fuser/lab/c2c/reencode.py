@@ -41,7 +41,6 @@ class Reencoder:
                 self._by_role[mine] = theirs
 
     def __call__(self, receiver_ids: Sequence[int]) -> list[int]:
-        """One Sharer id per Receiver id."""
         for token in set(receiver_ids) - self._table.keys():
             self._table[token] = self._one(token)
         return [self._table[token] for token in receiver_ids]

@@ -1,4 +1,4 @@
-"""Questions over a cloud document."""
+"""Questions over a cloud document; instructions with a free answer, on prompts that both sides hold."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ class Item:
     document: str
     questions: tuple[Question, ...]
     origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """`prompt` is the text of the shared QUESTION section, any input of the instruction after a blank line."""
+
+    id: str
+    prompt: str
+    response: str

@@ -18,18 +18,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
-from fuser.lab.data.document import Item, Question
+from fuser.lab.data.document import Instruction, Item, Question
 from fuser.lab.data.hub import PREFIX, HubName, hub_rows
-from fuser.lab.data.instruction import Instruction
 from fuser.lab.data.layouts import to_schema
 from fuser.lab.data.overlap import drop_overlaps, held_out
 from fuser.lab.data.rows import BadRow, DataRow, read_rows
 from fuser.prompts.choice import ChoiceItem
 
 Task = Literal["choice", "document", "instruction"]
-Items = list[ChoiceItem] | list[Item] | list[Instruction]
 AnyItem = TypeVar("AnyItem", ChoiceItem, Item, Instruction)
 
 RECORDS, NOTES = "records:", "notes:"
@@ -41,46 +39,6 @@ _TRAIN_SPLITS = ("train",)
 _EVALUATION_SPLITS = ("test", "validation", "val", "dev")
 
 
-@overload
-def load(
-    source: str,
-    task: Literal["choice"],
-    limit: int | None = ...,
-    seed: int = ...,
-    *,
-    for_training: bool = ...,
-    left_out: Counter[str] | None = ...,
-) -> list[ChoiceItem]: ...
-@overload
-def load(
-    source: str,
-    task: Literal["document"],
-    limit: int | None = ...,
-    seed: int = ...,
-    *,
-    for_training: bool = ...,
-    max_document_chars: int = ...,
-) -> list[Item]: ...
-@overload
-def load(
-    source: str,
-    task: Literal["instruction"],
-    limit: int | None = ...,
-    seed: int = ...,
-    *,
-    for_training: bool = ...,
-) -> list[Instruction]: ...
-@overload
-def load(
-    source: str,
-    task: Task | Literal["auto"] = ...,
-    limit: int | None = ...,
-    seed: int = ...,
-    *,
-    for_training: bool = ...,
-    max_document_chars: int = ...,
-    left_out: Counter[str] | None = ...,
-) -> Items: ...
 def load(
     source: str,
     task: Task | Literal["auto"] = "auto",
@@ -90,8 +48,8 @@ def load(
     for_training: bool = True,
     max_document_chars: int = MAX_DOCUMENT_CHARS,
     left_out: Counter[str] | None = None,
-) -> Items:
-    """All items of a source, or a uniform sample of them fixed by `seed`.
+) -> list[Any]:
+    """All items of a source, or a uniform sample of them fixed by `seed`: `ChoiceItem`, `Item` or `Instruction`.
 
     Args:
         task: what the rows are; `auto` tells it by the fields of the first row.

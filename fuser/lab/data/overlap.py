@@ -20,8 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from fuser.lab.data.document import Item
-from fuser.lab.data.instruction import Instruction
+from fuser.lab.data.document import Instruction, Item
 from fuser.prompts.choice import ChoiceItem
 
 _BYTES = 6

@@ -30,7 +30,6 @@ class DataRow:
         return self.fields.get(name) is not None
 
     def id(self) -> str:
-        """The row's id, or its number where it has none."""
         value = self.fields.get("id")
         if value is None or value == "":
             return str(self.number)
@@ -48,21 +47,18 @@ class DataRow:
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A field that is a list of one or more texts."""
         value = self.fields.get(name)
         if not isinstance(value, list) or not value or not all(isinstance(part, str) for part in value):
             raise self.bad(name, "a list of texts", value)
         return tuple(value)
 
     def index(self, name: str) -> int:
-        """A field that is a whole number from 0."""
         value = self.fields.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self.bad(name, "a whole number from 0", value)
         return value
 
     def bad(self, name: str, wanted: str, value: object) -> BadRow:
-        """The error for a field that is not what was wanted."""
         if value is None:
             return BadRow(f"{self.where}: field {name!r} is missing; expected {wanted}")
         shown = json.dumps(value, ensure_ascii=False, default=str)

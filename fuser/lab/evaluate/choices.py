@@ -1,11 +1,15 @@
-"""Questions with choices over a shared prompt, in batches: what the Receiver says with this or that fused into it."""
+"""Questions with choices over a shared prompt, in batches: what the Receiver says with this or that fused into it.
+
+Every row asks in one question section, so that any prompt style serves.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,14 +19,12 @@ import torch
 from fuser.atomic import write_json
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.overlap import normalise
-from fuser.lab.evaluate.calibration import Calibration
-from fuser.lab.evaluate.choice_drafts import ChoiceDrafts
-from fuser.lab.evaluate.choice_rows import ROWS
+from fuser.lab.evaluate import controls
 from fuser.lab.evaluate.evaluation import Batch, Given, Task, bucketed
-from fuser.lab.evaluate.letters import mark
+from fuser.lab.evaluate.letters import best_letter, letter_bias, letters_of, mark
 from fuser.lab.evaluate.models import Model
-from fuser.lab.evaluate.rows import Registry, RowAnswer
-from fuser.lab.evaluate.shared_slices import Heard, SentSlices, SharerSlices, fuse_heard
+from fuser.lab.evaluate.rows import Answers, Registry, RowAnswer
+from fuser.lab.evaluate.shared_slices import ChoiceDrafts, ChoiceTransfer, Heard, fuse_heard
 from fuser.lab.evaluate.speaker import Speaker, sections
 from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt
 from fuser.prompts.prompt import reply_ids
@@ -31,12 +33,46 @@ from kvwire.plan import WHOLE, Plan
 from kvwire.segment import SliceKind
 
 ANSWER_TOKENS = 16
-BACKGROUND_TOKENS = 128
-"""Budget of the background that the Sharer writes in the paper's relay."""
 _FIT_ITEMS = 512  # training questions that are fitted on, at most
 
+ROWS: Registry[ChoiceBatch] = Registry("of multiple choice")
 
-class ChoiceTask(Task["ChoiceTransfer"]):
+
+def _slices(task: ChoiceTask) -> str | None:
+    return None if task.given.bundle.fuse else "needs a fuse head: the bundle makes no shared slices"
+
+
+def _alone(task: ChoiceTask) -> str | None:
+    if len({item.question for item in task.items}) < 2:
+        return "needs at least two different questions: a higher limit"
+    return None
+
+
+def _another(task: ChoiceTask) -> str | None:
+    return _alone(task) or _slices(task)
+
+
+def _drafts(task: ChoiceTask) -> str | None:
+    return None if task.given.bundle.translate else "needs a translate head: the bundle makes no draft slices"
+
+
+def _anothers_draft(task: ChoiceTask) -> str | None:
+    return _alone(task) or _drafts(task)
+
+
+def _training(task: ChoiceTask) -> str | None:
+    return None if task.training else "needs training questions: the key calibration"
+
+
+def _identical(task: ChoiceTask) -> str | None:
+    if task.given.identical is None:
+        return "needs a bundle whose Sharer is the Receiver's own model: the key identical"
+    if task.given.identical.fuse is None:
+        return "needs a fuse head: the bundle of the key identical makes no shared slices"
+    return None
+
+
+class ChoiceTask(Task[ChoiceTransfer]):
     """Questions with choices.
 
     Args:
@@ -61,7 +97,6 @@ class ChoiceTask(Task["ChoiceTransfer"]):
         style = given.bundle.config
         self.receiver = Speaker(given.receiver, style.receiver_prompt, max_new_tokens)
         self.sharer = Speaker(given.sharer, style.sharer_prompt, max_new_tokens)
-        self.background = Speaker(given.sharer, style.sharer_prompt, BACKGROUND_TOKENS)
         lengths = [len(self.receiver.tokens(choice_prompt(item))) for item in items]
         groups = {item.id: item.context or item.question for item in items}
         super().__init__(given, [item.id for item in items], lengths, groups)
@@ -79,39 +114,29 @@ class ChoiceTask(Task["ChoiceTransfer"]):
         return self._counts | fitted
 
     def batch(self, picked: Sequence[int]) -> ChoiceBatch:
-        """As in `Task`."""
         return ChoiceBatch(self, picked)
 
     def mark(self, index: int, text: str, letters: Any) -> dict[str, float]:
-        """As in `Task`."""
         return mark(text, letters, self.items[index])
 
     def cap_bytes(self, plan: Plan) -> int:
-        """As in `Task`."""
         heard = (self.transfer.hear([item])[0] for item in self.items)
-        return self.transfer.sent.most_bytes(heard, plan)
+        return self.transfer.most_bytes(heard, plan)
 
     def between(self, bundle: Bundle, sharer: Model) -> ChoiceTransfer:
-        """As in `Task`."""
-        return ChoiceTransfer(self, bundle, sharer)
+        return ChoiceTransfer(bundle, sharer, self.given.receiver, self.given.work / "slices")
 
     @cached_property
     def bias(self) -> torch.Tensor:
         """(10,) float32, to be added to the Receiver's letter logits."""
-        bias = self._calibration.bias(self.receiver)
-        self._keep("bias", [round(number, 4) for number in bias.tolist()])
-        return bias
-
-    @cached_property
-    def threshold(self) -> float:
-        """The Receiver's confidence below which the Sharer is asked."""
-        threshold = self._calibration.threshold(self.receiver, self.sharer)
-        self._keep("threshold", threshold)
-        return threshold
+        given, model = self.given, str(self.given.bundle.config.receiver)
+        kept = model, given.work, given.batch, self.progress, self.deadline
+        found = letter_bias(self.training, self.receiver, *kept)
+        write_json(self._fitted, {"bias": [round(number, 4) for number in found.tolist()]})
+        return found
 
     @cached_property
     def service(self) -> Receiver:
-        """The Receiver, also of a bundle that sends no shared slices."""
         given = self.given
         if given.bundle.fuse is not None:
             return self.transfer.receiver
@@ -119,7 +144,6 @@ class ChoiceTask(Task["ChoiceTransfer"]):
 
     @cached_property
     def drafts(self) -> ChoiceDrafts:
-        """What the Sharer replies."""
         return ChoiceDrafts(self.given.bundle, self.given.sharer, self.service)
 
     @cached_property
@@ -127,45 +151,6 @@ class ChoiceTask(Task["ChoiceTransfer"]):
         """For each question the one whose slice it gets as a control."""
         order = [index for batch in bucketed(self.lengths, self.given.batch) for index in batch]
         return mismatched(self.items, order)
-
-    @property
-    def _calibration(self) -> Calibration:
-        given = self.given
-        pair = f"{given.bundle.config.sharer} {given.bundle.config.receiver}"
-        return Calibration(self.training, given.work, pair, given.batch, self.progress, self.deadline)
-
-    def _keep(self, name: str, value: Any) -> None:
-        kept = json.loads(self._fitted.read_text("utf-8")) if self._fitted.exists() else {}
-        write_json(self._fitted, kept | {name: value})
-
-
-class ChoiceTransfer:
-    """A bundle between a Sharer, whose slices it sends, and the task's Receiver, which takes them in."""
-
-    def __init__(self, task: ChoiceTask, bundle: Bundle, sharer: Model) -> None:
-        self._slices = SharerSlices(bundle, sharer, task.given.work / "slices")
-        model = task.given.receiver
-        self.receiver = Receiver(model.network, model.tokenizer, bundle)
-        self.sent = SentSlices(bundle, self.receiver)
-
-    def hear(self, items: Sequence[ChoiceItem]) -> list[Heard]:
-        """The slice of each question."""
-        return self._slices.hear([sections(choice_prompt(item)) for item in items])
-
-
-class ChoiceReading:
-    """The Receiver's own reading of some questions, all but their prompts' last tokens. seconds: a question's."""
-
-    def __init__(self, receiver: Receiver, items: Sequence[ChoiceItem]) -> None:
-        begun = receiver.begin(*(sections(choice_prompt(item)) for item in items))
-        started = time.perf_counter()
-        with torch.inference_mode():
-            self._prefilled = begun.prefill(SliceKind.SHARED)
-        self.seconds = (time.perf_counter() - started) / len(items)
-
-    def prefilled(self) -> Prefilled:
-        """What was read, to fuse slices into or to answer from."""
-        return self._prefilled.copy()
 
 
 class ChoiceBatch(Batch):
@@ -183,43 +168,24 @@ class ChoiceBatch(Batch):
 
     @cached_property
     def heard(self) -> list[Heard]:
-        """The slices of the questions."""
         return self.task.transfer.hear(self.items)
 
-    @cached_property
-    def others(self) -> list[Heard]:
-        """The slices that they get as a control."""
-        return self.task.transfer.hear(self.strangers)
-
     def alone(self) -> list[RowAnswer]:
-        """The Receiver's own answers."""
-        prefilled = self._reading.prefilled()
-        cost = RowAnswer("", self._reading.seconds)
+        read, seconds = self._reading
+        prefilled, cost = read.copy(), RowAnswer("", seconds)
         return [said.with_cost_of(cost) for said in self.task.receiver.say(prefilled.past, prefilled.rest)]
-
-    def told(self, told: Sequence[RowAnswer], before: Callable[[ChoiceItem, str], str]) -> list[RowAnswer]:
-        """The Receiver's answers with a text before the question, of which as much is kept as fits the window."""
-        texts = []
-        for item, answer in zip(self.items, told, strict=True):
-            text = answer.text
-            while text and not self.task.receiver.fits(before(item, text)):
-                text = text[: len(text) // 2]
-            texts.append(before(item, text))
-        answers = self.task.receiver.answer(texts)
-        return [mine.with_cost_of(theirs) for mine, theirs in zip(answers, told, strict=True)]
 
     def fused(self, transfer: ChoiceTransfer, heard: Sequence[Heard], plan: Plan = WHOLE) -> list[RowAnswer]:
         """Answers with slices fused: whole ones in a batch, others one at a time as a plan sends them."""
-        speaker = self.task.receiver
         if plan != WHOLE:
             return [self._sent(*pair, plan) for pair in zip(self.items, heard, strict=True)]
         own = transfer is self.task.transfer
-        reading = self._reading if own else ChoiceReading(transfer.receiver, self.items)
+        read, seconds = self._reading if own else self._read(transfer.receiver)
         started = time.perf_counter()
-        prefilled = reading.prefilled()
+        prefilled = read.copy()
         fuse_heard(prefilled, heard)
-        fusing = (time.perf_counter() - started) / len(heard) + reading.seconds
-        answers = speaker.say(prefilled.past, prefilled.rest)
+        fusing = (time.perf_counter() - started) / len(heard) + seconds
+        answers = self.task.receiver.say(prefilled.past, prefilled.rest)
         costs = [RowAnswer("", fusing + one.seconds, one.bytes) for one in heard]
         return [said.with_cost_of(cost) for said, cost in zip(answers, costs, strict=True)]
 
@@ -238,7 +204,7 @@ class ChoiceBatch(Batch):
         """How surprised the Receiver is by the right answers behind slices."""
         tokenizer, found = self.task.given.receiver.tokenizer, []
         for item, heard in zip(self.items, self.heard, strict=True):
-            prefilled, size = self.task.transfer.sent.prefilled(item, heard, plan)
+            prefilled, size = self.task.transfer.prefilled(item, heard, plan)
             end, prompt = int(tokenizer.eos_token_id), prefilled.prompts[0].rendered
             loss = float(prefilled.loss([reply_ids(tokenizer, prompt, choice_answer(item), end)]).loss)
             found.append(RowAnswer("", bytes=size, marks={"loss": loss}))
@@ -247,14 +213,91 @@ class ChoiceBatch(Batch):
     def _sent(self, item: ChoiceItem, heard: Heard, plan: Plan) -> RowAnswer:
         """An answer behind a slice by a plan; seconds of encoding and decoding included."""
         started = time.perf_counter()
-        prefilled, size = self.task.transfer.sent.prefilled(item, heard, plan)
+        prefilled, size = self.task.transfer.prefilled(item, heard, plan)
         cost = RowAnswer("", time.perf_counter() - started + heard.seconds, size)
         (said,) = self.task.receiver.say(prefilled.past, prefilled.rest)
         return said.with_cost_of(cost)
 
     @cached_property
-    def _reading(self) -> ChoiceReading:
-        return ChoiceReading(self.task.service, self.items)
+    def _reading(self) -> tuple[Prefilled, float]:
+        return self._read(self.task.service)
+
+    @torch.inference_mode()
+    def _read(self, receiver: Receiver) -> tuple[Prefilled, float]:
+        """The Receiver's own reading of the questions, all but their prompts' last tokens; seconds of a question."""
+        begun = receiver.begin(*(sections(choice_prompt(item)) for item in self.items))
+        started = time.perf_counter()
+        return begun.prefill(SliceKind.SHARED), (time.perf_counter() - started) / len(self.items)
+
+    # The rows; docs/evaluation.md says what each is for.
+
+    @ROWS.row("receiver", "Receiver")
+    def _receiver(self, plan: Plan) -> Answers:
+        return self.alone()
+
+    @ROWS.row("calibrated", "Receiver, calibrated", needs=_training)
+    def _calibrated(self, plan: Plan) -> Answers:
+        found = []
+        for item, answer in zip(self.items, self.of("receiver"), strict=True):
+            biased = letters_of(answer) + self.task.bias
+            found.append(replace(answer, text=best_letter(biased, item), letters=biased))
+        return found
+
+    @ROWS.row("sharer", "Sharer")
+    def _sharer(self, plan: Plan) -> Answers:
+        said = self.task.sharer.answer([choice_prompt(item) for item in self.items])
+        return [replace(one, bytes=len(one.text.encode())) for one in said]
+
+    @ROWS.row("relay-fair", "text relay (fair)")
+    def _relay_fair(self, plan: Plan) -> Answers:
+        told, texts = self.of("sharer"), []
+        for item, answer in zip(self.items, told, strict=True):
+            text = answer.text
+            while text and not self.task.receiver.fits(with_answer(item, text)):
+                text = text[: len(text) // 2]
+            texts.append(with_answer(item, text))
+        answers = self.task.receiver.answer(texts)
+        return [mine.with_cost_of(theirs) for mine, theirs in zip(answers, told, strict=True)]
+
+    @ROWS.row("fused", "fused", needs=_slices, by="plan")
+    def _fused(self, plan: Plan) -> Answers:
+        return self.fused(self.task.transfer, self.heard, plan)
+
+    @ROWS.row("mismatched", "fused, slice of another question", needs=_another, control="fused", by="plan")
+    def _mismatched(self, plan: Plan) -> Answers:
+        return self.fused(self.task.transfer, self.task.transfer.hear(self.strangers), plan)
+
+    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_slices, control="fused", by="plan")
+    def _zeroed(self, plan: Plan) -> Answers:
+        return self.fused(self.task.transfer, controls.zeroed(self.heard), plan)
+
+    @ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
+    def _random(self, plan: Plan) -> Answers:
+        return self.fused(self.task.transfer, controls.random_slices(self.heard, self.picked[0]), plan)
+
+    @ROWS.row("drafted", "fused, the Sharer's draft", needs=_drafts, by="draft", on_request=True)
+    def _drafted(self, plan: Plan) -> Answers:
+        return self.drafted(self.items, plan)
+
+    @ROWS.row(
+        "drafted-mismatched",
+        "fused, the draft of another question",
+        needs=_anothers_draft,
+        control="drafted",
+        by="draft",
+        on_request=True,
+    )
+    def _drafted_mismatched(self, plan: Plan) -> Answers:
+        return self.drafted(self.strangers, plan)
+
+    @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)
+    def _identical(self, plan: Plan) -> Answers:
+        return self.fused(self.task.identical, self.task.identical.hear(self.items))
+
+
+def with_answer(item: ChoiceItem, said: str) -> str:
+    """The question of the text relay: what the Sharer answered to the very same prompt, then the prompt."""
+    return f"A larger model answered the question below with: {said.strip()}\n\n{choice_prompt(item)}"
 
 
 def mismatched(items: Sequence[ChoiceItem], order: Sequence[int]) -> list[int]:

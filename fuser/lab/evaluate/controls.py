@@ -44,7 +44,6 @@ class Noise:
 
 
 def zeroed(heard: Sequence[Heard]) -> list[Heard]:
-    """Shared slices of zeros."""
     return [
         replace(one, segments={at: torch.zeros_like(part) for at, part in one.segments.items()})
         for one in heard

@@ -6,11 +6,10 @@ what is said.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,42 +18,62 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.kv.generate import generate, stop_tokens
 from fuser.kv.past import Past
-from fuser.lab.evaluate.controls import Noise
-from fuser.lab.evaluate.document_rows import ROWS, SURE
 from fuser.lab.evaluate.evaluation import Batch, Given, Task
-from fuser.lab.evaluate.excerpts import (
-    QuestionDrafts,
-    QuestionExcerpts,
-    ReceiversDrafts,
-    ReceiversOwn,
-    Slices,
-    Translated,
-)
+from fuser.lab.evaluate.excerpts import Slices
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
-from fuser.lab.evaluate.peers import VocabularyProjected, closed_form, training_texts
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
-from fuser.lab.evaluate.rows import Registry, RowAnswer
+from fuser.lab.evaluate.rows import Answers, Registry, RowAnswer
 from fuser.lab.evaluate.score import first_line, marks, marks_of_parts
-from fuser.lab.evaluate.sharer_cache import read_documents
-from fuser.lab.train.cache import FeatureCache
-from fuser.lab.train.reading import KV, FrozenReceiver, replies_to
+from fuser.lab.evaluate.transfer import Transfer
+from fuser.lab.train.reading import replies_to
 from fuser.lab.train.sharer_reading import document_sections
-from fuser.prompts.prompt import common_prefix, reply_ids, withheld
+from fuser.prompts.prompt import common_prefix, withheld
 from fuser.reading import prompt_of
 from fuser.receiver import Prefilled, Receiver
-from fuser.slice_specs import MAX_WRITTEN, slice_specs
-from kvwire.plan import Plan
+from fuser.slice_specs import slice_specs
+from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from kvwire.slice_io import most_bytes, payload_codec
 
 ANSWER_TOKENS = 16
+EVERYWHERE = replace(WHOLE, positions=1 << 20)
+"""A plan of all positions of a document."""
 _SHARED = 3  # questions over one document from which prefilling it once outweighs smaller batches
 
+ROWS: Registry[DocumentBatch] = Registry("over documents")
 
-class DocumentEvaluation(Task["Transfer"]):
+
+def _excerpts(task: DocumentEvaluation) -> str | None:
+    kinds = task.given.bundle.kinds
+    return None if SliceKind.EXCERPT in kinds else f"the bundle makes no {SliceKind.EXCERPT} slices"
+
+
+def _another(task: DocumentEvaluation) -> str | None:
+    if not task.answerable:
+        return "every slice is one of a document that does not answer the question"
+    if len({question.own for question in task.questions}) < 2:
+        return "needs questions over at least two documents: a higher limit"
+    return _excerpts(task)
+
+
+def _exchanged(task: DocumentEvaluation) -> str | None:
+    if not task.answerable or not all(question.other for question in task.questions):
+        return "needs documents in which the answer can be exchanged for another value: records:SPLIT"
+    return _excerpts(task)
+
+
+def _identical(task: DocumentEvaluation) -> str | None:
+    if task.given.identical is None:
+        return "needs a bundle whose Sharer is the Receiver's own model: the key identical"
+    if SliceKind.EXCERPT not in task.given.identical.kinds:
+        return f"the bundle of the key identical makes no {SliceKind.EXCERPT} slices"
+    return None
+
+
+class DocumentEvaluation(Task[Transfer]):
     """Questions over documents; `given.bundle`'s learnt prefix is in every Receiver row, so that none is favoured.
 
     answerable: whether the documents answer the questions. kind: of the slices whose plans are judged.
@@ -77,22 +96,14 @@ class DocumentEvaluation(Task["Transfer"]):
         if kind is SliceKind.DRAFT:
             self.transferred = "drafted", "drafted-mismatched"
 
-    @property
-    def notes(self) -> dict[str, Any]:
-        """As in `Task`."""
-        return {"routing": {"sure_from": SURE}}
-
     def batch(self, picked: Sequence[int]) -> DocumentBatch:
-        """As in `Task`."""
         return DocumentBatch(self, picked)
 
     def mark(self, index: int, text: str, letters: Any = None) -> dict[str, float]:
-        """As in `Task`."""
         asked = self.questions[index]
         return marks(text, asked.answers) | (marks_of_parts(text, asked.parts) if asked.parts else {})
 
     def cap_bytes(self, plan: Plan) -> int:
-        """As in `Task`."""
         bundle, sent = self.given.bundle, self.transfer.sent(plan)
         codec = payload_codec(plan, registry_of(bundle).get(plan.codec))
         counts = {sent.count(index) for index in range(len(self.ids))}
@@ -100,7 +111,6 @@ class DocumentEvaluation(Task["Transfer"]):
         return max(most_bytes(spec, codec) for spec in specs)
 
     def between(self, bundle: Bundle, sharer: Model) -> Transfer:
-        """As in `Task`."""
         return Transfer(self, self.questions, bundle, sharer)
 
     @cached_property
@@ -118,103 +128,6 @@ class DocumentEvaluation(Task["Transfer"]):
     def mismatched(self) -> list[int]:
         """For each question the one whose slice it gets as a control."""
         return mismatched(self.questions)
-
-
-class Transfer:
-    """A bundle between a Sharer, whose excerpts of questions it sends, and the task's Receiver, which takes them in."""
-
-    def __init__(
-        self, task: DocumentEvaluation, questions: Sequence[DocumentQuestion], bundle: Bundle, sharer: Model
-    ) -> None:
-        self._task, self._questions, self._bundle, self._sharer = task, questions, bundle, sharer
-        self.excerpts = lru_cache(maxsize=None)(self._excerpts)
-        self.own = lru_cache(maxsize=None)(self._own)
-        self.drafted = lru_cache(maxsize=None)(self._drafted)
-        self.noise = lru_cache(maxsize=None)(self._noise)
-        self.projected = lru_cache(maxsize=None)(self._projected)
-
-    @cached_property
-    def receiver(self) -> Receiver:
-        """The Receiver of the service."""
-        model = self._task.given.receiver
-        return Receiver(model.network, model.tokenizer, self._bundle)
-
-    @property
-    def seconds(self) -> float:
-        """Of the Sharer's reading, a question."""
-        return self._read[1]
-
-    def sent(self, plan: Plan) -> Translated:
-        """Slices of the task's kind as a plan sends them."""
-        return self.drafts(plan) if self._task.kind is SliceKind.DRAFT else self.slices(plan)
-
-    def slices(self, plan: Plan, change: Callable[[Tensor], Tensor] | None = None) -> Translated:
-        """Excerpts as a plan sends them."""
-        return Translated(self._bundle, self.excerpts(plan), plan, change)
-
-    def _excerpts(self, plan: Plan) -> QuestionExcerpts:
-        """As a plan chooses them."""
-        selection = self._bundle.config.selection
-        selection = replace(selection, positions=plan.positions or selection.positions)
-        return QuestionExcerpts(self._bundle, self._read[0], self._questions, selection, plan.runs, plan.fit)
-
-    def drafts(self, plan: Plan) -> Translated:
-        """The Sharer's drafts as a plan sends them."""
-        return Translated(self._bundle, self.drafted(plan), plan)
-
-    def _drafted(self, plan: Plan) -> QuestionDrafts:
-        """As a plan has them."""
-        return QuestionDrafts(self._bundle, self._read[0], self._questions, plan)
-
-    def _noise(self, plan: Plan) -> Noise:
-        """Like the codes of all questions by a plan."""
-        excerpts, head = self.excerpts(plan), self._bundle.require_translate()
-        every = (excerpts.features([index])[0] for index in range(len(self._questions)))
-        with torch.inference_mode():
-            return Noise.like(torch.cat([head.encode(one.to(head.input_mean.device)) for one in every]))
-
-    def _own(self, plan: Plan) -> ReceiversOwn:
-        """The Receiver's own KV at the positions of the excerpts."""
-        head = self._bundle.require_translate()
-        return ReceiversOwn(*self._reading, self.excerpts(plan), head.receiver_positions)
-
-    def own_drafts(self, answers: Mapping[int, str]) -> ReceiversDrafts:
-        """The Receiver's own KV of what it answered to documents' texts, by the index of the question."""
-        tokenizer, said = self.receiver.tokenizer, {}
-        for index, text in answers.items():
-            asked = self._questions[index]
-            (prompt,) = self.receiver.begin(receiver_sections(asked.document, asked.question)).prompts
-            reply = reply_ids(tokenizer, prompt.rendered, text, int(tokenizer.eos_token_id))
-            said[index] = prompt.tokens.ids[prompt.insertion :], reply[: min(len(reply) - 1, MAX_WRITTEN)]
-        return ReceiversDrafts(*self._reading, said)
-
-    def _projected(self, plan: Plan) -> VocabularyProjected:
-        """The excerpts of a plan as expected embeddings."""
-        style, sharer = self._bundle.config.sharer_prompt, self._sharer
-        return VocabularyProjected(sharer, style, self._questions, self.excerpts(plan), *self._reading)
-
-    def closed_form(self) -> Bundle:
-        """The bundle with its translate head as it is before any training on answers."""
-        cache, _ = self._caching(training_texts())
-        return closed_form(self._bundle, cache, *self._reading)
-
-    @property
-    def _reading(self) -> tuple[FrozenReceiver, KV]:
-        """The Receiver, and what it has read before a document."""
-        model, style = self._task.given.receiver, self._bundle.config.receiver_prompt
-        reading = FrozenReceiver(model.network, model.tokenizer, style, lead="")
-        return reading, self.receiver.begin(withheld("")).prefill(None).past.layers
-
-    @cached_property
-    def _read(self) -> tuple[FeatureCache, float]:
-        return self._caching(self._questions, self._task.given.drafts)
-
-    def _caching(
-        self, questions: Sequence[DocumentQuestion], drafts: bool = False
-    ) -> tuple[FeatureCache, float]:
-        task = self._task
-        root, progress, deadline = task.given.work, task.progress, task.deadline
-        return read_documents(questions, self._bundle, self._sharer, root, progress, deadline, drafts)
 
 
 class DocumentBatch(Batch):
@@ -248,12 +161,22 @@ class DocumentBatch(Batch):
         answers = self._answers(transfer.receiver, [""] * len(self.picked), slices, sources)
         return [answer.with_cost_of(reading) for answer in answers]
 
-    def behind_own_drafts(self) -> list[RowAnswer]:
-        """Answers behind the Receiver's own KV of what it answers to the documents' texts. No Sharer reads for them."""
-        transfer, told = self.task.transfer, self.of("text")
-        drafts = transfer.own_drafts({i: one.text for i, one in zip(self.picked, told, strict=True)})
-        answers = self._answers(transfer.receiver, [""] * len(self.picked), drafts, self.picked)
-        return [mine.with_cost_of(replace(one, bytes=0)) for mine, one in zip(answers, told, strict=True)]
+    def fused(
+        self,
+        plan: Plan,
+        sources: Sequence[int] | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
+        of: Transfer | None = None,
+    ) -> list[RowAnswer]:
+        """Answers behind excerpts of the bundle or of another one, changed by a control."""
+        transfer = of or self.task.transfer
+        return self.behind(transfer, transfer.slices(plan, change), sources)
+
+    def quoted(self, plan: Plan, sources: Sequence[int]) -> list[RowAnswer]:
+        """Answers with the text of excerpts where the document would stand."""
+        excerpts, seconds = self.task.transfer.excerpts(plan), self.task.transfer.seconds
+        quotes = [excerpts.quote(source) for source in sources]
+        return self.ask(quotes, [RowAnswer("", seconds, len(quote.encode())) for quote in quotes])
 
     def rebound(self, answers: Sequence[RowAnswer]) -> list[RowAnswer]:
         """Answers over the documents with another value in the answer's place, marked by that one.
@@ -329,7 +252,7 @@ class DocumentBatch(Batch):
             for place, line, signals, size in zip(places, lines, said.signals, sizes, strict=True):
                 if slices is not None:
                     signals |= slices.certainty(sources[place]).coarse.signals
-                found[place] = RowAnswer(line, each, size, math.exp(signals["mean"]), signals=signals)
+                found[place] = RowAnswer(line, each, size, signals=signals)
         return found
 
     def _prefilled(
@@ -346,6 +269,98 @@ class DocumentBatch(Batch):
                 taken, sizes = slices.take([sources[place] for place in places])
                 prefilled.put(taken)
             yield places, prefilled, sizes
+
+    # The rows; docs/evaluation.md says what each is for.
+
+    @ROWS.row("receiver", "Receiver alone (floor)")
+    def _receiver(self, plan: Plan) -> Answers:
+        return self.ask()
+
+    @ROWS.row("text", "Receiver given the document's text (ceiling)")
+    def _text(self, plan: Plan) -> Answers:
+        return self.ask([question.document for question in self.questions])
+
+    @ROWS.row("excerpt-text", "Receiver given the excerpt's text", needs=_excerpts, by="positions")
+    def _excerpt_text(self, plan: Plan) -> Answers:
+        return self.quoted(plan, self.picked)
+
+    @ROWS.row(
+        "mismatched-text",
+        "Receiver given the text of another document's excerpt",
+        needs=_another,
+        control="excerpt-text",
+        by="positions",
+        on_request=True,
+    )
+    def _mismatched_text(self, plan: Plan) -> Answers:
+        return self.quoted(plan, self.others)
+
+    @ROWS.row("own", "Receiver's own KV, the excerpt's positions", needs=_excerpts, by="positions")
+    def _own(self, plan: Plan) -> Answers:
+        return self.behind(self.task.transfer, self.task.transfer.own(plan))
+
+    @ROWS.row("sharer", "Sharer's own answer")
+    def _sharer(self, plan: Plan) -> Answers:
+        return self.from_sharer()
+
+    @ROWS.row("fused", "fused", needs=_excerpts, by="plan")
+    def _fused(self, plan: Plan) -> Answers:
+        return self.fused(plan)
+
+    @ROWS.row("mismatched", "fused, slice of another document", needs=_another, control="fused", by="plan")
+    def _mismatched(self, plan: Plan) -> Answers:
+        return self.fused(plan, self.others)
+
+    @ROWS.row("wrong-binding", "fused, the answer exchanged in the document", needs=_exchanged, by="plan")
+    def _wrong_binding(self, plan: Plan) -> Answers:
+        return self.rebound(self.fused(plan, of=self.task.rebound))
+
+    @ROWS.row(
+        "wrong-binding-text", "Receiver given the text of that document", needs=_exchanged, on_request=True
+    )
+    def _wrong_binding_text(self, plan: Plan) -> Answers:
+        return self.rebound(self.ask([question.rebound.document for question in self.questions]))
+
+    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
+    def _zeroed(self, plan: Plan) -> Answers:
+        return self.fused(plan, change=torch.zeros_like)
+
+    @ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
+    def _random(self, plan: Plan) -> Answers:
+        noise = partial(self.task.transfer.noise(plan).in_place_of, seed=self.picked[0])
+        return self.fused(plan, change=noise)
+
+    @ROWS.row("drafted", "fused, the Sharer's draft", needs=_excerpts, by="draft", on_request=True)
+    def _drafted(self, plan: Plan) -> Answers:
+        return self.behind(self.task.transfer, self.task.transfer.drafts(plan))
+
+    @ROWS.row(
+        "drafted-mismatched",
+        "fused, the draft of another document",
+        needs=_another,
+        control="drafted",
+        by="draft",
+        on_request=True,
+    )
+    def _drafted_mismatched(self, plan: Plan) -> Answers:
+        return self.behind(self.task.transfer, self.task.transfer.drafts(plan), self.others)
+
+    @ROWS.row("drafted-text", "Receiver given the draft's text", needs=_excerpts, on_request=True)
+    def _drafted_text(self, plan: Plan) -> Answers:
+        written = self.task.transfer.drafted(plan).written
+        return self.ask([written(index) for index in self.picked])
+
+    @ROWS.row("ridge", "closed form alone, all positions", needs=_excerpts, on_request=True)
+    def _ridge(self, plan: Plan) -> Answers:
+        return self.fused(EVERYWHERE, of=self.task.ridged)
+
+    @ROWS.row("avp", "AVP: expected embeddings", needs=_excerpts, by="positions", on_request=True)
+    def _avp(self, plan: Plan) -> Answers:
+        return self.behind(self.task.transfer, self.task.transfer.projected(plan))
+
+    @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)
+    def _identical(self, plan: Plan) -> Answers:
+        return self.fused(plan, of=self.task.identical)
 
 
 def receiver_sections(text: str, question: str) -> tuple[Section, Section]:

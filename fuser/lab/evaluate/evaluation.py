@@ -41,11 +41,9 @@ class TimeLimit:
 
     @property
     def minutes_left(self) -> float:
-        """Minutes, at least 0."""
         return max(0.0, (self._end - time.monotonic()) / 60)
 
     def check(self) -> None:
-        """Raise OutOfTime where the time is up."""
         if time.monotonic() > self._end:
             raise OutOfTime
 
@@ -98,12 +96,10 @@ class Task(ABC, Generic[Bound]):
 
     @cached_property
     def transfer(self) -> Bound:
-        """The bundle between its two models."""
         return self.between(self.given.bundle, self.given.sharer)
 
     @cached_property
     def identical(self) -> Bound:
-        """The bundle whose Sharer is the Receiver's own model."""
         if self.given.identical is None:
             raise ValueError("there is no bundle whose Sharer is the Receiver's own model")
         return self.between(self.given.identical, self.given.receiver)
@@ -134,11 +130,9 @@ class Batch(ABC):
         self._found: dict[Line[Any], Answers] = {}
 
     def of(self, name: str, plan: Plan = WHOLE) -> Answers:
-        """A row's answers, made once."""
         return self.answers(self._registry.line(name, plan))
 
     def answers(self, line: Line[Any]) -> Answers:
-        """A line's answers, made once."""
         if line not in self._found:
             self._found[line] = line.row.answer(self, line.plan)
         return self._found[line]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
-from fuser.lab.evaluate.choice_rows import with_answer
-from fuser.lab.evaluate.choices import ANSWER_TOKENS, BACKGROUND_TOKENS
+from fuser.lab.evaluate.choices import ANSWER_TOKENS, with_answer
 from fuser.lab.evaluate.documents import receiver_sections
 from fuser.lab.evaluate.evaluation import Given
 from fuser.lab.evaluate.questions import DocumentQuestion
@@ -31,13 +29,10 @@ def unfit(given: Given, max_document_chars: int) -> Callable[[DocumentQuestion],
     pair, each = bundle.config, 1 if bundle.translate is None else bundle.translate.receiver_positions
     prefix = bundle.prefix_kv(None)
     behind = ANSWER_TOKENS + (0 if prefix is None else len(prefix))
-    ample = _room(given, behind)
 
     def reason(asked: DocumentQuestion) -> str | None:
         if len(asked.document) > max_document_chars:
             return _too_long(max_document_chars)
-        if each * _at_most(asked.document + asked.question) <= ample:
-            return None
         sections = document_sections(asked.document, asked.question)
         read = len(prompt_of(sharer.tokenizer, pair.sharer_prompt, sections))
         if read + ANSWER_TOKENS > sharer.window:
@@ -50,37 +45,20 @@ def unfit(given: Given, max_document_chars: int) -> Callable[[DocumentQuestion],
 
 
 def unfit_choice(given: Given, max_document_chars: int) -> Callable[[ChoiceItem], str | None]:
-    """For a question with choices the reason to leave it out, or None.
-
-    The Sharer must have room for what it says in the paper's relay; the Receiver for the words that introduce a relay.
-    """
-    pair, behind = given.bundle.config, max(ANSWER_TOKENS, BACKGROUND_TOKENS)
-    sharer = Speaker(given.sharer, pair.sharer_prompt, behind)
+    """For a question with choices the reason to leave it out, or None: both must have room for an answer, the Receiver
+    behind the words that introduce a relay."""
+    pair = given.bundle.config
+    sharer = Speaker(given.sharer, pair.sharer_prompt, ANSWER_TOKENS)
     receiver = Speaker(given.receiver, pair.receiver_prompt, ANSWER_TOKENS)
-    ample = _room(given, behind)
 
     def reason(item: ChoiceItem) -> str | None:
         if len(item.context) > max_document_chars:
             return _too_long(max_document_chars)
-        if _at_most(with_answer(item, "")) <= ample:
-            return None
         if not sharer.fits(choice_prompt(item)):
             return _SHARER
         return None if receiver.fits(with_answer(item, "")) else _RECEIVER
 
     return reason
-
-
-def _room(given: Given, behind: int) -> int:
-    """Tokens that surely fit both windows beside both templates and what comes `behind`: no need to count them."""
-    styles = given.bundle.config.sharer_prompt, given.bundle.config.receiver_prompt
-    template = sum(len(json.dumps(style.to_dict())) for style in styles)
-    return min(given.sharer.window, given.receiver.window) - template - behind
-
-
-def _at_most(text: str) -> int:
-    """Tokens: one takes a byte or more, and control tokens in a text are spelt out, so half as much again is ample."""
-    return 3 * len(text.encode()) // 2
 
 
 def _too_long(chars: int) -> str:

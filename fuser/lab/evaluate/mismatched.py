@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fuser.lab.evaluate.questions import DocumentQuestion
 
-_ASKING = (
+_ASKING = [
     "how many",
     "how much",
     "how long",
@@ -32,7 +32,7 @@ _ASKING = (
     "why",
     "what",
     "how",
-)
+]
 _ROWS = 256  # questions compared with all others at once
 
 

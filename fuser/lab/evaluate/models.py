@@ -45,7 +45,6 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The fast tokenizer."""
         return load_tokenizer(self.path)
 
     @cached_property

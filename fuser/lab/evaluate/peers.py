@@ -19,13 +19,12 @@ from fuser.heads.translate import TranslateHead, features_of
 from fuser.kv.past import Past
 from fuser.kv.rope import Rope
 from fuser.lab.data.load import load
-from fuser.lab.evaluate.excerpts import QuestionExcerpts
+from fuser.lab.evaluate.excerpts import QuestionSlices
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import DocumentQuestion, draw
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.reading import KV, FrozenReceiver
-from fuser.lab.train.regress import of_layers, standardise_as
-from fuser.lab.train.ridge import Moments, start_in_closed_form
+from fuser.lab.train.regress import Moments, of_layers, standardise_as, start_in_closed_form
 from fuser.lab.train.sharer_reading import document_sections
 from fuser.prompts.prompt import PromptStyle
 from fuser.prompts.shared import read_as
@@ -85,7 +84,7 @@ class VocabularyProjected:
         sharer: Model,
         style: PromptStyle,
         questions: Sequence[DocumentQuestion],
-        excerpts: QuestionExcerpts,
+        excerpts: QuestionSlices,
         reading: FrozenReceiver,
         before: KV,
     ) -> None:

@@ -39,33 +39,27 @@ def excerpt_plans(bundle: Bundle, positions: Iterable[int], plans: Iterable[Plan
 
 
 def draft_plans(bundle: Bundle, plans: Iterable[Plan]) -> tuple[Plan, ...]:
-    """Every plan of drafts, each once; none is the draft alone, raw.
-
-    Raises:
-        InvalidRequest, Unsupported: a plan that is none of drafts, or that the bundle cannot serve.
-    """
-    found = tuple(dict.fromkeys(plans)) or (WHOLE,)
-    for plan in found:
-        registry_of(bundle).get(plan.codec)
-        slice_specs(bundle, SliceKind.DRAFT, plan, 1, "float32")
-    return found
+    """Every plan of drafts, each once; none is the draft alone, raw. Raises as `shared_plans`."""
+    return _served(bundle, SliceKind.DRAFT, plans) or (WHOLE,)
 
 
 def shared_plans(bundle: Bundle, plans: Iterable[Plan]) -> tuple[Plan, ...]:
     """The whole slice, and every plan besides, each once.
 
     Raises:
-        InvalidRequest, Unsupported: a plan that is none of shared slices, or that the bundle cannot serve.
+        InvalidRequest, Unsupported: a plan that is of another kind of slice, or that the bundle cannot serve.
     """
-    found = {WHOLE: None}
-    for plan in plans:
-        plan.check(SliceKind.SHARED)
+    return tuple(dict.fromkeys((WHOLE, *_served(bundle, SliceKind.SHARED, plans))))
+
+
+def _served(bundle: Bundle, kind: SliceKind, plans: Iterable[Plan]) -> tuple[Plan, ...]:
+    found = tuple(dict.fromkeys(plans))
+    for plan in found:
+        plan.check(kind)
         registry_of(bundle).get(plan.codec)
-        slice_specs(bundle, SliceKind.SHARED, plan, 1, "bfloat16")
-        found[plan] = None
-    return tuple(found)
+        slice_specs(bundle, kind, plan, 1, "float32")
+    return found
 
 
 def registry_of(bundle: Bundle) -> CodecRegistry:
-    """The codecs that a bundle's slices may be sent with."""
     return CodecRegistry(bundle.codecs())

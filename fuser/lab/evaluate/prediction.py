@@ -31,7 +31,6 @@ class Prediction:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Of its line."""
         return self.row, self.plan
 
 
@@ -56,11 +55,9 @@ class PredictionLog:
         return [one for found in self._found.values() for one in found.values()]
 
     def of(self, key: tuple[str, str]) -> Mapping[str, Prediction]:
-        """The answers of one line, by question."""
         return self._found.get(key, {})
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Keep answers, here and in the file."""
         new = list(predictions)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in new)

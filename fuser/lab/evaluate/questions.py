@@ -51,7 +51,6 @@ class DocumentQuestion:
 
     @property
     def own(self) -> str:
-        """The document that it was written for."""
         return self.origin or self.document
 
 

@@ -26,7 +26,6 @@ _DIFFERENCES = (
     ("text", "own", "lost by alignment and selection: "),
     ("own", "fused", "lost by translation: "),
     ("drafted", "drafted-text", ""),
-    ("own-draft", "drafted", ""),
 )
 """Rows compared beside those that have a control of their own (`Row.control`)."""
 _ABOUT = {("fused", "mismatched"): "transfer: ", ("drafted", "drafted-mismatched"): "transfer: "}

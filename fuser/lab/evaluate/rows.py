@@ -1,11 +1,10 @@
-"""Rows of a table: a registry of ways to answer, each a function of a batch of questions.
+"""Rows of a table: a registry of ways to answer, each a method of a batch of questions.
 
-To add one, decorate a function of a batch and a plan in `document_rows.py` or `choice_rows.py`:
+To add one, decorate a method of the batch in `documents.py` or `choices.py`:
 
     @ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
-    def zeroed(batch: DocumentBatch, plan: Plan) -> Answers:
-        transfer = batch.task.transfer
-        return batch.behind(transfer, transfer.slices(plan, torch.zeros_like))
+    def zeroed(self, plan: Plan) -> Answers:
+        return self.fused(plan, change=torch.zeros_like)
 """
 
 from __future__ import annotations
@@ -28,15 +27,14 @@ class RowAnswer:
     """What a row says to a question.
 
     seconds: all that such an answer takes, on both sides, a question's share of its batch. bytes: payload from cloud to
-    edge. sure: mean probability of its tokens, where that is asked for. letters: (10,) float32, logits of A to J at its
-    first position, of a question with choices. marks: in place of those that its text gets. signals: what the
-    Receiver's probabilities say of it (`fuser.kv.generate.SIGNALS`), of an answer over documents.
+    edge. letters: (10,) float32, logits of A to J at its first position, of a question with choices. marks: in place of
+    those that its text gets. signals: what the Receiver's probabilities say of it (`fuser.kv.generate.SIGNALS`), of an
+    answer over documents.
     """
 
     text: str
     seconds: float = 0.0
     bytes: int = 0
-    sure: float = 1.0
     letters: Tensor | None = None
     marks: Mapping[str, float] | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
@@ -44,11 +42,6 @@ class RowAnswer:
     def with_cost_of(self, other: RowAnswer) -> RowAnswer:
         """The same answer, which took another one first: its seconds and its bytes come on top."""
         return replace(self, seconds=self.seconds + other.seconds, bytes=self.bytes + other.bytes)
-
-
-def nothing(task: Any) -> str | None:
-    """A row that can always be run needs nothing."""
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,7 @@ class Row(Generic[B]):
     name: str
     label: str
     answer: Callable[[B, Plan], Answers]
-    needs: Callable[[Any], str | None] = nothing
+    needs: Callable[[Any], str | None] = lambda task: None
     control: str = ""
     by: Literal["", "positions", "plan", "draft"] = ""
     on_request: bool = False

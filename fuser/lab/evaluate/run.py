@@ -201,7 +201,6 @@ class Run:
 
 @contextmanager
 def _of_plans(key: str = "plans") -> Iterator[None]:
-    """Errors name the key."""
     try:
         yield
     except (InvalidRequest, Unsupported) as error:

@@ -104,12 +104,10 @@ class EvaluateConfig:
 
     @property
     def writes(self) -> bool:
-        """Whether a row needs the Sharer's drafts."""
         return any(name.startswith("drafted") for name in self.rows)
 
 
 def plans_of(written: Iterable[str]) -> tuple[Plan, ...]:
-    """Plans from how they are written."""
     return tuple(map(Plan.parse, written))
 
 

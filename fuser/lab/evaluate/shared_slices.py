@@ -1,4 +1,4 @@
-"""Shared slices: what the Sharer reads of a question, kept on disk, and how a Receiver takes it in."""
+"""Slices over shared prompts: what the Sharer reads or replies, kept, and how a Receiver takes it in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -24,7 +25,15 @@ from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.shared import SharedPositions
 from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Cut, Reading, Sharer
-from fuser.slice_specs import SliceLayout, made_from, shared_segment, source_of
+from fuser.slice_specs import (
+    MAX_WRITTEN,
+    SliceLayout,
+    made_from,
+    most_written,
+    shared_segment,
+    slice_specs,
+    source_of,
+)
 from kvwire.codec import roundtrip
 from kvwire.plan import Plan
 from kvwire.section import Section
@@ -51,7 +60,6 @@ class Heard:
 
     @property
     def bytes(self) -> int:
-        """Payload of the slice."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.segments.values())
 
 
@@ -83,7 +91,6 @@ class SharerSlices:
         )
 
     def hear(self, prompts: Sequence[Sequence[Section]]) -> list[Heard]:
-        """What the Sharer makes of each prompt; those not on disk are prefilled in one batch."""
         paths = [self._path(prompt) for prompt in prompts]
         missing = {path: prompt for path, prompt in zip(paths, prompts, strict=True) if not path.exists()}
         fresh = dict(zip(missing, self._read(list(missing.values())), strict=True)) if missing else {}
@@ -127,26 +134,37 @@ def fuse_heard(prefilled: Prefilled, heard: Sequence[Heard]) -> None:
             fusing.merge([layer], theirs)
 
 
-class SentSlices:
-    """Prefills one question at a time and fuses its slice by a plan; the Receiver fills in what a plan leaves out.
+class ChoiceTransfer:
+    """A bundle between a Sharer, whose slices of questions it sends, and a Receiver, which takes them in.
+
+    Args:
+        directory: of the slices.
 
     Raises:
         Unsupported: the bundle makes no shared slices.
     """
 
-    def __init__(self, bundle: Bundle, receiver: Receiver) -> None:
-        self._bundle, self._head, self._receiver = bundle, bundle.require_fuse(), receiver
+    def __init__(self, bundle: Bundle, sharer: Model, receiver: Model, directory: Path) -> None:
+        self._bundle, self._head = bundle, bundle.require_fuse()
+        self._slices = SharerSlices(bundle, sharer, directory)
+        self.receiver = Receiver(receiver.network, receiver.tokenizer, bundle)
+
+    def hear(self, items: Sequence[ChoiceItem]) -> list[Heard]:
+        return self._slices.hear([sections(choice_prompt(item)) for item in items])
 
     def prefilled(self, item: ChoiceItem, heard: Heard, plan: Plan) -> tuple[Prefilled, int]:
-        """A question's prompt, prefilled and fused with a slice by a plan; and the slice's payload bytes."""
+        """A question's prompt, prefilled and fused with a slice by a plan; and the slice's payload bytes.
+
+        The Receiver fills in what the plan leaves out.
+        """
         shared, layout = self._layout(heard, plan)
         codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
-        prefilled = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
+        prefilled = self.receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.SHARED)
         intake = prefilled.take(layout, plan)
         size = 0
         for spec in layout.specs:
             half = heard.segments[made_from(self._head, spec.kind, spec.layer)][:, shared.at]
-            half = half.to(self._receiver.model.device)  # where the bundle's heads are
+            half = half.to(self.receiver.model.device)  # where the bundle's heads are
             part = shared_segment(self._bundle, spec.kind, spec.layer, half)
             (arrived,), (sent,) = roundtrip(codec, part[None], spec)
             intake.add(Segment(spec, arrived))
@@ -165,6 +183,43 @@ class SentSlices:
         every = SharedPositions(torch.arange(count, device="cpu"), heard.spans, heard.tail)
         shared = every.last(plan.last)
         return shared, shared_layout(shared, self._bundle, plan, _DTYPE)
+
+
+class ChoiceDrafts:
+    """Drafts between a Sharer and a Receiver, one question at a time; what was written is kept in memory.
+
+    Raises:
+        Unsupported: the bundle has no translate head, or is for other models.
+    """
+
+    def __init__(self, bundle: Bundle, sharer: Model, receiver: Receiver) -> None:
+        self._bundle, self._head, self._receiver = bundle, bundle.require_translate(), receiver
+        self._sharer = Sharer(sharer.network, sharer.tokenizer, bundle)
+        self._written = lru_cache(maxsize=None)(self._write)
+
+    def prefilled(self, item: ChoiceItem, other: ChoiceItem, plan: Plan) -> tuple[Prefilled, int, float]:
+        """A question's prompt behind the draft for another or its own; the draft's bytes by a plan; seconds of both."""
+        codes, seconds = self._written(other)
+        codes, started = codes[: most_written(plan)], time.perf_counter()
+        prefilled = self._receiver.begin(sections(choice_prompt(item))).prefill(SliceKind.DRAFT)
+        size = 0
+        for spec in slice_specs(self._bundle, SliceKind.DRAFT, plan, len(codes), "float32"):
+            codec = payload_codec(plan, registry_of(self._bundle).get(plan.codec))
+            arrived, (size,) = roundtrip(codec, codes[None, :, : spec.shape[1]], spec)
+            prefilled.put_codes(arrived)
+        return prefilled, size, seconds + time.perf_counter() - started
+
+    def _write(self, item: ChoiceItem) -> tuple[Tensor, float]:
+        """Codes (positions, values) of what the Sharer replies to a question, and its seconds."""
+        cut = self._sharer.layout(sections(choice_prompt(item)), SliceKind.DRAFT, MAX_WRITTEN)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            (reading,) = self._sharer.read(
+                [cut.prompt], self._head.layers, [cut.exported], draft=cut.drafting
+            )
+            parts = [segment.tensor for segment in self._sharer.cut(reading, cut)]
+        empty = torch.zeros(0, self._head.code_dim, device="cpu")
+        return torch.cat([empty, *(part.cpu() for part in parts)]), time.perf_counter() - started
 
 
 def _save(path: Path, heard: Heard) -> None:

@@ -50,7 +50,7 @@ def read_documents(
     reading = SharerReading(sharer.network, sharer.tokenizer, *reads, bundle.scorer, drafts)
     writer = CacheWriter(folder, reading)
     began = time.perf_counter()
-    added = writer.fill(items, progress, deadline.minutes_left)
+    added, _ = writer.fill(items, progress, deadline.minutes_left)
     seconds = time.perf_counter() - began
     each = _seconds(folder / "seconds.json", items[0].source, seconds, added * len(questions) / len(items))
     try:

@@ -227,7 +227,6 @@ class Attack:
         return _share(near, self._of_slices, usual)
 
     def _read(self) -> Sequence[Tensor]:
-        """The best guesses, slice by slice."""
         best: Sequence[Tensor] = self._guesses[:, 0].split([len(one.tokens) for one in self._held])
         return best
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fuser.bundle.bundle import Bundle
-from fuser.lab.evaluate.excerpts import QuestionDrafts, QuestionExcerpts
+from fuser.lab.evaluate.excerpts import QuestionSlices
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.train.cache import FeatureCache
@@ -83,14 +83,10 @@ class SliceReader:
 
     def of_questions(self, questions: Sequence[DocumentQuestion]) -> Iterator[Held]:
         """The slice that answers each question; none where nothing is sent."""
-        chosen: QuestionExcerpts | QuestionDrafts
-        if self._kind is SliceKind.DRAFT:
-            chosen = QuestionDrafts(self._bundle, self._cache, questions, self._plan)
-        else:
-            positions = most_positions(self._bundle, self._plan, self._kind)
-            selection = replace(self._bundle.config.selection, positions=positions)
-            how = self._plan.runs, self._plan.fit
-            chosen = QuestionExcerpts(self._bundle, self._cache, questions, selection, *how)
+        plan = self._plan
+        if self._kind is SliceKind.EXCERPT:  # as the service does: no more than the bundle's
+            plan = replace(plan, positions=most_positions(self._bundle, plan, self._kind))
+        chosen = QuestionSlices(self._bundle, self._cache, questions, self._kind, plan)
         for index, question in enumerate(questions):
             if chosen.count(index):
                 at, said = chosen.positions(index), chosen.tokens(index)

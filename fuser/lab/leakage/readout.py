@@ -28,7 +28,6 @@ class Regression:
 
     @classmethod
     def fit(cls, codes: Tensor, targets: Tensor) -> Self:
-        """Fit to samples; float32, on one device."""
         mean, scale = codes.mean(0), codes.std(0).clamp(min=1e-6)
         features, offset = (codes - mean) / scale, targets.mean(0)
         gram = features.T @ features

@@ -132,10 +132,7 @@ def sharer_style(path: Path) -> PromptStyle:
     ("Answer:"), so that the answer that follows is a short one; plainly where there is no template."""
     chat = chat_style(path)
     opening = chat.opening or _control(load_tokenizer(path), ("bos_token",))
-    wraps = {
-        "document": ("", "\n\n"),
-        "question": ("Question: ", "\nAnswer with a few words from the text."),
-    }
+    wraps = {"document": ("", "\n\n"), "question": ("Question: ", "\nAnswer with a few words from the text.")}
     return PromptStyle(opening, wraps, f"{chat.closing}Answer:" if chat.closing else "\nAnswer:")
 
 

@@ -81,7 +81,6 @@ def measure(
 
 
 def write_texts(corpus: Corpus, folder: Path) -> None:
-    """The texts of a rehearsal."""
     write_items(corpus.train[:_PIECES], folder / "data" / "train.jsonl")
     write_items(corpus.plans[:_VALIDATION], folder / "data" / "plans.jsonl")
 
@@ -109,7 +108,6 @@ def _reading(
 
 
 def _answering(models: PairModels, table: Mapping[str, Any], folder: Path, progress: Progress) -> float:
-    """Seconds of one answer of the Receiver."""
     told = EvaluateConfig(
         data=str(folder / "data" / "train.jsonl"), task="document", limit=_ASKED, rows=("receiver", "text")
     )
@@ -123,7 +121,6 @@ def _answering(models: PairModels, table: Mapping[str, Any], folder: Path, progr
 
 
 def _square(width: int, device: torch.device) -> torch.Tensor:
-    """Any symmetric matrix of full rank."""
     made = torch.rand(width, width, generator=torch.Generator().manual_seed(1), device="cpu")
     return (made + made.T).to(device)
 

@@ -13,21 +13,11 @@ from typing import Any
 from rich.progress import Progress
 
 from fuser.atomic import atomic_write, directory_lock, write_json
-from fuser.lab.evaluate.picture import plot_plans
+from fuser.lab.evaluate.picture import plot_losses, plot_plans
 from fuser.lab.evaluate.run import Run
 from fuser.lab.evaluate.settings import EvaluateConfig, Setup
 from fuser.lab.pair.models import check_pair
-from fuser.lab.pair.picture import plot_losses
-from fuser.lab.pair.recipe import (
-    CHOOSING,
-    DRAFTED,
-    HELD_OUT,
-    POSITIONS,
-    SENT,
-    TRAIN,
-    recipe_of,
-    to_toml,
-)
+from fuser.lab.pair.recipe import CHOOSING, DRAFTED, HELD_OUT, POSITIONS, SENT, TRAIN, recipe_of, to_toml
 from fuser.lab.pair.rehearse import SIZES, measure, write_texts
 from fuser.lab.pair.sizes import DRAFT_ROWS, ROWS, Counts, Pace, Sizes, sizes_of
 from fuser.lab.pair.texts import MOST, Corpus, counted, read_corpus, write_items
@@ -223,7 +213,6 @@ class PairRun:
         return measure(self.models, corpus, table, folder, self._drafts, self._device, progress)
 
     def _planned(self, corpus: Corpus, pace: Pace, minutes: float) -> Estimate:
-        """Write the texts and the recipe."""
         data, models = self.work / "data", self.models
         geometry = models.sharer_geometry
         there = Counts(

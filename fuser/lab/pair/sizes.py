@@ -6,15 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-ROWS: Final = (
-    "receiver",
-    "text",
-    "excerpt-text",
-    "fused",
-    "mismatched",
-    "zeroed",
-    "random",
-)
+ROWS: Final = ("receiver", "text", "excerpt-text", "fused", "mismatched", "zeroed", "random")
 DRAFT_ROWS: Final = ("drafted", "drafted-mismatched", "drafted-text")
 PLANS: Final = 4
 """Plans that answer when the table of plans is made, besides the raw one."""
@@ -93,7 +85,6 @@ class Sizes:
 
     @property
     def total(self) -> float:
-        """Seconds of all."""
         return sum(self.seconds.values())
 
 

@@ -17,8 +17,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from fuser.atomic import atomic_write
-from fuser.lab.data.cloze import with_clozes
-from fuser.lab.data.continuation import with_continuations
+from fuser.lab.data.cloze import with_clozes, with_continuations
 from fuser.lab.data.document import Item, Question
 from fuser.lab.data.overlap import drop_overlaps, held_out
 from fuser.lab.data.rows import BadRow, DataRow, read_rows
@@ -99,7 +98,6 @@ def write_items(items: Iterable[Item], path: Path) -> None:
 
 
 def counted(left_out: Counter[str]) -> str:
-    """What was left out, in words."""
     return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count) or "nothing"
 
 

@@ -161,7 +161,6 @@ class ProfileRun:
         return list(dict.fromkeys([self.plans[0], *(found[index].plan for index in near)]))
 
     def _screened(self) -> list[Screened]:
-        """The plans that are screened."""
         count = min(self._config.screened, len(self._task.ids))
         found = []
         for line in (Line(_SCREEN, plan) for plan in self.plans):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
+
 E = TypeVar("E")
 
 _POOL = 16  # batches that are sorted by length together
@@ -84,12 +86,7 @@ class Examples(Generic[E]):
 
 def _mismatched(subjects: Sequence[Hashable]) -> list[int]:
     """For each the index of the first with another subject, from halfway round the list on."""
-    count = len(subjects)
-    if count and len(set(subjects)) == 1:
-        raise ValueError(
-            "every example is about the same: the mismatched control needs at least two subjects"
-        )
-    found = []
+    count, found = len(subjects), []
     for index, subject in enumerate(subjects):
         hop = count // 2
         while subjects[(index + hop) % count] == subject:
@@ -103,3 +100,8 @@ def evenly_spaced(items: Sequence[E], limit: int) -> Sequence[E]:
     if len(items) <= limit:
         return items
     return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def sample_one(among: Sequence[E], otherwise: E) -> E:
+    """One of them by torch's global generator, which the run seeds by its step."""
+    return among[int(torch.randint(len(among), (), device="cpu"))] if among else otherwise

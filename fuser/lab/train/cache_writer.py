@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,18 +32,6 @@ from fuser.lab.train.sources import AnyItem
 _FIT_ITEMS = 16  # items whose statistics standardise the cache
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSize:
-    """What filling takes.
-
-    items: not cached yet. needed: bytes of their features, at most where drafts are kept. free: bytes free on the disk.
-    """
-
-    items: int
-    needed: int
-    free: int
-
-
 class CacheWriter:
     """Fills a cache directory, made if absent, with what one Sharer reads."""
 
@@ -52,17 +40,14 @@ class CacheWriter:
         directory.mkdir(parents=True, exist_ok=True)
         self._reading = reading
         self._width = reading.geometry.width
-        self._rows: dict[str, int] = {}  # of items by key, once counted
 
-    def size(self, items: Iterable[AnyItem], progress: Progress) -> CacheSize:
-        """What caching the items that are not there yet will take, from their tokens.
+    def fill(
+        self, items: Iterable[AnyItem], progress: Progress, max_minutes: float = float("inf")
+    ) -> tuple[int, int]:
+        """Cache the items that are not there yet, in order, until done or out of time.
 
-        Exactly, but for drafts, which are all taken to be as long as may be.
-        """
-        return self._size(self._todo(items), progress)
-
-    def fill(self, items: Iterable[AnyItem], progress: Progress, max_minutes: float = float("inf")) -> int:
-        """Cache the items that are not there yet, in order, until done or out of time; returns items cached now.
+        Returns:
+            Items cached now, and those left.
 
         Raises:
             OSError: the disk has less free than the features will take; nothing was written.
@@ -71,15 +56,15 @@ class CacheWriter:
         deadline = time.monotonic() + 60 * max_minutes
         items = list(items)
         if not self._todo(items):  # whoever fills it meanwhile is nothing to us
-            return 0
+            return 0, 0
         with directory_lock(self.directory, "filling the cache"):
             start = self._cut_torn_tail()
             todo = self._todo(items)
-            self._check_space(size := self._size(todo, progress))
-            task = progress.add_task(f"caching the Sharer, {size.needed / 1e9:.1f} GB", total=len(todo))
+            needed = self._checked_space(todo, progress)
+            task = progress.add_task(f"caching the Sharer, {needed / 1e9:.1f} GB", total=len(todo))
             added = 0
             if not todo:
-                return added
+                return 0, 0
             mean, scale = self._statistics(list(todo.values()))
             with (self.directory / FEATURES).open("ab") as features, self._index.open("ab") as index:
                 for key, item in todo.items():
@@ -94,7 +79,7 @@ class CacheWriter:
                     start += len(rows)
                     added += 1
                     progress.advance(task)
-            return added
+            return added, len(todo) - added
 
     @property
     def _index(self) -> Path:
@@ -105,20 +90,16 @@ class CacheWriter:
         keyed = {item_key(item): item for item in items}
         return {key: item for key, item in keyed.items() if key not in known}
 
-    def _size(self, todo: dict[str, AnyItem], progress: Progress) -> CacheSize:
-        new = {key: item for key, item in todo.items() if key not in self._rows}
-        if new:
-            for key, item in progress.track(new.items(), description="counting positions"):
-                self._rows[key] = self._reading.rows(item)
-        needed = sum(self._rows[key] for key in todo) * self._width * ITEM_SIZE
-        return CacheSize(len(todo), needed, shutil.disk_usage(self.directory).free)
-
-    def _check_space(self, size: CacheSize) -> None:
-        if size.needed > size.free:
+    def _checked_space(self, todo: dict[str, AnyItem], progress: Progress) -> int:
+        """Bytes of the features, from the tokens; with drafts, as if all were as long as may be."""
+        counted = progress.track(todo.values(), description="counting positions")
+        needed = sum(map(self._reading.rows, counted)) * self._width * ITEM_SIZE
+        if needed > (free := shutil.disk_usage(self.directory).free):
             raise OSError(
-                f"the cache needs {size.needed / 1e9:.2f} GB more in {self.directory}, where {size.free / 1e9:.2f} GB "
-                "are free: name another place with `cache`, or take fewer documents"
+                f"the cache needs {needed / 1e9:.2f} GB more in {self.directory}, where {free / 1e9:.2f} GB are free: "
+                "name another place with `cache`, or take fewer documents"
             )
+        return needed
 
     def _cut_torn_tail(self) -> int:
         """Drop what a kill left half-written: rows without a line, a line without its rows. Returns the rows kept."""

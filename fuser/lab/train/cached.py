@@ -45,7 +45,6 @@ class Cached:
 
     @property
     def rows(self) -> int:
-        """Rows of the features, with those of questions and drafts."""
         return self.count + sum(1 + len(question.draft) for question in self.questions)
 
 
@@ -69,7 +68,6 @@ class CachedPrompt:
 
     @property
     def rows(self) -> int:
-        """Rows of the features."""
         return self.count
 
 
@@ -77,7 +75,6 @@ CachedItem = Cached | CachedPrompt
 
 
 def to_row(item: CachedItem) -> dict[str, Any]:
-    """As a line of the index."""
     row: dict[str, Any] = {"source": item.source, "text": item.text, "start": item.start, "count": item.count}
     row["spans"] = item.spans.tolist()
     if isinstance(item, CachedPrompt):

@@ -8,17 +8,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from fuser.config import BadConfig, from_dict
-from fuser.heads.c2c import C2CConfig
 from fuser.heads.compact import CompactConfig
 from fuser.heads.selection import SelectionConfig
 from fuser.heads.translate import TranslateConfig
 from fuser.kv.geometry import LayerMap
 from fuser.lab.profile.grid import ProfileConfig
-from fuser.lab.train.dials import DialsConfig
 from fuser.models.load import DeviceName
 from fuser.prompts.prompt import PromptStyle
 
-FuseConfig = CompactConfig | C2CConfig
 _SEEDS = 1 << 31  # so that what is made of a seed, a step and a worker fits the random generator
 
 
@@ -31,7 +28,7 @@ class SourceConfig:
     task: `document` asks over cloud documents; `shared` asks what both sides hold (choices, instructions).
     validation: held out from training and evaluated while it runs.
     continuations: questions added to each training document: which words follow a quotation from it
-        (`fuser.lab.data.continuation`).
+        (`fuser.lab.data.cloze`).
     near: questions stand over another document of the source, which is near theirs and does not answer them, and the
         right reply is `answer.abstain` (`fuser.lab.data.cases.without_answers`).
     """
@@ -65,7 +62,7 @@ class AnswerConfig:
     unanswerable_share: share of the document steps whose slices are of other documents, chosen by other questions,
         where `abstain` is the right reply: the Receiver learns to say so when a slice is about something else.
     recite_share: share of the document steps whose slice is a window of the document and the right reply the window's
-        text (`fuser.lab.train.window`): each of its tokens is trained on, without labels. Translated excerpts alone.
+        text (`fuser.lab.train.excerpt`): each of its tokens is trained on, without labels. Translated excerpts alone.
     draft_share: share of the document steps whose slice is a draft, the Sharer's own short answer; and the share of
         the unanswerable ones whose slice is another document's draft. Where neither it nor what is quoted before it
         holds the right answer, its own words are the right reply: what was not said is not to be guessed.
@@ -110,14 +107,36 @@ class AnswerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseConfig:
-    """Quantisation noise on what travels, in training. bits: of the codec it imitates; 0 is off."""
+class DialsConfig:
+    """What plans may choose of a slice, each drawn anew at every step, so that one head serves all of them.
 
-    bits: int = 0
+    All but the last are of excerpts and drafts.
+
+    positions: in an excerpt; none given takes the selection's. quoted: positions of an excerpt before a draft, 0 for
+    none; none given quotes none. code_dims: leading numbers of a code that are kept, so that the first carry most; none
+    given keeps all. bits: of the codec whose noise the codes get, 0 for none; none given is none. codecs: in place of
+    bits, names of codecs through which the codes go, `raw` for as they are; `transform` ones are those of the bundle in
+    `init`. last: of a shared slice, the last positions that are exported, 0 for all of them.
+    """
+
+    positions: tuple[int, ...] = ()
+    quoted: tuple[int, ...] = ()
+    code_dims: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()
+    codecs: tuple[str, ...] = ()
+    last: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.bits != 0 and not 2 <= self.bits <= 16:
-            raise ValueError("noise.bits is 0 (off) or 2 to 16")
+        if min((1, *self.positions, *self.code_dims)) < 1:
+            raise ValueError("dials.positions and dials.code_dims start at 1")
+        if min(self.last, default=0) < 0:
+            raise ValueError("dials.last are 0 (all positions) or more")
+        if min(self.quoted, default=0) < 0:
+            raise ValueError("dials.quoted are 0 (none) or more")
+        if any(bits != 0 and not 2 <= bits <= 16 for bits in self.bits):
+            raise ValueError("dials.bits are 0 (off) or 2 to 16")
+        if self.bits and self.codecs:
+            raise ValueError("dials.bits imitates a codec: give bits or codecs, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +179,8 @@ class TrainConfig:
     cache: directory of what the Sharer read, shared between runs; empty is a place beside the fetched models.
     drafts: keep the Sharer's own short answer to each question over a document in the cache, for `answer.draft_share`,
         and to calibrate with.
-    fuse: table of the fuse head's config; its `layer_map` is "terminal", "nearest" or [[receiver, sharer], ...], and
-        its gates' temperature falls over all steps unless it says otherwise.
-    mix: share of the steps of each task; empty shares them equally among the tasks that have items.
-    gate_price: added to the loss per gate expected open.
+    fuse: table of the fuse head's config; its `layer_map` is "terminal" or "nearest", and its gates' temperature falls
+        over all steps unless it says otherwise.
     regression_positions: positions of text in the closed form; ridge: its penalty.
     device: `auto` takes a GPU where there is one.
     dtype: what both frozen models compute in; the heads are trained in float32 whatever it is. bfloat16 is three times
@@ -186,9 +203,6 @@ class TrainConfig:
     translate: TranslateConfig | None = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
-    mix: Mapping[str, float] = field(default_factory=dict)
-    gate_price: float = 0.0
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
     dials: DialsConfig = field(default_factory=DialsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
@@ -222,45 +236,29 @@ class TrainConfig:
             raise ValueError("dials.last is of shared slices: give [fuse]")
         if self.translate is not None and max(self.dials.code_dims, default=0) > self.translate.code_dim:
             raise ValueError(f"dials.code_dims goes beyond translate.code_dim, {self.translate.code_dim}")
-        for name in ("gate_price", "ridge"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"{name} must be a number and not negative, got {value}")
+        if not 0 <= self.ridge < math.inf:
+            raise ValueError(f"ridge must be a number and not negative, got {self.ridge}")
         if self.regression_positions < 1:
             raise ValueError(f"regression_positions must be at least 1, got {self.regression_positions}")
         if not 0 <= self.seed < _SEEDS:
             raise ValueError(f"seed must be at least 0 and below {_SEEDS}, got {self.seed}")
-        unknown = sorted(set(self.fuse or {}) - {field.name for field in fields(self._fuse_kind)})
+        known = {field.name for field in fields(CompactConfig)} - {"rotated_keys"}
+        unknown = sorted(set(self.fuse or {}) - known)
         if unknown:  # its values are checked once the models, and so their layers, are known
             raise BadConfig(f"unknown key fuse.{unknown[0]}")
 
-    def fuse_config(self, receiver_layers: int, sharer_layers: int) -> FuseConfig | None:
+    def fuse_config(self, receiver_layers: int, sharer_layers: int) -> CompactConfig | None:
         """The fuse head's config for models of these depths.
 
         Raises:
             BadConfig: an unknown key or a wrong type, by name; a layer map that is none.
-            ValueError: a layer that a model does not have.
         """
         if self.fuse is None:
             return None
         table = {"anneal_steps": self.answer.steps} | dict(self.fuse)
         given = table.pop("layer_map", "terminal")
-        layers = _layer_map(given, receiver_layers, sharer_layers)
+        if given not in ("terminal", "nearest"):
+            raise BadConfig(f'fuse.layer_map: "terminal" or "nearest", got {given!r}')
+        layers: LayerMap = getattr(LayerMap, given)(receiver_layers, sharer_layers)
         raw = {"sources": list(layers.sources), "sharer_layers": layers.sharer_layers}
-        return from_dict(self._fuse_kind, table | {"layer_map": raw}, "fuse")
-
-    @property
-    def _fuse_kind(self) -> type[FuseConfig]:
-        return C2CConfig if (self.fuse or {}).get("kind") == "c2c" else CompactConfig
-
-
-def _layer_map(given: Any, receiver_layers: int, sharer_layers: int) -> LayerMap:
-    if given in ("terminal", "nearest"):
-        return getattr(LayerMap, given)(receiver_layers, sharer_layers)  # type: ignore[no-any-return]
-    pairs = given if isinstance(given, list) else []
-    if not pairs or not all(
-        isinstance(p, list) and len(p) == 2 and all(type(n) is int for n in p) for p in pairs
-    ):
-        raise BadConfig(f'fuse.layer_map: "terminal", "nearest" or [[receiver, sharer], ...], got {given!r}')
-    if len(dict(pairs)) < len(pairs):
-        raise BadConfig("fuse.layer_map: a Receiver layer stands there twice")
-    return LayerMap.custom(dict(pairs), receiver_layers, sharer_layers)
+        return from_dict(CompactConfig, table | {"layer_map": raw}, "fuse")

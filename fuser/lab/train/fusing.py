@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fuser.heads.fuse import FuseHead
+from fuser.heads.compact import CompactFuse
 from fuser.heads.fusing import Fusing
-from fuser.heads.translate import features_of, split_kv
+from fuser.heads.translate import split_kv
 from fuser.kv.geometry import Geometry
-from fuser.kv.rope import Rope
 from fuser.lab.train.cache import FeatureCache
 from fuser.lab.train.cached import CachedPrompt
-from fuser.lab.train.noise import quantisation_noise
 from fuser.prompts.shared import SharedPositions, align_tail
 from fuser.receiver import Prefilled
 from kvwire.segment import SegmentKind
@@ -51,26 +49,10 @@ class GivenKv:
 
 
 class CachedSlices:
-    """Slices as a fuse head gets them.
+    """Slices as a fuse head gets them, keys re-based."""
 
-    Args:
-        sharer_rope: of the Sharer; needed where the head reads rotated keys.
-        noise_bits: of the codec whose noise slices get while the head is in training mode; 0 is none.
-    """
-
-    def __init__(
-        self,
-        head: FuseHead,
-        cache: FeatureCache,
-        sharer: Geometry,
-        sharer_rope: Rope | None,
-        noise_bits: int = 0,
-    ) -> None:
-        if head.rotated_keys and sharer_rope is None:
-            raise ValueError("a fuse head of rotated keys needs the Sharer's rotary embedding")
-        self._head, self._cache = head, cache
-        self._sharer, self._rope = sharer, sharer_rope
-        self._noise_bits = noise_bits
+    def __init__(self, head: CompactFuse, cache: FeatureCache, sharer: Geometry) -> None:
+        self._head, self._cache, self._sharer = head, cache, sharer
 
     def fuse(self, prefilled: Prefilled, given: Sequence[GivenKv], last: int = 0) -> None:
         """Fuse a slice into each row of prefilled prompts, differentiable in the head.
@@ -84,7 +66,6 @@ class CachedSlices:
             fusing.merge(layers, {SegmentKind.KEY: keys, SegmentKind.VALUE: values})
 
     def fusing(self, prefilled: Prefilled, given: Sequence[GivenKv], last: int = 0) -> Fusing:
-        """The positions that are fused."""
         prompts = zip(prefilled.prompts, given, strict=True)
         return prefilled.fusing([one.pairs(prompt.shared, last) for prompt, one in prompts])
 
@@ -92,19 +73,8 @@ class CachedSlices:
         self, fusing: Fusing, given: Sequence[GivenKv], layers: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """K and V of the Sharer that feed some Receiver layers; anything where nothing feeds one."""
-        flat = fusing.fed([self._features(one.slice) for one in given])
-        keys, values = split_kv(flat, self._sharer)
+        every = [torch.arange(one.slice.count, device=one.slice.spans.device) for one in given]
+        slices = [self._cache.raw(one.slice, at) for one, at in zip(given, every, strict=True)]
+        keys, values = split_kv(fusing.fed(slices), self._sharer)
         sources = [self._head.layer_map[layer] or 0 for layer in layers]
         return keys[sources], values[sources]
-
-    def _features(self, prompt: CachedPrompt) -> Tensor:
-        """(positions, sharer numbers) float32 as the head gets them: rotated if it reads so, with noise."""
-        at = torch.arange(prompt.count, device=prompt.spans.device)
-        keys, values = split_kv(self._cache.raw(prompt, at), self._sharer)
-        if self._head.rotated_keys:
-            assert self._rope is not None  # refused at the start
-            keys = self._rope.rotate_all(keys, prompt.first + at)
-        if self._head.training:
-            keys = quantisation_noise(keys, self._noise_bits, -2)
-            values = quantisation_noise(values, self._noise_bits, -1)
-        return features_of(keys, values)

@@ -32,8 +32,8 @@ from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.prepare import fill_cache, fit_selection, open_cache
 from fuser.lab.train.recipe import SELECTION, Recipe, Stage
 from fuser.lab.train.run import CHECKPOINT
+from fuser.lab.train.run import train as train_here
 from fuser.lab.train.selection import load_scorer
-from fuser.lab.train.session import train as train_here
 from fuser.lab.train.sources import read_sources
 
 RECORD = "stage.json"
@@ -41,7 +41,7 @@ REPORT = "report.json"
 _TEXTS = "hash of its training texts"
 
 Train = Callable[[TrainConfig, Progress, float], dict[str, Any]]
-"""`fuser.lab.train.session.train`, or the same in several processes."""
+"""`fuser.lab.train.run.train`, or the same in several processes."""
 Made = dict[str, str]
 """What the stages so far have made: hashes, by what a record calls them."""
 
@@ -101,7 +101,7 @@ def make(
                     return {"finished": False, "stage": stage.name}
                 progress.console.print(f"stage {stage.name} ({stage.kind})", markup=False, highlight=False)
                 record.begin()
-                done = _STEPS[stage.kind](stage, progress, minutes, train)
+                done = _made(stage, progress, deadline, train)
                 if not done["finished"]:
                     return {"stage": stage.name} | done
                 record.end(done)
@@ -156,7 +156,6 @@ class _Record:
         self._write(None)
 
     def end(self, done: Mapping[str, Any]) -> None:
-        """Keep what the stage has made."""
         self.done = dict(done)
         self._write(self.done)
 
@@ -206,60 +205,40 @@ def _texts(config: TrainConfig) -> str:
     return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
 
 
-def _fit(stage: Stage, progress: Progress, minutes: float, train: Train) -> dict[str, Any]:
-    path = stage.folder / SELECTION
-    found = fit_selection(stage.config, path, progress)
-    return {"finished": True, "selection": load_scorer(path).digest()} | found
+def _made(stage: Stage, progress: Progress, deadline: float, train: Train) -> dict[str, Any]:
+    """What a stage has made; or that it is not finished, and what is known of it. deadline: of `time.monotonic`."""
 
+    def minutes() -> float:
+        return max(0.0, (deadline - time.monotonic()) / 60)
 
-def _train(stage: Stage, progress: Progress, minutes: float, train: Train) -> dict[str, Any]:
-    start = time.monotonic()
-    if missing := _not_cached(stage.config, progress, minutes):
-        return {"finished": False, "items left to cache": missing}
-    return train(stage.config, progress, max(0.0, minutes - (time.monotonic() - start) / 60))
-
-
-def _calibrate(stage: Stage, progress: Progress, minutes: float, train: Train) -> dict[str, Any]:
-    config = stage.config
-    if missing := _not_cached(config, progress, minutes):
-        return {"finished": False, "items left to cache": missing}
-    found = calibrated_for(Bundle.load(config.init), config, progress)
-    return {"finished": True, "bundle": found.save(config.output)}
-
-
-def _profile(stage: Stage, progress: Progress, minutes: float, train: Train) -> dict[str, Any]:
     config, output = stage.config, Path(stage.config.output)
-    found = _copy(config.init, output)
+    reads = stage.kind in ("train", "calibrate", "answerable")
+    if reads and (missing := _not_cached(config, progress, minutes())):
+        return {"finished": False, "items left to cache": missing}
+    if stage.kind == "train":
+        return train(config, progress, minutes())
+    if stage.kind == "fit":
+        path = stage.folder / SELECTION
+        found = fit_selection(config, path, progress)
+        return {"finished": True, "selection": load_scorer(path).digest()} | found
+    if stage.kind == "calibrate":
+        calibrated = calibrated_for(Bundle.load(config.init), config, progress)
+        return {"finished": True, "bundle": calibrated.save(output)}
+    if stage.kind == "answerable":
+        bundle, (cache, _) = Bundle.load(config.init), open_cache(config)
+        geometry = bundle.config.sharer_geometry
+        head, told = fit_answerable(cache, cache.documents, geometry, config.answer.abstain)
+        saved = bundle.with_answerable(head).save(output)
+        _copy_plans(config.init, output)
+        return {"finished": True, "bundle": saved} | told
+    copied = _copy(config.init, output)
     setup = Setup(config.sharer, config.receiver, config.dtype, config.device, str(stage.folder))
     run = ProfileRun(output, config.profile, setup)
-    if not run.measure(progress, minutes):
+    if not run.measure(progress, minutes()):
         return {"finished": False}
     run.table(output).save(output)
     write_json(stage.folder / REPORT, run.report())
-    return {"finished": True, "bundle": found}
-
-
-def _answerable(stage: Stage, progress: Progress, minutes: float, train: Train) -> dict[str, Any]:
-    config = stage.config
-    if missing := _not_cached(config, progress, minutes):
-        return {"finished": False, "items left to cache": missing}
-    bundle = Bundle.load(config.init)
-    cache, _ = open_cache(config)
-    geometry = bundle.config.sharer_geometry
-    head, found = fit_answerable(cache, cache.documents, geometry, config.answer.abstain)
-    bundle = bundle.with_answerable(head)
-    saved = bundle.save(config.output)
-    _copy_plans(config.init, Path(config.output))
-    return {"finished": True, "bundle": saved} | found
-
-
-_STEPS = {
-    "fit": _fit,
-    "train": _train,
-    "calibrate": _calibrate,
-    "profile": _profile,
-    "answerable": _answerable,
-}
+    return {"finished": True, "bundle": copied}
 
 
 def _not_cached(config: TrainConfig, progress: Progress, minutes: float) -> int:
@@ -268,8 +247,7 @@ def _not_cached(config: TrainConfig, progress: Progress, minutes: float) -> int:
         open_cache(config)
         return 0
     except CacheIncomplete:
-        size, added = fill_cache(config, progress, minutes)
-        return size.items - added
+        return fill_cache(config, progress, minutes)
 
 
 def _copy(bundle: str, directory: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,25 @@ from fuser.heads.selection import Scorer
 from fuser.kv.geometry import Geometry
 from fuser.lab.data.document import Item
 from fuser.lab.train.cache import FeatureCache, cache_folder
-from fuser.lab.train.cache_writer import CacheSize, CacheWriter
+from fuser.lab.train.cache_writer import CacheWriter
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.document import DocumentTask
-from fuser.lab.train.initial import start_from
 from fuser.lab.train.reading import FrozenReceiver
 from fuser.lab.train.selection import fit_scorer, load_scorer, save_scorer
-from fuser.lab.train.setting import Setting, Split
 from fuser.lab.train.shared import SharedTask
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import Sources, read_sources
-from fuser.lab.train.task import TrainTask
+from fuser.lab.train.task import Setting, Split, TrainTask
 from fuser.models.directory import find_model, model_ref
 from fuser.models.load import find_device, load_config, load_model
 from kvwire.codec import CodecRegistry
 from kvwire.identity import ModelRef
+
+_PAIR = ("sharer", "receiver", "sharer_geometry", "receiver_geometry", "receiver_prompt")
+"""What the heads' numbers mean nothing without. How the Sharer is asked, and what selects, may change: what is said
+at a position is read all the same."""
+_PACE = ("anneal_steps", "initial_temperature", "final_temperature")
+"""Keys of a fuse head that say how it is trained and nothing of its shape."""
 
 
 def device_of(config: TrainConfig) -> torch.device:
@@ -37,23 +43,13 @@ def device_of(config: TrainConfig) -> torch.device:
     return find_device(config.device)
 
 
-def fill_cache(
-    config: TrainConfig, progress: Progress, max_minutes: float = math.inf
-) -> tuple[CacheSize, int]:
-    """Run the Sharer over all sources. Start again to go on.
-
-    Returns:
-        What was still to do before this call, and the items cached by it.
-    """
-    items = read_sources(config).all
+def fill_cache(config: TrainConfig, progress: Progress, max_minutes: float = math.inf) -> int:
+    """Run the Sharer over all sources; returns the items left. Start again to go on."""
     path = find_model(config.sharer)
     model, tokenizer = load_model(path, device=str(device_of(config)), dtype=getattr(torch, config.dtype))
-    folder = _folder(config, model_ref(path))
     reads = config.sharer_prompt, config.selection, scorer_of(config), config.drafts
-    reading = SharerReading(model, tokenizer, *reads)
-    writer = CacheWriter(folder, reading)
-    size = writer.size(items, progress)
-    return size, writer.fill(items, progress, max_minutes)
+    writer = CacheWriter(_folder(config, model_ref(path)), SharerReading(model, tokenizer, *reads))
+    return writer.fill(read_sources(config).all, progress, max_minutes)[1]
 
 
 def open_cache(config: TrainConfig) -> tuple[FeatureCache, Sources]:
@@ -207,3 +203,33 @@ def _heads(bundle: BundleConfig, scorer: Scorer | None) -> dict[str, nn.Module]:
         "scorer": scorer,
     }
     return {name: head for name, head in heads.items() if head is not None}
+
+
+def start_from(bundle: Bundle, wanted: BundleConfig, heads: Mapping[str, nn.Module]) -> frozenset[str]:
+    """Give untrained heads the numbers that a bundle's have; returns the names of those it has.
+
+    A code may be shorter than the bundle's: its first numbers are worth most, and they are kept.
+
+    Raises:
+        ValueError: it is of another pair, or one of its heads has another shape or no table in the run.
+    """
+    config = bundle.config
+    if odd := next((name for name in _PAIR if getattr(config, name) != getattr(wanted, name)), None):
+        raise ValueError(f"init: the bundle has another {odd}")
+    found = [name for name in ("translate", "fuse") if getattr(bundle, name) is not None]
+    for name in found:
+        if name not in heads:
+            raise ValueError(f"init: the bundle has a {name} head; without a table [{name}] it would be lost")
+        theirs, ours = getattr(config, name), getattr(wanted, name)
+        state = getattr(bundle, name).state_dict()
+        if name == "translate":
+            dims = min(theirs.code_dim, ours.code_dim)
+            theirs = replace(theirs, code_dim=dims)
+            state["squeeze.weight"] = state["squeeze.weight"][:dims]
+            state["widen.weight"] = state["widen.weight"][:, :dims]
+        if name == "fuse" and type(theirs) is type(ours):
+            theirs = replace(theirs, **{key: getattr(ours, key) for key in _PACE})
+        if theirs != ours:
+            raise ValueError(f"init: the bundle has a {name} head of another shape than [{name}]")
+        heads[name].load_state_dict(state)
+    return frozenset(found)

@@ -28,23 +28,10 @@ BUNDLE = "bundle"
 SELECTION = "selection.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it is a directory and a part of a dotted key
 _OF_RECIPE = ("work", "output", "init")
-_PLACES = (
-    "work",
-    "output",
-    "init",
-    "scorer",
-    "cache",
-    "device",
-)  # may change without changing what a stage makes
-_READ = (
-    "sharer",
-    "sharer_prompt",
-    "sources",
-    "drafts",
-    "selection",
-    "seed",
-    "dtype",
-)  # by whoever reads training texts
+_PLACES = ("work", "output", "init", "scorer", "cache", "device")
+"""May change without changing what a stage makes."""
+_READ = ("sharer", "sharer_prompt", "sources", "drafts", "selection", "seed", "dtype")
+"""Of whoever reads training texts."""
 _KEYS: Mapping[Kind, tuple[str, ...]] = {
     "fit": (*_READ, "fit"),
     "calibrate": (*_READ, "dials", "calibrate"),
@@ -65,7 +52,6 @@ class Stage:
 
     @property
     def folder(self) -> Path:
-        """Directory of what the stage keeps and makes."""
         return Path(self.config.work)
 
     @property

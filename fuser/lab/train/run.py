@@ -1,14 +1,14 @@
 """A training run: step after step over its tasks, logged, evaluated and kept, so that it can stop at any moment.
 
-What a step does depends on its number alone (`fuser.lab.train.schedule`), and a checkpoint holds all that steps change:
-on one machine's CPU a run that was killed goes on with the very losses of the unbroken one.
+What a step does depends on its number alone, and a checkpoint holds all that steps change: on one machine's CPU a run
+that was killed goes on with the very losses of the unbroken one. Tasks take turns.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,17 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.heads.fuse import FuseHead
+from fuser.heads.compact import CompactFuse
 from fuser.lab.train.checkpoint import load_checkpoint, save_checkpoint
-from fuser.lab.train.config import TrainConfig
+from fuser.lab.train.config import AnswerConfig, TrainConfig
 from fuser.lab.train.log import RunLog
-from fuser.lab.train.optimizer import new_optimizer
-from fuser.lab.train.schedule import learning_rate_factor, seed_of, turns
-from fuser.lab.train.task import TrainBatch, TrainTask
-from fuser.lab.train.validation import validate
+from fuser.lab.train.prepare import prepare, save, tasks_of
+from fuser.lab.train.task import Control, TrainBatch, TrainTask
 from fuser.lab.train.world import World
 
 CHECKPOINT = "checkpoint.safetensors"
 _MAX_NORM = 1.0  # of all gradients together
+_FLOOR = 0.05  # of the learning rate, at the end
 _TEXT_EVERY = 4  # evaluations: reading the documents as text costs most and changes least
 
 
@@ -43,8 +42,8 @@ class TrainRun:
         modules: what is trained, by the bundle's names. step: steps that are done.
 
     Raises:
-        ValueError: a batch that the workers cannot share equally, a task with fewer examples than a batch, a `[mix]`
-            that does not fit the tasks, or a checkpoint of other heads.
+        ValueError: a batch that the workers cannot share equally, a task with fewer examples than a batch, or a
+            checkpoint of other heads.
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class TrainRun:
         self._work = Path(config.work)
         self._progress = progress
         self._tasks = {task.name: task for task in tasks}
-        self._turns = turns(tuple(self._tasks), config.mix, self._settings.steps)
         self._epochs: dict[str, tuple[int, Sequence[TrainBatch]]] = {}
         self.modules: dict[str, nn.Module] = {}
         for task in tasks:
@@ -102,11 +100,10 @@ class TrainRun:
             row: dict[str, Any] = {"task": name}
             for control in task.controls:
                 if control != "text" or with_text:
-                    row[control] = validate(task, control, self._settings.batch, self.world)
+                    row[control] = self._validated(task, control)
             self._write("validation", row)
 
     def close(self) -> None:
-        """Close the log."""
         if self._log is not None:
             self._log.close()
 
@@ -128,19 +125,16 @@ class TrainRun:
         self._keep()
 
     def _one_step(self) -> float:
-        turn = self._turns[self.step]
-        task = self._tasks[turn.task]
+        own, number = divmod(self.step, len(self._tasks))  # of the step among the task's own
+        name, task = list(self._tasks.items())[number]
         self._set_pace()
-        batch = self._batch(turn.task, turn.own).shard(self.world.rank, self.world.size)
+        epoch, within = divmod(own, len(self._epochs[name][1]))  # batches are as many in every epoch
+        batch = self._epoch(name, epoch)[within].shard(self.world.rank, self.world.size)
         torch.manual_seed(seed_of(self.config.seed, self.step, self.world.rank))
-        control = task.control_at(turn.own)
+        control = task.control_at(own)
         self._optimizer.zero_grad()
         outcome = task.loss(batch, control)
-        loss = outcome.loss
-        for module in self.modules.values():
-            if self.config.gate_price and isinstance(module, FuseHead):
-                loss = loss + self.config.gate_price * module.gate_cost()
-        loss.backward()
+        outcome.loss.backward()
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self.world.average([p.grad for p in parameters if p.grad is not None])
         sums = self.world.total([float(outcome.loss.detach()), float(outcome.exact.float().mean())])
@@ -148,11 +142,11 @@ class TrainRun:
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, _MAX_NORM))
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise FloatingPointError(
-                f"step {self.step} ({turn.task}) has loss {mean} and gradient {norm}: lower answer.learning_rate, "
+                f"step {self.step} ({name}) has loss {mean} and gradient {norm}: lower answer.learning_rate, "
                 f"remove {self._work} and start again"
             )
         self._optimizer.step()
-        row = {"task": turn.task, "control": control, "loss": mean, "exact": exact, "gradient": norm}
+        row = {"task": name, "control": control, "loss": mean, "exact": exact, "gradient": norm}
         self._write("step", row)
         return mean
 
@@ -164,12 +158,20 @@ class TrainRun:
             group["lr"] = group["initial_lr"] * factor
         for module in self.modules.values():
             module.train()
-            if isinstance(module, FuseHead):
+            if isinstance(module, CompactFuse):
                 module.anneal(self.step)
 
-    def _batch(self, name: str, own: int) -> TrainBatch:
-        count = len(self._epochs[name][1])  # the same for every epoch
-        return self._epoch(name, own // count)[own % count]
+    def _validated(self, task: TrainTask[Any], control: Control) -> dict[str, float | int]:
+        """Mean loss and share of exact answers over all validation examples, the batches dealt out to the workers."""
+        loss = exact = count = 0.0
+        with torch.no_grad():
+            for part in task.validation(self._settings.batch)[self.world.rank :: self.world.size]:
+                outcome = task.loss(part, control)
+                loss += float(outcome.loss) * len(part)
+                exact += float(outcome.exact.sum())
+                count += len(part)
+        loss, exact, count = self.world.total([loss, exact, count])
+        return {"loss": loss / max(count, 1), "exact": exact / max(count, 1), "count": int(count)}
 
     def _epoch(self, name: str, number: int) -> Sequence[TrainBatch]:
         kept = self._epochs.get(name)
@@ -186,3 +188,65 @@ class TrainRun:
     def _write(self, stage: str, values: dict[str, Any]) -> None:
         if self._log is not None:
             self._log.write(stage, self.step, values)
+
+
+def train(config: TrainConfig, progress: Progress, max_minutes: float = math.inf) -> dict[str, Any]:
+    """Train until the last step or until time is up; every worker of a world calls this alike.
+
+    Returns:
+        finished, step, steps, the bundle's hash and its directory, and the directory of logs; plain JSON values.
+
+    Raises:
+        CacheIncomplete: not all items are cached.
+        ValueError: what the config asks for does not fit the data, the models or what `work` holds.
+        FloatingPointError: the loss is not finite any more.
+    """
+    world = World.current()
+    setting = prepare(config)
+    run = TrainRun(config, tasks_of(setting), progress, world)
+    try:
+        finished = run.advance(max_minutes)
+    finally:
+        run.close()
+    written = {"bundle": save(setting)} if world.rank == 0 else {}
+    done = {"finished": finished, "step": run.step, "steps": config.answer.steps}
+    return done | written | {"output": config.output, "work": config.work}
+
+
+def new_optimizer(modules: Mapping[str, nn.Module], settings: AnswerConfig) -> torch.optim.Optimizer:
+    """AdamW over everything in the modules that takes a gradient, each parameter once, without decay.
+
+    Groups keep their full rate as `initial_lr`, which each step scales.
+    """
+    rates = {
+        "prefix": settings.prefix_learning_rate,
+        "gate_logit": settings.gate_learning_rate,
+        "": settings.learning_rate,
+    }
+    groups: dict[str, dict[nn.Parameter, None]] = {ending: {} for ending in rates}
+    for module in modules.values():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                ending = next(ending for ending in rates if name.endswith(ending))
+                groups[ending][parameter] = None
+    return torch.optim.AdamW(
+        [
+            {"params": list(group), "lr": rates[ending], "initial_lr": rates[ending]}
+            for ending, group in groups.items()
+            if group
+        ],
+        weight_decay=0.0,
+    )
+
+
+def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    share = (step - warmup) / max(1, steps - warmup)
+    return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def seed_of(seed: int, step: int, rank: int = 0) -> int:
+    """The random seed of one worker's step: different for every (seed, step, rank) of a run."""
+    return (seed * 1_000_003 + step) * 4096 + rank

@@ -68,7 +68,6 @@ def fit_scorer(
 
 
 def save_scorer(scorer: Scorer, path: Path) -> None:
-    """Write the weights as safetensors."""
     with atomic_write(path) as partial:
         save_file({"weight": scorer.weight.detach()}, partial)
 

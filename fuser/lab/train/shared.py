@@ -14,17 +14,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from fuser.heads.compact import CompactFuse
-from fuser.heads.fuse import FuseHead, flatten_heads
+from fuser.heads.fuse import flatten_heads
 from fuser.kv.generate import Outcome
-from fuser.kv.rope import Rope
-from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced
+from fuser.lab.train.batch import ExampleBatch, Examples, evenly_spaced, sample_one
 from fuser.lab.train.cached import CachedPrompt
-from fuser.lab.train.dials import sample_one
 from fuser.lab.train.fusing import CachedSlices, GivenKv
 from fuser.lab.train.reading import replies_to
-from fuser.lab.train.setting import Setting
-from fuser.lab.train.task import Control
-from fuser.models.directory import find_model
+from fuser.lab.train.task import Control, Setting
 from fuser.receiver import Prefilled
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
@@ -40,26 +36,23 @@ class SharedTask:
 
     def __init__(self, setting: Setting) -> None:
         head = setting.heads.get("fuse")
-        if not isinstance(head, FuseHead):
+        if not isinstance(head, CompactFuse):
             raise ValueError("the shared task trains a fuse head: give [fuse]")
         self._setting = setting
         self._head = head
         self.receiver = setting.receiver()
-        rope = Rope.of_model(find_model(setting.config.sharer)) if head.rotated_keys else None
-        sharer, config = setting.bundle.sharer_geometry, setting.config
-        self.slices = CachedSlices(head, setting.cache, sharer, rope, config.noise.bits)
+        self.slices = CachedSlices(head, setting.cache, setting.bundle.sharer_geometry)
         held = evenly_spaced(setting.validation.prompts, setting.config.answer.validation)
         self._train = _examples(setting.train.prompts, "training")
         self._validation = _examples(held, "validation")
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """As in `Task`."""
         return {"fuse": self._head}
 
     @torch.no_grad()
     def start(self, progress: Progress) -> Mapping[str, Any]:
-        """Standardise both sides of a compact head with the statistics of some training prompts."""
-        if not isinstance(self._head, CompactFuse) or "fuse" in self._setting.started:
+        """Standardise both sides of the head with the statistics of some training prompts."""
+        if "fuse" in self._setting.started:
             return {}
         sums: list[Tensor] = []
         prompts = evenly_spaced(self._train.items, _STATISTICS_PROMPTS)
@@ -85,11 +78,9 @@ class SharedTask:
         return {"statistics_positions": int(count)}
 
     def epoch(self, batch: int, seed: int) -> list[ExampleBatch[CachedPrompt]]:
-        """As in `Task`."""
         return self._train.shuffled(batch, seed)
 
     def validation(self, batch: int) -> list[ExampleBatch[CachedPrompt]]:
-        """As in `Task`."""
         return self._validation.sorted(batch)
 
     def control_at(self, step: int) -> Control:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fuser.lab.data.cases import without_answers
-from fuser.lab.data.continuation import with_continuations
-from fuser.lab.data.document import Item
-from fuser.lab.data.instruction import Instruction
+from fuser.lab.data.cloze import with_continuations
+from fuser.lab.data.document import Instruction, Item
 from fuser.lab.data.load import load
 from fuser.lab.train.config import SourceConfig, TrainConfig
 from fuser.prompts.choice import ChoiceItem, choice_answer, choice_prompt

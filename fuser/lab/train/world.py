@@ -22,7 +22,6 @@ class World:
 
     @classmethod
     def current(cls) -> World:
-        """The workers of this process's group, or this process alone."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
@@ -48,7 +47,6 @@ class World:
             tensor.copy_(part.view_as(tensor))
 
     def total(self, values: Sequence[float]) -> list[float]:
-        """Sums over the workers, in double precision."""
         if self.size == 1:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64)
@@ -60,7 +58,6 @@ class World:
         return self.total([float(flag)])[0] > 0
 
     def share(self, modules: Iterable[nn.Module]) -> None:
-        """Give every worker the tensors of worker 0."""
         if self.size == 1:
             return
         for module in modules:

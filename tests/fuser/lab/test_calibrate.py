@@ -13,7 +13,7 @@ from fuser.bundle import tensors as bundle_tensors
 from fuser.bundle.bundle import BadBundle, Bundle
 from fuser.lab.calibrate import calibrated
 from fuser.lab.scatter import Scatter, allocate_bits
-from fuser.lab.train.setting import Setting
+from fuser.lab.train.task import Setting
 from fuser.slice_specs import slice_specs
 from kvwire.codec import Basis, CodecRegistry
 from kvwire.plan import Plan

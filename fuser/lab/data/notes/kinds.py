@@ -170,5 +170,4 @@ def allowed(options: Iterable[str]) -> tuple[str, ...]:
 
 
 def option(choice: Choice, text: str) -> Template:
-    """The option of a choice that `text` writes."""
     return choice.options[choice.text.index(text)]

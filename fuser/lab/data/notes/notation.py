@@ -36,7 +36,6 @@ Template = tuple[str | Slot | Choice, ...]
 
 
 def parse(text: str) -> Template:
-    """The template that `text` writes."""
     parts: list[str | Slot | Choice] = []
     at = 0
     for found in _PART.finditer(text):

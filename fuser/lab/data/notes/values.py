@@ -22,9 +22,7 @@ from pathlib import Path
 from random import Random
 
 from fuser.lab.data.notes.notation import Choice, Template, parse
-from fuser.lab.data.records.fillers import fillers
-from fuser.lab.data.records.tables import words_of
-from fuser.lab.data.records.words import LISTS, Words, is_heldout
+from fuser.lab.data.records.words import LISTS, Words, fillers, is_heldout, words_of
 
 _TABLE = tomllib.loads(Path(__file__).with_name("values.toml").read_text(encoding="utf-8"))
 OWN_LISTS: dict[str, list[str]] = {name: words_of(text) for name, text in _TABLE["lists"].items()}
@@ -122,7 +120,6 @@ def handle(name: str) -> str:
 
 @cache
 def _maker(name: str) -> Callable[[Draw], str]:
-    """What makes the values called `name`."""
     if name in _SPECIAL:
         return _SPECIAL[name]
     if name in _VALUES:

@@ -7,8 +7,8 @@ name; `{v}` the value, `{av}` the value after a or an.
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
-from fuser.lab.data.records.tables import read_text
 from fuser.lab.data.records.words import CLOSED
 
 HELDOUT_ATTRIBUTES = frozenset(
@@ -73,7 +73,9 @@ def _parse(table: str) -> list[Attribute]:
     return attributes
 
 
-ATTRIBUTES: tuple[Attribute, ...] = tuple(_parse(read_text("phrasings.txt")))
+ATTRIBUTES: tuple[Attribute, ...] = tuple(
+    _parse(Path(__file__).with_name("phrasings.txt").read_text(encoding="utf-8"))
+)
 BY_DOMAIN: dict[str, tuple[Attribute, ...]] = {
     domain: tuple(attribute for attribute in ATTRIBUTES if attribute.domain == domain)
     for domain in dict.fromkeys(attribute.domain for attribute in ATTRIBUTES)

@@ -78,7 +78,6 @@ def generate(seed: int, count: int, split: str) -> Iterator[Record]:
 
 
 def _usable(domain: str, split: str) -> tuple[Attribute, ...]:
-    """The attributes a document of `split` may state."""
     if split == "train":
         return tuple(attribute for attribute in BY_DOMAIN[domain] if not attribute.heldout)
     if split == "heldout":
@@ -199,7 +198,6 @@ def _record(words: Words, others: Words, split: str, like: str) -> Record | None
 
 
 def _both(text: str, facts: Sequence[Fact], words: Words) -> Example:
-    """A question for two facts of one entity."""
     one, two = facts
     asked, named = double_question(one, two, words), f"{_named(one)} and {_named(two)}"
     return Example(text, asked, f"{one.value}, {two.value}", named, TWO, parts=(one.value, two.value))

@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass
 
 from fuser.lab.data.records.attributes import Attribute
-from fuser.lab.data.records.fillers import fillers, frame
 from fuser.lab.data.records.values import PERSON_KINDS, THING_KINDS, Entity
-from fuser.lab.data.records.words import Words
+from fuser.lab.data.records.words import Words, fillers, frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +33,10 @@ def phrasing(words: Words, known: tuple[str, ...], heldout: tuple[str, ...]) -> 
 
 
 def article(value: str) -> str:
-    """A value after a or an."""
     return f"{'an' if value[0] in 'aeiou' and not value.startswith(('uni', 'uk', 'eu')) else 'a'} {value}"
 
 
 def question(fact: Fact, words: Words) -> str:
-    """A question that `fact` answers."""
     attribute, name = fact.attribute, fact.entity.name
     if words.random.random() < 0.08:
         name = fact.entity.short
@@ -112,7 +109,6 @@ class _Writer:
         return capitalised(text) + "."
 
     def pair(self, one: Fact, two: Fact) -> str:
-        """Two facts in one sentence."""
         before = self.sentence(one).removesuffix(".")
         joint = self.words.random.choice(
             (", and", ";", ", while", "; besides,", ", and it is also known that")

@@ -171,7 +171,6 @@ _NAMES: dict[str, Callable[[Words], tuple[str, str]]] = {
 
 
 def entity(domain: str, words: Words) -> Entity:
-    """A new entity of `domain`."""
     if domain in ("person", "patient"):
         return _somebody(domain, words)
     name = " ".join(part for part in _NAMES[domain](words) if part)

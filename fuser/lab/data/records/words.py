@@ -1,12 +1,26 @@
-"""`Words`: the draws of one split from the word lists, so that held-out words never reach training."""
+"""`Words`: the draws of one split from the word lists, so that held-out words never reach training; neutral sentences,
+which state nothing that a question asks for, and the frames that may introduce a statement."""
 
 import hashlib
 import re
+import tomllib
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from random import Random
+from typing import Any
 
-from fuser.lab.data.records.tables import read_toml, words_of
+_HERE = Path(__file__).parent
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    return tomllib.loads((_HERE / name).read_text(encoding="utf-8"))
+
+
+def words_of(text: str) -> list[str]:
+    """Words with commas between, over as many lines as they take."""
+    return [" ".join(word.split()) for word in text.split(",")]
+
 
 _TABLE = read_toml("words.toml")
 LISTS: dict[str, list[str]] = {name: words_of(text) for name, text in _TABLE["lists"].items()}
@@ -79,3 +93,22 @@ class Words:
 
     def _stem(self) -> str:
         return self.random.choice(STEM_STARTS) + self.random.choice(STEM_ENDS)
+
+
+_FILLERS_TABLE = read_toml("fillers.toml")
+FILLERS: list[str] = _FILLERS_TABLE["sentences"].splitlines()
+FRAMES: list[str] = _FILLERS_TABLE["frames"].splitlines()
+_CHOICES = {slot: words_of(text) for slot, text in _FILLERS_TABLE["slots"].items()}
+
+
+def fillers(words: Words, count: int) -> list[str]:
+    choice, sentences = words.random.choice, []
+    for template in words.random.sample(FILLERS, count):
+        slots = {slot: choice(options) for slot, options in _CHOICES.items()}
+        sentences.append(template.format(place=words.word("place"), **slots))
+    return sentences
+
+
+def frame(words: Words) -> str:
+    """The beginning of a sentence that a statement may follow."""
+    return words.random.choice(FRAMES)

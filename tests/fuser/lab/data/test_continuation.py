@@ -1,6 +1,6 @@
 """Questions that any text answers."""
 
-from fuser.lab.data.continuation import with_continuations
+from fuser.lab.data.cloze import with_continuations
 from fuser.lab.data.document import Item, Question
 
 TEXT = (

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fuser.lab.data.document import Item
-from fuser.lab.data.instruction import Instruction
+from fuser.lab.data.document import Instruction, Item
 from fuser.lab.data.load import load
 from fuser.lab.data.rows import BadRow
 from fuser.prompts.choice import ChoiceItem, choice_prompt
@@ -82,7 +81,6 @@ def test_a_null_scored_answer_drops_the_row_and_another_replaces_the_answer(tmp_
 def test_a_choice_over_a_text_is_asked_with_it(tmp_path: Path) -> None:
     (item,) = load(write(tmp_path / "data.jsonl", [CHOICE | {"context": "Cork is light.\n"}]), "choice")
     assert "\n\nCork is light.\n\nWhat floats?\n\nChoices:\n" in choice_prompt(item)
-    assert choice_prompt(item, options=False) == "Cork is light.\n\nWhat floats?"
 
 
 @pytest.mark.parametrize(
@@ -258,4 +256,3 @@ def test_the_prompt_lists_every_choice_and_ends_where_the_answer_begins() -> Non
     text = choice_prompt(item)
     assert "\nB. cork\n" in text and "\nE. tin\n" in text and "A, B, C, D or E." in text
     assert text.endswith("The correct answer is")
-    assert choice_prompt(item, options=False) == "What floats?"

@@ -21,8 +21,8 @@ from fuser.lab.data.notes.generate import (
 )
 from fuser.lab.data.notes.kinds import HELDOUT, KINDS, allowed, groups
 from fuser.lab.data.notes.notation import Slot, parse, slots
-from fuser.lab.data.notes.page import TABLES, page
 from fuser.lab.data.notes.values import CLOSED, OWN_LISTS
+from fuser.lab.data.notes.writer import TABLES, page
 from fuser.lab.data.records.words import LISTS, is_heldout
 
 COUNT = 2000

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from fuser.lab.data import overlap
-from fuser.lab.data.document import Item, Question
-from fuser.lab.data.instruction import Instruction
+from fuser.lab.data.document import Instruction, Item, Question
 from fuser.lab.data.load import load
 from fuser.lab.data.overlap import digest, drop_overlaps, held_out, normalise, write_held_out
 from fuser.prompts.choice import ChoiceItem

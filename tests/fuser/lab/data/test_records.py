@@ -10,10 +10,9 @@ import pytest
 
 from fuser.lab.data.records.attributes import ATTRIBUTES, Attribute
 from fuser.lab.data.records.exchange import exchanged
-from fuser.lab.data.records.fillers import FILLERS
 from fuser.lab.data.records.generate import SPLITS, TRAINING, TWO, WORDS, Example, Record, generate
 from fuser.lab.data.records.values import COMPOSED, GENERATED
-from fuser.lab.data.records.words import CLOSED, COINED_LISTS, LISTS, SHARED_LISTS, half, is_heldout
+from fuser.lab.data.records.words import CLOSED, COINED_LISTS, FILLERS, LISTS, SHARED_LISTS, half, is_heldout
 
 COUNT = 2000
 

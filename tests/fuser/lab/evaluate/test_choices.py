@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from fuser.bundle.bundle import Bundle
-from fuser.lab.evaluate.calibration import Calibration
-from fuser.lab.evaluate.choice_rows import ROWS, background, with_answer, with_background
-from fuser.lab.evaluate.choices import ChoiceTask, mismatched
+from fuser.lab.evaluate.choices import ROWS, ChoiceTask, mismatched, with_answer
 from fuser.lab.evaluate.evaluation import Given, OutOfTime, TimeLimit, bucketed
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.plans import shared_plans
@@ -84,13 +82,11 @@ def test_a_batch_of_sixteen_says_what_one_at_a_time_says_in_every_row(
     for batch in (1, 16):
         given: dict[str, Any] = {"identical": identical, "batch": batch, "max_new_tokens": 6}
         task = make(items, folder=str(batch), training=training, **given)
-        task.background.max_new_tokens = 6
         found.append(told(ask(task, tmp_path / f"log {batch}", *EVERY)))
     assert len(found[0]) == len(EVERY) * len(items)
     assert found[0] == found[1]
     texts = {row: tuple(found[0][row, item.id][0] for item in items) for row in EVERY}
-    alike = {"routing"}  # says what the Receiver or the Sharer says
-    assert len(set(texts.values())) >= len(EVERY) - len(alike)
+    assert len(set(texts.values())) == len(EVERY)
 
 
 @pytest.mark.parametrize("plan", [WHOLE, Plan(codec="raw", last=9), Plan(codec="raw", layers=(0, 1))])
@@ -226,22 +222,6 @@ def test_the_calibrated_row_undoes_a_letter_bias(make: Make, tmp_path: Path) -> 
     assert max(range(10), key=lambda letter: task.notes["bias"][letter]) == 1
 
 
-def test_routing_answers_with_one_of_the_two_models(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Calibration, "threshold", lambda *_: 0.5)
-    items = make_choices(30)
-    task = make(items, training=make_choices(6, seed=2, prefix="training"))
-    found = told(ask(task, tmp_path, "receiver", "sharer", "routing"))
-    routed = 0
-    for item in items:
-        answer = found["routing", item.id]
-        assert answer in (found["receiver", item.id], found["sharer", item.id])
-        routed += answer == found["sharer", item.id]
-    assert 0 < routed < len(items)
-    assert task.notes["threshold"] == 0.5
-
-
 def test_a_fit_that_was_stopped_goes_on(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items, training = make_choices(3), make_choices(20, seed=2, prefix="training")
     asked: list[int] = []
@@ -272,9 +252,9 @@ def test_relayed_text_is_cut_where_the_window_is_short(
 ) -> None:
     (item,) = make_choices(1)
     task = make([item])
-    bare = task.receiver.tokens(with_background(item, ""))
+    bare = task.receiver.tokens(with_answer(item, ""))
     monkeypatch.setattr(receiver, "window", len(bare) + task.receiver.max_new_tokens + 3)
-    (found,) = ask(task, tmp_path, "relay-paper").values()
+    (found,) = ask(task, tmp_path, "relay-fair").values()
     assert found.bytes > 3
 
 
@@ -313,9 +293,8 @@ def test_long_prompts_come_in_smaller_batches() -> None:
 
 def test_every_row_asks_with_the_whole_prompt_last(bundle: Bundle, receiver: Model) -> None:
     (item,) = make_choices(1)
-    for text in (with_background(item, "It floats."), with_answer(item, " B ")):
-        assert text.endswith(f"\n\n{choice_prompt(item)}") and len(text) > len(choice_prompt(item))
-    assert background(item).endswith(item.question)
+    text = with_answer(item, " B ")
+    assert text.endswith(f"\n\n{choice_prompt(item)}") and len(text) > len(choice_prompt(item))
     speaker = Speaker(receiver, bundle.config.receiver_prompt, 1)
     ids = speaker.tokens("First <|im_end|>?").tolist()
     assert "First <|im_end|>?" in receiver.tokenizer.decode(ids)

@@ -9,8 +9,7 @@ import pytest
 
 from fuser.bundle.bundle import Bundle
 from fuser.lab.data.load import load
-from fuser.lab.evaluate.document_rows import ROWS
-from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentEvaluation, line_ended
+from fuser.lab.evaluate.documents import ANSWER_TOKENS, ROWS, DocumentEvaluation, line_ended
 from fuser.lab.evaluate.evaluation import Given, OutOfTime, TimeLimit
 from fuser.lab.evaluate.mismatched import mismatched
 from fuser.lab.evaluate.models import Model
@@ -34,8 +33,6 @@ BATCHED = (
     "text",
     "excerpt-text",
     "sharer",
-    "relay-fair",
-    "routing",
     "fused",
     "mismatched",
 )
@@ -187,7 +184,7 @@ def test_the_sharers_text_is_its_own_greedy_answer(
 def test_a_run_in_pieces_gives_what_one_run_gives(
     given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    rows, pieces = ("receiver", "sharer", "relay-fair", "fused"), given(batch=5)
+    rows, pieces = ("receiver", "sharer", "text", "fused"), given(batch=5)
     whole = texts(ask(DocumentEvaluation(pieces, documents), tmp_path / "whole", *rows))
     stops = 0
     while stops < 100:
@@ -205,7 +202,7 @@ def test_a_run_in_pieces_gives_what_one_run_gives(
 def test_what_a_slice_and_a_text_cost_is_counted(
     given: Make, documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
-    rows = ("receiver", "text", "fused", "relay-fair", "sharer", "routing")
+    rows = ("receiver", "text", "fused")
     found = ask(DocumentEvaluation(given(), documents), tmp_path, *rows)
     by_id = {q.id: q for q in documents}
     for (row, item), p in found.items():
@@ -216,11 +213,6 @@ def test_what_a_slice_and_a_text_cost_is_counted(
         if row == "fused":
             assert p.bytes == (4 * 24 * 12 if by_id[item].document != "Bay 14." else p.bytes)
             assert 0 < p.bytes <= 4 * 24 * 12
-        if row == "relay-fair":
-            assert p.bytes == len(found["sharer", item].text.encode())
-            assert p.seconds > found["sharer", item].seconds
-        if row == "routing":
-            assert p.bytes in (0, found["sharer", item].bytes)
 
 
 def test_reading_the_documents_counts_for_the_rows_that_need_it_even_from_a_cache(

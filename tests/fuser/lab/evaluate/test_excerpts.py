@@ -10,21 +10,20 @@ from torch import Tensor
 from fuser.bundle.bundle import Bundle
 from fuser.heads.translate import features_of
 from fuser.kv.rope import Rope
-from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentEvaluation, receiver_sections
+from fuser.lab.evaluate.documents import ANSWER_TOKENS, DocumentEvaluation
 from fuser.lab.evaluate.evaluation import Given, TimeLimit
-from fuser.lab.evaluate.excerpts import QuestionExcerpts, ReceiversOwn
+from fuser.lab.evaluate.excerpts import QuestionSlices, ReceiversOwn
 from fuser.lab.evaluate.models import Dtype, Model
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.questions import DocumentQuestion
 from fuser.lab.evaluate.score import first_line
 from fuser.lab.evaluate.sharer_cache import read_documents
-from fuser.lab.train.reading import FrozenReceiver, reply_ids
+from fuser.lab.train.reading import FrozenReceiver
 from fuser.models.load import load_model
 from fuser.prompts.prompt import Rendered, tokenise
 from fuser.prompts.shared import read_as
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
-from fuser.slice_specs import MAX_WRITTEN
 from kvwire.codec import CodecRegistry
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility
@@ -151,7 +150,7 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
     bundle, receiver = Bundle.load(tiny_bundle), Model(str(tiny_receiver))
     sharer = Model(str(tiny_sharer))
     cache, _ = read_documents(documents, bundle, sharer, tmp_path, QUIET, TimeLimit())
-    excerpts = QuestionExcerpts(bundle, cache, documents, bundle.config.selection)
+    excerpts = QuestionSlices(bundle, cache, documents, SliceKind.EXCERPT, WHOLE)
     style = bundle.config.receiver_prompt
     reading = FrozenReceiver(receiver.network, receiver.tokenizer, style, "")
     lead = tokenise(receiver.tokenizer, Rendered(style.opening + LEAD, (), 0)).ids
@@ -180,29 +179,3 @@ def test_the_receivers_own_rows_are_what_it_reads_at_the_tokens_that_the_sharer_
                 assert bool(((starts <= first_and_last) & (first_and_last < ends)).all())
                 apart |= set((at[:, 0] != at[:, 1]).tolist())
     assert each == 1 or apart == {False, True}, "tokens that the Receiver reads as one, and as several"
-
-
-def test_the_receivers_own_drafts_are_its_kv_of_what_it_answers_to_the_text_where_it_says_it(
-    given: Callable[..., Given], asked: list[DocumentQuestion], tmp_path: Path
-) -> None:
-    task = DocumentEvaluation(given(), asked)
-    receiver = task.transfer.receiver
-    question = asked[0]
-    drafts = task.transfer.own_drafts({0: "bay 14", 1: "a" * 99})
-    (kv,), sent = drafts.take([0])
-    prefilled = receiver.begin(receiver_sections(question.document, question.question)).prefill(None)
-    end = int(receiver.tokenizer.eos_token_id)
-    reply = reply_ids(receiver.tokenizer, prefilled.prompts[0].rendered, "bay 14", end)[:-1]
-    past = prefilled.past
-    with torch.inference_mode():
-        past.run(receiver.model, [torch.cat((prefilled.rest[0], reply))])
-    at = torch.arange(int(past.lengths[0]) - len(reply), int(past.lengths[0]))
-    keys, values = (torch.stack([layer[half][0][:, at] for layer in past.layers]) for half in (0, 1))
-    expected = features_of(receiver.rope.unrotate_all(keys, at), values)
-    torch.testing.assert_close(kv, expected, atol=1e-4, rtol=1e-4)
-    assert sent == [0] and drafts.count(0) == len(reply) and drafts.count(1) == MAX_WRITTEN
-    found = ask_rows(task, tmp_path, "own-draft", "receiver", "text")
-    said = {row: [found[row, q.id].text for q in asked] for row in ("own-draft", "receiver", "text")}
-    assert said["own-draft"] not in (said["receiver"], said["text"])
-    assert all(found["own-draft", q.id].bytes == 0 for q in asked)
-    assert all(found["own-draft", q.id].seconds > found["text", q.id].seconds for q in asked)

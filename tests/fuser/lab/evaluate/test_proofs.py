@@ -20,8 +20,7 @@ from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.c2c.bundle import chat_style
 from fuser.lab.data.load import load
 from fuser.lab.evaluate.choices import ChoiceTask
-from fuser.lab.evaluate.document_rows import ROWS
-from fuser.lab.evaluate.documents import DocumentEvaluation
+from fuser.lab.evaluate.documents import ROWS, DocumentEvaluation
 from fuser.lab.evaluate.evaluation import Given
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import DocumentQuestion, draw

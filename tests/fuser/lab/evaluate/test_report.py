@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fuser.lab.evaluate.document_rows import ROWS as REGISTRY
+from fuser.lab.evaluate.documents import ROWS as REGISTRY
 from fuser.lab.evaluate.picture import plot_rows
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.report import markdown, summarise

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fuser.bundle.bundle import Bundle
-from fuser.lab.evaluate.document_rows import ROWS
+from fuser.lab.evaluate.documents import ROWS
 from fuser.lab.evaluate.plans import excerpt_plans, shared_plans
 from fuser.lab.evaluate.rows import Answers, Registry, RowAnswer
 from kvwire.errors import InvalidRequest, Unsupported

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from fuser.lab.evaluate.choice_rows import ROWS
+from fuser.lab.evaluate.choices import ROWS
 from fuser.lab.evaluate.prediction import Prediction
 from fuser.lab.evaluate.report import Marks
 from fuser.lab.profile.worth import worth

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fuser.lab.data.load import load
-from fuser.lab.train.setting import Setting
 from fuser.lab.train.sources import AnyItem
+from fuser.lab.train.task import Setting
 from tests.fuser.lab.train.tiny_setting import PROMPTS, tiny_setting
 
 HEADS = {

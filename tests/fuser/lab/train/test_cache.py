@@ -52,7 +52,7 @@ def _writer(directory: Path, sharer: Any) -> CacheWriter:
 
 
 def _fill(directory: Path, sharer: Any, items: list[AnyItem]) -> int:
-    return _writer(directory, sharer).fill(items, Progress(disable=True))
+    return _writer(directory, sharer).fill(items, Progress(disable=True))[0]
 
 
 def test_features_are_kept_as_the_sharer_gave_them(sharer: Any, tmp_path: Path) -> None:
@@ -83,24 +83,20 @@ def test_a_second_run_reuses_what_the_first_one_cached(sharer: Any, tmp_path: Pa
     assert len(FeatureCache(tmp_path, ITEMS).documents) == 3
 
 
-def test_the_size_is_known_before_anything_is_computed(sharer: Any, tmp_path: Path) -> None:
-    size = _writer(tmp_path, sharer).size(ITEMS, Progress(disable=True))
-    assert size.items == 4
-    assert not (tmp_path / FEATURES).exists()
-    _fill(tmp_path, sharer, ITEMS)
-    assert (tmp_path / FEATURES).stat().st_size == size.needed
-    assert _writer(tmp_path, sharer).size(ITEMS, Progress(disable=True)).needed == 0
-
-
 def test_a_full_disk_is_told_before_it_is_full(
     sharer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
 
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    _fill(tmp_path / "whole", sharer, ITEMS)
+    size = (tmp_path / "whole" / FEATURES).stat().st_size
+    free = shutil.disk_usage(tmp_path)._replace(free=size - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with pytest.raises(OSError, match="name another place"):
         _fill(tmp_path, sharer, ITEMS)
     assert (tmp_path / FEATURES).stat().st_size == 0
+    free = free._replace(free=size)
+    assert _fill(tmp_path, sharer, ITEMS) == 4
 
 
 @pytest.mark.parametrize("torn", ["index", "features", "both"])
@@ -163,7 +159,7 @@ def test_who_needs_nothing_does_not_wait_for_who_fills(sharer: Any, tmp_path: Pa
 
 
 def test_no_time_caches_nothing_and_the_next_start_goes_on(sharer: Any, tmp_path: Path) -> None:
-    assert _writer(tmp_path, sharer).fill(ITEMS, Progress(disable=True), max_minutes=0.0) == 0
+    assert _writer(tmp_path, sharer).fill(ITEMS, Progress(disable=True), max_minutes=0.0) == (0, 4)
     assert _fill(tmp_path, sharer, ITEMS) == 4
 
 
@@ -235,9 +231,7 @@ def test_a_draft_is_kept_with_the_bits_that_the_service_sends(sharer: Any, tiny_
 def test_a_cache_with_drafts_gives_back_what_was_written(sharer: Any, tmp_path: Path) -> None:
     items = [_document(1), ITEMS[2], _document(3, questions=1)]
     writer = CacheWriter(tmp_path, _drafting(sharer))
-    needed = writer.size(items, Progress(disable=True)).needed
-    assert writer.fill(items, Progress(disable=True)) == 3
-    assert (tmp_path / FEATURES).stat().st_size <= needed
+    assert writer.fill(items, Progress(disable=True)) == (3, 0)
     cache = FeatureCache(tmp_path, items)
     for item, cached in zip((items[0], items[2]), cache.documents, strict=True):
         features, read = _drafting(sharer).read_item(item)
@@ -256,5 +250,5 @@ def test_a_cache_with_drafts_that_was_torn_is_made_whole(sharer: Any, tmp_path: 
     (tmp_path / FEATURES).write_bytes(whole[0][:-5])  # of the last draft
     with pytest.raises(CacheIncomplete, match="1 of 3 items"):
         FeatureCache(tmp_path, items)
-    assert CacheWriter(tmp_path, _drafting(sharer)).fill(items, Progress(disable=True)) == 1
+    assert CacheWriter(tmp_path, _drafting(sharer)).fill(items, Progress(disable=True)) == (1, 0)
     assert ((tmp_path / FEATURES).read_bytes(), (tmp_path / INDEX).read_bytes()) == whole

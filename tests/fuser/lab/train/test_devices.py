@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 
 from fuser.lab.train.document import DocumentTask
-from fuser.lab.train.setting import Setting
 from fuser.lab.train.shared import SharedTask
-from fuser.lab.train.task import Control
+from fuser.lab.train.task import Control, Setting
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from fuser.bundle.bundle import Bundle
 from fuser.heads.selection import SelectionConfig
 from fuser.lab.train.cached import Cached, CachedQuestion
 from fuser.lab.train.document import DocumentTask, reply_to
-from fuser.lab.train.setting import Setting
+from fuser.lab.train.excerpt import RECITE, window_of
 from fuser.lab.train.sources import AnyItem
-from fuser.lab.train.window import RECITE, window_of
+from fuser.lab.train.task import Setting
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld
 from fuser.reading import Reader

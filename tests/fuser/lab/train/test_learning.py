@@ -7,8 +7,8 @@ import torch
 from rich.progress import Progress
 
 from fuser.lab.train.document import DocumentTask
-from fuser.lab.train.setting import Setting
 from fuser.lab.train.shared import SharedTask
+from fuser.lab.train.task import Setting
 
 
 @pytest.mark.parametrize("make", [DocumentTask, SharedTask])

@@ -9,8 +9,6 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from fuser.heads.compact import CompactFuse
-from fuser.kv.geometry import Geometry, LayerMap
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.log import read_log
 from fuser.lab.train.run import CHECKPOINT, TrainRun
@@ -129,27 +127,22 @@ def test_every_control_is_evaluated_without_noise(tmp_path: Path) -> None:
     assert all(not training for _, training in evaluated)
 
 
-def test_steps_are_shared_among_tasks_as_the_mix_says(tmp_path: Path) -> None:
-    run = _run(toy_config(str(tmp_path), mix={"one": 3.0, "other": 1.0}))
-    run.advance()
-    run.close()
-    assert [row["task"] for row in _events(tmp_path, "step")].count("one") == 9
-
-
-def test_a_step_of_one_task_leaves_the_other_module_alone(tmp_path: Path) -> None:
-    run = _run(toy_config(str(tmp_path), mix={"one": 1e-9, "other": 1.0}))
+def test_tasks_take_turns_and_a_step_of_one_leaves_the_others_module_alone(tmp_path: Path) -> None:
+    run = _run(toy_config(str(tmp_path), steps=1))
     before = {name: module.weight.clone() for name, module in run.modules.items()}  # type: ignore[operator]
     run.advance()
     run.close()
-    assert torch.equal(before["one"], run.modules["one"].weight)  # type: ignore[arg-type]
-    assert not torch.equal(before["other"], run.modules["other"].weight)  # type: ignore[arg-type]
+    assert not torch.equal(before["one"], run.modules["one"].weight)  # type: ignore[arg-type]
+    assert torch.equal(before["other"], run.modules["other"].weight)  # type: ignore[arg-type]
+    run = _run(toy_config(str(tmp_path / "longer")))
+    run.advance()
+    run.close()
+    assert [row["task"] for row in _events(tmp_path / "longer", "step")] == ["one", "other"] * 6
 
 
 def test_what_cannot_be_trained_is_said_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fewer training examples than one batch of 40"):
         _run(toy_config(str(tmp_path / "a"), batch=40))
-    with pytest.raises(ValueError, match="names one, third; the tasks are one, other"):
-        _run(toy_config(str(tmp_path / "b"), mix={"one": 1.0, "third": 1.0}))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
@@ -176,30 +169,3 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"{")
     with pytest.raises(ValueError, match=rf"{CHECKPOINT} is damaged .* remove .* and start again"):
         _run(toy_config(str(tmp_path)), _tasks())
-
-
-class _GateTask(ToyTask):
-    """Trains a fuse head whose gates the loss does not care for: only the price moves them."""
-
-    def start(self, progress: Progress) -> dict[str, Any]:
-        return {}
-
-    def loss(self, batch: Any, control: Any) -> Any:
-        outcome = ToyTask("x", nn.Linear(WIDTH, WIDTH)).loss(batch, control)
-        return type(outcome)(
-            outcome.losses + 0.0 * self.module.get_parameter("gate_logit").sum(), outcome.exact
-        )
-
-
-@pytest.mark.parametrize("price", [0.0, 0.5])
-def test_a_price_closes_gates_that_earn_nothing(tmp_path: Path, price: float) -> None:
-    from fuser.heads.compact import CompactConfig
-
-    side = Geometry(layers=2, kv_heads=1, head_dim=4)
-    head = CompactFuse(CompactConfig(LayerMap.terminal(2, 2), rank=2, inner=2), side, side)
-    first = head.get_parameter("gate_logit").detach().clone()
-    run = _run(toy_config(str(tmp_path), gate_price=price), [_GateTask("fuse", head)])
-    run.advance()
-    run.close()
-    moved = head.get_parameter("gate_logit").detach() - first
-    assert bool((moved < 0).all() if price else (moved == 0).all())

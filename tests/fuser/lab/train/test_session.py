@@ -15,10 +15,9 @@ from fuser.lab.calibrate import calibrated_for
 from fuser.lab.data.overlap import digest, held_out
 from fuser.lab.train.cached import Cached
 from fuser.lab.train.config import TrainConfig
-from fuser.lab.train.initial import start_from
 from fuser.lab.train.log import read_log
-from fuser.lab.train.prepare import fill_cache, prepare
-from fuser.lab.train.session import train
+from fuser.lab.train.prepare import fill_cache, prepare, start_from
+from fuser.lab.train.run import train
 from fuser.models.load import load_model
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
@@ -58,7 +57,6 @@ def run_config(folder: Path, sharer: Path, receiver: Path, **tables: Any) -> Tra
         "selection": {"positions": 8},
         "answer": {"steps": 4, "batch": 2, "evaluate_every": 4, "validation": 4},
         "regression_positions": 400,
-        "noise": {"bits": 8},
     }
     return from_dict(TrainConfig, raw | HEADS | tables)
 

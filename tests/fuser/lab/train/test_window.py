@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fuser.lab.train.cached import Cached
-from fuser.lab.train.window import window_of
+from fuser.lab.train.excerpt import window_of
 
 TEXT = "The violet casket stood, locked, in bay 14."
 ENDS = [3, 7, 10, 13, 17, 23, 24, 31, 32, 35, 39, 40, 42, 43]  # "The", " vio", "let", " ca", "sket", ...

@@ -15,9 +15,9 @@ from fuser.lab.train.cached import Cached, CachedPrompt, moved
 from fuser.lab.train.config import TrainConfig
 from fuser.lab.train.prepare import scorer_of
 from fuser.lab.train.reading import FrozenReceiver
-from fuser.lab.train.setting import Setting, Split
 from fuser.lab.train.sharer_reading import SharerReading
 from fuser.lab.train.sources import AnyItem, TrainPrompt
+from fuser.lab.train.task import Setting, Split
 from fuser.models.directory import model_ref
 from fuser.models.load import load_model
 from ops.chaos.tiny_bundle import RECEIVER_PROMPT, SHARER_PROMPT
@@ -77,7 +77,7 @@ def tiny_setting(
     """A setting whose last third of documents and of prompts validates.
 
     Args:
-        tables: of the run's TOML: `translate`, `fuse`, `noise` and so on.
+        tables: of the run's TOML: `translate`, `fuse` and so on.
         others: fields of the setting to replace.
     """
     config = from_dict(
