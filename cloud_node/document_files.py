@@ -47,8 +47,8 @@ class Meant:
 def meant(named: str) -> list[Meant]:
     """The files that a path means: the file itself, those of a folder and its folders, or those of a pattern.
 
-    A folder means its files of the suffixes in `READERS`, hidden ones left out, by name. A pattern has *, ? or [, and
-    ** for any depth.
+    A folder means its files of the suffixes in `READERS`, hidden ones left out, by name; `left_out` has the others. A
+    pattern has *, ? or [, and ** for any depth.
 
     Raises:
         OSError: there is nothing of that name.
@@ -58,7 +58,8 @@ def meant(named: str) -> list[Meant]:
         raise ValueError("an empty path; . is the current folder")
     path = Path(named)
     if path.is_dir():
-        found = [Meant(file, file.relative_to(path).as_posix(), path) for file in _files(path)]
+        files = filter(_has_reader, _files(path))
+        found = [Meant(file, file.relative_to(path).as_posix(), path) for file in files]
         if not found:
             raise ValueError(f"{named} holds no {', '.join(READERS)}")
         return found
@@ -72,6 +73,11 @@ def meant(named: str) -> list[Meant]:
     if not found:
         raise ValueError(f"no file matches {named}")
     return found
+
+
+def left_out(named: str) -> list[Path]:
+    """The files below a folder that it does not mean, for their suffix; none of what is no folder."""
+    return list(itertools.filterfalse(_has_reader, _files(Path(named))))
 
 
 def id_of(name: str) -> str:
@@ -278,11 +284,16 @@ def _end_of(page: str, markup: re.Match[str]) -> int:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Below a folder, hidden ones aside; none of what is no folder."""
     for path, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in READERS:
+            if not name.startswith("."):
                 yield Path(path, name)
+
+
+def _has_reader(file: Path) -> bool:
+    return file.suffix.lower() in READERS
 
 
 _HIDDEN: Final = re.compile(r"(^|/)\.")

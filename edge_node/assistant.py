@@ -13,8 +13,7 @@ from edge_node.ask import Ask, Planned
 from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
-from edge_node.conversation import Conversation
-from edge_node.history import TOLD, before
+from edge_node.history import TOLD, Conversation, before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream
@@ -113,8 +112,15 @@ class Assistant:
         return AnswerStream(self.receiver, self.client, self._home, planned)
 
     def conversation(self, document: str | None = None, **about: Any) -> Conversation:
-        """Questions that follow each other, so that a later one may say "it". `about` as `Conversation` takes it."""
-        return Conversation(self, document=document, **about)
+        """Questions that follow each other, so that a later one may say "it".
+
+        Args:
+            about: further fields of `Ask` for every question, such as notes or a kind.
+
+        Raises:
+            InvalidRequest: as `Ask`.
+        """
+        return Conversation(self.stream, Ask("?", document=document, **about))
 
     def _planned(self, ask: Ask) -> Planned:
         """What is sent for it, and how: what it leaves open is as configured, or picked."""

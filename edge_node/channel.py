@@ -25,9 +25,10 @@ from typing import Any, Final, NamedTuple
 import grpc
 import grpc.aio
 
-from edge_node.bounds import Deadline
+from edge_node.bounds import Deadline, Home
 from edge_node.config import EdgeConfig, TlsConfig, split_address
 from edge_node.connection import Connected, Connection, Unanswered
+from edge_node.link import Link
 from fuser.config import BadConfig
 from kvwire.errors import AccessDenied, DeadlineExceeded, InvalidRequest, TooLarge, Unreachable
 from kvwire.limits import MAX_TOKEN_CHARS, METADATA_OPTIONS, PING_S, Limits
@@ -57,7 +58,11 @@ class CloudChannel:
 
     def __init__(self, config: EdgeConfig, limits: Limits) -> None:
         self._config = config
-        self._limits = limits
+        self.limits = limits
+        self.link = Link()
+        """The running estimate of the link, from these calls."""
+        self.home = Home("a client of the cloud")
+        """The process that it may be used in."""
         self._capture = Capture(config.capture) if config.capture else None
         self.connection = Connection(self._open, config.cloud.addresses)
         """The one connection; its state may be looked at."""
@@ -103,8 +108,8 @@ class CloudChannel:
             ("grpc.enable_http_proxy", 0),
             ("grpc.enable_retries", 0),  # `edge_node.bounds` decides
             ("grpc.max_reconnect_backoff_ms", 2_000),
-            ("grpc.max_send_message_length", self._limits.max_request_bytes),
-            ("grpc.max_receive_message_length", self._limits.max_message_bytes),
+            ("grpc.max_send_message_length", self.limits.max_request_bytes),
+            ("grpc.max_receive_message_length", self.limits.max_message_bytes),
             *METADATA_OPTIONS,
             ("grpc.keepalive_time_ms", round(PING_S * 1_000)),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),

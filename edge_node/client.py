@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from edge_node.bounds import Deadline, Home, retried
+from edge_node.bounds import Deadline, retried
 from edge_node.channel import CloudChannel, Traffic
 from edge_node.config import EdgeConfig
 from edge_node.connection import Connected
@@ -47,11 +47,11 @@ class AsyncClient:
     def __init__(self, config: EdgeConfig, limits: Limits | None = None) -> None:
         self.config = config
         self.limits = limits or Limits()
-        self.link = Link()
-        """The running estimate of the link, from the calls of this client."""
-        self.home = Home("a client of the cloud")
-        """The process that it may be used in."""
         self._channel = CloudChannel(config, self.limits)
+        self.link = self._channel.link
+        """The running estimate of the link, from the calls of this client."""
+        self.home = self._channel.home
+        """The process that it may be used in."""
         self.connection = self._channel.connection
         """The connection of all calls, to be looked at."""
         self._offered: tuple[Connected, Description] | None = None
@@ -201,7 +201,6 @@ class AsyncClient:
         """
         kind = SliceKind.named(kind)
         return SliceStream(
-            self,
             self._channel,
             sections,
             bundle,

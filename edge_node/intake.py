@@ -28,7 +28,6 @@ from kvwire.slice_io import Frame, SliceAssembler, check_bytes, most_bytes, payl
 from kvwire.v1 import sharer_pb2 as pb
 
 if TYPE_CHECKING:
-    from edge_node.client import AsyncClient
     from fuser import Bundle
     from kvwire.codec import Codec
 
@@ -144,7 +143,6 @@ class SliceStream:
 
     def __init__(
         self,
-        client: AsyncClient,
         channel: CloudChannel,
         sections: Sequence[Section],
         bundle: Bundle,
@@ -159,8 +157,8 @@ class SliceStream:
         if kind not in bundle.kinds:
             raise InvalidRequest(f"this bundle takes no {kind} slices in")
         least = slice_specs(bundle, kind, plan, 1, "bfloat16")  # refuses what the bundle cannot do
-        self.home = client.home
-        self._channel, self._bundle, self._limits, self._link = channel, bundle, client.limits, client.link
+        self.home = channel.home
+        self._channel, self._bundle, self._limits, self._link = channel, bundle, channel.limits, channel.link
         self._codec = payload_codec(plan, CodecRegistry(bundle.codecs()).get(plan.codec))
         self._deadline, self._user_token = deadline, user_token
         self._kind, self._plan, self._max_bytes = kind, plan, max_bytes

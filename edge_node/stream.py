@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-import logging
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,12 +15,12 @@ from edge_node.bounds import Home
 from edge_node.channel import Traffic
 from edge_node.client import Client
 from edge_node.intake import SharedSlice
+from edge_node.saying import Saying, Steps
 from fuser import SliceLayout
 from fuser.prompts.choice import LETTERS, named
 from kvwire.errors import (
     AccessDenied,
     BadPayload,
-    Cancelled,
     IncompatiblePeer,
     InvalidRequest,
     KvwireError,
@@ -34,12 +31,10 @@ from kvwire.errors import (
 from kvwire.messages import RelayReply
 from kvwire.plan import Granted
 from kvwire.section import Section
-from kvwire.segment import UNTOLD, Segment, SliceHeader, SliceKind, SliceTrailer
+from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
-    from fuser import Begun, ConfidenceConfig, Prefilled, Receiver, Signals
-
-logger = logging.getLogger(__name__)
+    from fuser import Begun, Prefilled, Receiver
 
 RAISED: Final = (AccessDenied, IncompatiblePeer, InvalidRequest, NotFound, TooLarge)
 """Errors that the caller can mend; any other leads to an answer without a slice, or none, with its reason."""
@@ -60,13 +55,11 @@ class AnswerStream:
         self._beside, self._left_s = Traffic(), planned.deadline_s
         self._calling: Future[Any] | None = None
         self._timings: dict[str, float] = {}
-        self._choice: int | None = None
         self._unfused: Begun | None = None
-        self._cut, self._prompt_tokens, self._tokens, self._from_notes = False, 0, 0, False
-        self._signals: Signals | None = None
-        self._withheld = False
+        self._prompt_tokens = 0
+        self._steps = Steps(receiver)
+        self._saying = Saying(receiver, self._steps)
         self._started = time.monotonic()
-        self._closed = threading.Event()
         self._pieces = self._run()
 
     @property
@@ -109,7 +102,7 @@ class AnswerStream:
 
         Where another thread waits for a piece, it gets `Cancelled` as soon as the step under way is over.
         """
-        self._closed.set()
+        self._steps.closed.set()
         if self._shared is not None:
             self._shared.close()
         if self._calling is not None:
@@ -132,140 +125,37 @@ class AnswerStream:
             if reply is not None:
                 line = FirstLine(self._planned.ask.stop)
                 text = line.add(reply.text)
-                self._cut = not line.ended and self._relay_cut(reply)
+                cut = not line.ended and self._relay_cut(reply)
                 text += line.rest()
                 first_s = self._since(self._started)
                 yield text
                 self._timings |= {f"cloud_{name}": seconds for name, seconds in reply.timings.items()}
                 self._timings["total"] = self._since(self._started)
-                self._answer = self._account(text, reply.tokens, reason, first_s, RELAYED)
+                self._answer = self._account(text, reply.tokens, reason, first_s, RELAYED, cut=cut)
                 return
         prefilled, reason = self._ready(reason)
         begun = time.monotonic()
         first: float | None = None
-        text = ""
-        tokens = 0
+        text, said = "", self._saying
         if prefilled is not None:
-            for said in self._said(prefilled):
+            for piece in said.pieces(self._planned, prefilled, self._trailer, self._noted()):
                 first = self._since(self._started) if first is None else first
-                text += said
-                yield said
-            tokens = self._tokens
+                text += piece
+                yield piece
             self._timings["generate"] = self._since(begun)
         self._timings["total"] = self._since(self._started)
         first = self._timings["total"] if first is None else first
-        source = FUSED if self._trailer is not None and not self._from_notes else RECEIVER_ONLY
-        reason = NOTES if self._from_notes else reason
-        self._answer = self._account(text, tokens, reason, first, source, answered=prefilled is not None)
+        source = FUSED if self._trailer is not None and not said.from_notes else RECEIVER_ONLY
+        reason = NOTES if said.from_notes else reason
+        answered = prefilled is not None
+        self._answer = self._account(text, said.tokens, reason, first, source, answered, said.cut)
 
-    def _said(self, prefilled: Prefilled) -> Iterator[str]:
-        """The pieces of the answer: one of the choices, or what is generated, from notes where the slice has none."""
-        planned, abstain = self._planned, self._receiver.bundle.config.abstain
-        if planned.among:
-            yield from self._picked(prefilled)
-            return
-        limit = min(planned.max_new_tokens, prefilled.room)
-        least = self._least_confidence
-        unfused = self._unfused if planned.sections != planned.unfused else None
-        if self._trailer is None or (unfused is None and not least):
-            yield from self._limited(self._generated(prefilled, limit), limit)
-            self._see(prefilled)
-            return
-        # The caller's limits must not hide whether it abstains, so they wait until that is known; and where an answer
-        # may be withheld, nothing of it is given before all of it is there.
-        generated = self._generated(prefilled, max(limit, self._tokens_of(abstain)))
-        held: list[tuple[str | None, int]] = []
-        text, line = "", FirstLine()
-        while not line.ended and (least or abstain.startswith(text)):
-            held.append(next(generated))
-            piece, _ = held[-1]
-            text += line.rest() if piece is None else line.add(piece)
-        self._see(prefilled)
-        if (judge := self._judge) is not None:
-            if least and self._confidence is None:
-                logger.warning(
-                    "the cloud does not tell what this bundle's confidence needs: nothing is withheld"
-                )
-            self._withheld = text != abstain and judge.withholds(prefilled.signals.values, least)
-        if text != abstain and not self._withheld:
-            yield from self._limited(itertools.chain(held, generated), limit)
-            return
-        self._tokens = len(prefilled.tokens)
-        if unfused is None:
-            yield abstain
-        else:
-            yield self._noted(unfused) or abstain
-
-    def _see(self, prefilled: Prefilled) -> None:
-        """Keep what tells how likely what was said behind the slice is right."""
-        self._signals = prefilled.signals
-        self._signals.sharer = UNTOLD if self._trailer is None else self._trailer.certainty
-
-    @property
-    def _judge(self) -> ConfidenceConfig | None:
-        """What tells how likely an answer behind this slice is right, if anything does."""
-        kind = self._planned.kind if self._trailer is not None else None
-        return None if kind is None else self._receiver.bundle.config.confidence.get(kind)
-
-    @property
-    def _least_confidence(self) -> float:
-        """The confidence under which an answer is withheld; 0 withholds none."""
-        if (judge := self._judge) is None:
-            return 0.0
-        own = self._planned.least_confidence
-        return judge.least_confidence if own is None else own
-
-    @property
-    def _confidence(self) -> float | None:
-        """How likely what the Receiver has said behind the slice is right; None where nothing tells."""
-        signals = {} if self._signals is None else self._signals.values
-        if self._judge is None or not signals:
+    def _noted(self) -> Callable[[], Prefilled] | None:
+        """What makes the Receiver's prompt with the notes, where they are not read beside the slice."""
+        unfused = self._unfused
+        if unfused is None or self._planned.sections == self._planned.unfused:
             return None
-        return self._judge.of(signals)
-
-    def _noted(self, unfused: Begun) -> str:
-        """What the Receiver answers from the notes where it abstains behind the slice; empty where they say nothing."""
-        planned, before = self._planned, self._tokens
-        noted = self._prefill(unfused, None)
-        limit = min(planned.max_new_tokens, noted.room)
-        answer = "".join(self._limited(self._generated(noted, limit), limit))
-        self._tokens += before
-        # Without a slice the Receiver never abstains: what does not stand in the notes it has made up.
-        self._from_notes = _stands_in(answer, [section.text or "" for section in planned.noted])
-        self._cut = self._cut and self._from_notes
-        return answer if self._from_notes else ""
-
-    def _tokens_of(self, abstain: str) -> int:
-        """Tokens that tell whether the Receiver says this text and no more."""
-        with self._step():
-            return len(self._receiver.tokenizer(f" {abstain}", add_special_tokens=False).input_ids) + 1
-
-    def _generated(self, prefilled: Prefilled, limit: int) -> Generator[tuple[str | None, int], None, None]:
-        """What the Receiver says, each piece with the tokens so far, and None at the end."""
-        generated = prefilled.generate(limit, self._planned.choose, self._closed.is_set)
-        piece: str | None = ""
-        while piece is not None:
-            piece = next(generated, None)
-            yield piece, len(prefilled.tokens)
-
-    def _limited(self, generated: Iterator[tuple[str | None, int]], limit: int) -> Iterator[str]:
-        """The pieces that belong to the answer, of no more tokens than `limit`."""
-        line, self._cut = FirstLine(self._planned.ask.stop), False
-        while not line.ended:
-            piece, tokens = next(generated)
-            piece = piece if tokens <= limit else None
-            self._tokens = min(tokens, limit)
-            if piece is None:
-                self._cut = tokens >= limit
-            if said := line.rest() if piece is None else line.add(piece):
-                yield said
-
-    def _picked(self, prefilled: Prefilled) -> Iterator[str]:
-        """The most likely of the texts to choose among."""
-        with self._step():
-            likely = prefilled.likelihoods(self._planned.among)
-        self._choice = likely.index(max(likely))
-        yield self._planned.among[self._choice]
+        return lambda: self._prefill(unfused, None)
 
     def _relay_cut(self, reply: RelayReply) -> bool:
         """Whether a cap ended it; of bytes, where one more character might have gone over."""
@@ -307,7 +197,7 @@ class AnswerStream:
         except RAISED:
             raise
         except KvwireError as error:
-            if self._closed.is_set():
+            if self._steps.closed.is_set():
                 raise
             failure = entry_of(type(error)).reason
             self._planned = dataclasses.replace(self._planned, kind=None, relay=False)
@@ -332,14 +222,14 @@ class AnswerStream:
         except RAISED:
             raise
         except KvwireError as error:
-            if self._closed.is_set():
+            if self._steps.closed.is_set():
                 raise
             return None, entry_of(type(error)).reason
         return (reply, planned.reason) if reply.text.strip() else (None, EMPTY)
 
     def _called(self, call: Future[Any]) -> None:
         self._calling = call
-        if self._closed.is_set():
+        if self._steps.closed.is_set():
             call.cancel()
 
     def _ready(self, reason: str | None) -> tuple[Prefilled | None, str | None]:
@@ -352,7 +242,7 @@ class AnswerStream:
         self._unfused = unfused = self._begun(planned.unfused)
         begun = unfused if planned.sections == planned.unfused else self._begun(planned.sections)
         if planned.among:
-            with self._step():
+            with self._steps.taken():
                 begun.check_replies(planned.among, planned.kind, planned.plan.positions)
                 if planned.alone:
                     unfused.check_replies(planned.among, None)
@@ -377,7 +267,7 @@ class AnswerStream:
         except RAISED:
             raise
         except KvwireError as error:
-            if self._closed.is_set():
+            if self._steps.closed.is_set():
                 raise
             reason = entry_of(type(error)).reason
         finally:
@@ -386,20 +276,12 @@ class AnswerStream:
         # What has taken a part of a slice in is never used without the rest.
         return self._prefill(unfused, None) if planned.alone else None, reason
 
-    @contextlib.contextmanager
-    def _step(self) -> Iterator[None]:
-        """One step of the Receiver. Raises Cancelled where the stream was closed meanwhile."""
-        with self._receiver.turns.taken():
-            if self._closed.is_set():
-                raise Cancelled("the stream was closed")
-            yield
-
     def _begun(self, sections: Sequence[Section]) -> Begun:
-        with self._step():
+        with self._steps.taken():
             return self._receiver.begin(sections)
 
     def _prefill(self, begun: Begun, kind: SliceKind | None) -> Prefilled:
-        with self._step():
+        with self._steps.taken():
             began = time.monotonic()
             prefilled = begun.prefill(kind)
         self._prompt_tokens = len(begun.prompts[0].tokens.ids)
@@ -418,7 +300,7 @@ class AnswerStream:
             try:
                 if isinstance(part, SliceTrailer) and intake is not None:
                     return intake.done(), part
-                with self._step():
+                with self._steps.taken():
                     taken = time.monotonic()
                     if isinstance(part, SliceHeader):
                         intake = prefilled.take(SliceLayout.of(part), self._planned.plan)
@@ -436,11 +318,12 @@ class AnswerStream:
         first_s: float,
         source: str,
         answered: bool = True,
+        cut: bool = False,
     ) -> Answer:
-        planned, trailer = self._planned, self._trailer
+        planned, trailer, said = self._planned, self._trailer, self._saying
         abstain = self._receiver.bundle.config.abstain
         abstained = trailer is not None and abstain != "" and text.rstrip(" .").endswith(abstain)
-        own = self._from_notes or (abstained and not self._withheld)
+        own = said.from_notes or (abstained and not said.withheld)
         stream = self._shared.stream if self._shared else None
         if trailer is not None:
             self._timings |= {f"cloud_{name}": seconds for name, seconds in trailer.timings.items()}
@@ -451,15 +334,15 @@ class AnswerStream:
             tokens=tokens,
             source=source,
             prompt_tokens=self._prompt_tokens,
-            cut=self._cut,
+            cut=cut,
             answered=answered,
             guess=answered
             and source == RECEIVER_ONLY
-            and not self._from_notes
+            and not said.from_notes
             and (bool(planned.documents) or not planned.reads),
             abstained=abstained,
-            confidence=None if own else self._confidence,
-            choice=_choice(text, planned) if self._choice is None else self._choice,
+            confidence=None if own else said.confidence,
+            choice=_choice(text, planned) if said.choice is None else said.choice,
             reason=reason,
             document=next((str(named["document"]) for named in planned.documents), None),
             documents=planned.documents,
@@ -488,11 +371,6 @@ class AnswerStream:
     @staticmethod
     def _since(moment: float) -> float:
         return time.monotonic() - moment
-
-
-def _stands_in(answer: str, notes: Sequence[str]) -> bool:
-    said = answer.casefold().rstrip(".")
-    return bool(said) and any(said in note.casefold() for note in notes)
 
 
 def _choice(text: str, planned: Planned) -> int | None:

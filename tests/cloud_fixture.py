@@ -55,7 +55,8 @@ class CloudNode:
         """A channel with a tenant's certificate; None connects without one."""
         import grpc
 
-        from kvwire.identity import TlsFiles, channel_credentials
+        from kvwire.identity import TlsFiles
+        from tests.tls import channel_credentials
 
         if tenant is None:
             credentials = grpc.ssl_channel_credentials(self.certificates.ca.certificate.read_bytes())

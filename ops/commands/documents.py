@@ -38,6 +38,7 @@ app = typer.Typer(no_args_is_help=True, help="The documents that a cloud node ho
 Config = Annotated[
     Path, typer.Option("--config", help="The cloud's cloud.toml.", exists=True, dir_okay=False)
 ]
+CLOUD_TOML = Path("cloud.toml")
 Tenant = Annotated[str, typer.Option(help="Whose documents.")]
 
 
@@ -47,11 +48,12 @@ def add(
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="Files, folders, or patterns in quotes: .txt, .md, .html, .pdf, .docx; - reads standard input.",
+            help="Files, patterns in quotes, or folders, of which .txt, .md, .html, .pdf and .docx are meant; "
+            "- reads standard input.",
         ),
     ],
-    config: Config,
     tenant: Tenant,
+    config: Config = CLOUD_TOML,
     document_id: Annotated[
         str | None, typer.Option("--id", help="The id of a single file. [default: from its path]")
     ] = None,
@@ -91,6 +93,7 @@ def add(
 
     What cannot be stored is told on standard error, a line each, and the exit code is 1; the rest is stored.
     """
+    from cloud_node.document_files import left_out
     from ops.ingest import STDIN, Ingest, IngestOutcome
     from ops.sharer_window import sharer_window
 
@@ -126,15 +129,14 @@ def add(
                     stored.append(done)
                 progress.advance(bar)
     kept = _kept(loaded, window, stored)
-    errors = [
-        {"source": os.fsencode(name).decode(errors="replace"), "error": _reason(e)} for name, e in failed
-    ]
+    errors = [{"source": _printable(name), "error": _reason(e)} for name, e in failed]
+    others = [_printable(file) for named in dict.fromkeys(paths) if named for file in left_out(named)]
     if as_json:
         documents_told = [
             {"outcome": outcome, **asdict(info), "tokens": tokens} for outcome, info, tokens in stored
         ]
         kept_told = None if kept is None else {"bytes": kept[0], "seconds": kept[1]}
-        print_json({"documents": documents_told, "failed": errors, "prefixes": kept_told})
+        print_json({"documents": documents_told, "failed": errors, "left_out": others, "prefixes": kept_told})
     elif stored:
         rows = [
             (outcome, *_shown(info)[:-1], "" if tokens is None else f"{tokens:,}")
@@ -161,6 +163,12 @@ def add(
             f"a running cloud reads them while nobody asks, `kvwire documents warm` now{seconds}; at most "
             f"{kept[0] / 1e6:,.1f} MB on disk"
         )
+    if others and not as_json:
+        named = ", ".join([*others[:_NAMED], *(["..."] if others[_NAMED:] else [])])
+        pattern = f"'{Path(others[0]).parent}/**/*{Path(others[0]).suffix}'"
+        _note(
+            f"left out, as files of other endings: {len(others):,} ({named}); {pattern} takes such as texts"
+        )
     for told in errors:
         sys.stderr.write(f"kvwire: {told['source']}: {told['error']}\n")
     if errors:
@@ -168,7 +176,7 @@ def add(
 
 
 @app.command("list")
-def list_documents(config: Config, tenant: Tenant, as_json: Json = False) -> None:
+def list_documents(tenant: Tenant, config: Config = CLOUD_TOML, as_json: Json = False) -> None:
     """List a tenant's documents, without their text."""
     with _opened(config) as (_, documents):
         found = documents.list(tenant)
@@ -183,8 +191,8 @@ def list_documents(config: Config, tenant: Tenant, as_json: Json = False) -> Non
 @app.command()
 def show(
     document_id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
-    config: Config,
     tenant: Tenant,
+    config: Config = CLOUD_TOML,
     as_json: Json = False,
 ) -> None:
     """What is known of a document, without its text."""
@@ -222,8 +230,8 @@ def show(
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="Words; there are no operators.")],
-    config: Config,
     tenant: Tenant,
+    config: Config = CLOUD_TOML,
     k: Annotated[int, typer.Option("-k", min=1, help="The most passages.")] = 5,
     with_text: Annotated[
         bool, typer.Option("--show", help="Print the passages' text: here, in the cloud.")
@@ -257,8 +265,8 @@ def search(
 @app.command()
 def remove(
     document_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The documents' ids.")],
-    config: Config,
     tenant: Tenant,
+    config: Config = CLOUD_TOML,
     as_json: Json = False,
 ) -> None:
     """Forget documents: all of them, or none where one is missing."""
@@ -270,8 +278,8 @@ def remove(
 @app.command()
 def grant(
     document_id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
-    config: Config,
     tenant: Tenant,
+    config: Config = CLOUD_TOML,
     to: Annotated[
         list[str] | None,
         typer.Option(metavar="IDENTITY", help="SPIFFE id of an edge of the tenant; repeat for more."),
@@ -298,8 +306,8 @@ def grant(
 @app.command()
 def revoke(
     document_id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
-    config: Config,
     tenant: Tenant,
+    config: Config = CLOUD_TOML,
     of: Annotated[
         list[str] | None,
         typer.Option("--from", metavar="IDENTITY", help="SPIFFE id that was granted it; repeat for more."),
@@ -321,7 +329,7 @@ def revoke(
 
 @app.command()
 def warm(
-    config: Config,
+    config: Config = CLOUD_TOML,
     tenant: Annotated[str | None, typer.Option(help="Whose documents. [default: everybody's]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -399,8 +407,8 @@ def _who(tenant: str, granted: "tuple[str, ...] | None") -> str:
 @app.command()
 def exposure(
     document_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, also of one that was removed.")],
-    config: Config,
     tenant: Tenant,
+    config: Config = CLOUD_TOML,
     with_text: Annotated[
         bool, typer.Option("--show", help="Print the text, what was quoted marked: here, in the cloud.")
     ] = False,
@@ -453,24 +461,29 @@ def _times(length: int, spans: "list[tuple[int, int, int]]") -> list[int]:
 
 
 def _heat(text: str, times: list[int]) -> "Text":
-    """The text, darker where it left oftener; control characters as they would be in Python."""
+    """The text, darker where it left oftener, or where no colours are shown in brackets with how often; control
+    characters as they would be in Python."""
     from itertools import groupby
 
     from rich.text import Text
 
     shown, at = Text(), 0
+    plain_text = console.no_color or console.color_system is None
     for count, run in groupby(times):
         length = len(list(run))
         style = _HEAT[min(count.bit_length(), len(_HEAT) - 1)]
         piece = text[at : at + length]
         plain = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in piece)
-        shown.append(plain, style)
+        shown.append(f"[[{plain}]]{count}" if count and plain_text else plain, style)
         at += length
     return shown
 
 
 _HEAT = ("", "black on yellow", "black on dark_orange", "white on red", "bold white on dark_red")
 """Never, once, two and three times, four to seven, oftener."""
+
+_NAMED = 5
+"""Files that were left out, at most; --json has all."""
 
 _COLUMNS = ("id", "characters", "passages", "positions allowed", "kinds", "version")
 
@@ -516,6 +529,10 @@ def _meant(paths: list[str]) -> "tuple[list[Meant], list[tuple[str, Exception]]]
         except (OSError, ValueError) as error:
             failed.append((named, error))
     return files, failed
+
+
+def _printable(path: str | Path) -> str:
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from kvwire.segment import SliceKind
 from ops.commands.options import OtherDevice, OtherDtype, UserTokenFile, placed
-from ops.output import Json, console, failed, print_json
+from ops.output import Json, console, failed, print_json, progress_console
 from ops.talk import told_of, user_token_in
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ ConfigFile = typer.Option("--config", help="The node's configuration.", exists=T
 
 
 def cloud(
-    config: Annotated[Path, ConfigFile],
+    config: Annotated[Path, ConfigFile] = Path("cloud.toml"),
     device: OtherDevice = None,
     dtype: OtherDtype = None,
     as_json: Json = False,
@@ -49,7 +49,7 @@ def cloud(
 
 
 def edge(
-    config: Annotated[Path, ConfigFile],
+    config: Annotated[Path, ConfigFile] = Path("edge.toml"),
     device: OtherDevice = None,
     dtype: OtherDtype = None,
     as_json: Json = False,
@@ -66,7 +66,7 @@ def edge(
 
 def ask(
     question: Annotated[str, typer.Argument(help="What to answer; the cloud reads it too.")],
-    config: Annotated[Path, ConfigFile],
+    config: Annotated[Path, ConfigFile] = Path("edge.toml"),
     document: Annotated[
         list[str] | None,
         typer.Option(
@@ -121,7 +121,8 @@ def ask(
     dtype: OtherDtype = None,
     as_json: Json = False,
 ) -> None:
-    """Ask one question from this machine, as an edge. The answer is one line.
+    """Ask one question from this machine, as an edge. The answer is one line; how it came about is told on standard
+    error.
 
     Exits with 3 where there is no answer: no slice could be had, of a document or, without one and without notes, of
     the question. Standard output is then empty (with --json it has the whole account), and standard error says why and
@@ -178,7 +179,7 @@ def ask(
     if as_json:
         return
     sys.stdout.write("\n" if at_once else f"{answer.text}\n")
-    console.print(told_of(answer, choice or ()), style="dim", soft_wrap=True)
+    progress_console.print(told_of(answer, choice or ()), style="dim", soft_wrap=True)
 
 
 def here(side: Side) -> Side:

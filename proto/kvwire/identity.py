@@ -145,13 +145,3 @@ def _fitting(files: TlsFiles) -> tuple[bytes, bytes, bytes]:
     if files.read() != contents:
         raise ValueError(f"{files.certificate} and its key are being replaced")
     return contents
-
-
-def channel_credentials(files: TlsFiles) -> "grpc.ChannelCredentials":
-    """Mutual TLS for the edge: only roots of ours are trusted, never those of the system."""
-    import grpc
-
-    certificate, key, roots = files.read()
-    return grpc.ssl_channel_credentials(
-        root_certificates=roots, private_key=key, certificate_chain=certificate
-    )

@@ -90,7 +90,8 @@ class LocalCloud:
         """A channel with the certificate of tenant acme."""
         import grpc
 
-        from kvwire.identity import TlsFiles, channel_credentials
+        from kvwire.identity import TlsFiles
+        from tests.tls import channel_credentials
 
         pair, ca = self.certificates.edges["acme"], self.certificates.ca
         credentials = channel_credentials(TlsFiles(pair.certificate, pair.key, ca.certificate))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_node.document_files import MAX_FILE_BYTES, decoded, id_of, meant, read
+from cloud_node.document_files import MAX_FILE_BYTES, decoded, id_of, left_out, meant, read
 
 TEXT = "Müller's café: 图书馆 🌧️\n\nThe key lies here.\n"
 
@@ -197,6 +197,8 @@ def test_a_folder_means_its_texts_and_a_pattern_what_it_matches(
         put(tmp_path / "notes" / name)
     monkeypatch.chdir(tmp_path)
     assert [file.name for file in meant("notes")] == ["b.txt", "a/page.html", "a/deep/c.MD"]
+    assert left_out("notes") == [Path("notes/notes.log"), Path("notes/a/image.png")]
+    assert left_out("notes/*") == left_out("notes/b.txt") == []
     assert [file.name for file in meant("notes/notes.log")] == ["notes.log"]
     assert [file.name for file in meant("notes/*")] == ["b.txt", "notes.log"]
     assert [file.name for file in meant("notes/**/*.[hM]*")] == ["a/deep/c.MD", "a/page.html"]

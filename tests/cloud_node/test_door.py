@@ -31,13 +31,14 @@ from kvwire.errors import (
     NotFound,
     TooLarge,
 )
-from kvwire.identity import TlsFiles, channel_credentials
+from kvwire.identity import TlsFiles
 from kvwire.section import Role, Section, Visibility
 from kvwire.serde import share_request_to_proto
 from kvwire.status import from_rpc_error
 from ops.certs import Certificates, KeyPair, _Authority
 from tests.cloud_node.conftest import Start
 from tests.cloud_node.test_audit import full_disk
+from tests.tls import channel_credentials
 
 QUESTION = "Who keeps the spare key?"
 MARK = "zebra-canary-7731"

@@ -23,7 +23,7 @@ from kvwire.errors import (
     TooLarge,
     Unreachable,
 )
-from kvwire.identity import ModelRef, TlsFiles, channel_credentials
+from kvwire.identity import ModelRef, TlsFiles
 from kvwire.messages import ShareRequest
 from kvwire.plan import Plan
 from kvwire.serde import share_request_to_proto
@@ -32,6 +32,7 @@ from kvwire.v1 import sharer_pb2
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from ops.certs import Certificates, make_certificates
 from tests.cloud_fixture import CloudNode
+from tests.tls import channel_credentials
 
 QUESTION = "Who keeps the spare key?"
 

@@ -16,12 +16,13 @@ from cloud_node.config import CloudConfig
 from cloud_node.revoked import Revoked
 from fuser.sharer import Sharer
 from kvwire.errors import AccessDenied
-from kvwire.identity import Identity, PeerRole, TlsFiles, channel_credentials
+from kvwire.identity import Identity, PeerRole, TlsFiles
 from kvwire.limits import Limits
 from kvwire.serde import share_request_to_proto, share_response_from_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from ops.certs import Certificates, KeyPair, make_certificates
 from tests.cloud_node.conftest import LocalCloud, Start
+from tests.tls import channel_credentials
 
 QUESTION = "Who keeps the spare key?"
 ACME = Identity(PeerRole.EDGE, "acme")

@@ -40,8 +40,8 @@ def test_a_document_that_is_added_can_be_asked_about(
     assert (answer["source"], answer["positions"]) == ("fused", 5)
     spoken = runner.invoke(app, question)
     assert spoken.exit_code == 0
-    assert spoken.stdout.startswith(answer["text"])
-    assert "5 positions" in spoken.stdout
+    assert spoken.stdout == f"{answer['text']}\n"
+    assert "5 positions" in spoken.stderr
     dialled = runner.invoke(app, [*question, "--codec", "int8", "--positions", "3", "--json"])
     answer = json.loads(dialled.stdout)
     assert (answer["source"], answer["codec"], answer["positions"]) == ("fused", "int8", 3)

@@ -178,7 +178,7 @@ def test_notes_are_read_where_an_answer_is_withheld(
     assistant: Assistant, withholding: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     withholding(0.9)
-    monkeypatch.setattr("edge_node.stream._stands_in", lambda answer, given: True)
+    monkeypatch.setattr("edge_node.saying._stands_in", lambda answer, given: True)
     answer = assistant.ask(Ask(QUESTION, document="note-1", notes="The key hangs behind the clock."))
     assert (answer.source, answer.reason, answer.abstained) == ("receiver-only", "NOTES", False)
     assert answer.confidence is None and answer.text != "not stated"
@@ -222,7 +222,7 @@ def test_notes_are_read_where_the_receiver_abstains_behind_the_slice_and_only_th
         Ask(QUESTION, document="note-1", notes=notes)
     )  # a random model says nothing of the notes
     assert (made_up.source, made_up.reason, made_up.abstained) == ("fused", None, True)
-    monkeypatch.setattr("edge_node.stream._stands_in", lambda answer, given: given == [notes])
+    monkeypatch.setattr("edge_node.saying._stands_in", lambda answer, given: given == [notes])
     answer = assistant.ask(Ask(QUESTION, document="note-1", notes=notes))
     begun = receiver.begin(sections_of(QUESTION, "note-1", notes))
     assert answer.text == first_line("".join(begun.prefill(None).generate(8)))

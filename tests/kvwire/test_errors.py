@@ -68,5 +68,6 @@ def test_values_of_a_peer_are_cut() -> None:
 
 
 def test_an_error_without_detail_says_the_catalogues_text() -> None:
-    assert str(NotFound()) == NotFound().public_text == "There is no such document for this caller."
+    said = "There is no such document, or it is not for this caller."
+    assert str(NotFound()) == NotFound().public_text == said
     assert str(NotFound("document note-1 of tenant acme")) == "document note-1 of tenant acme"

@@ -9,13 +9,8 @@ import grpc
 import pytest
 
 from kvwire.errors import AccessDenied
-from kvwire.identity import (
-    Identity,
-    PeerRole,
-    TlsFiles,
-    channel_credentials,
-    server_credentials,
-)
+from kvwire.identity import Identity, PeerRole, TlsFiles, server_credentials
+from tests.tls import channel_credentials
 
 if TYPE_CHECKING:
     from ops.certs import Certificates
@@ -68,9 +63,9 @@ def test_a_file_that_is_not_pem_is_named(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("not a key")
     with pytest.raises(ValueError, match=r"key\.pem"):
-        channel_credentials(TlsFiles(path, path, path))
+        TlsFiles(path, path, path).read()
     with pytest.raises(OSError, match=r"gone\.pem"):
-        channel_credentials(TlsFiles(tmp_path / "gone.pem", path, path))
+        TlsFiles(tmp_path / "gone.pem", path, path).read()
 
 
 class WhoAmI(grpc.GenericRpcHandler):

@@ -37,6 +37,24 @@ def test_wrong_use_is_status_2() -> None:
     assert kvwire("nonsense").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("cloud", "cloud.toml"),
+        ("edge", "edge.toml"),
+        ("ask Who?", "edge.toml"),
+        ("chat", "edge.toml"),
+        ("documents list --tenant acme", "cloud.toml"),
+    ],
+)
+def test_a_command_of_a_node_takes_the_file_that_init_writes_into_this_folder(
+    command: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 2 and f"'{file}' does not exist" in done.stderr
+
+
 def test_the_version_is_told() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert done.exit_code == 0 and re.fullmatch(r"kvwire \d+\.\d+\.\d+\S*\n", done.stdout)

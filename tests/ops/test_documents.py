@@ -83,6 +83,22 @@ def test_a_folder_is_added_and_added_again_only_where_it_changed(
     assert [(one["max_positions"], one["kinds"]) for one in limited["documents"]] == [(5, ["draft"])] * 2
 
 
+def test_files_that_a_folder_does_not_mean_are_counted_and_named(
+    tmp_path: Path, config: Path, kvwire: Kvwire
+) -> None:
+    notes = tmp_path / "notes"
+    put(notes / "a.txt", "The key lies under the stone.")
+    others = [str(put(notes / f"{n}.conf", "listen = 1")) for n in range(7)]
+    added = kvwire("add", notes)
+    assert outcomes(added) == {"a.txt": "added"} and added["left_out"] == others
+    words = ["documents", "add", str(notes), "--config", str(config), "--tenant", "acme"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    assert f"left out, as files of other endings: 7 ({', '.join(others[:5])}, ...)" in done.stderr
+    assert f"'{notes}/**/*.conf'" in done.stderr
+    assert len(outcomes(kvwire("add", f"{notes}/**/*.conf"))) == 7
+
+
 def test_a_document_from_elsewhere_is_replaced_only_when_told_so(tmp_path: Path, kvwire: Kvwire) -> None:
     first, second = put(tmp_path / "1" / "note.txt", "one"), put(tmp_path / "2" / "note.txt", "two")
     kvwire("add", first, "--max-positions", 0)
@@ -413,7 +429,7 @@ def test_what_has_left_is_told_by_day_and_marked_in_the_text(
     assert "key" not in CliRunner().invoke(app, shown).stdout
     text = CliRunner().invoke(app, [*shown, "--show"]).stdout
     assert "3 different positions were quoted, 10 of 34 characters" in text
-    assert "The key lies under \\x1b[2J the stone." in text and "\x1b[2J" not in text
+    assert "[[The]]1 [[key]]2 [[lies]]1 under \\x1b[2J the stone." in text and "\x1b[2J" not in text
     kvwire("remove", "a.txt")
     assert kvwire("exposure", "a.txt")["days"] == told["days"]
     kvwire("exposure", "nosuch", code=1)
