@@ -297,6 +297,7 @@ class Access:
             with available():
                 return await self._threads.call(function, most_s)
         except TimeoutError as error:
+            logger.error("the documents' database: no answer in %g s", most_s)
             raise DocumentsUnavailable(f"no answer in {most_s} s") from error
 
 

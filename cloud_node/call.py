@@ -152,9 +152,9 @@ class CallRecord:
 
     def told(self) -> dict[str, str | float]:
         """Fields of its line in the log: what of the audit line names no tenant and no document."""
-        names = ("request_id", "method", "decision", "kind", "positions", "bytes", "seconds")
         line = self.line()
-        return {name.replace("decision", "reason"): getattr(line, name) for name in names}
+        names = ("request_id", "method", "kind", "positions", "bytes", "seconds")
+        return {"reason": line.decision} | {name: getattr(line, name) for name in names}
 
     def traced(self, traceparent: str) -> Traced | None:
         """Its spans, once it has ended: the stages come one after the other; None where it is of no trace."""

@@ -45,7 +45,9 @@ class Control:
             self._calls.append(call)
             self._more.notify()
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+            # Not `wait_for`, which in Python 3.11 forgets a cancellation that comes together with the result.
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(future)
         finally:
             with self._more, contextlib.suppress(ValueError):
                 self._calls.remove(call)  # given up before it began

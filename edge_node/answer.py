@@ -123,7 +123,7 @@ _DAMAGED: Final = (
 _WORDS: Final = {
     "UNREACHABLE": f"the cloud at {{address}} cannot be reached; is `kvwire cloud` running there? {_LOOK}",
     "BUSY": "the cloud at {address} has no room now; ask again in a moment",
-    "EXPOSURE_SPENT": "no more of what was asked for may leave the cloud today for this edge; ask again after midnight UTC",
+    "EXPOSURE_SPENT": "no more of it may leave the cloud today for this edge; ask again after midnight UTC",
     "DRAINING": "the cloud at {address} is shutting down; ask again when it is back",
     "DEADLINE_EXCEEDED": "the cloud's slice did not come in time; ask again, or allow more seconds (deadline)",
     "CANCELLED": "the call to the cloud was cut off; ask again",

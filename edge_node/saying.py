@@ -31,9 +31,13 @@ class Steps:
     def taken(self) -> Iterator[None]:
         """Around one step. Raises Cancelled where the question was closed meanwhile."""
         with self._receiver.turns.taken():
-            if self.closed.is_set():
-                raise Cancelled("the stream was closed")
+            self.check()
             yield
+
+    def check(self) -> None:
+        """Raises Cancelled where the question was closed."""
+        if self.closed.is_set():
+            raise Cancelled("the stream was closed")
 
 
 class Saying:
@@ -111,14 +115,14 @@ class Saying:
             yield from self._limited(itertools.chain(held, generated), limit)
             return
         self.tokens = len(prefilled.tokens)
-        yield (self._noted(planned, noted()) if noted is not None else "") or abstain
+        yield (self._answer_of_notes(planned, noted()) if noted is not None else "") or abstain
 
     def _see(self, prefilled: Prefilled, trailer: SliceTrailer | None) -> None:
         """Keep what tells how likely what was said behind the slice is right."""
         self._signals = prefilled.signals
         self._signals.sharer = UNTOLD if trailer is None else trailer.certainty
 
-    def _noted(self, planned: Planned, prefilled: Prefilled) -> str:
+    def _answer_of_notes(self, planned: Planned, prefilled: Prefilled) -> str:
         """What the Receiver answers from the notes where it abstains behind the slice; empty where they say nothing."""
         before = self.tokens
         limit = min(planned.max_new_tokens, prefilled.room)
@@ -142,6 +146,7 @@ class Saying:
         piece: str | None = ""
         while piece is not None:
             piece = next(generated, None)
+            self._steps.check()  # also behind the last token, where generation asks no more
             yield piece, len(prefilled.tokens)
 
     def _limited(self, generated: Iterator[tuple[str | None, int]], limit: int) -> Iterator[str]:

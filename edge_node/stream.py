@@ -138,7 +138,7 @@ class AnswerStream:
         first: float | None = None
         text, said = "", self._saying
         if prefilled is not None:
-            for piece in said.pieces(self._planned, prefilled, self._trailer, self._noted()):
+            for piece in said.pieces(self._planned, prefilled, self._trailer, self._reading_notes()):
                 first = self._since(self._started) if first is None else first
                 text += piece
                 yield piece
@@ -150,7 +150,7 @@ class AnswerStream:
         answered = prefilled is not None
         self._answer = self._account(text, said.tokens, reason, first, source, answered, said.cut)
 
-    def _noted(self) -> Callable[[], Prefilled] | None:
+    def _reading_notes(self) -> Callable[[], Prefilled] | None:
         """What makes the Receiver's prompt with the notes, where they are not read beside the slice."""
         unfused = self._unfused
         if unfused is None or self._planned.sections == self._planned.unfused:

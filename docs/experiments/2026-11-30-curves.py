@@ -21,8 +21,13 @@ from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.questions import draw
 from fuser.lab.evaluate.sharer_cache import read_documents
 from fuser.lab.train.reading import FrozenReceiver
-from fuser.lab.train.regress import explained_variance, of_layers, standardise_as
-from fuser.lab.train.ridge import Moments, start_in_closed_form
+from fuser.lab.train.regress import (
+    Moments,
+    explained_variance,
+    of_layers,
+    standardise_as,
+    start_in_closed_form,
+)
 
 LEAD, RIDGE, DOCUMENTS, DIMS = "Note:\n", 0.02, (10, 20, 40, 80, 160, 320, 640), (48, 96, 192, 384, 768)
 bundle, (train, held, out) = Bundle.load(Path(sys.argv[1])), sys.argv[2:]

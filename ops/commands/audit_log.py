@@ -100,7 +100,7 @@ def export(
         for line in chosen:
             typer.echo(canonical(line))
         return
-    writer = csv.DictWriter(sys.stdout, NAMES, lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, NAMES, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for line in chosen:
         writer.writerow(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -54,3 +55,17 @@ def test_calls_that_hang_end_at_their_limit_and_do_not_pile_up() -> None:
         return await control.call(lambda: 7, 5.0)
 
     assert asyncio.run(ask()) == 7
+
+
+def test_a_call_that_is_cancelled_as_its_result_comes_is_cancelled() -> None:
+    async def ask() -> None:
+        control, go = Control(), threading.Event()
+        call = asyncio.create_task(control.call(go.wait, 5.0))
+        await asyncio.sleep(0.05)
+        go.set()
+        time.sleep(0.1)  # holds the loop: the result and the cancellation meet in one round of it
+        asyncio.get_running_loop().call_soon(call.cancel)
+        await call
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(ask())

@@ -38,7 +38,7 @@ _FIT_ITEMS = 512  # training questions that are fitted on, at most
 ROWS: Registry[ChoiceBatch] = Registry("of multiple choice")
 
 
-def _slices(task: ChoiceTask) -> str | None:
+def _lacks_slices(task: ChoiceTask) -> str | None:
     return None if task.given.bundle.fuse else "needs a fuse head: the bundle makes no shared slices"
 
 
@@ -48,23 +48,23 @@ def _alone(task: ChoiceTask) -> str | None:
     return None
 
 
-def _another(task: ChoiceTask) -> str | None:
-    return _alone(task) or _slices(task)
+def _lacks_another(task: ChoiceTask) -> str | None:
+    return _alone(task) or _lacks_slices(task)
 
 
-def _drafts(task: ChoiceTask) -> str | None:
+def _lacks_drafts(task: ChoiceTask) -> str | None:
     return None if task.given.bundle.translate else "needs a translate head: the bundle makes no draft slices"
 
 
-def _anothers_draft(task: ChoiceTask) -> str | None:
-    return _alone(task) or _drafts(task)
+def _lacks_anothers_draft(task: ChoiceTask) -> str | None:
+    return _alone(task) or _lacks_drafts(task)
 
 
-def _training(task: ChoiceTask) -> str | None:
+def _lacks_training(task: ChoiceTask) -> str | None:
     return None if task.training else "needs training questions: the key calibration"
 
 
-def _identical(task: ChoiceTask) -> str | None:
+def _lacks_identical(task: ChoiceTask) -> str | None:
     if task.given.identical is None:
         return "needs a bundle whose Sharer is the Receiver's own model: the key identical"
     if task.given.identical.fuse is None:
@@ -235,7 +235,7 @@ class ChoiceBatch(Batch):
     def _receiver(self, plan: Plan) -> Answers:
         return self.alone()
 
-    @ROWS.row("calibrated", "Receiver, calibrated", needs=_training)
+    @ROWS.row("calibrated", "Receiver, calibrated", needs=_lacks_training)
     def _calibrated(self, plan: Plan) -> Answers:
         found = []
         for item, answer in zip(self.items, self.of("receiver"), strict=True):
@@ -259,30 +259,32 @@ class ChoiceBatch(Batch):
         answers = self.task.receiver.answer(texts)
         return [mine.with_cost_of(theirs) for mine, theirs in zip(answers, told, strict=True)]
 
-    @ROWS.row("fused", "fused", needs=_slices, by="plan")
+    @ROWS.row("fused", "fused", needs=_lacks_slices, by="plan")
     def _fused(self, plan: Plan) -> Answers:
         return self.fused(self.task.transfer, self.heard, plan)
 
-    @ROWS.row("mismatched", "fused, slice of another question", needs=_another, control="fused", by="plan")
+    @ROWS.row(
+        "mismatched", "fused, slice of another question", needs=_lacks_another, control="fused", by="plan"
+    )
     def _mismatched(self, plan: Plan) -> Answers:
         return self.fused(self.task.transfer, self.task.transfer.hear(self.strangers), plan)
 
-    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_slices, control="fused", by="plan")
+    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_lacks_slices, control="fused", by="plan")
     def _zeroed(self, plan: Plan) -> Answers:
         return self.fused(self.task.transfer, controls.zeroed(self.heard), plan)
 
-    @ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
+    @ROWS.row("random", "fused, a random slice", needs=_lacks_another, control="fused", by="plan")
     def _random(self, plan: Plan) -> Answers:
         return self.fused(self.task.transfer, controls.random_slices(self.heard, self.picked[0]), plan)
 
-    @ROWS.row("drafted", "fused, the Sharer's draft", needs=_drafts, by="draft", on_request=True)
+    @ROWS.row("drafted", "fused, the Sharer's draft", needs=_lacks_drafts, by="draft", on_request=True)
     def _drafted(self, plan: Plan) -> Answers:
         return self.drafted(self.items, plan)
 
     @ROWS.row(
         "drafted-mismatched",
         "fused, the draft of another question",
-        needs=_anothers_draft,
+        needs=_lacks_anothers_draft,
         control="drafted",
         by="draft",
         on_request=True,
@@ -290,7 +292,7 @@ class ChoiceBatch(Batch):
     def _drafted_mismatched(self, plan: Plan) -> Answers:
         return self.drafted(self.strangers, plan)
 
-    @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)
+    @ROWS.row("identical", "fused, Identical Sharer", needs=_lacks_identical)
     def _identical(self, plan: Plan) -> Answers:
         return self.fused(self.task.identical, self.task.identical.hear(self.items))
 

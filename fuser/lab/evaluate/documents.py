@@ -46,26 +46,26 @@ _SHARED = 3  # questions over one document from which prefilling it once outweig
 ROWS: Registry[DocumentBatch] = Registry("over documents")
 
 
-def _excerpts(task: DocumentEvaluation) -> str | None:
+def _lacks_excerpts(task: DocumentEvaluation) -> str | None:
     kinds = task.given.bundle.kinds
     return None if SliceKind.EXCERPT in kinds else f"the bundle makes no {SliceKind.EXCERPT} slices"
 
 
-def _another(task: DocumentEvaluation) -> str | None:
+def _lacks_another(task: DocumentEvaluation) -> str | None:
     if not task.answerable:
         return "every slice is one of a document that does not answer the question"
     if len({question.own for question in task.questions}) < 2:
         return "needs questions over at least two documents: a higher limit"
-    return _excerpts(task)
+    return _lacks_excerpts(task)
 
 
-def _exchanged(task: DocumentEvaluation) -> str | None:
+def _lacks_exchanged(task: DocumentEvaluation) -> str | None:
     if not task.answerable or not all(question.other for question in task.questions):
         return "needs documents in which the answer can be exchanged for another value: records:SPLIT"
-    return _excerpts(task)
+    return _lacks_excerpts(task)
 
 
-def _identical(task: DocumentEvaluation) -> str | None:
+def _lacks_identical(task: DocumentEvaluation) -> str | None:
     if task.given.identical is None:
         return "needs a bundle whose Sharer is the Receiver's own model: the key identical"
     if SliceKind.EXCERPT not in task.given.identical.kinds:
@@ -280,14 +280,14 @@ class DocumentBatch(Batch):
     def _text(self, plan: Plan) -> Answers:
         return self.ask([question.document for question in self.questions])
 
-    @ROWS.row("excerpt-text", "Receiver given the excerpt's text", needs=_excerpts, by="positions")
+    @ROWS.row("excerpt-text", "Receiver given the excerpt's text", needs=_lacks_excerpts, by="positions")
     def _excerpt_text(self, plan: Plan) -> Answers:
         return self.quoted(plan, self.picked)
 
     @ROWS.row(
         "mismatched-text",
         "Receiver given the text of another document's excerpt",
-        needs=_another,
+        needs=_lacks_another,
         control="excerpt-text",
         by="positions",
         on_request=True,
@@ -295,7 +295,7 @@ class DocumentBatch(Batch):
     def _mismatched_text(self, plan: Plan) -> Answers:
         return self.quoted(plan, self.others)
 
-    @ROWS.row("own", "Receiver's own KV, the excerpt's positions", needs=_excerpts, by="positions")
+    @ROWS.row("own", "Receiver's own KV, the excerpt's positions", needs=_lacks_excerpts, by="positions")
     def _own(self, plan: Plan) -> Answers:
         return self.behind(self.task.transfer, self.task.transfer.own(plan))
 
@@ -303,41 +303,48 @@ class DocumentBatch(Batch):
     def _sharer(self, plan: Plan) -> Answers:
         return self.from_sharer()
 
-    @ROWS.row("fused", "fused", needs=_excerpts, by="plan")
+    @ROWS.row("fused", "fused", needs=_lacks_excerpts, by="plan")
     def _fused(self, plan: Plan) -> Answers:
         return self.fused(plan)
 
-    @ROWS.row("mismatched", "fused, slice of another document", needs=_another, control="fused", by="plan")
+    @ROWS.row(
+        "mismatched", "fused, slice of another document", needs=_lacks_another, control="fused", by="plan"
+    )
     def _mismatched(self, plan: Plan) -> Answers:
         return self.fused(plan, self.others)
 
-    @ROWS.row("wrong-binding", "fused, the answer exchanged in the document", needs=_exchanged, by="plan")
+    @ROWS.row(
+        "wrong-binding", "fused, the answer exchanged in the document", needs=_lacks_exchanged, by="plan"
+    )
     def _wrong_binding(self, plan: Plan) -> Answers:
         return self.rebound(self.fused(plan, of=self.task.rebound))
 
     @ROWS.row(
-        "wrong-binding-text", "Receiver given the text of that document", needs=_exchanged, on_request=True
+        "wrong-binding-text",
+        "Receiver given the text of that document",
+        needs=_lacks_exchanged,
+        on_request=True,
     )
     def _wrong_binding_text(self, plan: Plan) -> Answers:
         return self.rebound(self.ask([question.rebound.document for question in self.questions]))
 
-    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_excerpts, control="fused", by="plan")
+    @ROWS.row("zeroed", "fused, a slice of zeros", needs=_lacks_excerpts, control="fused", by="plan")
     def _zeroed(self, plan: Plan) -> Answers:
         return self.fused(plan, change=torch.zeros_like)
 
-    @ROWS.row("random", "fused, a random slice", needs=_another, control="fused", by="plan")
+    @ROWS.row("random", "fused, a random slice", needs=_lacks_another, control="fused", by="plan")
     def _random(self, plan: Plan) -> Answers:
         noise = partial(self.task.transfer.noise(plan).in_place_of, seed=self.picked[0])
         return self.fused(plan, change=noise)
 
-    @ROWS.row("drafted", "fused, the Sharer's draft", needs=_excerpts, by="draft", on_request=True)
+    @ROWS.row("drafted", "fused, the Sharer's draft", needs=_lacks_excerpts, by="draft", on_request=True)
     def _drafted(self, plan: Plan) -> Answers:
         return self.behind(self.task.transfer, self.task.transfer.drafts(plan))
 
     @ROWS.row(
         "drafted-mismatched",
         "fused, the draft of another document",
-        needs=_another,
+        needs=_lacks_another,
         control="drafted",
         by="draft",
         on_request=True,
@@ -345,20 +352,20 @@ class DocumentBatch(Batch):
     def _drafted_mismatched(self, plan: Plan) -> Answers:
         return self.behind(self.task.transfer, self.task.transfer.drafts(plan), self.others)
 
-    @ROWS.row("drafted-text", "Receiver given the draft's text", needs=_excerpts, on_request=True)
+    @ROWS.row("drafted-text", "Receiver given the draft's text", needs=_lacks_excerpts, on_request=True)
     def _drafted_text(self, plan: Plan) -> Answers:
         written = self.task.transfer.drafted(plan).written
         return self.ask([written(index) for index in self.picked])
 
-    @ROWS.row("ridge", "closed form alone, all positions", needs=_excerpts, on_request=True)
+    @ROWS.row("ridge", "closed form alone, all positions", needs=_lacks_excerpts, on_request=True)
     def _ridge(self, plan: Plan) -> Answers:
         return self.fused(EVERYWHERE, of=self.task.ridged)
 
-    @ROWS.row("avp", "AVP: expected embeddings", needs=_excerpts, by="positions", on_request=True)
+    @ROWS.row("avp", "AVP: expected embeddings", needs=_lacks_excerpts, by="positions", on_request=True)
     def _avp(self, plan: Plan) -> Answers:
         return self.behind(self.task.transfer, self.task.transfer.projected(plan))
 
-    @ROWS.row("identical", "fused, Identical Sharer", needs=_identical)
+    @ROWS.row("identical", "fused, Identical Sharer", needs=_lacks_identical)
     def _identical(self, plan: Plan) -> Answers:
         return self.fused(plan, of=self.task.identical)
 

@@ -193,7 +193,9 @@ def bounds(slices: Sequence[Mapping[str, Any]], at_most: Mapping[str, float]) ->
     """Each bound for each plan: one of an attack that was not made is not kept; none where it has nothing to try."""
     for one in slices:
         for attack, most in at_most.items():
-            found = one["attacks"].get(attack, {"high": float("inf")})
+            found = one["attacks"].get(attack, {"high": None})
             if "high" in found:
-                told = {"attack": attack, "at_most": most, "found": found["high"]}
-                yield {"kind": one["kind"], "plan": one["plan"]} | told | {"passed": found["high"] <= most}
+                high = found["high"]
+                told = {"attack": attack, "at_most": most, "found": high}
+                kept = high is not None and high <= most
+                yield {"kind": one["kind"], "plan": one["plan"]} | told | {"passed": kept}

@@ -193,19 +193,19 @@ def smallest_step_within(
         guess: where to begin. least: no finer step than this is tried. numbers: how many numbers the payload has.
     """
     low = first = min(max(_FINEST, _bits(least) + 1), _COARSEST) - 1
-    high, stride = _COARSEST, 0
+    high, stride, within = _COARSEST, 0, False
     trial = min(max(_bits(guess), low + 1), high)
     for attempt in range(_TRIES):
         excess = bits_at(_of(trial)) - limit
         if excess > 0:
             low = trial
         else:
-            high = trial
+            high, within = trial, True
         if high - low <= 1 or 0 <= -excess <= limit // _CLOSE:
             break
         ahead = trial + round(_OCTAVE * excess / numbers)
         if attempt >= _BY_SLOPE or not low < ahead < high:
-            if low > first and high < _COARSEST:
+            if low > first and within:
                 ahead = (low + high) // 2
             else:
                 ahead = min(low + 2 * stride + 1, high) if excess > 0 else max(high - 2 * stride - 1, low + 1)
