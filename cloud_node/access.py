@@ -47,8 +47,12 @@ _WATCH_S: Final = 600.0
 """How long a probe may go on without a deadline of its own."""
 _LOOKUPS: Final = 8
 """Look-ups of documents at once."""
+_SEARCHES: Final = 4
+"""Searches at once, beside them: long ones keep no look-up waiting. The store has 15 connections for all."""
 _LOOKUP_S: Final = 2.0
 """How long one may take, or the database counts as gone; a search reads more, and has the call's own time."""
+_COUNT_S: Final = 6.0
+"""How long a count may take: it waits for whoever adds a document, in SQLite five seconds."""
 _UNREADABLE: Final = (
     ValueError,
     x509.ExtensionNotFound,
@@ -213,7 +217,7 @@ class Access:
 
     def __init__(self, documents: DocumentReader) -> None:
         self._documents = documents
-        self._threads = Control(_LOOKUPS)
+        self._threads, self._searches = Control(_LOOKUPS), Control(_SEARCHES)
 
     async def documents_of(self, caller: Principal, document_ids: Sequence[str]) -> tuple[DocumentInfo, ...]:
         """What is known of documents, without their text.
@@ -255,7 +259,7 @@ class Access:
         given_up = threading.Event()
         count = functools.partial(self._documents.count, caller, leaving, given_up.is_set)
         try:
-            return await self._ask(count)
+            return await self._ask(count, _COUNT_S)
         except (OSError, DocumentsUnavailable) as error:
             raise AuditUnavailable("what leaves cannot be counted") from error
         finally:
@@ -285,9 +289,10 @@ class Access:
             texts = [self._documents.get(tenant, hit.document, hit.passage).text for hit in hits]
             return tuple(hit for hit, text in zip(hits, texts, strict=True) if may_be_read(tenant, text))
 
-        return await self._ask(search, None)
+        with available():
+            return await self._searches.call(search)
 
-    async def _ask(self, function: Callable[[], _T], most_s: float | None = _LOOKUP_S) -> _T:
+    async def _ask(self, function: Callable[[], _T], most_s: float = _LOOKUP_S) -> _T:
         """What `function` returns of the store.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -130,10 +131,16 @@ def _read(hint: Any, raw: Any, path: str) -> Any:
     if hint is float:
         _exact(isinstance(raw, (int, float)) and not isinstance(raw, bool), raw, "a number", path)
         try:
-            return float(raw)
+            number = float(raw)
         except OverflowError as error:
             raise BadConfig(f"{path}: {error}") from error
+        # No comparison is true of nan: whatever checks a range behind this would let it through.
+        if not math.isfinite(number):
+            raise BadConfig(f"{path}: expected a finite number, got {number}")
+        return number
     if hint in _SCALARS:
+        if isinstance(raw, str) and "\0" in raw:
+            raise BadConfig(f"{path}: a text with a NUL")
         return _exact(type(raw) is hint, raw, hint.__name__, path)
     raise BadConfig(f"{path}: {hint} cannot be read from a config")
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import traceback
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,15 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name)) is not None:
         return f"this needs {error.name}: pip install 'kvwire[{extra}]'"
     return str(error) or type(error).__name__
+
+
+def printable(text: str, kept: str = "") -> str:
+    """A text from elsewhere, for a terminal: control characters but those `kept` as they would be in Python."""
+
+    def plain(c: str) -> bool:
+        return c.isprintable() or c in kept or unicodedata.category(c) == "Zs"  # Zs: a wide space, for one
+
+    return "".join(c if plain(c) else repr(c)[1:-1] for c in text)
 
 
 def print_json(value: Any) -> None:

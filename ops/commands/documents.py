@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from ops.output import (
     counting_progress,
     print_json,
     print_mapping,
+    printable,
     progress_console,
     reason_of,
     table,
@@ -129,8 +131,8 @@ def add(
                     stored.append(done)
                 progress.advance(bar)
     kept = _kept(loaded, window, stored)
-    errors = [{"source": _printable(name), "error": _reason(e)} for name, e in failed]
-    others = [_printable(file) for named in dict.fromkeys(paths) if named for file in left_out(named)]
+    errors = [{"source": _in_utf8(name), "error": _reason(e)} for name, e in failed]
+    others = [_in_utf8(file) for named in dict.fromkeys(paths) if named for file in left_out(named)]
     if as_json:
         documents_told = [
             {"outcome": outcome, **asdict(info), "tokens": tokens} for outcome, info, tokens in stored
@@ -164,13 +166,13 @@ def add(
             f"{kept[0] / 1e6:,.1f} MB on disk"
         )
     if others and not as_json:
-        named = ", ".join([*others[:_NAMED], *(["..."] if others[_NAMED:] else [])])
-        pattern = f"'{Path(others[0]).parent}/**/*{Path(others[0]).suffix}'"
+        named = ", ".join([*map(printable, others[:_NAMED]), *(["..."] if others[_NAMED:] else [])])
+        pattern = printable(shlex.quote(f"{Path(others[0]).parent}/**/*{Path(others[0]).suffix}"))
         _note(
             f"left out, as files of other endings: {len(others):,} ({named}); {pattern} takes such as texts"
         )
     for told in errors:
-        sys.stderr.write(f"kvwire: {told['source']}: {told['error']}\n")
+        sys.stderr.write(f"kvwire: {printable(told['source'])}: {printable(told['error'])}\n")
     if errors:
         raise typer.Exit(1)
 
@@ -222,7 +224,7 @@ def show(
         "may ask": _who(tenant, granted),
         "version": version,
         "added": "" if info.added is None else info.added.isoformat(timespec="seconds"),
-        "source": info.source or "not a file",
+        "source": printable(info.source or "not a file"),
     }
     print_mapping(values, as_json=False)
 
@@ -257,9 +259,8 @@ def search(
     ]
     console.print(table(columns, rows))
     for hit in found if with_text else ():
-        console.print(
-            f"\n{hit['document']}, passage {hit['passage']}:\n{hit['text'].strip()}", highlight=False
-        )
+        text = printable(hit["text"].strip(), "\n\t")
+        console.print(f"\n{hit['document']}, passage {hit['passage']}:\n{text}", highlight=False)
 
 
 @app.command()
@@ -461,8 +462,8 @@ def _times(length: int, spans: "list[tuple[int, int, int]]") -> list[int]:
 
 
 def _heat(text: str, times: list[int]) -> "Text":
-    """The text, darker where it left oftener, or where no colours are shown in brackets with how often; control
-    characters as they would be in Python."""
+    """The text, darker where it left oftener, or where no colours are shown in brackets behind how often; control
+    characters, and there brackets of its own, as they would be in Python."""
     from itertools import groupby
 
     from rich.text import Text
@@ -473,8 +474,10 @@ def _heat(text: str, times: list[int]) -> "Text":
         length = len(list(run))
         style = _HEAT[min(count.bit_length(), len(_HEAT) - 1)]
         piece = text[at : at + length]
-        plain = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in piece)
-        shown.append(f"[[{plain}]]{count}" if count and plain_text else plain, style)
+        plain = printable(piece, "\n\t")
+        if plain_text:
+            plain = plain.replace("[[", r"\x5b\x5b").replace("]]", r"\x5d\x5d")
+        shown.append(f"[[{count}:{plain}]]" if count and plain_text else plain, style)
         at += length
     return shown
 
@@ -531,7 +534,7 @@ def _meant(paths: list[str]) -> "tuple[list[Meant], list[tuple[str, Exception]]]
     return files, failed
 
 
-def _printable(path: str | Path) -> str:
+def _in_utf8(path: str | Path) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 

@@ -1,4 +1,6 @@
+import asyncio
 import datetime
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from grpc_health.v1 import health_pb2
 
 from cloud_node.access import POLICIES, Access, Policy, identify
 from cloud_node.documents import Documents
+from cloud_node.exposure import Budget
 from cloud_node.users import Principal
 from kvwire.errors import AccessDenied, NotFound
 from kvwire.identity import Identity, PeerRole
+from kvwire.messages import SearchRequest
 from kvwire.v1 import sharer_pb2
 from tests.process import python
 
@@ -107,6 +111,23 @@ async def test_a_tenant_sees_its_own_documents_only(tmp_path: Path) -> None:
             await access.documents_of(Principal(ACME), names)
         refused.append((error.value.public_text, str(error.value.metadata())))
     assert len(set(refused)) == 1
+
+
+async def test_the_long_searches_of_one_tenant_keep_no_other_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents, go_on = Documents(f"sqlite:///{tmp_path / 'd.db'}"), threading.Event()
+    documents.add("other", "theirs", "text")
+    monkeypatch.setattr(documents, "search", lambda *_: go_on.wait(60) and ())
+    access, other = Access(documents), Principal(Identity(PeerRole.EDGE, "other"))
+    wanted = SearchRequest(question="a long question", k=1)
+    searches = [
+        asyncio.ensure_future(access.search(Principal(ACME), wanted, (), Budget(), None)) for _ in range(16)
+    ]
+    await asyncio.sleep(0)
+    assert [info.id for info in await access.documents_of(other, ["theirs"])] == ["theirs"]
+    go_on.set()
+    assert await asyncio.gather(*searches) == [()] * 16
 
 
 HANGS = """

@@ -285,6 +285,17 @@ async def test_a_call_that_is_given_up_while_the_store_waits_is_not_counted(
     assert of(config) == []
 
 
+async def test_a_slice_waits_for_whoever_adds_a_document(start_local: Start, config: CloudConfig) -> None:
+    cloud = await start_local(export=ExportPolicy())
+    with contextlib.closing(sqlite3.connect(config.documents.removeprefix("sqlite:///"))) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        asked = asyncio.ensure_future(cloud.share(cloud.request("note-1", QUESTION)))
+        await asyncio.sleep(3)  # as long as one of some hundred thousand characters takes
+        writer.rollback()
+    await asked
+    assert [questions for _, questions, _ in of(config)] == [1]
+
+
 async def test_a_relayed_token_is_a_position(start_local: Start, config: CloudConfig) -> None:
     cloud = await start_local(export=ExportPolicy(allow_relay=True))
     reply = await cloud.relay("note-1", QUESTION, 4)

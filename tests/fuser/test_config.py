@@ -77,6 +77,8 @@ def test_a_whole_number_is_a_number() -> None:
         ({"layers": 1}, "layers: expected a list"),
         ({"size": [1, 2, 3]}, "size: expected 2 values, got 3"),
         ({"size": [1.5, 2]}, r"size\[0\]: expected int, got float"),
+        ({"size": [1, float("nan")]}, r"size\[1\]: expected a finite number"),
+        ({"shape": {"kind": "disc", "radius": float("inf")}}, "radius: expected a finite number"),
         ({"colour": "blue"}, "colour: expected one of"),
         ({"frame": {"kind": "disc", "radius": 1}}, "frame"),
         ({"notes": {"k": ["x"]}}, r"notes\.k: expected 2 values"),

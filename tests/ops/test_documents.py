@@ -1,6 +1,7 @@
 """`kvwire documents`, over real stores."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,27 @@ def test_files_that_a_folder_does_not_mean_are_counted_and_named(
     assert f"left out, as files of other endings: 7 ({', '.join(others[:5])}, ...)" in done.stderr
     assert f"'{notes}/**/*.conf'" in done.stderr
     assert len(outcomes(kvwire("add", f"{notes}/**/*.conf"))) == 7
+
+
+def test_no_name_and_no_text_of_a_file_tells_the_terminal_anything(tmp_path: Path, config: Path) -> None:
+    notes = tmp_path / "notes"
+    put(notes / "a\x1b[2J.txt", "The key\u3000lies under \x1b[2J the stone.")
+    put(notes / "b\nkvwire: nothing went wrong.txt", "")
+    put(notes / "c'; reboot; '.d'; reboot; '", "left out")
+
+    def run(*words: str) -> str:
+        command = ["documents", *words, "--config", str(config), "--tenant", "acme"]
+        return CliRunner().invoke(app, command).output
+
+    told = run("add", str(notes))
+    assert [line for line in told.splitlines() if line.startswith("kvwire:")] == [
+        rf"kvwire: {notes}/b\nkvwire: nothing went wrong.txt: document b-kvwire:-nothing-went-wrong.txt: "
+        "there is no text in it"
+    ]
+    pattern = f"{notes}/**/*.d'; reboot; '"
+    assert f"{shlex.quote(pattern)} takes such as texts" in told
+    told += run("search", "--show", "stone") + run("show", "a-2J.txt")
+    assert told.count(r"\x1b[2J") == 2 and "\x1b" not in told and "key\u3000lies" in told
 
 
 def test_a_document_from_elsewhere_is_replaced_only_when_told_so(tmp_path: Path, kvwire: Kvwire) -> None:
@@ -429,7 +451,7 @@ def test_what_has_left_is_told_by_day_and_marked_in_the_text(
     assert "key" not in CliRunner().invoke(app, shown).stdout
     text = CliRunner().invoke(app, [*shown, "--show"]).stdout
     assert "3 different positions were quoted, 10 of 34 characters" in text
-    assert "[[The]]1 [[key]]2 [[lies]]1 under \\x1b[2J the stone." in text and "\x1b[2J" not in text
+    assert "[[1:The]] [[2:key]] [[1:lies]] under \\x1b[2J the stone." in text and "\x1b[2J" not in text
     kvwire("remove", "a.txt")
     assert kvwire("exposure", "a.txt")["days"] == told["days"]
     kvwire("exposure", "nosuch", code=1)

@@ -185,10 +185,10 @@ def test_a_value_of_the_command_line_that_fits_nowhere_is_refused(value: str, me
         ),
         ("ridge = 0.02", "ridge = -1.0", "ridge must be"),
         ("ridge = 0.02", "ridge = ", "recipe.toml"),
-        ("ridge = 0.02", "ridge = nan", "ridge must be a number"),
-        ("\nlearning_rate = 1.5e-4", "\nlearning_rate = nan", "learning_rate must be a number"),
+        ("ridge = 0.02", "ridge = nan", "ridge: expected a finite number"),
+        ("\nlearning_rate = 1.5e-4", "\nlearning_rate = nan", "learning_rate: expected a finite"),
         ("\nlearning_rate = 1.5e-4", "\nwarmup = -5", "warmup must not be negative"),
-        ("\nlearning_rate = 1.5e-4", "\ngate_learning_rate = inf", "gate_learning_rate must be a number"),
+        ("\nlearning_rate = 1.5e-4", "\ngate_learning_rate = -1.0", "gate_learning_rate must be a number"),
         (
             "regression_positions = 150000",
             "regression_positions = 0",
