@@ -27,12 +27,13 @@ BYTE_BUDGET: Final = "BYTE_BUDGET"
 """A better plan may need more bytes than allowed."""
 DEADLINE: Final = "DEADLINE"
 """A better plan would come too late over the link as it is estimated."""
-NO_ESTIMATE: Final = "NO_ESTIMATE"
-"""Nothing is known of the link yet, and no bytes are capped: the smallest plan not clearly worse than the best."""
 NOT_USEFUL: Final = "NOT_USEFUL"
 """No plan of the table has a transfer whose interval is clear of 0."""
 NOT_GRANTED: Final = "NOT_GRANTED"
 """The cloud's export policy lets no plan of the table out as it is."""
+_UNKNOWN: Final = Estimate(bandwidth_bytes_per_s=125_000.0, rtt_s=0.0, cloud_s=0.0)
+"""A link that nothing is known of yet counts as a slow one, 1 Mbit/s: it does not keep a slice of a kilobyte from being
+the best, so a first answer is the one that later questions get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def pick(
     Args:
         most: the payload bytes that a plan may come to for this prompt. The cloud refuses what may be over the cap, so
             it counts, not what slices had on average.
-        max_bytes: cap on the payload; 0 is none. While nothing is known of the link it counts alone.
+        max_bytes: cap on the payload; 0 is none.
         deadline_s: seconds from the request to the end of the slice.
     """
     useful = sorted(
@@ -66,15 +67,8 @@ def pick(
     small = [row for row in useful if not max_bytes or most(row.plan) <= max_bytes]
     if not small:
         return Pick(None, BYTE_BUDGET)
-    if estimate.seconds(0) is None and not max_bytes:
-        good = [row for row in small if row.transfer.high >= small[0].transfer.point]
-        return Pick(min(good, key=lambda row: row.mean_bytes).plan, NO_ESTIMATE)
-
-    def timely(row: PlanRow) -> bool:
-        seconds = estimate.seconds(row.max_bytes)
-        return seconds is None or seconds <= deadline_s
-
-    fits = [row for row in small if timely(row)]
+    known = _UNKNOWN if estimate.seconds(0) is None else estimate
+    fits = [row for row in small if (known.seconds(row.max_bytes) or 0.0) <= deadline_s]
     if not fits:
         return Pick(None, DEADLINE)
     if fits[0] is useful[0]:

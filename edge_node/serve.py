@@ -38,6 +38,13 @@ def run(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
     """
     write_logs(config.telemetry)
     host, port = split_address(config.api.listen)
+    try:
+        for one in _listening(host, port):  # before the model is loaded, which takes long
+            one.close()
+    except OSError as error:
+        raise OSError(
+            f"{config.api.listen} cannot be listened on ({error}); set another [api] listen"
+        ) from error
     with Assistant.from_config(config) as assistant:
         app = make_app(assistant, config.api)
         server = make_server(app, config.api.at_once, ready)

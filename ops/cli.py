@@ -47,7 +47,7 @@ def root(
 ) -> None:
     """A small model at the edge answers with what a large model in the cloud has read.
 
-    KV-cache slices travel between them, text does not.
+    The question goes up as text; what comes down is a slice of the large model's KV cache.
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,

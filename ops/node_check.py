@@ -145,7 +145,7 @@ def _export(config: "CloudConfig") -> Finding:
 
     policy = config.export
     profile = PROFILES[policy.profile]
-    quoted = f"up to {policy.max_quoted} positions in {policy.max_runs} runs"
+    quoted = f"up to {policy.max_quoted} positions in {policy.max_runs} {'run' if policy.max_runs == 1 else 'runs'}"
     found = (
         f"{policy.profile}: {', '.join(policy.kinds)}; quotes {quoted if policy.max_quoted else 'nothing'}"
     )
@@ -153,8 +153,8 @@ def _export(config: "CloudConfig") -> Finding:
         then = "`kvwire audit` measures what a plan gives away; docs/privacy.md has the other profiles"
         return Finding(State.NOTE, "export", found, then)
     measured = (
-        f"by ordinary questions {profile.beyond} content tokens beyond an answer, {profile.together} % of a "
-        "document's by all questions (docs/privacy.md)"
+        f"measured for a short document: {profile.beyond} content tokens beyond an answer, {profile.together} % of "
+        "the document's after three ordinary questions, more after more (docs/privacy.md)"
     )
     return Finding(State.GOOD, "export", f"{found}; {measured}")
 

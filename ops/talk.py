@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kvwire.errors import InvalidRequest, KvwireError, entry_of
 from kvwire.limits import MAX_TOKEN_CHARS
 from kvwire.segment import SliceKind
-from ops.output import console, table
+from ops.output import console, progress_console, table
 
 if TYPE_CHECKING:
     from edge_node import Answer, Assistant
@@ -197,7 +197,7 @@ class Talk:
             ("plan", ", ".join(f"{name} {value}" for name, value in plan.items()) or "none"),
             ("why this plan", answer.plan_reason or "none"),
             ("positions", f"{answer.positions:,}"),
-            ("quoted of the document", f"{answer.quoted:,} in runs: {answer.runs}"),
+            ("quoted of the document", f"{answer.quoted:,} positions in {answer.runs} run(s)"),
             ("left of it today", left_of(answer)),
             ("payload of the slice", f"{answer.payload_bytes:,} bytes"),
             ("the answer's text", f"{len(answer.text.encode()):,} bytes"),
@@ -205,7 +205,8 @@ class Talk:
             ("messages up, down", f"{answer.bytes_sent:,}, {answer.bytes_received:,} bytes"),
             *((stage.replace("_", " "), f"{seconds:.3f} s") for stage, seconds in answer.timings.items()),
         ]
-        console.print(table(("what crossed the wire", ""), rows))
+        to = console if self._lines is None else progress_console  # lines are for a program
+        to.print(table(("what crossed the wire", ""), rows))
 
 
 def user_token_in(file: Path | None) -> str | None:

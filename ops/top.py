@@ -28,8 +28,13 @@ class Page:
 
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url} is no http address of a node's metrics")
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:
-            text = reply.read().decode()
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:
+                text = reply.read().decode()
+        except OSError as error:
+            raise OSError(
+                f"no metrics at {url} ({error}); a node serves them where [telemetry] listen of its configuration says"
+            ) from error
         samples: dict[str, dict[Labels, float]] = defaultdict(dict)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:

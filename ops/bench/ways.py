@@ -112,6 +112,8 @@ class Asker:
         more: dict[str, Any] = {"source": "receiver-only"}
         if way.plan is not None:
             more = {"document": sample.id, "kind": way.kind, "plan": to_dict(way.plan)}
+        # An answer that may be withheld is shown once it is whole: its first piece would come with its last.
+        more["least_confidence"] = 0.0
         answer = self._api.ask(question.text, max_new_tokens=self._max_new_tokens, **more)
         return {
             "first_s": answer["time_to_first_token_s"],

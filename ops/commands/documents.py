@@ -167,9 +167,11 @@ def add(
         )
     if others and not as_json:
         named = ", ".join([*map(printable, others[:_NAMED]), *(["..."] if others[_NAMED:] else [])])
-        pattern = printable(shlex.quote(f"{Path(others[0]).parent}/**/*{Path(others[0]).suffix}"))
+        like = Path(others[0])
+        pattern = printable(shlex.quote(f"{like.parent}/**/*{like.suffix or like.name}"))
         _note(
-            f"left out, as files of other endings: {len(others):,} ({named}); {pattern} takes such as texts"
+            f"left out, as files of other endings: {len(others):,} ({named}); a pattern takes what is text of them, "
+            f"as {pattern}"
         )
     for told in errors:
         sys.stderr.write(f"kvwire: {printable(told['source'])}: {printable(told['error'])}\n")
@@ -449,7 +451,7 @@ def exposure(
         highlight=False,
     )
     if with_text:
-        console.print(_heat(text, shown))
+        console.print(_heat(text, shown), soft_wrap=not console.is_terminal)
 
 
 def _times(length: int, spans: "list[tuple[int, int, int]]") -> list[int]:

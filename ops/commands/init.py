@@ -70,8 +70,11 @@ def _write(path: Path, values: dict[str, str], bundle: Path, as_json: bool) -> N
     values |= _pair(bundle)
     text = example(path.name, values)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise FileExistsError(f"{path} is there already; --directory names another place") from None
     print_mapping({"written": str(path)}, as_json)
 
 

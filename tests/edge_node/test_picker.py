@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from edge_node.link import Estimate
-from edge_node.picker import BEST, BYTE_BUDGET, DEADLINE, NO_ESTIMATE, NOT_USEFUL, Pick, pick
+from edge_node.picker import BEST, BYTE_BUDGET, DEADLINE, NOT_USEFUL, Pick, pick
 from kvwire.plan import Plan
 from tests.fuser.lab.profile.rows import row
 
@@ -62,11 +62,11 @@ def test_of_both_bounds_the_one_that_decided_is_named() -> None:
 
 
 @pytest.mark.parametrize("known", list(itertools.product((None, 1.0), repeat=3))[:-1])
-def test_with_no_estimate_a_budget_counts_alone_and_without_one_the_smallest_good_plan_goes_first(
+def test_a_link_that_is_not_known_yet_counts_as_one_of_a_megabit_a_second(
     known: tuple[float | None, ...],
 ) -> None:
-    # The interval of MIDDLE reaches the transfer of LARGE; that of SMALL does not.
-    assert chosen(estimate=Estimate(*known)) == Pick(MIDDLE, NO_ESTIMATE)
+    assert chosen(estimate=Estimate(*known)) == Pick(LARGE, BEST)
+    assert chosen(deadline_s=0.1, estimate=Estimate(*known)) == Pick(MIDDLE, DEADLINE)
     assert chosen(3_000, estimate=Estimate(*known)) == Pick(MIDDLE, BYTE_BUDGET)
     assert chosen(30_000, estimate=Estimate(*known)) == Pick(LARGE, BEST)
     assert chosen(349, estimate=Estimate(*known)) == Pick(None, BYTE_BUDGET)

@@ -20,7 +20,6 @@ from edge_node.picker import (
     BYTE_BUDGET,
     CONFIGURED,
     DEADLINE,
-    NO_ESTIMATE,
     NOT_GRANTED,
     NOT_USEFUL,
     REQUESTED,
@@ -131,10 +130,10 @@ def test_a_deadline_picks_by_the_estimate_of_the_link(
     assert answer.estimate is not None and answer.estimate["bandwidth_bytes_per_s"] == pytest.approx(rate)
 
 
-def test_the_first_slice_is_the_smallest_good_one_and_measures_the_link(make: Make) -> None:
+def test_the_first_slice_is_the_best_one_too_and_measures_the_link(make: Make) -> None:
     assistant = make(plan="auto")
     first = assistant.ask(QUESTION, document="note-1")
-    assert (first.plan, first.plan_reason) == (dataclasses.asdict(MIDDLE), NO_ESTIMATE)
+    assert (first.plan, first.plan_reason) == (dataclasses.asdict(LARGE), BEST)
     assert first.estimate is not None and first.estimate["rtt_s"]
     assert first.estimate["bandwidth_bytes_per_s"] is first.estimate["cloud_s"] is None
     second = assistant.ask(QUESTION, document="note-1")
@@ -418,7 +417,7 @@ def test_an_edge_reads_the_table_beside_its_bundle(
         Assistant.from_config(auto)
     PlanTable(bundle.hash, TABLE, {}).save(directory)
     with Assistant.from_config(write_toml(auto, tmp_path / "edge.toml")) as assistant:
-        assert assistant.ask(QUESTION, document="note-1").plan_reason == NO_ESTIMATE
+        assert assistant.ask(QUESTION, document="note-1").plan_reason == BEST
     PlanTable("0" * 64, TABLE, {}).save(directory)
     with pytest.raises(BadTable, match="was measured with the bundle 0000"):
         Assistant.from_config(dataclasses.replace(config, receiver=receiver))
