@@ -143,9 +143,8 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 async with asyncio.timeout(limit_s):
                     await _answer(handler, request, context)
             except TimeoutError:
-                with contextlib.suppress(
-                    grpc.aio.UsageError
-                ):  # it may be refused already, and that take long
+                # The call may be refused already: then it is the refusal that the caller does not take.
+                with contextlib.suppress(grpc.aio.UsageError):
                     await context.abort_with_status(
                         to_grpc(DeadlineExceeded("the caller does not take its answer"))
                     )

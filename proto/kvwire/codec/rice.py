@@ -82,7 +82,7 @@ def _planes(widths: Whole, escaped: NDArray[np.bool_] | None) -> Iterator[tuple[
 
 
 def _bits_below(widths: Whole, count: int) -> int:
-    """How many bits so many numbers have below the zeros, where none is escaped."""
+    """Bits below the zeros of `count` numbers, if none is escaped."""
     return int(widths.sum(dtype=np.int64)) * (count // widths.size) if widths.size else 0
 
 
