@@ -247,14 +247,15 @@ class Access:
                 left.append(budget.positions - positions)
         return min(left, default=None)
 
-    async def count(self, caller: Principal, leaving: Sequence[Leaving]) -> tuple[int | None, int | None]:
-        """Write down what is about to leave; positions and questions that may still, as `exposure.count`.
+    async def count(self, caller: Principal, leaving: Sequence[Leaving]) -> dict[str, int]:
+        """Write down what is about to leave; what may still, as `exposure.count`.
 
         Raises:
-            ExposureSpent: it is more than may leave today. AuditUnavailable: it cannot be written.
+            ExposureSpent: it is more than may leave today. Busy, NotFound: a document has another text now, or is gone.
+            AuditUnavailable: it cannot be written.
         """
         if not leaving:
-            return None, None
+            return {}
         given_up = threading.Event()
         count = functools.partial(self._documents.count, caller, leaving, given_up.is_set)
         try:

@@ -79,7 +79,8 @@ class AuditRecord:
     user: behind the edge, as a token that held names it; empty where there was none.
     request_id: hex; empty where the call had none.
     documents: ids as asked for, or found by a search; "?" for what cannot be one.
-    versions: of their texts, as they were read; of each of `documents`, in a line about what leaves.
+    versions: which text each of `documents` had, as an answer tells it too; in a line about what leaves.
+    text_hashes: of these texts (`cloud_node.documents.hash_of`).
     kind, positions: of the slice, as its header told them; tokens of a relayed text.
     quoted: of each position that was chosen in a document: the document's place in `documents`, and characters
         [begins, ends) of its text.
@@ -99,6 +100,7 @@ class AuditRecord:
     request_id: str = ""
     documents: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    text_hashes: tuple[str, ...] = ()
     kind: str = ""
     positions: int = 0
     quoted: tuple[tuple[int, int, int], ...] = ()

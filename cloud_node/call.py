@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 
 from cloud_node.audit import SENDING, SERVED, AuditRecord
+from cloud_node.document_reader import DocumentInfo
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
 from kvwire.messages import RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
@@ -37,11 +39,9 @@ class Quoting(SliceHeader):
     """A header as a replica hands it to its gateway, with what is never sent: where in the documents it quotes.
 
     quoted: of each position that was chosen in a document: its id, and characters [begins, ends) of the whole of it.
-    versions: of the texts of documents that were read, by their ids.
     """
 
     quoted: tuple[tuple[str, int, int], ...] = ()
-    versions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,6 @@ class CallRecord:
     user: str = ""
     request_id: bytes = b""
     documents: tuple[str, ...] = ()
-    versions: tuple[str, ...] = ()
     quoted: tuple[tuple[int, int, int], ...] = ()
     kind: str = ""
     codec: str = ""
@@ -109,16 +108,21 @@ class CallRecord:
     def announced(self, header: SliceHeader) -> None:
         """The slice that will leave."""
         if isinstance(header, Quoting):
-            versions = dict(header.versions)
-            self.versions = tuple(versions.get(document, "") for document in self.documents)
             self.quoted = tuple((self.documents.index(d), begins, ends) for d, begins, ends in header.quoted)
         self.positions, self._announced = header.positions, len(header.specs)
         self._raw_bytes = header.raw_bytes
 
-    def leaving(self) -> AuditRecord:
-        """The line to write before anything leaves."""
+    def leaving(self, documents: Iterable[DocumentInfo]) -> AuditRecord:
+        """The line to write before anything leaves. `documents`: that it leaves of, some perhaps twice."""
         self.left = True
-        return replace(self.line(), decision=SENDING, versions=self.versions, quoted=self.quoted)
+        of = tuple(dict.fromkeys(documents))
+        return replace(
+            self.line(),
+            decision=SENDING,
+            versions=tuple(document.version for document in of),
+            text_hashes=tuple(document.text_hash for document in of),
+            quoted=self.quoted,
+        )
 
     def sent(self, part: Part) -> None:
         """Count a part that is handed to the transport; how much of it a caller takes is not known here."""

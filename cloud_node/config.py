@@ -215,6 +215,9 @@ class ExportPolicy:
     positions_per_day, questions_per_day: that an edge, and each user behind it, may have of a document in a day (UTC):
         positions of slices and tokens of relayed texts over it; slices, texts and searches that find it. Searches that
         find nothing are questions of none, as many in a day. 0 is no bound; a document's own can only lower it.
+    new_positions_per_day: the same of distinct positions: one that was quoted of this text to the same edge or user, on
+        any day, costs nothing. Positions of drafts and shared slices and relayed tokens are new each time, as nothing
+        tells which of the document's they repeat.
     allow_search: tell an edge which passages of its tenant's documents have a question's words. Who asks often enough
         learns which words a passage has.
     redact: what is taken out of documents.
@@ -230,6 +233,7 @@ class ExportPolicy:
     allow_search: bool = True
     positions_per_day: int = 0
     questions_per_day: int = 0
+    new_positions_per_day: int = 0
     redact: Redaction = field(default_factory=Redaction)
 
     def __post_init__(self) -> None:

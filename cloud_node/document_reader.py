@@ -37,7 +37,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from cloud_node import exposure, passages
 from cloud_node.passages import Base, Passage
 from cloud_node.users import Principal
-from kvwire.errors import Cancelled, DocumentsUnavailable, NoPassage, NotFound
+from kvwire.errors import Busy, Cancelled, DocumentsUnavailable, NoPassage, NotFound
 from kvwire.segment import SliceKind
 
 logger = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ class DocumentRow(Base):
     max_positions: Mapped[int | None]
     kinds: Mapped[str | None] = mapped_column(String(64))
     added: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    version: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(32))
+    text_hash: Mapped[str] = mapped_column(String(64))
     passages: Mapped[int]
     source: Mapped[str | None] = mapped_column(Text)
     key: Mapped[str] = mapped_column(String(64))
     positions_per_day: Mapped[int]
     questions_per_day: Mapped[int]
+    new_positions_per_day: Mapped[int]
     restricted: Mapped[bool] = mapped_column(default=False)
     text: Mapped[str] = mapped_column(Text)
 
@@ -87,11 +89,13 @@ class DocumentInfo:
 
     max_positions: the most positions of it that one slice may carry; None leaves it to the export policy.
     kinds: the kinds of slice that it may be in; None leaves it to the export policy.
-    version: of its text, as `version_of` has it.
+    version: 32 hex digits that were drawn at random when this text was stored. An edge may see them.
+    text_hash: as `cloud_node.documents.hash_of` has it. Who guesses a text can check it against this: it never leaves.
     source: the file that the text was read from; None where it came from none.
     added: when this text was stored.
     passages: how many it is split into.
-    positions_per_day, questions_per_day: as in `[export]`, which they can only lower; 0 is no bound of its own.
+    positions_per_day, questions_per_day, new_positions_per_day: as in `[export]`, which they can only lower; 0
+        is no bound of its own.
     """
 
     id: str
@@ -104,6 +108,8 @@ class DocumentInfo:
     passages: int = 1
     positions_per_day: int = 0
     questions_per_day: int = 0
+    new_positions_per_day: int = 0
+    text_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -294,16 +300,29 @@ class DocumentReader:
         caller: Principal,
         leaving: Sequence[exposure.Leaving],
         given_up: Callable[[], bool] = lambda: False,
-    ) -> tuple[int | None, int | None]:
+    ) -> dict[str, int]:
         """Write down what is about to leave, in one transaction; `exposure.count` says how.
+
+        A document that it leaves of has the version that was read: nobody replaces it before this is written.
 
         Args:
             given_up: whether nothing will leave after all; asked last, as the store may have waited for others.
 
         Raises:
-            ExposureSpent: it is more than may leave today. Cancelled: it was given up. Nothing is written then.
+            ExposureSpent: it is more than may leave today. Busy: a document has another text now. NotFound: it is gone.
+            Cancelled: it was given up. Nothing is written then.
         """
         with self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":  # where no row can be locked
+                connection.execute(text_of_sql("BEGIN IMMEDIATE"))
+            for one in sorted(leaving, key=lambda one: one.document):  # as `Documents.remove` locks them
+                if one.version:
+                    its = one_document(caller.tenant, one.document)
+                    read = select(DocumentRow.version).where(its).with_for_update(read=True)
+                    if (now := connection.execute(read).scalar_one_or_none()) is None:
+                        raise no_document(caller.tenant, one.document)
+                    if now != one.version:
+                        raise Busy
             left = exposure.count(connection, caller, leaving)
             if given_up():
                 raise Cancelled
@@ -374,6 +393,8 @@ _KNOWN: Final = select(
     DocumentRow.passages,
     DocumentRow.positions_per_day,
     DocumentRow.questions_per_day,
+    DocumentRow.new_positions_per_day,
+    DocumentRow.text_hash,
 )
 
 
@@ -390,6 +411,8 @@ def _info(row: Any) -> DocumentInfo:
         row.passages,
         row.positions_per_day,
         row.questions_per_day,
+        row.new_positions_per_day,
+        row.text_hash,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ from cloud_node.users import is_user
 from fuser import PrefixFiles
 from kvwire.errors import AccessDenied
 from kvwire.identity import Identity, PeerRole
-from kvwire.segment import SliceKind
+from kvwire.segment import VERSION_BYTES, SliceKind
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Documents(DocumentReader):
         wipe: bool = True,
         positions_per_day: int = 0,
         questions_per_day: int = 0,
+        new_positions_per_day: int = 0,
     ) -> DocumentInfo:
         """Store a document. One that takes another's place may be asked about by whom that one might.
 
@@ -83,19 +85,23 @@ class Documents(DocumentReader):
                 `replace` is off.
         """
         check(tenant, document_id, text, max_positions)
-        if min(positions_per_day, questions_per_day) < 0:
-            raise ValueError("positions_per_day and questions_per_day must not be negative")
+        if min(positions_per_day, questions_per_day, new_positions_per_day) < 0:
+            raise ValueError(
+                "positions_per_day, questions_per_day and new_positions_per_day must not be negative"
+            )
         values = {
             "text": text,
             "characters": len(text),
             "max_positions": max_positions,
             "kinds": None if kinds is None else ",".join(kinds),
             "added": datetime.now(UTC),
-            "version": version_of(text),
+            "version": secrets.token_hex(VERSION_BYTES),
+            "text_hash": hash_of(text),
             "source": source,
             "key": exposure.key_of(tenant, document_id),
             "positions_per_day": positions_per_day,
             "questions_per_day": questions_per_day,
+            "new_positions_per_day": new_positions_per_day,
         }
         one = one_document(tenant, document_id)
         try:
@@ -234,8 +240,8 @@ class Documents(DocumentReader):
             return exposure.of_document(connection, tenant, document_id)
 
 
-def version_of(text: str) -> str:
-    """Which text it is: 32 hex digits of its SHA-256."""
+def hash_of(text: str) -> str:
+    """Which text it is: the first 32 hex digits of its SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

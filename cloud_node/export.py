@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from cloud_node.config import ExportPolicy
 from cloud_node.document_reader import Document, DocumentInfo
 from cloud_node.exposure import Budget, Leaving
-from kvwire.errors import ExportDenied, InternalError, RelayDisabled
+from kvwire.errors import Busy, ExportDenied, InternalError, RelayDisabled
 from kvwire.messages import RelayReply, RelayRequest, ShareRequest
 from kvwire.plan import Plan
 from kvwire.segment import SliceHeader, SliceKind
@@ -83,7 +83,8 @@ def budget_of(policy: ExportPolicy, document: DocumentInfo) -> Budget:
     """What may leave of a document for one identity in a day: the policy's numbers, or lower ones of its own."""
     positions = least(policy.positions_per_day or None, document.positions_per_day or None)
     questions = least(policy.questions_per_day or None, document.questions_per_day or None)
-    return Budget(positions or 0, questions or 0)
+    new = least(policy.new_positions_per_day or None, document.new_positions_per_day or None)
+    return Budget(positions or 0, questions or 0, new or 0)
 
 
 def leaving(
@@ -105,13 +106,27 @@ def leaving(
         of[document_id].append((begins, ends))
     others = positions - len(quoted)
     return [
-        Leaving(d.id, budget_of(policy, d), others + len(spans), tuple(spans)) for d, spans in own.items()
+        Leaving(d.id, budget_of(policy, d), others + len(spans), tuple(spans), d.version)
+        for d, spans in own.items()
     ]
 
 
 def leaving_nothing(policy: ExportPolicy) -> Leaving:
     """What a search takes that finds nothing, which tells as much of all documents: a question of none of them."""
     return Leaving("", Budget(questions=policy.questions_per_day), 0)
+
+
+def check_read(versions: Sequence[str], documents: Iterable[DocumentInfo]) -> None:
+    """What was read are the texts whose caps have been looked at.
+
+    Args:
+        versions: of each document that was read. documents: as they are now, some perhaps twice.
+
+    Raises:
+        Busy: one has another text now.
+    """
+    if tuple(versions) != tuple(document.version for document in dict.fromkeys(documents)):
+        raise Busy
 
 
 def check_leaving(header: SliceHeader, request: ShareRequest, allowed: int | None) -> None:

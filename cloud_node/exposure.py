@@ -37,11 +37,11 @@ class _Left(Base):
     identity: Mapped[str] = mapped_column(String(_IDENTITY), primary_key=True)
     questions: Mapped[int]
     positions: Mapped[int]
+    new_positions: Mapped[int]
 
 
 class _Quoted(Base):
-    """Characters `begins` up to `ends` of a document: a position that was quoted, and how often; to the user, where one
-    was named, alone."""
+    """Characters `begins` up to `ends` of a document: a position that was quoted, and how often."""
 
     __tablename__ = "exposed_characters"
 
@@ -58,14 +58,19 @@ class Budget:
 
     positions: int = 0
     questions: int = 0
+    new_positions: int = 0
 
-    def check(self, positions: int, questions: int) -> None:
+    def check(self, positions: int, questions: int, new_positions: int = 0) -> None:
         """Whether so much in a day is within it.
 
         Raises:
             ExposureSpent: it is not.
         """
-        if 0 < self.positions < positions or 0 < self.questions < questions:
+        if (
+            0 < self.positions < positions
+            or 0 < self.questions < questions
+            or 0 < self.new_positions < new_positions
+        ):
             raise ExposureSpent(seconds_left())
 
 
@@ -73,23 +78,29 @@ class Budget:
 class Leaving:
     """What one call takes of a document.
 
-    positions: that are the document's, or could be. quoted: the characters of those that were chosen in it.
+    positions: that are the document's, or could be. quoted: the characters of those that were chosen in it. version:
+        which text was read; "" is no text of a document.
     """
 
     document: str
     budget: Budget
     positions: int
     quoted: tuple[tuple[int, int], ...] = ()
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """What has left of a document for one identity on one day ("2026-11-30", UTC)."""
+    """What has left of a document for one identity on one day ("2026-11-30", UTC).
+
+    new_positions: of the positions those that had not left for this identity before, on no day, of the same version.
+    """
 
     day: str
     identity: str
     questions: int
     positions: int
+    new_positions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,38 +161,41 @@ def is_spent(
     return select(_Left.document).where(*its, or_(*over)).exists()
 
 
-def count(
-    connection: Connection, caller: Principal, leaving: Sequence[Leaving]
-) -> tuple[int | None, int | None]:
+def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving]) -> dict[str, int]:
     """Write down what is about to leave, as one question of each document; all of it or, with an error, nothing.
 
     Returns:
-        Positions and questions that may still leave today of the document of which least may; None has no bound.
+        "positions_left", "questions_left" and "new_positions_left": what may still leave today of the document of which
+        least may; none of those that have no bound.
 
     Raises:
         ExposureSpent: it is more than may leave today. The transaction is to be rolled back.
     """
     day = today()
-    left: tuple[list[int], list[int]] = [], []
+    left: dict[str, int] = {}
     # In one order everywhere: calls over the same documents wait for each other, and none for ever.
     for one in sorted(leaving, key=lambda one: one.document):
         document = key_of(caller.tenant, one.document)
         for name in caller.names:
             key = {"document": document, "day": day, "identity": name}
-            _add(connection, _Left, key, {"questions": 1, "positions": one.positions})
+            _add(connection, _Left, key, {"questions": 1, "positions": one.positions, "new_positions": 0})
+            # Behind the row's lock: nobody else counts for this name meanwhile.
+            new = one.positions - len(one.quoted)
+            for begins, ends in sorted(one.quoted):
+                quoted = {"document": document, "identity": name, "begins": begins, "ends": ends}
+                new += _add(connection, _Quoted, quoted, {"times": 1})
+            _add(connection, _Left, key, {"new_positions": new})
             if name not in caller.bounded:
                 continue
-            # Read after it was written, behind the row's lock: nobody else adds to it meanwhile.
-            positions, questions = connection.execute(
-                select(_Left.positions, _Left.questions).filter_by(**key)
-            ).one()
-            one.budget.check(positions, questions)
-            left[0].extend([one.budget.positions - positions] if one.budget.positions else [])
-            left[1].extend([one.budget.questions - questions] if one.budget.questions else [])
-        for begins, ends in sorted(one.quoted):
-            quoted = {"document": document, "identity": caller.names[-1], "begins": begins, "ends": ends}
-            _add(connection, _Quoted, quoted, {"times": 1})
-    return min(left[0], default=None), min(left[1], default=None)
+            columns = (_Left.positions, _Left.questions, _Left.new_positions)
+            has = connection.execute(select(*columns).filter_by(**key)).one()
+            one.budget.check(*has)
+            for what in ("positions", "questions", "new_positions"):
+                if most := getattr(one.budget, what):
+                    key_left = f"{what}_left"
+                    still = most - getattr(has, what)
+                    left[key_left] = min(still, left.get(key_left, still))
+    return left
 
 
 def forget_quotes(connection: Connection, tenant: str, document_id: str) -> None:
@@ -196,7 +210,7 @@ def forget_quotes(connection: Connection, tenant: str, document_id: str) -> None
 def of_document(connection: Connection, tenant: str, document_id: str) -> tuple[list[Exposed], list[Quotes]]:
     """What has left of a document, by day and identity, and what was quoted of its text, by identity."""
     key = key_of(tenant, document_id)
-    columns = (_Left.day, _Left.identity, _Left.questions, _Left.positions)
+    columns = (_Left.day, _Left.identity, _Left.questions, _Left.positions, _Left.new_positions)
     days = connection.execute(
         select(*columns).where(_Left.document == key).order_by(_Left.day, _Left.identity)
     )
@@ -211,15 +225,21 @@ def of_document(connection: Connection, tenant: str, document_id: str) -> tuple[
     return [Exposed(*row) for row in days], [Quotes(identity, tuple(s)) for identity, s in spans.items()]
 
 
-def _add(connection: Connection, table: type[Base], key: Mapping[str, Any], more: Mapping[str, int]) -> None:
-    """Add to the numbers of a row, which is made where there is none; SQLite's and PostgreSQL's words for it differ."""
+def _add(connection: Connection, table: type[Base], key: Mapping[str, Any], more: Mapping[str, int]) -> bool:
+    """Add to the numbers of a row, which is made where there is none; SQLite's and PostgreSQL's words for it differ.
+
+    Returns:
+        Whether it was made.
+    """
     adding = (
         update(table).filter_by(**key).values({name: getattr(table, name) + n for name, n in more.items()})
     )
     if connection.execute(adding).rowcount:
-        return
+        return False
     try:
         with connection.begin_nested():
             connection.execute(insert(table).values(**key, **more))
     except IntegrityError:  # another made it meanwhile
         connection.execute(adding)
+        return False
+    return True

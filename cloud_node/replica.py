@@ -25,7 +25,7 @@ from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Wor
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
+from kvwire.errors import Busy, ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
@@ -188,12 +188,12 @@ class Replica:
             raise ExposureSpent(seconds_left())
         asked = (place for place, section in enumerate(request.sections) if section.document_id is not None)
         named = dict(zip(asked, documents, strict=True))
-        versions = tuple({document.id: document.version for document in documents}.items())
+        versions = tuple({document.id: document.version for document in documents}.values())
         codec = payload_codec(request.plan, self._codecs[request.bundle_hash].get(request.plan.codec))
 
         def begun(cut: Cut) -> tuple[SliceHeader, SliceWriter]:
             quoted = tuple(_quoted(cut, named))
-            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, quoted, versions)
+            header = Quoting(request.digest(), cut.kind, cut.specs, cut.spans, cut.tail, versions, quoted)
             check_leaving(header, request, allowed)
             self._limits.check_slice(header)
             return header, SliceWriter(header, codec, self._limits, request.max_bytes)
@@ -263,6 +263,8 @@ class Replica:
             self._looked.check(self._export.redact, tenant, document.text)
             resolved.append(Section(section.role, section.visibility, document.text))
             documents.append(document)
+        if len({(one.id, one.version) for one in documents}) > len({one.id for one in documents}):
+            raise Busy  # two passages of one document, of two texts: one was stored meanwhile
         self._limits.check_prompt(sum(len(section.text or "") for section in resolved))
         return resolved, documents
 

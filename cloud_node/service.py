@@ -19,6 +19,7 @@ from cloud_node.document_reader import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import (
     budget_of,
     check_leaving,
+    check_read,
     check_relayed,
     kinds_searched,
     least,
@@ -35,7 +36,6 @@ from fuser import PrefixFrom
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
-    Busy,
     Cancelled,
     DeadlineExceeded,
     Draining,
@@ -120,7 +120,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         async with self._answering("Search", context) as (caller, record):
             wanted = self._parsed(request, serde.search_request_from_proto)
             policy = self._config.export
-            day = Budget(policy.positions_per_day, policy.questions_per_day)
+            day = Budget(
+                policy.positions_per_day, policy.questions_per_day
+            )  # new positions cost a search nothing
             clean = functools.partial(self._looked.clean, policy.redact) if policy.redact else None
             nothing = leaving_nothing(policy)
             # Before it searches: to be refused for having found nothing would say that.
@@ -131,8 +133,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             # That a document has a word tells of it as an answer does.
             told = await self._access.documents_of(caller, record.documents)
             await self._access.count(caller, leaving(policy, told, 0) or [nothing])
-            record.versions = tuple(document.version for document in told)
-            self._write_ahead(record.leaving())
+            self._write_ahead(record.leaving(told))
             return serde.found_to_proto(found)
 
     async def Share(self, request: pb.ShareRequest, context: Any) -> None:
@@ -159,13 +160,11 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                     record.stages["turn"] = waited_s
                     async for part in parts:
                         if not begun:
-                            positions_left, questions_left = await self._release(caller, part, wanted, record)
+                            still = await self._release(caller, part, wanted, record)
                         elif isinstance(part, SliceHeader):
                             raise InternalError("a second header")
                         elif isinstance(part, SliceTrailer):
-                            part = dataclasses.replace(
-                                part, positions_left=positions_left, questions_left=questions_left
-                            )
+                            part = dataclasses.replace(part, **still)
                         begun = True
                         record.sent(part)
                         await context.write(serde.share_response_to_proto(part))
@@ -189,17 +188,16 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             async with self._turns.taken(caller.tenant) as record.stages["turn"]:
                 reply = await self._replicas.relay(RelayCall(caller.tenant, wanted, allowed), timeout_s)
             record.stages |= reply.timings
-            before, documents = documents, await self._documents(caller, wanted, record)
-            # Where one was replaced meanwhile, which text was read is not known.
-            if [one.version for one in documents] != [one.version for one in before]:
-                raise Busy(self._config.sharer.retry_after_s)
+            # A replica does not tell which text it read: it is the one from before, if that is there now.
+            versions = tuple(document.version for document in dict.fromkeys(documents))
+            documents = await self._documents(caller, wanted, record)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
+            check_read(versions, documents)
             self._check_length(wanted, documents)
             record.bytes, record.positions = len(reply.text.encode()), reply.tokens
-            record.versions = tuple(document.version for document in dict.fromkeys(documents))
             await self._access.count(caller, leaving(self._config.export, documents, reply.tokens))
-            self._write_ahead(record.leaving())
-            return serde.relay_reply_to_proto(reply)
+            self._write_ahead(record.leaving(documents))
+            return serde.relay_reply_to_proto(dataclasses.replace(reply, versions=versions))
 
     def refused(self, method: str, tenant: str, error: KvwireError) -> None:
         """A call that came no further than the door."""
@@ -255,12 +253,13 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
 
     async def _release(
         self, caller: Principal, part: Part, wanted: ShareRequest, record: CallRecord
-    ) -> tuple[int | None, int | None]:
+    ) -> dict[str, Any]:
         """The first part of a slice may leave: it is the header asked for, within the policy, and it is recorded.
 
-        Gives the positions and questions that may still leave today, as `Access.count`.
+        Gives what may still leave today, as `Access.count`.
 
-        The documents are looked up again: one may have been removed or sealed while the call waited for its turn.
+        The documents are looked up again: one may have been removed, sealed or replaced while the call waited for its
+        turn.
         """
         if not isinstance(part, SliceHeader):
             raise InternalError("a slice without a header")
@@ -268,11 +267,12 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
         self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
+        check_read(part.versions, documents)
         quoted = part.quoted if isinstance(part, Quoting) else ()
         taken = leaving(self._config.export, documents, part.positions, quoted)
         left = await self._access.count(caller, taken)
         record.announced(part)
-        self._write_ahead(record.leaving())
+        self._write_ahead(record.leaving(documents))
         return left
 
     def _write_ahead(self, record: AuditRecord) -> None:

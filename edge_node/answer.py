@@ -53,8 +53,9 @@ class Answer:
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
             fused.
         document: the id of the first document asked about, if any.
-        documents: all documents and passages asked about: "document", "passage" (0 is the whole document) and "score"
-            (None where it was named, not found).
+        documents: all documents and passages asked about: "document", "passage" (0 is the whole document), "score"
+            (None where it was named, not found) and "version", which text the slice or the relayed text is of, as the
+            cloud names it (None where neither came).
         kind: kind of slice asked for, None if none was.
         codec: codec asked for, None if no slice was.
         plan: all of the plan asked for, None if no slice was.
@@ -63,8 +64,8 @@ class Answer:
             was.
         positions: positions of the slice that was taken in.
         quoted, runs: of them those of documents, and in how many runs of neighbours these stand.
-        positions_left, questions_left: what may still leave today, to this edge, of the document of which least may;
-            None where there is no bound, or no slice came.
+        positions_left, questions_left, new_positions_left: what may still leave today, to this edge, of the document of
+            which least may; None where there is no bound, or no slice came.
         bytes_sent, bytes_received: serialised protobuf messages of this ask, retries included; not what the cloud
             offers, which is asked for once a connection where a plan is to be picked.
         turns_sent: earlier turns of the conversation that the cloud was asked with.
@@ -99,6 +100,7 @@ class Answer:
     runs: int = 0
     positions_left: int | None = None
     questions_left: int | None = None
+    new_positions_left: int | None = None
     bytes_sent: int = 0
     bytes_received: int = 0
     turns_sent: int = 0

@@ -23,7 +23,7 @@ from edge_node.link import Link
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import BadHeader, BadPayload, Cancelled, InvalidRequest, TooLarge
 from kvwire.limits import Limits
-from kvwire.messages import Description, Found, RelayReply, RelayRequest, SearchRequest
+from kvwire.messages import Description, Found, RelayReply, RelayRequest, SearchRequest, check_versions
 from kvwire.plan import Plan
 from kvwire.section import Section, Visibility
 from kvwire.segment import REQUEST_ID_BYTES, SliceKind
@@ -164,11 +164,12 @@ class AsyncClient:
                 raise TooLarge("request bytes", len(message), self.limits.max_request_bytes)
             answer = await self._channel.unary("Relay", message, deadline, counted, user_token)
             try:
-                reply = serde.relay_reply_from_proto(pb.RelayResponse.FromString(answer))
-            except DecodeError as error:
+                reply = serde.relay_reply_from_proto(pb.RelayResponse.FromString(answer), self.limits)
+            except (DecodeError, TooLarge) as error:
                 raise BadHeader("a relayed answer that cannot be read") from error
             if reply.request_id != request.request_id:
                 raise BadHeader("a relayed answer to another request")
+            check_versions(reply.versions, request)
             if 0 < max_bytes < len(reply.text.encode()):
                 raise BadPayload(f"a relayed answer of more than the {max_bytes} bytes asked for")
             return reply

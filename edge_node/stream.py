@@ -30,7 +30,7 @@ from kvwire.errors import (
 )
 from kvwire.messages import RelayReply
 from kvwire.plan import Granted
-from kvwire.section import Section
+from kvwire.section import Section, documents_of
 from kvwire.segment import Segment, SliceHeader, SliceKind, SliceTrailer
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class AnswerStream:
         self._answer: Answer | None = None
         self._shared: SharedSlice | None = None
         self._trailer: SliceTrailer | None = None
+        self._versions: tuple[str, ...] = ()
         self._beside, self._left_s = Traffic(), planned.deadline_s
         self._calling: Future[Any] | None = None
         self._timings: dict[str, float] = {}
@@ -123,6 +124,7 @@ class AnswerStream:
         if self._planned.relay:
             reply, reason = self._relayed()
             if reply is not None:
+                self._versions = reply.versions
                 line = FirstLine(self._planned.ask.stop)
                 text = line.add(reply.text)
                 cut = not line.ended and self._relay_cut(reply)
@@ -259,9 +261,9 @@ class AnswerStream:
         )
         try:
             self._receiver.turns.prepare()  # once a process, while the cloud reads
-            prefilled, trailer = self._take_in(self._prefill(begun, planned.kind), shared)
+            prefilled, trailer, versions = self._take_in(self._prefill(begun, planned.kind), shared)
             if trailer.positions or planned.kind is SliceKind.SHARED:
-                self._trailer = trailer
+                self._trailer, self._versions = trailer, versions
                 return prefilled, None
             reason = EMPTY
         except RAISED:
@@ -288,9 +290,12 @@ class AnswerStream:
         self._spend("receiver_prefill", began)
         return prefilled
 
-    def _take_in(self, prefilled: Prefilled, shared: SharedSlice) -> tuple[Prefilled, SliceTrailer]:
-        """The prompt with the whole slice, and the slice's trailer."""
+    def _take_in(
+        self, prefilled: Prefilled, shared: SharedSlice
+    ) -> tuple[Prefilled, SliceTrailer, tuple[str, ...]]:
+        """The prompt with the whole slice, the slice's trailer, and the versions of its documents."""
         parts, intake = iter(shared), None
+        versions: tuple[str, ...] = ()
         while True:
             asked = time.monotonic()
             part = next(parts, None)
@@ -299,11 +304,14 @@ class AnswerStream:
                 raise BadPayload("the slice ended without a trailer")
             try:
                 if isinstance(part, SliceTrailer) and intake is not None:
-                    return intake.done(), part
+                    return intake.done(), part, versions
                 with self._steps.taken():
                     taken = time.monotonic()
                     if isinstance(part, SliceHeader):
-                        intake = prefilled.take(SliceLayout.of(part), self._planned.plan)
+                        intake, versions = (
+                            prefilled.take(SliceLayout.of(part), self._planned.plan),
+                            part.versions,
+                        )
                     elif isinstance(part, Segment) and intake is not None:
                         intake.add(part)
                 self._spend("fuse", taken)
@@ -321,6 +329,7 @@ class AnswerStream:
         cut: bool = False,
     ) -> Answer:
         planned, trailer, said = self._planned, self._trailer, self._saying
+        versions = dict(zip(documents_of(planned.asked), self._versions, strict=False))
         abstain = self._receiver.bundle.config.abstain
         abstained = trailer is not None and abstain != "" and text.rstrip(" .").endswith(abstain)
         own = said.from_notes or (abstained and not said.withheld)
@@ -345,7 +354,7 @@ class AnswerStream:
             choice=_choice(text, planned) if said.choice is None else said.choice,
             reason=reason,
             document=next((str(named["document"]) for named in planned.documents), None),
-            documents=planned.documents,
+            documents=tuple(one | {"version": versions.get(one["document"])} for one in planned.documents),
             kind=None if planned.kind is None else str(planned.kind),
             codec=None if planned.kind is None else planned.plan.codec,
             plan=None if planned.kind is None else dataclasses.asdict(planned.plan),
@@ -356,6 +365,7 @@ class AnswerStream:
             runs=trailer.runs if trailer is not None else 0,
             positions_left=trailer.positions_left if trailer is not None else None,
             questions_left=trailer.questions_left if trailer is not None else None,
+            new_positions_left=trailer.new_positions_left if trailer is not None else None,
             bytes_sent=self._beside.sent + (stream.bytes_sent if stream else 0),
             bytes_received=self._beside.received + (stream.bytes_received if stream else 0),
             turns_sent=len(planned.before) if stream or self._beside.sent else 0,

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cloud_node.document_files import decoded, id_of, read, whole
-from cloud_node.documents import Documents, check, version_of
+from cloud_node.documents import Documents, check, hash_of
 from cloud_node.redaction import Redaction, redacted
 from kvwire.errors import NotFound
 from kvwire.segment import SliceKind
@@ -33,13 +33,16 @@ class IngestOutcome(StrEnum):
     UNCHANGED = "unchanged"
 
 
+_DAILY: Final = ("positions_per_day", "questions_per_day", "new_positions_per_day")
+
+
 @dataclass(slots=True)
 class Ingest:
     """Stores files as one tenant's documents.
 
     encoding: of texts and pages; None goes by `cloud_node.document_files.decoded`.
-    max_positions, kinds, positions_per_day, questions_per_day: limits of each document; None keeps those it has, or
-        with `replace` leaves them to the policy.
+    max_positions, kinds, positions_per_day, questions_per_day, new_positions_per_day: limits of each document; None
+        keeps those it has, or with `replace` leaves them to the policy.
     replace: take the place of documents that came from elsewhere.
     window: counts tokens as the Sharer has them, where it is known.
     redaction: what is taken out of texts before they are stored.
@@ -54,6 +57,7 @@ class Ingest:
     window: "SharerWindow | None" = None
     positions_per_day: int | None = None
     questions_per_day: int | None = None
+    new_positions_per_day: int | None = None
     redaction: Redaction = field(default_factory=Redaction)
     _sources: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -110,16 +114,13 @@ class Ingest:
             positions = known.max_positions if positions is None else positions
             kinds = known.kinds if kinds is None else kinds
         kept = known if not self.replace else None
-        daily = [
-            (getattr(kept, name) if kept else 0) if given is None else given
-            for name, given in (
-                ("positions_per_day", self.positions_per_day),
-                ("questions_per_day", self.questions_per_day),
-            )
-        ]
-        if known is not None and known.version == version_of(text):
-            has = (known.max_positions, known.kinds, known.positions_per_day, known.questions_per_day)
-            if has == (positions, kinds, *daily):
+        daily: dict[str, int] = {
+            name: (getattr(kept, name) if kept else 0) if (given := getattr(self, name)) is None else given
+            for name in _DAILY
+        }
+        if known is not None and known.text_hash == hash_of(text):
+            has = {name: getattr(known, name) for name in _DAILY}
+            if (known.max_positions, known.kinds, has) == (positions, kinds, daily):
                 return IngestOutcome.UNCHANGED, known, None
         elif known is not None and not self.replace and (source is None or known.source != source):
             origin = known.source or "elsewhere"
@@ -136,8 +137,7 @@ class Ingest:
             kinds,
             source,
             wipe=False,
-            positions_per_day=daily[0],
-            questions_per_day=daily[1],
+            **daily,
         )
         tokens = None if self.window is None else self.window.tokens(text)
         return IngestOutcome.ADDED if known is None else IngestOutcome.REPLACED, stored, tokens

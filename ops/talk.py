@@ -242,7 +242,11 @@ def _user_of(token: str | None) -> object:
 
 def left_of(answer: Answer) -> str:
     """What may still leave of the document for this edge, as the cloud told it with the slice."""
-    bounds = (("positions", answer.positions_left), ("questions", answer.questions_left))
+    bounds = (
+        ("positions", answer.positions_left),
+        ("questions", answer.questions_left),
+        ("new positions", answer.new_positions_left),
+    )
     return ", ".join(f"{count:,} {name}" for name, count in bounds if count is not None) or "no bound told"
 
 

@@ -62,7 +62,11 @@ function facts(account) {
 
 /** What may still leave of the document for this edge, as the cloud told it with the slice. */
 function left(account) {
-  const bounds = [["position", account.positions_left], ["question", account.questions_left]];
+  const bounds = [
+    ["position", account.positions_left],
+    ["question", account.questions_left],
+    ["new position", account.new_positions_left],
+  ];
   const told = bounds.filter(([, count]) => count != null).map(([name, count]) => counted(count, name));
   return told.join(", ") || "no bound";
 }

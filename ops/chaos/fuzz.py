@@ -168,7 +168,7 @@ def _messages(world: TinyWorld) -> dict[str, Target]:
         ),
         "relay reply": Target(
             sample(serde.relay_reply_to_proto(reply)),
-            taker(pb.RelayResponse, serde.relay_reply_from_proto),
+            taker(pb.RelayResponse, serde.relay_reply_from_proto, limits),
             refuses,
         ),
         "found passages": Target(

@@ -81,6 +81,12 @@ def export(
     document: Annotated[
         str | None, typer.Option(metavar="ID", help="Only lines about this document.")
     ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="Only lines about this text of a document, as an answer names it or its beginning."
+        ),
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     form: Annotated[Literal["jsonl", "csv"], typer.Option("--format")] = "jsonl",
     first: First = 1,
@@ -94,6 +100,7 @@ def export(
         line
         for line in wanted
         if (document is None or document in line["documents"])
+        and (version is None or any(one.startswith(version) for one in line["versions"]))
         and (tenant is None or line["tenant"] == tenant)
     )
     if form == "jsonl":
@@ -126,20 +133,19 @@ def exposure(
 ) -> None:
     """What left of each version of a document, from this log alone: `kvwire documents exposure` asks the store.
 
-    A version is the first 32 hex digits of the SHA-256 of the text; tables have 12 of them.
+    A version is drawn at random when a text is stored, and an answer names it; tables have its first 12 digits. With
+    --text what is told is of that text alone.
     """
     from dataclasses import asdict
 
     from cloud_node.audit_chain import lines
     from cloud_node.audit_exposure import exposure_in
-    from cloud_node.documents import version_of
+    from cloud_node.documents import hash_of
 
-    found = exposure_in(lines(file, first), tenant, document)
     written = text.read_bytes().decode("utf-8") if text else ""
-    if text and version_of(written) not in found:
-        raise ValueError(
-            f"{text} is no version of {document} of which something left: {', '.join(found) or 'none'}"
-        )
+    found = exposure_in(lines(file, first), tenant, document, hash_of(written) if text else None)
+    if text and not found:
+        raise ValueError(f"{text} is no text of {document} of which something left")
     if as_json:
         told = {
             version: {"days": [asdict(day) for day in days], "quoted": [asdict(one) for one in quotes]}
@@ -148,14 +154,21 @@ def exposure(
         print_json({"id": document, "tenant": tenant, "versions": told})
         return
     rows = [
-        (version[:12], day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}")
+        (
+            version[:12],
+            day.day,
+            day.identity,
+            f"{day.questions:,}",
+            f"{day.positions:,}",
+            f"{day.new_positions:,}",
+        )
         for version, (days, _) in found.items()
         for day in days
     ]
     if not rows:
         progress_console.print(f"nothing has left of {document}", highlight=False)
         return
-    console.print(table(("version", "day", "identity", "questions", "positions"), rows))
+    console.print(table(("version", "day", "identity", "questions", "positions", "new"), rows))
     pieces = [
         (
             version[:12],
@@ -165,7 +178,6 @@ def exposure(
             repr(written[begins:ends]) if text else "",
         )
         for version, (_, quotes) in found.items()
-        if not text or version == version_of(written)
         for one in quotes
         for begins, ends, times in one.spans
     ]

@@ -85,6 +85,13 @@ def add(
         int | None,
         typer.Option(min=0, help="Questions that one edge may ask in a day; 0 leaves it to the policy."),
     ] = None,
+    new_positions_per_day: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Positions that one edge may have in a day and never had before; 0 leaves it to the policy.",
+        ),
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Take the place of documents from elsewhere, and of their limits."),
@@ -120,6 +127,7 @@ def add(
             window,
             positions_per_day,
             questions_per_day,
+            new_positions_per_day,
             loaded.export.redact,
         )
         with counting_progress() as progress, contextlib.closing(ingest(files, document_id)) as outcomes:
@@ -222,6 +230,7 @@ def show(
         "positions allowed": positions,
         "positions a day": info.positions_per_day or "policy",
         "questions a day": info.questions_per_day or "policy",
+        "new positions a day": info.new_positions_per_day or "policy",
         "kinds": kinds,
         "may ask": _who(tenant, granted),
         "version": version,
@@ -418,6 +427,7 @@ def exposure(
     as_json: Json = False,
 ) -> None:
     """What has left of a document, by day (UTC) and who asked."""
+    from cloud_node.users import is_user
     from kvwire.errors import NotFound
 
     with _opened(config) as (_, documents):
@@ -429,7 +439,7 @@ def exposure(
                 raise
             text = ""
     spans = [(begins, ends) for one in quotes for begins, ends, _ in one.spans]
-    shown = _times(len(text), [span for one in quotes for span in one.spans])
+    shown = _times(len(text), [span for one in quotes if not is_user(one.identity) for span in one.spans])
     quoted = sum(times > 0 for times in shown)
     if as_json:
         by_identity = [
@@ -441,8 +451,11 @@ def exposure(
     if not days:
         _note(f"nothing has left of {document_id}")
         return
-    rows = [(day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}") for day in days]
-    console.print(table(("day", "identity", "questions", "positions"), rows))
+    rows = [
+        (day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}", f"{day.new_positions:,}")
+        for day in days
+    ]
+    console.print(table(("day", "identity", "questions", "positions", "new"), rows))
     if not text:
         _note(f"{document_id} is removed; where in its text these stood is not kept")
         return

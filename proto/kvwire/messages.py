@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,10 +11,10 @@ from kvwire.errors import BadHeader, IncompatiblePeer, InvalidRequest, TooLarge
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.plan import Granted, Plan
-from kvwire.section import Section, Visibility
+from kvwire.section import Section, Visibility, documents_of
 from kvwire.segment import REQUEST_DIGEST_BYTES, REQUEST_ID_BYTES, SliceHeader, SliceKind
 
-PROTOCOL_VERSION: Final = 7
+PROTOCOL_VERSION: Final = 8
 """The one version of `kvwire.v1` this package speaks."""
 
 
@@ -98,12 +98,14 @@ class RelayReply:
         text: the answer.
         tokens: how many Sharer tokens it has.
         timings: seconds, keys "queue", "prefill", "encode" (0 here).
+        versions: as in `SliceHeader`.
     """
 
     request_id: bytes
     text: str
     tokens: int
     timings: dict[str, float]
+    versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,8 @@ def check_header(header: SliceHeader, request: ShareRequest) -> None:
 
     Raises:
         TooLarge: more positions than asked for.
-        BadHeader: the header of another request, or spans outside the shared sections' text.
+        BadHeader: the header of another request, spans outside the shared sections' text, or not a version for each
+            document.
     """
     if header.request_digest != request.digest() or header.kind is not request.kind:
         raise BadHeader("the header of another request")
@@ -247,6 +250,17 @@ def check_header(header: SliceHeader, request: ShareRequest) -> None:
     ends = [len(s.text or "") if s.visibility is Visibility.SHARED else -1 for s in request.sections]
     if any(section >= len(ends) or end > ends[section] for section, _, end in header.spans):
         raise BadHeader("a span outside the shared sections")
+    check_versions(header.versions, request)
+
+
+def check_versions(versions: Sequence[str], request: ShareRequest | RelayRequest) -> None:
+    """At the edge: there is one for each document.
+
+    Raises:
+        BadHeader: there are fewer, or more.
+    """
+    if len(versions) != len(documents := documents_of(request.sections)):
+        raise BadHeader(f"{len(versions)} versions of {len(documents)} documents")
 
 
 def _same(name: str, cloud: object, edge: object) -> None:

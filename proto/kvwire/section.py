@@ -1,6 +1,6 @@
 """A prompt is a list of sections; each side renders only what it may hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,6 +52,12 @@ class Section:
             raise InvalidRequest("only a document has passages")
         if not 0 <= self.passage < 2**32:  # what a field of the wire holds
             raise InvalidRequest(f"passage {self.passage}: they are counted from 1")
+
+
+def documents_of(sections: Iterable[Section]) -> tuple[str, ...]:
+    """The ids of the documents that sections name, each once, in the order in which they first do."""
+    named = (section.document_id for section in sections if section.document_id is not None)
+    return tuple(dict.fromkeys(named))
 
 
 def sent_up(sections: Sequence[Section]) -> tuple[int, ...]:

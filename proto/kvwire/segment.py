@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 REQUEST_ID_BYTES: Final = 16
 REQUEST_DIGEST_BYTES: Final = 16
+VERSION_BYTES: Final = 16
 MAX_LAYERS: Final = 2**16
 ITEM_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Element types that may travel, and their bytes."""
@@ -133,6 +134,8 @@ class SliceHeader:
             that section; SHARED only, empty otherwise.
         tail: template positions exported after the last span, never the prompt's last one of two or more; SHARED only,
             0 otherwise.
+        versions: which text each document of the request had, in the order in which the sections first
+            name them: 32 hex digits, drawn at random when the text was stored, so that they tell nothing of it.
 
     Raises:
         BadHeader: the fields contradict each other.
@@ -143,6 +146,7 @@ class SliceHeader:
     specs: tuple[SegmentSpec, ...]
     spans: tuple[tuple[int, int, int], ...] = ()
     tail: int = 0
+    versions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.request_digest) != REQUEST_DIGEST_BYTES:
@@ -185,6 +189,7 @@ class SliceHeader:
             specs,
             [list(span) for span in self.spans],
             self.tail,
+            self.versions,
         ]
         return hashlib.sha256(json.dumps(values, separators=(",", ":")).encode()).digest()
 
@@ -244,8 +249,8 @@ class SliceTrailer:
         timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
         certainty: how sure the Sharer is, as `Certainty.coarse` leaves it.
         quoted, runs: positions of documents among them, and in how many runs of neighbours they stand.
-        positions_left, questions_left: what may still leave today, for who asked, of the document of which least may;
-            None where there is no bound.
+        positions_left, questions_left, new_positions_left: what may still leave today, for who asked, of the document
+            of which least may; None where there is no bound.
 
     Raises:
         BadHeader: the fields contradict each other.
@@ -261,6 +266,7 @@ class SliceTrailer:
     runs: int = 0
     positions_left: int | None = None
     questions_left: int | None = None
+    new_positions_left: int | None = None
 
     def __post_init__(self) -> None:
         if not (self.runs <= self.quoted <= self.positions and bool(self.runs) == bool(self.quoted)):

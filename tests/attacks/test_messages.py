@@ -24,7 +24,7 @@ READERS: list[tuple[type[Message], Reader]] = [
     (pb.ShareRequest, lambda m: serde.share_request_from_proto(m, LIMITS)),
     (pb.ShareResponse, lambda m: serde.share_response_from_proto(m, LIMITS)),
     (pb.RelayRequest, lambda m: serde.relay_request_from_proto(m, LIMITS)),
-    (pb.RelayResponse, serde.relay_reply_from_proto),
+    (pb.RelayResponse, lambda m: serde.relay_reply_from_proto(m, LIMITS)),
     (pb.DescribeResponse, serde.description_from_proto),
 ]
 

@@ -144,6 +144,7 @@ class LocalCloud:
         """The Sharer's own answer; raises KvwireError as the cloud told it."""
         import grpc
 
+        from kvwire.limits import Limits
         from kvwire.messages import RelayRequest
         from kvwire.serde import relay_reply_from_proto, relay_request_to_proto
         from kvwire.status import from_rpc_error
@@ -160,7 +161,9 @@ class LocalCloud:
             stub = SharerServiceStub(channel)  # type: ignore[no-untyped-call]
             try:
                 sent = relay_request_to_proto(request)
-                return relay_reply_from_proto(await stub.Relay(sent, timeout=20, metadata=self.metadata))
+                return relay_reply_from_proto(
+                    await stub.Relay(sent, timeout=20, metadata=self.metadata), Limits()
+                )
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
 

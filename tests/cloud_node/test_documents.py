@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_node.config import CloudConfig
-from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, look, version_of
+from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, hash_of, look
 from kvwire.errors import NotFound, TooLarge
 from kvwire.section import Role, Section, Visibility
 from tests.cloud_node.conftest import Start
@@ -54,12 +54,15 @@ def test_a_tenant_that_no_certificate_can_name_has_no_documents(documents: Docum
 def test_a_document_tells_its_version_its_source_and_when_it_came(documents: Documents) -> None:
     before = datetime.now(UTC)
     old = documents.add("acme", "a", "old", source="/notes/a.txt")
-    assert old.version == version_of("old") == hashlib.sha256(b"old").hexdigest()[:32]
+    assert old.text_hash == hash_of("old") == hashlib.sha256(b"old").hexdigest()[:32]
     assert old.source == "/notes/a.txt" and old.added is not None and before <= old.added <= datetime.now(UTC)
     new = documents.add("acme", "a", "new", replace=True)
-    assert (new.version, new.source) == (version_of("new"), None)
+    assert (new.text_hash, new.source) == (hash_of("new"), None)
+    again = documents.add("acme", "a", "new", replace=True)
+    assert {len(one.version) for one in (old, new, again)} == {32}
+    assert len({one.version for one in (old, new, again)}) == 3, "drawn anew, whatever the text"
     assert new.added is not None and new.added >= old.added
-    assert documents.list("acme") == [new]
+    assert documents.list("acme") == [again]
 
 
 def test_unknown_and_foreign_documents_are_not_found_alike(documents: Documents) -> None:

@@ -15,11 +15,12 @@ from cloud_node.audit import AuditLog, AuditRecord
 from cloud_node.audit_chain import lines
 from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy
-from cloud_node.documents import Documents, version_of
+from cloud_node.document_reader import DocumentReader
+from cloud_node.documents import Documents, hash_of
 from cloud_node.exposure import Budget, Leaving, key_of, seconds_left
 from cloud_node.users import Principal
 from fuser.sharer import Sharer
-from kvwire.errors import AuditUnavailable, ExposureSpent, InternalError, NotFound
+from kvwire.errors import AuditUnavailable, Busy, ExposureSpent, InternalError, NotFound
 from kvwire.identity import Identity, PeerRole
 from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
@@ -390,17 +391,16 @@ async def test_the_audit_log_alone_tells_what_left_as_the_store_does(
     for document_id in ("note-1", "long"):
         (told,) = exposure_in(lines(cloud.audit), "acme", document_id).items()
         version, (days, quotes) = told
-        assert version == version_of(store.get("acme", document_id).text)
+        assert version == store.get("acme", document_id).version
         stored_days, stored_quotes = store.exposure("acme", document_id)
         assert (days, quotes) == (stored_days, stored_quotes) and days[0].positions > 0
-    before = store.get("acme", "note-1").text
-    store.add("acme", "note-1", "Another text, and no key.", replace=True)
+    before = store.get("acme", "note-1")
+    now = store.add("acme", "note-1", "Another text, and no key.", replace=True)
     await cloud.share(cloud.request("note-1", QUESTION))
     store.close()
-    assert set(exposure_in(lines(cloud.audit), "acme", "note-1")) == {
-        version_of(before),
-        version_of("Another text, and no key."),
-    }
+    assert set(exposure_in(lines(cloud.audit), "acme", "note-1")) == {before.version, now.version}
+    of_one = exposure_in(lines(cloud.audit), "acme", "note-1", hash_of(before.text))
+    assert set(of_one) == {before.version}, "by its text alone"
 
 
 def test_a_line_without_versions_is_counted_under_none(tmp_path: Path) -> None:
@@ -419,3 +419,150 @@ def test_a_line_without_versions_is_counted_under_none(tmp_path: Path) -> None:
     log.close()
     ((version, (days, quotes)),) = exposure_in(lines(log.path), "acme", "b").items()
     assert (version, quotes) == ("", []) and [(day.identity, day.positions) for day in days] == [(ACME, 3)]
+
+
+@pytest.mark.parametrize("when", ["before the last look", "between the last look and the count"])
+async def test_a_slice_of_a_text_that_was_replaced_since_it_was_read_does_not_leave(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    cloud = await start_local()
+    header, *_ = await cloud.share(cloud.request("note-1", QUESTION))
+    store = Documents(config.documents)
+    assert header.versions == (store.get("acme", "note-1").version,)
+    place, name = (Sharer, "steps") if when == "before the last look" else (DocumentReader, "count")
+    own = getattr(place, name)
+
+    def replaced(*told: Any) -> Any:
+        monkeypatch.undo()
+        store.add(
+            "acme", "note-1", DOCUMENTS["acme", "note-1"], replace=True
+        )  # the same words are another text
+        return own(*told)
+
+    monkeypatch.setattr(place, name, replaced)
+    with pytest.raises(Busy):
+        await cloud.share(cloud.request("note-1", QUESTION))
+    days, quotes = store.exposure("acme", "note-1")
+    assert ([day.questions for day in days], quotes) == ([1], [])
+    again, *_ = await cloud.share(cloud.request("note-1", QUESTION))
+    assert again.versions == (store.get("acme", "note-1").version,) != header.versions
+    told = [line["versions"] for line in lines(cloud.audit) if line["decision"] == "SENDING"]
+    assert told == [list(header.versions), list(again.versions)]
+    store.close()
+
+
+async def test_each_document_has_its_version_and_passages_of_two_texts_of_one_are_not_mixed(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(export=ExportPolicy(allow_relay=True))
+    store = Documents(config.documents)
+    one = cloud.request("note-1", QUESTION)
+    two = [Section(Role.DOCUMENT, Visibility.CLOUD, document_id="long", passage=n) for n in (1, 2)]
+    request = dataclasses.replace(one, sections=(*two, *one.sections))
+    header, *_ = await cloud.share(request)
+    assert header.versions == tuple(store.get("acme", name).version for name in ("long", "note-1"))
+    assert (await cloud.relay("long", QUESTION, 2)).versions == header.versions[:1]
+    get = DocumentReader.get
+
+    def replaced(*told: Any) -> Any:
+        monkeypatch.undo()
+        document = get(*told)
+        store.add("acme", "long", DOCUMENTS["acme", "long"], replace=True)
+        return document
+
+    monkeypatch.setattr(DocumentReader, "get", replaced)
+    with pytest.raises(Busy):
+        await cloud.share(dataclasses.replace(request, request_id=bytes(16)))
+    store.close()
+
+
+def test_a_position_that_left_before_is_not_new(
+    documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = documents.get("acme", "a").version
+
+    def take(*quoted: tuple[int, int], positions: int | None = None, who: Principal = EDGE) -> dict[str, int]:
+        count = len(quoted) if positions is None else positions
+        budget = Budget(new_positions=4)
+        return documents.count(who, [Leaving("a", budget, count, quoted, version)])
+
+    assert take((0, 3), (4, 7)) == {"new_positions_left": 2}
+    assert take((0, 3), (4, 7)) == {"new_positions_left": 2}, "the same question costs nothing"
+    assert take((4, 7), (8, 10)) == {"new_positions_left": 1}
+    with pytest.raises(ExposureSpent) as error:
+        take((11, 13), (14, 15))
+    assert 0 < error.value.retry_after_s <= 86_400
+    with pytest.raises(ExposureSpent):
+        take((0, 3), positions=3)  # two of them nobody chose in the document: they could be any
+    assert take((0, 3), positions=2) == {"new_positions_left": 0}
+    assert take((0, 3), (4, 7), (8, 10)) == {"new_positions_left": 0}
+    user = Principal(EDGE.identity, "ada")
+    with pytest.raises(ExposureSpent):  # new to the user, and to the edge
+        take((11, 13), who=user)
+    assert take((0, 3), who=user) == {"new_positions_left": 0}
+    assert take((11, 13), who=Principal(Identity.parse(KIOSK))) == {"new_positions_left": 3}
+    days, _ = documents.exposure("acme", "a")
+    assert [(d.identity, d.questions, d.positions, d.new_positions) for d in days] == [
+        (ACME, 6, 12, 4),
+        (KIOSK, 1, 1, 1),
+        ("user:ada", 1, 1, 1),
+    ]
+    monkeypatch.setattr("cloud_node.exposure.today", lambda: "2999-01-01")
+    assert take((0, 3), (4, 7), (11, 13)) == {"new_positions_left": 3}, "what left on another day is not new"
+
+
+def test_all_of_a_text_that_takes_anothers_place_is_new(documents: Documents) -> None:
+    for number in range(2):
+        version = documents.get("acme", "a").version
+        told = documents.count(EDGE, [Leaving("a", Budget(new_positions=4), 2, ((0, 3), (4, 7)), version)])
+        assert told == {"new_positions_left": 2 - 2 * number}
+        with pytest.raises(Busy):
+            documents.count(EDGE, [Leaving("a", Budget(), 1, (), "0" * 32)])
+        documents.add("acme", "a", "The lock is under the stone.", replace=True)
+    documents.remove("acme", "a")
+    with pytest.raises(NotFound):
+        documents.count(EDGE, [Leaving("a", Budget(), 1, (), version)])
+
+
+def test_many_at_once_never_have_more_new_positions_than_the_budget(documents: Documents) -> None:
+    version = documents.get("acme", "a").version
+
+    def take(number: int) -> bool:
+        quoted = ((number % 6, 7), (number % 12, 8))
+        try:
+            documents.count(EDGE, [Leaving("a", Budget(new_positions=9), 2, quoted, version)])
+        except ExposureSpent:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = [number for number, left in enumerate(pool.map(take, range(24))) if left]
+    left = {span for number in taken for span in ((number % 6, 7), (number % 12, 8))}
+    ((day,), (quotes,)) = documents.exposure("acme", "a")
+    assert {(begins, ends) for begins, ends, _ in quotes.spans} == left
+    assert 0 < day.new_positions == len(left) <= 9 and 0 < len(taken) < 24
+
+
+async def test_a_question_whose_run_has_left_is_answered_when_no_new_position_may_leave(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(export=ExportPolicy(new_positions_per_day=6, allow_relay=True))
+    asked = [cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=6)) for _ in range(2)]
+    for request in asked:
+        *_, end = await cloud.share(request)
+        assert (end.new_positions_left, end.positions_left) == (0, None)
+    for ask in (
+        cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=8))),
+        cloud.share(cloud.request("note-1", QUESTION, kind=SliceKind.DRAFT)),
+        cloud.relay("note-1", QUESTION, 4),
+    ):
+        with pytest.raises(ExposureSpent) as error:
+            await ask
+        assert abs(error.value.retry_after_s - seconds_left()) < 60
+    store = Documents(config.documents)
+    (day,), _ = store.exposure("acme", "note-1")
+    assert (day.questions, day.positions, day.new_positions) == (2, 12, 6)
+    store.add("acme", "note-1", DOCUMENTS["acme", "note-1"], replace=True, new_positions_per_day=3)
+    store.close()
+    with pytest.raises(ExposureSpent):
+        await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=4)))

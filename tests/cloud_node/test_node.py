@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cloud_node.audit_chain import verify
 from cloud_node.config import CloudConfig
-from cloud_node.documents import Documents, version_of
+from cloud_node.documents import Documents
 from fuser import StoredText
 from kvwire.errors import Draining, Unreachable
 from kvwire.segment import SliceKind
@@ -147,9 +147,9 @@ def test_a_document_that_is_added_while_the_cloud_runs_is_read_before_its_first_
     try:
         config = CloudConfig.load(folder / "cloud.toml")
         documents = Documents(config.documents, config.prefix_files)
-        documents.add("acme", "new", "The bell rings twice before the tide.")
+        new = documents.add("acme", "new", "The bell rings twice before the tide.")
         assert config.prefix_files is not None
-        text = StoredText("acme", "new", version_of("The bell rings twice before the tide."))
+        text = StoredText("acme", "new", new.version)
         its = config.prefix_files.path("*", text, "*").relative_to(config.prefix_files.root)
         end = time.monotonic() + 120
         while not list(config.prefix_files.root.glob(str(its))):

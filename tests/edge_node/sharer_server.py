@@ -36,7 +36,7 @@ from kvwire.messages import (
     check_request,
 )
 from kvwire.plan import Granted
-from kvwire.section import Section
+from kvwire.section import Section, documents_of
 from kvwire.segment import SegmentSpec, SliceHeader, SliceTrailer
 from kvwire.serde import (
     description_to_proto,
@@ -61,6 +61,11 @@ DOCUMENTS = {
     "empty": "",
     "two": "The bell rang twice.\n\n" + "The ledger is in the harbour. " * 40,
 }
+
+
+def versions_of(request: ShareRequest | RelayRequest) -> tuple[str, ...]:
+    """One of 32 digits for each document: 00...0, 00...1 and so on."""
+    return tuple(f"{place:032x}" for place, _ in enumerate(documents_of(request.sections)))
 
 
 class SliceService(SharerServiceServicer):  # type: ignore[misc]
@@ -122,7 +127,8 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
                 text = self.sharer.answer(self._resolved(wanted), wanted.max_new_tokens)
             text = text.encode()[: self.relay_most or wanted.max_bytes or None].decode(errors="ignore")
             timings = {"queue": 0.0, "prefill": 0.25, "encode": 0.0}
-            return relay_reply_to_proto(RelayReply(self.relay_id or wanted.request_id, text, 3, timings))
+            reply = RelayReply(self.relay_id or wanted.request_id, text, 3, timings, versions_of(wanted))
+            return relay_reply_to_proto(reply)
         except KvwireError as error:
             await context.abort_with_status(to_grpc(error))
 
@@ -160,7 +166,7 @@ class SliceService(SharerServiceServicer):  # type: ignore[misc]
         segments: list[tuple[SegmentSpec, Any]] = []
         self.sharer.run(cut, lambda spec, tensor: segments.append((spec, tensor)), announce=announced.append)
         (cut,) = announced
-        header = SliceHeader(digest, cut.kind, cut.specs, cut.spans, cut.tail)
+        header = SliceHeader(digest, cut.kind, cut.specs, cut.spans, cut.tail, versions_of(request))
         limits = Limits(max_frame_bytes=512)  # many frames a segment
         writer = SliceWriter(header, codec, limits, request.max_bytes)
         parts: list[Part] = [header]

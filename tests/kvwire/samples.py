@@ -19,6 +19,7 @@ SHARER = ModelRef("qwen", "a" * 64)
 RECEIVER = ModelRef("smol", "b" * 64)
 BUNDLE_HASH = "c" * 64
 REQUEST_ID = bytes(range(16))
+VERSIONS = (bytes(range(16, 32)).hex(),)
 CODECS = CodecRegistry()
 SMALL_FRAMES = Limits(max_frame_bytes=64)
 
@@ -68,13 +69,15 @@ def header_of(codec: str = "raw", positions: int = 3, layers: int = 2) -> SliceH
         specs=tuple(specs),
         spans=spans,
         tail=min(1, positions),
+        versions=VERSIONS,
     )
 
 
 def excerpt_header(codec: str = "raw", positions: int = 12) -> SliceHeader:
     """An excerpt: one code."""
     code = spec_of(SegmentKind.CODE, positions)
-    return SliceHeader(request_of(SliceKind.EXCERPT, codec).digest(), SliceKind.EXCERPT, (code,))
+    digest = request_of(SliceKind.EXCERPT, codec).digest()
+    return SliceHeader(digest, SliceKind.EXCERPT, (code,), versions=VERSIONS)
 
 
 def request_of(kind: SliceKind = SliceKind.SHARED, codec: str = "raw") -> ShareRequest:

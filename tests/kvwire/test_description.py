@@ -22,7 +22,7 @@ def test_equal_peers_agree() -> None:
 @pytest.mark.parametrize(
     ("change", "cloud", "edge"),
     [
-        ({"protocol_version": 1}, "7", "1"),
+        ({"protocol_version": 1}, "8", "1"),
         ({"sharer": ModelRef("qwen", "other-revision")}, "a" * 64, "other-revision"),
         ({"sharer": ModelRef("llama", "a" * 64)}, "qwen@", "llama@"),
         ({"bundle_hash": "other-bundle"}, "c" * 64, "other-bundle"),

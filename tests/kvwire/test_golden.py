@@ -1,4 +1,4 @@
-"""Golden vectors: what version 6 puts on the wire, bit by bit. A change here is a change of the protocol."""
+"""Golden vectors: what version 8 puts on the wire, bit by bit. A change here is a change of the protocol."""
 
 import json
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_checksums_digest_and_fingerprint_are_what_they_were() -> None:
 def test_messages_are_what_they_were() -> None:
     timings = {"queue": 0.0, "prefill": 1.5, "encode": 0.25}
     trailer = SliceTrailer(
-        bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings, Certainty(-1.0, 1.5), 2, 1, 5, 0
+        bytes.fromhex(GOLDEN["digest"]), 3, 512, 3, timings, Certainty(-1.0, 1.5), 2, 1, 5, 0, 4
     )
     for name, part in (("header", header_of()), ("frame", FRAMES[-1]), ("trailer", trailer)):
         message = serde.share_response_to_proto(part)  # type: ignore[arg-type]

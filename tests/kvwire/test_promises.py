@@ -47,12 +47,19 @@ def test_no_reply_of_share_has_a_field_for_text_or_token_ids() -> None:
             kinds[field.type].add(name)
         if is_repeated(field):
             repeated.add(name)
-    # There is no string; bytes are digests of what the edge knows (check_header, SliceAssembler) and encoded numbers.
+    # There is no string; bytes are digests of what the edge knows (check_header, SliceAssembler), encoded numbers, and
+    # what was drawn at random when a text was stored.
     assert kinds[FieldDescriptor.TYPE_STRING] == set()
-    assert kinds[FieldDescriptor.TYPE_BYTES] == {"header.request_digest", "frame.data", "trailer.digest"}
-    # Lists are of segments, which the edge works out by itself and compares, and of the characters of its own text.
+    assert kinds[FieldDescriptor.TYPE_BYTES] == {
+        "header.request_digest",
+        "header.versions",
+        "frame.data",
+        "trailer.digest",
+    }
+    # Lists are of segments, which the edge works out by itself and compares, of the characters of its own text, and
+    # of one version for each document that it names.
     runs = {f"header.segments.{field}" for field in ("kinds", "layers", "shape")}
-    assert repeated == {"header.segments", "header.spans"} | runs
+    assert repeated == {"header.segments", "header.spans", "header.versions"} | runs
 
 
 def test_a_description_names_models_bundles_and_codecs_only() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kvwire import serde
-from kvwire.errors import BadHeader, InvalidRequest, TooLarge
+from kvwire.errors import BadHeader, InvalidRequest, KvwireError, TooLarge
 from kvwire.limits import Limits
 from kvwire.messages import CodecRef, Found, RelayReply, RelayRequest, SearchRequest
 from kvwire.plan import Plan
@@ -18,6 +18,7 @@ from tests.kvwire.samples import (
     FULL_PLAN,
     REQUEST_ID,
     SHARER,
+    VERSIONS,
     description_of,
     excerpt_header,
     header_of,
@@ -167,13 +168,13 @@ def test_beside_its_payload_an_excerpt_costs_what_the_specification_says(
     (frame,) = writer.write(code, tensor_of(code))
     timings = {"queue": 0.25, "prefill": 1.5, "encode": 0.25}
     summary = writer.trailer(timings, Certainty(-1.0 - positions / 8, 1.5), quoted=positions, runs=1)
-    bound = replace(summary, positions_left=2**32, questions_left=2**32)
+    bound = replace(summary, positions_left=2**32, questions_left=2**32, new_positions_left=2**32)
     first, framed, end = (serde.share_response_to_proto(part).ByteSize() for part in (header, frame, summary))
-    assert 36 <= first <= 38 and 52 <= end <= 56
+    assert 54 <= first <= 56 and 52 <= end <= 56
     assert 13 <= framed - len(frame.data) <= (15 if len(frame.data) < 16_000 else 17)
     assert len(frame.data) - summary.payload_bytes <= 2 + (summary.payload_bytes > 16_383)
-    assert serde.share_response_to_proto(bound).ByteSize() - end <= 12
-    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 111
+    assert serde.share_response_to_proto(bound).ByteSize() - end <= 18
+    assert summary.payload_bytes > 16_000 or first + framed + end - summary.payload_bytes <= 129
 
 
 @pytest.mark.parametrize(
@@ -300,8 +301,23 @@ def test_the_relay_survives() -> None:
         with pytest.raises(InvalidRequest, match="max_bytes"):
             replace(request_of(SliceKind.SHARED), max_bytes=wrong)
     assert serde.relay_request_from_proto(serde.relay_request_to_proto(request), LIMITS) == request
-    reply = RelayReply(REQUEST_ID, "text", 3, {"queue": 0.5, "prefill": 1.0, "encode": 0.0})
-    assert serde.relay_reply_from_proto(serde.relay_reply_to_proto(reply)) == reply
+    timings = {"queue": 0.5, "prefill": 1.0, "encode": 0.0}
+    reply = RelayReply(REQUEST_ID, "text", 3, timings, VERSIONS)
+    assert serde.relay_reply_from_proto(serde.relay_reply_to_proto(reply), LIMITS) == reply
+
+
+@pytest.mark.parametrize(
+    ("versions", "error"), [([bytes(15)], BadHeader), ([bytes(17)], BadHeader), ([bytes(16)] * 999, TooLarge)]
+)
+def test_a_version_has_sixteen_bytes_and_there_are_no_more_than_sections(
+    versions: list[bytes], error: type[KvwireError]
+) -> None:
+    header = serde.slice_header_to_proto(replace(header_of(), versions=()))
+    header.versions.extend(versions)
+    relayed = pb.RelayResponse(request_id=REQUEST_ID, versions=versions)
+    for read, message in ((serde.slice_header_from_proto, header), (serde.relay_reply_from_proto, relayed)):
+        with pytest.raises(error):
+            read(message, LIMITS)  # type: ignore[operator]
 
 
 def test_a_section_for_the_edge_is_never_put_on_the_wire() -> None:

@@ -1,5 +1,4 @@
 import csv
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -7,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from cloud_node.audit import SENDING, AuditLog, AuditRecord
+from cloud_node.documents import hash_of
 from tests.process import kvwire
 
 EDGE = "spiffe://kvwire/edge/acme"
 TEXT = "The key hangs behind the clock."
-VERSION = hashlib.sha256(TEXT.encode()).hexdigest()[:32]
+VERSION = "0123456789abcdef" * 2
 
 
 def sent(*quoted: tuple[int, int, int], documents: tuple[str, ...] = ("note",)) -> AuditRecord:
@@ -21,6 +21,7 @@ def sent(*quoted: tuple[int, int, int], documents: tuple[str, ...] = ("note",)) 
         identity=EDGE,
         documents=documents,
         versions=(VERSION, "v2")[: len(documents)],
+        text_hashes=(hash_of(TEXT), "t2")[: len(documents)],
         positions=4,
         quoted=quoted,
         decision=SENDING,
@@ -79,6 +80,9 @@ def test_lines_are_exported_by_time_document_and_tenant(log: Path) -> None:
     assert [line["sequence"] for line in both] == [1, 2, 3, 4]
     assert [json.loads(one)["sequence"] for one in exported("--document", "other").splitlines()] == [2]
     assert [json.loads(one)["sequence"] for one in exported("--tenant", "else").splitlines()] == [4]
+    for version, lines in ((VERSION, [1, 2]), (VERSION[:12], [1, 2]), ("v2", [2]), ("0" * 32, [])):
+        told = exported("--version", version)
+        assert [json.loads(one)["sequence"] for one in told.splitlines()] == lines
     assert (
         exported("--until", "2020-01-01") == "" and len(exported("--since", "2020-01-01").splitlines()) == 4
     )
@@ -93,6 +97,7 @@ def test_what_left_of_a_document_is_told_from_the_log_and_the_text_alone(log: Pa
     assert version[0] == VERSION
     (day,) = version[1]["days"]
     assert (day["identity"], day["questions"], day["positions"]) == (EDGE, 2, 4 + 3)
+    assert day["new_positions"] == 4 + 2, "one was quoted twice"
     assert version[1]["quoted"] == [{"identity": EDGE, "spans": [[4, 7, 2], [8, 13, 1]]}]
     text = log.with_name("note.txt")
     text.write_text(TEXT)
@@ -100,7 +105,7 @@ def test_what_left_of_a_document_is_told_from_the_log_and_the_text_alone(log: Pa
     assert "'key'" in done.stdout and "'hangs'" in done.stdout
     text.write_text("another")
     done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--text", str(text))
-    assert done.returncode == 1 and "no version of note" in done.stderr
+    assert done.returncode == 1 and "no text of note" in done.stderr
 
 
 def test_a_log_or_a_key_that_is_not_there_is_told_as_such(log: Path) -> None:

@@ -16,6 +16,7 @@ from kvwire.segment import (
     ODDS_STEPS,
     REQUEST_DIGEST_BYTES,
     REQUEST_ID_BYTES,
+    VERSION_BYTES,
     Certainty,
     SegmentSpec,
     SliceHeader,
@@ -240,13 +241,25 @@ def relay_reply_to_proto(reply: RelayReply) -> pb.RelayResponse:
         text=reply.text,
         tokens=reply.tokens,
         timings=timings_to_proto(reply.timings),
+        versions=map(bytes.fromhex, reply.versions),
     )
 
 
-def relay_reply_from_proto(message: pb.RelayResponse) -> RelayReply:
-    """Raises BadHeader."""
-    request_id = exactly("request id", message.request_id, REQUEST_ID_BYTES)
-    return RelayReply(request_id, message.text, message.tokens, timings_from_proto(message.timings))
+def relay_reply_from_proto(message: pb.RelayResponse, limits: Limits) -> RelayReply:
+    """Raises BadHeader or TooLarge. Compare its versions with the request's documents next (`check_versions`)."""
+    return RelayReply(
+        exactly("request id", message.request_id, REQUEST_ID_BYTES),
+        message.text,
+        message.tokens,
+        timings_from_proto(message.timings),
+        versions_from_proto(message.versions, limits),
+    )
+
+
+def versions_from_proto(versions: Sequence[bytes], limits: Limits) -> tuple[str, ...]:
+    """Raises BadHeader or TooLarge."""
+    at_most("versions", len(versions), limits.max_sections)
+    return tuple(exactly("version", version, VERSION_BYTES).hex() for version in versions)
 
 
 def slice_header_to_proto(header: SliceHeader) -> pb.SliceHeader:
@@ -256,6 +269,7 @@ def slice_header_to_proto(header: SliceHeader) -> pb.SliceHeader:
         segments=segments_to_proto(header.specs),
         spans=[pb.Span(section=section, start=start, end=end) for section, start, end in header.spans],
         tail=header.tail,
+        versions=map(bytes.fromhex, header.versions),
     )
 
 
@@ -269,6 +283,7 @@ def slice_header_from_proto(message: pb.SliceHeader, limits: Limits) -> SliceHea
         specs=segments_from_proto(message.segments),
         spans=tuple((span.section, span.start, span.end) for span in message.spans),
         tail=message.tail,
+        versions=versions_from_proto(message.versions, limits),
     )
     limits.check_slice(header)
     return header
@@ -327,6 +342,7 @@ def slice_trailer_to_proto(trailer: SliceTrailer) -> pb.SliceTrailer:
         runs=trailer.runs,
         positions_left=trailer.positions_left,
         questions_left=trailer.questions_left,
+        new_positions_left=trailer.new_positions_left,
     )
 
 
@@ -349,6 +365,7 @@ def slice_trailer_from_proto(message: pb.SliceTrailer) -> SliceTrailer:
         message.runs,
         message.positions_left if message.HasField("positions_left") else None,
         message.questions_left if message.HasField("questions_left") else None,
+        message.new_positions_left if message.HasField("new_positions_left") else None,
     )
 
 

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvwire/v1/sharer.proto\x12\tkvwire.v1\"*\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\x93\x01\n\x07Section\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.kvwire.v1.Role\x12)\n\nvisibility\x18\x02 \x01(\x0e\x32\x15.kvwire.v1.Visibility\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x12\x0f\n\x07passage\x18\x05 \x01(\rB\x06\n\x04\x62ody\"\x86\x02\n\x0cShareRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x13\n\x0b\x62undle_hash\x18\x04 \x01(\t\x12\x12\n\ncodec_hash\x18\x05 \x01(\t\x12\"\n\x04kind\x18\x06 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\x1d\n\x04plan\x18\x07 \x01(\x0b\x32\x0f.kvwire.v1.Plan\x12$\n\x08sections\x18\x08 \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x11\n\tmax_bytes\x18\t \x01(\x04\"\xa7\x01\n\x04Plan\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x11\n\tpositions\x18\x02 \x01(\r\x12\x10\n\x08\x63ode_dim\x18\x03 \x01(\r\x12\x0e\n\x06layers\x18\x04 \x03(\r\x12\x0c\n\x04last\x18\x05 \x01(\r\x12\x12\n\nbottleneck\x18\x06 \x01(\x08\x12\x0e\n\x06padded\x18\x07 \x01(\x08\x12\x0e\n\x06quoted\x18\x08 \x01(\r\x12\x0c\n\x04runs\x18\t \x01(\r\x12\x0b\n\x03\x66it\x18\n \x01(\x08\"\x90\x01\n\rShareResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.kvwire.v1.SliceHeaderH\x00\x12!\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x10.kvwire.v1.FrameH\x00\x12*\n\x07trailer\x18\x03 \x01(\x0b\x32\x17.kvwire.v1.SliceTrailerH\x00\x42\x06\n\x04part\"\xa0\x01\n\x0bSliceHeader\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\'\n\x08segments\x18\x02 \x03(\x0b\x32\x15.kvwire.v1.SegmentRun\x12\x1e\n\x05spans\x18\x03 \x03(\x0b\x32\x0f.kvwire.v1.Span\x12\x0c\n\x04tail\x18\x04 \x01(\r\x12\x16\n\x0erequest_digest\x18\x05 \x01(\x0c\"\x80\x01\n\nSegmentRun\x12%\n\x05kinds\x18\x01 \x03(\x0e\x32\x16.kvwire.v1.SegmentKind\x12\x0e\n\x06layers\x18\x02 \x03(\x11\x12\r\n\x05shape\x18\x03 \x03(\r\x12,\n\x0c\x65lement_type\x18\x04 \x01(\x0e\x32\x16.kvwire.v1.ElementType\"3\n\x04Span\x12\x0f\n\x07section\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"9\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x06\"\x9f\x02\n\x0cSliceTrailer\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66rames\x18\x02 \x01(\r\x12\x15\n\rpayload_bytes\x18\x03 \x01(\x04\x12\x11\n\tpositions\x18\x04 \x01(\r\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.kvwire.v1.Timings\x12\x0e\n\x06likely\x18\x06 \x01(\r\x12\x12\n\nanswerable\x18\x07 \x01(\r\x12\x0e\n\x06quoted\x18\x08 \x01(\r\x12\x0c\n\x04runs\x18\t \x01(\r\x12\x1b\n\x0epositions_left\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0equestions_left\x18\x0b \x01(\x04H\x01\x88\x01\x01\x42\x11\n\x0f_positions_leftB\x11\n\x0f_questions_left\"?\n\x07Timings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x02\x12\x11\n\tprefill_s\x18\x02 \x01(\x02\x12\x10\n\x08\x65ncode_s\x18\x03 \x01(\x02\"+\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\xfd\x01\n\x10\x44\x65scribeResponse\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12#\n\x06sharer\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12%\n\x07\x62undles\x18\x03 \x03(\x0b\x32\x14.kvwire.v1.BundleRef\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\x12!\n\x06limits\x18\x05 \x01(\x0b\x32\x11.kvwire.v1.Limits\x12\x15\n\rrelay_allowed\x18\x06 \x01(\x08\x12#\n\x07granted\x18\x07 \x01(\x0b\x32\x12.kvwire.v1.Granted\"e\n\x07Granted\x12\x15\n\rmax_positions\x18\x01 \x01(\x04\x12\x12\n\nmax_quoted\x18\x02 \x01(\x04\x12\x10\n\x08max_runs\x18\x03 \x01(\x04\x12\x1d\n\x15shared_over_documents\x18\x04 \x01(\x04\"\x91\x01\n\tBundleRef\x12\x13\n\x0b\x62undle_hash\x18\x01 \x01(\t\x12%\n\x08receiver\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12#\n\x05kinds\x18\x03 \x03(\x0e\x32\x14.kvwire.v1.SliceKind\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\"1\n\x08\x43odecRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fparameters_hash\x18\x02 \x01(\t\"\x9b\x03\n\x06Limits\x12\x17\n\x0fmax_frame_bytes\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\r\x12\x14\n\x0cmax_sections\x18\x04 \x01(\r\x12\x19\n\x11max_section_chars\x18\x05 \x01(\r\x12\x1a\n\x12max_question_chars\x18\x06 \x01(\r\x12\x1d\n\x15max_document_id_chars\x18\x07 \x01(\r\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12\x14\n\x0cmax_segments\x18\t \x01(\r\x12\x17\n\x0fmax_slice_bytes\x18\n \x01(\x04\x12\x16\n\x0emax_new_tokens\x18\x0b \x01(\r\x12\x16\n\x0emin_deadline_s\x18\x0c \x01(\x01\x12\x16\n\x0emax_deadline_s\x18\r \x01(\x01\x12\x18\n\x10max_prompt_chars\x18\x0e \x01(\r\x12\x1b\n\x13min_ping_interval_s\x18\x0f \x01(\x01\x12\x11\n\tmax_found\x18\x10 \x01(\r\"F\n\rSearchRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08question\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\r\"4\n\x0eSearchResponse\x12\"\n\x08passages\x18\x01 \x03(\x0b\x32\x10.kvwire.v1.Found\"<\n\x05\x46ound\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0f\n\x07passage\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\"\xb2\x01\n\x0cRelayRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12$\n\x08sections\x18\x05 \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x11\n\tmax_bytes\x18\x06 \x01(\x04\"f\n\rRelayResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.kvwire.v1.Timings*S\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x11\n\rROLE_DOCUMENT\x10\x02\x12\x11\n\rROLE_QUESTION\x10\x03*U\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VISIBILITY_SHARED\x10\x01\x12\x14\n\x10VISIBILITY_CLOUD\x10\x02*r\n\tSliceKind\x12\x1a\n\x16SLICE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SLICE_KIND_SHARED\x10\x01\x12\x16\n\x12SLICE_KIND_EXCERPT\x10\x02\x12\x14\n\x10SLICE_KIND_DRAFT\x10\x04\"\x04\x08\x03\x10\x03*\xa8\x01\n\x0bSegmentKind\x12\x1c\n\x18SEGMENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SEGMENT_KIND_KEY\x10\x01\x12\x16\n\x12SEGMENT_KIND_VALUE\x10\x02\x12\x15\n\x11SEGMENT_KIND_CODE\x10\x03\x12\x19\n\x15SEGMENT_KIND_KEY_CODE\x10\x04\x12\x1b\n\x17SEGMENT_KIND_VALUE_CODE\x10\x05*z\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x02\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x03\x32\x8d\x02\n\rSharerService\x12\x43\n\x08\x44\x65scribe\x12\x1a.kvwire.v1.DescribeRequest\x1a\x1b.kvwire.v1.DescribeResponse\x12=\n\x06Search\x12\x18.kvwire.v1.SearchRequest\x1a\x19.kvwire.v1.SearchResponse\x12<\n\x05Share\x12\x17.kvwire.v1.ShareRequest\x1a\x18.kvwire.v1.ShareResponse0\x01\x12:\n\x05Relay\x12\x17.kvwire.v1.RelayRequest\x1a\x18.kvwire.v1.RelayResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvwire/v1/sharer.proto\x12\tkvwire.v1\"*\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\x93\x01\n\x07Section\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.kvwire.v1.Role\x12)\n\nvisibility\x18\x02 \x01(\x0e\x32\x15.kvwire.v1.Visibility\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x12\x0f\n\x07passage\x18\x05 \x01(\rB\x06\n\x04\x62ody\"\x86\x02\n\x0cShareRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x13\n\x0b\x62undle_hash\x18\x04 \x01(\t\x12\x12\n\ncodec_hash\x18\x05 \x01(\t\x12\"\n\x04kind\x18\x06 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\x1d\n\x04plan\x18\x07 \x01(\x0b\x32\x0f.kvwire.v1.Plan\x12$\n\x08sections\x18\x08 \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x11\n\tmax_bytes\x18\t \x01(\x04\"\xa7\x01\n\x04Plan\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x11\n\tpositions\x18\x02 \x01(\r\x12\x10\n\x08\x63ode_dim\x18\x03 \x01(\r\x12\x0e\n\x06layers\x18\x04 \x03(\r\x12\x0c\n\x04last\x18\x05 \x01(\r\x12\x12\n\nbottleneck\x18\x06 \x01(\x08\x12\x0e\n\x06padded\x18\x07 \x01(\x08\x12\x0e\n\x06quoted\x18\x08 \x01(\r\x12\x0c\n\x04runs\x18\t \x01(\r\x12\x0b\n\x03\x66it\x18\n \x01(\x08\"\x90\x01\n\rShareResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.kvwire.v1.SliceHeaderH\x00\x12!\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x10.kvwire.v1.FrameH\x00\x12*\n\x07trailer\x18\x03 \x01(\x0b\x32\x17.kvwire.v1.SliceTrailerH\x00\x42\x06\n\x04part\"\xb2\x01\n\x0bSliceHeader\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.kvwire.v1.SliceKind\x12\'\n\x08segments\x18\x02 \x03(\x0b\x32\x15.kvwire.v1.SegmentRun\x12\x1e\n\x05spans\x18\x03 \x03(\x0b\x32\x0f.kvwire.v1.Span\x12\x0c\n\x04tail\x18\x04 \x01(\r\x12\x16\n\x0erequest_digest\x18\x05 \x01(\x0c\x12\x10\n\x08versions\x18\x06 \x03(\x0c\"\x80\x01\n\nSegmentRun\x12%\n\x05kinds\x18\x01 \x03(\x0e\x32\x16.kvwire.v1.SegmentKind\x12\x0e\n\x06layers\x18\x02 \x03(\x11\x12\r\n\x05shape\x18\x03 \x03(\r\x12,\n\x0c\x65lement_type\x18\x04 \x01(\x0e\x32\x16.kvwire.v1.ElementType\"3\n\x04Span\x12\x0f\n\x07section\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"9\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x06\"\xd7\x02\n\x0cSliceTrailer\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66rames\x18\x02 \x01(\r\x12\x15\n\rpayload_bytes\x18\x03 \x01(\x04\x12\x11\n\tpositions\x18\x04 \x01(\r\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.kvwire.v1.Timings\x12\x0e\n\x06likely\x18\x06 \x01(\r\x12\x12\n\nanswerable\x18\x07 \x01(\r\x12\x0e\n\x06quoted\x18\x08 \x01(\r\x12\x0c\n\x04runs\x18\t \x01(\r\x12\x1b\n\x0epositions_left\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0equestions_left\x18\x0b \x01(\x04H\x01\x88\x01\x01\x12\x1f\n\x12new_positions_left\x18\x0c \x01(\x04H\x02\x88\x01\x01\x42\x11\n\x0f_positions_leftB\x11\n\x0f_questions_leftB\x15\n\x13_new_positions_left\"?\n\x07Timings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x02\x12\x11\n\tprefill_s\x18\x02 \x01(\x02\x12\x10\n\x08\x65ncode_s\x18\x03 \x01(\x02\"+\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\xfd\x01\n\x10\x44\x65scribeResponse\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12#\n\x06sharer\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12%\n\x07\x62undles\x18\x03 \x03(\x0b\x32\x14.kvwire.v1.BundleRef\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\x12!\n\x06limits\x18\x05 \x01(\x0b\x32\x11.kvwire.v1.Limits\x12\x15\n\rrelay_allowed\x18\x06 \x01(\x08\x12#\n\x07granted\x18\x07 \x01(\x0b\x32\x12.kvwire.v1.Granted\"e\n\x07Granted\x12\x15\n\rmax_positions\x18\x01 \x01(\x04\x12\x12\n\nmax_quoted\x18\x02 \x01(\x04\x12\x10\n\x08max_runs\x18\x03 \x01(\x04\x12\x1d\n\x15shared_over_documents\x18\x04 \x01(\x04\"\x91\x01\n\tBundleRef\x12\x13\n\x0b\x62undle_hash\x18\x01 \x01(\t\x12%\n\x08receiver\x18\x02 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12#\n\x05kinds\x18\x03 \x03(\x0e\x32\x14.kvwire.v1.SliceKind\x12#\n\x06\x63odecs\x18\x04 \x03(\x0b\x32\x13.kvwire.v1.CodecRef\"1\n\x08\x43odecRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fparameters_hash\x18\x02 \x01(\t\"\x9b\x03\n\x06Limits\x12\x17\n\x0fmax_frame_bytes\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\r\x12\x14\n\x0cmax_sections\x18\x04 \x01(\r\x12\x19\n\x11max_section_chars\x18\x05 \x01(\r\x12\x1a\n\x12max_question_chars\x18\x06 \x01(\r\x12\x1d\n\x15max_document_id_chars\x18\x07 \x01(\r\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12\x14\n\x0cmax_segments\x18\t \x01(\r\x12\x17\n\x0fmax_slice_bytes\x18\n \x01(\x04\x12\x16\n\x0emax_new_tokens\x18\x0b \x01(\r\x12\x16\n\x0emin_deadline_s\x18\x0c \x01(\x01\x12\x16\n\x0emax_deadline_s\x18\r \x01(\x01\x12\x18\n\x10max_prompt_chars\x18\x0e \x01(\r\x12\x1b\n\x13min_ping_interval_s\x18\x0f \x01(\x01\x12\x11\n\tmax_found\x18\x10 \x01(\r\"F\n\rSearchRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08question\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\r\"4\n\x0eSearchResponse\x12\"\n\x08passages\x18\x01 \x03(\x0b\x32\x10.kvwire.v1.Found\"<\n\x05\x46ound\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0f\n\x07passage\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\"\xb2\x01\n\x0cRelayRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12#\n\x06sharer\x18\x03 \x01(\x0b\x32\x13.kvwire.v1.ModelRef\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12$\n\x08sections\x18\x05 \x03(\x0b\x32\x12.kvwire.v1.Section\x12\x11\n\tmax_bytes\x18\x06 \x01(\x04\"x\n\rRelayResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.kvwire.v1.Timings\x12\x10\n\x08versions\x18\x05 \x03(\x0c*S\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x11\n\rROLE_DOCUMENT\x10\x02\x12\x11\n\rROLE_QUESTION\x10\x03*U\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VISIBILITY_SHARED\x10\x01\x12\x14\n\x10VISIBILITY_CLOUD\x10\x02*r\n\tSliceKind\x12\x1a\n\x16SLICE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SLICE_KIND_SHARED\x10\x01\x12\x16\n\x12SLICE_KIND_EXCERPT\x10\x02\x12\x14\n\x10SLICE_KIND_DRAFT\x10\x04\"\x04\x08\x03\x10\x03*\xa8\x01\n\x0bSegmentKind\x12\x1c\n\x18SEGMENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SEGMENT_KIND_KEY\x10\x01\x12\x16\n\x12SEGMENT_KIND_VALUE\x10\x02\x12\x15\n\x11SEGMENT_KIND_CODE\x10\x03\x12\x19\n\x15SEGMENT_KIND_KEY_CODE\x10\x04\x12\x1b\n\x17SEGMENT_KIND_VALUE_CODE\x10\x05*z\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x02\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x03\x32\x8d\x02\n\rSharerService\x12\x43\n\x08\x44\x65scribe\x12\x1a.kvwire.v1.DescribeRequest\x1a\x1b.kvwire.v1.DescribeResponse\x12=\n\x06Search\x12\x18.kvwire.v1.SearchRequest\x1a\x19.kvwire.v1.SearchResponse\x12<\n\x05Share\x12\x17.kvwire.v1.ShareRequest\x1a\x18.kvwire.v1.ShareResponse0\x01\x12:\n\x05Relay\x12\x17.kvwire.v1.RelayRequest\x1a\x18.kvwire.v1.RelayResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvwire.v1.sharer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=3064
-  _globals['_ROLE']._serialized_end=3147
-  _globals['_VISIBILITY']._serialized_start=3149
-  _globals['_VISIBILITY']._serialized_end=3234
-  _globals['_SLICEKIND']._serialized_start=3236
-  _globals['_SLICEKIND']._serialized_end=3350
-  _globals['_SEGMENTKIND']._serialized_start=3353
-  _globals['_SEGMENTKIND']._serialized_end=3521
-  _globals['_ELEMENTTYPE']._serialized_start=3523
-  _globals['_ELEMENTTYPE']._serialized_end=3645
+  _globals['_ROLE']._serialized_start=3156
+  _globals['_ROLE']._serialized_end=3239
+  _globals['_VISIBILITY']._serialized_start=3241
+  _globals['_VISIBILITY']._serialized_end=3326
+  _globals['_SLICEKIND']._serialized_start=3328
+  _globals['_SLICEKIND']._serialized_end=3442
+  _globals['_SEGMENTKIND']._serialized_start=3445
+  _globals['_SEGMENTKIND']._serialized_end=3613
+  _globals['_ELEMENTTYPE']._serialized_start=3615
+  _globals['_ELEMENTTYPE']._serialized_end=3737
   _globals['_MODELREF']._serialized_start=37
   _globals['_MODELREF']._serialized_end=79
   _globals['_SECTION']._serialized_start=82
@@ -52,39 +52,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARERESPONSE']._serialized_start=667
   _globals['_SHARERESPONSE']._serialized_end=811
   _globals['_SLICEHEADER']._serialized_start=814
-  _globals['_SLICEHEADER']._serialized_end=974
-  _globals['_SEGMENTRUN']._serialized_start=977
-  _globals['_SEGMENTRUN']._serialized_end=1105
-  _globals['_SPAN']._serialized_start=1107
-  _globals['_SPAN']._serialized_end=1158
-  _globals['_FRAME']._serialized_start=1160
-  _globals['_FRAME']._serialized_end=1217
-  _globals['_SLICETRAILER']._serialized_start=1220
-  _globals['_SLICETRAILER']._serialized_end=1507
-  _globals['_TIMINGS']._serialized_start=1509
-  _globals['_TIMINGS']._serialized_end=1572
-  _globals['_DESCRIBEREQUEST']._serialized_start=1574
-  _globals['_DESCRIBEREQUEST']._serialized_end=1617
-  _globals['_DESCRIBERESPONSE']._serialized_start=1620
-  _globals['_DESCRIBERESPONSE']._serialized_end=1873
-  _globals['_GRANTED']._serialized_start=1875
-  _globals['_GRANTED']._serialized_end=1976
-  _globals['_BUNDLEREF']._serialized_start=1979
-  _globals['_BUNDLEREF']._serialized_end=2124
-  _globals['_CODECREF']._serialized_start=2126
-  _globals['_CODECREF']._serialized_end=2175
-  _globals['_LIMITS']._serialized_start=2178
-  _globals['_LIMITS']._serialized_end=2589
-  _globals['_SEARCHREQUEST']._serialized_start=2591
-  _globals['_SEARCHREQUEST']._serialized_end=2661
-  _globals['_SEARCHRESPONSE']._serialized_start=2663
-  _globals['_SEARCHRESPONSE']._serialized_end=2715
-  _globals['_FOUND']._serialized_start=2717
-  _globals['_FOUND']._serialized_end=2777
-  _globals['_RELAYREQUEST']._serialized_start=2780
-  _globals['_RELAYREQUEST']._serialized_end=2958
-  _globals['_RELAYRESPONSE']._serialized_start=2960
-  _globals['_RELAYRESPONSE']._serialized_end=3062
-  _globals['_SHARERSERVICE']._serialized_start=3648
-  _globals['_SHARERSERVICE']._serialized_end=3917
+  _globals['_SLICEHEADER']._serialized_end=992
+  _globals['_SEGMENTRUN']._serialized_start=995
+  _globals['_SEGMENTRUN']._serialized_end=1123
+  _globals['_SPAN']._serialized_start=1125
+  _globals['_SPAN']._serialized_end=1176
+  _globals['_FRAME']._serialized_start=1178
+  _globals['_FRAME']._serialized_end=1235
+  _globals['_SLICETRAILER']._serialized_start=1238
+  _globals['_SLICETRAILER']._serialized_end=1581
+  _globals['_TIMINGS']._serialized_start=1583
+  _globals['_TIMINGS']._serialized_end=1646
+  _globals['_DESCRIBEREQUEST']._serialized_start=1648
+  _globals['_DESCRIBEREQUEST']._serialized_end=1691
+  _globals['_DESCRIBERESPONSE']._serialized_start=1694
+  _globals['_DESCRIBERESPONSE']._serialized_end=1947
+  _globals['_GRANTED']._serialized_start=1949
+  _globals['_GRANTED']._serialized_end=2050
+  _globals['_BUNDLEREF']._serialized_start=2053
+  _globals['_BUNDLEREF']._serialized_end=2198
+  _globals['_CODECREF']._serialized_start=2200
+  _globals['_CODECREF']._serialized_end=2249
+  _globals['_LIMITS']._serialized_start=2252
+  _globals['_LIMITS']._serialized_end=2663
+  _globals['_SEARCHREQUEST']._serialized_start=2665
+  _globals['_SEARCHREQUEST']._serialized_end=2735
+  _globals['_SEARCHRESPONSE']._serialized_start=2737
+  _globals['_SEARCHRESPONSE']._serialized_end=2789
+  _globals['_FOUND']._serialized_start=2791
+  _globals['_FOUND']._serialized_end=2851
+  _globals['_RELAYREQUEST']._serialized_start=2854
+  _globals['_RELAYREQUEST']._serialized_end=3032
+  _globals['_RELAYRESPONSE']._serialized_start=3034
+  _globals['_RELAYRESPONSE']._serialized_end=3154
+  _globals['_SHARERSERVICE']._serialized_start=3740
+  _globals['_SHARERSERVICE']._serialized_end=4009
 # @@protoc_insertion_point(module_scope)

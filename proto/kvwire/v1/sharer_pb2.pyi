@@ -142,18 +142,20 @@ class ShareResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[SliceHeader, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., trailer: _Optional[_Union[SliceTrailer, _Mapping]] = ...) -> None: ...
 
 class SliceHeader(_message.Message):
-    __slots__ = ("kind", "segments", "spans", "tail", "request_digest")
+    __slots__ = ("kind", "segments", "spans", "tail", "request_digest", "versions")
     KIND_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     kind: SliceKind
     segments: _containers.RepeatedCompositeFieldContainer[SegmentRun]
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     tail: int
     request_digest: bytes
-    def __init__(self, kind: _Optional[_Union[SliceKind, str]] = ..., segments: _Optional[_Iterable[_Union[SegmentRun, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., tail: _Optional[int] = ..., request_digest: _Optional[bytes] = ...) -> None: ...
+    versions: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, kind: _Optional[_Union[SliceKind, str]] = ..., segments: _Optional[_Iterable[_Union[SegmentRun, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., tail: _Optional[int] = ..., request_digest: _Optional[bytes] = ..., versions: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class SegmentRun(_message.Message):
     __slots__ = ("kinds", "layers", "shape", "element_type")
@@ -188,7 +190,7 @@ class Frame(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class SliceTrailer(_message.Message):
-    __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings", "likely", "answerable", "quoted", "runs", "positions_left", "questions_left")
+    __slots__ = ("digest", "frames", "payload_bytes", "positions", "timings", "likely", "answerable", "quoted", "runs", "positions_left", "questions_left", "new_positions_left")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -200,6 +202,7 @@ class SliceTrailer(_message.Message):
     RUNS_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_LEFT_FIELD_NUMBER: _ClassVar[int]
     QUESTIONS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    NEW_POSITIONS_LEFT_FIELD_NUMBER: _ClassVar[int]
     digest: bytes
     frames: int
     payload_bytes: int
@@ -211,7 +214,8 @@ class SliceTrailer(_message.Message):
     runs: int
     positions_left: int
     questions_left: int
-    def __init__(self, digest: _Optional[bytes] = ..., frames: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., positions: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., likely: _Optional[int] = ..., answerable: _Optional[int] = ..., quoted: _Optional[int] = ..., runs: _Optional[int] = ..., positions_left: _Optional[int] = ..., questions_left: _Optional[int] = ...) -> None: ...
+    new_positions_left: int
+    def __init__(self, digest: _Optional[bytes] = ..., frames: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., positions: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., likely: _Optional[int] = ..., answerable: _Optional[int] = ..., quoted: _Optional[int] = ..., runs: _Optional[int] = ..., positions_left: _Optional[int] = ..., questions_left: _Optional[int] = ..., new_positions_left: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_s", "prefill_s", "encode_s")
@@ -358,13 +362,15 @@ class RelayRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., request_id: _Optional[bytes] = ..., sharer: _Optional[_Union[ModelRef, _Mapping]] = ..., max_new_tokens: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class RelayResponse(_message.Message):
-    __slots__ = ("request_id", "text", "tokens", "timings")
+    __slots__ = ("request_id", "text", "tokens", "timings", "versions")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     text: str
     tokens: int
     timings: Timings
-    def __init__(self, request_id: _Optional[bytes] = ..., text: _Optional[str] = ..., tokens: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    versions: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, request_id: _Optional[bytes] = ..., text: _Optional[str] = ..., tokens: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., versions: _Optional[_Iterable[bytes]] = ...) -> None: ...
