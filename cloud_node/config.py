@@ -17,6 +17,7 @@ from kvwire.segment import SliceKind
 from kvwire.telemetry import TelemetryConfig
 
 _MIB = 1 << 20
+_MOST_REPLICAS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class SharerConfig:
 
     model: a directory, or a model on this machine by its known name or Hugging Face id; `kvwire` fetches it first.
     bundles: directories of bundles trained for this Sharer, or names of those that ship; at least one.
-    replicas: how many there are, or at least where `max_replicas` lets Ray Serve add to them.
+    replicas: how many there are, or at least where `max_replicas` lets Ray Serve add to them; 1,000 at most.
     max_replicas: how many there may be while callers keep them busy: one is added where each has more than half of
         `max_ongoing` - 1 calls. A local Ray reserves `cpus` and `gpus` for all of them. 0: always `replicas`.
     scale_up_s, scale_down_s: for how long before Ray Serve adds one, and takes one away; its calls have
@@ -115,6 +116,8 @@ class SharerConfig:
             raise ValueError("bundles: at least one bundle directory is needed")
         if min(self.replicas, self.max_ongoing, self.max_batch, self.max_batch_positions) < 1:
             raise ValueError("replicas, max_ongoing, max_batch and max_batch_positions start at 1")
+        if self.most_replicas > _MOST_REPLICAS:
+            raise ValueError(f"replicas and max_replicas are at most {_MOST_REPLICAS:,}")
         if self.max_replicas and self.max_replicas < self.replicas:
             raise ValueError("max_replicas is below replicas")
         if min(self.scale_up_s, self.scale_down_s) < 0:

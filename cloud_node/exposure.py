@@ -79,7 +79,7 @@ class Leaving:
     """What one call takes of a document.
 
     positions: that are the document's, or could be. quoted: the characters of those that were chosen in it. version:
-        which text was read; "" is no text of a document.
+        which text was read; "" is no text of a document. questions: 1, or -1 where one that was counted is taken back.
     """
 
     document: str
@@ -87,6 +87,7 @@ class Leaving:
     positions: int
     quoted: tuple[tuple[int, int], ...] = ()
     version: str = ""
+    questions: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,8 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
         document = key_of(caller.tenant, one.document)
         for name in caller.names:
             key = {"document": document, "day": day, "identity": name}
-            _add(connection, _Left, key, {"questions": 1, "positions": one.positions, "new_positions": 0})
+            first = {"questions": one.questions, "positions": one.positions, "new_positions": 0}
+            _add(connection, _Left, key, first)
             # Behind the row's lock: nobody else counts for this name meanwhile.
             new = one.positions - len(one.quoted)
             for begins, ends in sorted(one.quoted):
@@ -189,7 +191,7 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
                 continue
             columns = (_Left.positions, _Left.questions, _Left.new_positions)
             has = connection.execute(select(*columns).filter_by(**key)).one()
-            one.budget.check(*has)
+            one.budget.check(has.positions, has.questions, has.new_positions if new else 0)
             for what in ("positions", "questions", "new_positions"):
                 if most := getattr(one.budget, what):
                     key_left = f"{what}_left"

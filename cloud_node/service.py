@@ -124,15 +124,23 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 policy.positions_per_day, policy.questions_per_day
             )  # new positions cost a search nothing
             clean = functools.partial(self._looked.clean, policy.redact) if policy.redact else None
-            nothing = leaving_nothing(policy)
-            # Before it searches: to be refused for having found nothing would say that.
-            await self._access.positions_left(caller, {nothing.document: nothing.budget})
-            hits = await self._access.search(caller, wanted, kinds_searched(policy), day, clean)
-            found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
-            record.documents = tuple(dict.fromkeys(one.document for one in found))
-            # That a document has a word tells of it as an answer does.
-            told = await self._access.documents_of(caller, record.documents)
-            await self._access.count(caller, leaving(policy, told, 0) or [nothing])
+            kinds, nothing = kinds_searched(policy), leaving_nothing(policy)
+            # Counted before it searches: to be refused for what it found, or did not, would say that.
+            await self._access.count(caller, [nothing])
+            while True:
+                hits = await self._access.search(caller, wanted, kinds, day, clean)
+                found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
+                record.documents = tuple(dict.fromkeys(one.document for one in found))
+                told = await self._access.documents_of(caller, record.documents)
+                if not told:
+                    break
+                # That a document has a word tells of it as an answer does: a question of it, then, and not of none.
+                taken = [*leaving(policy, told, 0), dataclasses.replace(nothing, questions=-1)]
+                with contextlib.suppress(
+                    ExposureSpent
+                ):  # others had the last of one meanwhile: it is found no more
+                    await self._access.count(caller, taken)
+                    break
             self._write_ahead(record.leaving(told))
             return serde.found_to_proto(found)
 

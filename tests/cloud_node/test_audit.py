@@ -51,7 +51,7 @@ def test_a_line_says_who_got_how_much_of_what(tmp_path: Path) -> None:
     assert set(line) == {
         *("time", "method", "tenant", "user", "request_id", "documents", "kind", "positions", "segments"),
         *("bytes", "decision", "seconds", "calls", "previous", "hash"),
-        *("sequence", "identity", "versions", "quoted", "signature"),
+        *("sequence", "identity", "versions", "text_hashes", "quoted", "signature"),
     }
 
 

@@ -80,6 +80,8 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
         (MINIMAL + "replicas = 0\n", "replicas"),
         (MINIMAL + "replicas = '2'\n", "sharer.replicas"),
         (MINIMAL + "replicas = 2\nmax_replicas = 1\n", "max_replicas is below replicas"),
+        (MINIMAL + "max_replicas = 1001\n", "replicas and max_replicas are at most 1,000"),
+        (MINIMAL + "replicas = 1001\n", "replicas and max_replicas are at most 1,000"),
         (MINIMAL + "max_replicas = 2\nscale_up_s = -1\n", "scale_up_s"),
         (MINIMAL.replace("bundles", "# bundles"), "bundles"),
         (MINIMAL.replace("qwen2.5-coder-0.5b-instruct", "a" * 5_000), "cloud.toml: a path .* too long"),

@@ -260,6 +260,27 @@ async def test_a_search_that_finds_nothing_is_a_question_of_who_asks(
     assert of(config) == [(ACME, 1, 8)]
 
 
+async def test_of_searches_at_once_none_is_refused_for_what_it_found(
+    start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local(export=ExportPolicy(questions_per_day=3))
+    looked, search = list[str](), DocumentReader.search
+
+    def watched(store: DocumentReader, tenant: str, query: str, *told: Any) -> Any:
+        looked.append(query)
+        return search(store, tenant, query, *told)
+
+    monkeypatch.setattr(DocumentReader, "search", watched)
+    words = [f"nine years {letter * 3}" for letter in "abcdefgh"]
+    ended = await asyncio.gather(*map(cloud.search, words), return_exceptions=True)
+    refused = {word for word, end in zip(words, ended, strict=True) if isinstance(end, ExposureSpent)}
+    assert not refused & set(looked), "it was refused before it looked"
+    assert all(isinstance(end, tuple | ExposureSpent) for end in ended)
+    found = sum(bool(end) for end in ended if isinstance(end, tuple))
+    assert of(config, "capped") == [(ACME, found, 0)] and 0 < found <= 3
+    assert of(config, "") == [(ACME, len(words) - len(refused) - found, 0)]
+
+
 async def test_a_call_that_is_given_up_while_the_store_waits_is_not_counted(
     start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

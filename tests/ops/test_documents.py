@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cloud_node.config import CloudConfig
 from cloud_node.document_files import meant
-from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents
+from cloud_node.documents import MAX_DOCUMENT_CHARS, Documents, hash_of
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.users import Principal
 from kvwire.identity import Identity
@@ -292,11 +292,13 @@ def test_show_tells_what_is_known_and_no_text(tmp_path: Path, config: Path, kvwi
         "max_positions": 3,
         "kinds": ["draft", "excerpt"],
         "version": told["version"],
+        "text_hash": hash_of("zebra-canary-7731"),
         "source": str(note),
         "added": "",
         "passages": 1,
         "positions_per_day": 0,
         "questions_per_day": 0,
+        "new_positions_per_day": 0,
         "granted": None,
     }
     shown = CliRunner().invoke(
@@ -415,6 +417,9 @@ def test_budgets_of_a_day_are_kept_like_other_limits(tmp_path: Path, kvwire: Kvw
     (changed,) = kvwire("add", note, "--questions-per-day", 3)["documents"]
     assert (changed["positions_per_day"], changed["questions_per_day"]) == (40, 3)
     assert kvwire("show", "a.txt")["positions_per_day"] == 40
+    (changed,) = kvwire("add", note, "--new-positions-per-day", 5)["documents"]
+    assert (changed["positions_per_day"], changed["new_positions_per_day"]) == (40, 5)
+    assert outcomes(kvwire("add", note)) == {"a.txt": "unchanged"}
 
 
 def test_a_document_is_granted_to_some_and_shown_who_may_ask(tmp_path: Path, kvwire: Kvwire) -> None:

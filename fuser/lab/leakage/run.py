@@ -47,7 +47,8 @@ class LeakageConfig:
     have, each of which is read in a document of its own; 0 leaves that attack out. secrets: documents with a secret.
     probed: documents that are asked instructions, and one question after the other; 0 leaves these attacks out.
     adaptive: after how many questions that is counted. crossed: questions asked of another question's slice. at_most:
-    what the upper end of an attack's interval may be, by its name, as the report has it (shares from 0 to 1).
+    what the upper end of an attack's interval may be, by its name, in the report's unit (a share from 0 to 1, or tokens
+    where the report says so).
     """
 
     data: str = "records:heldout"
