@@ -175,6 +175,58 @@ def local(
 
 
 @app.command()
+def replies(
+    data: Annotated[
+        str, typer.Option(help="Documents, as the key `data` of `kvwire eval` takes them.")
+    ] = "notes:heldout",
+    limit: Annotated[int, typer.Option(min=6, help="Documents, of up to 2,000 characters.")] = 24,
+    rounds: Annotated[
+        int, typer.Option(min=4, help="Replies over each document, to two questions in turns.")
+    ] = 12,
+    plan: Annotated[str, typer.Option(help="Of the slices, such as transform-2:m8:padded.")] = "raw:m8",
+    kind: Annotated[
+        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
+    ] = None,
+    sharer: SharerOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    json_out: JsonOut = None,
+    markdown_out: MarkdownOut = None,
+) -> None:
+    """What bytes and seconds of replies tell of a document: its length, and which of two it is (docs/privacy.md).
+
+    Exits with 1 where a check fails: the numbers then say nothing.
+    """
+    from fuser.lab.data.load import load
+    from kvwire.plan import Plan
+    from ops.bench import replies as bench
+    from ops.bench.link import working_folder
+    from ops.demo import pair
+    from ops.demo.interrupt import Interrupt
+
+    asked = Plan.parse(plan)
+    cast, pairs = _cast(
+        sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, asked.codec, device, dtype
+    )
+    taken = kind or _first_kind(pairs)
+    asked.check(taken)
+    items = load(data, "document", limit, 1, for_training=False, max_document_chars=2_000)
+    told = bench.RepliesBench(cast, taken, asked, tuple(item.document for item in items), rounds)
+
+    def measure(progress: "Progress") -> Mapping[str, Any]:
+        with Interrupt() as interrupt, working_folder() as folder:
+            return bench.measure(told, Path(folder), progress, interrupt.check)
+
+    settings = {"data": data, "documents": limit, "rounds": rounds, "plan": plan, "kind": str(taken)}
+    report = Bench("replies", settings | _named(cast, pairs), measure, bench.markdown, seed=1).run(
+        json_out, markdown_out
+    )
+    if not report["results"]["valid"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def prefixes(
     tokens: Annotated[
         str, typer.Option(help="Comma-separated lengths of documents.")

@@ -1,21 +1,28 @@
 """The benches of the service: what they compare, and what they make of their numbers."""
 
 import asyncio
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from cloud_node.config import CloudConfig
+from cloud_node.documents import Documents
+from fuser.lab.leakage import observed
+from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from ops.bench import cloud as cloud_bench
 from ops.bench import edge as edge_bench
 from ops.bench import local as local_bench
 from ops.bench import prefixes as prefix_bench
+from ops.bench import replies as reply_bench
 from ops.bench.sequential import Sequential
 from ops.chaos.in_one_process import answer_in_one_process, first_line
 from ops.demo.samples import DemoQuestion, DemoSample
+from ops.demo.stage import Cast
 from ops.output import counting_progress
 from tests.cloud_fixture import DOCUMENTS, CloudNode
 
@@ -142,3 +149,74 @@ def test_a_first_question_is_compared_with_the_next_one_its_document_read_before
     assert f"| {long['tokens']:,} | 3 |" in table and "1.00 | 1.00 | 1.00" in table
     prefix_bench.plot({"results": results}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1_000
+
+
+def replies_of(lengths: list[int], told: bool) -> list[dict[str, float]]:
+    """Of a cloud whose seconds, and nothing else, tell of a length, or tell nothing."""
+    chance = random.Random(2)
+    return [
+        {
+            "document": document,
+            "round": number,
+            "bytes": 765,
+            "positions": 8,
+            **dict.fromkeys(("queue_s", "encode_s"), 0.001),
+            **dict.fromkeys(
+                ("prefill_s", "first_s", "all_s"),
+                (length if told else 400) * chance.gauss(1e-4, 1e-6),
+            ),
+        }
+        for number in range(8)
+        for document, length in enumerate(lengths)
+    ]
+
+
+def test_seconds_that_tell_a_length_are_found_and_sizes_that_are_all_alike_tell_nothing() -> None:
+    lengths = [100 * 2 ** (place // 4) + 10 * place for place in range(12)]
+    random.Random(3).shuffle(lengths)
+    told = reply_bench.judged(replies_of(lengths, told=True), lengths)["observers"]
+    for name in ("seconds", "all that an edge is told"):
+        for found in told[name]["attacks"].values():
+            assert found["point"] > 0.9 > 0.6 > found["control"]
+    for found in told["bytes"]["attacks"].values():
+        assert found["low"] <= found["control"] <= found["high"] and found["point"] < 0.6
+    silent = reply_bench.judged(replies_of(lengths, told=False), lengths)["observers"]
+    for found in silent["both, as the network sees"]["attacks"].values():
+        assert abs(found["point"] - found["control"]) < 0.15
+    checks = [check for seen in (told, silent) for one in seen.values() for check in one["checks"]]
+    assert len(checks) == 16 and all(check["passed"] for check in checks)
+    states = {"read before": {"observers": told}}
+    table = reply_bench.markdown(
+        {"results": {"documents": 12, "rounds": 8, "states": states, "valid": False}}
+    )
+    assert "| read before | seconds | 100.0 [100.0, 100.0] \\| " in table and "**Void**" in table
+
+
+def test_a_leak_that_is_not_found_makes_a_run_void(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observed, "_STRENGTH", 0.0)
+    lengths = list(range(100, 112))
+    seen = reply_bench.judged(replies_of(lengths, told=False), lengths)["observers"]["bytes"]
+    assert [check["passed"] for check in seen["checks"]] == [False, True]
+    for few in (lengths[:5], lengths[:2]):
+        with pytest.raises(ValueError, match="too few replies"):
+            reply_bench.judged(replies_of(few, told=False), few)
+
+
+def test_replies_of_a_real_cloud_are_seen_with_their_bytes_and_seconds(
+    cloud: CloudNode, edge: "EdgeConfig", sequential: Sequential
+) -> None:
+    store = Documents(CloudConfig.load(cloud.directory / "cloud.toml").documents)
+    texts = tuple(f"Note {number}. " + "The bell rings twice. " * 8 * (number + 1) for number in range(2))
+    for number, text in enumerate(texts):
+        store.add("acme", f"text-{number}", text)
+    store.close()
+    cast = Cast("", "", Path(), "raw")
+    bench = reply_bench.RepliesBench(cast, SliceKind.EXCERPT, Plan(codec="raw", positions=4), texts, 2)
+    done: list[None] = []
+    replies = asyncio.run(
+        reply_bench._rounds(bench, edge, sequential.sharer.bundle, lambda: done.append(None), lambda: None)
+    )
+    assert (len(replies), len(done)) == (4, 6)
+    for reply in replies:
+        assert {name for names in reply_bench.OBSERVERS.values() for name in names} <= reply.keys()
+        assert reply["positions"] == 4 and 0 < reply["first_s"] <= reply["all_s"] and reply["bytes"] > 100

@@ -5,6 +5,7 @@ Every position that was sent counts as its token read, so nothing here depends o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -70,20 +71,22 @@ class Prober:
         """The share of a document's content tokens that so many questions bring out together.
 
         The first is an ordinary one; each further one asks for what follows what was read last, then about each word
-        that was read, then as `INJECTIONS` do.
+        of that, then as `INJECTIONS` do, then the same about all that was read before, the latest first.
 
         Args:
             at: after how many questions, ascending.
         """
         asked = [[item.questions[0].text] for item in items]
         seen: list[list[int]] = [[] for _ in items]
+        said: list[list[str]] = [[] for _ in items]
         found = dict[str, dict[str, Any]]()
         for count in range(1, at[-1] + 1):
             shares = list[float]()
             for number, (content, (tokens,)) in enumerate(self._sent(items, [one[-1:] for one in asked])):
                 seen[number] += tokens
                 shares.append(_share(content, seen[number]))
-                asked[number].append(self._next(self._tokenizer.decode(tokens), asked[number]))
+                said[number].insert(0, self._tokenizer.decode(tokens))
+                asked[number].append(_next(said[number], asked[number]))
             if count in at:
                 name = f"content of the document, {count} adaptive question{'s' if count > 1 else ''}"
                 found[name] = to_dict(mean(torch.tensor(shares, device="cpu"))) | {"documents": len(items)}
@@ -111,13 +114,19 @@ class Prober:
             content = set(tokens[item.document].tolist()) - self._common
             yield content, [held.get((item.document, one), []) for one in some]
 
-    def _next(self, said: str, asked: Sequence[str]) -> str:
-        words = said.split()
-        tries = [f'What comes right after "{" ".join(words[-_TAIL:])}" in the document?'] if words else []
-        tries += [f'What does the document say about "{word}"?' for word in words]
-        return next(
-            (one for one in (*tries, *INJECTIONS) if one not in asked), "What else does the document say?"
-        )
+
+def _next(said: Sequence[str], asked: Sequence[str]) -> str:
+    """What to ask after all that was `said`, the latest first, and `asked`; the same again where nothing is left."""
+    tries = [list(_about(one)) for one in said]
+    wanted = itertools.chain(tries[0], INJECTIONS, *tries[1:])
+    return next((one for one in wanted if one not in asked), "What else does the document say?")
+
+
+def _about(said: str) -> Iterator[str]:
+    words = said.split()
+    if words:
+        yield f'What comes right after "{" ".join(words[-_TAIL:])}" in the document?'
+    yield from (f'What does the document say about "{word}"?' for word in words)
 
 
 def crossed(

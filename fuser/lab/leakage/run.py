@@ -10,7 +10,6 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from kvwire.segment import SliceKind
 _SEED = 5_003
 _CANARY = "The access code is {:04d}."
 _VALUES = 10_000
+_MOST_ASKED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class LeakageConfig:
     data: documents that are asked about, with their questions, held out from the bundle's training. known: the
     attacker's own texts. documents, known_documents: how many of each. plans, drafts: of excerpts and of drafts, as in
     an evaluation. among: documents among which that of a slice is to be found. candidates: values that a secret may
-    have, each of which is read in a document of its own; 0 leaves that attack out. secrets: documents with a secret.
-    probed: documents that are asked instructions, and one question after the other; 0 leaves these attacks out.
-    adaptive: after how many questions that is counted. crossed: questions asked of another question's slice. at_most:
-    what the upper end of an attack's interval may be, by its name, in the report's unit (a share from 0 to 1, or tokens
-    where the report says so).
+    have, each of which is read in a document of its own; 256 find up to 8 bits, 0 leaves that attack out. secrets:
+    documents with a secret. probed: documents that are asked instructions, and one question after the other; 0 leaves
+    these attacks out. adaptive: after how many questions that is counted, 100 at most. crossed: questions asked of
+    another question's slice. at_most: what the upper end of an attack's interval may be, by its name, in the report's
+    unit (a share from 0 to 1, or tokens where the report says so).
     """
 
     data: str = "records:heldout"
@@ -74,8 +74,9 @@ class LeakageConfig:
             raise BadConfig(f"candidates: {self.candidates} is neither 0 nor 2 to {_VALUES}")
         if self.probed < 0 or self.crossed < 0:
             raise BadConfig("probed and crossed start at 0")
-        if not self.adaptive or list(self.adaptive) != sorted(set(self.adaptive)) or self.adaptive[0] < 1:
-            raise BadConfig("adaptive: numbers of questions, ascending from 1")
+        asked = list(self.adaptive)
+        if not asked or asked != sorted(set(asked)) or asked[0] < 1 or asked[-1] > _MOST_ASKED:
+            raise BadConfig(f"adaptive: numbers of questions, ascending from 1 to {_MOST_ASKED} at most")
         if not self.known:
             raise BadConfig("known is empty: the attacker learns from texts of its own")
         if not (self.plans or self.drafts):
@@ -151,15 +152,15 @@ class LeakageRun:
         ]
         if not items:
             return {}
-        given, quiet = replace(self._given, drafts=kind is SliceKind.DRAFT), Progress(disable=True)
-        with tempfile.TemporaryDirectory(dir=given.work) as work:
-            elsewhere = replace(given, work=Path(work))
-            read = partial(self._read, progress=quiet, given=elsewhere)
-            prober = Prober(read, given.bundle, kind, plan, given.sharer.tokenizer, common)
-            told = prober.injected(items)
-            return {"instructions in place of a question": told} | prober.adaptive(
-                items, self._config.adaptive
-            )
+        given = replace(self._given, drafts=kind is SliceKind.DRAFT)
+
+        def read(items: Sequence[Item]) -> Texts:  # a hundred questions would fill a disk
+            with tempfile.TemporaryDirectory(dir=given.work) as work:
+                return self._read(items, Progress(disable=True), replace(given, work=Path(work)))
+
+        prober = Prober(read, given.bundle, kind, plan, given.sharer.tokenizer, common)
+        told = prober.injected(items)
+        return {"instructions in place of a question": told} | prober.adaptive(items, self._config.adaptive)
 
     def _read(self, items: Sequence[Item], progress: Progress, given: Given | None = None) -> Texts:
         given, questions = given or self._given, draw(items, None, _SEED)
