@@ -191,7 +191,7 @@ class Talk:
             return
         plan = {name: value for name, value in (answer.plan or {}).items() if value}
         rows = [
-            ("mode", answer.source),
+            ("source", answer.source),
             ("reason", answer.reason or "none"),
             ("kind", answer.kind or "none"),
             ("plan", ", ".join(f"{name} {value}" for name, value in plan.items()) or "none"),
