@@ -8,6 +8,7 @@ const FROM = {
   relayed: "Relayed: the cloud's model wrote it, and it came as text",
   "receiver-only": "The edge's model alone",
 };
+const READ = { ...FROM, fused: "Fused: the edge's model read a slice" };
 const WHY = {
   REQUESTED: "the cloud was not asked",
   NOTES: "the slice does not hold it, your notes do",
@@ -17,7 +18,7 @@ const WHY = {
 };
 
 const NOT_STATED = "Not stated in the document.";
-const withheld = (confidence) => `Withheld: not sure enough (${Math.round(100 * confidence)} %).`;
+const withheld = (confidence) => `Withheld: not sure enough (${Math.round(100 * confidence)}\u00a0%).`;
 
 /** A card that fills while an answer comes. guessing: it can only be a guess. */
 export class Card {
@@ -51,9 +52,9 @@ export class Card {
     const why = wanted ? "you asked for it: this is what a slice is to be compared with" : [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
     let told;
     if (account.abstained && account.confidence != null) {
-      told = this.#note("abstained", FROM[account.source], "an answer was there, but it is too unlikely to be right", withheld(account.confidence));
+      told = this.#note("abstained", READ[account.source], "an answer was there, but it is too unlikely to be right", withheld(account.confidence));
     } else if (account.abstained) {
-      told = this.#note("abstained", FROM[account.source], why || "so the edge's model reads the slice, which is a part of it; it can be wrong", NOT_STATED);
+      told = this.#note("abstained", READ[account.source], why || "a slice is a part of the document, so this can be wrong", NOT_STATED);
     } else if (account.guess) {
       told = this.#note("guess", "A guess, not an answer", why, text);
     } else {

@@ -244,11 +244,11 @@ def test_the_keyboard_is_enough(chat: Chat) -> None:
         "kind",
         "SUMMARY",
         "SUMMARY",
-        "question",
-        "send",
         "follow",
         "compare",
         "forget",
+        "question",
+        "send",
         order[-1],
     ]
     page.focus("#document")
@@ -278,6 +278,20 @@ def test_a_narrow_screen_shows_all_of_it(open_page: Open) -> None:
     for summary in chat.page.locator("summary").all():
         summary.click()
     assert chat.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize(("width", "height"), [(375, 667), (1280, 720)])
+def test_an_answer_that_ends_is_not_behind_the_question(open_page: Open, width: int, height: int) -> None:
+    chat = open_page(viewport={"width": width, "height": height})
+    assert chat.page.is_visible("#begin")
+    for _ in range(3):
+        chat.ask(QUESTION, "note-1")
+        card = chat.answered()
+    assert not chat.page.is_visible("#begin")
+    chat.page.wait_for_function("scrollY > 0")
+    answer, form = card.bounding_box(), chat.page.locator("#ask").bounding_box()
+    assert answer is not None and form is not None
+    assert answer["y"] + answer["height"] <= form["y"] and form["height"] < height / 4
 
 
 def test_a_dark_screen_has_a_dark_page(open_page: Open) -> None:
