@@ -48,7 +48,8 @@ class RayReplicas:
             RuntimeError: Ray or a replica could not start in time, or ended meanwhile.
             OSError: the token file cannot be read.
         """
-        limits = self._config.ray
+        limits, began_s = self._config.ray, time.monotonic()
+        logger.info("starting Ray, then loading the Sharer: this may take a minute")
         self._ray.prepare()
         waiting = f"Ray did not start in {limits.start_timeout_s:g} s, twice (ray.start_timeout_s)"
         try:
@@ -65,6 +66,7 @@ class RayReplicas:
         except Exception as error:  # Ray's own, of many kinds and lines
             raise RuntimeError(f"Ray: {first_line(error)}") from None
         self._answered_s = time.monotonic()
+        logger.info("loaded the Sharer in %.0f s", self._answered_s - began_s)
 
     async def describe(self) -> Description:
         """What the replicas can do; the log says where one computes. Raises KvwireError as `share` does."""

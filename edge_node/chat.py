@@ -305,7 +305,7 @@ def account(answer: Answer) -> dict[str, Any]:
     """Where an answer came from, and why: all that is known of it but its text."""
     told = answer.to_dict()
     del told["text"]
-    return {"mode": told.pop("source")} | told
+    return told
 
 
 def usage_of(answer: Answer) -> dict[str, Any]:
@@ -350,7 +350,7 @@ def message(value: Any, path: str, texts: Sequence[str] = ("text",)) -> Any:
     if not isinstance(value, dict):
         return value
     if value.get("role") in ("tool", "function"):
-        raise Refused(f"{path}.role: tools are not supported", f"{path}.role", "unsupported")
+        raise Refused(f"{path}.role: tools are not supported", f"{path}.role", "unsupported_value")
     value = supported(value, _MESSAGE_REFUSED, _MESSAGE_IGNORED, path)
     if isinstance(parts := value.get("content"), list):
         value["content"] = [_part(part, f"{path}.content[{i}]", texts) for i, part in enumerate(parts)]
@@ -361,7 +361,7 @@ def _part(value: Any, path: str, texts: Sequence[str]) -> Any:
     if not isinstance(value, dict):
         return value
     if value.get("type") not in texts:
-        raise Refused(f"{path}.type: content is text only", f"{path}.type", "unsupported")
+        raise Refused(f"{path}.type: content is text only", f"{path}.type", "unsupported_value")
     return supported(value, {}, _PART_IGNORED) | {"type": "text"}
 
 
@@ -379,5 +379,5 @@ def supported(
     for key, nothing in refused.items():
         if key in given and given.pop(key) not in nothing:
             named = f"{path}.{key}" if path else key
-            raise Refused(f"{named} is not supported", named, "unsupported")
+            raise Refused(f"{named} is not supported", named, "unsupported_parameter")
     return given

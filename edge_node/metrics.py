@@ -37,7 +37,7 @@ FAILED: Final = "failed"
 """Mode of a question that ended with an error, or whose caller went away."""
 NONE: Final = "NONE"
 """Reason of a fused answer."""
-_MODES: Final = (FUSED, RECEIVER_ONLY, RELAYED, UNANSWERED, FAILED)
+_SOURCES: Final = (FUSED, RECEIVER_ONLY, RELAYED, UNANSWERED, FAILED)
 _DAMAGED: Final = frozenset(
     entry.reason for error, entry in CATALOGUE.items() if issubclass(error, WireError)
 ) - {"TOO_LARGE", "UNSUPPORTED"}
@@ -89,15 +89,15 @@ class Watch:
             self.refused("full")
         if not isinstance(outcome, Answer):
             reason = entry_of(Cancelled if outcome is None else type(outcome)).reason
-            meter.add("kvwire_edge_asks_total", mode=FAILED, reason=reason)
-            self._lines.tell("ask", request_id=request_id, mode=FAILED, reason=reason)
+            meter.add("kvwire_edge_asks_total", source=FAILED, reason=reason)
+            self._lines.tell("ask", request_id=request_id, source=FAILED, reason=reason)
             return
-        mode, reason = outcome.source if outcome.answered else UNANSWERED, outcome.reason or NONE
-        meter.add("kvwire_edge_asks_total", mode=mode, reason=reason)
+        source, reason = outcome.source if outcome.answered else UNANSWERED, outcome.reason or NONE
+        meter.add("kvwire_edge_asks_total", source=source, reason=reason)
         self._lines.tell(
             "ask",
             request_id=request_id,
-            mode=mode,
+            source=source,
             reason=reason,
             kind=outcome.kind or "",
             positions=outcome.positions,
@@ -141,7 +141,7 @@ def _traced(outcome: Answer | KvwireError | None, request_id: str, took_s: float
     if not isinstance(outcome, Answer):
         reason = entry_of(Cancelled if outcome is None else type(outcome)).reason
         return Traced("ask", CLIENT, context, took_s, error=reason)
-    spent, mode = outcome.timings, outcome.source if outcome.answered else UNANSWERED
+    spent, source = outcome.timings, outcome.source if outcome.answered else UNANSWERED
     queued_s, sliced_s = max(took_s - spent.get("total", 0.0), 0.0), spent.get("slice", 0.0)
     begins_s = {
         "connect": queued_s + spent.get("search", 0.0),
@@ -152,7 +152,7 @@ def _traced(outcome: Answer | KvwireError | None, request_id: str, took_s: float
     spent = spent | {"transfer": max(sliced_s - spent.get("search", 0.0), 0.0)}
     stages = [TracedStage("queue", 0.0, queued_s)]
     stages += [TracedStage(name, at, spent[name]) for name, at in begins_s.items() if spent.get(name)]
-    said: dict[str, str | int] = {"kvwire.mode": mode, "kvwire.reason": outcome.reason or NONE}
+    said: dict[str, str | int] = {"kvwire.source": source, "kvwire.reason": outcome.reason or NONE}
     said |= {"kvwire.kind": outcome.kind or "", "kvwire.positions": outcome.positions}
     said |= {"kvwire.bytes": outcome.bytes_received}
     return Traced("ask", CLIENT, context, took_s, stages, said=said)
@@ -161,7 +161,7 @@ def _traced(outcome: Answer | KvwireError | None, request_id: str, took_s: float
 def _values(assistant: Assistant) -> dict[str, tuple[str, ...]]:
     """What each label may say."""
     return {
-        "mode": _MODES,
+        "source": _SOURCES,
         "reason": tuple(_REASONS),
         "error": tuple(_DAMAGED),
         "check": DOOR,

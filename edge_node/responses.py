@@ -46,7 +46,7 @@ class ResponsesBody(OpenAIBody):
     def turn(value: Any, path: str) -> Any:
         """One item, to be read as a `Message`. Raises Refused."""
         if isinstance(value, dict) and value.get("type", "message") != "message":
-            raise Refused(f"{path}.type: items are messages only", f"{path}.type", "unsupported")
+            raise Refused(f"{path}.type: items are messages only", f"{path}.type", "unsupported_value")
         read = message(value, path, _TEXTS)
         if isinstance(read, dict):
             read.pop("type", None)

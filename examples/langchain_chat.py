@@ -31,7 +31,7 @@ def main(config: str, document: str, question: str) -> int:
         print(f"no answer: {error.code}: {error.message}")
         return 1
     account = reply.response_metadata["token_usage"]["kvwire"]
-    print(f"{reply.text} ({account['mode']}, {account['bytes_received']:,} bytes received)")
+    print(f"{reply.text} ({account['source']}, {account['bytes_received']:,} bytes received)")
     return 0
 
 

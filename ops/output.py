@@ -1,15 +1,19 @@
 """What a command prints: tables and text for a person, one JSON value with --json."""
 
+import contextlib
 import json
 import sys
+import time
 import traceback
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -20,9 +24,19 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 
-console = Console(markup=False, emoji=False)
-"""Prints text as it is: questions, documents' names and paths may look like markup."""
-progress_console = Console(stderr=True, markup=False, emoji=False)
+_PIPE_WIDTH: Final = 160
+"""Characters of a line of a table where no terminal says how many it has."""
+
+
+def _output(stderr: bool) -> Console:
+    """Prints text as it is: questions, documents' names and paths may look like markup."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(stderr=stderr, markup=False, emoji=False, width=width)
+
+
+console = _output(stderr=False)
+progress_console = _output(stderr=True)
 
 
 def failed(error: Exception) -> int:
@@ -53,6 +67,15 @@ def printable(text: str, kept: str = "") -> str:
 def print_json(value: Any) -> None:
     """Print `value` as one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """While `what` is loaded: a line that turns on a terminal, then for good how many seconds it took."""
+    began = time.monotonic()
+    with progress_console.status(f"loading {what}"):
+        yield
+    progress_console.print(f"loaded {what} in {time.monotonic() - began:.1f} s", style="dim", highlight=False)
 
 
 def counting_progress() -> "Progress":
@@ -95,12 +118,61 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
-    """A table for a person; cells are printed as they are, whole and without markup."""
-    made = Table(*columns, title=title, title_justify="left", header_style="bold")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell), overflow="fold") for cell in row))
-    return made
+class Rows:
+    """A table for a person; cells are printed as they are, without markup.
+
+    Cells fold at blanks alone, so an id, a file's name or a number is never cut. Where that does not fit, each row is
+    a block of lines.
+
+    Args:
+        ruled: a line below each row, and none between columns.
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[object]], ruled: bool = False) -> None:
+        self._columns, self._ruled = columns, ruled
+        self._rows = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        ruled = self._ruled
+        look = box.HORIZONTALS if ruled else box.HEAVY_HEAD
+        made = Table(header_style="bold", box=look, show_lines=ruled, pad_edge=not ruled)
+        between = 3 * len(self._columns) + (-1 if ruled else 1)
+        widths = self._widths(console, options.max_width - between)
+        if widths is None:
+            yield from self._blocks()
+            return
+        for name, width in zip(self._columns, widths, strict=True):
+            made.add_column(name, width=width)
+        for row in self._rows:
+            made.add_row(*row)
+        yield made
+
+    def _widths(self, console: Console, room: int) -> list[int] | None:
+        """Of each column at least its longest word, and what is left by what it would have; None where that is not
+        enough."""
+        anyhow = console.options.update(max_width=1_000_000)
+        cells = ([Text(name), *column] for name, *column in zip(self._columns, *self._rows, strict=True))
+        asked = [[Measurement.get(console, anyhow, cell) for cell in column] for column in cells]
+        least = [max(cell.minimum for cell in column) for column in asked]
+        more = [max(cell.maximum for cell in column) - low for column, low in zip(asked, least, strict=True)]
+        if (spare := room - sum(least)) < 0:
+            return None
+        share = min(1.0, spare / max(1, sum(more)))
+        return [low + int(share * over) for low, over in zip(least, more, strict=True)]
+
+    def _blocks(self) -> Iterator[Text]:
+        for number, row in enumerate(self._rows):
+            if number:
+                yield Text()
+            for name, cell in zip(self._columns, row, strict=True):
+                yield Text.assemble(
+                    (f"{name}: " if name else "", "bold"), cell, no_wrap=True, overflow="ignore"
+                )
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], to: Console | None = None) -> None:
+    """Print `Rows`; a line of a block that is longer than the terminal is left to the terminal, whole."""
+    (to or console).print(Rows(columns, rows), crop=False)
 
 
 def print_mapping(values: Mapping[str, object], as_json: bool) -> None:

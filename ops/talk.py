@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kvwire.errors import InvalidRequest, KvwireError, entry_of
 from kvwire.limits import MAX_TOKEN_CHARS
 from kvwire.segment import SliceKind
-from ops.output import console, progress_console, table
+from ops.output import console, print_table, progress_console
 
 if TYPE_CHECKING:
     from edge_node import Answer, Assistant
@@ -163,6 +163,8 @@ class Talk:
             _write(answer.to_json() + "\n")
         elif self._lines == "text":
             _write(f"{answer.text}\n")  # empty where there is no answer: line n is question n's
+            if answer.answered:
+                progress_console.print(told_of(answer), style="dim", highlight=False)
         elif answer.answered:
             _write("\n")
             if answer.abstained:
@@ -191,7 +193,7 @@ class Talk:
             return
         plan = {name: value for name, value in (answer.plan or {}).items() if value}
         rows = [
-            ("mode", answer.source),
+            ("source", answer.source),
             ("reason", answer.reason or "none"),
             ("kind", answer.kind or "none"),
             ("plan", ", ".join(f"{name} {value}" for name, value in plan.items()) or "none"),
@@ -206,7 +208,7 @@ class Talk:
             *((stage.replace("_", " "), f"{seconds:.3f} s") for stage, seconds in answer.timings.items()),
         ]
         to = console if self._lines is None else progress_console  # lines are for a program
-        to.print(table(("what crossed the wire", ""), rows))
+        print_table(("what crossed the wire", ""), rows, to)
 
 
 def user_token_in(file: Path | None) -> str | None:

@@ -85,7 +85,7 @@ def numbers(before: Page, now: Page) -> dict[str, Any]:
             "p50_s": quantile(0.5, before, now, _CALLS),
             "p99_s": quantile(0.99, before, now, _CALLS),
             "bytes_per_s": rate("kvwire_cloud_sent_payload_bytes_total"),
-            "modes": _since(before, now, f"{_CALLS}_count", "rpc_response_status_code"),
+            "ended": _since(before, now, f"{_CALLS}_count", "rpc_response_status_code"),
             "queue": now.value("kvwire_cloud_calls_in_flight"),
             "well": now.value("kvwire_cloud_serving") == 1,
             "replicas": now.value("kvwire_cloud_replicas_up"),
@@ -96,7 +96,7 @@ def numbers(before: Page, now: Page) -> dict[str, Any]:
         "p50_s": quantile(0.5, before, now, _TOTAL, stage="total"),
         "p99_s": quantile(0.99, before, now, _TOTAL, stage="total"),
         "bytes_per_s": rate("kvwire_edge_received_bytes_total"),
-        "modes": _since(before, now, "kvwire_edge_asks_total", "mode"),
+        "ended": _since(before, now, "kvwire_edge_asks_total", "source"),
         "queue": now.value("kvwire_edge_queue_length"),
         "well": now.value("kvwire_edge_circuit_open") == 0,
         "bandwidth_bytes_per_s": told(now.value("kvwire_edge_bandwidth_bytes_per_second")),
@@ -130,7 +130,7 @@ def _since(before: Page, now: Page, name: str, label: str) -> dict[str, int]:
 
 def line(url: str, told: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of the table."""
-    modes = ", ".join(f"{count} {mode}" for mode, count in told["modes"].items()) or "-"
+    ended = ", ".join(f"{count} {how}" for how, count in told["ended"].items()) or "-"
     if told["node"] == "cloud":
         state = f"{'serving' if told['well'] else 'NOT serving'}, {told['replicas']:.0f} replicas"
     else:
@@ -146,7 +146,7 @@ def line(url: str, told: Mapping[str, Any]) -> tuple[str, ...]:
         _ms(told["p99_s"]),
         f"{told['bytes_per_s']:,.0f}",
         f"{told['queue']:.0f}",
-        modes,
+        ended,
         state,
     )
 

@@ -25,12 +25,15 @@ def warm(
         and what `Replica.load` raises.
     """
     from cloud_node.replica import Replica
+    from ops.output import loading
 
     files = config.prefix_files
     if files is None:
         raise ValueError('[sharer] prefix_store is "": nothing that is read is kept on disk')
+    with loading("the Sharer"):
+        replica = Replica.load(config)
     try:
-        counts = Replica.load(config).prefixes.read_all(files, tenant, begin, advance)
+        counts = replica.prefixes.read_all(files, tenant, begin, advance)
     except Timeout:
         raise RuntimeError("another process of this machine is reading the documents already") from None
     return {str(outcome): counts[outcome] for outcome in ReadOutcome} | {"bytes": files.bytes}

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +82,16 @@ def test_an_extra_brings_what_it_needs(extras: str, wheel: Path, environment: Pa
     run(environment / "python", "-W", "error", "-c", code, cwd=tmp_path)
     assert "Usage" in run(environment / "kvwire", *helped.split(), cwd=tmp_path)
     run(environment / "kvwire", *call.split(), cwd=tmp_path)
+
+
+def test_the_example_for_langchain_runs_beside_langchain(environment: Path, tmp_path: Path) -> None:
+    """langchain-openai brings 14 packages that nothing else here needs, so it is installed for this test alone."""
+    run(
+        environment / "pip", "install", "-q", "-c", ROOT / "constraints.txt", "langchain-openai", cwd=tmp_path
+    )
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    here = Path(run(environment / "python", "-c", where, cwd=tmp_path).strip()) / "here.pth"
+    here.write_text(sysconfig.get_path("purelib"), encoding="utf-8")  # what the tests need is there already
+    wanted = "tests/edge_node/test_examples.py::test_langchains_chat_model_asks_through_the_local_api"
+    said = run(environment / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", wanted, cwd=ROOT)
+    assert "1 passed" in said

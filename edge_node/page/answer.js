@@ -8,6 +8,7 @@ const FROM = {
   relayed: "Relayed: the cloud's model wrote it, and it came as text",
   "receiver-only": "The edge's model alone",
 };
+const READ = { ...FROM, fused: "Fused: the edge's model read a slice" };
 const WHY = {
   REQUESTED: "the cloud was not asked",
   NOTES: "the slice does not hold it, your notes do",
@@ -17,19 +18,19 @@ const WHY = {
 };
 
 const NOT_STATED = "Not stated in the document.";
-const withheld = (confidence) => `Withheld: not sure enough (${Math.round(100 * confidence)} %).`;
+const withheld = (confidence) => `Withheld: not sure enough (${Math.round(100 * confidence)}\u00a0%).`;
 
 /** A card that fills while an answer comes. guessing: it can only be a guess. */
 export class Card {
   constructor(title, guessing) {
-    this.mode = make("span", { class: "mode", text: guessing ? "A guess" : "answering …" });
+    this.source = make("span", { class: "source", text: guessing ? "A guess" : "answering …" });
     this.why = make("span", { class: "why" });
     this.text = make("p", { class: "text" });
     this.element = make(
       "section",
       { class: guessing ? "card guess" : "card", "aria-label": title, "aria-busy": "true" },
       make("h3", { text: title }),
-      make("p", { class: "from" }, this.mode, " ", this.why),
+      make("p", { class: "from" }, this.source, " ", this.why),
       this.text,
     );
   }
@@ -47,17 +48,17 @@ export class Card {
   }
 
   #done(asked, { text, account }) {
-    const wanted = account.mode === "relayed" && account.reason === "REQUESTED";
+    const wanted = account.source === "relayed" && account.reason === "REQUESTED";
     const why = wanted ? "you asked for it: this is what a slice is to be compared with" : [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
     let told;
     if (account.abstained && account.confidence != null) {
-      told = this.#note("abstained", FROM[account.mode], "an answer was there, but it is too unlikely to be right", withheld(account.confidence));
+      told = this.#note("abstained", READ[account.source], "an answer was there, but it is too unlikely to be right", withheld(account.confidence));
     } else if (account.abstained) {
-      told = this.#note("abstained", FROM[account.mode], why || "so the edge's model reads the slice, which is a part of it; it can be wrong", NOT_STATED);
+      told = this.#note("abstained", READ[account.source], why || "a slice is a part of the document, so this can be wrong", NOT_STATED);
     } else if (account.guess) {
       told = this.#note("guess", "A guess, not an answer", why, text);
     } else {
-      told = this.#note(account.mode, FROM[account.mode], why || "the whole slice was read", text);
+      told = this.#note(account.source, FROM[account.source], why || "the whole slice was read", text);
     }
     if (account.cut) this.why.textContent += "; cut at the most tokens";
     this.element.append(wire(asked, text, account));
@@ -73,12 +74,12 @@ export class Card {
     return `No answer: ${lines.join(" ")}`;
   }
 
-  #note(kind, mode, why, text) {
+  #note(kind, source, why, text) {
     this.element.classList.remove("guess");
     this.element.classList.add(kind);
-    this.mode.textContent = mode;
+    this.source.textContent = source;
     this.why.textContent = why;
     this.text.textContent = text;
-    return `${mode}: ${text}`;
+    return `${source}: ${text}`;
   }
 }

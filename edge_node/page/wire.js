@@ -6,7 +6,7 @@ import { bytesOf, counted, make, seconds } from "./dom.js";
 export function wire(asked, text, account) {
   const crossed = account.bytes_sent + account.bytes_received;
   const slice = `${counted(account.positions, "position")}, ${counted(account.payload_bytes, "payload byte")}`;
-  const said = account.mode === "relayed" ? "the answer itself, as text" : crossed ? slice : "nothing";
+  const said = account.source === "relayed" ? "the answer itself, as text" : crossed ? slice : "nothing";
   const panel = make("details", { class: "wire" }, make("summary", { text: `What crossed the wire: ${said}` }));
   if (crossed) panel.append(sizes(asked, text, account));
   panel.append(facts(account), ...timeLine(account));
@@ -38,14 +38,14 @@ function planOf(plan) {
 
 function facts(account) {
   const rows = [
-    ["mode", account.mode],
+    ["source", account.source],
     ["reason", account.reason ?? "none"],
     ["kind of slice", account.kind],
     ["plan", planOf(account.plan)],
     ["why this plan", account.plan_reason],
     ["positions", String(account.positions)],
     ["quoted of the document", account.quoted ? `${counted(account.quoted, "position")} in ${counted(account.runs, "run")}` : null],
-    ["left of this document today", account.mode === "fused" && account.document ? left(account) : null],
+    ["left of this document today", account.source === "fused" && account.document ? left(account) : null],
     ["earlier turns that were sent", account.turns_sent ? String(account.turns_sent) : null],
     ["messages up and down", `${counted(account.bytes_sent, "byte")}, ${counted(account.bytes_received, "byte")}`],
     ["of the slice arrived", account.kind ? `${Math.round(100 * account.share_arrived)} %` : null],

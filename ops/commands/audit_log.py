@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ops.output import Json, console, print_json, print_mapping, progress_console, table
+from ops.output import Json, print_json, print_mapping, print_table, progress_console
 
 app = typer.Typer(no_args_is_help=True, help="The audit log of a cloud node.")
 
@@ -168,7 +168,7 @@ def exposure(
     if not rows:
         progress_console.print(f"nothing has left of {document}", highlight=False)
         return
-    console.print(table(("version", "day", "identity", "questions", "positions", "new"), rows))
+    print_table(("version", "day", "identity", "questions", "positions", "new"), rows)
     pieces = [
         (
             version[:12],
@@ -181,7 +181,7 @@ def exposure(
         for one in quotes
         for begins, ends, times in one.spans
     ]
-    console.print(table(("version", "identity", "characters", "times", "quoted"), pieces))
+    print_table(("version", "identity", "characters", "times", "quoted"), pieces)
 
 
 def _public(log: Path, key: Path | None, *, needed: bool) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ops.commands.options import BundleArgument
-from ops.output import Json, console, print_json, print_mapping, progress_console, table
+from ops.output import Json, print_json, print_mapping, print_table, progress_console
 
 if TYPE_CHECKING:
     from fuser.bundle.bundle import Bundle
@@ -163,5 +163,5 @@ def _show(report: dict[str, Any], as_json: str | None) -> None:
             (one["layer"], *(f"{one[name]:.1e}" for name in ("key", "value", "max_abs_error")))
             for one in report["layers"]
         ]
-        console.print(table(("layer", "key", "value", "largest error"), rows))
+        print_table(("layer", "key", "value", "largest error"), rows)
     print_mapping({name: value for name, value in report.items() if name != "layers"}, False)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.output import Json, console, print_json, progress_console, table
+from ops.commands.options import EdgeFile
+from ops.output import Json, print_json, print_table, progress_console
 
 if TYPE_CHECKING:
     from ops.finding import Finding
@@ -36,13 +37,19 @@ def doctor(
     _report(findings, as_json)
 
 
-NodeFile = Annotated[
-    Path, typer.Argument(help="A cloud.toml or an edge.toml.", exists=True, dir_okay=False, metavar="FILE")
-]
+_NODE_FILE = "A cloud.toml or an edge.toml."
 
 
 @configs.command()
-def check(config: NodeFile, as_json: Json = False) -> None:
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(help=_NODE_FILE, exists=True, dir_okay=False, metavar="FILE")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="FILE, as other commands take it.", exists=True, dir_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Load a cloud.toml or an edge.toml and look at all it names: files, ports, models, bundle, database.
 
     Nothing is started, and nobody is asked. Exits with 1 where anything is bad; each such line says what to do.
@@ -50,15 +57,19 @@ def check(config: NodeFile, as_json: Json = False) -> None:
     from ops.finding import Finding, State
     from ops.node_check import node_findings, role_of
 
+    named = {path for path in (file, config) if path is not None}
+    if len(named) != 1:
+        raise typer.BadParameter("name one cloud.toml or edge.toml", param_hint="FILE or --config")
+    (path,) = named
     try:
-        findings = list(node_findings(config, role_of(config), far=False))
+        findings = list(node_findings(path, role_of(path), far=False))
     except (ValueError, OSError) as error:
         findings = [Finding(State.BAD, "config", str(error), "name a cloud.toml or an edge.toml")]
     _report(findings, as_json)
 
 
 def smoke(
-    config: Annotated[Path, typer.Option(help="An edge.toml.", exists=True, dir_okay=False)],
+    config: Annotated[Path, EdgeFile],
     as_json: Json = False,
 ) -> None:
     """Go the way from this edge to its cloud step by step, and say which one is broken.
@@ -88,6 +99,6 @@ def _report(findings: "Sequence[Finding]", as_json: bool) -> None:
             (Text(finding.state, style=colours[finding.state]), finding.what, finding.found, finding.then)
             for finding in findings
         ]
-        console.print(table(("", "what", "found", "next"), rows))
+        print_table(("", "what", "found", "next"), rows)
     if bad:
         raise typer.Exit(1)

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvwire.segment import SliceKind
+from ops.commands.options import CloudFile
 from ops.output import (
     Json,
     console,
     counting_progress,
     print_json,
     print_mapping,
+    print_table,
     printable,
     progress_console,
     reason_of,
-    table,
 )
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The documents that a cloud node holds.")
 
-Config = Annotated[
-    Path, typer.Option("--config", help="The cloud's cloud.toml.", exists=True, dir_okay=False)
-]
+Config = Annotated[Path, CloudFile]
 CLOUD_TOML = Path("cloud.toml")
 Tenant = Annotated[str, typer.Option(help="Whose documents.")]
 
@@ -130,8 +129,12 @@ def add(
             new_positions_per_day,
             loaded.export.redact,
         )
-        with counting_progress() as progress, contextlib.closing(ingest(files, document_id)) as outcomes:
-            bar = progress.add_task("adding documents", total=len(files), visible=len(files) > 1)
+        progress = counting_progress()
+        bar = progress.add_task("adding documents", total=len(files))
+        with (
+            progress if len(files) > 1 else contextlib.nullcontext(),
+            contextlib.closing(ingest(files, document_id)) as outcomes,
+        ):
             for file, done in zip(files, outcomes, strict=True):
                 if isinstance(done, Exception):
                     failed.append((str(file.path), done))
@@ -154,7 +157,7 @@ def add(
             if outcome is not IngestOutcome.UNCHANGED
         ]
         if rows:
-            console.print(table(("outcome", *_COLUMNS[:-1], "tokens"), rows))
+            print_table(("outcome", *_COLUMNS[:-1], "tokens"), rows)
         counts = Counter(str(outcome) for outcome, *_ in stored)
         console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
     if stored and window is None:
@@ -195,7 +198,7 @@ def list_documents(tenant: Tenant, config: Config = CLOUD_TOML, as_json: Json = 
     if as_json:
         print_json([asdict(document) for document in found])
     elif found:
-        console.print(table(_COLUMNS, [_shown(document) for document in found]))
+        print_table(_COLUMNS, [_shown(document) for document in found])
     else:
         _note(f"tenant {tenant} has no documents")
 
@@ -217,7 +220,7 @@ def show(
     window = sharer_window(loaded)
     tokens = None if window is None else window.tokens(document.text)
     if as_json:
-        print_json(asdict(info) | {"tokens": tokens, "granted": granted})
+        print_json(asdict(info) | {"tokens": tokens} | _granted(granted))
         return
     _, characters, passages, positions, kinds, version = _shown(info)
     values = {
@@ -268,7 +271,7 @@ def search(
         (f"{hit['score']:.3g}", hit["document"], hit["passage"], f"{hit['begins']:,} to {hit['ends']:,}")
         for hit in found
     ]
-    console.print(table(columns, rows))
+    print_table(columns, rows)
     for hit in found if with_text else ():
         text = printable(hit["text"].strip(), "\n\t")
         console.print(f"\n{hit['document']}, passage {hit['passage']}:\n{text}", highlight=False)
@@ -307,12 +310,20 @@ def grant(
     names = _names(to, user)
     if everybody == bool(names):
         raise typer.BadParameter("say who, or --everybody", param_hint="--to or --user")
-    with _opened(config) as (_, documents):
+    with _opened(config) as (loaded, documents):
+        if user and loaded.users.jwks is None:
+            raise ValueError(
+                f"{config} knows no users, so nobody could ask: set jwks and audience of [users] first"
+            )
+        was_open = documents.granted(tenant, document_id) is None
         if everybody:
             documents.open_to_all(tenant, document_id)
         else:
             documents.grant(tenant, document_id, *names)
         _print_granted(documents, tenant, document_id, as_json)
+    if was_open and not everybody:
+        again = shlex.join(("kvwire", "documents", "grant", document_id, "--everybody", "--tenant", tenant))
+        _note(f"every edge of {tenant} could ask until now; no other can any more ({again} lets them)")
 
 
 @app.command()
@@ -357,11 +368,13 @@ def warm(
 
     loaded = CloudConfig.load(config)
     loaded = replace(loaded, sharer=here(loaded.sharer))
-    with counting_progress() as progress:
-        bar = progress.add_task("loading the Sharer", total=None)
+    progress = counting_progress()
+    bar = progress.add_task("reading documents", total=None)
+    with contextlib.ExitStack() as shown:
 
         def begin(total: int) -> None:
-            progress.update(bar, description="reading documents", total=total)
+            progress.reset(bar, total=total)
+            shown.enter_context(progress)
 
         told = read(loaded, tenant, begin, lambda: progress.advance(bar))
     if as_json:
@@ -406,9 +419,14 @@ def _names(identities: list[str] | None, users: list[str] | None) -> list[str]:
 def _print_granted(documents: "Documents", tenant: str, document_id: str, as_json: bool) -> None:
     granted = documents.granted(tenant, document_id)
     if as_json:
-        print_json({"id": document_id, "granted": granted})
+        print_json({"id": document_id} | _granted(granted))
         return
     print_mapping({"id": document_id, "may ask": _who(tenant, granted)}, as_json=False)
+
+
+def _granted(granted: "tuple[str, ...] | None") -> dict[str, object]:
+    """Who may ask about a document, as JSON: everybody, or those who are listed."""
+    return {"everybody": granted is None, "granted": list(granted or ())}
 
 
 def _who(tenant: str, granted: "tuple[str, ...] | None") -> str:
@@ -455,7 +473,7 @@ def exposure(
         (day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}", f"{day.new_positions:,}")
         for day in days
     ]
-    console.print(table(("day", "identity", "questions", "positions", "new"), rows))
+    print_table(("day", "identity", "questions", "positions", "new"), rows)
     if not text:
         _note(f"{document_id} is removed; where in its text these stood is not kept")
         return

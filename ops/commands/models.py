@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.output import Json, console, print_json, table
+from ops.output import Json, console, print_json, print_table
 
 DEMO_PAIR = ("qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct")
 
@@ -33,7 +33,7 @@ def list_models(json: Json = False) -> None:
         )
         for row in rows
     ]
-    console.print(table(columns, cells))
+    print_table(columns, cells)
 
 
 @app.command()

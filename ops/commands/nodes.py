@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from kvwire.segment import SliceKind
-from ops.commands.options import OtherDevice, OtherDtype, UserTokenFile, placed
+from ops.commands.options import CloudFile, EdgeFile, OtherDevice, OtherDtype, UserTokenFile, placed
 from ops.output import Json, console, failed, print_json, progress_console
 from ops.talk import told_of, user_token_in
 
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from edge_node.config import ReceiverConfig
 
 Side = TypeVar("Side", "SharerConfig", "ReceiverConfig")
-ConfigFile = typer.Option("--config", help="The node's configuration.", exists=True, dir_okay=False)
 
 
 def cloud(
-    config: Annotated[Path, ConfigFile] = Path("cloud.toml"),
+    config: Annotated[Path, CloudFile] = Path("cloud.toml"),
     device: OtherDevice = None,
     dtype: OtherDtype = None,
     as_json: Json = False,
@@ -49,7 +48,7 @@ def cloud(
 
 
 def edge(
-    config: Annotated[Path, ConfigFile] = Path("edge.toml"),
+    config: Annotated[Path, EdgeFile] = Path("edge.toml"),
     device: OtherDevice = None,
     dtype: OtherDtype = None,
     as_json: Json = False,
@@ -66,7 +65,7 @@ def edge(
 
 def ask(
     question: Annotated[str, typer.Argument(help="What to answer; the cloud reads it too.")],
-    config: Annotated[Path, ConfigFile] = Path("edge.toml"),
+    config: Annotated[Path, EdgeFile] = Path("edge.toml"),
     document: Annotated[
         list[str] | None,
         typer.Option(

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from fuser.models.load import DeviceName, DtypeName
+from kvwire.identity import PeerRole
 
 if TYPE_CHECKING:
     from fuser.lab.evaluate.settings import Setup
@@ -65,6 +66,31 @@ OtherDtype = Annotated[
     DtypeName | None,
     typer.Option("--dtype", help="What the model computes in, in place of the configured dtype."),
 ]
+
+
+def _node_file(role: PeerRole, help: str) -> Any:
+    """The option --config of a command that runs on one side; the other side's file is refused by its kind."""
+
+    def of_role(context: typer.Context, path: Path) -> Path:
+        from ops.node_check import role_of
+
+        try:
+            found = role_of(path)
+        except (ValueError, OSError):  # whoever loads it says what is wrong
+            return path
+        if found is not role:
+            raise typer.BadParameter(
+                f"{path} is the {found}'s, which `kvwire {found} --config {path}` runs; "
+                f"`{context.command_path}` takes the {role}'s"
+            )
+        return path
+
+    return typer.Option("--config", help=help, exists=True, dir_okay=False, callback=of_role)
+
+
+CloudFile = _node_file(PeerRole.CLOUD, "The cloud's configuration, a cloud.toml.")
+EdgeFile = _node_file(PeerRole.EDGE, "The edge's configuration, an edge.toml.")
+
 UserTokenFile = Annotated[
     Path | None,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.output import Json, console, print_json, reason_of, table
+from ops.output import Json, Rows, console, print_json, print_table, reason_of
 
 if TYPE_CHECKING:
     from ops.top import Page
@@ -34,17 +34,17 @@ def top(
         print_json([{"url": one, **values} for one, values in told.items()])
         return
     if once:
-        console.print(table(COLUMNS, [line(one, values) for one, values in told.items()]))
+        print_table(COLUMNS, [line(one, values) for one, values in told.items()])
         return
     from rich.live import Live
 
     rows = {one: line(one, values) for one, values in told.items()}
-    with Live(table(COLUMNS, rows.values()), console=console, auto_refresh=False) as live:
+    with Live(Rows(COLUMNS, rows.values()), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every)
             for one in urls:
                 rows[one] = _looked(one, pages)
-            live.update(table(COLUMNS, rows.values()), refresh=True)
+            live.update(Rows(COLUMNS, rows.values()), refresh=True)
 
 
 def _looked(url: str, pages: "dict[str, Page]") -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ops.commands.options import OtherDevice
-from ops.output import Json, console, print_json, print_mapping, progress_console, table
+from ops.output import Json, print_json, print_mapping, print_table, progress_console
 
 if TYPE_CHECKING:
     from fuser.lab.train.making import Standing
@@ -59,7 +59,7 @@ def _show(found: "list[Standing]", as_json: bool) -> None:
     if as_json:
         print_json([dict(zip(("stage", "kind", "state"), row, strict=True)) for row in rows])
     else:
-        console.print(table(("stage", "kind", "state"), rows))
+        print_table(("stage", "kind", "state"), rows)
 
 
 def _words(one: "Standing") -> str:

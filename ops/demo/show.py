@@ -1,10 +1,10 @@
 """The demo's table and the lines below it, for a person."""
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ops.demo.report import DemoRow, Report, Said
+from ops.output import Rows
 
 _CELL_CHARS = 70
 
@@ -18,7 +18,7 @@ def show(report: Report, console: Console) -> None:
         (
             "right",
             f" of {count}: Receiver alone {right['alone']}, fused {right['fused']}, "
-            f"Receiver given the text {right['given_text']}",
+            f"Receiver given the text (text left the cloud) {right['given_text']}",
         ),
         (
             "wire",
@@ -46,26 +46,29 @@ def show(report: Report, console: Console) -> None:
     console.print(Text(pair, style="dim"))
 
 
-def _table(report: Report) -> Table:
-    table = Table(header_style="bold", show_lines=True, title_justify="left")
-    table.add_column("question", ratio=4)
-    table.add_column("Receiver alone", ratio=3)
-    table.add_column("fused", ratio=3)
-    table.add_column("Receiver given the text\n(text left the cloud)", ratio=3)
-    table.add_column("right answer", ratio=2)
-    table.add_column("bytes on\nthe wire", justify="right", no_wrap=True)
-    table.add_column("first\ntoken", justify="right", no_wrap=True)
-    for row in report.rows:
-        table.add_row(
-            Text(row.question),
+def _table(report: Report) -> Rows:
+    columns = (
+        "question",
+        "Receiver alone",
+        "fused",
+        "Receiver given the text",
+        "right answer",
+        "bytes on the wire",
+        "first token, s",
+    )
+    rows = (
+        (
+            row.question,
             _said(row.alone),
             _fused(row),
             _said(row.given_text),
-            Text(row.right_answer),
+            row.right_answer,
             f"{row.bytes_on_wire:,}",
-            f"{row.time_to_first_token_s:.2f} s",
+            f"{row.time_to_first_token_s:.2f}",
         )
-    return table
+        for row in report.rows
+    )
+    return Rows(columns, rows, ruled=True)
 
 
 def _fused(row: DemoRow) -> Text:

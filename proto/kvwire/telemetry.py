@@ -133,7 +133,7 @@ EDGE: Final = (
         "kvwire_edge_asks_total",
         "counter",
         "Questions over the local API: how they were answered, and why so.",
-        ("mode", "reason"),
+        ("source", "reason"),
     ),
     Metric(
         "kvwire_edge_stage_seconds",

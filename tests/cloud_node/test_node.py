@@ -74,6 +74,7 @@ def test_sigterm_drains_and_exits_with_0(
         line for text in log.splitlines() if text[0] == "{" and (line := json.loads(text))["event"] == "call"
     ]
     assert [line["reason"] for line in calls if line["method"] == "Share"] == ["DRAINING", "SERVED"]
+    assert re.search(r"loading the Sharer.*loaded the Sharer in \d+ s", log, re.DOTALL)
     assert re.search(r"the Sharer tiny-sharer computes on cpu \(\d+ threads\) in (float32|bfloat16)", log)
 
 

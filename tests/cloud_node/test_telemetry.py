@@ -150,9 +150,9 @@ def test_both_nodes_count_what_they_did(told: Told) -> None:
         assert value(told.cloud, f"kvwire_cloud_{name}") == 1, name
     assert 3600 < value(told.cloud, "kvwire_cloud_certificate_remaining_seconds") < 10 * 366 * 86_400
     assert value(told.cloud, "kvwire_cloud_calls_in_flight") == 0
-    assert value(told.edge, "kvwire_edge_asks_total", mode="fused") == 2
-    assert value(told.edge, "kvwire_edge_asks_total", mode="failed", reason="NOT_FOUND") == 2
-    assert value(told.edge, "kvwire_edge_asks_total", mode="receiver-only", reason="REQUESTED") == 1
+    assert value(told.edge, "kvwire_edge_asks_total", source="fused") == 2
+    assert value(told.edge, "kvwire_edge_asks_total", source="failed", reason="NOT_FOUND") == 2
+    assert value(told.edge, "kvwire_edge_asks_total", source="receiver-only", reason="REQUESTED") == 1
     assert value(told.edge, "kvwire_edge_stage_seconds_count", stage="total") == 3
     assert value(told.edge, "kvwire_edge_refused_callers_total", check="origin") == 1
     assert value(told.edge, "kvwire_edge_received_bytes_total") > sent
@@ -185,7 +185,9 @@ def test_a_slice_has_the_same_id_in_both_logs(told: Told) -> None:
         if line["event"] == "call" and line["method"] == "Share"
     }
     asks = {
-        line["request_id"]: line for line in told.lines if line["event"] == "ask" and line["mode"] == "fused"
+        line["request_id"]: line
+        for line in told.lines
+        if line["event"] == "ask" and line["source"] == "fused"
     }
     assert len(asks) == 2 and asks.keys() <= calls.keys() and asks.keys() <= told.request_ids
     for request_id, ask in asks.items():
@@ -194,7 +196,9 @@ def test_a_slice_has_the_same_id_in_both_logs(told: Told) -> None:
 
 
 def test_a_slice_is_one_trace_over_both_nodes_by_the_id_in_both_logs(told: Told) -> None:
-    fused = [line["request_id"] for line in told.lines if line["event"] == "ask" and line["mode"] == "fused"]
+    fused = [
+        line["request_id"] for line in told.lines if line["event"] == "ask" and line["source"] == "fused"
+    ]
     assert len(fused) == 2
     for request_id in fused:
         own = [(service, span) for service, span in told.spans if span.trace_id.hex() == request_id]

@@ -34,7 +34,7 @@ def test_the_page_shows_a_real_answer_and_an_abstention(real_pair: tuple[Path, P
             chat.context.set_default_timeout(120_000)
             chat.ask("What is Ilse Brandvik's boat called?", "record-brandvik")
             card = chat.answered()
-            assert "Petrel" in chat.text(".text") and chat.text(".mode").startswith("Fused")
+            assert "Petrel" in chat.text(".text") and chat.text(".source").startswith("Fused")
             card.locator(".wire summary").click()
             chat.ask("What is Ilse Brandvik's shoe size?")
             chat.answered()

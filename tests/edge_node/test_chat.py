@@ -46,10 +46,10 @@ def test_the_client_asks_about_a_document_and_sees_where_the_answer_came_from(
         assert found.usage.prompt_tokens == expected.prompt_tokens > 0
         assert found.usage.total_tokens == expected.prompt_tokens + expected.tokens
         account = found.usage.model_extra["kvwire"]  # type: ignore[index]
-        assert (account["mode"], account["reason"], account["document"]) == ("fused", None, "note-1")
+        assert (account["source"], account["reason"], account["document"]) == ("fused", None, "note-1")
         assert (account["kind"], account["positions"]) == ("excerpt", 8) and account["bytes_received"] > 0
         assert account["timings"]["total"] > 0 and "text" not in account
-        assert set(account) == {"mode", *dataclasses.asdict(expected)} - {"text", "source"}
+        assert set(account) == {*dataclasses.asdict(expected)} - {"text"}
 
 
 @pytest.mark.parametrize("usage", [False, True])
@@ -66,7 +66,7 @@ def test_a_stream_has_the_text_in_chunks_and_the_account_in_the_last(
     reasons = [chunk.choices[0].finish_reason for chunk in with_choices]
     assert reasons == [None] * (len(reasons) - 1) + ["length"]
     account = with_choices[-1].model_extra["kvwire"]  # type: ignore[index]
-    assert (account["mode"], account["positions"]) == ("fused", 8)
+    assert (account["source"], account["positions"]) == ("fused", 8)
     assert (chunks[-1].usage is not None) is usage is (len(chunks) > len(with_choices))
     if usage:
         assert chunks[-1].usage.model_extra["kvwire"] == account  # type: ignore[index, union-attr]
@@ -115,7 +115,7 @@ def test_a_relayed_text_says_so_and_ends_at_a_stop(
             found = client.chat.completions.create(model="kvwire", messages=ASKED, extra_body=extra, **more)
             account = found.usage.model_extra["kvwire"]  # type: ignore[index, union-attr]
             assert account["reason"] == "NO_PLAN"
-            return found.choices[0].message.content, found.choices[0].finish_reason, account["mode"]
+            return found.choices[0].message.content, found.choices[0].finish_reason, account["source"]
 
         assert said(40) == ("Behind the clock, says Ilse.", "stop", "relayed")
         assert said(40, stop=", says") == ("Behind the clock", "stop", "relayed")
@@ -156,7 +156,7 @@ def test_system_prompts_and_notes_are_sent_nowhere_and_earlier_turns_where_they_
             assistant.receiver, "begin", lambda sections: (seen.append(sections), begin(sections))[1]
         )
         found = client.chat.completions.create(model="kvwire", messages=messages, extra_body=extra)
-    assert found.usage is not None and found.usage.model_extra["kvwire"]["mode"] == "fused"  # type: ignore[index]
+    assert found.usage is not None and found.usage.model_extra["kvwire"]["source"] == "fused"  # type: ignore[index]
     own = [section.text for section in seen[0] if section.visibility is Visibility.EDGE]
     assert own == [
         "Answer in one canary-a.",
@@ -216,7 +216,7 @@ def test_a_question_without_an_answer_is_an_error_with_the_whole_account(
         extra = {"kvwire": asked | {"guess": True}}
         guess = client.chat.completions.create(model="kvwire", messages=ASKED, extra_body=extra)
         account = guess.usage.model_extra["kvwire"]  # type: ignore[index, union-attr]
-        assert (account["mode"], account["reason"]) == ("receiver-only", code)
+        assert (account["source"], account["reason"]) == ("receiver-only", code)
 
 
 def test_an_error_that_asking_again_does_not_mend_is_not_asked_again(
@@ -307,17 +307,25 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}
 @pytest.mark.parametrize(
     ("more", "param", "code"),
     [
-        ({"tools": [TOOL]}, "tools", "unsupported"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported"),
-        ({"functions": [{}]}, "functions", "unsupported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported"),
-        ({"logprobs": True}, "logprobs", "unsupported"),
-        ({"n": 2}, "n", "unsupported"),
-        ({"store": True}, "store", "unsupported"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "unsupported"),
-        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content[0].type", "unsupported"),
-        ({"messages": [{"role": "user", "tool_calls": [TOOL]}]}, "messages[0].tool_calls", "unsupported"),
+        ({"tools": [TOOL]}, "tools", "unsupported_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        ({"functions": [{}]}, "functions", "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"n": 2}, "n", "unsupported_parameter"),
+        ({"store": True}, "store", "unsupported_parameter"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_parameter"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "unsupported_value"),
+        (
+            {"messages": [{"role": "user", "content": [IMAGE]}]},
+            "messages[0].content[0].type",
+            "unsupported_value",
+        ),
+        (
+            {"messages": [{"role": "user", "tool_calls": [TOOL]}]},
+            "messages[0].tool_calls",
+            "unsupported_parameter",
+        ),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "INVALID_REQUEST"),
         ({"messages": [{"role": "user", "content": "x", "hue": 1}]}, "messages[0].hue", "INVALID_REQUEST"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content", "INVALID_REQUEST"),
@@ -534,7 +542,7 @@ def test_curl_gets_an_answer_on_both_loopback_addresses(assistant: Assistant) ->
             ]
             run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
             told = json.loads(run.stdout)
-            assert told["usage"]["kvwire"]["mode"] == "fused", told
+            assert told["usage"]["kvwire"]["source"] == "fused", told
     finally:
         server.should_exit = True
         thread.join(20)

@@ -285,7 +285,7 @@ def test_a_configuration_that_is_refused_says_why(tmp_path: Path, text: str, sai
 
 
 def test_a_person_is_told_what_to_do_next(edge: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.commands.doctor.console", Console(width=200))
+    monkeypatch.setattr("ops.output.console", Console(width=200))
     path = edge(cloud=CloudPeer(address="127.0.0.1:1"))
     done = CliRunner().invoke(app, ["doctor", "--config", str(path)])
     assert (

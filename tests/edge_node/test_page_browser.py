@@ -65,7 +65,7 @@ def test_an_answer_says_where_it_came_from_and_what_crossed(
     chat.ask(QUESTION, "note-1")
     card = chat.answered()
     assert chat.text(".text").strip() == assistant.ask(QUESTION, document="note-1").text
-    assert chat.text(".mode").startswith("Fused") and "whole slice" in chat.text(".why")
+    assert chat.text(".source").startswith("Fused") and "whole slice" in chat.text(".why")
     card.locator(".wire summary").click()
     account = kept(chat)[0]["answers"][0]["account"]
     assert account["positions"] == 8
@@ -106,7 +106,7 @@ def test_text_comes_in_pieces_and_the_stop_button_ends_it(
     chat.page.click("#stop")
     chat.answered()
     go.set()
-    assert chat.text(".mode") == "Stopped" and "not whole" in chat.text(".why")
+    assert chat.text(".source") == "Stopped" and "not whole" in chat.text(".why")
     assert not chat.page.is_visible("#stop") and chat.page.is_enabled("#send")
 
 
@@ -116,7 +116,7 @@ def test_escape_stops_an_answer_and_what_the_cloud_was_asked_for(chat: Chat, ser
     wait_until(lambda: bool(server.service.requests))
     chat.page.keyboard.press("Escape")
     chat.answered()
-    assert chat.text(".mode") == "Stopped" and server.service.cancelled.wait(20)
+    assert chat.text(".source") == "Stopped" and server.service.cancelled.wait(20)
 
 
 def test_a_cloud_that_goes_gives_no_answer_and_one_that_comes_back_does(
@@ -129,17 +129,17 @@ def test_a_cloud_that_goes_gives_no_answer_and_one_that_comes_back_does(
     chat.answered()
     server.service.tamper = lambda parts: parts
     server.start(server.port)
-    assert chat.text(".mode") == "No answer" and chat.text(".text") == ""
+    assert chat.text(".source") == "No answer" and chat.text(".text") == ""
     assert "ask again" in chat.text(".error") or "cannot be reached" in chat.text(".error")
     chat.ask(QUESTION)
     chat.answered()
-    assert chat.text(".mode").startswith("Fused")
+    assert chat.text(".source").startswith("Fused")
 
 
 def test_an_answer_that_breaks_off_is_crossed_out(chat: Chat, broken_stream: str) -> None:
     chat.ask(QUESTION, "note-1")
     card = chat.answered()
-    assert chat.text(".mode") == "No answer" and chat.text(".text").strip() == "one"
+    assert chat.text(".source") == "No answer" and chat.text(".text").strip() == "one"
     assert "line-through" in card.locator(".text").evaluate("e => getComputedStyle(e).textDecoration")
     assert broken_stream not in chat.page.content()
 
@@ -170,7 +170,7 @@ def test_a_wrong_key_is_told_and_a_right_one_answers(
         chat.page.fill("#key", "right")
         chat.ask(QUESTION)
         chat.answered()
-        assert chat.text(".mode").startswith("Fused")
+        assert chat.text(".source").startswith("Fused")
         assert chat.page.locator("#documents option").get_attribute("value") == "note-1"
         assert "right" not in json.dumps(kept(chat)) + chat.page.evaluate("JSON.stringify(localStorage)")
 
@@ -194,7 +194,7 @@ def test_side_by_side_a_guess_looks_like_none_of_the_answers(chat: Chat) -> None
     chat.answered()
     cards = chat.page.locator(".card")
     assert cards.count() == 4
-    modes = cards.locator(".mode").all_inner_texts()
+    modes = cards.locator(".source").all_inner_texts()
     assert modes[0] == "A guess, not an answer" and all(mode.startswith("Fused") for mode in modes[1:3])
     assert (
         modes[3].startswith("Relayed")
@@ -221,7 +221,7 @@ def test_what_was_said_is_there_again_until_it_is_forgotten(chat: Chat) -> None:
     before = chat.text(".text")
     chat.page.reload()
     chat.page.wait_for_selector(".card")
-    assert chat.text(".text") == before and chat.text(".mode").startswith("Fused")
+    assert chat.text(".text") == before and chat.text(".source").startswith("Fused")
     chat.page.click("#forget")
     assert chat.page.locator(".card").count() == 0 and kept(chat) == []
     chat.page.reload()
@@ -244,11 +244,11 @@ def test_the_keyboard_is_enough(chat: Chat) -> None:
         "kind",
         "SUMMARY",
         "SUMMARY",
-        "question",
-        "send",
         "follow",
         "compare",
         "forget",
+        "question",
+        "send",
         order[-1],
     ]
     page.focus("#document")
@@ -278,6 +278,20 @@ def test_a_narrow_screen_shows_all_of_it(open_page: Open) -> None:
     for summary in chat.page.locator("summary").all():
         summary.click()
     assert chat.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize(("width", "height"), [(375, 667), (1280, 720)])
+def test_an_answer_that_ends_is_not_behind_the_question(open_page: Open, width: int, height: int) -> None:
+    chat = open_page(viewport={"width": width, "height": height})
+    assert chat.page.is_visible("#begin")
+    for _ in range(3):
+        chat.ask(QUESTION, "note-1")
+        card = chat.answered()
+    assert not chat.page.is_visible("#begin")
+    chat.page.wait_for_function("scrollY > 0")
+    answer, form = card.bounding_box(), chat.page.locator("#ask").bounding_box()
+    assert answer is not None and form is not None
+    assert answer["y"] + answer["height"] <= form["y"] and form["height"] < height / 4
 
 
 def test_a_dark_screen_has_a_dark_page(open_page: Open) -> None:
@@ -326,7 +340,7 @@ def test_a_passage_that_the_cloud_found_is_asked_about(chat: Chat, server: Runni
     chat.page.fill("#question", QUESTION)
     chat.page.click("#send")
     chat.answered()
-    assert chat.text(".mode").startswith("Fused")
+    assert chat.text(".source").startswith("Fused")
 
 
 ATTACK = """<!doctype html><iframe id="framed" src="http://127.0.0.1:{port}/"></iframe><script>

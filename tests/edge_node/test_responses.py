@@ -26,7 +26,7 @@ def test_a_response_has_the_answer_and_where_it_came_from(
     assert found.incomplete_details is not None and found.incomplete_details.reason == "max_output_tokens"
     assert found.usage is not None and found.usage.output_tokens == expected.tokens
     account = found.usage.model_extra["kvwire"]  # type: ignore[index]
-    assert (account["mode"], account["document"], account["positions"]) == ("fused", "note-1", 8)
+    assert (account["source"], account["document"], account["positions"]) == ("fused", "note-1", 8)
     letter = expected.text[len(expected.text) // 2]
     ended = client.responses.create(model="kvwire/note-1", input=QUESTION, extra_body={"stop": letter})
     assert (ended.status, ended.output_text) == ("completed", expected.text.partition(letter)[0].rstrip())
@@ -95,15 +95,15 @@ def test_an_error_after_the_first_piece_is_an_event(client: openai.OpenAI, broke
 @pytest.mark.parametrize(
     ("more", "param", "code"),
     [
-        ({"tools": [{"type": "web_search"}]}, "tools", "unsupported"),
-        ({"previous_response_id": "resp_1"}, "previous_response_id", "unsupported"),
-        ({"store": True}, "store", "unsupported"),
-        ({"text": {"format": {"type": "json_object"}}}, "text", "unsupported"),
-        ({"input": [{"type": "function_call_output"}]}, "input[0].type", "unsupported"),
+        ({"tools": [{"type": "web_search"}]}, "tools", "unsupported_parameter"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id", "unsupported_parameter"),
+        ({"store": True}, "store", "unsupported_parameter"),
+        ({"text": {"format": {"type": "json_object"}}}, "text", "unsupported_parameter"),
+        ({"input": [{"type": "function_call_output"}]}, "input[0].type", "unsupported_value"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
             "input[0].content[0].type",
-            "unsupported",
+            "unsupported_value",
         ),
         ({"input": " "}, "input", "INVALID_REQUEST"),
         ({"input": None}, "input", "INVALID_REQUEST"),

@@ -55,7 +55,7 @@ def test_a_process_serves_until_it_is_told_to_end(config: EdgeConfig, tmp_path: 
         _, log = process.communicate(timeout=30)
         assert process.returncode == 0, log
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-        assert [line["mode"] for line in lines if line["event"] == "ask"] == ["fused"]
+        assert [line["source"] for line in lines if line["event"] == "ask"] == ["fused"]
     finally:
         process.kill()
         process.wait()

@@ -102,6 +102,7 @@ def test_a_configuration_is_checked_in_a_moment_and_nobody_is_asked(
         began = time.monotonic()
         status, found = run("config", "check", str(path))
         assert status == 0 and time.monotonic() - began < 3.0
+        assert run("config", "check", "--config", str(path)) == (status, found)
     whats = {one["what"]: one["state"] for one in found}
     assert "cloud" not in whats and whats["receiver.bundle"] == "ok" and whats["telemetry.listen"] == "note"
     wrong = dataclasses.replace(config, share=ShareConfig(codec="morse"))
@@ -118,3 +119,13 @@ def test_a_file_that_configures_no_node_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text("[nothing]\n", encoding="utf-8")
     status, found = run("config", "check", str(tmp_path / "x.toml"))
     assert status == 1 and "[sharer]" in found[0]["found"]
+
+
+@pytest.mark.parametrize("named", [(), ("a.toml", "--config", "b.toml")])
+def test_one_file_is_checked_and_no_other_number(
+    named: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.toml", "b.toml"):
+        Path(name).write_text("[receiver]\n", encoding="utf-8")
+    assert CliRunner().invoke(app, ["config", "check", *named]).exit_code == 2

@@ -1,13 +1,16 @@
 """The command line without any node."""
 
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ops.cli import app
+from ops.output import print_table
 from tests.process import kvwire, python
 
 
@@ -152,3 +155,45 @@ def test_the_demo_without_a_bundle_says_what_to_do(tmp_path: Path) -> None:
     done = kvwire("demo", "--bundle", str(tmp_path))
     assert done.returncode == 1
     assert "kvwire train" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "table", "told"),
+    [
+        (["cloud"], "receiver", "the edge's, which `kvwire edge --config node.toml` runs"),
+        (["documents", "list", "--tenant", "acme"], "receiver", "`kvwire documents list` takes the cloud's"),
+        (["ask", "Why?"], "sharer", "the cloud's, which `kvwire cloud --config node.toml` runs"),
+        (["smoke"], "sharer", "`kvwire smoke` takes the edge's"),
+    ],
+)
+def test_the_other_side_s_configuration_is_refused_by_its_kind(
+    command: list[str], table: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("node.toml").write_text(f"[{table}]\n", encoding="utf-8")
+    done = CliRunner().invoke(app, [*command, "--config", "node.toml"], prog_name="kvwire")
+    said = " ".join(done.output.replace("│", " ").split())
+    assert done.exit_code == 2 and told in said, said
+
+
+NAMES = ["handbook/part-1/" + "x" * 30 + ".md", "spiffe://kvwire/edge/acme/" + "k" * 40]
+
+
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_no_name_of_a_table_is_cut_or_broken_however_narrow_the_terminal(width: int) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    rows = [(NAMES[0], 7, "words that may stand on lines of their own " * 3), (NAMES[1], 8, "")]
+    print_table(("id", "count", "what"), rows, terminal)
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name in shown for name in NAMES) and "…" not in shown
+    if "id: " not in shown:  # a table, so it fits
+        assert max(map(len, shown.splitlines())) <= width
+    assert ("id: " in shown) is (width == 60)
+
+
+def test_by_a_pipe_a_table_is_wider_than_an_old_terminal_and_no_name_is_cut() -> None:
+    cells = (NAMES[0], "some words " * 30)
+    said = python(
+        "-c", f"from ops.output import print_table\nprint_table(('id', 'what'), [{cells!r}])"
+    ).stdout
+    assert NAMES[0] in said and 80 < max(map(len, said.splitlines())) <= 160

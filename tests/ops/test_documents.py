@@ -299,7 +299,8 @@ def test_show_tells_what_is_known_and_no_text(tmp_path: Path, config: Path, kvwi
         "positions_per_day": 0,
         "questions_per_day": 0,
         "new_positions_per_day": 0,
-        "granted": None,
+        "everybody": True,
+        "granted": [],
     }
     shown = CliRunner().invoke(
         app, ["documents", "show", "note-1", "--config", str(config), "--tenant", "acme"]
@@ -422,17 +423,36 @@ def test_budgets_of_a_day_are_kept_like_other_limits(tmp_path: Path, kvwire: Kvw
     assert outcomes(kvwire("add", note)) == {"a.txt": "unchanged"}
 
 
-def test_a_document_is_granted_to_some_and_shown_who_may_ask(tmp_path: Path, kvwire: Kvwire) -> None:
+def test_a_document_is_granted_to_some_and_shown_who_may_ask(
+    tmp_path: Path, config: Path, kvwire: Kvwire
+) -> None:
+    def told(*words: object) -> tuple[bool, list[str]]:
+        found = kvwire(*words)
+        return found["everybody"], found["granted"]
+
     kvwire("add", put(tmp_path / "a.txt", "The key lies under the stone."))
-    assert kvwire("show", "a.txt")["granted"] is None
-    assert kvwire("grant", "a.txt", "--to", KIOSK, "--to", EDGE)["granted"] == [EDGE, KIOSK]
-    assert kvwire("revoke", "a.txt", "--from", EDGE)["granted"] == [KIOSK]
-    assert kvwire("show", "a.txt")["granted"] == [KIOSK]
-    assert kvwire("grant", "a.txt", "--user", "ilse")["granted"] == [KIOSK, "user:ilse"]
-    assert kvwire("revoke", "a.txt", "--user", "ilse")["granted"] == [KIOSK]
+    assert told("show", "a.txt") == (True, [])
+    refused = kvwire("grant", "a.txt", "--user", "ilse", code=1)
+    assert "knows no users" in str(refused.exception) and told("show", "a.txt") == (True, [])
+    put(tmp_path / "jwks.json", '{"keys": []}')
+    text = config.read_text("utf-8").replace(
+        "[sharer]", '[users]\njwks = "jwks.json"\naudience = "kvwire/acme"\n\n[sharer]', 1
+    )
+    config.write_text(text, "utf-8")
+    command = ["documents", "grant", "a.txt", "--to", KIOSK, "--config", str(config), "--tenant", "acme"]
+    said = [CliRunner().invoke(app, command).stderr for _ in range(2)]
+    assert (
+        "no other can any more (kvwire documents grant a.txt --everybody --tenant acme lets them)" in said[0]
+    )
+    assert said[1] == ""
+    assert told("grant", "a.txt", "--to", EDGE) == (False, [EDGE, KIOSK])
+    assert told("revoke", "a.txt", "--from", EDGE) == told("show", "a.txt") == (False, [KIOSK])
+    assert told("grant", "a.txt", "--user", "ilse") == (False, [KIOSK, "user:ilse"])
+    assert told("revoke", "a.txt", "--user", "ilse") == (False, [KIOSK])
     kvwire("grant", "a.txt", "--user", "no name", code=1)
     kvwire("revoke", "a.txt", code=2)
-    assert kvwire("grant", "a.txt", "--everybody")["granted"] is None
+    assert told("revoke", "a.txt", "--from", KIOSK) == (False, [])
+    assert told("grant", "a.txt", "--everybody") == (True, [])
     kvwire("grant", "a.txt", code=2)
     kvwire("grant", "a.txt", "--to", KIOSK, "--everybody", code=2)
 

@@ -35,7 +35,7 @@ def test_rates_and_quantiles_are_of_the_time_between_two_looks() -> None:
     meter.add("kvwire_cloud_sent_payload_bytes_total", 500, kind="OK", codec="raw")
     now = page(meter)
     told = numbers(before, Page(before.at + 10.0, now.samples))
-    assert (told["node"], told["per_s"], told["bytes_per_s"], told["modes"]) == (
+    assert (told["node"], told["per_s"], told["bytes_per_s"], told["ended"]) == (
         "cloud",
         10.0,
         50.0,
@@ -51,7 +51,7 @@ def test_once_and_json_tell_of_all_since_a_node_began(monkeypatch: pytest.Monkey
     monkeypatch.setattr(console, "width", 200)
     cloud, edge = Meter(CLOUD, VALUES), Meter(EDGE, VALUES)
     calls(cloud, 0.1)
-    edge.add("kvwire_edge_asks_total", mode="fused", reason="OK")
+    edge.add("kvwire_edge_asks_total", source="fused", reason="OK")
     edge.read("kvwire_edge_round_trip_seconds", lambda: None)
     config = TelemetryConfig("127.0.0.1:0")
     with (
@@ -62,7 +62,7 @@ def test_once_and_json_tell_of_all_since_a_node_began(monkeypatch: pytest.Monkey
         done = CliRunner().invoke(app, ["top", *urls, "--once", "--json"])
         told = json.loads(done.stdout)
         assert [node["node"] for node in told] == ["cloud", "edge"]
-        assert told[0]["modes"] == {"OK": 1} and told[1]["modes"] == {"fused": 1}
+        assert told[0]["ended"] == {"OK": 1} and told[1]["ended"] == {"fused": 1}
         assert told[1]["round_trip_s"] is None and 0 < told[0]["per_s"] < 10
         shown = CliRunner().invoke(app, ["top", *urls, "--once"])
         assert shown.exit_code == 0 and f"edge {two}" in shown.stdout and "1 fused" in shown.stdout
