@@ -74,7 +74,8 @@ class SharerConfig:
         finds, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
         (`fuser.models.load`). float16 needs a GPU.
-    max_ongoing: calls a replica holds at once; one tenant's never have all places of all replicas.
+    max_ongoing: calls a replica holds at once, beside one of the node's own; one tenant's never have all places of all
+        replicas.
     max_batch: prompts of those that are prefilled together at most; 1 prefills each alone. What is sent has the same
         bits on a CPU, and differs in the last ones on a GPU.
     max_batch_positions: positions prefilled together at most; longer prompts are prefilled alone, and shorter ones

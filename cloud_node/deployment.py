@@ -166,7 +166,7 @@ class Ray:
         serve.start(proxy_location="Disabled", logging_config=quiet)
         deployment = serve.deployment(SharerDeployment, name=_DEPLOYMENT).options(
             **self._number(),
-            max_ongoing_requests=sharer.max_ongoing,
+            max_ongoing_requests=sharer.max_ongoing + 1,  # one for the node's own question
             max_queued_requests=sharer.max_queued,
             ray_actor_options={"num_cpus": sharer.cpus, "num_gpus": sharer.gpus},
             health_check_period_s=_HEALTH_PERIOD_S,

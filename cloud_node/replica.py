@@ -25,7 +25,13 @@ from cloud_node.scheduler import CancelToken, Pipe, PrefillScheduler, Steps, Wor
 from fuser import Caller, Cut, PrefixFiles, PrefixFrom, Sharer, computes
 from fuser.kv.prefill import EXACT_FROM, prefill_together
 from kvwire.codec import CodecRegistry
-from kvwire.errors import ExposureSpent, IncompatiblePeer, InternalError, KvwireError, TooLarge
+from kvwire.errors import (
+    ExposureSpent,
+    IncompatiblePeer,
+    InternalError,
+    KvwireError,
+    TooLarge,
+)
 from kvwire.identity import ModelRef
 from kvwire.limits import Limits
 from kvwire.messages import BundleRef, CodecRef, Description, RelayReply
@@ -114,7 +120,7 @@ class Replica:
             config.limits,
             config.export,
             max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
-            workers=own.max_ongoing,
+            workers=own.max_ongoing + 1,  # one for the node's own question
             max_batch=own.max_batch,
             max_batch_positions=own.max_batch_positions,
             prefix_files=files,

@@ -121,6 +121,12 @@ CLOUD: Final = (
         "gauge",
         "1 while the audit log can be written; else no call is answered.",
     ),
+    Metric(
+        "kvwire_cloud_canary_failures_total",
+        "counter",
+        "Questions of the node's own that were not answered, by the reason: health says NOT_SERVING then.",
+        ("reason",),
+    ),
     Metric("kvwire_cloud_replicas_up", "gauge", "Replicas that can take calls, as Ray Serve tells."),
     Metric(
         "kvwire_cloud_certificate_remaining_seconds",

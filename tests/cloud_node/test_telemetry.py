@@ -218,7 +218,7 @@ async def test_a_node_that_drains_says_that_it_does_not_serve(start_local: Start
     cloud = await start_local(telemetry=LISTEN)
     await cloud.gateway._health.end()
     status, said = await asyncio.to_thread(get, telemetry_of(cloud), "/healthz")
-    assert (status, json.loads(said)) == (503, {"status": "NOT_SERVING"})
+    assert (status, json.loads(said)) == (503, {"status": "NOT_SERVING", "why": "draining"})
 
 
 def test_the_page_on_operations_names_every_metric_as_it_is() -> None:
