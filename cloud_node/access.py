@@ -15,8 +15,7 @@ import grpc
 from cryptography import x509
 from google.protobuf.message import DecodeError
 
-from cloud_node.admission import Places
-from cloud_node.control import Control
+from cloud_node.admission import Control, Places
 from cloud_node.document_reader import DocumentInfo, DocumentReader, Hit, available
 from cloud_node.exposure import Budget, Leaving
 from cloud_node.revoked import Revoked

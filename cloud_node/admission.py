@@ -1,15 +1,24 @@
-"""Who is let in: places for each tenant and host, one slice for each request id, and turns at the replicas."""
+"""Who is let in: places for each tenant and host, one slice for each request id, turns at the replicas, room in a
+model's memory, and threads for calls that may hang.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
+from cloud_node.config import CloudConfig
+from fuser.kv.geometry import Geometry
+from fuser.models.load import free_memory
 from kvwire.errors import Busy, InvalidRequest
+
+T = TypeVar("T")
 
 
 class Places:
@@ -53,6 +62,9 @@ class Places:
 
 _WINDOW_S: Final = 600.0
 _MAX_IDS: Final = 100_000
+_OF_FREE: Final = 0.8
+_LEAST_POSITIONS: Final = 64
+_ANY_POSITIONS: Final = 1 << 30
 
 
 class RecentRequests:
@@ -90,16 +102,21 @@ class Turns:
     """Hands calls to the replicas as these have room. Used within one event loop.
 
     One tenant's calls never have all of the room (where there is more than one place), so that a call of another one
-    gets to a replica at once, where short prompts overtake long ones. Those that wait are served tenant by tenant.
+    gets to a replica at once, where short prompts overtake long ones. Those that wait are served tenant by tenant, each
+    for as many calls in a row as it has weight.
 
     Args:
         room: calls that the replicas take at once, all together.
         waiting: calls that may wait for room, of all tenants.
         retry_after_s: when calls beyond that are told to come again.
+        weights: by tenant; 1 for any other.
     """
 
-    def __init__(self, room: int, waiting: int, retry_after_s: float) -> None:
-        self._room = room
+    def __init__(
+        self, room: int, waiting: int, retry_after_s: float, weights: Mapping[str, int] | None = None
+    ) -> None:
+        self._room, self._weights = room, dict(weights or {})
+        self._served: Counter[str] = Counter()  # of those that wait, in a row
         self._waiting, self._retry_after_s = waiting, retry_after_s
         self._under_way: Counter[str] = Counter()
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -159,9 +176,12 @@ class Turns:
             if served:
                 self._under_way[waiting] += 1
                 queue.popleft().set_result(None)
-                self._queues.move_to_end(waiting)
+                self._served[waiting] += 1
+                if self._served[waiting] >= self._weights.get(waiting, 1):
+                    self._queues.move_to_end(waiting)
+                    del self._served[waiting]
             if not queue:
-                del self._queues[waiting]
+                self._end_queue(waiting)
             if served:
                 return True
         return False
@@ -172,4 +192,108 @@ class Turns:
             return  # passed over already
         queue.remove(turn)
         if not queue:
-            del self._queues[tenant]
+            self._end_queue(tenant)
+
+    def _end_queue(self, tenant: str) -> None:
+        del self._queues[tenant]
+        self._served.pop(tenant, None)
+
+
+class PositionsHeld:
+    """Positions of prompts whose K and V one model's memory holds at once; used from any thread.
+
+    Args:
+        most: of all prompts together, and so of one. retry_after_s: when prompts beyond that are told to come again.
+    """
+
+    def __init__(self, most: int, retry_after_s: float) -> None:
+        self.most, self._retry_after_s = most, retry_after_s
+        self._held, self._lock = 0, threading.Lock()
+
+    @classmethod
+    def of(cls, model: Any, config: CloudConfig) -> PositionsHeld:
+        """As many as the memory of a model that is loaded has room for.
+
+        Raises:
+            ValueError: fewer than `_LEAST_POSITIONS`.
+        """
+        own, text = config.sharer, model.config.get_text_config()
+        # K and V of every layer, and within one layer what attention and the MLP have of a position.
+        inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+        numbers = Geometry.of(text).width + 6 * text.hidden_size + 3 * inner
+        budget = own.memory_bytes
+        if not budget:
+            if (free := free_memory(model.device)) is None:
+                return cls(_ANY_POSITIONS, own.retry_after_s)
+            here = own.most_replicas if config.ray.address == "local" and model.device.type == "cpu" else 1
+            budget = int(_OF_FREE * free / here) - own.prefix_cache_bytes
+        most = budget // (numbers * model.dtype.itemsize) // (1 if config.prefix_files is None else 2)
+        if most < _LEAST_POSITIONS:
+            raise ValueError(
+                f"sharer.memory_bytes: {max(0, budget):,} bytes hold {max(0, most):,} positions of prompts, and "
+                f"{_LEAST_POSITIONS} are the least: give the replica more memory, or lower prefix_cache_bytes"
+            )
+        return cls(most, own.retry_after_s)
+
+    @contextlib.contextmanager
+    def held(self, positions: int) -> Iterator[None]:
+        """Hold some while the context lasts.
+
+        Raises:
+            Busy: there is no room now.
+        """
+        with self._lock:
+            if self._held + positions > self.most:
+                raise Busy(self._retry_after_s)
+            self._held += positions
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= positions
+
+
+class Control:
+    """Calls run in order, as many at once as there are threads. Nobody waits for one that hangs past its limit.
+
+    The number of threads is fixed, so that calls that hang do not pile up; threads last, because Ray's processes are
+    killed when the thread that started them ends. They do not keep the process from ending.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._calls: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = deque()
+        self._more = threading.Condition()
+        for _ in range(threads):
+            threading.Thread(target=self._run, daemon=True).start()
+
+    async def call(self, function: Callable[[], T], timeout_s: float | None = None) -> T:
+        """What `function` returns.
+
+        Raises:
+            TimeoutError: it, or what is before it, has not ended in time.
+            and what `function` raises.
+        """
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        call = (future, function)
+        with self._more:
+            self._calls.append(call)
+            self._more.notify()
+        try:
+            # Not `wait_for`, which in Python 3.11 forgets a cancellation that comes together with the result.
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(future)
+        finally:
+            with self._more, contextlib.suppress(ValueError):
+                self._calls.remove(call)  # given up before it began
+
+    def _run(self) -> None:
+        while True:
+            with self._more:
+                self._more.wait_for(lambda: self._calls)
+                future, function = self._calls.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue  # nobody waits for it any more
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)

@@ -9,10 +9,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
+from cloud_node.admission import Control
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
-from cloud_node.control import Control, ReplicasLost
-from cloud_node.deployment import Ray, first_line, told
+from cloud_node.deployment import Ray, ReplicasLost, first_line, told
 from kvwire.errors import Busy, KvwireError
 from kvwire.messages import Description, RelayReply
 

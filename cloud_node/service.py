@@ -96,7 +96,8 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._unanswered = SummedRecords(audit)
         self._recent = RecentRequests()
         sharer = config.sharer
-        self._turns = Turns(sharer.replicas * sharer.max_ongoing, sharer.max_queued, sharer.retry_after_s)
+        room, weights = sharer.replicas * sharer.max_ongoing, config.gateway.weights
+        self._turns = Turns(room, sharer.max_queued, sharer.retry_after_s, weights)
         self._in_flight = 0
         self.meter, self._lines = _meter(config, description), Lines(logger)
         self.traces = Traces(config.telemetry.otlp, "kvwire-cloud")

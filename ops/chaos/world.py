@@ -136,6 +136,7 @@ class TinyWorld:
         self, kind: SliceKind, plan: Plan, question: int, foreign: bool
     ) -> tuple[ShareRequest, Bundle, list[Part]]:
         """A request, of an id that is the same in each run, its bundle, and the replica's reply in small frames."""
+        from cloud_node.admission import PositionsHeld
         from cloud_node.call import ShareCall
         from cloud_node.config import ExportPolicy
         from cloud_node.documents import Documents
@@ -156,6 +157,7 @@ class TinyWorld:
                     Limits(max_frame_bytes=256),
                     ExportPolicy(),
                     max_prompt_tokens=4_096,
+                    room=PositionsHeld(4_096, 1.0),
                     workers=1,
                     max_batch=1,
                     max_batch_positions=256,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cloud_node.control import Control
+from cloud_node.admission import Control
 
 
 def test_what_a_call_returns_or_raises_comes_back() -> None:

@@ -19,8 +19,7 @@ from ray.serve.schema import (
 
 from cloud_node import ray_replicas
 from cloud_node.config import CloudConfig, RayConfig
-from cloud_node.control import ReplicasLost
-from cloud_node.deployment import APPLICATION, Ray
+from cloud_node.deployment import APPLICATION, Ray, ReplicasLost
 from cloud_node.ray_replicas import RayReplicas
 from kvwire.errors import Busy
 
