@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from cloud_node.config import CloudConfig
-from fuser.kv.geometry import Geometry
-from fuser.models.load import free_memory
+from fuser import free_memory, prefill_bytes
 from kvwire.errors import Busy, InvalidRequest
 
 T = TypeVar("T")
@@ -217,17 +216,14 @@ class PositionsHeld:
         Raises:
             ValueError: fewer than `_LEAST_POSITIONS`.
         """
-        own, text = config.sharer, model.config.get_text_config()
-        # K and V of every layer, and within one layer what attention and the MLP have of a position.
-        inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-        numbers = Geometry.of(text).width + 6 * text.hidden_size + 3 * inner
+        own = config.sharer
         budget = own.memory_bytes
         if not budget:
             if (free := free_memory(model.device)) is None:
                 return cls(_ANY_POSITIONS, own.retry_after_s)
             here = own.most_replicas if config.ray.address == "local" and model.device.type == "cpu" else 1
             budget = int(_OF_FREE * free / here) - own.prefix_cache_bytes
-        most = budget // (numbers * model.dtype.itemsize) // (1 if config.prefix_files is None else 2)
+        most = budget // prefill_bytes(model) // (1 if config.prefix_files is None else 2)
         if most < _LEAST_POSITIONS:
             raise ValueError(
                 f"sharer.memory_bytes: {max(0, budget):,} bytes hold {max(0, most):,} positions of prompts, and "
