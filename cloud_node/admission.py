@@ -1,14 +1,19 @@
-"""Who is let in: places for each tenant and host, one slice for each request id, and turns at the replicas."""
+"""Who is let in: places for each tenant and host, one slice for each request id, turns at the replicas, and room in a
+model's memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
+from cloud_node.config import CloudConfig
+from fuser import free_memory, prefill_bytes
 from kvwire.errors import Busy, InvalidRequest
 
 
@@ -53,6 +58,9 @@ class Places:
 
 _WINDOW_S: Final = 600.0
 _MAX_IDS: Final = 100_000
+_OF_FREE: Final = 0.8
+_LEAST_POSITIONS: Final = 64
+_ANY_POSITIONS: Final = 1 << 30
 
 
 class RecentRequests:
@@ -90,16 +98,21 @@ class Turns:
     """Hands calls to the replicas as these have room. Used within one event loop.
 
     One tenant's calls never have all of the room (where there is more than one place), so that a call of another one
-    gets to a replica at once, where short prompts overtake long ones. Those that wait are served tenant by tenant.
+    gets to a replica at once, where short prompts overtake long ones. Those that wait are served tenant by tenant, each
+    for as many calls in a row as it has weight.
 
     Args:
         room: calls that the replicas take at once, all together.
         waiting: calls that may wait for room, of all tenants.
         retry_after_s: when calls beyond that are told to come again.
+        weights: by tenant; 1 for any other.
     """
 
-    def __init__(self, room: int, waiting: int, retry_after_s: float) -> None:
-        self._room = room
+    def __init__(
+        self, room: int, waiting: int, retry_after_s: float, weights: Mapping[str, int] | None = None
+    ) -> None:
+        self._room, self._weights = room, dict(weights or {})
+        self._served: Counter[str] = Counter()  # of those that wait, in a row
         self._waiting, self._retry_after_s = waiting, retry_after_s
         self._under_way: Counter[str] = Counter()
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -159,9 +172,12 @@ class Turns:
             if served:
                 self._under_way[waiting] += 1
                 queue.popleft().set_result(None)
-                self._queues.move_to_end(waiting)
+                self._served[waiting] += 1
+                if self._served[waiting] >= self._weights.get(waiting, 1):
+                    self._queues.move_to_end(waiting)
+                    del self._served[waiting]
             if not queue:
-                del self._queues[waiting]
+                self._end_queue(waiting)
             if served:
                 return True
         return False
@@ -172,4 +188,59 @@ class Turns:
             return  # passed over already
         queue.remove(turn)
         if not queue:
-            del self._queues[tenant]
+            self._end_queue(tenant)
+
+    def _end_queue(self, tenant: str) -> None:
+        del self._queues[tenant]
+        self._served.pop(tenant, None)
+
+
+class PositionsHeld:
+    """Positions of prompts whose K and V one model's memory holds at once; used from any thread.
+
+    Args:
+        most: of all prompts together, and so of one. retry_after_s: when prompts beyond that are told to come again.
+    """
+
+    def __init__(self, most: int, retry_after_s: float) -> None:
+        self.most, self._retry_after_s = most, retry_after_s
+        self._held, self._lock = 0, threading.Lock()
+
+    @classmethod
+    def of(cls, model: Any, config: CloudConfig) -> PositionsHeld:
+        """As many as the memory of a model that is loaded has room for.
+
+        Raises:
+            ValueError: fewer than `_LEAST_POSITIONS`.
+        """
+        own = config.sharer
+        budget = own.memory_bytes
+        if not budget:
+            if (free := free_memory(model.device)) is None:
+                return cls(_ANY_POSITIONS, own.retry_after_s)
+            here = own.most_replicas if config.ray.address == "local" and model.device.type == "cpu" else 1
+            budget = int(_OF_FREE * free / here) - own.prefix_cache_bytes
+        most = budget // prefill_bytes(model) // (1 if config.prefix_files is None else 2)
+        if most < _LEAST_POSITIONS:
+            raise ValueError(
+                f"sharer.memory_bytes: {max(0, budget):,} bytes hold {max(0, most):,} positions of prompts, and "
+                f"{_LEAST_POSITIONS} are the least: give the replica more memory, or lower prefix_cache_bytes"
+            )
+        return cls(most, own.retry_after_s)
+
+    @contextlib.contextmanager
+    def held(self, positions: int) -> Iterator[None]:
+        """Hold some while the context lasts.
+
+        Raises:
+            Busy: there is no room now.
+        """
+        with self._lock:
+            if self._held + positions > self.most:
+                raise Busy(self._retry_after_s)
+            self._held += positions
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= positions

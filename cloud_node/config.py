@@ -18,6 +18,7 @@ from kvwire.telemetry import TelemetryConfig
 
 _MIB = 1 << 20
 _MOST_REPLICAS: Final = 1_000
+_MOST_WEIGHT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class SharerConfig:
         finds, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
         (`fuser.models.load`). float16 needs a GPU.
-    max_ongoing: calls a replica holds at once; one tenant's never have all places of all replicas.
+    max_ongoing: calls a replica holds at once, beside one of the node's own; one tenant's never have all places of all
+        replicas.
     max_batch: prompts of those that are prefilled together at most; 1 prefills each alone. What is sent has the same
         bits on a CPU, and differs in the last ones on a GPU.
     max_batch_positions: positions prefilled together at most; longer prompts are prefilled alone, and shorter ones
@@ -83,6 +85,10 @@ class SharerConfig:
     max_queued: calls waiting for a replica, over all of them.
     retry_after_s: when calls beyond that are told to come again.
     max_prompt_tokens: the longest prompt a replica prefills; 0 takes the model's own window.
+    memory_bytes: what prompts may take of a replica's memory, for K and V of all layers and what a layer computes with:
+        longer ones are TOO_LARGE before they are prefilled, and those that do not fit beside others BUSY. 0 takes four
+        fifths of what its device, or the machine and its container, has free once the model is loaded, less
+        `prefix_cache_bytes`, for each of the replicas; half of it is for documents that are read ahead.
     prefix_store: a folder for K and V of documents, which are read while nobody asks, so that the first question over
         one need not read it either; for all replicas of a machine. They go with their document. By default `prefixes`
         beside a SQLite file of documents, else beside the audit log; "" keeps none.
@@ -107,6 +113,7 @@ class SharerConfig:
     max_queued: int = 16
     retry_after_s: float = 1.0
     max_prompt_tokens: int = 0
+    memory_bytes: int = 0
     prefix_cache_bytes: int = 256 * _MIB
     prefix_store: str | None = None
     prefix_store_bytes: int = 4096 * _MIB
@@ -128,9 +135,10 @@ class SharerConfig:
             raise ValueError(f"gpus are reserved for nothing where device is {self.device}")
         if self.dtype == "float16" and self.gpus == 0 and self.device != "mps":
             raise ValueError("dtype float16 needs a GPU; on a CPU take auto, bfloat16 or float32")
-        if min(self.max_queued, self.max_prompt_tokens, self.prefix_cache_bytes, self.prefix_store_bytes) < 0:
+        sizes = self.memory_bytes, self.prefix_cache_bytes, self.prefix_store_bytes
+        if min(self.max_queued, self.max_prompt_tokens, *sizes) < 0:
             raise ValueError(
-                "max_queued, max_prompt_tokens, prefix_cache_bytes and prefix_store_bytes start at 0"
+                "max_queued, max_prompt_tokens, memory_bytes, prefix_cache_bytes and prefix_store_bytes start at 0"
             )
         if self.cpus <= 0 or self.gpus < 0 or self.retry_after_s <= 0:
             raise ValueError("cpus and retry_after_s must be above 0 and gpus at least 0")
@@ -273,6 +281,7 @@ class GatewayConfig:
     max_concurrent_calls: calls beyond it are refused before they are read.
     max_calls_per_tenant, max_calls_per_host: of them, those of one tenant and those from one address. Behind a proxy
         all callers have its address: set max_calls_per_host as high as max_concurrent_calls there.
+    weights: by tenant, how many of its waiting calls go to a replica before another tenant's; 1 where none is given.
     max_deadline_s: a call that asks for longer gets this.
     drain_s: after SIGTERM calls in flight have this long to finish.
     keepalive_s, keepalive_timeout_s: a connection that is silent so long is pinged, and closed if nothing comes back.
@@ -282,6 +291,7 @@ class GatewayConfig:
     max_concurrent_calls: int = 64
     max_calls_per_tenant: int = 16
     max_calls_per_host: int = 32
+    weights: Mapping[str, int] = field(default_factory=dict)
     max_deadline_s: float = 120.0
     drain_s: float = 20.0
     keepalive_s: float = 30.0
@@ -291,6 +301,8 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         if min(self.max_concurrent_calls, self.max_calls_per_tenant, self.max_calls_per_host) < 1:
             raise ValueError("max_concurrent_calls, max_calls_per_tenant and max_calls_per_host start at 1")
+        if not all(0 < weight <= _MOST_WEIGHT for weight in self.weights.values()):
+            raise ValueError(f"weights are whole numbers from 1 to {_MOST_WEIGHT}")
         if min(self.max_deadline_s, self.keepalive_s, self.keepalive_timeout_s) <= 0 or self.drain_s < 0:
             raise ValueError(
                 "max_deadline_s, keepalive_s and keepalive_timeout_s must be above 0, drain_s not below"

@@ -1,20 +1,16 @@
-"""Threads for calls that may hang, which hold up nobody; and what is raised when Ray is gone."""
+"""Threads for calls that may hang, which hold up nobody."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import concurrent.futures
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-class ReplicasLost(RuntimeError):
-    """No replica will take a call again in this process."""
 
 
 class Control:
@@ -25,9 +21,7 @@ class Control:
     """
 
     def __init__(self, threads: int = 1) -> None:
-        self._calls: collections.deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = (
-            collections.deque()
-        )
+        self._calls: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = deque()
         self._more = threading.Condition()
         for _ in range(threads):
             threading.Thread(target=self._run, daemon=True).start()

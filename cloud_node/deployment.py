@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
-from cloud_node.control import ReplicasLost
 from cloud_node.ray_folder import RayFolder
 from kvwire.errors import Busy, InternalError, KvwireError
 from kvwire.messages import Description, RelayReply
@@ -39,6 +38,10 @@ _GCS_WAIT: Final = "RAY_gcs_server_port_wait_time_s"
 _AUTO_CONNECT: Final = "RAY_ENABLE_AUTO_CONNECT"  # "0": Serve's threads start no Ray anew while one ends
 _HELPERS: Final = ("start_monitor", "start_log_monitor", "start_api_server")
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": listen on loopback only, on Linux too
+
+
+class ReplicasLost(RuntimeError):
+    """No replica will take a call again in this process."""
 
 
 class SharerDeployment:
@@ -166,7 +169,7 @@ class Ray:
         serve.start(proxy_location="Disabled", logging_config=quiet)
         deployment = serve.deployment(SharerDeployment, name=_DEPLOYMENT).options(
             **self._number(),
-            max_ongoing_requests=sharer.max_ongoing,
+            max_ongoing_requests=sharer.max_ongoing + 1,  # one for the node's own question
             max_queued_requests=sharer.max_queued,
             ray_actor_options={"num_cpus": sharer.cpus, "num_gpus": sharer.gpus},
             health_check_period_s=_HEALTH_PERIOD_S,

@@ -45,7 +45,7 @@ class Gateway:
     def __init__(
         self, config: CloudConfig, service: SharerService, running: Callable[[], Awaitable[int]]
     ) -> None:
-        """`running` says how many replicas can take calls; the health service says whether any can."""
+        """`running` says how many replicas can take calls."""
         self._config = config
         self._service = service
         self._running = running
@@ -90,17 +90,22 @@ class Gateway:
             and what `start` raises.
         """
         address = await self.start()
-        watch = asyncio.create_task(self._watch_replicas())
+        watches = [
+            asyncio.create_task(self._watch_replicas()),
+            asyncio.create_task(self._service.canary.watch(self._judge)),
+        ]
+        watch: asyncio.Future[Any] = asyncio.gather(*watches)
         told = asyncio.create_task(ended.wait())
         logger.info("listening on %s", address)
         if ready is not None:
             ready(address)
         await asyncio.wait({watch, told}, return_when=asyncio.FIRST_COMPLETED)
-        if not watch.cancel():
+        if watch.done():
             logger.error("%s", watch.exception())
-        told.cancel()
+        for task in (*watches, told):
+            task.cancel()
         await self.drain()
-        if not watch.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
             await watch
 
     async def drain(self) -> None:
@@ -115,12 +120,26 @@ class Gateway:
         logger.info("stopped")
 
     async def _watch_replicas(self) -> None:
-        """Repeat to the health service whether a replica can take calls; raises ReplicasLost when none ever will."""
+        """Look at replicas and audit log, for ever; raises ReplicasLost when no replica ever will take calls."""
         while True:
             await asyncio.sleep(_HEALTH_PERIOD_S)
             self._up, self._recording = await self._running(), self._service.recording()
             self._service.replicas_up(self._up)
-            await self._health.set(bool(self._up) and self._recording)
+            await self._judge()
+
+    async def _judge(self) -> None:
+        """Tell the health service what is known now."""
+        await self._health.set(not self._why())
+
+    def _why(self) -> str:
+        """What keeps this node from serving; "" where nothing does."""
+        found = {
+            "the audit log cannot be written": not self._recording,
+            "no replica is up": not self._up,
+            f"the node's own question is not answered: {self._service.canary.failure}": self._service.canary.failure,
+            "draining": self._health.ended,
+        }
+        return next((why for why, holds in found.items() if holds), "")
 
     def _tell(self) -> None:
         """Open what `[telemetry]` asks for."""
@@ -133,8 +152,12 @@ class Gateway:
         meter.read("kvwire_cloud_replicas_up", lambda: self._up)
         meter.read("kvwire_cloud_audit_writable", lambda: self._recording)
         meter.read("kvwire_cloud_certificate_remaining_seconds", lambda: _left_s(config.tls.certificate))
-        told = telling(config.telemetry, meter, lambda: (self._health.serving, {}))
+        told = telling(config.telemetry, meter, self._healthz)
         self.telemetry = self._telling.enter_context(told)
+
+    def _healthz(self) -> tuple[bool, dict[str, str]]:
+        why = self._why()
+        return self._health.serving, {"why": why} if why else {}
 
 
 def _left_s(certificate: str) -> float | None:
@@ -187,7 +210,7 @@ class Health(HealthServicer):  # type: ignore[misc]
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset(services)
         self._serving = False
-        self._ended = False
+        self.ended = False
         self._changed = asyncio.Condition()
 
     @property
@@ -198,12 +221,12 @@ class Health(HealthServicer):  # type: ignore[misc]
     async def set(self, serving: bool) -> None:
         """Tell everyone who asks or watches."""
         async with self._changed:
-            self._serving = serving and not self._ended
+            self._serving = serving and not self.ended
             self._changed.notify_all()
 
     async def end(self) -> None:
         """Not serving from now on."""
-        self._ended = True
+        self.ended = True
         await self.set(False)
 
     async def Check(self, request: Any, context: Any) -> Any:

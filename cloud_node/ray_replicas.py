@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 from cloud_node.call import Part, RelayCall, ShareCall
 from cloud_node.config import CloudConfig
-from cloud_node.control import Control, ReplicasLost
-from cloud_node.deployment import Ray, first_line, told
+from cloud_node.control import Control
+from cloud_node.deployment import Ray, ReplicasLost, first_line, told
 from kvwire.errors import Busy, KvwireError
 from kvwire.messages import Description, RelayReply
 
@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STATUS_S: Final = 3.0
-_DOUBTED_S: Final = 10.0  # Serve is not on the way of calls: its silence ends none of them
-_SILENT_S: Final = 30.0  # Ray itself ends a process after 60 s without its GCS, in no order at all
+# Serve is not on the way of calls: its silence ends none of them. Ray itself ends a process after 60 s without its GCS,
+# in no order at all.
+_SILENT_S: Final = 30.0
 _STOP_S: Final = 5.0
 _LOADING_POLL_S: Final = 0.1
 _POLL_S: Final = 0.2
@@ -118,7 +119,7 @@ class RayReplicas:
         return reply
 
     async def running(self) -> int:
-        """How many replicas can take calls, as Serve told last, or none where that is long ago.
+        """How many replicas can take calls, as Serve told last.
 
         Calls that wait end with Busy where it tells of none, or where they are lost.
 
@@ -158,7 +159,7 @@ class RayReplicas:
             self._down.set()
             told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
             raise ReplicasLost(f"{told}: {first_line(error)}") from None
-        return 0 if silent_s > _DOUBTED_S else self._running
+        return self._running
 
     async def stop(self) -> None:
         """Stop the replicas, and Ray where `start` started it: in order where Ray still answers, else by force."""

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from cloud_node.admission import PositionsHeld
 from cloud_node.call import Ended, Part, Quoting, RelayCall, ShareCall
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.document_reader import Document, DocumentReader, available
@@ -45,6 +46,7 @@ class Replica:
         sharers: by bundle hash, all around one model, with one prefix cache.
         ref: which model that is.
         max_prompt_tokens: longer prompts are refused before they are prefilled.
+        room: for the prompts under way; longer prompts than that are refused too.
         workers: calls that may be under way at once. Of each one slice at most lies in memory before it is encoded.
         max_batch, max_batch_positions: as `PrefillScheduler` takes them.
         prefix_files: of the sharers' store of prefixes, where they have one.
@@ -59,6 +61,7 @@ class Replica:
         export: ExportPolicy,
         *,
         max_prompt_tokens: int,
+        room: PositionsHeld,
         workers: int,
         max_batch: int,
         max_batch_positions: int,
@@ -70,7 +73,7 @@ class Replica:
         self._limits = limits
         self._export = export
         self._looked = LookedThrough()
-        self._max_prompt_tokens = max_prompt_tokens
+        self._max_prompt_tokens, self._room = min(max_prompt_tokens, room.most), room
         self._codecs = {name: CodecRegistry(s.bundle.codecs()) for name, s in sharers.items()}
         model = next(iter(sharers.values())).model
         self._schedule = PrefillScheduler(
@@ -81,7 +84,7 @@ class Replica:
         )
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sharer")
         own = tuple(sharers.values())
-        self.prefixes = Prefixes(own, documents, self._schedule, prefix_files, max_prompt_tokens)
+        self.prefixes = Prefixes(own, documents, self._schedule, prefix_files, self._max_prompt_tokens)
         """What is kept of documents that were read."""
 
     @classmethod
@@ -114,15 +117,17 @@ class Replica:
             config.limits,
             config.export,
             max_prompt_tokens=own.max_prompt_tokens or _window(sharers[0].model),
-            workers=own.max_ongoing,
+            room=PositionsHeld.of(sharers[0].model, config),
+            workers=own.max_ongoing + 1,  # one for the node's own question
             max_batch=own.max_batch,
             max_batch_positions=own.max_batch_positions,
             prefix_files=files,
         )
 
     def where(self) -> str:
-        """Device and dtype that the model computes on and in, for people."""
-        return computes(next(iter(self._sharers.values())).model)
+        """Device and dtype that the model computes on and in, and what its memory has room for, for people."""
+        where = computes(next(iter(self._sharers.values())).model)
+        return f"{where}, with memory for {self._room.most:,} positions of prompts"
 
     def describe(self) -> Description:
         """What this replica can do; what of it may leave the cloud is the gateway's to say."""
@@ -203,7 +208,11 @@ class Replica:
         writer: SliceWriter | None = None
         encode_s = 0.0
         found: list[PrefixFrom] = []
-        with self.prefixes.reading(call.tenant, documents), Work(self._schedule, stop) as work:
+        with (
+            self._room.held(len(cut.prompt)),
+            self.prefixes.reading(call.tenant, documents),
+            Work(self._schedule, stop) as work,
+        ):
             stored = stored_text(call.tenant, request.sections, documents)
             caller = Caller(work.cancelled, call.tenant, stored, found.append)
             steps = sharer.steps(cut, lambda *segment: work.put(segment), caller, work.put)
@@ -237,7 +246,11 @@ class Replica:
         prompt = sharer.prompt(sections)
         self._check_prompt(len(prompt))
         said: list[tuple[str, int]] = []
-        with self.prefixes.reading(call.tenant, documents), Work(self._schedule, stop) as work:
+        with (
+            self._room.held(len(prompt)),
+            self.prefixes.reading(call.tenant, documents),
+            Work(self._schedule, stop) as work,
+        ):
             stored = stored_text(call.tenant, request.sections, documents)
             caller = Caller(work.cancelled, call.tenant, stored)
 

@@ -14,6 +14,7 @@ from cloud_node.access import POLICIES, Access, identify, refusal_of
 from cloud_node.admission import RecentRequests, Turns
 from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
 from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, Quoting, RelayCall, ShareCall
+from cloud_node.canary import Canary
 from cloud_node.config import CloudConfig
 from cloud_node.document_reader import DOCUMENT_ID, DocumentInfo
 from cloud_node.export import (
@@ -95,11 +96,14 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._unanswered = SummedRecords(audit)
         self._recent = RecentRequests()
         sharer = config.sharer
-        self._turns = Turns(sharer.replicas * sharer.max_ongoing, sharer.max_queued, sharer.retry_after_s)
+        room, weights = sharer.replicas * sharer.max_ongoing, config.gateway.weights
+        self._turns = Turns(room, sharer.max_queued, sharer.retry_after_s, weights)
         self._in_flight = 0
         self.meter, self._lines = _meter(config, description), Lines(logger)
         self.traces = Traces(config.telemetry.otlp, "kvwire-cloud")
         self.meter.read("kvwire_cloud_calls_in_flight", lambda: self._in_flight)
+        unanswered = functools.partial(self.meter.add, "kvwire_cloud_canary_failures_total")
+        self.canary = Canary(replicas, description, lambda reason: unanswered(reason=reason))
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -167,6 +171,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 ):
                     record.stages["turn"] = waited_s
                     async for part in parts:
+                        self.canary.answered()
                         if not begun:
                             still = await self._release(caller, part, wanted, record)
                         elif isinstance(part, SliceHeader):
@@ -195,6 +200,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             timeout_s = self._limits.checked_deadline(context.time_remaining())
             async with self._turns.taken(caller.tenant) as record.stages["turn"]:
                 reply = await self._replicas.relay(RelayCall(caller.tenant, wanted, allowed), timeout_s)
+            self.canary.answered()
             record.stages |= reply.timings
             # A replica does not tell which text it read: it is the one from before, if that is there now.
             versions = tuple(document.version for document in dict.fromkeys(documents))

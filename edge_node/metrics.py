@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from edge_node.answer import (
@@ -46,7 +46,7 @@ _REASONS: Final = {
     *(REQUESTED, NOTHING_TO_SHARE, EMPTY, NOTES, NOTHING_FOUND, NO_PLAN, NONE),
 }
 _STAGES: Final = (
-    *("search", "receiver_prefill", "connect", "wait", "decode", "fuse", "slice", "generate", "total"),
+    *("search", "receiver_prefill", "connect", "wait", "decode", "fuse", "slice", "generate"),
     *("cloud_queue", "cloud_prefill", "cloud_encode"),
 )
 DOOR: Final = ("host", "origin", "key", "full")
@@ -60,6 +60,11 @@ class Watch:
         self._config, self._client = assistant.config.telemetry, assistant.client
         self._meter = meter = Meter(EDGE, _values(assistant)) if self._config.listen else Meter()
         self._lines, self._traces = Lines(logger), Traces(self._config.otlp, "kvwire-edge")
+        self._model = {
+            "gen_ai_operation_name": "chat",
+            "gen_ai_provider_name": "kvwire",
+            "gen_ai_request_model": assistant.bundle.config.receiver.name,
+        }
         client = assistant.client
         meter.read("kvwire_edge_connected", lambda: client.connection == "connected")
         meter.read("kvwire_edge_circuit_open", lambda: client.connection == "away")
@@ -84,12 +89,13 @@ class Watch:
         """
         meter = self._meter
         if self._traces.on:
-            self._traces.tell(_traced(outcome, request_id, took_s))
+            self._traces.tell(_traced(outcome, request_id, took_s, self._model))
         if isinstance(outcome, Busy):
             self.refused("full")
         if not isinstance(outcome, Answer):
             reason = entry_of(Cancelled if outcome is None else type(outcome)).reason
             meter.add("kvwire_edge_asks_total", source=FAILED, reason=reason)
+            self._took(took_s, reason)
             self._lines.tell("ask", request_id=request_id, source=FAILED, reason=reason)
             return
         source, reason = outcome.source if outcome.answered else UNANSWERED, outcome.reason or NONE
@@ -108,10 +114,15 @@ class Watch:
             meter.add("kvwire_edge_integrity_failures_total", error=reason)
         if outcome.abstained:
             meter.add("kvwire_edge_abstentions_total")
+        self._took(took_s)
         for stage, seconds in outcome.timings.items():
-            meter.observe("kvwire_edge_stage_seconds", seconds, stage=stage)
+            if stage in _STAGES:
+                meter.observe("kvwire_edge_stage_seconds", seconds, stage=stage)
         if outcome.answered:
-            meter.observe("kvwire_edge_first_token_seconds", outcome.time_to_first_token_s)
+            first_s = outcome.time_to_first_token_s
+            meter.observe("gen_ai_server_time_to_first_token_seconds", first_s, **self._model)
+        for side, tokens in (("input", outcome.prompt_tokens), ("output", outcome.tokens)):
+            meter.observe("gen_ai_client_token_usage", tokens, **self._model, gen_ai_token_type=side)
         meter.add("kvwire_edge_sent_bytes_total", outcome.bytes_sent)
         meter.add("kvwire_edge_received_bytes_total", outcome.bytes_received)
         if outcome.payload_bytes:
@@ -119,6 +130,11 @@ class Watch:
             meter.add(
                 "kvwire_edge_received_payload_bytes_total", outcome.payload_bytes, kind=kind, codec=codec
             )
+
+    def _took(self, seconds: float, error: str = "") -> None:
+        self._meter.observe(
+            "gen_ai_server_request_duration_seconds", seconds, **self._model, error_type=error
+        )
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[str | None]:
@@ -135,12 +151,17 @@ class Watch:
             self._traces.close()
 
 
-def _traced(outcome: Answer | KvwireError | None, request_id: str, took_s: float) -> Traced:
+def _traced(
+    outcome: Answer | KvwireError | None, request_id: str, took_s: float, model: Mapping[str, str]
+) -> Traced:
     """The spans of a question. What was fused while it came is told as one span, at the end of the transfer."""
     context = Context.of(request_id)
+    said: dict[str, str | int] = {
+        name.replace("_", ".").replace("gen.ai", "gen_ai"): value for name, value in model.items()
+    }
     if not isinstance(outcome, Answer):
         reason = entry_of(Cancelled if outcome is None else type(outcome)).reason
-        return Traced("ask", CLIENT, context, took_s, error=reason)
+        return Traced("ask", CLIENT, context, took_s, error=reason, said=said)
     spent, source = outcome.timings, outcome.source if outcome.answered else UNANSWERED
     queued_s, sliced_s = max(took_s - spent.get("total", 0.0), 0.0), spent.get("slice", 0.0)
     begins_s = {
@@ -152,7 +173,8 @@ def _traced(outcome: Answer | KvwireError | None, request_id: str, took_s: float
     spent = spent | {"transfer": max(sliced_s - spent.get("search", 0.0), 0.0)}
     stages = [TracedStage("queue", 0.0, queued_s)]
     stages += [TracedStage(name, at, spent[name]) for name, at in begins_s.items() if spent.get(name)]
-    said: dict[str, str | int] = {"kvwire.source": source, "kvwire.reason": outcome.reason or NONE}
+    said |= {"gen_ai.usage.input_tokens": outcome.prompt_tokens, "gen_ai.usage.output_tokens": outcome.tokens}
+    said |= {"kvwire.source": source, "kvwire.reason": outcome.reason or NONE}
     said |= {"kvwire.kind": outcome.kind or "", "kvwire.positions": outcome.positions}
     said |= {"kvwire.bytes": outcome.bytes_received}
     return Traced("ask", CLIENT, context, took_s, stages, said=said)
@@ -166,6 +188,11 @@ def _values(assistant: Assistant) -> dict[str, tuple[str, ...]]:
         "error": tuple(_DAMAGED),
         "check": DOOR,
         "stage": _STAGES,
+        "gen_ai_operation_name": ("chat",),
+        "gen_ai_provider_name": ("kvwire",),
+        "gen_ai_request_model": (assistant.bundle.config.receiver.name,),
+        "gen_ai_token_type": ("input", "output"),
+        "error_type": ("", *_REASONS),
         "kind": tuple(SliceKind),
         "codec": CodecRegistry(assistant.bundle.codecs()).names(),
     }

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from fuser.bundle.config import ConfidenceConfig
     from fuser.bundle.plans import BadTable, PlanRow, PlanTable
     from fuser.kv.generate import Choose, Sampling, Signals
+    from fuser.kv.geometry import prefill_bytes
     from fuser.kv.prefix_files import PrefixFiles, PrefixFrom, StoredText
     from fuser.models.directory import ModelError, NoSuchDevice, bundle_directory, find_model, model_ref
-    from fuser.models.load import DeviceName, DtypeName, computes
+    from fuser.models.load import DeviceName, DtypeName, computes, free_memory
     from fuser.pair import load_pair, load_receiver, load_sharers
     from fuser.reading import Caller
     from fuser.receiver import Begun, Prefilled, Receiver
@@ -50,10 +51,12 @@ __all__ = [
     "bundle_directory",
     "computes",
     "find_model",
+    "free_memory",
     "load_pair",
     "load_receiver",
     "load_sharers",
     "model_ref",
+    "prefill_bytes",
 ]
 
 _HOMES = {
@@ -84,10 +87,12 @@ _HOMES = {
     "bundle_directory": "fuser.models.directory",
     "computes": "fuser.models.load",
     "find_model": "fuser.models.directory",
+    "free_memory": "fuser.models.load",
     "load_pair": "fuser.pair",
     "load_receiver": "fuser.pair",
     "load_sharers": "fuser.pair",
     "model_ref": "fuser.models.directory",
+    "prefill_bytes": "fuser.kv.geometry",
 }
 
 

@@ -133,11 +133,12 @@ def _bundle() -> Iterator[Finding]:
 
 def _room() -> Iterator[Finding]:
     from fuser.models.directory import cache_directory, model_directory
+    from fuser.models.load import free_memory
     from ops.demo.pair import RECEIVER, SHARER
     from ops.models.convert import is_converted
     from ops.models.registry import KNOWN_MODELS
 
-    memory = _free_memory_bytes()
+    memory = free_memory()
     if memory is not None:
         found = f"{memory / GIB:.1f} GiB (the demo takes about 6)"
         yield _enough("free memory", memory >= 6 * GIB, found, "end other programs")
@@ -157,12 +158,3 @@ def _room() -> Iterator[Finding]:
 
 def _enough(what: str, enough: bool, found: str, then: str) -> Finding:
     return Finding(State.GOOD, what, found) if enough else Finding(State.NOTE, what, found, then)
-
-
-def _free_memory_bytes() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None

@@ -3,15 +3,19 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import socket
 import tomllib
+import urllib.error
+import urllib.request
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvwire.identity import TRUST_DOMAIN, ModelRef, PeerRole
 from ops.finding import Finding, State, looked
+from ops.output import printable
 from ops.tls_check import tls_findings
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from kvwire.segment import SliceKind
 
 DESCRIBE_S = 10.0
+_HEALTH_S = 5.0
+_HEALTH_BYTES = 4_096
 
 
 def role_of(path: Path) -> PeerRole:
@@ -49,7 +55,7 @@ _TABLE = {PeerRole.CLOUD: "sharer", PeerRole.EDGE: "receiver"}
 def node_findings(path: Path, role: PeerRole, *, far: bool = True) -> Iterator[Finding]:
     """About the node that `path` configures. A configuration that is refused is the only finding.
 
-    far: ask an edge's cloud too, which may take seconds.
+    far: ask a node that runs at these addresses too, and an edge's cloud, which may take seconds.
     """
     yield from looked("config", lambda: _node(path, role, far), "see the README's configurations")
 
@@ -60,18 +66,18 @@ def _node(path: Path, role: PeerRole, far: bool) -> Iterator[Finding]:
 
         cloud = CloudConfig.load(path)
         yield Finding(State.GOOD, "config", f"{path}: a cloud")
-        yield from _cloud(cloud)
+        yield from _cloud(cloud, far)
     else:
         from edge_node import EdgeConfig
 
         edge = EdgeConfig.load(path)
         yield Finding(State.GOOD, "config", f"{path}: an edge")
-        yield from _edge(edge)
+        yield from _edge(edge, far)
         if far:
             yield from _far(edge)
 
 
-def _edge(config: "EdgeConfig") -> Iterator[Finding]:
+def _edge(config: "EdgeConfig", far: bool) -> Iterator[Finding]:
     yield from _tls(config.tls, PeerRole.EDGE)
     own = config.receiver
     then = "change device or dtype in [receiver], or install the torch build for this GPU"
@@ -90,7 +96,7 @@ def _edge(config: "EdgeConfig") -> Iterator[Finding]:
     )
     if config.api.keys_file is not None:
         yield from looked("api.keys_file", lambda: _keys(config), "write a key a line into that file")
-    yield from _telemetry(config.telemetry.listen)
+    yield from _telemetry(config.telemetry.listen, far)
 
 
 def _far(config: "EdgeConfig") -> Iterator[Finding]:
@@ -105,14 +111,37 @@ def _far(config: "EdgeConfig") -> Iterator[Finding]:
     yield from looked("cloud", lambda: offer_findings(config, bundle), then)
 
 
-def _telemetry(listen: str | None) -> Iterator[Finding]:
+def _telemetry(listen: str | None, ask: bool) -> Iterator[Finding]:
+    """Whether it can be listened on, and with `ask` what a node that runs there says of its health."""
     if listen is not None:
         key, taken = "telemetry.listen", "nothing, where that is this node; else change listen"
         then = "change listen to an address of this machine"
         yield from looked(key, lambda: _address(key, listen, taken), then)
+        if ask:
+            with contextlib.suppress(OSError, ValueError):  # nobody is there, or no node
+                yield _health(listen)
 
 
-def _cloud(config: "CloudConfig") -> Iterator[Finding]:
+def _health(listen: str) -> Finding:
+    """Raises OSError or ValueError where no node answers."""
+    request = urllib.request.Request(f"http://{listen}/healthz")
+    try:
+        with urllib.request.urlopen(request, timeout=_HEALTH_S) as reply:
+            said = json.loads(reply.read(_HEALTH_BYTES))
+    except urllib.error.HTTPError as error:
+        with error:
+            said = json.loads(error.read(_HEALTH_BYTES))
+    if not isinstance(said, dict) or said.get("status") not in ("SERVING", "NOT_SERVING"):
+        raise ValueError("no health of a node")
+    found = ", ".join(printable(str(value)) for value in said.values())
+    if said["status"] == "SERVING":
+        return Finding(State.GOOD, "health", found)
+    return Finding(
+        State.BAD, "health", found, "docs/operations.md, under alerts, says what to do for each reason"
+    )
+
+
+def _cloud(config: "CloudConfig", far: bool) -> Iterator[Finding]:
     yield from _tls(config.tls, PeerRole.CLOUD)
     if config.users.jwks is not None:
         yield from looked("users.jwks", lambda: _users(config.users), "a JWK Set with public keys")
@@ -132,7 +161,7 @@ def _cloud(config: "CloudConfig") -> Iterator[Finding]:
     yield _export(config)
     yield from looked("audit", lambda: _audit(config), "keep the file, and name another one")
     yield from looked("documents", lambda: _documents(config), "mend the URL, or start the database")
-    yield from _telemetry(config.telemetry.listen)
+    yield from _telemetry(config.telemetry.listen, far)
     if config.ray.token is not None and not Path(config.ray.token).is_file():
         yield Finding(
             State.BAD, "ray.token", f"{config.ray.token}: no such file", "name the cluster's token file"

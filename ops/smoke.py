@@ -111,7 +111,7 @@ def _health(config: "EdgeConfig", address: str) -> Iterator[Finding]:
     if asyncio.run(asked()):
         yield Finding(State.GOOD, f"health {address}", "SERVING")
     else:
-        then = "wait, where it starts or drains; else its log and /healthz say whether replicas or audit log are gone"
+        then = "wait, where it starts or drains; else /healthz and the log there say why"
         yield Finding(State.BAD, f"health {address}", "it says NOT_SERVING: it takes no calls now", then)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 Labels = frozenset[tuple[str, str]]
 _TIMEOUT_S: Final = 5.0
 _CALLS: Final = "rpc_server_call_duration_seconds"
-_TOTAL: Final = "kvwire_edge_stage_seconds"
+_ANSWERS: Final = "gen_ai_server_request_duration_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ def numbers(before: Page, now: Page) -> dict[str, Any]:
     return {
         "node": "edge",
         "per_s": rate("kvwire_edge_asks_total"),
-        "p50_s": quantile(0.5, before, now, _TOTAL, stage="total"),
-        "p99_s": quantile(0.99, before, now, _TOTAL, stage="total"),
+        "p50_s": quantile(0.5, before, now, _ANSWERS),
+        "p99_s": quantile(0.99, before, now, _ANSWERS),
         "bytes_per_s": rate("kvwire_edge_received_bytes_total"),
         "ended": _since(before, now, "kvwire_edge_asks_total", "source"),
         "queue": now.value("kvwire_edge_queue_length"),

@@ -43,6 +43,17 @@ class Geometry:
         )
 
 
+def prefill_bytes(model: Any) -> int:
+    """Bytes for each position of a prompt while it is prefilled.
+
+    K and V of every layer, and within one layer what attention and the MLP make of a position.
+    """
+    config = model.config.get_text_config()
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    numbers = Geometry.of(config).width + 6 * config.hidden_size + 3 * inner
+    return int(numbers * model.dtype.itemsize)
+
+
 @dataclass(frozen=True, slots=True)
 class LayerMap:
     """`sources[t]` is the Sharer layer that feeds Receiver layer t, or None where nothing does.

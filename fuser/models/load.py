@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -127,6 +127,46 @@ def device_text(device: torch.device) -> str:
 def computes(model: Any) -> str:
     """Where and in what a loaded model computes, for people: "cpu (8 threads) in bfloat16"."""
     return f"{device_text(model.device)} in {str(model.dtype).removeprefix('torch.')}"
+
+
+def free_memory(device: str | torch.device = "cpu") -> int | None:
+    """Bytes that a device has free; of a CPU those of the machine, or fewer where a control group allows fewer.
+
+    None: this system does not tell.
+    """
+    import torch
+
+    where = torch.device(device)
+    if where.type == "cuda":
+        return int(torch.cuda.mem_get_info(where)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    (free,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return min((free, *_free_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
+
+
+def _free_in_groups(own: Path, root: Path) -> Iterator[int]:
+    """Bytes left in each control group of this process that bounds memory, of either version."""
+    named = {"": ("memory.max", "memory.current", "inactive_file"), "memory": _V1}
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for controllers, path in (line.split(":", 2)[1:] for line in lines):
+        if (names := named.get(controllers)) is None:
+            continue
+        top = root / controllers
+        # In a container the path may be that of the host, and its own group is mounted as the top.
+        for folder in (top / path.lstrip("/"), top):
+            with suppress(OSError, ValueError):  # none such, or "max"
+                most, used = (int((folder / name).read_text()) for name in names[:2])
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                yield max(0, most - used + int(stat.get(names[2], 0)))
+
+
+_V1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def dtype_of(name: DtypeName, device: str | torch.device = "cpu") -> torch.dtype:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Self
@@ -20,9 +19,11 @@ from ops.chaos.asker import CheckedEdge
 from ops.chaos.cluster import HEAD, SECOND, Cluster
 from ops.chaos.history import GRACE_S, Checker, HistoryLine
 from ops.chaos.outcome import Ending, Tally
-from ops.chaos.stage import GCS, RAYLET, REPLICA, Staged, member_of, send
+from ops.chaos.process_faults import FAULTS
+from ops.chaos.stage import REPLICA, Staged, members_of, send
 from ops.chaos.trials import PROMPTS
 from ops.demo.edge_api import AskFailed, EdgeApi
+from ops.demo.process import NodeProcess
 from ops.demo.stage import free_port
 from ops.top import Page
 
@@ -34,75 +35,15 @@ _DEADLINE_S: Final = 2.0
 _RECOVERY_S: Final = 150.0
 _LOST_S: Final = 20.0
 
-Over = contextlib.AbstractContextManager[object]
-
-
-def _killed(name: str | None) -> Callable[[Staged], Over]:
-    """The node's own process, or the one of its family of that name."""
-
-    @contextlib.contextmanager
-    def fault(stage: Staged) -> Iterator[None]:
-        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
-        send(pid, signal.SIGKILL)
-        yield
-
-    return fault
-
-
-def _stopped(name: str | None) -> Callable[[Staged], Over]:
-    @contextlib.contextmanager
-    def fault(stage: Staged) -> Iterator[None]:
-        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
-        send(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            send(pid, signal.SIGCONT)
-
-    return fault
-
-
-def _full(name: str | None) -> Callable[[Staged], Over]:
-    """No file of the process may grow: what a full disk says."""
-
-    @contextlib.contextmanager
-    def fault(stage: Staged) -> Iterator[None]:
-        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
-        assert pid is not None
-        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
-        try:
-            yield
-        finally:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
-
-    return fault
-
-
-@contextlib.contextmanager
-def _drained(stage: Staged) -> Iterator[None]:
-    """SIGTERM, in the middle of asks."""
-    send(stage.cloud.pid, signal.SIGTERM)
-    yield
-
-
-FAULTS: Final[Mapping[str, Callable[[Staged], Over]]] = {
-    "replica killed": _killed(REPLICA),
-    "replica stopped": _stopped(REPLICA),
-    "replica: disk full": _full(REPLICA),
-    "gateway killed": _killed(None),
-    "gateway stopped": _stopped(None),
-    "gateway: disk full": _full(None),
-    "gateway told to end": _drained,
-    "raylet killed": _killed(RAYLET),
-    "GCS killed": _killed(GCS),
-}
 EDGE: Final = ("edge killed", "edge stopped")
 LOST: Final = "raylet of two lost"
 BACK: Final = "raylet of two back"
 MORE: Final = "replica added"
 LESS: Final = "replica taken away"
+RESTARTED: Final = ("each replica restarted", "a node restarted", "the other node restarted")
 _CROWD: Final = 6
+_PAIR: Final = 2
+_PATIENT_S: Final = 20.0
 
 
 class Processes:
@@ -123,13 +64,15 @@ class Processes:
 
     def run(self, indices: Iterable[int]) -> None:
         """The faults of these numbers."""
-        names = (*FAULTS, *EDGE, LOST, MORE)
+        names = (*FAULTS, *EDGE, LOST, MORE, RESTARTED[0])
         for index in indices:
             name, chance = names[index % len(names)], random.Random(f"{self._seed}/{index}")
             if name == LOST:
                 self._cluster(chance, index)
             elif name == MORE:
                 self._scaled(chance, index)
+            elif name == RESTARTED[0]:
+                self._restarted(chance, index)
             else:
                 self._alone(chance, index, name)
             self._advance()
@@ -181,23 +124,70 @@ class Processes:
             askers = [edges.enter_context(CheckedEdge(stage, stage.address, 20.0)) for _ in range(_CROWD)]
 
             def until(number: int, name: str, asking: list[CheckedEdge]) -> None:
-                ended, began = threading.Event(), time.monotonic()
-
-                def ask(asker: CheckedEdge) -> None:
-                    while not ended.is_set():
-                        self._ask(asker, chance, index, name, 20.0)
-
-                calling = [crowd.submit(ask, asker) for asker in asking]
-                try:
-                    _until(lambda: up() == number)
-                    self.tally.recovered(name, time.monotonic() - began)
-                finally:
-                    ended.set()
-                for one in calling:
-                    one.result()
+                self._under(crowd, asking, chance, index, name, lambda: _until(lambda: up() == number))
 
             until(2, MORE, askers)
             until(1, LESS, askers[:1])
+
+    def _restarted(self, chance: random.Random, index: int) -> None:
+        """Two nodes; each replica of the first, then each node, is told to end and is back before the next one."""
+        stage, up = self._counted(index, {"replicas": 2, "cpus": 0.5})
+        with contextlib.ExitStack() as edges, ThreadPoolExecutor(_PAIR) as crowd:
+            edges.enter_context(stage)
+            start = edges.enter_context(stage.second_node())
+            second = start()
+            askers = [
+                edges.enter_context(CheckedEdge(stage, stage.address, _PATIENT_S)) for _ in range(_PAIR)
+            ]
+
+            def replicas() -> None:
+                for pid in members_of(stage.cloud.pid, REPLICA):
+                    send(pid, signal.SIGTERM)
+                    _until(functools.partial(replaced, pid))
+
+            def replaced(pid: int) -> bool:
+                there = members_of(stage.cloud.pid, REPLICA)
+                return pid not in there and len(there) == up() == 2
+
+            def ended(node: NodeProcess) -> None:
+                node.begin_to_stop()
+                node.wait()
+
+            def first_node() -> None:
+                ended(stage.cloud)
+                stage.start_cloud()
+
+            def other_node() -> None:
+                ended(second)
+                start()
+
+            for name, work in zip(RESTARTED, (replicas, first_node, other_node), strict=True):
+                self._under(crowd, askers, chance, index, name, work)
+
+    def _under(
+        self,
+        crowd: ThreadPoolExecutor,
+        asking: list[CheckedEdge],
+        chance: random.Random,
+        index: int,
+        name: str,
+        work: Callable[[], None],
+    ) -> None:
+        """Do something while edges ask without pause; how long it took is what the tally calls recovered."""
+        ended, began = threading.Event(), time.monotonic()
+
+        def ask(asker: CheckedEdge) -> None:
+            while not ended.is_set():
+                self._ask(asker, chance, index, name, _PATIENT_S)
+
+        calling = [crowd.submit(ask, asker) for asker in asking]
+        try:
+            work()
+            self.tally.recovered(name, time.monotonic() - began)
+        finally:
+            ended.set()
+        for one in calling:
+            one.result()
 
     def _counted(
         self, index: int, sharer: Mapping[str, Any], **changes: Any

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -65,6 +65,33 @@ class Staged(TinyWorld):
         self.cloud = NodeProcess("cloud", self.folder / "cloud.toml", self.folder / "cloud.log")
         self.address = self.cloud.address(CLOUD_START_S)
 
+    @contextlib.contextmanager
+    def second_node(self, name: str = "second") -> Iterator[Callable[[], NodeProcess]]:
+        """Another cloud node over the same documents, which edges made from now on fall back to.
+
+        Gives what starts it: the first time, and again after it has ended.
+        """
+        listen, audit = f"127.0.0.1:{free_port()}", str(self.folder / f"{name}.jsonl")
+        telemetry = dataclasses.replace(self.config.telemetry, listen=None)
+        config = dataclasses.replace(self.config, listen=listen, audit=audit, telemetry=telemetry)
+        write_config(self.folder / f"{name}.toml", config)
+        self.fallbacks = (listen,)
+        started: list[NodeProcess] = []
+
+        def start() -> NodeProcess:
+            node = NodeProcess("cloud", self.folder / f"{name}.toml", self.folder / f"{name}.log")
+            started.append(node)
+            node.address(CLOUD_START_S)
+            return node
+
+        try:
+            yield start
+        finally:
+            for node in started:
+                node.begin_to_stop()
+                node.wait()
+                node.kill()
+
     def start_edge(self) -> str:
         """An edge in a process of its own, as `start_cloud`; the address of its API."""
         edge = self.edge(self.address, 2.0)
@@ -113,9 +140,14 @@ RAYLET: Final = "/raylet "
 GCS: Final = "/gcs_server "
 
 
+def members_of(pid: int, name: str) -> set[int]:
+    """Those of its family with this in their command line."""
+    return {child for child, line in family_of(pid).items() if name in line}
+
+
 def member_of(pid: int, name: str) -> int | None:
-    """The first of its family with this in its command line."""
-    return next((child for child, line in family_of(pid).items() if name in line), None)
+    """The first of them."""
+    return min(members_of(pid, name), default=None)
 
 
 def send(pid: int | None, what: signal.Signals) -> None:

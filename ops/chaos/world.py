@@ -74,6 +74,8 @@ class TinyWorld:
         self.config = self._config(documents or f"sqlite:///{folder / 'documents.db'}")
         self.versions = {name: texts[0] for name, texts in DOCUMENTS.items()}
         """Of each document, now."""
+        self.fallbacks: tuple[str, ...] = ()
+        """Further gateways that an edge is told of."""
         # Open all the time: to open it keeps Python busy, and each step of an edge in this process would wait for it.
         self._written = Documents(self.config.documents)
         self._put: dict[str, list[tuple[float, float, str]]] = {}
@@ -128,7 +130,7 @@ class TinyWorld:
         return EdgeConfig(
             tls=TlsConfig(str(pair.certificate), str(pair.key), str(self.certificates.ca.certificate)),
             receiver=ReceiverConfig(str(self.cast.receiver), str(self.cast.bundle), max_new_tokens=TOKENS),
-            cloud=CloudPeer(address=address),
+            cloud=CloudPeer(address=address, fallbacks=self.fallbacks),
             share=ShareConfig(codec="raw", max_positions=8, deadline_s=deadline_s),
         )
 
@@ -136,6 +138,7 @@ class TinyWorld:
         self, kind: SliceKind, plan: Plan, question: int, foreign: bool
     ) -> tuple[ShareRequest, Bundle, list[Part]]:
         """A request, of an id that is the same in each run, its bundle, and the replica's reply in small frames."""
+        from cloud_node.admission import PositionsHeld
         from cloud_node.call import ShareCall
         from cloud_node.config import ExportPolicy
         from cloud_node.documents import Documents
@@ -156,6 +159,7 @@ class TinyWorld:
                     Limits(max_frame_bytes=256),
                     ExportPolicy(),
                     max_prompt_tokens=4_096,
+                    room=PositionsHeld(4_096, 1.0),
                     workers=1,
                     max_batch=1,
                     max_batch_positions=256,

@@ -68,14 +68,18 @@ def _address(listen: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its name on the page, what it is, and the names of its labels."""
+    """One metric: its name on the page, what it is, the names of its labels, and the buckets of a histogram."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = (
+        *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+    )
 
 
+_GEN_AI: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 CLOUD: Final = (
     Metric(
         "rpc_server_call_duration_seconds",  # as OpenTelemetry's conventions for RPC have it
@@ -121,6 +125,12 @@ CLOUD: Final = (
         "gauge",
         "1 while the audit log can be written; else no call is answered.",
     ),
+    Metric(
+        "kvwire_cloud_canary_failures_total",
+        "counter",
+        "Questions of the node's own that were not answered, by the reason: health says NOT_SERVING then.",
+        ("reason",),
+    ),
     Metric("kvwire_cloud_replicas_up", "gauge", "Replicas that can take calls, as Ray Serve tells."),
     Metric(
         "kvwire_cloud_certificate_remaining_seconds",
@@ -138,13 +148,28 @@ EDGE: Final = (
     Metric(
         "kvwire_edge_stage_seconds",
         "histogram",
-        "Seconds of an answer's stages, as in its timings.",
+        "Seconds of an answer's stages, as in its timings but for their total.",
         ("stage",),
     ),
+    # These three as OpenTelemetry's conventions for generative AI have them: the edge is the model's server.
     Metric(
-        "kvwire_edge_first_token_seconds",
+        "gen_ai_server_request_duration_seconds",
+        "histogram",
+        "Seconds of questions over the local API, from their arrival to the end of the answer, or to its error.",
+        (*_GEN_AI, "error_type"),
+    ),
+    Metric(
+        "gen_ai_server_time_to_first_token_seconds",
         "histogram",
         "Seconds from the question to the first piece of text.",
+        _GEN_AI,
+    ),
+    Metric(
+        "gen_ai_client_token_usage",
+        "histogram",
+        "Tokens that the Receiver read (input; a slice has none) and generated (output) for an answer.",
+        (*_GEN_AI, "gen_ai_token_type"),
+        (1, 4, 16, 64, 256, 1_024, 4_096, 16_384),
     ),
     Metric("kvwire_edge_sent_bytes_total", "counter", "Bytes of messages sent to the cloud."),
     Metric("kvwire_edge_received_bytes_total", "counter", "Bytes of messages received from the cloud."),
@@ -181,7 +206,6 @@ EDGE: Final = (
         ("check",),
     ),
 )
-_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 OTHER: Final = "other"
 
 
@@ -209,7 +233,7 @@ class Meter:
             made: Any = {"counter": prometheus.Counter, "gauge": prometheus.Gauge}.get(metric.kind)
             named = (metric.name, metric.help, metric.labels)
             if made is None:
-                kept: Any = prometheus.Histogram(*named, registry=self._registry, buckets=_BUCKETS)
+                kept: Any = prometheus.Histogram(*named, registry=self._registry, buckets=metric.buckets)
             else:
                 kept = made(*named, registry=self._registry)
             self._kept[metric.name] = kept

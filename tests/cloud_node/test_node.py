@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import time
 import urllib.error
@@ -20,6 +21,8 @@ from kvwire.segment import SliceKind
 from kvwire.serde import share_request_to_proto
 from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from ops.certs import Certificates
+from ops.chaos.stage import REPLICA, member_of, send
+from ops.node_check import _telemetry
 from tests.cloud_fixture import start_cloud, write_config
 from tests.process import python
 
@@ -164,5 +167,46 @@ def test_a_document_that_is_added_while_the_cloud_runs_is_read_before_its_first_
         documents.remove("acme", "new")
         documents.close()
         assert not list(config.prefix_files.root.glob(str(its)))
+    finally:
+        cloud.stop()
+
+
+def test_a_replica_that_hangs_is_in_health_metric_log_and_doctor_within_five_seconds_and_so_is_its_return(
+    tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: Certificates
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        telemetry = f"127.0.0.1:{free.getsockname()[1]}"
+    folder = tmp_path / "cloud"
+    cloud = start_cloud(folder, tiny_sharer, tiny_bundle, certificates, {"telemetry": {"listen": telemetry}})
+
+    def until(status: int) -> float:
+        began = time.monotonic()
+        while told(telemetry, "/healthz")[0] != status:
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def doctors() -> tuple[str, str]:
+        (found,) = (one for one in _telemetry(telemetry, ask=True) if one.what == "health")
+        return found.state, found.found
+
+    try:
+        time.sleep(2)  # the node asks itself meanwhile
+        audited = cloud.audit()
+        assert doctors() == ("ok", "SERVING")
+        replica = member_of(cloud.process.pid, REPLICA)
+        send(replica, signal.SIGSTOP)
+        try:
+            assert until(503) < 5.0
+            why = "the node's own question is not answered: DEADLINE_EXCEEDED"
+            assert json.loads(told(telemetry, "/healthz")[1]) == {"status": "NOT_SERVING", "why": why}
+            assert doctors() == ("bad", f"NOT_SERVING, {why}")
+            failed = 'kvwire_cloud_canary_failures_total{reason="DEADLINE_EXCEEDED"} 1.0'
+            assert failed in told(telemetry, "/metrics")[1]
+            assert why in (folder / "cloud.log").read_text()
+        finally:
+            send(replica, signal.SIGCONT)
+        assert until(200) < 10.0
+        assert cloud.audit() == audited
     finally:
         cloud.stop()

@@ -153,7 +153,20 @@ def test_both_nodes_count_what_they_did(told: Told) -> None:
     assert value(told.edge, "kvwire_edge_asks_total", source="fused") == 2
     assert value(told.edge, "kvwire_edge_asks_total", source="failed", reason="NOT_FOUND") == 2
     assert value(told.edge, "kvwire_edge_asks_total", source="receiver-only", reason="REQUESTED") == 1
-    assert value(told.edge, "kvwire_edge_stage_seconds_count", stage="total") == 3
+    model = {
+        "gen_ai_operation_name": "chat",
+        "gen_ai_provider_name": "kvwire",
+        "gen_ai_request_model": "tiny-receiver",
+    }
+    assert value(told.edge, "gen_ai_server_request_duration_seconds_count", **model, error_type="") == 3
+    failed = value(told.edge, "gen_ai_server_request_duration_seconds_count", error_type="NOT_FOUND")
+    assert failed == 2
+    assert value(told.edge, "gen_ai_server_time_to_first_token_seconds_count", **model) == 3
+    tokens = {
+        s: value(told.edge, "gen_ai_client_token_usage_sum", **model, gen_ai_token_type=s)
+        for s in ("input", "output")
+    }
+    assert tokens["input"] > 0 and tokens["output"] > 0
     assert value(told.edge, "kvwire_edge_refused_callers_total", check="origin") == 1
     assert value(told.edge, "kvwire_edge_received_bytes_total") > sent
     assert (
@@ -222,13 +235,13 @@ async def test_a_node_that_drains_says_that_it_does_not_serve(start_local: Start
     cloud = await start_local(telemetry=LISTEN)
     await cloud.gateway._health.end()
     status, said = await asyncio.to_thread(get, telemetry_of(cloud), "/healthz")
-    assert (status, json.loads(said)) == (503, {"status": "NOT_SERVING"})
+    assert (status, json.loads(said)) == (503, {"status": "NOT_SERVING", "why": "draining"})
 
 
 def test_the_page_on_operations_names_every_metric_as_it_is() -> None:
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     rows = [f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.help} |" for m in (*CLOUD, *EDGE)]
-    assert [line for line in page.splitlines() if re.match(r"\| `(kvwire|rpc)_", line)] == rows
+    assert [line for line in page.splitlines() if re.match(r"\| `(kvwire|rpc|gen_ai)_", line)] == rows
 
 
 def test_every_metric_of_the_catalogue_is_in_a_scrape(told: Told) -> None:
@@ -238,7 +251,7 @@ def test_every_metric_of_the_catalogue_is_in_a_scrape(told: Told) -> None:
 
 
 DEPLOY = ROOT / "ops" / "deploy"
-NAME = re.compile(r"\b(?:kvwire|rpc)_\w+(?=[\[{ )]|$)")
+NAME = re.compile(r"\b(?:kvwire|rpc|gen_ai)_\w+(?=[\[{ )]|$)")
 
 
 def expressions() -> list[str]:

@@ -84,6 +84,21 @@ async def test_one_place_alone_serves_everyone() -> None:
     assert calls.began == ["a1", "a2"]
 
 
+async def test_a_tenant_with_weight_is_served_that_many_times_in_a_row() -> None:
+    calls = Calls(Turns(room=1, waiting=99, retry_after_s=1.0, weights={"a": 3}))
+    names = [f"{tenant}{number}" for number in range(1, 10) for tenant in "abc"]
+    await calls.enter("x")
+    for name in names:
+        await calls.enter(name)
+    for _ in range(15):
+        await calls.end(calls.began[-1])
+    order = "".join(name[0] for name in calls.began[1:])
+    assert order == "aaabc" * 3, "three of five turns, and nobody starves"
+    for _ in range(12):
+        await calls.end(calls.began[-1])
+    assert sorted(calls.began[1:]) == sorted(names)
+
+
 async def test_too_many_that_wait_are_told_to_come_again() -> None:
     calls = Calls(Turns(room=1, waiting=1, retry_after_s=2.5))
     for name in ("a1", "a2", "b1"):

@@ -79,6 +79,14 @@ def test_every_manifest_has_what_its_kind_needs_and_nothing_runs_as_root() -> No
                 assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
+def test_the_one_pod_is_not_evicted_while_it_serves() -> None:
+    (budget,) = (one["spec"] for one in manifests() if one["kind"] == "PodDisruptionBudget")
+    (pods,) = (one["spec"] for one in manifests() if one["kind"] == "StatefulSet")
+    assert budget["selector"]["matchLabels"] == pods["template"]["metadata"]["labels"]
+    assert budget["minAvailable"] == pods["replicas"] == 1
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
 @pytest.mark.parametrize(("folder", "more"), [(MANIFESTS, set()), (OPERATORS, {"Certificate", "PodMonitor"})])
 def test_kustomize_renders_the_manifests(folder: Path, more: set[str]) -> None:
@@ -92,6 +100,7 @@ def test_kustomize_renders_the_manifests(folder: Path, more: set[str]) -> None:
         "StatefulSet",
         "Service",
         "NetworkPolicy",
+        "PodDisruptionBudget",
     } | more
     assert {one["metadata"].get("namespace", "kvwire") for one in rendered} == {"kvwire"}
 

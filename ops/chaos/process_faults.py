@@ -1,0 +1,75 @@
+"""What is done to a cloud node's processes."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from ops.chaos.stage import GCS, RAYLET, REPLICA, Staged, member_of, send
+
+Over = contextlib.AbstractContextManager[object]
+
+
+def _killed(name: str | None) -> Callable[[Staged], Over]:
+    """The node's own process, or the one of its family of that name."""
+
+    @contextlib.contextmanager
+    def fault(stage: Staged) -> Iterator[None]:
+        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        send(pid, signal.SIGKILL)
+        yield
+
+    return fault
+
+
+def _stopped(name: str | None) -> Callable[[Staged], Over]:
+    @contextlib.contextmanager
+    def fault(stage: Staged) -> Iterator[None]:
+        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        send(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            send(pid, signal.SIGCONT)
+
+    return fault
+
+
+def _full(name: str | None) -> Callable[[Staged], Over]:
+    """No file of the process may grow: what a full disk says."""
+
+    @contextlib.contextmanager
+    def fault(stage: Staged) -> Iterator[None]:
+        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        assert pid is not None
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+    return fault
+
+
+@contextlib.contextmanager
+def _drained(stage: Staged) -> Iterator[None]:
+    """SIGTERM, in the middle of asks."""
+    send(stage.cloud.pid, signal.SIGTERM)
+    yield
+
+
+FAULTS: Final[Mapping[str, Callable[[Staged], Over]]] = {
+    "replica killed": _killed(REPLICA),
+    "replica stopped": _stopped(REPLICA),
+    "replica: disk full": _full(REPLICA),
+    "gateway killed": _killed(None),
+    "gateway stopped": _stopped(None),
+    "gateway: disk full": _full(None),
+    "gateway told to end": _drained,
+    "raylet killed": _killed(RAYLET),
+    "GCS killed": _killed(GCS),
+}

@@ -1,0 +1,124 @@
+"""What does not fit in a replica's memory is refused before it is prefilled."""
+
+import asyncio
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_node.admission import PositionsHeld
+from cloud_node.call import ShareCall
+from cloud_node.config import CloudConfig
+from cloud_node.replica import Replica
+from fuser.models.load import _free_in_groups, free_memory
+from kvwire.errors import Busy, TooLarge
+from ops.chaos.world import LocalReplicas
+from tests.cloud_fixture import request_for
+
+QUESTION = "Who keeps the spare key?"
+
+
+def small(config: CloudConfig, memory_bytes: int) -> Replica:
+    return Replica.load(
+        dataclasses.replace(
+            config,
+            sharer=dataclasses.replace(config.sharer, memory_bytes=memory_bytes, prefix_store=""),
+        )
+    )
+
+
+def bytes_of(replica: Replica, positions: int) -> int:
+    config = next(iter(replica._sharers.values())).model.config
+    kv = (
+        2
+        * config.num_hidden_layers
+        * config.num_key_value_heads
+        * (config.hidden_size // config.num_attention_heads)
+    )
+    return int(4 * positions * (kv + 6 * config.hidden_size + 3 * config.intermediate_size))
+
+
+async def asked(replica: Replica, document: str) -> list[Any]:
+    call = ShareCall("acme", request_for(replica.describe(), document, QUESTION), None)
+    return [part async for part in LocalReplicas(replica).share(call, 30.0)]
+
+
+async def test_a_prompt_that_no_memory_has_room_for_is_too_large_before_it_is_prefilled(
+    replica: Replica, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = small(config, bytes_of(replica, 400))
+    assert own._room.most == 400 and "memory for 400 positions" in own.where()
+    assert len(await asked(own, "note-1")) == 3
+    monkeypatch.setattr(own._schedule, "enter", None)  # nothing is prefilled
+    with pytest.raises(TooLarge) as error:
+        await asked(own, "long")
+    assert (error.value.what, error.value.limit) == ("prompt tokens", 400)
+
+
+async def test_prompts_that_do_not_fit_together_are_told_to_come_again_and_do_when_there_is_room(
+    replica: Replica, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = small(config, bytes_of(replica, 130))
+    begun, go = threading.Event(), threading.Event()
+    genuine = own._schedule._run
+
+    def run(*args: Any) -> None:
+        begun.set()
+        go.wait(20)
+        genuine(*args)
+
+    monkeypatch.setattr(own._schedule, "_run", run)
+    first = asyncio.create_task(asked(own, "note-1"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    try:
+        with pytest.raises(Busy) as error:
+            await asked(own, "note-2")
+        assert error.value.retry_after_s == config.sharer.retry_after_s
+    finally:
+        go.set()
+    assert len(await first) == 3
+    assert len(await asked(own, "note-2")) == 3
+
+
+def test_a_replica_without_room_for_the_shortest_prompts_does_not_start(config: CloudConfig) -> None:
+    with pytest.raises(ValueError, match=r"sharer\.memory_bytes: 9,000 bytes hold"):
+        small(config, 9_000)
+
+
+def test_by_itself_it_takes_of_what_is_free_and_leaves_room_for_what_is_read_ahead(
+    replica: Replica, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_node.admission.free_memory", lambda device: 10 << 30)
+    model = next(iter(replica._sharers.values())).model
+    one = bytes_of(replica, 1)
+    budget = int(0.8 * (10 << 30)) - config.sharer.prefix_cache_bytes
+    assert PositionsHeld.of(model, config).most == budget // one // 2
+    none = dataclasses.replace(config, sharer=dataclasses.replace(config.sharer, prefix_store=""))
+    assert PositionsHeld.of(model, none).most == budget // one
+    two = dataclasses.replace(none, sharer=dataclasses.replace(none.sharer, replicas=2))
+    assert (
+        PositionsHeld.of(model, two).most == (int(0.4 * (10 << 30)) - config.sharer.prefix_cache_bytes) // one
+    )
+
+
+def test_a_control_group_bounds_what_is_free(tmp_path: Path) -> None:
+    own, root = tmp_path / "cgroup", tmp_path / "root"
+    (root / "pod").mkdir(parents=True)
+    (root / "memory" / "pod").mkdir(parents=True)
+    (root / "pod" / "memory.max").write_text("1000\n")
+    (root / "pod" / "memory.current").write_text("700\n")
+    (root / "pod" / "memory.stat").write_text("anon 500\ninactive_file 150\n")
+    own.write_text("0::/pod\n")
+    assert list(_free_in_groups(own, root)) == [450]
+    (root / "pod" / "memory.max").write_text("max\n")
+    assert list(_free_in_groups(own, root)) == []
+    (root / "memory" / "pod" / "memory.limit_in_bytes").write_text("2000\n")
+    (root / "memory" / "pod" / "memory.usage_in_bytes").write_text("1500\n")
+    (root / "memory" / "pod" / "memory.stat").write_text("total_inactive_file 200\n")
+    own.write_text("12:cpu,cpuacct:/pod\n11:memory:/pod\n0::/none\n")
+    assert list(_free_in_groups(own, root)) == [700]
+    own.unlink()
+    assert list(_free_in_groups(own, root)) == []
+    assert (free_memory() or 1) > 0
