@@ -39,8 +39,11 @@ def first_question() -> tuple[str, str, str]:
 @pytest.mark.skipif(
     os.environ.get("KVWIRE_TEST_REAL") != "1", reason="make test-real runs it: 4 GB of models"
 )
-def test_the_pair_that_init_sets_up_answers_the_first_question_of_the_readme_as_it_says(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    "pair", [(), ("--bundle", "qwen2.5-coder-0.5b--smollm2-135m")], ids=["usual", "small"]
+)
+def test_a_pair_that_init_sets_up_answers_the_first_question_of_the_readme_as_it_says(
+    pair: tuple[str, ...], tmp_path: Path
 ) -> None:
     from cloud_node import CloudConfig
     from edge_node import Ask, EdgeConfig
@@ -50,13 +53,14 @@ def test_the_pair_that_init_sets_up_answers_the_first_question_of_the_readme_as_
     from ops.models.fetch import resolve
 
     for node in ("cloud", "edge"):
-        CliRunner().invoke(app, ["init", node, "--directory", str(tmp_path)])
+        CliRunner().invoke(app, ["init", node, "--directory", str(tmp_path), *pair])
     cloud, edge = CloudConfig.load(tmp_path / "cloud.toml"), EdgeConfig.load(tmp_path / "edge.toml")
     (sharer,) = load_sharers(
         str(resolve(cloud.sharer.model)), cloud.sharer.bundles, device="cpu", dtype="auto"
     )
     own = edge.receiver
     receiver = load_receiver(own.bundle, str(resolve(own.model)), device="cpu", dtype="auto")
+    assert not pair or pair[1] in README
     note, question, told = first_question()
     kind = edge.share.usual(True, receiver.bundle.config.usual)
     answer = answer_in_one_process(
