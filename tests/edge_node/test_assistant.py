@@ -493,6 +493,9 @@ def test_the_sharers_own_words_come_as_text_where_they_are_asked_for(
     answer = assistant.ask(Ask(QUESTION, document="note-1", source="relayed"))
     assert (answer.text, answer.source, answer.reason) == ("Behind the clock.", "relayed", "REQUESTED")
     assert (answer.kind, answer.positions, answer.payload_bytes) == (None, 0, 0)
+    assert answer.documents[0]["version"] == "0" * 32
+    alone = assistant.ask(Ask(QUESTION, document="note-1", source="receiver-only"))
+    assert alone.documents[0]["version"] is None, "nothing came that is of any"
     with pytest.raises(InvalidRequest, match="leave kind, plan and choices out"):
         Ask(QUESTION, document="note-1", source="relayed", kind=SliceKind.DRAFT)
 

@@ -79,8 +79,8 @@ def test_the_passages_that_are_found_are_asked_about_and_named(
     answer = assistant.ask(Ask(QUESTION, search=2))
     assert named(slice_service) == [("note-1", 1), ("two", 2)]
     assert answer.document == "note-1" and answer.documents == (
-        {"document": "note-1", "passage": 1, "score": 0.7},
-        {"document": "two", "passage": 2, "score": 0.25},
+        {"document": "note-1", "passage": 1, "score": 0.7, "version": f"{0:032x}"},
+        {"document": "two", "passage": 2, "score": 0.25, "version": f"{1:032x}"},
     )
     assert json.loads(answer.to_json())["documents"][1]["passage"] == 2
     assert answer.source == "fused" and answer.kind == "excerpt" and answer.timings["search"] > 0
@@ -104,7 +104,7 @@ def test_documents_and_passages_are_named_in_any_number_and_found_ones_only_adde
     slice_service.finds = (Found("note-2", 1), SECOND, FIRST)
     answer = assistant.ask(Ask(QUESTION, document="note-2", documents=["two#2"], search=3))
     assert named(slice_service) == [("note-2", 0), ("two", 2), ("note-1", 1)], "not what is named already"
-    assert answer.documents[2] == {"document": "note-1", "passage": 1, "score": 0.7}
+    assert answer.documents[2] == {"document": "note-1", "passage": 1, "score": 0.7, "version": f"{2:032x}"}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,9 @@ def test_the_api_searches_and_asks_about_what_it_finds(api: Api, slice_service: 
     assert status == 200 and [one["document"] for one in answer["documents"]] == ["two", "note-2", "note-1"]
     body = {"model": "kvwire", "messages": [{"role": "user", "content": QUESTION}], "kvwire": {"search": 2}}
     status, completion, _ = api.call(body, "POST", "/v1/chat/completions")
-    assert status == 200 and completion["usage"]["kvwire"]["documents"] == told["data"]
+    assert status == 200 and completion["usage"]["kvwire"]["documents"] == [
+        one | {"version": f"{place:032x}"} for place, one in enumerate(told["data"])
+    ]
     slice_service.finds = ()
     status, refused, _ = api.call(body, "POST", "/v1/chat/completions")
     assert (status, refused["error"]["code"]) == (422, "NOTHING_FOUND")

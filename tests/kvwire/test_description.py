@@ -6,7 +6,14 @@ import pytest
 
 from kvwire.errors import BadHeader, IncompatiblePeer, TooLarge
 from kvwire.identity import ModelRef
-from kvwire.messages import BundleRef, CodecRef, RelayRequest, check_header, check_request
+from kvwire.messages import (
+    BundleRef,
+    CodecRef,
+    RelayRequest,
+    check_header,
+    check_request,
+    check_versions,
+)
 from kvwire.plan import Plan
 from kvwire.segment import SliceKind
 from tests.kvwire.samples import RECEIVER, SHARER, description_of, excerpt_header, header_of, request_of
@@ -117,3 +124,12 @@ def test_as_many_positions_as_may_be_are_no_cap_and_the_last_ones_are() -> None:
 def test_a_span_outside_the_shared_text_is_refused(span: tuple[int, int, int]) -> None:
     with pytest.raises(BadHeader):
         check_header(replace(header_of(), spans=((0, 0, 1), span)), request_of())
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_header_or_a_text_without_one_version_for_each_document_is_refused(count: int) -> None:
+    versions = ("0" * 32,) * count
+    with pytest.raises(BadHeader, match=f"{count} versions of 1 documents"):
+        check_header(replace(header_of(), versions=versions), request_of())
+    with pytest.raises(BadHeader, match=f"{count} versions of 1 documents"):
+        check_versions(versions, request_of())
