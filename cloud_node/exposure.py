@@ -9,13 +9,12 @@ nobody a new day. The characters that were quoted go with the text that they cou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, String, and_, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, String, and_, delete, func, or_, select, text
 from sqlalchemy.orm import InstrumentedAttribute as Column
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -50,6 +49,20 @@ class _Quoted(Base):
     begins: Mapped[int] = mapped_column(primary_key=True)
     ends: Mapped[int] = mapped_column(primary_key=True)
     times: Mapped[int]
+
+
+# One statement a row, in words that SQLite and PostgreSQL share: it is made or added to, behind its lock, and read.
+_LEAVES: Final = text(
+    "INSERT INTO exposure (document, day, identity, questions, positions)"
+    " VALUES (:document, :day, :identity, 1, :positions) ON CONFLICT (document, day, identity) DO UPDATE"
+    " SET questions = exposure.questions + 1, positions = exposure.positions + excluded.positions"
+    " RETURNING positions, questions"
+)
+_IS_QUOTED: Final = text(
+    "INSERT INTO exposed_characters (document, identity, begins, ends, times)"
+    " VALUES (:document, :identity, :begins, :ends, 1) ON CONFLICT (document, identity, begins, ends) DO UPDATE"
+    " SET times = exposed_characters.times + 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +180,16 @@ def count(
     for one in sorted(leaving, key=lambda one: one.document):
         document = key_of(caller.tenant, one.document)
         for name in caller.names:
-            key = {"document": document, "day": day, "identity": name}
-            _add(connection, _Left, key, {"questions": 1, "positions": one.positions})
+            more = {"document": document, "day": day, "identity": name, "positions": one.positions}
+            positions, questions = connection.execute(_LEAVES, more).one()
             if name not in caller.bounded:
                 continue
-            # Read after it was written, behind the row's lock: nobody else adds to it meanwhile.
-            positions, questions = connection.execute(
-                select(_Left.positions, _Left.questions).filter_by(**key)
-            ).one()
             one.budget.check(positions, questions)
             left[0].extend([one.budget.positions - positions] if one.budget.positions else [])
             left[1].extend([one.budget.questions - questions] if one.budget.questions else [])
-        for begins, ends in sorted(one.quoted):
-            quoted = {"document": document, "identity": caller.names[-1], "begins": begins, "ends": ends}
-            _add(connection, _Quoted, quoted, {"times": 1})
+        quoted = {"document": document, "identity": caller.names[-1]}
+        if rows := [quoted | {"begins": begins, "ends": ends} for begins, ends in sorted(one.quoted)]:
+            connection.execute(_IS_QUOTED, rows)
     return min(left[0], default=None), min(left[1], default=None)
 
 
@@ -209,17 +218,3 @@ def of_document(connection: Connection, tenant: str, document_id: str) -> tuple[
     for identity, *span in rows:
         spans.setdefault(identity, []).append((span[0], span[1], span[2]))
     return [Exposed(*row) for row in days], [Quotes(identity, tuple(s)) for identity, s in spans.items()]
-
-
-def _add(connection: Connection, table: type[Base], key: Mapping[str, Any], more: Mapping[str, int]) -> None:
-    """Add to the numbers of a row, which is made where there is none; SQLite's and PostgreSQL's words for it differ."""
-    adding = (
-        update(table).filter_by(**key).values({name: getattr(table, name) + n for name, n in more.items()})
-    )
-    if connection.execute(adding).rowcount:
-        return
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(table).values(**key, **more))
-    except IntegrityError:  # another made it meanwhile
-        connection.execute(adding)
