@@ -5,17 +5,11 @@ import dataclasses
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import ray
-from ray import serve
-from ray.serve.schema import (
-    ApplicationStatus,
-    ApplicationStatusOverview,
-    DeploymentStatus,
-    DeploymentStatusOverview,
-    ServeStatus,
-)
+from ray.serve import context
 
 from cloud_node import ray_replicas
 from cloud_node.config import CloudConfig, RayConfig
@@ -116,7 +110,8 @@ def test_replicas_that_work_on_are_up_while_serve_starts_anew_or_their_node_drai
     config: CloudConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = {"RUNNING": 1, "RECOVERING": 2, "PENDING_MIGRATION": 4, "STARTING": 8, "STOPPING": 16}
-    sharer = DeploymentStatusOverview(DeploymentStatus.UPDATING, "", states, "")
-    running = ApplicationStatusOverview(ApplicationStatus.RUNNING, "", 0.0, {"sharer": sharer})
-    monkeypatch.setattr(serve, "status", lambda: ServeStatus(applications={APPLICATION: running}))
+    replicas = [{"state": state} for state, count in states.items() for _ in range(count)]
+    running = {"status": "RUNNING", "message": "", "deployments": {"sharer": {"replicas": replicas}}}
+    details = SimpleNamespace(get_serve_details=lambda: {"applications": {APPLICATION: running}})
+    monkeypatch.setattr(context, "_get_global_client", lambda: details)
     assert Ray(config).up() == 7
