@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Text,
     and_,
+    bindparam,
     create_engine,
     event,
     func,
@@ -215,11 +216,13 @@ class DocumentReader:
             NotFound: one of them is unknown, another tenant's or not for this caller; which, and why, is not told.
         """
         wanted = tuple(document_ids)
-        asked = _KNOWN.where(*_seen_by(tenant, caller), DocumentRow.id.in_(set(wanted)))
+        asked = _ALL if caller is None else _SEEN
+        values: dict[str, Any] = {"tenant": tenant, "ids": set(wanted)}
+        values |= {"names": caller.names} if caller else {}
         rows: Sequence[Any] = ()
         if all(map(DOCUMENT_ID.fullmatch, wanted)):  # no other is stored, and PostgreSQL fails over a NUL
             with self._engine.connect() as connection:
-                rows = connection.execute(asked).all()
+                rows = connection.execute(asked, values).all()
         found = {row.id: _info(row) for row in rows}
         if any(document_id not in found for document_id in wanted):
             raise NotFound(f"one of {len(wanted)} documents of tenant {tenant!r}")
@@ -282,7 +285,7 @@ class DocumentReader:
             raise ValueError("k starts at 1")
         if kinds is not None and not kinds:
             return ()
-        among = select(DocumentRow.id).where(*_seen_by(tenant, caller))
+        among = select(DocumentRow.id).where(*_seen_by(tenant, caller and caller.names))
         if caller is not None:
             own = (DocumentRow.key, DocumentRow.positions_per_day, DocumentRow.questions_per_day)
             among = among.where(~exposure.is_spent(*own, caller, budget))
@@ -368,12 +371,12 @@ def one_document(tenant: str, document_id: str) -> ColumnElement[bool]:
     return and_(DocumentRow.tenant == tenant, DocumentRow.id == document_id)
 
 
-def _seen_by(tenant: str, caller: Principal | None) -> tuple[ColumnElement[bool], ...]:
-    """Which documents there are for this caller: the one place where that is decided."""
-    if caller is None:
+def _seen_by(tenant: Any, names: Any) -> tuple[ColumnElement[bool], ...]:
+    """Which documents there are for a caller of these names: the one place where that is decided. None is the cloud."""
+    if names is None:
         return (DocumentRow.tenant == tenant,)
     let = select(GrantRow.identity).where(
-        GrantRow.tenant == tenant, GrantRow.document == DocumentRow.id, GrantRow.identity.in_(caller.names)
+        GrantRow.tenant == tenant, GrantRow.document == DocumentRow.id, GrantRow.identity.in_(names)
     )
     return DocumentRow.tenant == tenant, or_(~DocumentRow.restricted, let.exists())
 
@@ -396,6 +399,11 @@ _KNOWN: Final = select(
     DocumentRow.new_positions_per_day,
     DocumentRow.text_hash,
 )
+
+# Of some ids; made once, as every call asks them twice.
+_SOME: Final = DocumentRow.id.in_(bindparam("ids", expanding=True))
+_ALL: Final = _KNOWN.where(*_seen_by(bindparam("tenant"), None), _SOME)
+_SEEN: Final = _KNOWN.where(*_seen_by(bindparam("tenant"), bindparam("names", expanding=True)), _SOME)
 
 
 def _info(row: Any) -> DocumentInfo:

@@ -9,13 +9,12 @@ nobody a new day. The characters that were quoted go with the text that they cou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, String, and_, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, delete, func, or_, select, text
 from sqlalchemy.orm import InstrumentedAttribute as Column
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -50,6 +49,32 @@ class _Quoted(Base):
     begins: Mapped[int] = mapped_column(primary_key=True)
     ends: Mapped[int] = mapped_column(primary_key=True)
     times: Mapped[int]
+
+
+# One statement a row, in words that SQLite and PostgreSQL share: it is made or added to, behind its lock, and read.
+_LEAVES: Final = text(
+    "INSERT INTO exposure (document, day, identity, questions, positions, new_positions)"
+    " VALUES (:document, :day, :identity, :questions, :positions, :new_positions)"
+    " ON CONFLICT (document, day, identity) DO UPDATE SET questions = exposure.questions + excluded.questions,"
+    " positions = exposure.positions + excluded.positions,"
+    " new_positions = exposure.new_positions + excluded.new_positions"
+    " RETURNING positions, questions, new_positions"
+)
+_IS_NEW: Final = text(
+    "UPDATE exposure SET new_positions = new_positions + :made"
+    " WHERE document = :document AND day = :day AND identity = :identity"
+    " RETURNING positions, questions, new_positions"
+)
+_IS_QUOTED: Final = text(
+    "INSERT INTO exposed_characters (document, identity, begins, ends, times)"
+    " VALUES (:document, :identity, :begins, :ends, 1) ON CONFLICT (document, identity, begins, ends) DO UPDATE"
+    " SET times = exposed_characters.times + 1"
+)
+_QUOTED_BEFORE: Final = select(_Quoted.begins, _Quoted.ends).where(
+    _Quoted.document == bindparam("document"),
+    _Quoted.identity == bindparam("identity"),
+    _Quoted.begins.in_(bindparam("begins", expanding=True)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,19 +203,27 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
     for one in sorted(leaving, key=lambda one: one.document):
         document = key_of(caller.tenant, one.document)
         for name in caller.names:
-            key = {"document": document, "day": day, "identity": name}
-            first = {"questions": one.questions, "positions": one.positions, "new_positions": 0}
-            _add(connection, _Left, key, first)
-            # Behind the row's lock: nobody else counts for this name meanwhile.
             new = one.positions - len(one.quoted)
-            for begins, ends in sorted(one.quoted):
-                quoted = {"document": document, "identity": name, "begins": begins, "ends": ends}
-                new += _add(connection, _Quoted, quoted, {"times": 1})
-            _add(connection, _Left, key, {"new_positions": new})
+            more = {"document": document, "identity": name}
+            counts = {
+                "day": day,
+                "questions": one.questions,
+                "positions": one.positions,
+                "new_positions": new,
+            }
+            # Behind the row's lock from here on: nobody else counts for this name meanwhile.
+            has = connection.execute(_LEAVES, more | counts).one()
+            if one.quoted:
+                begins = [begin for begin, _ in one.quoted]
+                before = connection.execute(_QUOTED_BEFORE, more | {"begins": begins})
+                made = len(set(one.quoted) - {(row.begins, row.ends) for row in before})
+                rows = [more | {"begins": begin, "ends": end} for begin, end in sorted(one.quoted)]
+                connection.execute(_IS_QUOTED, rows)
+                if made:
+                    new += made
+                    has = connection.execute(_IS_NEW, more | {"day": day, "made": made}).one()
             if name not in caller.bounded:
                 continue
-            columns = (_Left.positions, _Left.questions, _Left.new_positions)
-            has = connection.execute(select(*columns).filter_by(**key)).one()
             one.budget.check(has.positions, has.questions, has.new_positions if new else 0)
             for what in ("positions", "questions", "new_positions"):
                 if most := getattr(one.budget, what):
@@ -225,23 +258,3 @@ def of_document(connection: Connection, tenant: str, document_id: str) -> tuple[
     for identity, *span in rows:
         spans.setdefault(identity, []).append((span[0], span[1], span[2]))
     return [Exposed(*row) for row in days], [Quotes(identity, tuple(s)) for identity, s in spans.items()]
-
-
-def _add(connection: Connection, table: type[Base], key: Mapping[str, Any], more: Mapping[str, int]) -> bool:
-    """Add to the numbers of a row, which is made where there is none; SQLite's and PostgreSQL's words for it differ.
-
-    Returns:
-        Whether it was made.
-    """
-    adding = (
-        update(table).filter_by(**key).values({name: getattr(table, name) + n for name, n in more.items()})
-    )
-    if connection.execute(adding).rowcount:
-        return False
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(table).values(**key, **more))
-    except IntegrityError:  # another made it meanwhile
-        connection.execute(adding)
-        return False
-    return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask
@@ -13,9 +15,15 @@ from edge_node.config import EdgeConfig
 from edge_node.history import ChatTurn, Conversation
 from edge_node.stream import AnswerStream
 
+# Asks wait for the cloud in these: the pool of an event loop has a few more than there are processors.
+_THREADS: Final = ThreadPoolExecutor(256, thread_name_prefix="kvwire-answer")
+
 
 class AsyncAnswerStream:
-    """The pieces of an `AnswerStream`, each made in a thread of its own; `answer` is there once they have all come."""
+    """The pieces of an `AnswerStream`, each made in a thread; `answer` is there once they have all come.
+
+    256 pieces of a process may be waited for at once; the event loop's own pool is not used.
+    """
 
     def __init__(self, stream: AnswerStream) -> None:
         self._stream = stream
@@ -34,7 +42,10 @@ class AsyncAnswerStream:
 
     async def __anext__(self) -> str:
         """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
-        step = asyncio.ensure_future(asyncio.to_thread(next, self._stream, None))
+        within = contextvars.copy_context()
+        step = asyncio.get_running_loop().run_in_executor(
+            _THREADS, lambda: within.run(next, self._stream, None)
+        )
         try:
             piece = await asyncio.shield(step)
         except asyncio.CancelledError:

@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import h11
@@ -28,7 +27,6 @@ from kvwire.telemetry import write_logs
 _GRACE_S = 20
 _HEAD_S = 10.0
 _MOST_CONNECTIONS = 256
-_OTHER_THREADS = 4  # for what answers no question: searches, names to look up
 
 
 def run(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
@@ -47,19 +45,14 @@ def run(config: EdgeConfig, ready: Callable[[str], None] | None = None) -> None:
         ) from error
     with Assistant.from_config(config) as assistant:
         app = make_app(assistant, config.api)
-        server = make_server(app, config.api.at_once, ready)
+        server = make_server(app, ready)
         listening = _listening(host, port)
         with app.state.watch.telling():
             server.run(sockets=listening)
 
 
-def make_server(app: ASGIApp, at_once: int, ready: Callable[[str], None] | None = None) -> uvicorn.Server:
-    """A server of `app`, to be run with bound sockets.
-
-    Args:
-        at_once: answers that have a thread at once; a loop by itself has few more threads than there are processors.
-        ready: is told the first one's address when it listens.
-    """
+def make_server(app: ASGIApp, ready: Callable[[str], None] | None = None) -> uvicorn.Server:
+    """A server of `app`, to be run with bound sockets; `ready` is told the first one's address when it listens."""
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -69,7 +62,7 @@ def make_server(app: ASGIApp, at_once: int, ready: Callable[[str], None] | None 
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    return _Server(config, ready, at_once + _OTHER_THREADS)
+    return _Server(config, ready)
 
 
 class _Protocol(H11Protocol):
@@ -151,14 +144,12 @@ def _bound(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """A server that says when it listens, and that leaves a signal's process to end by itself."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None] | None, threads: int) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None] | None) -> None:
         super().__init__(config)
-        self._ready, self._threads = ready, threads
+        self._ready = ready
 
     async def startup(self, sockets: Any = None) -> None:
         raise_descriptors()
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="kvwire-answer")
-        asyncio.get_running_loop().set_default_executor(pool)
         await super().startup(sockets)
         if self.started and self._ready is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]

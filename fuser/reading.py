@@ -275,6 +275,7 @@ class Reader:
         draft = max(0, min(draft, self.window - len(prompt)))
         at = at.to(self.model.device)
         ids = prompt.tokens.ids.to(self.model.device)
+        within, pick = len(at) > 0 and int(at[-1]) < prompt.prefix, _picking(at)
         last_layer = self.geometry.layers - 1 if asking or draft else max(layers, default=0)
         past: KV = ()
         kv: dict[int, tuple[Tensor, Tensor]] = {}
@@ -291,13 +292,16 @@ class Reader:
                 return
             if past:
                 before = past[layer]
-                keys, values = torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
+                if within and not draft:  # a long document is not copied for what a few positions need
+                    keys, values = before
+                else:
+                    keys, values = torch.cat((before[0], keys), dim=2), torch.cat((before[1], values), dim=2)
             if draft:
                 all_layers.append((keys, values))
             if layer not in layers:
                 return
             if on_layer is None:
-                kv[layer] = keys[0][:, at], values[0][:, at]
+                kv[layer] = keys[0][:, pick], values[0][:, pick]
             elif layer not in given:
                 given.add(layer)
                 on_layer(layer, keys[0][:, at], values[0][:, at])
@@ -444,3 +448,10 @@ class Reader:
     def packs(self) -> bool:
         """Whether several prompts run together, to the bits that each has alone."""
         return can_pack(self.model)
+
+
+def _picking(at: Tensor) -> Tensor | slice:
+    """What picks positions, ascending; neighbours are a slice, which copies nothing."""
+    if len(at) == 0 or int(at[-1] - at[0]) + 1 != len(at):
+        return at
+    return slice(int(at[0]), int(at[-1]) + 1)

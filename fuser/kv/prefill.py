@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -190,14 +190,14 @@ class _Run:
                 raise TypeError("the model makes a mask of its own, which knows one prompt alone")
             if not self.works[0].attend(layer, query, keys, scaling, attention_mask):
                 raise _Done
-            return _sdpa(module, query, keys, values, attention_mask, **kwargs)
+            return _folded(module, query, keys, values, attention_mask, **kwargs)
         outputs, needed = [], False
         for (work, at), mask in zip(self.spans, attention_mask, strict=True):
             asked = query[:, :, at]
             seen, held = work.joined(layer, keys[:, :, at], values[:, :, at])
             if work.attend(layer, asked, seen, scaling, mask):
                 needed = True
-                outputs.append(_sdpa(module, asked, seen, held, mask, **kwargs)[0])
+                outputs.append(_folded(module, asked, seen, held, mask, **kwargs)[0])
             else:
                 outputs.append(torch.zeros_like(asked.transpose(1, 2)))
         if not needed:
@@ -220,6 +220,28 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor |
 def _sdpa(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     output: tuple[Tensor, Tensor | None] = sdpa_attention_forward(*args, **kwargs)
     return output
+
+
+_ONE_EACH: Final = nn.Module()
+"""Stands for an attention that has as many query heads as heads of K and V."""
+
+
+def _folded(
+    module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """`_sdpa`, with the query heads of one head of K and V as further positions of a single head.
+
+    So K and V of a long past are read in place, where `sdpa` repeats them for each query head. Left to it are the
+    causal mask that its kernel makes, and masks and biases that differ from head to head.
+    """
+    new, groups = query.shape[2], query.shape[1] // keys.shape[1]
+    alike = mask.shape[1] == 1 if mask is not None else new == 1
+    if groups == 1 or not alike or kwargs.get("position_bias") is not None:
+        return _sdpa(module, query, keys, values, mask, **kwargs)
+    folded = query.unflatten(1, (-1, groups)).flatten(2, 3)
+    repeated = None if mask is None else mask.repeat(1, 1, groups, 1)
+    output, _ = _sdpa(_ONE_EACH, folded, keys, values, repeated, **kwargs | {"is_causal": False})
+    return output.unflatten(1, (groups, new)).permute(0, 2, 3, 1, 4).flatten(2, 3), None
 
 
 def _mask(**what: Any) -> Tensor | _Masks | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from cloud_node.audit import AuditLog, AuditRecord
 from cloud_node.audit_chain import lines
@@ -62,6 +63,19 @@ def test_what_leaves_is_counted_by_identity_and_survives_a_restart(tmp_path: Pat
     assert [(d.identity, d.questions, d.positions) for d in days] == [(ACME, 2, 8), (KIOSK, 1, 4)]
     assert quotes == [] and store.exposure("other", "a") == ([], [])
     store.close()
+
+
+def test_as_many_statements_count_a_long_quote_as_a_short_one(documents: Documents) -> None:
+    run: list[str] = []
+    event.listen(documents._engine, "before_cursor_execute", lambda *of: run.append(of[2]))
+    counted = []
+    for positions in (1, 32):
+        run.clear()
+        documents.count(EDGE, [Leaving("a", Budget(99), 1, tuple((n, n + 1) for n in range(positions)))])
+        counted.append(len(run))
+    assert counted[0] == counted[1] <= 5
+    _, (quotes,) = documents.exposure("acme", "a")
+    assert quotes.spans == ((0, 1, 2), *((n, n + 1, 1) for n in range(1, 32)))
 
 
 def test_a_call_over_the_budget_writes_nothing_down(documents: Documents) -> None:

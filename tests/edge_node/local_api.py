@@ -64,7 +64,7 @@ class Api:
 def serving_api(assistant: Assistant, body_s: float = 10.0, **api: Any) -> Iterator[Api]:
     config = ApiConfig(**{"max_body_bytes": 20_000, "at_once": 1, "max_waiting": 1} | api)
     app = make_app(assistant, config, body_s)
-    server, listener = make_server(app, 4), socket.create_server(("127.0.0.1", 0))
+    server, listener = make_server(app), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     wait_until(lambda: server.started)

@@ -1,6 +1,7 @@
 """The assistant of an event loop: the same answers, and the loop is never blocked."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -57,3 +58,19 @@ async def test_an_ask_that_is_cancelled_stops_and_leaves_the_receiver_free(
     monkeypatch.undo()
     assert steps <= 2
     assert (await own.ask(Ask(QUESTION, source="receiver-only"))).text
+
+
+async def test_more_asks_than_a_loop_has_threads_are_under_way_at_once(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = (os.cpu_count() or 1) + 8  # a loop's own pool has four threads more than there are processors
+    together = threading.Barrier(many)
+
+    class Waiting:
+        def __next__(self) -> str:
+            together.wait(20)
+            raise StopIteration
+
+    monkeypatch.setattr(assistant, "stream", lambda *_: Waiting())
+    streams = [AsyncAssistant(assistant).stream(QUESTION) for _ in range(many)]
+    assert await asyncio.gather(*(anext(one, None) for one in streams)) == [None] * many

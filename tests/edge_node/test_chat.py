@@ -520,7 +520,7 @@ def test_curl_gets_an_answer_on_both_loopback_addresses(assistant: Assistant) ->
     if shutil.which("curl") is None:
         pytest.skip("there is no curl here")
     sockets = _listening("localhost", 0)
-    server = make_server(make_app(assistant, ApiConfig()), 4)
+    server = make_server(make_app(assistant, ApiConfig()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
     wait_until(lambda: server.started)

@@ -1,28 +1,22 @@
 """An edge node as a process of its own."""
 
-import asyncio
 import dataclasses
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
 
 from edge_node import Assistant, EdgeConfig
 from edge_node.api import make_app
 from edge_node.config import ApiConfig
-from edge_node.serve import _listening, make_server
+from edge_node.serve import _listening
 from fuser.config import BadConfig
 from kvwire.telemetry import TelemetryConfig
 from tests.edge_node.toml import write_toml
@@ -59,31 +53,6 @@ def test_a_process_serves_until_it_is_told_to_end(config: EdgeConfig, tmp_path: 
     finally:
         process.kill()
         process.wait()
-
-
-def test_as_many_answers_as_are_asked_for_have_threads_at_once() -> None:
-    """A loop's own pool has four threads more than there are processors."""
-    most = (os.cpu_count() or 1) + 8
-    together = threading.Barrier(most)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.to_thread(together.wait, 20)
-        await PlainTextResponse("together")(scope, receive, send)
-
-    def get(url: str) -> bytes:
-        with urllib.request.urlopen(url, timeout=30) as found:
-            return bytes(found.read())
-
-    server, listener = make_server(app, most), socket.create_server(("127.0.0.1", 0))
-    running = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    running.start()
-    try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with ThreadPoolExecutor(most) as pool:
-            assert list(pool.map(get, [url] * most)) == [b"together"] * most
-    finally:
-        server.should_exit = True
-        running.join()
 
 
 def test_the_loopback_addresses_that_are_listened_on() -> None:

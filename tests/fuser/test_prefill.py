@@ -88,3 +88,31 @@ def test_a_prefill_on_top_of_an_earlier_one_gives_the_same_numbers(model: Any) -
         torch.testing.assert_close(late_keys, keys[:, :, 18:], rtol=0, atol=1e-4)
         torch.testing.assert_close(late_values, values[:, :, 18:], rtol=0, atol=1e-4)
     torch.testing.assert_close(again, scores, rtol=0, atol=1e-4)
+
+
+def test_k_and_v_of_a_past_are_not_repeated_for_each_query_head(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.randint(3, 300, (1, 60))
+    past: Kept = []
+    prefill(model, ids[:, :40], last_layer=3, on_layer=collect(past))
+    attended: list[tuple[int, ...]] = []
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query: torch.Tensor, keys: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        attended.append((query.shape[1], keys.shape[1], more.get("enable_gqa", False)))
+        return sdpa(query, keys, *rest, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    for new in (20, 1):
+        kept: Kept = []
+        prefill(model, ids[:, 40 : 40 + new], last_layer=3, on_layer=collect(kept), past=past)
+        whole: Kept = []
+        prefill(model, ids[:, : 40 + new], last_layer=3, on_layer=collect(whole))
+        for (keys, values), (wanted_keys, wanted_values) in zip(kept, whole, strict=True):
+            torch.testing.assert_close(keys, wanted_keys[:, :, 40:], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(values, wanted_values[:, :, 40:], rtol=1e-4, atol=1e-5)
+    kv_heads = model.config.num_key_value_heads
+    on_a_past = [one for one in attended if not one[2]]
+    assert model.config.num_attention_heads > kv_heads
+    assert on_a_past == [(kv_heads, kv_heads, False)] * 6  # the last layer's is not computed
