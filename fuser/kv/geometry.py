@@ -46,11 +46,12 @@ class Geometry:
 def prefill_bytes(model: Any) -> int:
     """Bytes for each position of a prompt while it is prefilled.
 
-    K and V of every layer, and within one layer what attention and the MLP make of a position.
+    K and V of every layer, and within one layer what attention, whose K and V are repeated for its heads, and the MLP
+    make of a position. With SmolLM2-135M, float32 and 1,024 positions that is 85 MiB; the process grew by 92 (n = 1).
     """
     config = model.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    numbers = Geometry.of(config).width + 6 * config.hidden_size + 3 * inner
+    numbers = Geometry.of(config).width + 10 * config.hidden_size + 3 * inner
     return int(numbers * model.dtype.itemsize)
 
 

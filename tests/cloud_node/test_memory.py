@@ -37,7 +37,7 @@ def bytes_of(replica: Replica, positions: int) -> int:
         * config.num_key_value_heads
         * (config.hidden_size // config.num_attention_heads)
     )
-    return int(4 * positions * (kv + 6 * config.hidden_size + 3 * config.intermediate_size))
+    return int(4 * positions * (kv + 10 * config.hidden_size + 3 * config.intermediate_size))
 
 
 async def asked(replica: Replica, document: str) -> list[Any]:
