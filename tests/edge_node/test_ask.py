@@ -54,7 +54,8 @@ def test_several_documents_may_be_named_or_searched_for(edge: str, slice_service
     assert done.exit_code == 0 and "(note-1, two#2: fused, 8 positions" in done.stderr
     slice_service.finds = (Found("note-2", 1, 0.5),)
     status, answer = account(edge, "--search", "3")
-    assert status == 0 and answer["documents"] == [{"document": "note-2", "passage": 1, "score": 0.5}]
+    found = {"document": "note-2", "passage": 1, "score": 0.5, "version": "0" * 32}
+    assert status == 0 and answer["documents"] == [found]
     slice_service.finds = ()
     done = ask(edge, "--search", "3")
     assert (done.exit_code, done.stdout) == (3, "")
