@@ -131,7 +131,7 @@ _WORDS: Final = {
     "CANCELLED": "the call to the cloud was cut off; ask again",
     "DOCUMENTS_UNAVAILABLE": "the cloud at {address} cannot read its documents; its log says why",
     "INTERNAL": "the cloud at {address} failed; its log says why",
-    "RELAY_DISABLED": "the cloud relays no text (`[export] allow_relay`); ask for a slice, if need be of more bytes",
+    "RELAY_DISABLED": "the cloud relays no text (`[export] allow_relay`); ask for a slice, or more bytes",
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
     NO_PLAN: "no plan is of use within bytes, time and the cloud's policy ({plan_reason}); allow more, or name a plan",
     NOTHING_FOUND: "no passage of this tenant's documents has a word of the question; ask in other words",

@@ -30,7 +30,7 @@ def test_the_page_shows_a_real_answer_and_an_abstention(real_pair: tuple[Path, P
         address = stage.edge.address(EDGE_START_S)
         stage.cloud.address(CLOUD_START_S)
         for scheme, name in (("light", "page.png"), ("dark", "page-dark.png")):
-            chat = Chat(browser, address, viewport={"width": 860, "height": 1010}, color_scheme=scheme)
+            chat = Chat(browser, address, viewport={"width": 860, "height": 1190}, color_scheme=scheme)
             chat.context.set_default_timeout(120_000)
             chat.ask("What is Ilse Brandvik's boat called?", "record-brandvik")
             card = chat.answered()
