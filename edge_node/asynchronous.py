@@ -43,7 +43,9 @@ class AsyncAnswerStream:
     async def __anext__(self) -> str:
         """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
         within = contextvars.copy_context()
-        step = asyncio.get_running_loop().run_in_executor(_THREADS, within.run, next, self._stream, None)
+        step = asyncio.get_running_loop().run_in_executor(
+            _THREADS, lambda: within.run(next, self._stream, None)
+        )
         try:
             piece = await asyncio.shield(step)
         except asyncio.CancelledError:
