@@ -1,4 +1,4 @@
-"""Which plan to ask for: of those measured to be of use, the one of most transfer that bytes and time allow."""
+"""Which plan to ask for: the smallest that keeps nearly all of the transfer that bytes and time allow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUESTED: Final = "REQUESTED"
 CONFIGURED: Final = "CONFIGURED"
 """The configuration names the plan, or no table of this bundle says better."""
 BEST: Final = "BEST"
-"""Bytes and time allow the plan of most transfer."""
+"""Bytes and time allow the plan of most transfer: it is picked, or one that keeps nearly all of that."""
 BYTE_BUDGET: Final = "BYTE_BUDGET"
 """A better plan may need more bytes than allowed."""
 DEADLINE: Final = "DEADLINE"
@@ -31,6 +31,8 @@ NOT_USEFUL: Final = "NOT_USEFUL"
 """No plan of the table has a transfer whose interval is clear of 0."""
 NOT_GRANTED: Final = "NOT_GRANTED"
 """The cloud's export policy lets no plan of the table out as it is."""
+_ENOUGH: Final = 0.95
+"""Of the transfer of the best plan that fits: less is not told apart by a few hundred questions, and bytes are."""
 _UNKNOWN: Final = Estimate(bandwidth_bytes_per_s=125_000.0, rtt_s=0.0, cloud_s=0.0)
 """A link that nothing is known of yet counts as a slow one, 1 Mbit/s: it does not keep a slice of a kilobyte from being
 the best, so a first answer is the one that later questions get."""
@@ -51,7 +53,7 @@ def pick(
     deadline_s: float,
     estimate: Estimate,
 ) -> Pick:
-    """Choose among the rows of one kind of slice; of equal transfer the fewest bytes.
+    """Choose among the rows of one kind of slice: the fewest bytes that keep nearly all of the transfer to be had.
 
     Args:
         most: the payload bytes that a plan may come to for this prompt. The cloud refuses what may be over the cap, so
@@ -71,9 +73,11 @@ def pick(
     fits = [row for row in small if (known.seconds(row.max_bytes) or 0.0) <= deadline_s]
     if not fits:
         return Pick(None, DEADLINE)
+    enough = [row for row in fits if row.transfer.point >= _ENOUGH * fits[0].transfer.point]
+    plan = min(enough, key=lambda row: row.mean_bytes).plan
     if fits[0] is useful[0]:
-        return Pick(fits[0].plan, BEST)
-    return Pick(fits[0].plan, DEADLINE if fits[0] is not small[0] else BYTE_BUDGET)
+        return Pick(plan, BEST)
+    return Pick(plan, DEADLINE if fits[0] is not small[0] else BYTE_BUDGET)
 
 
 class Picker:

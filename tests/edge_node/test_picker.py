@@ -1,4 +1,4 @@
-"""The picker: the most transfer that bytes and time allow, and no slice where none is worth it."""
+"""The picker: nearly the most transfer that bytes and time allow, in few bytes; no slice where none is worth it."""
 
 import itertools
 
@@ -80,3 +80,9 @@ def test_a_plan_whose_interval_holds_nought_is_never_picked() -> None:
 def test_of_equal_transfer_the_fewer_bytes() -> None:
     rows = [row(LARGE, 900, 0.3), row(SMALL, 300, 0.3), row(MIDDLE, 600, 0.3)]
     assert pick(rows, lambda plan: 1, 0, 20.0, FAST) == Pick(SMALL, BEST)
+
+
+def test_a_plan_that_keeps_nearly_all_of_the_transfer_is_picked_for_its_bytes() -> None:
+    rows = (row(LARGE, 20_000, 0.50), row(MIDDLE, 2_000, 0.48), row(SMALL, 300, 0.47))
+    assert pick(rows, lambda plan: 1, 0, 20.0, FAST) == Pick(MIDDLE, BEST)
+    assert pick(rows[1:], lambda plan: 1, 0, 20.0, FAST) == Pick(SMALL, BEST)
