@@ -230,21 +230,29 @@ class Access:
             return ()
         return await self._ask(functools.partial(self._documents.find, caller.tenant, document_ids, caller))
 
-    async def positions_left(self, caller: Principal, budgets: Mapping[str, Budget]) -> int | None:
+    async def positions_left(
+        self, caller: Principal, budgets: Mapping[str, Budget], all_new: bool
+    ) -> int | None:
         """Positions that may still leave today of documents, by id, for this caller; None where there is no bound.
+
+        Args:
+            all_new: whether each will count as new, so that the budget of these is known to be spent.
 
         Raises:
             ExposureSpent: none of one of them, or no further question.
         """
-        if not any(budget.positions or budget.questions for budget in budgets.values()):
+        bounds = [budget.new_positions if all_new else 0 for budget in budgets.values()]
+        if not any((*bounds, *(budget.positions or budget.questions for budget in budgets.values()))):
             return None
         spent = await self._ask(functools.partial(self._documents.spent, caller, budgets))
         left = []
         for document_id, budget in budgets.items():
-            positions, questions = spent.get(document_id, (0, 0))
-            budget.check(positions + 1, questions + 1)
+            positions, questions, new = spent.get(document_id, (0, 0, 0))
+            budget.check(positions + 1, questions + 1, new + 1 if all_new else 0)
             if budget.positions:
                 left.append(budget.positions - positions)
+            if budget.new_positions and all_new:
+                left.append(budget.new_positions - new)
         return min(left, default=None)
 
     async def count(self, caller: Principal, leaving: Sequence[Leaving]) -> dict[str, int]:

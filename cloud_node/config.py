@@ -338,6 +338,8 @@ class CloudConfig:
     def __post_init__(self) -> None:
         if self.audit_rotate_bytes < 0:
             raise ValueError("audit_rotate_bytes starts at 0")
+        if not self.documents.startswith(("sqlite:", "sqlite+", "postgresql:", "postgresql+")):
+            raise ValueError("documents: a database of SQLite or PostgreSQL, such as sqlite:///documents.db")
         if self.documents.partition("?")[0] in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
             raise ValueError(
                 "documents: replicas are other processes, so a database in memory cannot be shared"

@@ -159,8 +159,7 @@ class DocumentReader:
             if self._engine.url.database not in (None, "", ":memory:"):
                 Path(self._engine.url.database).touch(mode=0o600)
         with self._engine.begin() as connection:
-            if lock := _LOCK.get(self._engine.dialect.name):
-                connection.execute(text_of_sql(lock))
+            connection.execute(text_of_sql(_LOCK[self._engine.dialect.name]))
             Base.metadata.create_all(connection)
 
     def get(self, tenant: str, document_id: str, passage: int = 0) -> Document:
@@ -331,11 +330,11 @@ class DocumentReader:
                 raise Cancelled
             return left
 
-    def spent(self, caller: Principal, document_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Positions and questions of today, by document; none of those of which nothing has left for this caller."""
+    def spent(self, caller: Principal, document_ids: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+        """Positions, questions and new positions of today, by document; none of those of which nothing left."""
         ids = {exposure.key_of(caller.tenant, document_id): document_id for document_id in document_ids}
         with self._engine.connect() as connection:
-            return {ids[key]: both for key, both in exposure.spent(connection, ids, caller).items()}
+            return {ids[key]: counts for key, counts in exposure.spent(connection, ids, caller).items()}
 
     def close(self) -> None:
         """Give back the connections."""

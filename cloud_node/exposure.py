@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -51,24 +51,27 @@ class _Quoted(Base):
     times: Mapped[int]
 
 
-# One statement a row, in words that SQLite and PostgreSQL share: it is made or added to, behind its lock, and read.
+# In words that SQLite and PostgreSQL share: a row is made or added to, and then locked.
 _LEAVES: Final = text(
     "INSERT INTO exposure (document, day, identity, questions, positions, new_positions)"
     " VALUES (:document, :day, :identity, :questions, :positions, :new_positions)"
     " ON CONFLICT (document, day, identity) DO UPDATE SET questions = exposure.questions + excluded.questions,"
     " positions = exposure.positions + excluded.positions,"
     " new_positions = exposure.new_positions + excluded.new_positions"
-    " RETURNING positions, questions, new_positions"
 )
 _IS_NEW: Final = text(
     "UPDATE exposure SET new_positions = new_positions + :made"
     " WHERE document = :document AND day = :day AND identity = :identity"
-    " RETURNING positions, questions, new_positions"
 )
 _IS_QUOTED: Final = text(
     "INSERT INTO exposed_characters (document, identity, begins, ends, times)"
     " VALUES (:document, :identity, :begins, :ends, 1) ON CONFLICT (document, identity, begins, ends) DO UPDATE"
     " SET times = exposed_characters.times + 1"
+)
+_HAS: Final = select(_Left.positions, _Left.questions, _Left.new_positions).where(
+    _Left.document == bindparam("document"),
+    _Left.day == bindparam("day"),
+    _Left.identity == bindparam("identity"),
 )
 _QUOTED_BEFORE: Final = select(_Quoted.begins, _Quoted.ends).where(
     _Quoted.document == bindparam("document"),
@@ -99,12 +102,18 @@ class Budget:
             raise ExposureSpent(seconds_left())
 
 
+def today() -> str:
+    """The day, UTC, as it is counted."""
+    return datetime.now(UTC).date().isoformat()
+
+
 @dataclass(frozen=True, slots=True)
 class Leaving:
     """What one call takes of a document.
 
     positions: that are the document's, or could be. quoted: the characters of those that were chosen in it. version:
         which text was read; "" is no text of a document. questions: 1, or -1 where one that was counted is taken back.
+        day: that it counts for.
     """
 
     document: str
@@ -113,6 +122,7 @@ class Leaving:
     quoted: tuple[tuple[int, int], ...] = ()
     version: str = ""
     questions: int = 1
+    day: str = field(default_factory=lambda: today())
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +160,16 @@ def seconds_left() -> float:
     return (midnight + timedelta(days=1) - now).total_seconds()
 
 
-def today() -> str:
-    """The day, UTC, as it is counted."""
-    return datetime.now(UTC).date().isoformat()
-
-
-def spent(connection: Connection, keys: Iterable[str], caller: Principal) -> dict[str, tuple[int, int]]:
-    """Positions and questions that have left today, by the key of a document; none of those of which nothing has. What
-    counts is the name for which most has, of those whose budgets hold."""
+def spent(connection: Connection, keys: Iterable[str], caller: Principal) -> dict[str, tuple[int, int, int]]:
+    """Positions, questions and new positions that have left today, by the key of a document; none of those of which
+    nothing has. What counts is the name for which most has, of those whose budgets hold."""
+    counts = (func.max(column) for column in (_Left.positions, _Left.questions, _Left.new_positions))
     rows = connection.execute(
-        select(_Left.document, func.max(_Left.positions), func.max(_Left.questions))
+        select(_Left.document, *counts)
         .where(_Left.document.in_(list(keys)), _Left.day == today(), _Left.identity.in_(caller.bounded))
         .group_by(_Left.document)
     )
-    return {row[0]: (row[1], row[2]) for row in rows}
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
 
 def is_spent(
@@ -197,7 +203,6 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
     Raises:
         ExposureSpent: it is more than may leave today. The transaction is to be rolled back.
     """
-    day = today()
     left: dict[str, int] = {}
     # In one order everywhere: calls over the same documents wait for each other, and none for ever.
     for one in sorted(leaving, key=lambda one: one.document):
@@ -205,14 +210,10 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
         for name in caller.names:
             new = one.positions - len(one.quoted)
             more = {"document": document, "identity": name}
-            counts = {
-                "day": day,
-                "questions": one.questions,
-                "positions": one.positions,
-                "new_positions": new,
-            }
+            row = more | {"day": one.day}
+            counts = {"questions": one.questions, "positions": one.positions, "new_positions": new}
             # Behind the row's lock from here on: nobody else counts for this name meanwhile.
-            has = connection.execute(_LEAVES, more | counts).one()
+            connection.execute(_LEAVES, row | counts)
             if one.quoted:
                 begins = [begin for begin, _ in one.quoted]
                 before = connection.execute(_QUOTED_BEFORE, more | {"begins": begins})
@@ -221,9 +222,10 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
                 connection.execute(_IS_QUOTED, rows)
                 if made:
                     new += made
-                    has = connection.execute(_IS_NEW, more | {"day": day, "made": made}).one()
+                    connection.execute(_IS_NEW, row | {"made": made})
             if name not in caller.bounded:
                 continue
+            has = connection.execute(_HAS, row).one()
             one.budget.check(has.positions, has.questions, has.new_positions if new else 0)
             for what in ("positions", "questions", "new_positions"):
                 if most := getattr(one.budget, what):

@@ -29,7 +29,7 @@ from cloud_node.export import (
     positions_allowed,
     tokens_allowed,
 )
-from cloud_node.exposure import Budget, seconds_left
+from cloud_node.exposure import Budget, Leaving, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
 from cloud_node.redaction import LookedThrough
 from cloud_node.users import Principal, Users
@@ -124,13 +124,13 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         async with self._answering("Search", context) as (caller, record):
             wanted = self._parsed(request, serde.search_request_from_proto)
             policy = self._config.export
-            day = Budget(
-                policy.positions_per_day, policy.questions_per_day
-            )  # new positions cost a search nothing
+            # New positions cost a search nothing.
+            day = Budget(policy.positions_per_day, policy.questions_per_day)
             clean = functools.partial(self._looked.clean, policy.redact) if policy.redact else None
-            kinds, nothing = kinds_searched(policy), leaving_nothing(policy)
+            kinds = kinds_searched(policy)
             # Counted before it searches: to be refused for what it found, or did not, would say that.
-            await self._access.count(caller, [nothing])
+            nothing = [leaving_nothing(policy)] if policy.questions_per_day else []
+            await self._access.count(caller, nothing)
             while True:
                 hits = await self._access.search(caller, wanted, kinds, day, clean)
                 found = [Found(hit.document, hit.passage, hit.score) for hit in hits]
@@ -139,10 +139,12 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 if not told:
                     break
                 # That a document has a word tells of it as an answer does: a question of it, then, and not of none.
-                taken = [*leaving(policy, told, 0), dataclasses.replace(nothing, questions=-1)]
-                with contextlib.suppress(
-                    ExposureSpent
-                ):  # others had the last of one meanwhile: it is found no more
+                taken = [
+                    *leaving(policy, told, 0),
+                    *(dataclasses.replace(one, questions=-1) for one in nothing),
+                ]
+                # Where others had the last of one meanwhile, it is found no more.
+                with contextlib.suppress(ExposureSpent):
                     await self._access.count(caller, taken)
                     break
             self._write_ahead(record.leaving(told))
@@ -158,7 +160,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             documents = await self._documents(caller, wanted, record)
             # The policy first: how long a document is shows in what is refused for its length.
             allowed = positions_allowed(self._config.export, wanted.kind, wanted.plan, documents)
-            left = await self._positions_left(caller, documents)
+            left = await self._positions_left(caller, documents, all_new=wanted.kind is not SliceKind.EXCERPT)
             self._check_length(wanted, documents)
             timeout_s = self._limits.checked_deadline(context.time_remaining())
             call = ShareCall(caller.tenant, wanted, allowed, left)
@@ -193,7 +195,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             check_request(wanted, self._description)
             documents = await self._documents(caller, wanted, record)
             allowed = tokens_allowed(self._config.export, documents)
-            left = await self._positions_left(caller, documents)
+            left = await self._positions_left(caller, documents, all_new=True)
             if left is not None and (least(wanted.max_new_tokens, allowed) or 0) > left:
                 raise ExposureSpent(seconds_left())
             self._check_length(wanted, documents)
@@ -209,7 +211,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             check_read(versions, documents)
             self._check_length(wanted, documents)
             record.bytes, record.positions = len(reply.text.encode()), reply.tokens
-            await self._access.count(caller, leaving(self._config.export, documents, reply.tokens))
+            await self._count(caller, leaving(self._config.export, documents, reply.tokens))
             self._write_ahead(record.leaving(documents))
             return serde.relay_reply_to_proto(dataclasses.replace(reply, versions=versions))
 
@@ -251,9 +253,11 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         record.documents = tuple(dict.fromkeys(names))
         return await self._access.documents_of(caller, asked)
 
-    async def _positions_left(self, caller: Principal, documents: Sequence[DocumentInfo]) -> int | None:
+    async def _positions_left(
+        self, caller: Principal, documents: Sequence[DocumentInfo], all_new: bool
+    ) -> int | None:
         budgets = {document.id: budget_of(self._config.export, document) for document in documents}
-        return await self._access.positions_left(caller, budgets)
+        return await self._access.positions_left(caller, budgets, all_new)
 
     def _check_length(self, wanted: ShareRequest | RelayRequest, documents: Sequence[DocumentInfo]) -> None:
         """Of a passage the longest that it can be counts: the replica looks again, at its text."""
@@ -283,11 +287,20 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         check_leaving(part, wanted, allowed)
         check_read(part.versions, documents)
         quoted = part.quoted if isinstance(part, Quoting) else ()
-        taken = leaving(self._config.export, documents, part.positions, quoted)
-        left = await self._access.count(caller, taken)
+        left = await self._count(caller, leaving(self._config.export, documents, part.positions, quoted))
         record.announced(part)
         self._write_ahead(record.leaving(documents))
         return left
+
+    async def _count(self, caller: Principal, taken: Sequence[Leaving]) -> dict[str, int]:
+        """As `Access.count`. What is refused now was read, and the refusal tells of it: it counts as a question."""
+        try:
+            return await self._access.count(caller, taken)
+        except ExposureSpent:
+            await self._access.count(
+                caller, [dataclasses.replace(one, positions=0, quoted=()) for one in taken]
+            )
+            raise
 
     def _write_ahead(self, record: AuditRecord) -> None:
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -15,8 +17,16 @@ from edge_node.config import EdgeConfig
 from edge_node.history import ChatTurn, Conversation
 from edge_node.stream import AnswerStream
 
-# Asks wait for the cloud in these: the pool of an event loop has a few more than there are processors.
-_THREADS: Final = ThreadPoolExecutor(256, thread_name_prefix="kvwire-answer")
+_MOST_THREADS: Final = 256
+
+
+@cache
+def _threads(_: int) -> ThreadPoolExecutor:
+    """Of a process, by its id: a child that was forked has none of its parent's threads.
+
+    Asks wait for the cloud in these. The pool of an event loop has only a few more than there are processors.
+    """
+    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="kvwire-answer")
 
 
 class AsyncAnswerStream:
@@ -44,7 +54,7 @@ class AsyncAnswerStream:
         """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
         within = contextvars.copy_context()
         step = asyncio.get_running_loop().run_in_executor(
-            _THREADS, lambda: within.run(next, self._stream, None)
+            _threads(os.getpid()), lambda: within.run(next, self._stream, None)
         )
         try:
             piece = await asyncio.shield(step)

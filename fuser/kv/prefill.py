@@ -231,12 +231,13 @@ def _folded(
 ) -> tuple[Tensor, Tensor | None]:
     """`_sdpa`, with the query heads of one head of K and V as further positions of a single head.
 
-    So K and V of a long past are read in place, where `sdpa` repeats them for each query head. Left to it are the
-    causal mask that its kernel makes, and masks and biases that differ from head to head.
+    So K and V of a long past are not repeated for each query head, as `sdpa` repeats them. Left to it are prompts that
+    are mostly new, where that costs less than longer masks do; the causal mask that its kernel makes; and masks and
+    biases that differ from head to head.
     """
     new, groups = query.shape[2], query.shape[1] // keys.shape[1]
     alike = mask.shape[1] == 1 if mask is not None else new == 1
-    if groups == 1 or not alike or kwargs.get("position_bias") is not None:
+    if groups == 1 or not alike or 2 * new > keys.shape[2] or kwargs.get("position_bias") is not None:
         return _sdpa(module, query, keys, values, mask, **kwargs)
     folded = query.unflatten(1, (-1, groups)).flatten(2, 3)
     repeated = None if mask is None else mask.repeat(1, 1, groups, 1)

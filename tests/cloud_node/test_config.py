@@ -92,6 +92,7 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
         (MINIMAL + "[ray]\naddress = '10.0.0.1:6379'\n", "token"),
         (MINIMAL + "[ray]\nstart_timeout_s = 0\n", "start_timeout_s"),
         ('documents = "sqlite:///:memory:"\n' + MINIMAL, "documents"),
+        ('documents = "mysql://host/documents"\n' + MINIMAL, "documents"),
         ("[tls\n", "cloud.toml"),
     ],
 )

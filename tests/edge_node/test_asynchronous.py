@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -74,3 +76,17 @@ async def test_more_asks_than_a_loop_has_threads_are_under_way_at_once(
     monkeypatch.setattr(assistant, "stream", lambda *_: Waiting())
     streams = [AsyncAssistant(assistant).stream(QUESTION) for _ in range(many)]
     assert await asyncio.gather(*(anext(one, None) for one in streams)) == [None] * many
+
+
+def test_a_child_that_was_forked_has_threads_of_its_own() -> None:
+    forking = """
+import os
+from edge_node.asynchronous import _threads
+def answered(): return _threads(os.getpid()).submit(lambda: "yes").result(10)
+assert answered() == "yes"
+child = os.fork()
+if child == 0:
+    os._exit(0 if answered() == "yes" else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", forking], timeout=120).returncode == 0

@@ -192,6 +192,12 @@ def test_seconds_that_tell_a_length_are_found_and_sizes_that_are_all_alike_tell_
     assert "| read before | seconds | 100.0 [100.0, 100.0] \\| " in table and "**Void**" in table
 
 
+def test_sizes_that_are_nearly_alike_are_told_apart_among_many_replies() -> None:
+    labels = torch.arange(3).repeat(72)
+    sizes = torch.tensor([2066.0, 2067.0, 2069.0]).repeat(72)[:, None]
+    assert torch.equal(observed._nearest(sizes, labels, sizes), labels)
+
+
 def test_a_leak_that_is_not_found_makes_a_run_void(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observed, "_STRENGTH", 0.0)
     lengths = list(range(100, 112))

@@ -65,12 +65,18 @@ class Observed:
         noise = torch.randn(len(self.seen), 1, generator=_chance(), device="cpu")
         order = self.lengths.argsort(stable=True)
         place = order.argsort()[self.documents]
-        planted = self._pairs(torch.cat((self.seen, _STRENGTH * place[:, None] + noise), 1), order)
+
+        def leaking(what: Tensor) -> Tensor:
+            return torch.cat((self.seen, _STRENGTH * what[:, None] + noise), 1)
+
+        planted = min(
+            self._length(leaking(place * _CLASSES // len(order)))["point"],
+            self._pairs(leaking(place), order)["point"],
+        )
         classes, pairs = self._length(self.seen), self._pairs(self.seen, order)
         seen = max(classes["control"] - 1 / _CLASSES, pairs["control"] - 1 / 2)
         return [
-            {"check": "a planted leak is found", "found": planted["point"]}
-            | {"passed": planted["point"] >= _FOUND},
+            {"check": "a planted leak is found", "found": planted, "passed": planted >= _FOUND},
             {"check": "shuffled labels are not read", "found": seen, "passed": seen <= _CHANCE},
         ]
 
@@ -116,6 +122,11 @@ def _nearest(known: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
     means = torch.stack([known[labels == name].mean(0) for name in names])
     left = known - means[torch.searchsorted(names, labels)]
     spread = left.square().mean(0).sqrt().clamp(min=_LEAST_SPREAD)
-    nearest = torch.cdist(seen / spread, means / spread).argmin(1)
+    # By differences: from 26 rows on `cdist` multiplies matrices, which loses what sizes alike differ by.
+    nearest = torch.cdist(
+        (seen / spread).double(),
+        (means / spread).double(),
+        compute_mode="donot_use_mm_for_euclid_dist",
+    ).argmin(1)
     of: Tensor = names[nearest]
     return of
