@@ -33,7 +33,7 @@ def exposure_in(
         if line["decision"] != SENDING or line["tenant"] != tenant or document_id not in line["documents"]:
             continue
         place = line["documents"].index(document_id)
-        if text_hash is not None and line["text_hashes"][place : place + 1] != [text_hash]:
+        if text_hash is not None and line.get("text_hashes", [])[place : place + 1] != [text_hash]:
             continue
         version = line["versions"][place] if line["versions"] else ""
         names = (line["identity"], *([named_user(user)] if (user := line.get("user")) else []))

@@ -273,9 +273,9 @@ class Reader:
             prefixes: in place of the reader's own, and of its store.
         """
         draft = max(0, min(draft, self.window - len(prompt)))
+        within = len(at) > 0 and int(at[-1]) < prompt.prefix
         at = at.to(self.model.device)
         ids = prompt.tokens.ids.to(self.model.device)
-        within, pick = len(at) > 0 and int(at[-1]) < prompt.prefix, _picking(at)
         last_layer = self.geometry.layers - 1 if asking or draft else max(layers, default=0)
         past: KV = ()
         kv: dict[int, tuple[Tensor, Tensor]] = {}
@@ -301,7 +301,7 @@ class Reader:
             if layer not in layers:
                 return
             if on_layer is None:
-                kv[layer] = keys[0][:, pick], values[0][:, pick]
+                kv[layer] = keys[0][:, at], values[0][:, at]
             elif layer not in given:
                 given.add(layer)
                 on_layer(layer, keys[0][:, at], values[0][:, at])
@@ -448,10 +448,3 @@ class Reader:
     def packs(self) -> bool:
         """Whether several prompts run together, to the bits that each has alone."""
         return can_pack(self.model)
-
-
-def _picking(at: Tensor) -> Tensor | slice:
-    """What picks positions, ascending; neighbours are a slice, which copies nothing."""
-    if len(at) == 0 or int(at[-1] - at[0]) + 1 != len(at):
-        return at
-    return slice(int(at[0]), int(at[-1]) + 1)

@@ -1,10 +1,10 @@
 """Run a model over prompts for their KV cache alone: layer after layer, no LM head, nothing past the last need.
 
 A cache that keeps nothing hands each layer's K and V out as soon as they exist; an attention function that is otherwise
-`sdpa` reads the query row for the excerpt, and K and V of a past in place. Both are reached through public interfaces
-of transformers, so every model with a standard cache works. Several prompts run together as one row without padding:
-all but attention sees tokens one by one, and attention is computed for each prompt apart, on top of its own past, under
-the mask that transformers makes for it.
+`sdpa` reads the query row for the excerpt, and does not repeat K and V of a past. Both are reached through public
+interfaces of transformers, so every model with a standard cache works. Several prompts run together as one row without
+padding: all but attention sees tokens one by one, and attention is computed for each prompt apart, on top of its own
+past, under the mask that transformers makes for it.
 """
 
 from __future__ import annotations

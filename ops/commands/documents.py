@@ -323,7 +323,7 @@ def grant(
         _print_granted(documents, tenant, document_id, as_json)
     if was_open and not everybody:
         again = shlex.join(("kvwire", "documents", "grant", document_id, "--everybody", "--tenant", tenant))
-        _note(f"every edge of {tenant} could ask until now; no other can any more ({again} lets them)")
+        _note(f"until now every edge of {tenant} could ask; now only those granted can ({again} undoes it)")
 
 
 @app.command()

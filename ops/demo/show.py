@@ -11,7 +11,7 @@ _CELL_CHARS = 70
 
 def show(report: Report, console: Console) -> None:
     """Print the table and what sums it up."""
-    console.print(_table(report))
+    console.print(_table(report), crop=False)
     count, right = len(report.rows), report.right
     ratio = report.bf16_bytes / report.bytes_per_position if report.bytes_per_position else 0.0
     for name, told in (

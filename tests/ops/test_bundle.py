@@ -121,8 +121,12 @@ def test_tokens_of_another_alignment_need_the_tokenizers(tmp_path: Path) -> None
 
 
 def test_the_tolerance_can_be_set(tmp_path: Path) -> None:
-    check = ("--check", str(GOLDEN / "golden.safetensors"), "--tolerance", "1e-9")
-    assert run(GOLDEN / "final", tmp_path, *check).exit_code == 1
+    golden = load_file(GOLDEN / "golden.safetensors")
+    golden["fused.0.key"] += 1e-3
+    save_file(golden, tmp_path / "golden.safetensors")
+    for tolerance, status in (("1e-2", 0), ("1e-4", 1)):
+        check = ("--check", str(tmp_path / "golden.safetensors"), "--tolerance", tolerance)
+        assert run(GOLDEN / "final", tmp_path / tolerance, *check).exit_code == status
 
 
 def test_a_file_without_tokens_is_checked_without_them(tmp_path: Path) -> None:

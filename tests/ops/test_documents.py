@@ -442,7 +442,8 @@ def test_a_document_is_granted_to_some_and_shown_who_may_ask(
     command = ["documents", "grant", "a.txt", "--to", KIOSK, "--config", str(config), "--tenant", "acme"]
     said = [CliRunner().invoke(app, command).stderr for _ in range(2)]
     assert (
-        "no other can any more (kvwire documents grant a.txt --everybody --tenant acme lets them)" in said[0]
+        "now only those granted can (kvwire documents grant a.txt --everybody --tenant acme undoes it)"
+        in said[0]
     )
     assert said[1] == ""
     assert told("grant", "a.txt", "--to", EDGE) == (False, [EDGE, KIOSK])
