@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from cloud_node.config import ExportPolicy
 from cloud_node.document_reader import Document, DocumentInfo
-from cloud_node.exposure import Budget, Leaving
+from cloud_node.exposure import Budget, Leaving, today
 from kvwire.errors import Busy, ExportDenied, InternalError, RelayDisabled
 from kvwire.messages import RelayReply, RelayRequest, ShareRequest
 from kvwire.plan import Plan
@@ -112,8 +112,11 @@ def leaving(
 
 
 def leaving_nothing(policy: ExportPolicy) -> Leaving:
-    """What a search takes that finds nothing, which tells as much of all documents: a question of none of them."""
-    return Leaving("", Budget(questions=policy.questions_per_day), 0)
+    """What a search takes that finds nothing, which tells as much of all documents: a question of none of them.
+
+    It names its day, so that it is taken back of that one even where midnight comes first.
+    """
+    return Leaving("", Budget(questions=policy.questions_per_day), 0, day=today())
 
 
 def check_read(versions: Sequence[str], documents: Iterable[DocumentInfo]) -> None:

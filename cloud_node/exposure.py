@@ -105,6 +105,7 @@ class Leaving:
 
     positions: that are the document's, or could be. quoted: the characters of those that were chosen in it. version:
         which text was read; "" is no text of a document. questions: 1, or -1 where one that was counted is taken back.
+        day: on which it counts; "" is today.
     """
 
     document: str
@@ -113,6 +114,7 @@ class Leaving:
     quoted: tuple[tuple[int, int], ...] = ()
     version: str = ""
     questions: int = 1
+    day: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +199,11 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
     Raises:
         ExposureSpent: it is more than may leave today. The transaction is to be rolled back.
     """
-    day = today()
+    now = today()
     left: dict[str, int] = {}
     # In one order everywhere: calls over the same documents wait for each other, and none for ever.
     for one in sorted(leaving, key=lambda one: one.document):
-        document = key_of(caller.tenant, one.document)
+        document, day = key_of(caller.tenant, one.document), one.day or now
         for name in caller.names:
             new = one.positions - len(one.quoted)
             more = {"document": document, "identity": name}
@@ -228,7 +230,7 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
             for what in ("positions", "questions", "new_positions"):
                 if most := getattr(one.budget, what):
                     key_left = f"{what}_left"
-                    still = most - getattr(has, what)
+                    still = max(0, most - getattr(has, what))  # a bound may be lowered below what has left
                     left[key_left] = min(still, left.get(key_left, still))
     return left
 

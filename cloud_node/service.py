@@ -209,7 +209,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             check_read(versions, documents)
             self._check_length(wanted, documents)
             record.bytes, record.positions = len(reply.text.encode()), reply.tokens
-            await self._access.count(caller, leaving(self._config.export, documents, reply.tokens))
+            await self._count(caller, documents, reply.tokens)
             self._write_ahead(record.leaving(documents))
             return serde.relay_reply_to_proto(dataclasses.replace(reply, versions=versions))
 
@@ -282,12 +282,28 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         self._check_length(wanted, documents)
         check_leaving(part, wanted, allowed)
         check_read(part.versions, documents)
-        quoted = part.quoted if isinstance(part, Quoting) else ()
-        taken = leaving(self._config.export, documents, part.positions, quoted)
-        left = await self._access.count(caller, taken)
+        left = await self._count(
+            caller, documents, part.positions, part.quoted if isinstance(part, Quoting) else ()
+        )
         record.announced(part)
         self._write_ahead(record.leaving(documents))
         return left
+
+    async def _count(
+        self,
+        caller: Principal,
+        documents: Sequence[DocumentInfo],
+        positions: int,
+        quoted: Sequence[tuple[str, int, int]] = (),
+    ) -> dict[str, int]:
+        """As `Access.count`; a question that is refused for what was read is one too, as the refusal tells of it."""
+        try:
+            return await self._access.count(
+                caller, leaving(self._config.export, documents, positions, quoted)
+            )
+        except ExposureSpent:
+            await self._access.count(caller, leaving(self._config.export, documents, 0))
+            raise
 
     def _write_ahead(self, record: AuditRecord) -> None:
         try:
