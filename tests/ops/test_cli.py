@@ -191,6 +191,15 @@ def test_no_name_of_a_table_is_cut_or_broken_however_narrow_the_terminal(width: 
     assert ("id: " in shown) is (width == 60)
 
 
+@pytest.mark.parametrize("width", [20, 120])
+def test_what_a_table_is_given_commands_no_terminal(width: int) -> None:
+    terminal = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    print_table(("id", "what"), [("\x1b[2Jcleared\x1b]0;title\x07", "[bold]\u202eback")], terminal)
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert r"\x1b[2Jcleared\x1b]0;title\x07" in shown and r"[bold]\u202eback" in shown
+    assert "\x1b" not in shown and "\u202e" not in shown
+
+
 def test_by_a_pipe_a_table_is_wider_than_an_old_terminal_and_no_name_is_cut() -> None:
     cells = (NAMES[0], "some words " * 30)
     said = python(
