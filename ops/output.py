@@ -64,6 +64,12 @@ def printable(text: str, kept: str = "") -> str:
     return "".join(c if plain(c) else repr(c)[1:-1] for c in text)
 
 
+def write_said(text: str) -> None:
+    """Write what a model or a cloud said, at once: as it is for a program, `printable` for a terminal."""
+    sys.stdout.write(printable(text, "\n\t") if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
 def print_json(value: Any) -> None:
     """Print `value` as one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
