@@ -42,7 +42,8 @@ class AsyncAnswerStream:
 
     async def __anext__(self) -> str:
         """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
-        step = _THREADS.submit(contextvars.copy_context().run, next, self._stream, None)
+        within = contextvars.copy_context()
+        step = _THREADS.submit(lambda: within.run(next, self._stream, None))
         waited = asyncio.wrap_future(step)
         try:
             piece = await asyncio.shield(waited)
