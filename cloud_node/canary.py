@@ -86,10 +86,10 @@ class Canary:
         began, error = time.monotonic(), KvwireError()
         try:
             async with asyncio.timeout(self._patience_s):
-                while True:
-                    once_s = time.monotonic()
+                # Not once more without a moment for it: a replica that fails would say that its time is over.
+                while (left_s := began + self._patience_s - _WORD_S - (once_s := time.monotonic())) > 0:
                     try:
-                        await self._once(request, began + self._patience_s - _WORD_S - once_s)
+                        await self._once(request, left_s)
                     except DeadlineExceeded:  # it is there, and slow or busy
                         self._patience_s = min(2 * self._patience_s, _BUSY_S)
                         if time.monotonic() - self._answered_s < _BUSY_S:

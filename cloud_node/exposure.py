@@ -230,7 +230,7 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
             for what in ("positions", "questions", "new_positions"):
                 if most := getattr(one.budget, what):
                     key_left = f"{what}_left"
-                    still = most - getattr(has, what)
+                    still = max(0, most - getattr(has, what))  # a bound may be lowered below what has left
                     left[key_left] = min(still, left.get(key_left, still))
     return left
 

@@ -208,8 +208,9 @@ class Replica:
         writer: SliceWriter | None = None
         encode_s = 0.0
         found: list[PrefixFrom] = []
+        # The node's own question, of no tenant, needs no room: else whoever fills the memory makes the node seem down.
         with (
-            self._room.held(len(cut.prompt)),
+            self._room.held(len(cut.prompt) if call.tenant else 0),
             self.prefixes.reading(call.tenant, documents),
             Work(self._schedule, stop) as work,
         ):

@@ -53,14 +53,14 @@ class AsyncAnswerStream:
     async def __anext__(self) -> str:
         """The next piece. Cancelled, it waits for the Receiver's step: only then is the turn another's."""
         within = contextvars.copy_context()
-        step = asyncio.get_running_loop().run_in_executor(
-            _threads(os.getpid()), lambda: within.run(next, self._stream, None)
-        )
+        step = _threads(os.getpid()).submit(lambda: within.run(next, self._stream, None))
+        waited = asyncio.wrap_future(step)
         try:
-            piece = await asyncio.shield(step)
+            piece = await asyncio.shield(waited)
         except asyncio.CancelledError:
             self.close()
-            await asyncio.gather(step, return_exceptions=True)
+            if not step.cancel():  # it has begun
+                await asyncio.gather(waited, return_exceptions=True)
             raise
         if piece is None:
             raise StopAsyncIteration

@@ -64,6 +64,12 @@ def printable(text: str, kept: str = "") -> str:
     return "".join(c if plain(c) else repr(c)[1:-1] for c in text)
 
 
+def write_said(text: str) -> None:
+    """Write what a model or a cloud said, at once: as it is for a program, `printable` for a terminal."""
+    sys.stdout.write(printable(text, "\n\t") if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
 def print_json(value: Any) -> None:
     """Print `value` as one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
@@ -119,7 +125,7 @@ def _write(path: Path, text: str) -> None:
 
 
 class Rows:
-    """A table for a person; cells are printed as they are, without markup.
+    """A table for a person; cells are printed as they are, without markup, and control characters as in Python.
 
     Cells fold at blanks alone, so an id, a file's name or a number is never cut. Where that does not fit, each row is
     a block of lines.
@@ -130,7 +136,10 @@ class Rows:
 
     def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[object]], ruled: bool = False) -> None:
         self._columns, self._ruled = columns, ruled
-        self._rows = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+        self._rows = [
+            [cell if isinstance(cell, Text) else Text(printable(str(cell), "\n")) for cell in row]
+            for row in rows
+        ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         ruled = self._ruled

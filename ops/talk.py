@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kvwire.errors import InvalidRequest, KvwireError, entry_of
 from kvwire.limits import MAX_TOKEN_CHARS
 from kvwire.segment import SliceKind
-from ops.output import console, print_table, progress_console
+from ops.output import console, print_table, printable, progress_console, write_said
 
 if TYPE_CHECKING:
     from edge_node import Answer, Assistant
@@ -129,7 +129,7 @@ class Talk:
         except KvwireError as error:
             reason = entry_of(type(error)).reason
             if self._lines == "json":
-                _write(json.dumps({"error": {"code": reason, "message": str(error)}}) + "\n")
+                write_said(json.dumps({"error": {"code": reason, "message": str(error)}}) + "\n")
             self._fail(f"{reason}: {error}")
             return
         if answer is not None:
@@ -145,13 +145,13 @@ class Talk:
         with _stoppable(stream) as stopped:
             try:
                 for piece in stream:
-                    _write(piece)
+                    write_said(piece)
             except KvwireError:
                 if not stopped.is_set():
-                    _write("\n")
+                    write_said("\n")
                     raise
         if stopped.is_set():
-            _write("\n")
+            write_said("\n")
             console.print("(stopped; what is there is not whole)", style="dim")
             return None
         return stream.answer
@@ -160,13 +160,13 @@ class Talk:
         from edge_node.answer import explained
 
         if self._lines == "json":
-            _write(answer.to_json() + "\n")
+            write_said(answer.to_json() + "\n")
         elif self._lines == "text":
-            _write(f"{answer.text}\n")  # empty where there is no answer: line n is question n's
+            write_said(f"{answer.text}\n")  # empty where there is no answer: line n is question n's
             if answer.answered:
                 progress_console.print(told_of(answer), style="dim", highlight=False)
         elif answer.answered:
-            _write("\n")
+            write_said("\n")
             if answer.abstained:
                 sure = answer.confidence
                 why = (
@@ -260,18 +260,15 @@ def told_of(answer: Answer, choices: Sequence[str] = ()) -> str:
     abstained = ", the Receiver abstains" if answer.abstained else ""
     if answer.confidence is not None:  # of an answer: where it was abstained from, it was withheld
         abstained = f", {'withheld, ' if answer.abstained else ''}confidence {answer.confidence:.2f}"
-    documents = [f"{one['document']}#{one['passage'] or ''}".rstrip("#") for one in answer.documents]
+    documents = [
+        printable(f"{one['document']}#{one['passage'] or ''}").rstrip("#") for one in answer.documents
+    ]
     found = any(one["score"] is not None for one in answer.documents)
     about = f"{', '.join(documents)}: " if found or len(documents) > 1 else ""
     account = (
         f"{about}{named}{answer.source}{abstained}, {came}{picked}, {answer.bytes_received:,} bytes received"
     )
     return f"({account}, first token after {answer.time_to_first_token_s:.2f} s)"
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import typer
 
 from kvwire.segment import SliceKind
 from ops.commands.options import CloudFile, EdgeFile, OtherDevice, OtherDtype, UserTokenFile, placed
-from ops.output import Json, console, failed, print_json, progress_console
+from ops.output import Json, console, failed, print_json, progress_console, write_said
 from ops.talk import told_of, user_token_in
 
 if TYPE_CHECKING:
@@ -163,8 +163,7 @@ def ask(
         )  # what may be a guess is shown once it is known whether it is one
         for piece in stream:
             if at_once:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                write_said(piece)
         answer = stream.answer
         cloud = assistant.config.cloud.address
     if as_json:
@@ -177,7 +176,7 @@ def ask(
         sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     if as_json:
         return
-    sys.stdout.write("\n" if at_once else f"{answer.text}\n")
+    write_said("\n" if at_once else f"{answer.text}\n")
     progress_console.print(told_of(answer, choice or ()), style="dim", soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ import pytest
 from cloud_node import canary
 from cloud_node.call import Part, ShareCall
 from cloud_node.canary import Canary
+from fuser.sharer import Sharer
 from kvwire.errors import Busy, DeadlineExceeded
 from kvwire.messages import Description
 from kvwire.segment import SliceKind
@@ -142,6 +143,7 @@ async def test_the_reason_is_that_of_the_last_refusal_after_more_than_one_try(
     description: Description, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(canary, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(canary, "_WORD_S", 0.1)
     monkeypatch.setattr(canary, "_AGAIN_S", 0.1)
     replicas = Replicas(Busy())
     own = Canary(replicas, description, lambda _: None)
@@ -150,6 +152,35 @@ async def test_the_reason_is_that_of_the_last_refusal_after_more_than_one_try(
     assert len(replicas.asked) > 1
     assert len({call.request.request_id for call in replicas.asked}) == len(replicas.asked)
     assert {call.tenant for call in replicas.asked} == {""}
+
+
+async def test_a_replica_that_fails_each_call_is_told_at_the_end_of_the_first_question(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local()
+
+    def lost(*_: Any) -> Any:
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr(Sharer, "layout", lost)
+    own = Canary(cloud.replicas, cloud.description, lambda _: None)
+    assert own._request is not None
+    assert await own._ask(own._request) == "INTERNAL"
+    assert len(cloud.replicas.timeouts_s) > 1 and min(cloud.replicas.timeouts_s) > 0
+
+
+async def test_a_replica_whose_memory_callers_fill_answers_the_nodes_own_question(
+    start_local: Start,
+) -> None:
+    cloud = await start_local()
+    room = cloud.replicas.replica._room
+    own = Canary(cloud.replicas, cloud.description, lambda _: None)
+    assert own._request is not None
+    with room.held(room.most):
+        assert await own._ask(own._request) == ""
+        assert len(cloud.replicas.timeouts_s) == 1
+        with pytest.raises(Busy):
+            await cloud.share(cloud.request("note-1", QUESTION))
 
 
 @pytest.mark.parametrize("kind", [SliceKind.SHARED, SliceKind.DRAFT])

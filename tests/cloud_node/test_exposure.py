@@ -18,6 +18,7 @@ from cloud_node.audit_exposure import exposure_in
 from cloud_node.config import CloudConfig, ExportPolicy
 from cloud_node.document_reader import DocumentReader
 from cloud_node.documents import Documents, hash_of
+from cloud_node.export import leaving_nothing
 from cloud_node.exposure import Budget, Leaving, key_of, seconds_left
 from cloud_node.users import Principal
 from fuser.sharer import Sharer
@@ -612,3 +613,57 @@ async def test_a_question_whose_run_has_left_is_answered_when_no_new_position_ma
     store.close()
     with pytest.raises(ExposureSpent):
         await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=4)))
+
+
+async def test_refusals_tell_no_more_often_than_questions_may_be_asked(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(
+        export=ExportPolicy(new_positions_per_day=6, questions_per_day=3, allow_relay=True)
+    )
+    looked, steps = list[str](), Sharer.steps
+    await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=6)))
+    for ask in (
+        cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=8))),
+        cloud.relay("note-1", QUESTION, 4),
+    ):
+        with pytest.raises(ExposureSpent):
+            await ask
+    assert of(config) == [(ACME, 3, 6)]
+
+    def watched(*told: Any) -> Any:
+        looked.append("read")
+        return steps(*told)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Sharer, "steps", watched)
+        with pytest.raises(ExposureSpent):
+            await cloud.share(cloud.request("note-1", QUESTION, plan=Plan(codec="raw", positions=7)))
+    assert not looked and of(config) == [(ACME, 3, 6)]
+
+
+def test_a_search_over_midnight_is_taken_back_of_the_day_on_which_it_was_counted(
+    documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = ExportPolicy(questions_per_day=1)
+    for module in ("exposure", "export"):
+        monkeypatch.setattr(f"cloud_node.{module}.today", lambda: "2999-01-01", raising=False)
+    nothing = leaving_nothing(policy)
+    documents.count(EDGE, [nothing])
+    for module in ("exposure", "export"):
+        monkeypatch.setattr(f"cloud_node.{module}.today", lambda: "2999-01-02", raising=False)
+    documents.count(EDGE, [dataclasses.replace(nothing, questions=-1)])
+    documents.count(EDGE, [leaving_nothing(policy)])
+    with pytest.raises(ExposureSpent):
+        documents.count(EDGE, [leaving_nothing(policy)])
+
+
+async def test_an_old_run_is_answered_where_the_bound_of_new_positions_was_lowered_below_what_left(
+    start_local: Start,
+) -> None:
+    cloud, asked = await start_local(), Plan(codec="raw", positions=6)
+    for most in (6, 3):
+        policy = ExportPolicy(new_positions_per_day=most)
+        cloud.service._config = dataclasses.replace(cloud.service._config, export=policy)
+        *_, end = await cloud.share(cloud.request("note-1", QUESTION, plan=asked))
+        assert end.new_positions_left == 0

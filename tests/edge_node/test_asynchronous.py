@@ -90,3 +90,33 @@ if child == 0:
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", forking], timeout=120).returncode == 0
+
+
+async def test_an_ask_that_waits_for_a_thread_is_given_up_at_once(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over = threading.Semaphore(0), threading.Event()
+
+    class Hanging:
+        def __next__(self) -> str:
+            begun.release()
+            over.wait(20)
+            raise StopIteration
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(assistant, "stream", lambda *_: Hanging())
+    own = AsyncAssistant(assistant)
+    hanging = [asyncio.ensure_future(anext(own.stream(QUESTION), None)) for _ in range(256)]
+    try:
+        while begun._value < 256:
+            await asyncio.sleep(0.01)
+        waiting = asyncio.ensure_future(anext(own.stream(QUESTION), None))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        done, _ = await asyncio.wait({waiting}, timeout=5)
+        assert done and waiting.cancelled() and begun._value == 256
+    finally:
+        over.set()
+    assert await asyncio.gather(*hanging) == [None] * 256

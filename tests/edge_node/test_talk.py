@@ -22,7 +22,7 @@ from edge_node.config import CloudPeer
 from kvwire.errors import InvalidRequest
 from kvwire.segment import SliceKind
 from ops.cli import app
-from ops.talk import Talk, user_token_in
+from ops.talk import Talk, told_of, user_token_in
 from tests.edge_node.sharer_server import Part, RunningServer, wait_until
 from tests.edge_node.toml import write_toml
 from tests.process import modules_after
@@ -137,6 +137,15 @@ def test_a_file_with_no_token_or_one_without_an_end_is_named(held: str | None, t
 def test_a_token_may_have_a_mark_of_unicode_before_it_and_a_line_end_after(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("aa.bb.cc\r\n", encoding="utf-8-sig")
     assert user_token_in(tmp_path / "token") == "aa.bb.cc"
+
+
+def test_the_account_of_an_answer_shows_ids_that_a_cloud_found_without_commands_to_the_terminal(
+    assistant: Assistant,
+) -> None:
+    answer = assistant.ask(QUESTION, document="note-1")
+    found = {"document": "\x1b]0;title\x07#", "passage": 1, "score": 0.5, "version": None}
+    told = told_of(dataclasses.replace(answer, documents=(found,)))
+    assert told.startswith(r"(\x1b]0;title\x07##1: ") and "\x1b" not in told
 
 
 def test_help_loads_no_library_of_the_chat() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ops.cli import app
-from ops.output import print_table
+from ops.output import print_table, write_said
 from tests.process import kvwire, python
 
 
@@ -189,6 +189,28 @@ def test_no_name_of_a_table_is_cut_or_broken_however_narrow_the_terminal(width: 
     if "id: " not in shown:  # a table, so it fits
         assert max(map(len, shown.splitlines())) <= width
     assert ("id: " in shown) is (width == 60)
+
+
+@pytest.mark.parametrize("width", [20, 120])
+def test_what_a_table_is_given_commands_no_terminal(width: int) -> None:
+    terminal = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    print_table(("id", "what"), [("\x1b[2Jcleared\x1b]0;title\x07", "[bold]\u202eback")], terminal)
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert r"\x1b[2Jcleared\x1b]0;title\x07" in shown and r"[bold]\u202eback" in shown
+    assert "\x1b" not in shown and "\u202e" not in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_model_says_commands_no_terminal_and_a_program_gets_it_as_it_is(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stdout", shown)
+    write_said("\x1b]52;c;aGk=\x07first\n\tsecond")
+    assert shown.getvalue() == (
+        "\\x1b]52;c;aGk=\\x07first\n\tsecond" if terminal else "\x1b]52;c;aGk=\x07first\n\tsecond"
+    )
 
 
 def test_by_a_pipe_a_table_is_wider_than_an_old_terminal_and_no_name_is_cut() -> None:
