@@ -56,7 +56,9 @@ class RayReplicas:
         waiting = f"Ray did not start in {limits.start_timeout_s:g} s, twice; {_ROOM} `[ray] start_timeout_s`"
         try:
             await self._control.call(self._ray.connect, 2 * limits.start_timeout_s)
-            waiting = f"the replicas were not ready in {limits.load_timeout_s:g} s; {_ROOM} `[ray] load_timeout_s`"
+            waiting = (
+                f"the replicas were not ready in {limits.load_timeout_s:g} s; {_ROOM} `[ray] load_timeout_s`"
+            )
             async with asyncio.timeout(limits.load_timeout_s):
                 self._handle = await self._call(self._ray.deploy, limits.load_timeout_s)
                 while await self._call(self._ray.up, limits.load_timeout_s) < self._config.sharer.replicas:
