@@ -27,6 +27,7 @@ _SILENT_S: Final = 30.0
 _STOP_S: Final = 5.0
 _LOADING_POLL_S: Final = 0.1
 _POLL_S: Final = 0.2
+_ROOM: Final = "where the machine is only busy, raise in cloud.toml"
 
 
 class RayReplicas:
@@ -52,10 +53,12 @@ class RayReplicas:
         limits, began_s = self._config.ray, time.monotonic()
         logger.info("starting Ray, then loading the Sharer: this may take a minute")
         self._ray.prepare()
-        waiting = f"Ray did not start in {limits.start_timeout_s:g} s, twice (ray.start_timeout_s)"
+        waiting = f"Ray did not start in {limits.start_timeout_s:g} s, twice; {_ROOM} `[ray] start_timeout_s`"
         try:
             await self._control.call(self._ray.connect, 2 * limits.start_timeout_s)
-            waiting = f"the replicas were not ready in {limits.load_timeout_s:g} s (ray.load_timeout_s)"
+            waiting = (
+                f"the replicas were not ready in {limits.load_timeout_s:g} s; {_ROOM} `[ray] load_timeout_s`"
+            )
             async with asyncio.timeout(limits.load_timeout_s):
                 self._handle = await self._call(self._ray.deploy, limits.load_timeout_s)
                 while await self._call(self._ray.up, limits.load_timeout_s) < self._config.sharer.replicas:

@@ -135,7 +135,7 @@ _WORDS: Final = {
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
     NO_PLAN: "no plan is of use within bytes, time and the cloud's policy ({plan_reason}); allow more, or name a plan",
     NOTHING_FOUND: "no passage of this tenant's documents has a word of the question; ask in other words",
-    NOTHING_TO_SHARE: "the bundle makes no slice of such a prompt; ask about a document, or take a bundle that does",
+    NOTHING_TO_SHARE: "this bundle makes no slice of such a question; name a document, search, or take another bundle",
     **dict.fromkeys(("WIRE_ERROR", "BAD_HEADER", "BAD_CHECKSUM", "BAD_PAYLOAD"), _DAMAGED),
 }
 _TEXTS: Final = {entry.reason: entry.text.rstrip(".") for entry in CATALOGUE.values()}

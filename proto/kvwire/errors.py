@@ -143,7 +143,9 @@ class ExportDenied(AccessDenied):
     """
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"the export policy of the cloud keeps in: {what}")
+        super().__init__(
+            f"this may not leave the cloud, by its export policy or a document's own cap: {what}"
+        )
         self.args = (what,)
         self.what = what
 

@@ -112,7 +112,7 @@ def test_a_ray_that_does_not_start_in_time_is_one_line_and_status_1(
             assert starting.wait(60) == 1
             assert starting.stderr is not None
             told = starting.stderr.read().splitlines()
-            assert "ray.start_timeout_s" in told[-1]
+            assert "raise in cloud.toml `[ray] start_timeout_s`" in told[-1]
             assert not any("Traceback" in line for line in told)
     assert not left_in(folders)
 

@@ -71,3 +71,8 @@ def test_an_error_without_detail_says_the_catalogues_text() -> None:
     said = "There is no such document, or it is not for this caller."
     assert str(NotFound()) == NotFound().public_text == said
     assert str(NotFound("document note-1 of tenant acme")) == "document note-1 of tenant acme"
+
+
+def test_what_may_not_leave_is_named_with_the_two_things_that_keep_it() -> None:
+    text = str(ExportDenied("draft slices over documents"))
+    assert text.endswith("export policy or a document's own cap: draft slices over documents")
