@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from cloud_node.config import CloudConfig
@@ -58,9 +58,6 @@ class Places:
 
 _WINDOW_S: Final = 600.0
 _MAX_IDS: Final = 100_000
-_OF_FREE: Final = 0.8
-_LEAST_POSITIONS: Final = 64
-_ANY_POSITIONS: Final = 1 << 30
 
 
 class RecentRequests:
@@ -195,16 +192,26 @@ class Turns:
         self._served.pop(tenant, None)
 
 
+_OF_FREE: Final = 0.8
+_LEAST_POSITIONS: Final = 64
+_ANY_POSITIONS: Final = 1 << 30
+"""Where the system does not tell what is free (only Linux does, and a GPU) nothing is bounded but by memory_bytes."""
+_POLL_S: Final = 0.05
+
+
 class PositionsHeld:
     """Positions of prompts whose K and V one model's memory holds at once; used from any thread.
 
+    Prompts that do not fit wait, first come first served: or short ones would keep a long one out for ever.
+
     Args:
-        most: of all prompts together, and so of one. retry_after_s: when prompts beyond that are told to come again.
+        most: of all prompts together, and so of one.
     """
 
-    def __init__(self, most: int, retry_after_s: float) -> None:
-        self.most, self._retry_after_s = most, retry_after_s
-        self._held, self._lock = 0, threading.Lock()
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._held, self._news = 0, threading.Condition()
+        self._waiting: deque[object] = deque()
 
     @classmethod
     def of(cls, model: Any, config: CloudConfig) -> PositionsHeld:
@@ -217,8 +224,9 @@ class PositionsHeld:
         budget = own.memory_bytes
         if not budget:
             if (free := free_memory(model.device)) is None:
-                return cls(_ANY_POSITIONS, own.retry_after_s)
-            here = own.most_replicas if config.ray.address == "local" and model.device.type == "cpu" else 1
+                return cls(_ANY_POSITIONS)
+            sharing = own.most_replicas if not own.gpus else min(own.most_replicas, max(1, int(1 / own.gpus)))
+            here = sharing if model.device.type != "cpu" or config.ray.address == "local" else 1
             budget = int(_OF_FREE * free / here) - own.prefix_cache_bytes
         most = budget // prefill_bytes(model) // (1 if config.prefix_files is None else 2)
         if most < _LEAST_POSITIONS:
@@ -226,21 +234,30 @@ class PositionsHeld:
                 f"sharer.memory_bytes: {max(0, budget):,} bytes hold {max(0, most):,} positions of prompts, and "
                 f"{_LEAST_POSITIONS} are the least: give the replica more memory, or lower prefix_cache_bytes"
             )
-        return cls(most, own.retry_after_s)
+        return cls(most)
 
     @contextlib.contextmanager
-    def held(self, positions: int) -> Iterator[None]:
-        """Hold some while the context lasts.
+    def held(self, positions: int, check: Callable[[], None]) -> Iterator[float]:
+        """Wait for room for some, and hold it while the context lasts; gives the seconds waited.
 
-        Raises:
-            Busy: there is no room now.
+        Args:
+            positions: at most `most`.
+            check: asked again and again meanwhile; what it raises ends the wait.
         """
-        with self._lock:
-            if self._held + positions > self.most:
-                raise Busy(self._retry_after_s)
-            self._held += positions
+        began, turn = time.monotonic(), object()
+        with self._news:
+            self._waiting.append(turn)
+            try:
+                while self._waiting[0] is not turn or self._held + positions > self.most:
+                    check()
+                    self._news.wait(_POLL_S)
+                self._held += positions
+            finally:
+                self._waiting.remove(turn)
+                self._news.notify_all()
         try:
-            yield
+            yield time.monotonic() - began
         finally:
-            with self._lock:
+            with self._news:
                 self._held -= positions
+                self._news.notify_all()

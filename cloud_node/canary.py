@@ -54,13 +54,13 @@ class Canary:
         self._replicas, self._failed = replicas, failed
         self._request = _request(description)
         self._answered_s = time.monotonic()
-        self._pause_s, self._patience_s = _IDLE_S, _PATIENCE_S
+        self._pause_s, self._usual_s, self._patience_s = _IDLE_S, _PATIENCE_S, _PATIENCE_S
         self.failure = ""
         """The reason, as in the catalogue, why the last question was not answered; "" where it was."""
 
     def answered(self) -> None:
         """A caller got an answer: that is as good as one of the node's own."""
-        self._answered_s = time.monotonic()
+        self._answered_s, self._patience_s = time.monotonic(), self._usual_s
 
     async def watch(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Ask for ever; `tell` is awaited each time that `failure` changes."""
@@ -68,10 +68,11 @@ class Canary:
             return
         while True:
             left_s = self._answered_s + self._pause_s - time.monotonic()
-            await asyncio.sleep(left_s if left_s > 0 else _AGAIN_S)
-            if not self.failure and time.monotonic() < self._answered_s + self._pause_s:
+            await asyncio.sleep(_AGAIN_S if self.failure or left_s <= 0 else left_s)
+            answered = time.monotonic() < self._answered_s + self._pause_s
+            if answered and not self.failure:
                 continue
-            before, self.failure = self.failure, await self._ask(self._request)
+            before, self.failure = self.failure, "" if answered else await self._ask(self._request)
             if self.failure:
                 self._failed(self.failure)
             if before != self.failure:
@@ -84,27 +85,30 @@ class Canary:
     async def _ask(self, request: ShareRequest) -> str:
         """Until it is answered, or the patience ends; as `failure` has it."""
         began, error = time.monotonic(), KvwireError()
+        patience_s = self._patience_s
+        if not self.failure:  # which a longer wait may end, and a shorter one would not find sooner
+            patience_s = min(patience_s, max(self._usual_s, self._answered_s + _BUSY_S - began))
         try:
-            async with asyncio.timeout(self._patience_s):
-                # Not once more without a moment for it: a replica that fails would say that its time is over.
-                while (left_s := began + self._patience_s - _WORD_S - (once_s := time.monotonic())) > 0:
+            async with asyncio.timeout(patience_s):
+                while (left_s := began + patience_s - _WORD_S - time.monotonic()) > 0:
+                    once_s = time.monotonic()
                     try:
                         await self._once(request, left_s)
-                    except DeadlineExceeded:  # it is there, and slow or busy
+                    except DeadlineExceeded:
+                        # It is there, and slow or busy; but one that failed before may just have had too little time.
                         self._patience_s = min(2 * self._patience_s, _BUSY_S)
-                        if time.monotonic() - self._answered_s < _BUSY_S:
-                            return ""
-                        raise
-                    except (
-                        KvwireError
-                    ) as failure:  # perhaps of a replica that is gone: another one may answer
+                        if isinstance(error, InternalError) or time.monotonic() >= self._answered_s + _BUSY_S:
+                            raise
+                        return ""
+                    except KvwireError as failure:
+                        # Perhaps of a replica that is gone: another one may answer.
                         error = failure
                         await asyncio.sleep(_AGAIN_S)
                     else:
-                        self.answered()
-                        took_s = self._answered_s - once_s
-                        self._patience_s = min(max(_SLOWER * took_s, _PATIENCE_S), _BUSY_S)
+                        took_s = time.monotonic() - once_s
+                        self._usual_s = min(max(_SLOWER * took_s, _PATIENCE_S), _BUSY_S)
                         self._pause_s = min(max(_SHARE * took_s, _IDLE_S), _LONGEST_PAUSE_S)
+                        self.answered()
                         return ""
         except (TimeoutError, DeadlineExceeded):
             if type(error) is KvwireError:

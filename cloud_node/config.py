@@ -67,7 +67,8 @@ class SharerConfig:
     bundles: directories of bundles trained for this Sharer, or names of those that ship; at least one.
     replicas: how many there are, or at least where `max_replicas` lets Ray Serve add to them; 1,000 at most.
     max_replicas: how many there may be while callers keep them busy: one is added where each has more than half of
-        `max_ongoing` - 1 calls. A local Ray reserves `cpus` and `gpus` for all of them. 0: always `replicas`.
+        `max_ongoing` - 1 calls, the node's own question being one while it is under way. A local Ray reserves `cpus`
+        and `gpus` for all of them. 0: always `replicas`.
     scale_up_s, scale_down_s: for how long before Ray Serve adds one, and takes one away; its calls have
         `gateway.drain_s` to end.
     cpus: cores per replica: Ray's reservation and the number of torch threads.
@@ -86,9 +87,10 @@ class SharerConfig:
     retry_after_s: when calls beyond that are told to come again.
     max_prompt_tokens: the longest prompt a replica prefills; 0 takes the model's own window.
     memory_bytes: what prompts may take of a replica's memory, for K and V of all layers and what a layer computes with:
-        longer ones are TOO_LARGE before they are prefilled, and those that do not fit beside others BUSY. 0 takes four
-        fifths of what its device, or the machine and its container, has free once the model is loaded, less
-        `prefix_cache_bytes`, for each of the replicas; half of it is for documents that are read ahead.
+        longer ones are TOO_LARGE before they are prefilled, and those that do not fit beside others wait. 0 takes four
+        fifths of what its device, or the machine and its container, has free once the model is loaded, shared by the
+        replicas there, less `prefix_cache_bytes` of each; half of it is for documents that are read ahead. What is free
+        differs from start to start: set it in production.
     prefix_store: a folder for K and V of documents, which are read while nobody asks, so that the first question over
         one need not read it either; for all replicas of a machine. They go with their document. By default `prefixes`
         beside a SQLite file of documents, else beside the audit log; "" keeps none.

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ class Replica:
         sharers: by bundle hash, all around one model, with one prefix cache.
         ref: which model that is.
         max_prompt_tokens: longer prompts are refused before they are prefilled.
-        room: for the prompts under way; longer prompts than that are refused too.
+        room: for the prompts under way, others wait for it; longer prompts than that are refused too.
         workers: calls that may be under way at once. Of each one slice at most lies in memory before it is encoded.
         max_batch, max_batch_positions: as `PrefillScheduler` takes them.
         prefix_files: of the sharers' store of prefixes, where they have one.
@@ -208,9 +209,10 @@ class Replica:
         writer: SliceWriter | None = None
         encode_s = 0.0
         found: list[PrefixFrom] = []
-        # The node's own question, of no tenant, needs no room: else whoever fills the memory makes the node seem down.
+        # The node's own question has a few positions, and is to be answered while the model answers anybody.
+        room = self._room.held(len(cut.prompt), stop.check) if call.tenant else nullcontext(0.0)
         with (
-            self._room.held(len(cut.prompt) if call.tenant else 0),
+            room as room_s,
             self.prefixes.reading(call.tenant, documents),
             Work(self._schedule, stop) as work,
         ):
@@ -233,7 +235,7 @@ class Replica:
                 for frame in frames:
                     put(frame)
         assert writer is not None
-        timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}
+        timings = {"queue": room_s + ticket.waited_s, "prefill": ticket.ran_s, "encode": encode_s}
         trailer = writer.trailer(timings, settled.certainty, len(settled.chosen), settled.chosen_runs)
         put(Ended.of(trailer, found[-1] if found else ""))
 
@@ -248,7 +250,7 @@ class Replica:
         self._check_prompt(len(prompt))
         said: list[tuple[str, int]] = []
         with (
-            self._room.held(len(prompt)),
+            self._room.held(len(prompt), stop.check) as room_s,
             self.prefixes.reading(call.tenant, documents),
             Work(self._schedule, stop) as work,
         ):
@@ -261,7 +263,7 @@ class Replica:
             ticket = work.enter(steps(), len(prompt))
             work.finish()
         ((text, tokens),) = said
-        timings = {"queue": ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
+        timings = {"queue": room_s + ticket.waited_s, "prefill": ticket.ran_s, "encode": 0.0}
         return RelayReply(request.request_id, text, tokens, timings)
 
     def _resolve(self, tenant: str, sections: Sequence[Section]) -> tuple[list[Section], list[Document]]:

@@ -124,9 +124,9 @@ def _telemetry(listen: str | None, ask: bool) -> Iterator[Finding]:
 
 def _health(listen: str) -> Finding:
     """Raises OSError or ValueError where no node answers."""
-    request = urllib.request.Request(f"http://{listen}/healthz")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has another loopback
     try:
-        with urllib.request.urlopen(request, timeout=_HEALTH_S) as reply:
+        with direct.open(f"http://{listen}/healthz", timeout=_HEALTH_S) as reply:
             said = json.loads(reply.read(_HEALTH_BYTES))
     except urllib.error.HTTPError as error:
         with error:

@@ -143,7 +143,9 @@ def free_memory(device: str | torch.device = "cpu") -> int | None:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    (free,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    if free is None:  # an old kernel, or one that a container imitates
+        return None
     return min((free, *_free_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
 
 
@@ -159,7 +161,10 @@ def _free_in_groups(own: Path, root: Path) -> Iterator[int]:
             continue
         top = root / controllers
         # In a container the path may be that of the host, and its own group is mounted as the top.
-        for folder in (top / path.lstrip("/"), top):
+        within = top / path.lstrip("/")
+        for folder in (within, *within.parents):
+            if not folder.is_relative_to(top):
+                break
             with suppress(OSError, ValueError):  # none such, or "max"
                 most, used = (int((folder / name).read_text()) for name in names[:2])
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

@@ -159,7 +159,7 @@ class TinyWorld:
                     Limits(max_frame_bytes=256),
                     ExportPolicy(),
                     max_prompt_tokens=4_096,
-                    room=PositionsHeld(4_096, 1.0),
+                    room=PositionsHeld(4_096),
                     workers=1,
                     max_batch=1,
                     max_batch_positions=256,

@@ -12,7 +12,6 @@ import pytest
 from cloud_node import canary
 from cloud_node.call import Part, ShareCall
 from cloud_node.canary import Canary
-from fuser.sharer import Sharer
 from kvwire.errors import Busy, DeadlineExceeded
 from kvwire.messages import Description
 from kvwire.segment import SliceKind
@@ -69,6 +68,51 @@ async def test_a_replica_that_hangs_is_told_within_five_seconds_and_health_comes
     assert not cloud.audit.exists() or "Share" not in cloud.audit.read_text()
 
 
+@pytest.mark.parametrize("takes_s", [0.0, 0.3])
+async def test_a_replica_that_fails_every_question_is_not_taken_for_a_busy_one(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch, takes_s: float
+) -> None:
+    cloud = await start_local()
+
+    def run(*_: Any) -> None:
+        time.sleep(takes_s)
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(cloud.replicas.replica._schedule, "_run", run)
+    async with watched(cloud):
+        await until(lambda: not cloud.gateway._health.serving, 6.0)
+        assert cloud.service.canary.failure == "INTERNAL"
+        assert len(cloud.replicas.timeouts_s) > 1 and min(cloud.replicas.timeouts_s) > 0
+        monkeypatch.undo()
+        await until(lambda: cloud.gateway._health.serving, 5.0)
+
+
+async def test_prompts_that_take_all_memory_do_not_keep_the_nodes_own_question_out(
+    start_local: Start,
+) -> None:
+    cloud = await start_local()
+    room = cloud.replicas.replica._room
+    own = Canary(cloud.replicas, cloud.description, lambda _: None)
+    assert own._request is not None
+    with room.held(room.most, lambda: None):
+        assert await own._ask(own._request) == ""
+    assert own._answered_s > time.monotonic() - 3.0 and own._patience_s < 6.0
+
+
+async def test_health_comes_back_with_an_answer_to_a_caller(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = await start_local()
+    own = cloud.service.canary
+    own._pause_s, own.failure, own._patience_s = 30.0, "BUSY", 60.0
+    own._answered_s -= 100.0
+    monkeypatch.setattr(own, "_ask", _never)
+    await cloud.share(cloud.request("note-1", QUESTION))
+    assert own._patience_s == 3.0
+    async with watched(cloud):
+        await until(lambda: not own.failure, 3.0)
+
+
 async def test_a_question_of_a_caller_counts_as_one_of_the_nodes_own(
     start_local: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +128,7 @@ async def test_a_question_of_a_caller_counts_as_one_of_the_nodes_own(
 
 
 class Replicas:
-    """Raises what it is told to."""
+    """Raises what it is told to; that the time is over, once it is."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -94,7 +138,10 @@ class Replicas:
     async def share(self, call: ShareCall, timeout_s: float) -> AsyncIterator[Part]:
         self.asked.append(call)
         self.timeouts_s.append(timeout_s)
-        raise self.errors[min(len(self.asked), len(self.errors)) - 1]
+        error = self.errors[min(len(self.asked), len(self.errors)) - 1]
+        if isinstance(error, DeadlineExceeded):
+            await asyncio.sleep(timeout_s)
+        raise error
         yield  # a generator
 
 
@@ -112,13 +159,25 @@ def of_kinds(description: Description, *kinds: SliceKind) -> Description:
 async def test_a_replica_that_says_it_has_no_answer_yet_is_given_more_time_and_a_minute_in_all(
     description: Description, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("_IDLE_S", "_PATIENCE_S", "_WORD_S", "_AGAIN_S", "_BUSY_S"):
+        monkeypatch.setattr(canary, name, getattr(canary, name) / 20)
     replicas = Replicas(DeadlineExceeded())
     own = Canary(replicas, description, lambda _: None)
-    assert own._request is not None
-    assert [await own._ask(own._request) for _ in range(3)] == [""] * 3
-    assert [round(timeout_s) for timeout_s in replicas.timeouts_s] == [2, 5, 11]
-    monkeypatch.setattr(canary, "_BUSY_S", 0.0)
-    assert await own._ask(own._request) == "DEADLINE_EXCEEDED"
+    began, told = time.monotonic(), asyncio.Event()
+
+    async def tell() -> None:
+        told.set()
+
+    task = asyncio.create_task(own.watch(tell))
+    await asyncio.wait_for(told.wait(), 6.0)
+    took_s = time.monotonic() - began
+    assert own.failure == "DEADLINE_EXCEEDED"
+    assert [round(20 * timeout_s) for timeout_s in replicas.timeouts_s[:3]] == [2, 5, 11]
+    assert 60 <= 20 * took_s < 75
+    await asyncio.sleep(0.3)
+    task.cancel()
+    # Or one that has become slow would never be heard again.
+    assert replicas.timeouts_s[-1] > 20 / 20
 
 
 async def test_a_slow_device_is_asked_for_a_twentieth_of_its_time(
@@ -142,9 +201,8 @@ async def test_a_slow_device_is_asked_for_a_twentieth_of_its_time(
 async def test_the_reason_is_that_of_the_last_refusal_after_more_than_one_try(
     description: Description, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(canary, "_PATIENCE_S", 0.5)
-    monkeypatch.setattr(canary, "_WORD_S", 0.1)
-    monkeypatch.setattr(canary, "_AGAIN_S", 0.1)
+    for name, seconds in {"_PATIENCE_S": 0.5, "_AGAIN_S": 0.1, "_WORD_S": 0.1}.items():
+        monkeypatch.setattr(canary, name, seconds)
     replicas = Replicas(Busy())
     own = Canary(replicas, description, lambda _: None)
     assert own._request is not None
@@ -152,35 +210,6 @@ async def test_the_reason_is_that_of_the_last_refusal_after_more_than_one_try(
     assert len(replicas.asked) > 1
     assert len({call.request.request_id for call in replicas.asked}) == len(replicas.asked)
     assert {call.tenant for call in replicas.asked} == {""}
-
-
-async def test_a_replica_that_fails_each_call_is_told_at_the_end_of_the_first_question(
-    start_local: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cloud = await start_local()
-
-    def lost(*_: Any) -> Any:
-        raise RuntimeError("the device is lost")
-
-    monkeypatch.setattr(Sharer, "layout", lost)
-    own = Canary(cloud.replicas, cloud.description, lambda _: None)
-    assert own._request is not None
-    assert await own._ask(own._request) == "INTERNAL"
-    assert len(cloud.replicas.timeouts_s) > 1 and min(cloud.replicas.timeouts_s) > 0
-
-
-async def test_a_replica_whose_memory_callers_fill_answers_the_nodes_own_question(
-    start_local: Start,
-) -> None:
-    cloud = await start_local()
-    room = cloud.replicas.replica._room
-    own = Canary(cloud.replicas, cloud.description, lambda _: None)
-    assert own._request is not None
-    with room.held(room.most):
-        assert await own._ask(own._request) == ""
-        assert len(cloud.replicas.timeouts_s) == 1
-        with pytest.raises(Busy):
-            await cloud.share(cloud.request("note-1", QUESTION))
 
 
 @pytest.mark.parametrize("kind", [SliceKind.SHARED, SliceKind.DRAFT])
@@ -198,5 +227,5 @@ async def test_where_only_excerpts_leave_there_is_nothing_to_ask(description: De
     assert not replicas.asked and not own.failure
 
 
-async def _never() -> Any:
+async def _never(*_: object) -> Any:
     raise AssertionError

@@ -2,18 +2,24 @@
 
 import asyncio
 import dataclasses
+import queue
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from cloud_node.admission import PositionsHeld
 from cloud_node.call import ShareCall
 from cloud_node.config import CloudConfig
 from cloud_node.replica import Replica
 from fuser.models.load import _free_in_groups, free_memory
-from kvwire.errors import Busy, TooLarge
+from kvwire.errors import DeadlineExceeded, TooLarge
 from ops.chaos.world import LocalReplicas
 from tests.cloud_fixture import request_for
 
@@ -40,9 +46,9 @@ def bytes_of(replica: Replica, positions: int) -> int:
     return int(4 * positions * (kv + 10 * config.hidden_size + 3 * config.intermediate_size))
 
 
-async def asked(replica: Replica, document: str) -> list[Any]:
+async def asked(replica: Replica, document: str, timeout_s: float = 30.0) -> list[Any]:
     call = ShareCall("acme", request_for(replica.describe(), document, QUESTION), None)
-    return [part async for part in LocalReplicas(replica).share(call, 30.0)]
+    return [part async for part in LocalReplicas(replica).share(call, timeout_s)]
 
 
 async def test_a_prompt_that_no_memory_has_room_for_is_too_large_before_it_is_prefilled(
@@ -57,7 +63,7 @@ async def test_a_prompt_that_no_memory_has_room_for_is_too_large_before_it_is_pr
     assert (error.value.what, error.value.limit) == ("prompt tokens", 400)
 
 
-async def test_prompts_that_do_not_fit_together_are_told_to_come_again_and_do_when_there_is_room(
+async def test_prompts_that_do_not_fit_together_wait_for_one_another_and_no_longer_than_their_deadline(
     replica: Replica, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = small(config, bytes_of(replica, 130))
@@ -73,13 +79,47 @@ async def test_prompts_that_do_not_fit_together_are_told_to_come_again_and_do_wh
     first = asyncio.create_task(asked(own, "note-1"))
     assert await asyncio.to_thread(begun.wait, 20)
     try:
-        with pytest.raises(Busy) as error:
-            await asked(own, "note-2")
-        assert error.value.retry_after_s == config.sharer.retry_after_s
+        with pytest.raises(DeadlineExceeded):
+            await asked(own, "note-2", 0.3)
+        second = asyncio.create_task(asked(own, "note-2"))
+        await asyncio.sleep(0.3)
+        assert not second.done()
     finally:
         go.set()
     assert len(await first) == 3
-    assert len(await asked(own, "note-2")) == 3
+    assert (await second)[-1].timings["queue"] > 0.2
+
+
+def test_a_long_prompt_is_not_kept_out_by_short_ones_that_come_after_it() -> None:
+    room, order = PositionsHeld(100), queue.SimpleQueue[int]()
+
+    def hold(positions: int) -> None:
+        with room.held(positions, lambda: None):
+            order.put(positions)
+
+    def given_up() -> None:
+        raise DeadlineExceeded
+
+    with ThreadPoolExecutor(3) as threads:
+        with room.held(60, lambda: None):
+            waiting = [threads.submit(hold, 100)]
+            until(lambda: len(room._waiting) == 1)
+            waiting += [threads.submit(hold, 30)]
+            until(lambda: len(room._waiting) == 2)
+            with pytest.raises(DeadlineExceeded), room.held(10, given_up):
+                pass
+            assert order.empty()
+        for done in waiting:
+            done.result(10)
+    assert [order.get() for _ in waiting] == [100, 30]
+    assert not room._waiting and not room._held
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_replica_without_room_for_the_shortest_prompts_does_not_start(config: CloudConfig) -> None:
@@ -103,6 +143,38 @@ def test_by_itself_it_takes_of_what_is_free_and_leaves_room_for_what_is_read_ahe
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "replicas", "here"),
+    [
+        ("cuda", 0.5, 2, 2),
+        ("cuda", 0.5, 5, 2),
+        ("cuda", 0.3, 2, 2),
+        ("cuda", 0.0, 3, 3),
+        ("cuda", 1.0, 4, 1),
+        ("cuda", 2.0, 2, 1),
+        ("cpu", 0.0, 3, 1),
+    ],
+)
+def test_replicas_that_share_a_gpu_share_what_is_free_of_it_on_a_cluster_too(
+    config: CloudConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gpus: float,
+    replicas: int,
+    here: int,
+) -> None:
+    monkeypatch.setattr("cloud_node.admission.free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr("cloud_node.admission.prefill_bytes", lambda model: 1)
+    told = {"gpus": gpus, "replicas": replicas, "prefix_cache_bytes": 0, "prefix_store": ""}
+    own = dataclasses.replace(
+        config,
+        sharer=dataclasses.replace(config.sharer, **told),
+        ray=dataclasses.replace(config.ray, address="10.0.0.1:6379", token="token"),
+    )
+    model = SimpleNamespace(device=torch.device(device))
+    assert PositionsHeld.of(model, own).most == 800_000 // here
+
+
 def test_a_control_group_bounds_what_is_free(tmp_path: Path) -> None:
     own, root = tmp_path / "cgroup", tmp_path / "root"
     (root / "pod").mkdir(parents=True)
@@ -114,6 +186,11 @@ def test_a_control_group_bounds_what_is_free(tmp_path: Path) -> None:
     assert list(_free_in_groups(own, root)) == [450]
     (root / "pod" / "memory.max").write_text("max\n")
     assert list(_free_in_groups(own, root)) == []
+    (root / "pod" / "memory.max").write_text("1000\n")
+    (root / "pod" / "slice" / "unit").mkdir(parents=True)
+    own.write_text("0::/pod/slice/unit\n")
+    assert list(_free_in_groups(own, root)) == [450]
+    (root / "pod" / "memory.max").unlink()
     (root / "memory" / "pod" / "memory.limit_in_bytes").write_text("2000\n")
     (root / "memory" / "pod" / "memory.usage_in_bytes").write_text("1500\n")
     (root / "memory" / "pod" / "memory.stat").write_text("total_inactive_file 200\n")
@@ -122,3 +199,12 @@ def test_a_control_group_bounds_what_is_free(tmp_path: Path) -> None:
     own.unlink()
     assert list(_free_in_groups(own, root)) == []
     assert (free_memory() or 1) > 0
+
+
+def test_a_system_that_does_not_tell_its_free_memory_is_one_of_which_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemFree: 500 kB\n")
+    told = {"/proc/meminfo": tmp_path / "meminfo"}
+    monkeypatch.setattr("fuser.models.load.Path", lambda name: told.get(name, tmp_path / "none"))
+    assert free_memory() is None

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import sqlite3
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,11 @@ from typer.testing import CliRunner
 from cloud_node.documents import Documents
 from edge_node import EdgeConfig
 from edge_node.config import ApiConfig, CloudPeer, ShareConfig
+from kvwire.telemetry import Meter, TelemetryConfig, telling
 from ops.certs import make_certificates
 from ops.cli import app
+from ops.finding import State
+from ops.node_check import _telemetry
 from tests.edge_node.toml import write_toml
 
 if TYPE_CHECKING:
@@ -175,6 +179,16 @@ def test_a_bundle_of_another_model_is_bad(
     assert status == 1 and "not for tiny-sharer" in found["receiver.bundle"]["found"]
     status, found = doctor(cloud(model=str(tiny_receiver)))
     assert status == 1 and "not for tiny-receiver" in found["sharer.bundles"]["found"]
+
+
+def test_a_node_that_runs_here_is_asked_for_its_health_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made once, of what the environment said then
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with telling(TelemetryConfig("127.0.0.1:0"), Meter(), lambda: (False, {"why": "draining"})) as address:
+        (found,) = (one for one in _telemetry(address, ask=True) if one.what == "health")
+    assert (found.state, found.found) == (State.BAD, "NOT_SERVING, draining")
 
 
 def test_a_slice_that_cannot_be_asked_for_is_bad(edge: Callable[..., Path]) -> None:

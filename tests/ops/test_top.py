@@ -47,6 +47,17 @@ def test_rates_and_quantiles_are_of_the_time_between_two_looks() -> None:
     assert numbers(now, now)["p50_s"] is None
 
 
+def test_seconds_of_an_edge_are_those_of_answers_and_not_of_refusals() -> None:
+    named = {m.name: dict.fromkeys(m.labels, "total") for m in EDGE}["gen_ai_server_request_duration_seconds"]
+    meter = Meter(EDGE, VALUES | {"error_type": ("", "BUSY")})
+    before = page(meter)
+    for seconds, error in [(0.0, "BUSY")] * 9 + [(4.0, "")]:
+        meter.observe("gen_ai_server_request_duration_seconds", seconds, **named | {"error_type": error})
+    told = numbers(before, page(meter))
+    assert told["p50_s"] > 2.0 and told["p99_s"] > 2.0
+    assert numbers(before, before)["p50_s"] is None
+
+
 def test_once_and_json_tell_of_all_since_a_node_began(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "width", 200)
     cloud, edge = Meter(CLOUD, VALUES), Meter(EDGE, VALUES)
