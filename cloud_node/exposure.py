@@ -236,9 +236,12 @@ def count(connection: Connection, caller: Principal, leaving: Sequence[Leaving])
 
 
 def forget_quotes(connection: Connection, tenant: str, document_id: str) -> None:
-    """The text is gone, and with it what its characters say. The document's own row is to be locked before, so that
-    `count` waits."""
-    connection.execute(delete(_Quoted).where(_Quoted.document == key_of(tenant, document_id)))
+    """The text is gone, and with it what its characters say. The document's own row is to be locked before."""
+    its = _Quoted.document == key_of(tenant, document_id)
+    # Locked in the order in which `count` writes: to delete alone would lock in any.
+    rows = select(_Quoted.begins).where(its).order_by(_Quoted.identity, _Quoted.begins, _Quoted.ends)
+    connection.execute(rows.with_for_update()).all()
+    connection.execute(delete(_Quoted).where(its))
 
 
 def of_document(connection: Connection, tenant: str, document_id: str) -> tuple[list[Exposed], list[Quotes]]:

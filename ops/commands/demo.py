@@ -70,6 +70,7 @@ def demo(
 
 
 def _tell(report: "Report", as_json: bool) -> None:
+    from ops.demo import pair
     from ops.demo.show import show
 
     if as_json:
@@ -77,6 +78,11 @@ def _tell(report: "Report", as_json: bool) -> None:
         sys.stdout.flush()
     else:
         show(report, console)
+        if report.receiver == pair.RECEIVER:
+            larger = (
+                f"a larger pair misspells less: kvwire demo --bundle {pair.LARGER} (1.1 GB more to fetch)"
+            )
+            progress_console.print(larger, highlight=False, soft_wrap=True)
 
 
 def _serve_page(url: str, documents: list[str]) -> None:

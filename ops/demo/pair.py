@@ -10,6 +10,8 @@ SHARER: Final = "qwen2.5-coder-0.5b-instruct"
 RECEIVER: Final = "smollm2-135m-instruct"
 _CALIBRATED: Final = "transform-2"
 BUNDLE: Final = SHIPPED / "qwen2.5-coder-0.5b--smollm2-135m"
+LARGER: Final = "qwen2.5-coder-1.5b--qwen2.5-coder-0.5b"
+"""The bundle to recommend, by name; of its models the small pair has one."""
 
 
 def models_of(bundle: Path) -> tuple[str, str]:

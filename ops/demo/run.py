@@ -15,6 +15,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -192,4 +193,13 @@ def _progress(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=console, transient=True)
+    return _Told(*columns, console=console, transient=True)
+
+
+class _Told(Progress):
+    """Bars on a terminal; elsewhere a line for each task as it begins."""
+
+    def add_task(self, description: str, *how: Any, **more: Any) -> TaskID:
+        if not self.console.is_terminal:
+            self.console.print(description, highlight=False)
+        return super().add_task(description, *how, **more)

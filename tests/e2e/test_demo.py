@@ -57,6 +57,9 @@ def test_every_question_is_answered_with_a_slice_and_no_document_crosses(
     demo = start([*arguments, "--all", "--json"])
     out, err = demo.communicate(timeout=280)
     assert demo.returncode == 0, err
+    assert {"starting the cloud node (Ray Serve, Sharer)", "asking with slices from the cloud"} <= set(
+        err.splitlines()
+    )
     report: dict[str, Any] = json.loads(out)
     assert len(report["rows"]) == 6
     for row in report["rows"]:
