@@ -265,11 +265,13 @@ def test_callers_that_leave_free_their_places_at_once(
     """One has the turn and waits for its slice, one waits for the turn; there is room for no other."""
     server.service.tamper = lambda parts: [*list(parts)[:1], 60.0]
     body = {"question": QUESTION, "document": "note-1", "deadline_s": 50.0}
-    callers = [api.begin(body), api.begin(body)]
+    callers = [api.begin(body)]
     wait_until(lambda: bool(server.service.requests))
+    callers.append(api.begin(body))
     wait_until(lambda: api.is_full(body))
     server.service.tamper = lambda parts: parts
-    for caller in callers:
+    # The one that waits goes first: else it may be given the turn before it is seen to leave.
+    for caller in reversed(callers):
         if leave == "half-close":
             caller.shutdown(socket.SHUT_WR)
         elif leave == "reset":
