@@ -241,8 +241,7 @@ class Access:
         Raises:
             ExposureSpent: none of one of them, or no further question.
         """
-        bounds = [budget.new_positions if all_new else 0 for budget in budgets.values()]
-        if not any((*bounds, *(budget.positions or budget.questions for budget in budgets.values()))):
+        if not any(b.positions or b.questions or (all_new and b.new_positions) for b in budgets.values()):
             return None
         spent = await self._ask(functools.partial(self._documents.spent, caller, budgets))
         left = []

@@ -316,7 +316,7 @@ class DocumentReader:
         """
         with self._engine.begin() as connection:
             if self._engine.dialect.name == "sqlite":  # where no row can be locked
-                connection.execute(text_of_sql("BEGIN IMMEDIATE"))
+                connection.execute(text_of_sql(_LOCK["sqlite"]))
             for one in sorted(leaving, key=lambda one: one.document):  # as `Documents.remove` locks them
                 if one.version:
                     its = one_document(caller.tenant, one.document)

@@ -116,6 +116,11 @@ def leaving_nothing(policy: ExportPolicy) -> Leaving:
     return Leaving("", Budget(questions=policy.questions_per_day), 0)
 
 
+def versions_of(documents: Iterable[DocumentInfo]) -> tuple[str, ...]:
+    """Of each document once, in the order in which they are named first; some may be named twice."""
+    return tuple(document.version for document in dict.fromkeys(documents))
+
+
 def check_read(versions: Sequence[str], documents: Iterable[DocumentInfo]) -> None:
     """What was read are the texts whose caps have been looked at.
 
@@ -125,7 +130,7 @@ def check_read(versions: Sequence[str], documents: Iterable[DocumentInfo]) -> No
     Raises:
         Busy: one has another text now.
     """
-    if tuple(versions) != tuple(document.version for document in dict.fromkeys(documents)):
+    if tuple(versions) != versions_of(documents):
         raise Busy
 
 

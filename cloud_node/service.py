@@ -28,6 +28,7 @@ from cloud_node.export import (
     leaving_nothing,
     positions_allowed,
     tokens_allowed,
+    versions_of,
 )
 from cloud_node.exposure import Budget, Leaving, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
@@ -205,7 +206,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             self.canary.answered()
             record.stages |= reply.timings
             # A replica does not tell which text it read: it is the one from before, if that is there now.
-            versions = tuple(document.version for document in dict.fromkeys(documents))
+            versions = versions_of(documents)
             documents = await self._documents(caller, wanted, record)
             check_relayed(reply, wanted, tokens_allowed(self._config.export, documents))
             check_read(versions, documents)

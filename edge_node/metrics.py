@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNANSWERED: Final = "unanswered"
-"""Mode of a question that got an account and no text."""
+"""Source of a question that got an account and no text."""
 FAILED: Final = "failed"
-"""Mode of a question that ended with an error, or whose caller went away."""
+"""Source of a question that ended with an error, or whose caller went away."""
 NONE: Final = "NONE"
 """Reason of a fused answer."""
 _SOURCES: Final = (FUSED, RECEIVER_ONLY, RELAYED, UNANSWERED, FAILED)

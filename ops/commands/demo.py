@@ -78,7 +78,7 @@ def _tell(report: "Report", as_json: bool) -> None:
         sys.stdout.flush()
     else:
         show(report, console)
-        if report.receiver == pair.RECEIVER:
+        if (report.sharer, report.receiver) == (pair.SHARER, pair.RECEIVER):
             larger = (
                 f"a larger pair misspells less: kvwire demo --bundle {pair.LARGER} (1.1 GB more to fetch)"
             )
