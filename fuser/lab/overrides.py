@@ -81,5 +81,5 @@ def with_lists(kind: type, table: Mapping[str, Any]) -> dict[str, Any]:
             words = [word.strip() for word in value.split(",")] if isinstance(value, str) else [value]
             found[key] = [_value(word) if isinstance(word, str) else word for word in words if word != ""]
             if not found[key]:
-                raise BadConfig(f"{key}: {value!r} names nothing")
+                raise BadConfig(f"{key}: {value!r} names nothing; [] is an empty list")
     return found
