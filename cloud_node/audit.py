@@ -19,7 +19,7 @@ import os
 import stat
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +35,6 @@ SERVED: Final = "SERVED"
 SENDING: Final = "SENDING"
 MENDED: Final = "MENDED"
 LOST: Final = "LOST"
-ONE_BY_ONE: Final = 3
-MOST_NAMED: Final = 4
 _DAY_S: Final = 86_400
 
 
@@ -287,37 +285,6 @@ def _locked(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-class SummedRecords:
-    """Records of calls of which nothing left, so that many of them do not fill the disk.
-
-    Of each method, tenant and decision the first `ONE_BY_ONE` of a second have a line each, which names the first
-    `MOST_NAMED` documents; the others have one together.
-    """
-
-    def __init__(self, audit: AuditLog) -> None:
-        self._audit = audit
-        self._seconds: dict[tuple[str, str, str], tuple[float, int]] = {}  # when it began, calls so far
-
-    def tell(self, record: AuditRecord) -> None:
-        """Write a record, or count it."""
-        self.flush()
-        key = (record.method, record.tenant, record.decision)
-        began, calls = self._seconds.get(key, (time.monotonic(), 0))
-        self._seconds[key] = began, calls + 1
-        if calls < ONE_BY_ONE:
-            self._audit.offer(replace(record, documents=record.documents[:MOST_NAMED]))
-
-    def flush(self) -> None:
-        """Write what was counted in seconds that are over."""
-        now = time.monotonic()
-        over = [(key, calls) for key, (began, calls) in self._seconds.items() if now - began >= 1.0]
-        for (method, tenant, decision), calls in over:
-            del self._seconds[method, tenant, decision]
-            if calls > ONE_BY_ONE:
-                more = calls - ONE_BY_ONE
-                self._audit.offer(AuditRecord(method=method, tenant=tenant, decision=decision, calls=more))
 
 
 def key_beside(log: str | Path) -> Path:

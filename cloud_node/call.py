@@ -1,18 +1,23 @@
-"""One call: what gateway and replica say to each other (plain values, never a tensor), and its record for the audit."""
+"""One call: what gateway and replica say to each other (plain values, never a tensor), and what is told of it: lines of
+the audit log, metrics, spans."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from typing import Final
 
-from cloud_node.audit import SENDING, SERVED, AuditRecord
+from cloud_node.access import POLICIES
+from cloud_node.audit import SENDING, SERVED, AuditLog, AuditRecord
+from cloud_node.config import CloudConfig
 from cloud_node.document_reader import DocumentInfo
+from fuser import PrefixFrom
 from kvwire.errors import CATALOGUE, KvwireError, entry_of
-from kvwire.messages import RelayRequest, ShareRequest
+from kvwire.messages import Description, RelayRequest, ShareRequest
 from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
 from kvwire.slice_io import Frame
-from kvwire.telemetry import Meter
+from kvwire.telemetry import Meter, Metric
 from kvwire.traces import SERVER, Context, Traced, TracedStage
 
 Part = SliceHeader | Frame | SliceTrailer
@@ -75,6 +80,10 @@ STATUSES = {entry.reason: entry.status for entry in CATALOGUE.values()}
 """gRPC statuses, by the reason of an error."""
 RELAYED = "relay"
 """Of metrics: the kind and the codec of a relayed text."""
+
+
+ONE_BY_ONE: Final = 3
+MOST_NAMED: Final = 4
 
 
 @dataclass
@@ -203,3 +212,110 @@ class CallRecord:
             meter.add("kvwire_cloud_sent_payload_bytes_total", self.bytes, **sent)
             if self._whole:
                 meter.add("kvwire_cloud_sent_raw_bytes_total", self._raw_bytes, **sent)
+
+
+class SummedRecords:
+    """Records of calls of which nothing left, so that many of them do not fill the disk.
+
+    Of each method, tenant and decision the first `ONE_BY_ONE` of a second have a line each, which names the first
+    `MOST_NAMED` documents; the others have one together.
+    """
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+        self._seconds: dict[tuple[str, str, str], tuple[float, int]] = {}  # when it began, calls so far
+
+    def tell(self, record: AuditRecord) -> None:
+        """Write a record, or count it."""
+        self.flush()
+        key = (record.method, record.tenant, record.decision)
+        began, calls = self._seconds.get(key, (time.monotonic(), 0))
+        self._seconds[key] = began, calls + 1
+        if calls < ONE_BY_ONE:
+            self._audit.offer(replace(record, documents=record.documents[:MOST_NAMED]))
+
+    def flush(self) -> None:
+        """Write what was counted in seconds that are over."""
+        now = time.monotonic()
+        over = [(key, calls) for key, (began, calls) in self._seconds.items() if now - began >= 1.0]
+        for (method, tenant, decision), calls in over:
+            del self._seconds[method, tenant, decision]
+            if calls > ONE_BY_ONE:
+                more = calls - ONE_BY_ONE
+                self._audit.offer(AuditRecord(method=method, tenant=tenant, decision=decision, calls=more))
+
+
+CLOUD: Final = (
+    Metric(
+        "rpc_server_call_duration_seconds",  # as OpenTelemetry's conventions for RPC have it
+        "histogram",
+        "Calls past the gateway's door: method, gRPC status and seconds.",
+        ("rpc_method", "rpc_response_status_code"),
+    ),
+    Metric("kvwire_cloud_calls_in_flight", "gauge", "Calls that are being answered."),
+    Metric(
+        "kvwire_cloud_stage_seconds",
+        "histogram",
+        "Seconds of a slice's stages: turn (waiting for a replica), queue (for the model there), prefill, encode.",
+        ("stage",),
+    ),
+    Metric(
+        "kvwire_cloud_prefixes_total",
+        "counter",
+        "Slices of documents, by where K and V of these came from: memory, disk, or the model, which read them then.",
+        ("source",),
+    ),
+    Metric("kvwire_cloud_sent_positions_total", "counter", "Positions of slices sent.", ("kind",)),
+    Metric(
+        "kvwire_cloud_sent_payload_bytes_total",
+        "counter",
+        "Bytes of segments, and of relayed texts, sent.",
+        ("kind", "codec"),
+    ),
+    Metric(
+        "kvwire_cloud_sent_raw_bytes_total",
+        "counter",
+        "Bytes that the segments of whole slices have before their codec; by the payload: the codec's ratio.",
+        ("kind", "codec"),
+    ),
+    Metric(
+        "kvwire_cloud_refusals_total",
+        "counter",
+        "Calls that ended with an error, by its reason.",
+        ("reason",),
+    ),
+    Metric("kvwire_cloud_serving", "gauge", "1 while grpc.health.v1 says SERVING."),
+    Metric(
+        "kvwire_cloud_audit_writable",
+        "gauge",
+        "1 while the audit log can be written; else no call is answered.",
+    ),
+    Metric(
+        "kvwire_cloud_canary_failures_total",
+        "counter",
+        "Questions of the node's own that were not answered, by the reason: health says NOT_SERVING then.",
+        ("reason",),
+    ),
+    Metric("kvwire_cloud_replicas_up", "gauge", "Replicas that can take calls, as Ray Serve tells."),
+    Metric(
+        "kvwire_cloud_certificate_remaining_seconds",
+        "gauge",
+        "Until the end of the own certificate.",
+    ),
+)
+
+
+def meter_of(config: CloudConfig, description: Description) -> Meter:
+    """Of the service's calls; where nobody can ask for the numbers none are kept."""
+    codecs = {codec.name for codec in description.codecs}
+    codecs |= {codec.name for bundle in description.bundles for codec in bundle.codecs}
+    values = {
+        "rpc_method": [method.removeprefix("/") for method in POLICIES],
+        "rpc_response_status_code": {"OK", *STATUSES.values()},
+        "reason": STATUSES,
+        "stage": ("turn", "queue", "prefill", "encode"),
+        "source": tuple(PrefixFrom),
+        "kind": (*SliceKind, RELAYED),
+        "codec": {*codecs, RELAYED},
+    }
+    return Meter(CLOUD if config.telemetry.listen else (), values)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -384,20 +384,7 @@ def no_document(tenant: str, document_id: str) -> NotFound:
     return NotFound(f"there is no document {document_id[:80]!r} of tenant {tenant!r}")
 
 
-_KNOWN: Final = select(
-    DocumentRow.id,
-    DocumentRow.characters,
-    DocumentRow.max_positions,
-    DocumentRow.kinds,
-    DocumentRow.version,
-    DocumentRow.source,
-    DocumentRow.added,
-    DocumentRow.passages,
-    DocumentRow.positions_per_day,
-    DocumentRow.questions_per_day,
-    DocumentRow.new_positions_per_day,
-    DocumentRow.text_hash,
-)
+_KNOWN: Final = select(*(getattr(DocumentRow, one.name) for one in fields(DocumentInfo)))
 
 # Of some ids; made once, as every call asks them twice.
 _SOME: Final = DocumentRow.id.in_(bindparam("ids", expanding=True))
@@ -406,21 +393,7 @@ _SEEN: Final = _KNOWN.where(*_seen_by(bindparam("tenant"), bindparam("names", ex
 
 
 def _info(row: Any) -> DocumentInfo:
-    kinds = _kinds(row.kinds)
-    return DocumentInfo(
-        row.id,
-        row.characters,
-        row.max_positions,
-        kinds,
-        row.version,
-        row.source,
-        _in_utc(row.added),
-        row.passages,
-        row.positions_per_day,
-        row.questions_per_day,
-        row.new_positions_per_day,
-        row.text_hash,
-    )
+    return DocumentInfo(**{**row._mapping, "kinds": _kinds(row.kinds), "added": _in_utc(row.added)})
 
 
 def _in_utc(stored: datetime) -> datetime:

@@ -232,6 +232,15 @@ class Documents(DocumentReader):
         if not connection.execute(changed).rowcount:
             raise no_document(tenant, document_id)
 
+    def tenants(self) -> Sequence[str]:
+        """Those that have documents."""
+        with self._engine.connect() as connection:
+            return (
+                connection.execute(select(DocumentRow.tenant).distinct().order_by(DocumentRow.tenant))
+                .scalars()
+                .all()
+            )
+
     def exposure(
         self, tenant: str, document_id: str
     ) -> tuple[Sequence[exposure.Exposed], Sequence[exposure.Quotes]]:

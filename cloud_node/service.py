@@ -10,10 +10,18 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from cloud_node.access import POLICIES, Access, identify, refusal_of
+from cloud_node.access import Access, identify, refusal_of
 from cloud_node.admission import RecentRequests, Turns
-from cloud_node.audit import AuditLog, AuditRecord, SummedRecords
-from cloud_node.call import RELAYED, STATUSES, CallRecord, Part, Quoting, RelayCall, ShareCall
+from cloud_node.audit import AuditLog, AuditRecord
+from cloud_node.call import (
+    CallRecord,
+    Part,
+    Quoting,
+    RelayCall,
+    ShareCall,
+    SummedRecords,
+    meter_of,
+)
 from cloud_node.canary import Canary
 from cloud_node.config import CloudConfig
 from cloud_node.document_reader import DOCUMENT_ID, DocumentInfo
@@ -34,7 +42,6 @@ from cloud_node.exposure import Budget, Leaving, seconds_left
 from cloud_node.passages import PASSAGE_CHARS
 from cloud_node.redaction import LookedThrough
 from cloud_node.users import Principal, Users
-from fuser import PrefixFrom
 from kvwire import PROTOCOL_VERSION, serde
 from kvwire.errors import (
     AuditUnavailable,
@@ -52,7 +59,7 @@ from kvwire.limits import Limits
 from kvwire.messages import Description, Found, RelayReply, RelayRequest, ShareRequest, check_request
 from kvwire.segment import SliceHeader, SliceKind, SliceTrailer
 from kvwire.status import to_grpc
-from kvwire.telemetry import CLOUD, Lines, Meter
+from kvwire.telemetry import Lines
 from kvwire.traces import Traces
 from kvwire.v1 import sharer_pb2 as pb
 from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer
@@ -100,7 +107,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
         room, weights = sharer.replicas * sharer.max_ongoing, config.gateway.weights
         self._turns = Turns(room, sharer.max_queued, sharer.retry_after_s, weights)
         self._in_flight = 0
-        self.meter, self._lines = _meter(config, description), Lines(logger)
+        self.meter, self._lines = meter_of(config, description), Lines(logger)
         self.traces = Traces(config.telemetry.otlp, "kvwire-cloud")
         self.meter.read("kvwire_cloud_calls_in_flight", lambda: self._in_flight)
         unanswered = functools.partial(self.meter.add, "kvwire_cloud_canary_failures_total")
@@ -350,22 +357,6 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 self._audit.keep(record.line())
             else:
                 self._unanswered.tell(record.line())
-
-
-def _meter(config: CloudConfig, description: Description) -> Meter:
-    """Of the service's calls; where nobody can ask for the numbers none are kept."""
-    codecs = {codec.name for codec in description.codecs}
-    codecs |= {codec.name for bundle in description.bundles for codec in bundle.codecs}
-    values = {
-        "rpc_method": [method.removeprefix("/") for method in POLICIES],
-        "rpc_response_status_code": {"OK", *STATUSES.values()},
-        "reason": STATUSES,
-        "stage": ("turn", "queue", "prefill", "encode"),
-        "source": tuple(PrefixFrom),
-        "kind": (*SliceKind, RELAYED),
-        "codec": {*codecs, RELAYED},
-    }
-    return Meter(CLOUD if config.telemetry.listen else (), values)
 
 
 def offered(description: Description, config: CloudConfig) -> Description:

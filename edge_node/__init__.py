@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_node.answer import Answer
     from edge_node.ask import Ask
-    from edge_node.assistant import Assistant
+    from edge_node.assistant import Assistant, Conversation
     from edge_node.asynchronous import AsyncAnswerStream, AsyncAssistant, AsyncConversation
     from edge_node.client import AsyncClient, Client
     from edge_node.config import EdgeConfig
-    from edge_node.history import ChatTurn, Conversation
+    from edge_node.history import ChatTurn
     from edge_node.link import Estimate, Link
     from edge_node.serve import run
     from edge_node.stream import AnswerStream
@@ -120,7 +120,7 @@ _HOMES = {
     "Client": "edge_node.client",
     "AsyncConversation": "edge_node.asynchronous",
     "EdgeConfig": "edge_node.config",
-    "Conversation": "edge_node.history",
+    "Conversation": "edge_node.assistant",
     "ChatTurn": "edge_node.history",
     "Estimate": "edge_node.link",
     "Link": "edge_node.link",

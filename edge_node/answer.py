@@ -18,6 +18,8 @@ REQUESTED: Final = "REQUESTED"
 """Reason of a receiver-only answer: the caller asked for one."""
 NOTHING_TO_SHARE: Final = "NOTHING_TO_SHARE"
 """Reason of a receiver-only answer: the bundle has no head for a slice of this prompt."""
+UNREACHABLE: Final = "UNREACHABLE"
+"""Reason of an answer without a slice: as `kvwire.errors.Unreachable`."""
 EMPTY: Final = "EMPTY"
 """Reason of an answer without a slice: the slice of a document, or the relayed text, came and is empty."""
 NOTES: Final = "NOTES"
@@ -123,7 +125,7 @@ _DAMAGED: Final = (
     "what came from the cloud cannot be used; ask again, and see that both sides run the same version"
 )
 _WORDS: Final = {
-    "UNREACHABLE": f"the cloud at {{address}} cannot be reached; is `kvwire cloud` running there? {_LOOK}",
+    UNREACHABLE: f"the cloud at {{address}} cannot be reached; is `kvwire cloud` running there? {_LOOK}",
     "BUSY": "the cloud at {address} has no room now; ask again in a moment",
     "EXPOSURE_SPENT": "no more of it may leave the cloud today for this edge; ask again after midnight UTC",
     "DRAINING": "the cloud at {address} is shutting down; ask again when it is back",

@@ -1,9 +1,9 @@
-"""Assistant: a question in, an answer out, with a slice from the cloud where one can be had."""
+"""Assistant: a question in, an answer out, with a slice from the cloud where one can be had; and questions in a row."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +13,7 @@ from edge_node.ask import Ask, Planned
 from edge_node.bounds import Home
 from edge_node.client import Client
 from edge_node.config import EdgeConfig
-from edge_node.history import TOLD, Conversation, before
+from edge_node.history import TOLD, ChatTurn, before
 from edge_node.picker import REQUESTED as REQUESTED_PLAN
 from edge_node.picker import Pick, Picker
 from edge_node.stream import AnswerStream
@@ -214,6 +214,67 @@ class Assistant:
         ):
             return best, None
         return None, NOTHING_TO_SHARE
+
+
+class Conversation:
+    """Questions to an assistant, one at a time, each with the history before it (`Ask.history`). Nothing is kept in the
+    cloud but what it read of documents, for whoever asks again; leaving a `with` block forgets the turns.
+
+    Args:
+        ask: as `Assistant.stream`.
+        about: what each question is that is a text alone, but for that text: a document, notes, a kind.
+    """
+
+    def __init__(self, ask: Callable[[Ask], AnswerStream], about: Ask) -> None:
+        self._ask, self._about = ask, about
+        self._turns: list[ChatTurn] = []
+        self._asked: tuple[Ask, AnswerStream] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._turns, self._asked = [], None
+
+    @property
+    def history(self) -> tuple[ChatTurn, ...]:
+        """The turns so far, oldest first; a question that was not answered to its end is none."""
+        if self._asked is not None:
+            asked, stream = self._asked
+            if stream.finished:
+                self._asked = None
+                self._turns += [_turn(asked, stream.answer)] if stream.answer.answered else []
+        return tuple(self._turns)
+
+    def ask(self, question: str | Ask) -> Answer:
+        """As `Assistant.ask`."""
+        stream = self.stream(question)
+        for _ in stream:
+            pass
+        return stream.answer
+
+    def stream(self, question: str | Ask) -> AnswerStream:
+        """As `Assistant.stream`. A text is asked with the fields of this conversation, an `Ask` with its own."""
+        asked = replace(self._about, question=question) if isinstance(question, str) else question
+        if asked.history:
+            raise InvalidRequest("a conversation has its own history")
+        if asked.question is None:
+            raise InvalidRequest("in a conversation the question is no section")
+        asked = replace(asked, history=self.history)
+        stream = self._ask(asked)
+        self._asked = asked, stream
+        return stream
+
+
+def _turn(asked: Ask, answer: Answer) -> ChatTurn:
+    if answer.bytes_sent == 0:  # the cloud does not know of it
+        return ChatTurn(asked.question or "", answer.text, "all")
+    quotes = any(section.visibility is Visibility.EDGE for section in asked.prompt())
+    return ChatTurn(asked.question or "", answer.text, "answer" if quotes else "nothing")
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from typing import Any, Final, Self
 
 from edge_node.answer import Answer
 from edge_node.ask import Ask
-from edge_node.assistant import Assistant
+from edge_node.assistant import Assistant, Conversation
 from edge_node.config import EdgeConfig
-from edge_node.history import ChatTurn, Conversation
+from edge_node.history import ChatTurn
 from edge_node.stream import AnswerStream
 
 _MOST_THREADS: Final = 256

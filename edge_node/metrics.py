@@ -23,13 +23,83 @@ from edge_node.answer import (
 from kvwire.codec import CodecRegistry
 from kvwire.errors import CATALOGUE, Busy, Cancelled, KvwireError, WireError, entry_of
 from kvwire.segment import SliceKind
-from kvwire.telemetry import EDGE, Lines, Meter, telling
+from kvwire.telemetry import Lines, Meter, Metric, telling
 from kvwire.traces import CLIENT, Context, Traced, TracedStage, Traces
 
 if TYPE_CHECKING:
     from edge_node.assistant import Assistant
 
 logger = logging.getLogger(__name__)
+
+_GEN_AI: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+EDGE: Final = (
+    Metric(
+        "kvwire_edge_asks_total",
+        "counter",
+        "Questions over the local API: how they were answered, and why so.",
+        ("source", "reason"),
+    ),
+    Metric(
+        "kvwire_edge_stage_seconds",
+        "histogram",
+        "Seconds of an answer's stages, as in its timings but for their total.",
+        ("stage",),
+    ),
+    # These three as OpenTelemetry's conventions for generative AI have them: the edge is the model's server.
+    Metric(
+        "gen_ai_server_request_duration_seconds",
+        "histogram",
+        "Seconds of questions over the local API, from their arrival to the end of the answer, or to its error.",
+        (*_GEN_AI, "error_type"),
+    ),
+    Metric(
+        "gen_ai_server_time_to_first_token_seconds",
+        "histogram",
+        "Seconds from the question to the first piece of text.",
+        _GEN_AI,
+    ),
+    Metric(
+        "gen_ai_client_token_usage",
+        "histogram",
+        "Tokens that the Receiver read (input; a slice has none) and generated (output) for an answer.",
+        (*_GEN_AI, "gen_ai_token_type"),
+        (1, 4, 16, 64, 256, 1_024, 4_096, 16_384),
+    ),
+    Metric("kvwire_edge_sent_bytes_total", "counter", "Bytes of messages sent to the cloud."),
+    Metric("kvwire_edge_received_bytes_total", "counter", "Bytes of messages received from the cloud."),
+    Metric(
+        "kvwire_edge_received_payload_bytes_total",
+        "counter",
+        "Bytes of segments among those received.",
+        ("kind", "codec"),
+    ),
+    Metric(
+        "kvwire_edge_abstentions_total",
+        "counter",
+        "Answers in which the Receiver said that it does not know.",
+    ),
+    Metric(
+        "kvwire_edge_integrity_failures_total",
+        "counter",
+        "Slices that were not used because they arrived damaged or contradictory.",
+        ("error",),
+    ),
+    Metric("kvwire_edge_connected", "gauge", "1 while there is a connection to the cloud."),
+    Metric("kvwire_edge_circuit_open", "gauge", "1 while calls fail at once, until a probe finds the cloud."),
+    Metric(
+        "kvwire_edge_bandwidth_bytes_per_second", "gauge", "Of the link down, estimated; NaN where not known."
+    ),
+    Metric("kvwire_edge_round_trip_seconds", "gauge", "Of the link, estimated; NaN where not known."),
+    Metric(
+        "kvwire_edge_queue_length", "gauge", "Questions in the local API, the one being answered among them."
+    ),
+    Metric(
+        "kvwire_edge_refused_callers_total",
+        "counter",
+        "HTTP requests refused at the door: host, origin or key; or full, as the queue was.",
+        ("check",),
+    ),
+)
 
 UNANSWERED: Final = "unanswered"
 """Source of a question that got an account and no text."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fuser.models.directory import ModelError, NoSuchDevice, bundle_directory, find_model, model_ref
     from fuser.models.load import DeviceName, DtypeName, computes, free_memory
     from fuser.pair import load_pair, load_receiver, load_sharers
-    from fuser.reading import Caller
+    from fuser.reader import Caller
     from fuser.receiver import Begun, Prefilled, Receiver
     from fuser.sharer import Cut, Sharer, SharerPrompt
     from fuser.slice_specs import SliceLayout
@@ -64,7 +64,7 @@ _HOMES = {
     "BadTable": "fuser.bundle.plans",
     "Begun": "fuser.receiver",
     "Bundle": "fuser.bundle.bundle",
-    "Caller": "fuser.reading",
+    "Caller": "fuser.reader",
     "Choose": "fuser.kv.generate",
     "ConfidenceConfig": "fuser.bundle.config",
     "Cut": "fuser.sharer",

@@ -253,7 +253,7 @@ class Prefilled:
             raise ValueError(f"prompts prefilled for {self.kind} have nothing to fuse")
         return Fusing(receiver.bundle.require_fuse(), receiver.rope, self.past, pairs)
 
-    def take(self, layout: SliceLayout, plan: Plan = WHOLE) -> Intake:
+    def take(self, layout: SliceLayout, plan: Plan = WHOLE) -> Intake[Prefilled]:
         """Begin to take a slice into the one row.
 
         Args:
@@ -267,9 +267,15 @@ class Prefilled:
         """
         if layout.kind is not self.kind:
             raise ValueError(f"prompts prefilled for {self.kind} take no slice of kind {layout.kind}")
-        if layout.kind is SliceKind.SHARED:
-            return SharedIntake(self, layout, plan)
-        return CodeIntake(self, layout)
+        bundle = self.receiver.bundle
+        if layout.kind is not SliceKind.SHARED:
+            each = bundle.require_translate().receiver_positions
+            self.check_window(sum(spec.positions for spec in layout.specs) * each)
+            return CodeIntake(self, layout.specs, self.put_codes)
+        (prompt,) = self.prompts
+        spans = torch.tensor(layout.spans, dtype=torch.int64, device=prompt.tokens.ids.device).reshape(-1, 3)
+        fusing = self.fusing([prompt.shared.fed(spans, layout.tail, plan.last > 0)])
+        return SharedIntake(self, layout.specs, bundle.require_fuse(), fusing)
 
     def generate(
         self,

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from fuser.bundle.bundle import Bundle
-from fuser.cut import Cut, cut_draft, cut_excerpt, cut_shared
 from fuser.heads.selection import choose
 from fuser.kv.geometry import Geometry
 from fuser.kv.past import PrefixCache
 from fuser.kv.prefix_store import PrefixStore
-from fuser.reading import Caller, Reader, Reading, SharerPrompt, Steps
+from fuser.reader import Caller, Reader, Steps
+from fuser.reading import Cut, Reading, SharerPrompt, cut_draft, cut_excerpt, cut_shared
 from fuser.slice_specs import made_from, shared_segment
 from kvwire.errors import Unsupported
 from kvwire.plan import WHOLE, Plan

@@ -70,6 +70,11 @@ def write_said(text: str) -> None:
     sys.stdout.flush()
 
 
+def note(text: str) -> None:
+    """Tell something beside what a command prints, on standard error."""
+    progress_console.print(text, highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Print `value` as one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")

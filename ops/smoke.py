@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ops.finding import Finding, State, looked
-from ops.node_check import offer_findings
+from ops.offer_check import offer_findings
 
 if TYPE_CHECKING:
     from edge_node import EdgeConfig

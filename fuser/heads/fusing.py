@@ -3,8 +3,8 @@ of codes become positions of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,10 @@ from fuser.heads.compact import CompactFuse
 from fuser.heads.fuse import KEYS, VALUES, FuseHead
 from fuser.kv.past import Past
 from fuser.kv.rope import Rope
-from fuser.slice_specs import HALVES, SliceLayout, source_of
-from kvwire.plan import Plan
-from kvwire.segment import Segment, SegmentKind
+from fuser.slice_specs import HALVES, source_of
+from kvwire.segment import Segment, SegmentKind, SegmentSpec
 
-if TYPE_CHECKING:
-    from fuser.receiver import Prefilled
+T = TypeVar("T")
 
 _HALF = {
     SegmentKind.KEY: KEYS,
@@ -114,12 +112,16 @@ class Fusing:
         return merged[KEYS], merged[VALUES]
 
 
-class Intake:
-    """A slice that is being taken in: `add` every segment that was announced, then go on with `done`."""
+class Intake(Generic[T]):
+    """A slice that is being taken in: `add` every segment that was announced, then go on with `done`.
 
-    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
-        self._prefilled = prefilled
-        self._due = {spec.segment_id for spec in layout.specs}
+    Args:
+        prompt: what it is put into. specs: the segments that were announced.
+    """
+
+    def __init__(self, prompt: T, specs: Sequence[SegmentSpec]) -> None:
+        self._prompt = prompt
+        self._due = {spec.segment_id for spec in specs}
 
     def add(self, segment: Segment) -> None:
         """Take one decoded segment in; what has all it needs is merged at once.
@@ -133,7 +135,7 @@ class Intake:
         with torch.no_grad():
             self._take(segment)
 
-    def done(self) -> Prefilled:
+    def done(self) -> T:
         """The prompt with the whole slice.
 
         Raises:
@@ -141,35 +143,30 @@ class Intake:
         """
         if self._due:
             raise ValueError(f"{len(self._due)} segments of the slice are still to come")
-        return self._prefilled
+        return self._prompt
 
     def _take(self, segment: Segment) -> None:
         raise NotImplementedError
 
 
-class CodeIntake(Intake):
-    """An excerpt or a draft: codes that become extra positions."""
+class CodeIntake(Intake[T]):
+    """An excerpt or a draft: codes that become extra positions, which `put` gets as (1, positions, values)."""
 
-    def __init__(self, prefilled: Prefilled, layout: SliceLayout) -> None:
-        super().__init__(prefilled, layout)
-        head = prefilled.receiver.bundle.require_translate()
-        prefilled.check_window(sum(spec.positions for spec in layout.specs) * head.receiver_positions)
+    def __init__(self, prompt: T, specs: Sequence[SegmentSpec], put: Callable[[Tensor], None]) -> None:
+        super().__init__(prompt, specs)
+        self._put = put
 
     def _take(self, segment: Segment) -> None:
-        self._prefilled.put_codes(segment.tensor[None])
+        self._put(segment.tensor[None])
 
 
-class SharedIntake(Intake):
+class SharedIntake(Intake[T]):
     """A shared slice: a layer is fused once all has come that it reads."""
 
-    def __init__(self, prefilled: Prefilled, layout: SliceLayout, plan: Plan) -> None:
-        super().__init__(prefilled, layout)
-        self._head = prefilled.receiver.bundle.require_fuse()
-        (prompt,) = prefilled.prompts
-        device = prompt.tokens.ids.device
-        spans = torch.tensor(layout.spans, dtype=torch.int64, device=device).reshape(-1, 3)
-        self._fusing = prefilled.fusing([prompt.shared.fed(spans, layout.tail, plan.last > 0)])
-        self._waiting = self._awaited({(spec.kind, spec.layer) for spec in layout.specs})
+    def __init__(self, prompt: T, specs: Sequence[SegmentSpec], head: FuseHead, fusing: Fusing) -> None:
+        super().__init__(prompt, specs)
+        self._head, self._fusing = head, fusing
+        self._waiting = self._awaited({(spec.kind, spec.layer) for spec in specs})
         self._arrived: dict[tuple[SegmentKind, int], Tensor] = {}
 
     def _take(self, segment: Segment) -> None:

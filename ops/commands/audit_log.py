@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ops.output import Json, print_json, print_mapping, print_table, progress_console
+from ops.output import Json, note, print_json, print_mapping, print_table
 
 app = typer.Typer(no_args_is_help=True, help="The audit log of a cloud node.")
 
@@ -166,7 +166,7 @@ def exposure(
         for day in days
     ]
     if not rows:
-        progress_console.print(f"nothing has left of {document}", highlight=False)
+        note(f"nothing has left of {document}")
         return
     print_table(("version", "day", "identity", "questions", "positions", "new"), rows)
     pieces = [

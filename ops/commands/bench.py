@@ -1,6 +1,6 @@
 """`kvwire bench`: one subcommand a benchmark of `ops/bench`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from fuser.bundle.bundle import Bundle
     from fuser.models.load import DeviceName, DtypeName
     from ops.demo.stage import Cast
+
+KindOption = Annotated[
+    SliceKind | None, typer.Option("--kind", help="Of the slices. [default: the bundle's first]")
+]
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks: every time beside its baseline of the same run.")
 
@@ -63,7 +67,6 @@ def link(
     from ops.bench import link_report
     from ops.bench import utilisation as used
     from ops.bench.ways import chosen, ways_of
-    from ops.demo import pair
     from ops.demo.interrupt import Interrupt
     from ops.link.shape import check_loss, shapes
 
@@ -71,9 +74,7 @@ def link(
     speeds, trips = _numbers("--rates", rates), _numbers("--rtt", rtt)
     long = _numbers("--utilisation", utilisation) if utilisation else ()
     links, streamed = shapes(speeds, trips), shapes(long, trips)
-    cast, pairs = _cast(
-        sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, "raw", device, dtype
-    )
+    cast, pairs = _cast(sharer, receiver, bundle, "raw", device, dtype)
     names = None if ways is None else [name.strip() for name in ways.split(";")]
     taken = chosen(ways_of(cast.bundle, pairs), names)
     plan = bench.LinkBench(cast, taken, tuple(links), limit, max_new_tokens)
@@ -109,9 +110,7 @@ def cloud(
         str, typer.Option(help="Comma-separated numbers of callers at a time.")
     ] = "1,2,4,8,16",
     limit: Annotated[int, typer.Option(min=1, help="Calls for each number of callers.")] = 48,
-    kind: Annotated[
-        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
-    ] = None,
+    kind: KindOption = None,
     codec: Annotated[str, typer.Option(help="On the wire.")] = "raw",
     sharer: SharerOption = None,
     bundle: BundleOption = None,
@@ -122,29 +121,20 @@ def cloud(
 ) -> None:
     """Requests and tokens a second through gateway, Ray and TLS, beside a bare batched prefill of the same tokens."""
     from ops.bench import cloud as bench
-    from ops.bench.link import working_folder
-    from ops.demo import pair
-    from ops.demo.interrupt import Interrupt
 
-    cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec, device, dtype)
+    cast, pairs = _cast(sharer, None, bundle, codec, device, dtype)
     callers = _counts("--streams", streams)
     plan = bench.CloudBench(cast, callers, limit, kind or _first_kind(pairs))
 
-    def measure(progress: "Progress") -> Mapping[str, Any]:
-        with Interrupt() as interrupt, working_folder() as folder:
-            return bench.measure(plan, Path(folder), progress, interrupt.check)
-
     settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec}
     settings |= _named(cast, pairs)
-    Bench("cloud", settings, measure, bench.markdown).run(json_out, markdown_out)
+    Bench("cloud", settings, _alone(bench.measure, plan), bench.markdown).run(json_out, markdown_out)
 
 
 @app.command()
 def local(
     limit: Annotated[int, typer.Option(min=1, help="Documents of the demo, two questions each.")] = 12,
-    kind: Annotated[
-        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
-    ] = None,
+    kind: KindOption = None,
     codec: Annotated[str, typer.Option(help="On the wire.")] = "lossless",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
     sharer: SharerOption = None,
@@ -157,21 +147,14 @@ def local(
 ) -> None:
     """The time to an answer of the service beside both models one after the other in one process; and where it goes."""
     from ops.bench import local as bench
-    from ops.bench.link import working_folder
-    from ops.demo import pair
-    from ops.demo.interrupt import Interrupt
 
-    cast, pairs = _cast(
-        sharer or pair.SHARER, receiver or pair.RECEIVER, bundle or pair.BUNDLE, codec, device, dtype
-    )
+    cast, pairs = _cast(sharer, receiver, bundle, codec, device, dtype)
     plan = bench.LocalBench(cast, kind or _first_kind(pairs), limit, max_new_tokens)
 
-    def measure(progress: "Progress") -> Mapping[str, Any]:
-        with Interrupt() as interrupt, working_folder() as folder:
-            return bench.measure(plan, Path(folder), progress, interrupt.check)
-
     settings = {"documents": limit, "kind": str(plan.kind), "codec": codec, "max_new_tokens": max_new_tokens}
-    Bench("local", settings | _named(cast, pairs), measure, bench.markdown).run(json_out, markdown_out)
+    Bench("local", settings | _named(cast, pairs), _alone(bench.measure, plan), bench.markdown).run(
+        json_out, markdown_out
+    )
 
 
 @app.command()
@@ -184,9 +167,7 @@ def replies(
         int, typer.Option(min=4, help="Replies over each document, to two questions in turns.")
     ] = 12,
     plan: Annotated[str, typer.Option(help="Of the slices, such as transform-2:m8:padded.")] = "raw:m8",
-    kind: Annotated[
-        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
-    ] = None,
+    kind: KindOption = None,
     sharer: SharerOption = None,
     bundle: BundleOption = None,
     device: DeviceOption = "auto",
@@ -201,27 +182,18 @@ def replies(
     from fuser.lab.data.load import load
     from kvwire.plan import Plan
     from ops.bench import replies as bench
-    from ops.bench.link import working_folder
-    from ops.demo import pair
-    from ops.demo.interrupt import Interrupt
 
     asked = Plan.parse(plan)
-    cast, pairs = _cast(
-        sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, asked.codec, device, dtype
-    )
+    cast, pairs = _cast(sharer, None, bundle, asked.codec, device, dtype)
     taken = kind or _first_kind(pairs)
     asked.check(taken)
     items = load(data, "document", limit, 1, for_training=False, max_document_chars=2_000)
     told = bench.RepliesBench(cast, taken, asked, tuple(item.document for item in items), rounds)
 
-    def measure(progress: "Progress") -> Mapping[str, Any]:
-        with Interrupt() as interrupt, working_folder() as folder:
-            return bench.measure(told, Path(folder), progress, interrupt.check)
-
     settings = {"data": data, "documents": limit, "rounds": rounds, "plan": plan, "kind": str(taken)}
-    report = Bench("replies", settings | _named(cast, pairs), measure, bench.markdown, seed=1).run(
-        json_out, markdown_out
-    )
+    report = Bench(
+        "replies", settings | _named(cast, pairs), _alone(bench.measure, told), bench.markdown, seed=1
+    ).run(json_out, markdown_out)
     if not report["results"]["valid"]:
         raise typer.Exit(1)
 
@@ -232,9 +204,7 @@ def prefixes(
         str, typer.Option(help="Comma-separated lengths of documents.")
     ] = "100,500,1000,2000,4000,8000",
     rounds: Annotated[int, typer.Option(min=1, help="Of all ways, for each length.")] = 5,
-    kind: Annotated[
-        SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
-    ] = None,
+    kind: KindOption = None,
     sharer: SharerOption = None,
     bundle: BundleOption = None,
     device: DeviceOption = "auto",
@@ -245,21 +215,14 @@ def prefixes(
 ) -> None:
     """The Sharer's part of a first question, its document read before or not, beside that of the next question."""
     from ops.bench import prefixes as bench
-    from ops.bench.link import working_folder
-    from ops.demo import pair
-    from ops.demo.interrupt import Interrupt
 
-    cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, "raw", device, dtype)
+    cast, pairs = _cast(sharer, None, bundle, "raw", device, dtype)
     lengths = _counts("--tokens", tokens)
     taken = kind or _first_kind(pairs)
     plan = bench.PrefixBench(Path(cast.sharer), cast.bundle, taken, lengths, rounds, device, dtype)
 
-    def measure(progress: "Progress") -> Mapping[str, Any]:
-        with Interrupt() as interrupt, working_folder() as folder:
-            return bench.measure(plan, Path(folder), progress, interrupt.check)
-
     settings = {"tokens": lengths, "rounds": rounds, "kind": str(taken)} | _named(cast, pairs)
-    Bench("prefixes", settings, measure, bench.markdown, bench.plot, seed=1).run(
+    Bench("prefixes", settings, _alone(bench.measure, plan), bench.markdown, bench.plot, seed=1).run(
         json_out, markdown_out, plot_out
     )
 
@@ -376,17 +339,40 @@ def put(
         put_report(report, into, pictures)
 
 
+def _alone(
+    measure: "Callable[[Any, Path, Progress, Callable[[], None]], Mapping[str, Any]]", plan: Any
+) -> "Callable[[Progress], Mapping[str, Any]]":
+    """A measurement of a plan in a folder of its own, which Ctrl-C ends."""
+
+    def run(progress: "Progress") -> Mapping[str, Any]:
+        from ops.bench.link import working_folder
+        from ops.demo.interrupt import Interrupt
+
+        with Interrupt() as interrupt, working_folder() as folder:
+            return measure(plan, Path(folder), progress, interrupt.check)
+
+    return run
+
+
 def _cast(
-    sharer: str, receiver: str, directory: Path, codec: str, device: "DeviceName", dtype: "DtypeName"
+    sharer: str | None,
+    receiver: str | None,
+    bundle: Path | None,
+    codec: str,
+    device: "DeviceName",
+    dtype: "DtypeName",
 ) -> tuple["Cast", "Bundle"]:
-    """Who plays, models brought onto this machine; and the bundle."""
+    """Who plays, else the demo's pair, models brought onto this machine; and the bundle."""
     from fuser.bundle.bundle import Bundle
     from fuser.models.load import find_device
+    from ops.demo import pair
     from ops.demo.stage import Cast
     from ops.models.fetch import resolve
 
     find_device(device)  # refused now, and not when two nodes have started
-    paths = [str(resolve(model).resolve()) for model in (sharer, receiver)]
+    directory = bundle or pair.BUNDLE
+    models = sharer or pair.SHARER, receiver or pair.RECEIVER
+    paths = [str(resolve(model).resolve()) for model in models]
     cast = Cast(paths[0], paths[1], directory.resolve(), codec, device=device, dtype=dtype)
     return cast, Bundle.load(directory)
 

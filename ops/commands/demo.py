@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ops.commands.options import BundleOption, DeviceOption, DtypeOption, ReceiverOption, SharerOption
-from ops.output import Json, console, print_json, progress_console
+from ops.output import Json, console, note, print_json, progress_console
 
 if TYPE_CHECKING:
     from ops.demo.report import Report
@@ -82,7 +82,7 @@ def _tell(report: "Report", as_json: bool) -> None:
             larger = (
                 f"a larger pair misspells less: kvwire demo --bundle {pair.LARGER} (1.1 GB more to fetch)"
             )
-            progress_console.print(larger, highlight=False, soft_wrap=True)
+            note(larger)
 
 
 def _serve_page(url: str, documents: list[str]) -> None:
@@ -91,7 +91,7 @@ def _serve_page(url: str, documents: list[str]) -> None:
 
     named = ", ".join(documents)
     said = f"the edge's page: {url}\nask it about {named}; Ctrl-C ends both nodes"
-    progress_console.print(said, highlight=False, soft_wrap=True)
+    note(said)
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(url)
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,10 +1,11 @@
 """`kvwire cloud`, `kvwire edge` and `kvwire ask`."""
 
 import logging
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn, TypeVar
 
 import typer
 
@@ -15,8 +16,10 @@ from ops.talk import told_of, user_token_in
 
 if TYPE_CHECKING:
     from cloud_node.config import SharerConfig
-    from edge_node.config import ReceiverConfig
+    from edge_node.answer import Answer
+    from edge_node.config import EdgeConfig, ReceiverConfig
 
+_KNOCK_S: Final = 1.0
 Side = TypeVar("Side", "SharerConfig", "ReceiverConfig")
 
 
@@ -128,34 +131,36 @@ def ask(
     what to do.
     """
     from edge_node import Ask, Assistant, EdgeConfig
-    from edge_node.answer import explained
+    from edge_node.answer import RECEIVER_ONLY, UNREACHABLE, Answer, explained
 
     settings = EdgeConfig.load(config)
+    asked = Ask(
+        question,
+        documents=document or (),
+        search=search,
+        notes=None if notes is None else notes.read_text(encoding="utf-8"),
+        kind=kind,
+        max_new_tokens=max_new_tokens,
+        deadline_s=deadline,
+        max_bytes=max_bytes,
+        source=source,
+        choices=choice or (),
+        # With nothing to read the Receiver could only guess, as over a document of which it has no slice.
+        guess=guess or (None if notes is not None else False),
+        require_fused=require_fused,
+        least_confidence=least_confidence,
+        user_token=user_token_in(user_token_file),
+    )
+    cloud = settings.cloud.address
+    if asked.over_document and source != "receiver-only" and not (guess or as_json) and _nobody_at(settings):
+        _no_answer(Answer("", 0, RECEIVER_ONLY, reason=UNREACHABLE), cloud, require_fused)
     settings = replace(settings, receiver=here(placed(settings.receiver, device, dtype)))
     with Assistant.from_config(settings) as assistant:
-        share = assistant.config.share
-        over = bool(document or search)
-        usual = share.configured(kind or share.usual(over, assistant.bundle.config.usual))
-        dialled = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
-        # With nothing to read the Receiver could only guess, as over a document of which it has no slice.
-        alone = guess or (None if notes is not None else False)
-        asked = Ask(
-            question,
-            documents=document or (),
-            search=search,
-            notes=None if notes is None else notes.read_text(encoding="utf-8"),
-            kind=kind,
-            max_new_tokens=max_new_tokens,
-            deadline_s=deadline,
-            plan=dialled if codec or positions else None,
-            max_bytes=max_bytes,
-            source=source,
-            choices=choice or (),
-            guess=alone,
-            require_fused=require_fused,
-            least_confidence=least_confidence,
-            user_token=user_token_in(user_token_file),
-        )
+        if codec or positions:
+            share = assistant.config.share
+            usual = share.configured(kind or share.usual(asked.over_document, assistant.bundle.config.usual))
+            plan = replace(usual, codec=codec or usual.codec, positions=positions or usual.positions)
+            asked = replace(asked, plan=plan)
         stream = assistant.stream(asked)
         may_guess = guess and source == "auto"
         at_once = not (
@@ -165,19 +170,39 @@ def ask(
             if at_once:
                 write_said(piece)
         answer = stream.answer
-        cloud = assistant.config.cloud.address
     if as_json:
         print_json(answer.to_dict())
     if not answer.answered:
-        other = "" if require_fused else "; --guess shows what the Receiver guesses"
-        sys.stderr.write(f"kvwire: no answer ({answer.reason}): {explained(answer, cloud)}{other}\n")
-        raise typer.Exit(3)
+        _no_answer(answer, cloud, require_fused)
     if answer.guess and source == "auto":
         sys.stderr.write(f"kvwire: a guess, not an answer ({answer.reason}): {explained(answer, cloud)}\n")
     if as_json:
         return
     write_said("\n" if at_once else f"{answer.text}\n")
     progress_console.print(told_of(answer, choice or ()), style="dim", soft_wrap=True)
+
+
+def _no_answer(answer: "Answer", cloud: str, require_fused: bool) -> NoReturn:
+    from edge_node.answer import explained
+
+    other = "" if require_fused else "; --guess shows what the Receiver guesses"
+    sys.stderr.write(f"kvwire: no answer ({answer.reason}): {explained(answer, cloud)}{other}\n")
+    raise typer.Exit(3)
+
+
+def _nobody_at(settings: "EdgeConfig") -> bool:
+    """Whether every address of the cloud refuses a connection at once, so that the Receiver need not be loaded."""
+    from edge_node.config import split_address
+
+    for address in settings.cloud.addresses:
+        try:
+            socket.create_connection(split_address(address), timeout=_KNOCK_S).close()
+        except TimeoutError:
+            pass  # over a slow link the call itself finds out
+        except OSError:
+            continue
+        return False
+    return True
 
 
 def here(side: Side) -> Side:

@@ -1,5 +1,7 @@
-"""Options that several commands have alike: who plays, and where a report goes"""
+"""Options that several commands have alike: who plays, whose documents, and where a report goes"""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -10,6 +12,8 @@ from fuser.models.load import DeviceName, DtypeName
 from kvwire.identity import PeerRole
 
 if TYPE_CHECKING:
+    from cloud_node import CloudConfig
+    from cloud_node.documents import Documents
     from fuser.lab.evaluate.settings import Setup
 
 Told = TypeVar("Told")
@@ -89,6 +93,12 @@ def _node_file(role: PeerRole, help: str) -> Any:
 
 
 CloudFile = _node_file(PeerRole.CLOUD, "The cloud's configuration, a cloud.toml.")
+CloudConfigFile = Annotated[Path, CloudFile]
+CLOUD_TOML = Path("cloud.toml")
+Tenant = Annotated[str, typer.Option(help="Whose documents.")]
+AnyTenant = Annotated[
+    str | None, typer.Option("--tenant", help="Whose documents. [default: of the one tenant that has any]")
+]
 EdgeFile = _node_file(PeerRole.EDGE, "The edge's configuration, an edge.toml.")
 
 UserTokenFile = Annotated[
@@ -132,6 +142,35 @@ Values = Annotated[
 MaxMinutes = Annotated[
     float, typer.Option(min=0.0, help="Stop after so long; the same call goes on. [default: no limit]")
 ]
+
+
+@contextlib.contextmanager
+def opened(config: Path) -> "Iterator[tuple[CloudConfig, Documents]]":
+    """A cloud's configuration, and its store of documents while the context lasts."""
+    from cloud_node import CloudConfig
+    from cloud_node.documents import Documents
+
+    loaded = CloudConfig.load(config)
+    documents = Documents(loaded.documents, loaded.prefix_files)
+    try:
+        yield loaded, documents
+    finally:
+        documents.close()
+
+
+def tenant_of(documents: "Documents", tenant: str | None) -> str:
+    """The tenant that was named, or the only one that has documents.
+
+    Raises:
+        ValueError: none was named, and there are several, or none.
+    """
+    there = [tenant] if tenant else documents.tenants()
+    if len(there) != 1:
+        raise ValueError(
+            f"say whose: --tenant {' or '.join(there)}" if there else "there are no documents yet"
+        )
+    return there[0]
+
 
 Placed = TypeVar("Placed")
 

@@ -8,7 +8,7 @@ import typer
 
 from ops.commands.init import example
 from ops.commands.options import DeviceOption
-from ops.output import Json, console, counting_progress, print_json, print_mapping, progress_console
+from ops.output import Json, console, counting_progress, note, print_json, print_mapping
 
 if TYPE_CHECKING:
     from fuser.lab.pair.run import PairRun
@@ -64,7 +64,7 @@ def pair(
     try:
         found = _made(run, estimate)
     except KeyboardInterrupt:
-        _say(f"Stopped: what is done is kept in {run.work}, and the same call goes on.")
+        note(f"Stopped: what is done is kept in {run.work}, and the same call goes on.")
         raise
     if as_json:
         print_json(found)
@@ -77,17 +77,17 @@ def _made(run: "PairRun", only_estimate: bool) -> dict[str, Any]:
     from ops.tables import short_table
 
     with counting_progress() as progress:
-        _say("Reading the texts, and timing a few pieces and steps.")
+        note("Reading the texts, and timing a few pieces and steps.")
         found = run.prepare(progress)
     for line in _lines(found):
-        _say(line)
+        note(line)
     if only_estimate:
         return {"estimate": found}
     with counting_progress() as progress:
         made = run.make(progress)
         report = run.evaluate(progress)
     table = short_table(report)
-    page = run.page(report, table, _say)
+    page = run.page(report, table, note)
     _write_examples(run)
     done = {"bundle": made["bundle"], "output": str(run.output), "page": str(page), "work": str(run.work)}
     return done | {"estimate": found, "report": report, "table": table}
@@ -143,7 +143,3 @@ def _write_examples(run: "PairRun") -> None:
             text = text.replace(usual, own)
         with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
-
-
-def _say(line: str) -> None:
-    progress_console.print(line, highlight=False, soft_wrap=True)

@@ -4,7 +4,8 @@ Nothing here holds a text, an id that a user chose, or a tensor: a label says on
 line of a log has the fields that it is given by name. Numbers and health are served by a thread of their own over plain
 HTTP: a scrape waits for no call, and no call for a scrape.
 
-`CLOUD` and `EDGE` are all the metrics there are; docs/operations.md says what each is for.
+`cloud_node.call.CLOUD` and `edge_node.metrics.EDGE` are all the metrics there are; docs/operations.md says what each is
+for.
 """
 
 from __future__ import annotations
@@ -79,133 +80,6 @@ class Metric:
     )
 
 
-_GEN_AI: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
-CLOUD: Final = (
-    Metric(
-        "rpc_server_call_duration_seconds",  # as OpenTelemetry's conventions for RPC have it
-        "histogram",
-        "Calls past the gateway's door: method, gRPC status and seconds.",
-        ("rpc_method", "rpc_response_status_code"),
-    ),
-    Metric("kvwire_cloud_calls_in_flight", "gauge", "Calls that are being answered."),
-    Metric(
-        "kvwire_cloud_stage_seconds",
-        "histogram",
-        "Seconds of a slice's stages: turn (waiting for a replica), queue (for the model there), prefill, encode.",
-        ("stage",),
-    ),
-    Metric(
-        "kvwire_cloud_prefixes_total",
-        "counter",
-        "Slices of documents, by where K and V of these came from: memory, disk, or the model, which read them then.",
-        ("source",),
-    ),
-    Metric("kvwire_cloud_sent_positions_total", "counter", "Positions of slices sent.", ("kind",)),
-    Metric(
-        "kvwire_cloud_sent_payload_bytes_total",
-        "counter",
-        "Bytes of segments, and of relayed texts, sent.",
-        ("kind", "codec"),
-    ),
-    Metric(
-        "kvwire_cloud_sent_raw_bytes_total",
-        "counter",
-        "Bytes that the segments of whole slices have before their codec; by the payload: the codec's ratio.",
-        ("kind", "codec"),
-    ),
-    Metric(
-        "kvwire_cloud_refusals_total",
-        "counter",
-        "Calls that ended with an error, by its reason.",
-        ("reason",),
-    ),
-    Metric("kvwire_cloud_serving", "gauge", "1 while grpc.health.v1 says SERVING."),
-    Metric(
-        "kvwire_cloud_audit_writable",
-        "gauge",
-        "1 while the audit log can be written; else no call is answered.",
-    ),
-    Metric(
-        "kvwire_cloud_canary_failures_total",
-        "counter",
-        "Questions of the node's own that were not answered, by the reason: health says NOT_SERVING then.",
-        ("reason",),
-    ),
-    Metric("kvwire_cloud_replicas_up", "gauge", "Replicas that can take calls, as Ray Serve tells."),
-    Metric(
-        "kvwire_cloud_certificate_remaining_seconds",
-        "gauge",
-        "Until the end of the own certificate.",
-    ),
-)
-EDGE: Final = (
-    Metric(
-        "kvwire_edge_asks_total",
-        "counter",
-        "Questions over the local API: how they were answered, and why so.",
-        ("source", "reason"),
-    ),
-    Metric(
-        "kvwire_edge_stage_seconds",
-        "histogram",
-        "Seconds of an answer's stages, as in its timings but for their total.",
-        ("stage",),
-    ),
-    # These three as OpenTelemetry's conventions for generative AI have them: the edge is the model's server.
-    Metric(
-        "gen_ai_server_request_duration_seconds",
-        "histogram",
-        "Seconds of questions over the local API, from their arrival to the end of the answer, or to its error.",
-        (*_GEN_AI, "error_type"),
-    ),
-    Metric(
-        "gen_ai_server_time_to_first_token_seconds",
-        "histogram",
-        "Seconds from the question to the first piece of text.",
-        _GEN_AI,
-    ),
-    Metric(
-        "gen_ai_client_token_usage",
-        "histogram",
-        "Tokens that the Receiver read (input; a slice has none) and generated (output) for an answer.",
-        (*_GEN_AI, "gen_ai_token_type"),
-        (1, 4, 16, 64, 256, 1_024, 4_096, 16_384),
-    ),
-    Metric("kvwire_edge_sent_bytes_total", "counter", "Bytes of messages sent to the cloud."),
-    Metric("kvwire_edge_received_bytes_total", "counter", "Bytes of messages received from the cloud."),
-    Metric(
-        "kvwire_edge_received_payload_bytes_total",
-        "counter",
-        "Bytes of segments among those received.",
-        ("kind", "codec"),
-    ),
-    Metric(
-        "kvwire_edge_abstentions_total",
-        "counter",
-        "Answers in which the Receiver said that it does not know.",
-    ),
-    Metric(
-        "kvwire_edge_integrity_failures_total",
-        "counter",
-        "Slices that were not used because they arrived damaged or contradictory.",
-        ("error",),
-    ),
-    Metric("kvwire_edge_connected", "gauge", "1 while there is a connection to the cloud."),
-    Metric("kvwire_edge_circuit_open", "gauge", "1 while calls fail at once, until a probe finds the cloud."),
-    Metric(
-        "kvwire_edge_bandwidth_bytes_per_second", "gauge", "Of the link down, estimated; NaN where not known."
-    ),
-    Metric("kvwire_edge_round_trip_seconds", "gauge", "Of the link, estimated; NaN where not known."),
-    Metric(
-        "kvwire_edge_queue_length", "gauge", "Questions in the local API, the one being answered among them."
-    ),
-    Metric(
-        "kvwire_edge_refused_callers_total",
-        "counter",
-        "HTTP requests refused at the door: host, origin or key; or full, as the queue was.",
-        ("check",),
-    ),
-)
 OTHER: Final = "other"
 
 
@@ -213,7 +87,7 @@ class Meter:
     """Keeps a node's numbers; from any thread. Without metrics it keeps none, and needs no library.
 
     Args:
-        metrics: `CLOUD` or `EDGE`, or none.
+        metrics: of the node, or none.
         values: what each label may say; anything else is counted as "other".
     """
 

@@ -18,7 +18,6 @@ from cloud_node.audit import (
     BadKey,
     BrokenChain,
     NotAFile,
-    SummedRecords,
     canonical,
     files_of,
     hash_of,
@@ -28,6 +27,7 @@ from cloud_node.audit import (
     signing_key,
 )
 from cloud_node.audit_chain import TornTail, anchor_text, lines, read_anchors, verify
+from cloud_node.call import SummedRecords
 
 
 def write(path: Path, count: int) -> None:

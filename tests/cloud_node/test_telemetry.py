@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import yaml
 
+from cloud_node.call import CLOUD
 from edge_node import Assistant, Client
+from edge_node.metrics import EDGE
 from fuser.bundle.bundle import Bundle
 from fuser.models.load import load_model
 from fuser.receiver import Receiver
-from kvwire.telemetry import CLOUD, EDGE, JsonLines, TelemetryConfig
+from kvwire.telemetry import JsonLines, TelemetryConfig
 from ops.certs import Certificates
 from tests.cloud_fixture import DOCUMENTS
 from tests.cloud_node.conftest import LocalCloud, Start

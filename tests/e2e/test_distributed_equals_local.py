@@ -72,7 +72,7 @@ def taken_in(
 ) -> Prefilled:
     """The prompt with the cloud's slice in it; every bit of slice and cache is that of the local answer."""
     prefilled = receiver.begin(prompt.sections).prefill(kind)
-    intake: Intake | None = None
+    intake: Intake[Prefilled] | None = None
     segments: list[Segment] = []
     for part in client.share(prompt.sections, receiver.bundle, kind=kind, plan=plan):
         if isinstance(part, SliceHeader):

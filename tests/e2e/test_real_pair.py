@@ -20,7 +20,7 @@ from tests.e2e.prompts import DOCUMENTS, Prompt
 if TYPE_CHECKING:
     from edge_node import EdgeConfig
     from fuser.heads.fusing import Intake
-    from fuser.receiver import Receiver
+    from fuser.receiver import Prefilled, Receiver
     from fuser.sharer import Sharer
     from ops.certs import Certificates
 
@@ -102,7 +102,7 @@ def test_the_real_pair_over_the_wire_equals_one_process_bit_for_bit(
                 sharer, receiver, prompt.sections, texts, SliceKind.EXCERPT, 16, TOKENS
             )
             prefilled = receiver.begin(prompt.sections).prefill(SliceKind.EXCERPT)
-            intake: Intake | None = None
+            intake: Intake[Prefilled] | None = None
             arrived: list[Segment] = []
             for part in client.share(prompt.sections, receiver.bundle, kind=SliceKind.EXCERPT):
                 if isinstance(part, SliceHeader):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from edge_node import EdgeConfig
+from edge_node import Assistant, EdgeConfig
 from edge_node.config import CloudPeer
 from fuser.models.directory import NoSuchDevice
 from kvwire.errors import Busy, DeadlineExceeded
@@ -87,6 +87,25 @@ def test_without_a_slice_nothing_is_said_but_why_and_what_to_do(cut_off_edge: st
         "",
         "UNREACHABLE",
     )
+
+
+def test_where_nobody_listens_that_is_told_before_the_receiver_is_loaded(
+    config: EdgeConfig, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = CloudPeer(address="127.0.0.1:1", fallbacks=("127.0.0.1:2",))
+    near = dataclasses.replace(away, fallbacks=(config.cloud.address,))
+    paths = {
+        name: str(write_toml(dataclasses.replace(config, cloud=cloud), tmp_path / f"{name}.toml"))
+        for name, cloud in (("away", away), ("near", near))
+    }
+    loaded = list[EdgeConfig]()
+    with monkeypatch.context() as patch:
+        patch.setattr(Assistant, "from_config", loaded.append)
+        assert ask(paths["away"], *DOCUMENT).exit_code == 3 and not loaded
+        ask(paths["near"], *DOCUMENT)
+        ask(paths["away"], *DOCUMENT, "--guess")
+    assert len(loaded) == 2
+    assert ask(paths["near"], *DOCUMENT).exit_code == 0
 
 
 @pytest.mark.parametrize(("failure", "said"), [(Busy(60.0), "no room"), (DeadlineExceeded(), "in time")])

@@ -14,7 +14,7 @@ from fuser.lab.data.document import Item, Question
 from fuser.lab.train.cached import Cached
 from fuser.lab.train.sharer_reading import SharerReading, document_sections
 from fuser.models.load import load_model
-from fuser.reading import Reader
+from fuser.reader import Reader
 from fuser.sharer import Cut, Reading, Sharer
 from kvwire.plan import WHOLE, Plan
 from kvwire.section import Role, Section, Visibility

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from kvwire.telemetry import CLOUD, EDGE, JsonLines, Lines, Meter, TelemetryConfig, telling
+from cloud_node.call import CLOUD
+from edge_node.metrics import EDGE
+from kvwire.telemetry import JsonLines, Lines, Meter, TelemetryConfig, telling
 
 VALUES = {name: ("one", "two") for metric in (*CLOUD, *EDGE) for name in metric.labels}
 

@@ -16,9 +16,11 @@ import pytest
 import yaml
 
 from cloud_node import CloudConfig
+from cloud_node.call import CLOUD
 from edge_node import EdgeConfig
+from edge_node.metrics import EDGE
 from kvwire.identity import Identity, PeerRole
-from kvwire.telemetry import CLOUD, EDGE, Meter, TelemetryConfig, telling
+from kvwire.telemetry import Meter, TelemetryConfig, telling
 from ops.demo.stage import free_port
 
 DEPLOY = Path(__file__).parents[2] / "ops" / "deploy"

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from filelock import FileLock
 from sqlalchemy import create_engine, text
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cloud_node.config import CloudConfig
 from cloud_node.document_files import meant
@@ -328,6 +328,23 @@ def test_a_search_prints_text_only_when_told_to(tmp_path: Path, config: Path, kv
     nothing = CliRunner().invoke(app, [*command[:2], "nowhere", *command[3:]])
     assert (nothing.exit_code, nothing.stdout) == (0, "") and "no passage" in nothing.stderr
     assert kvwire("search", "zebra", tenant="other") == []
+
+
+def test_looking_needs_no_tenant_where_one_alone_has_documents(
+    tmp_path: Path, config: Path, kvwire: Kvwire
+) -> None:
+    def look(*words: str) -> Result:
+        return CliRunner().invoke(app, ["documents", *words, "--config", str(config), "--json"])
+
+    assert str(look("list").exception) == "there are no documents yet"
+    kvwire("add", put(tmp_path / "a.txt", "The zebra sings."))
+    assert [one["id"] for one in json.loads(look("list").stdout)] == ["a.txt"]
+    assert json.loads(look("show", "a.txt").stdout)["id"] == "a.txt"
+    assert len(json.loads(look("search", "zebra").stdout)) == 1
+    assert json.loads(look("exposure", "a.txt").stdout)["days"] == []
+    kvwire("add", tmp_path / "a.txt", tenant="other")
+    assert str(look("list").exception) == "say whose: --tenant acme or other"
+    assert look("remove", "a.txt").exit_code == 2  # who changes something says whose it is
 
 
 def test_removing_what_is_not_there_is_an_error_by_name(tmp_path: Path, config: Path, kvwire: Kvwire) -> None:

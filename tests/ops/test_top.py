@@ -5,7 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from kvwire.telemetry import CLOUD, EDGE, Meter, TelemetryConfig, telling
+from cloud_node.call import CLOUD
+from edge_node.metrics import EDGE
+from kvwire.telemetry import Meter, TelemetryConfig, telling
 from ops.cli import app
 from ops.commands.top import _looked
 from ops.output import console

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from fuser.atomic import atomic_write
 from fuser.bundle.bundle import Bundle
-from fuser.cut import shared_layout
 from fuser.lab.evaluate.models import Model
 from fuser.lab.evaluate.plans import registry_of
 from fuser.lab.evaluate.speaker import sections
 from fuser.prompts.choice import ChoiceItem, choice_prompt
 from fuser.prompts.shared import SharedPositions
+from fuser.reading import shared_layout
 from fuser.receiver import Prefilled, Receiver
 from fuser.sharer import Cut, Reading, Sharer
 from fuser.slice_specs import (

@@ -15,7 +15,8 @@ from fuser.lab.data.document import Item
 from fuser.lab.train.cached import Cached, CachedItem, CachedPrompt, CachedQuestion
 from fuser.lab.train.sources import AnyItem, TrainPrompt
 from fuser.prompts.prompt import PromptStyle
-from fuser.reading import Reader, Reading, SharerPrompt
+from fuser.reader import Reader
+from fuser.reading import Reading, SharerPrompt
 from fuser.slice_specs import MAX_WRITTEN
 from kvwire.section import Role, Section, Visibility
 

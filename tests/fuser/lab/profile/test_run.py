@@ -34,8 +34,25 @@ def answered(
 ) -> Path:
     """Where such a profile was measured: made there again it is complete."""
     work = tmp_path_factory.mktemp("answered")
-    assert maker(tiny_bundle, tiny_sharer, tiny_receiver, work)().measure(QUIET)
+    run = maker(tiny_bundle, tiny_sharer, tiny_receiver, work)()
+    assert not run.complete and run.worth == []
+    assert run.measure(QUIET)
     return work
+
+
+@pytest.fixture(scope="module")
+def sent(
+    choices: str,
+    tiny_bundle: Path,
+    tiny_sharer: Path,
+    tiny_receiver: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ProfileRun:
+    """A complete profile of shared slices, every plan of it."""
+    made = maker(tiny_bundle, tiny_sharer, tiny_receiver, tmp_path_factory.mktemp("sent"))
+    run = made(data=choices, questions=5, screened=2, plans=99)
+    assert run.measure(QUIET)
+    return run
 
 
 def maker(bundle: Path, sharer: Path, receiver: Path, work: Path) -> Make:
@@ -50,11 +67,10 @@ def maker(bundle: Path, sharer: Path, receiver: Path, work: Path) -> Make:
     return made
 
 
-@pytest.fixture
-def choices(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def choices(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Questions with choices, as a file."""
-    path = tmp_path / "data" / "train.jsonl"
-    path.parent.mkdir()
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
     words = ("door", "river", "lamp", "bridge", "ledger", "cedar")
     rows = [
         {"id": f"c{i}", "question": f"Which word is the {i + 1}. one?", "choices": words[:4], "answer": i % 4}
@@ -64,10 +80,11 @@ def choices(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(make: Make) -> None:
-    run = make()
-    assert not run.complete and run.worth == []
-    assert run.measure(QUIET) and run.complete
+def test_every_plan_is_screened_and_the_nearest_answer_beside_their_controls(
+    make: Make, answered: Path
+) -> None:
+    run = make(work=answered)
+    assert run.complete
     report = run.report(["kvwire", "profile"])
     assert report["grid"] == len(report["screen"]) == 5
     rows = {row.plan: row for row in run.worth}
@@ -138,26 +155,22 @@ def test_more_dials_add_to_what_is_measured(make: Make, answered: Path, tmp_path
 
 
 def test_the_table_holds_what_nothing_beats_and_rows_of_other_kinds_stay(
-    make: Make, answered: Path, choices: str, tmp_path: Path, tiny_bundle: Path
+    make: Make, answered: Path, sent: ProfileRun, tmp_path: Path, tiny_bundle: Path
 ) -> None:
     run, bundle = make(work=answered), Bundle.load(tiny_bundle)
     bundle.save(tmp_path / "bundle")
     run.table(tmp_path / "bundle").save(tmp_path / "bundle")
     excerpts = PlanTable.load(tmp_path / "bundle").rows
     assert excerpts and [row.mean_bytes for row in excerpts] == sorted(row.mean_bytes for row in excerpts)
-    other = make(data=choices, questions=5)
-    other.measure(QUIET)
-    other.table(tmp_path / "bundle").save(tmp_path / "bundle")
+    sent.table(tmp_path / "bundle").save(tmp_path / "bundle")
     table = PlanTable.load(tmp_path / "bundle", bundle.hash)
     assert table.of(SliceKind.EXCERPT) == excerpts and table.of(SliceKind.SHARED)
     assert set(table.measured) == {"excerpt", "shared"}
 
 
-def test_shared_slices_are_sent_by_every_dial(make: Make, choices: str) -> None:
-    run = make(data=choices, questions=5, screened=2, plans=99)
-    assert run.measure(QUIET)
-    rows = {row.plan: row for row in run.worth}
-    assert set(rows) == set(run.plans) and {row.kind for row in run.worth} == {SliceKind.SHARED}
+def test_shared_slices_are_sent_by_every_dial(sent: ProfileRun) -> None:
+    rows = {row.plan: row for row in sent.worth}
+    assert set(rows) == set(sent.plans) and {row.kind for row in sent.worth} == {SliceKind.SHARED}
     raw, kept = rows[Plan(codec="raw")], rows[Plan(codec="int8", last=4)]
     both, half = rows[Plan(codec="int8")], rows[Plan(codec="int8", bottleneck=True)]
     assert kept.mean_bytes < both.mean_bytes < raw.mean_bytes and half.mean_bytes < both.mean_bytes

@@ -17,7 +17,7 @@ from fuser.lab.train.sources import AnyItem
 from fuser.lab.train.task import Setting
 from fuser.models.load import load_model
 from fuser.prompts.prompt import withheld
-from fuser.reading import Reader
+from fuser.reader import Reader
 from fuser.receiver import Receiver
 from fuser.sharer import Sharer
 from kvwire.errors import TooLarge, Unsupported
