@@ -269,7 +269,8 @@ def test_what_would_fail_at_the_end_fails_at_once(call: Any, tmp_path: Path) -> 
     pytest.importorskip("matplotlib")
     data = write(tmp_path / "data.jsonl", DOCUMENTS)
     assert "ending must be" in str(call(data, "--plot", "rows.docx", fails=True).exception)
-    assert "rows: ' ,' names nothing; [] is an empty list" in str(call(data, "--set", "rows=' ,'", fails=True).exception)
+    empty = call(data, "--set", "rows=' ,'", fails=True)
+    assert "rows: ' ,' names nothing; [] is an empty list" in str(empty.exception)
     assert not (tmp_path / "work").exists()
 
 
