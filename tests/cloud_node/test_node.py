@@ -7,7 +7,6 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from kvwire.v1.sharer_pb2_grpc import SharerServiceStub
 from ops.certs import Certificates
 from ops.chaos.stage import REPLICA, member_of, send
 from ops.node_check import _telemetry
-from tests.cloud_fixture import CloudNode, start_cloud, write_config
+from tests.cloud_fixture import start_cloud, write_config
 from tests.process import python
 
 QUESTION = "Who keeps the spare key?"
@@ -38,69 +37,13 @@ def told(address: str, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
-@pytest.fixture(scope="module")
-def telemetry() -> str:
-    return free_address()
-
-
-@pytest.fixture(scope="module")
-def watched(
-    telemetry: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_sharer: Path,
-    tiny_bundle: Path,
-    certificates: Certificates,
-) -> Iterator[CloudNode]:
-    """A cloud of this file alone, whose health and metrics are told; the last test ends it."""
-    settings = {"telemetry": {"listen": telemetry, "logs": "json"}}
-    folder = tmp_path_factory.mktemp("watched")
-    cloud = start_cloud(folder, tiny_sharer, tiny_bundle, certificates, settings)
-    yield cloud
-    cloud.stop()
-
-
-def test_a_replica_that_hangs_is_in_health_metric_log_and_doctor_within_five_seconds_and_so_is_its_return(
-    watched: CloudNode, telemetry: str
+def test_sigterm_drains_and_exits_with_0(
+    tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: Certificates
 ) -> None:
-    cloud = watched
-
-    def until(status: int) -> float:
-        began = time.monotonic()
-        while told(telemetry, "/healthz")[0] != status:
-            assert time.monotonic() - began < 30
-            time.sleep(0.05)
-        return time.monotonic() - began
-
-    def doctors() -> tuple[str, str]:
-        (found,) = (one for one in _telemetry(telemetry, ask=True) if one.what == "health")
-        return found.state, found.found
-
-    time.sleep(2)  # the node asks itself meanwhile
-    audited = cloud.audit()
-    assert doctors() == ("ok", "SERVING")
-    replica = member_of(cloud.process.pid, REPLICA)
-    send(replica, signal.SIGSTOP)
-    try:
-        assert until(503) < 5.0
-        why = "the node's own question is not answered: DEADLINE_EXCEEDED"
-        assert json.loads(told(telemetry, "/healthz")[1]) == {"status": "NOT_SERVING", "why": why}
-        assert doctors() == ("bad", f"NOT_SERVING, {why}")
-        failed = 'kvwire_cloud_canary_failures_total{reason="DEADLINE_EXCEEDED"} 1.0'
-        assert failed in told(telemetry, "/metrics")[1]
-        assert why in (cloud.directory / "cloud.log").read_text()
-    finally:
-        send(replica, signal.SIGCONT)
-    assert until(200) < 10.0
-    assert cloud.audit() == audited
-
-
-def test_sigterm_drains_and_exits_with_0(watched: CloudNode, telemetry: str) -> None:
-    cloud = watched
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        telemetry = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {"telemetry": {"listen": telemetry, "logs": "json"}}
+    cloud = start_cloud(tmp_path / "cloud", tiny_sharer, tiny_bundle, certificates, settings)
     try:
         assert told(telemetry, "/healthz") == (200, '{"status": "SERVING"}')
         assert "kvwire_cloud_replicas_up 1.0" in told(telemetry, "/metrics")[1]
@@ -125,9 +68,9 @@ def test_sigterm_drains_and_exits_with_0(watched: CloudNode, telemetry: str) -> 
             cloud.share(cloud.request("note-1", QUESTION))
     finally:
         cloud.stop()
-    lines = cloud.audit()
-    assert [x["decision"] for x in lines if x["method"] == "Share"] == ["SENDING", "DRAINING", "SERVED"]
-    assert verify(cloud.directory / "audit.jsonl").records == len(lines) == 4
+    decisions = [line["decision"] for line in cloud.audit() if line["method"] == "Share"]
+    assert decisions == ["SENDING", "DRAINING", "SERVED"]
+    assert verify(cloud.directory / "audit.jsonl").records == 4
     log = (cloud.directory / "cloud.log").read_text()
     assert "Traceback" not in log and "tide into the record" not in log
     calls = [
@@ -200,7 +143,9 @@ def test_a_command_ends_whatever_hangs_and_a_program_around_a_node_keeps_its_own
 def test_a_document_that_is_added_while_the_cloud_runs_is_read_before_its_first_question(
     tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: Certificates
 ) -> None:
-    telemetry, folder = free_address(), tmp_path / "cloud"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        telemetry = f"127.0.0.1:{free.getsockname()[1]}"
+    folder = tmp_path / "cloud"
     settings = {"telemetry": {"listen": telemetry}, "sharer": {"prefix_store": "kept"}}
     cloud = start_cloud(folder, tiny_sharer, tiny_bundle, certificates, settings)
     try:
@@ -222,5 +167,46 @@ def test_a_document_that_is_added_while_the_cloud_runs_is_read_before_its_first_
         documents.remove("acme", "new")
         documents.close()
         assert not list(config.prefix_files.root.glob(str(its)))
+    finally:
+        cloud.stop()
+
+
+def test_a_replica_that_hangs_is_in_health_metric_log_and_doctor_within_five_seconds_and_so_is_its_return(
+    tmp_path: Path, tiny_sharer: Path, tiny_bundle: Path, certificates: Certificates
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        telemetry = f"127.0.0.1:{free.getsockname()[1]}"
+    folder = tmp_path / "cloud"
+    cloud = start_cloud(folder, tiny_sharer, tiny_bundle, certificates, {"telemetry": {"listen": telemetry}})
+
+    def until(status: int) -> float:
+        began = time.monotonic()
+        while told(telemetry, "/healthz")[0] != status:
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def doctors() -> tuple[str, str]:
+        (found,) = (one for one in _telemetry(telemetry, ask=True) if one.what == "health")
+        return found.state, found.found
+
+    try:
+        time.sleep(2)  # the node asks itself meanwhile
+        audited = cloud.audit()
+        assert doctors() == ("ok", "SERVING")
+        replica = member_of(cloud.process.pid, REPLICA)
+        send(replica, signal.SIGSTOP)
+        try:
+            assert until(503) < 5.0
+            why = "the node's own question is not answered: DEADLINE_EXCEEDED"
+            assert json.loads(told(telemetry, "/healthz")[1]) == {"status": "NOT_SERVING", "why": why}
+            assert doctors() == ("bad", f"NOT_SERVING, {why}")
+            failed = 'kvwire_cloud_canary_failures_total{reason="DEADLINE_EXCEEDED"} 1.0'
+            assert failed in told(telemetry, "/metrics")[1]
+            assert why in (folder / "cloud.log").read_text()
+        finally:
+            send(replica, signal.SIGCONT)
+        assert until(200) < 10.0
+        assert cloud.audit() == audited
     finally:
         cloud.stop()

@@ -47,6 +47,7 @@ def test_noise_over_documents_is_like_the_codes_of_all_questions_whatever_the_ba
 def test_controls_over_documents_have_the_bytes_of_a_slice_and_say_other_things(
     given: Callable[..., Given], documents: list[DocumentQuestion], tmp_path: Path
 ) -> None:
+    documents = documents[::2]
     found = ask(DocumentEvaluation(given(), documents), tmp_path, *ROWS, plans=PLANS)
     for plan in ("", " int8"):
         said = [[found[f"{row}{plan}", q.id].text for q in documents] for row in ROWS]

@@ -96,6 +96,7 @@ def test_one_question_at_a_time_gives_what_eight_together_give(
 def test_fused_answers_are_those_of_the_service(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
+    documents = documents[::2]
     found = texts(ask(DocumentEvaluation(given(), documents), tmp_path, "fused"))
     expected = {
         ("fused", q.id): served(pair, SliceKind.EXCERPT, q, q.document, q.question) for q in documents
@@ -107,6 +108,7 @@ def test_fused_answers_are_those_of_the_service(
 def test_mismatched_answers_are_those_of_the_strangers_slice(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
+    documents = documents[::2]
     found = texts(ask(DocumentEvaluation(given(), documents), tmp_path, "mismatched", "fused"))
     others = mismatched(documents)
     expected = [
@@ -156,7 +158,6 @@ def test_questions_for_two_facts_are_also_marked_by_their_parts(given: Make) -> 
 def test_drafted_answers_are_those_of_the_service_and_those_of_a_stranger_are_its(
     given: Make, documents: list[DocumentQuestion], pair: tuple[Sharer, Receiver], tmp_path: Path
 ) -> None:
-    documents = documents[::2]
     task = DocumentEvaluation(replace(given(), drafts=True), documents)
     found = texts(ask(task, tmp_path, "drafted", "drafted-mismatched", "drafted-text"))
     for name, sources in (("drafted", range(len(documents))), ("drafted-mismatched", mismatched(documents))):

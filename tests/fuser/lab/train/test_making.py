@@ -89,11 +89,11 @@ def table_of(sharer: Path, receiver: Path, shared: Path, folder: Path) -> dict[s
         "fuse": {"rank": 8, "inner": 12},
         "selection": {"rule": "learnt", "heads": 4, "positions": 8, "first_layer": 0.0},
         "answer": {"steps": 4, "batch": 2, "evaluate_every": 4, "checkpoint_every": 2, "validation": 4},
-        "fit": {"questions": 24},
+        "fit": {"questions": 50},
         "calibrate": {"positions": 200, "rates": [2, 1]},
         "profile": PROFILE,
         "sources": {
-            "records": {"source": "records:train", "documents": 24},
+            "records": {"source": "records:train", "documents": 44},
             "held": {"source": "records:heldout", "documents": 6, "validation": True},
             "near": {"source": "records:train", "documents": 0, "near": True},
             "sums": {"source": str(shared / "sums.jsonl"), "documents": 12, "task": "shared"},
