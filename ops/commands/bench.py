@@ -108,7 +108,8 @@ def cloud(
     streams: Annotated[
         str, typer.Option(help="Comma-separated numbers of callers at a time.")
     ] = "1,2,4,8,16",
-    limit: Annotated[int, typer.Option(min=1, help="Calls for each number of callers.")] = 48,
+    limit: Annotated[int, typer.Option(min=1, help="Calls for each number of callers, in each round.")] = 24,
+    rounds: Annotated[int, typer.Option(min=1, help="Of all numbers of callers.")] = 3,
     kind: Annotated[
         SliceKind | None, typer.Option(help="Of the slices. [default: the bundle's first]")
     ] = None,
@@ -128,13 +129,19 @@ def cloud(
 
     cast, pairs = _cast(sharer or pair.SHARER, pair.RECEIVER, bundle or pair.BUNDLE, codec, device, dtype)
     callers = _counts("--streams", streams)
-    plan = bench.CloudBench(cast, callers, limit, kind or _first_kind(pairs))
+    plan = bench.CloudBench(cast, callers, limit, kind or _first_kind(pairs), rounds)
 
     def measure(progress: "Progress") -> Mapping[str, Any]:
         with Interrupt() as interrupt, working_folder() as folder:
             return bench.measure(plan, Path(folder), progress, interrupt.check)
 
-    settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec}
+    settings = {
+        "streams": callers,
+        "requests": limit,
+        "rounds": rounds,
+        "kind": str(plan.kind),
+        "codec": codec,
+    }
     settings |= _named(cast, pairs)
     Bench("cloud", settings, measure, bench.markdown).run(json_out, markdown_out)
 
