@@ -49,7 +49,7 @@ demo: $(STAMP)
 codecs := --limit 6
 prefixes := --tokens 100,400,1600 --rounds 3
 local := --limit 11
-cloud := --streams 1,4,8,16 --limit 32
+cloud := --streams 1,4,8,16 --limit 16
 link := --rates 1,5,20,100 --rtt 5,40 --limit 3 --utilisation 10,50,100
 scale := --service build/bench/prefixes.json --serve 1,2,4
 BENCHES ?= codecs prefixes local cloud link scale

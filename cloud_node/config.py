@@ -111,7 +111,7 @@ class SharerConfig:
     dtype: DtypeName = "auto"
     max_ongoing: int = 8
     max_batch: int = 8
-    max_batch_positions: int = 256
+    max_batch_positions: int = 512
     max_queued: int = 16
     retry_after_s: float = 1.0
     max_prompt_tokens: int = 0

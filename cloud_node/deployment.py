@@ -38,6 +38,14 @@ _GCS_WAIT: Final = "RAY_gcs_server_port_wait_time_s"
 _AUTO_CONNECT: Final = "RAY_ENABLE_AUTO_CONNECT"  # "0": Serve's threads start no Ray anew while one ends
 _HELPERS: Final = ("start_monitor", "start_log_monitor", "start_api_server")
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": listen on loopback only, on Linux too
+# Parts come over gRPC from the replica in place of Ray's object store, with Ray's token, and wait there for a slow
+# reader: without threads between (docs/adr/0025-parts-come-over-serves-own-grpc.md).
+_DIRECT: Final = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "no_grpc_proxy": "127.0.0.1",
+}
 
 
 class ReplicasLost(RuntimeError):
@@ -102,7 +110,7 @@ class Ray:
             token.read_bytes()
         if config.address == "local":
             os.umask(0o077)  # Ray's processes inherit it
-            os.environ[_CLUSTERS] = "0"
+            os.environ |= {_CLUSTERS: "0", **_DIRECT}
             os.environ.setdefault(_NICENESS, "0")
             os.environ.setdefault(_GCS_WAIT, str(math.ceil(config.start_timeout_s)))
             self._folder = RayFolder.make()

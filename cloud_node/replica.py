@@ -293,9 +293,14 @@ class Replica:
     def _check_length(self, tokenizer: Any, sections: Sequence[Section], stop: CancelToken) -> None:
         """Refuse what is far too long after as many tokens as there is room for, and not after all it has.
 
-        Tokenising a prompt whole can be neither stopped nor cut short: so texts are counted first, a part at a time.
-        A part may have a few tokens more for itself than within its text.
+        Tokenising a prompt whole can be neither stopped nor cut short: so texts are counted first, a part at a time,
+        unless all of them are no more than a part, and of fewer bytes than there may be tokens. A part may have a few
+        tokens more for itself than within its text.
         """
+        if sum(len((section.text or "").encode()) for section in sections) <= min(
+            self._max_prompt_tokens, _PART_CHARS
+        ):
+            return
         counted = 0
         for section in sections:
             text = section.text or ""

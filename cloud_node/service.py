@@ -186,10 +186,12 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                             still = await self._release(caller, part, wanted, record)
                         elif isinstance(part, SliceHeader):
                             raise InternalError("a second header")
-                        elif isinstance(part, SliceTrailer):
-                            part = dataclasses.replace(part, **still)
                         begun = True
                         record.sent(part)
+                        if isinstance(part, SliceTrailer):
+                            # To the edge a wait is one, wherever in the cloud.
+                            timings = part.timings | {"queue": waited_s + part.timings["queue"]}
+                            part = dataclasses.replace(part, timings=timings, **still)
                         await context.write(serde.share_response_to_proto(part))
             finally:
                 if not begun:
@@ -212,6 +214,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 reply = await self._replicas.relay(RelayCall(caller.tenant, wanted, allowed), timeout_s)
             self.canary.answered()
             record.stages |= reply.timings
+            timings = reply.timings | {"queue": record.stages["turn"] + reply.timings["queue"]}
             # A replica does not tell which text it read: it is the one from before, if that is there now.
             versions = versions_of(documents)
             documents = await self._documents(caller, wanted, record)
@@ -221,7 +224,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             record.bytes, record.positions = len(reply.text.encode()), reply.tokens
             await self._count(caller, leaving(self._config.export, documents, reply.tokens))
             self._write_ahead(record.leaving(documents))
-            return serde.relay_reply_to_proto(dataclasses.replace(reply, versions=versions))
+            return serde.relay_reply_to_proto(dataclasses.replace(reply, versions=versions, timings=timings))
 
     def refused(self, method: str, tenant: str, error: KvwireError) -> None:
         """A call that came no further than the door."""

@@ -10,7 +10,7 @@ import os
 import queue
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -35,9 +35,12 @@ Begin = Callable[[Coroutine[Any, Any, None]], concurrent.futures.Future[None]]
 """Starts work on the thread of a client."""
 Part = SliceHeader | Segment | SliceTrailer
 
+_SMALL_BYTES: Final = 4096
+"""Of a message that is taken in sooner than a thread would have it."""
+
 
 class ReplyIntake:
-    """Takes the messages of one Share reply in order. Not thread-safe; meant to run off the event loop.
+    """Takes the messages of one Share reply in order. Not thread-safe; meant to take large ones off the event loop.
 
     Args:
         request: as it was sent.
@@ -136,7 +139,7 @@ def check_specs(header: SliceHeader, bundle: Bundle, plan: Plan) -> None:
 
 
 class SliceStream:
-    """The parts of one slice as they arrive, verified and decoded off the event loop. Close it or read it up.
+    """The parts of one slice as they arrive, verified and decoded, large ones off the loop. Close it or read it up.
 
     Until the header is here a call that failed may be tried again; each attempt has a request id of its own.
     """
@@ -231,13 +234,16 @@ class SliceStream:
             async with contextlib.aclosing(replies):  # type: ignore[type-var]
                 async for reply in replies:
                     came.append(self._traffic.received_at)
-                    parts = await asyncio.to_thread(intake.take, reply)
+                    if len(reply) <= _SMALL_BYTES:
+                        parts = intake.take(reply)
+                    else:
+                        parts = await asyncio.to_thread(intake.take, reply)
                     self._decode_s += time.monotonic() - came[-1]
                     for part in parts:
                         if isinstance(part, SliceTrailer):
                             trailer, end = part, came[-1]
-                            # A draft's header comes when the cloud's work is over, any other before it begins.
-                            worked_s = part.timings["prefill"] if self._kind is SliceKind.DRAFT else 0.0
+                            # Of a shared slice the header comes before the cloud's work, of any other behind it.
+                            worked_s = 0.0 if self._kind is SliceKind.SHARED else part.timings["prefill"]
                             began = came[0] - worked_s
                             self._link.slice_came(
                                 part.payload_bytes,

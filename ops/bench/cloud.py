@@ -17,6 +17,7 @@ from kvwire.plan import Plan
 from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind, SliceTrailer
 from ops.bench.link import questions
+from ops.bench.ratio import ratio_of, told
 from ops.demo.samples import DemoQuestion, DemoSample
 from ops.demo.stage import CLOUD_START_S, Cast, DemoStage
 
@@ -35,28 +36,43 @@ Asked = tuple[DemoSample, DemoQuestion]
 
 @dataclass(frozen=True, slots=True)
 class CloudBench:
-    """What to measure. streams: callers at a time, each with one call after the other. requests: calls for each."""
+    """What to measure. streams: callers at a time, each with one call after the other. requests: calls for each, in
+    each of the rounds."""
 
     cast: Cast
     streams: tuple[int, ...]
     requests: int
     kind: SliceKind
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call as its caller saw it. own_s: what the replica says of it: queue, prefill, encode."""
+    """One call as its caller saw it. waited_s, worked_s: in the cloud's queues; prefill and encoding, as it says."""
 
     seconds: float
-    own_s: float
+    waited_s: float
+    worked_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All prompts once through the service, and bare right before or after. streams: callers. seconds: until all were
+    answered. bare_s: of the bare prefill."""
+
+    streams: int
+    seconds: float
+    bare_s: float
+    calls: Sequence[Call]
 
 
 def measure(
     bench: CloudBench, folder: Path, progress: Progress, check: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """The bare prefill in this process; then the cloud as a process of its own, its callers in this one.
+    """The cloud as a process of its own with its callers in this one, and the bare prefill in this one, in turns.
 
-    No prefix is cached: every prompt is read whole on both sides. Both use as many threads.
+    No prefix is cached: every prompt is read whole on both sides. Both use as many threads, and both have run once
+    before anything is timed.
 
     Raises:
         NodeFailed, KvwireError: the cloud did not start, or a call failed.
@@ -68,50 +84,71 @@ def measure(
     prompts = [_tokens(sharer, bench.kind, one) for one in asked]
     samples = list(dict.fromkeys(sample for sample, _ in asked))
     settings = {"prefix_cache_bytes": 0, "prefix_store": ""}
-    bar = progress.add_task("bare prefill", total=len(_BARE_BATCHES) + len(bench.streams) + 1)
-    bare = {}
-    for size in _BARE_BATCHES:
-        check()
-        bare[size] = _bare(sharer, prompts, size)
-        progress.advance(bar)
-    progress.update(bar, description="starting the cloud node")
+    steps = len(_BARE_BATCHES) + 2 + bench.rounds * len(bench.streams)
+    bar = progress.add_task("starting the cloud node", total=steps)
     with DemoStage(folder, bench.cast, samples, record=False, edge_runs=False, sharer=settings) as stage:
         stage.cloud.address(CLOUD_START_S, check)
-        progress.advance(bar)
+        progress.update(bar, advance=1, description="bare prefill")
         config = EdgeConfig.load(folder / "edge" / "edge.toml")
         callers = Callers(config, sharer.bundle, bench.kind, bench.cast.codec, check)
-        asyncio.run(
-            callers.all(asked[:2], 1)
-        )  # connections, kernels and pages are there before anything is timed
-        rows = []
-        for streams in bench.streams:
-            progress.update(bar, description=f"{streams} streams")
-            seconds, calls = asyncio.run(callers.all(asked, streams))
-            rows.append(measured_row(streams, seconds, calls, prompts))
+        bare = {}
+        for size in _BARE_BATCHES:
+            check()
+            bare[size] = _bare(sharer, prompts, size)
             progress.advance(bar)
-    return summary(rows, bare, prompts)
+        best = min(bare, key=lambda size: bare[size])
+        asyncio.run(callers.all(asked, max(bench.streams)))
+        progress.advance(bar)
+        found = []
+        for number in range(bench.rounds):
+            for streams in bench.streams:
+                check()
+                progress.update(bar, description=f"{streams} streams")
+                bare_s = _bare(sharer, prompts, best) if number % 2 == 0 else 0.0
+                seconds, calls = asyncio.run(callers.all(asked, streams))
+                found.append(Round(streams, seconds, bare_s or _bare(sharer, prompts, best), calls))
+                progress.advance(bar)
+    return summary(found, bare, [len(prompt) for prompt in prompts])
 
 
-def summary(
-    rows: Sequence[Mapping[str, Any]], bare: Mapping[int, float], prompts: Sequence[Tensor]
-) -> dict[str, Any]:
-    """The result: every row beside the best bare prefill (seconds for all prompts, by batch size)."""
-    tokens = sum(len(prompt) for prompt in prompts)
-    best = min(bare, key=lambda size: bare[size])
-    bare_rate = tokens / bare[best]
-    told = [dict(row) | {"ratio": row["tokens_per_s"] / bare_rate} for row in rows]
+def summary(found: Sequence[Round], bare: Mapping[int, float], lengths: Sequence[int]) -> dict[str, Any]:
+    """The result: by number of callers, every round beside its bare prefill.
+
+    Args:
+        bare: seconds for all prompts, by batch size; the best one is that of the rounds.
+        lengths: tokens of each prompt.
+    """
+    tokens, best = sum(lengths), min(bare, key=lambda size: bare[size])
+    rows = []
+    for streams in dict.fromkeys(one.streams for one in found):
+        own = [one for one in found if one.streams == streams]
+        calls = [call for one in own for call in one.calls]
+        shares = ratio_of([(one.bare_s, one.seconds) for one in own])
+        rows.append(
+            {
+                "streams": streams,
+                "requests": len(calls),
+                "requests_per_s": len(lengths) / shares["theirs_s"],
+                "tokens_per_s": tokens / shares["theirs_s"],
+                **{name: shares[name] for name in ("ratio", "low", "high")},
+                "rounds": [{"bare_s": one.bare_s, "service_s": one.seconds} for one in own],
+                "request_ms": percentiles([call.seconds for call in calls]),
+                "waited_ms": percentiles([call.waited_s for call in calls]),
+                "overhead_ms": percentiles([call.seconds - call.waited_s - call.worked_s for call in calls]),
+            }
+        )
+    bare_s = statistics.fmean(one.bare_s for one in found)
     return {
-        "prompts": len(prompts),
+        "prompts": len(lengths),
         "tokens": tokens,
-        "longest": max(len(prompt) for prompt in prompts),
+        "longest": max(lengths),
         "bare": {
             "batch": best,
-            "tokens_per_s": bare_rate,
-            "requests_per_s": len(prompts) / bare[best],
+            "tokens_per_s": tokens / bare_s,
+            "requests_per_s": len(lengths) / bare_s,
             "tokens_per_s_by_batch": {str(size): tokens / seconds for size, seconds in bare.items()},
         },
-        "rows": told,
-        "saturation": max(told, key=lambda row: float(row["ratio"])) if told else None,
+        "rows": rows,
     }
 
 
@@ -120,19 +157,25 @@ def markdown(report: Mapping[str, Any]) -> str:
     results = report["results"]
     bare = results["bare"]
     lines = [
-        f"{results['prompts']} prompts, {results['tokens']} tokens; bare prefill at its best batch of {bare['batch']}: "
-        f"{bare['tokens_per_s']:.0f} tokens/s.",
+        f"{results['prompts']} prompts, {results['tokens']} tokens; bare prefill in batches of {bare['batch']}, its "
+        f"best: {bare['tokens_per_s']:.0f} tokens/s.",
         "",
-        "| streams | requests/s | tokens/s | of bare prefill | request p50 | p99 | overhead p50 | p99 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| streams | requests/s | tokens/s | of bare prefill (95 %) | request p50 | p99 | waited p50 | overhead p50 "
+        "| p99 |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
         request, over = row["request_ms"], row["overhead_ms"]
         lines.append(
-            f"| {row['streams']} | {row['requests_per_s']:.2f} | {row['tokens_per_s']:.0f} | {row['ratio']:.2f} | "
-            f"{request['p50']:.0f} ms | {request['p99']:.0f} ms | {over['p50']:.1f} ms | {over['p99']:.1f} ms |"
+            f"| {row['streams']} | {row['requests_per_s']:.2f} | {row['tokens_per_s']:.0f} | {told(row)} | "
+            f"{request['p50']:.0f} ms | {request['p99']:.0f} ms | {row['waited_ms']['p50']:.0f} ms | "
+            f"{over['p50']:.1f} ms | {over['p99']:.1f} ms |"
         )
-    lines += ["", "Overhead: a request's time less what its replica says of queue, prefill and encode."]
+    lines += [
+        "",
+        "Waited: for a turn at the replica, and there for the model. Overhead: a request's time less that, prefill and "
+        "encoding.",
+    ]
     return "\n".join(lines)
 
 
@@ -170,7 +213,7 @@ class Callers:
 
     async def _call(self, client: AsyncClient, asked: Asked) -> Call:
         self._check()
-        began, own_s = time.monotonic(), 0.0
+        began, timings = time.monotonic(), {"queue": 0.0}
         shared = client.share(
             _sections(self._kind, asked),
             self._bundle,
@@ -180,8 +223,9 @@ class Callers:
         )
         async for part in shared:
             if isinstance(part, SliceTrailer):
-                own_s = sum(part.timings.values())
-        return Call(time.monotonic() - began, own_s)
+                timings = part.timings
+        seconds, waited_s = time.monotonic() - began, timings["queue"]
+        return Call(seconds, waited_s, sum(timings.values()) - waited_s)
 
 
 def _sections(kind: SliceKind, asked: Asked, resolved: bool = False) -> tuple[Section, ...]:
@@ -232,20 +276,6 @@ def _bare(sharer: Sharer, prompts: Sequence[Tensor], batch: int) -> float:
     for start in range(0, len(ordered), batch):
         run(ordered[start : start + batch])
     return time.monotonic() - began
-
-
-def measured_row(
-    streams: int, seconds: float, calls: Sequence[Call], prompts: Sequence[Tensor]
-) -> dict[str, Any]:
-    """What one number of callers came to: all `prompts` answered in `seconds`."""
-    return {
-        "streams": streams,
-        "requests": len(calls),
-        "requests_per_s": len(calls) / seconds,
-        "tokens_per_s": sum(len(prompt) for prompt in prompts) / seconds,
-        "request_ms": percentiles([call.seconds for call in calls]),
-        "overhead_ms": percentiles([call.seconds - call.own_s for call in calls]),
-    }
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

@@ -109,7 +109,8 @@ def cloud(
     streams: Annotated[
         str, typer.Option(help="Comma-separated numbers of callers at a time.")
     ] = "1,2,4,8,16",
-    limit: Annotated[int, typer.Option(min=1, help="Calls for each number of callers.")] = 48,
+    limit: Annotated[int, typer.Option(min=1, help="Calls for each number of callers, in each round.")] = 24,
+    rounds: Annotated[int, typer.Option(min=1, help="Of all numbers of callers.")] = 3,
     kind: KindOption = None,
     codec: Annotated[str, typer.Option(help="On the wire.")] = "raw",
     sharer: SharerOption = None,
@@ -124,9 +125,15 @@ def cloud(
 
     cast, pairs = _cast(sharer, None, bundle, codec, device, dtype)
     callers = _counts("--streams", streams)
-    plan = bench.CloudBench(cast, callers, limit, kind or _first_kind(pairs))
+    plan = bench.CloudBench(cast, callers, limit, kind or _first_kind(pairs), rounds)
 
-    settings = {"streams": callers, "requests": limit, "kind": str(plan.kind), "codec": codec}
+    settings = {
+        "streams": callers,
+        "requests": limit,
+        "rounds": rounds,
+        "kind": str(plan.kind),
+        "codec": codec,
+    }
     settings |= _named(cast, pairs)
     Bench("cloud", settings, _alone(bench.measure, plan), bench.markdown).run(json_out, markdown_out)
 

@@ -246,7 +246,8 @@ class SliceTrailer:
         frames: how many were sent.
         payload_bytes: of all payloads, without the lengths before them.
         positions: as in the header.
-        timings: seconds, keys "queue", "prefill", and "encode": what encoding took after the prefill was over.
+        timings: seconds, keys "queue" (for a replica, then for its model), "prefill", and "encode": what encoding took
+            after the prefill was over.
         certainty: how sure the Sharer is, as `Certainty.coarse` leaves it.
         quoted, runs: positions of documents among them, and in how many runs of neighbours they stand.
         positions_left, questions_left, new_positions_left: what may still leave today, for who asked, of the document

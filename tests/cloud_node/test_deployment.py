@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from cloud_node.config import CloudConfig
-from cloud_node.deployment import Ray, told
+from cloud_node.deployment import _DIRECT, Ray, told
 from cloud_node.ray_folder import RayFolder
 from kvwire.errors import Busy, DeadlineExceeded, InternalError
 from kvwire.limits import Limits
@@ -99,6 +99,13 @@ def test_a_replica_has_the_priority_of_its_node(cloud: CloudNode) -> None:
     assert replicas
     own = os.getpriority(os.PRIO_PROCESS, cloud.process.pid)
     assert all(os.getpriority(os.PRIO_PROCESS, pid) == own for pid in replicas)
+
+
+def test_ray_serve_knows_the_settings_that_it_is_given() -> None:
+    from ray.serve._private import constants
+
+    names = {name for name in _DIRECT if name.startswith("RAY_")}
+    assert len(names) == 3 and names <= vars(constants).keys()
 
 
 def test_a_ray_that_fails_is_started_once_more_and_then_named(

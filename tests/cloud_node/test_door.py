@@ -499,6 +499,20 @@ async def test_a_document_sealed_or_removed_while_a_call_waits_does_not_leave(
         await waiting
 
 
+async def test_an_edge_is_told_of_its_wait_for_a_turn_as_of_any_other(
+    start_local: Start, config: CloudConfig
+) -> None:
+    cloud = await start_local(sharer=dataclasses.replace(config.sharer, max_ongoing=1))
+    slow = asyncio.create_task(cloud.share(cloud.request("slow", QUESTION)))
+    while not cloud.replicas.timeouts_s:
+        await asyncio.sleep(0.01)
+    began = time.monotonic()
+    *_, waited = await cloud.share(cloud.request("note-1", QUESTION))
+    whole_s = time.monotonic() - began
+    *_, first = await slow
+    assert first.timings["queue"] < 0.5 * whole_s < waited.timings["queue"] < whole_s
+
+
 async def test_a_relayed_text_of_a_document_that_was_replaced_meanwhile_does_not_leave(
     start_local: Start, config: CloudConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,22 @@ def test_as_many_statements_count_a_long_quote_as_a_short_one(documents: Documen
     assert quotes.spans == ((0, 1, 2), *((n, n + 1, 1) for n in range(1, 32)))
 
 
+def test_a_count_outlives_a_power_failure_where_a_budget_holds(tmp_path: Path) -> None:
+    store = Documents(f"sqlite:///{tmp_path / 'd.db'}")
+    waits: list[bool] = []
+
+    def look(connection: Any) -> None:
+        (level,) = connection.connection.driver_connection.execute("PRAGMA synchronous").fetchone()
+        waits.append(level == 2)  # FULL: a commit waits for the disk
+
+    event.listen(store._engine, "commit", look)
+    for budget in (Budget(), Budget(positions=9), Budget(questions=9), Budget(), Budget(new_positions=9)):
+        store.count(EDGE, [Leaving("a", Budget(), 1), Leaving("b", budget, 1)])
+    store.add("acme", "c", "The key is under the stone.")
+    assert waits == [False, True, True, False, True, True]
+    store.close()
+
+
 def test_a_call_over_the_budget_writes_nothing_down(documents: Documents) -> None:
     documents.count(EDGE, [Leaving("a", Budget(10), 8, ((0, 3), (4, 7)))])
     with pytest.raises(ExposureSpent) as error:

@@ -98,17 +98,21 @@ def test_what_the_edges_code_costs_stands_beside_transformers_and_a_prefill(sequ
     assert "| 3 tokens, beside `transformers.generate` |" in edge_bench.markdown(found)
 
 
-def test_the_clouds_rate_stands_beside_the_best_bare_prefill() -> None:
-    prompts = [torch.zeros(100, dtype=torch.int64)] * 4
-    calls = [cloud_bench.Call(0.5, 0.49), cloud_bench.Call(0.7, 0.68)] * 2
-    rows = [cloud_bench.measured_row(streams, 2.0 / streams, calls, prompts) for streams in (1, 2)]
-    results = cloud_bench.summary(rows, {1: 0.5, 4: 0.4}, prompts)
-    assert results["bare"]["batch"] == 4 and results["bare"]["tokens_per_s"] == 1000
-    assert [found["ratio"] for found in results["rows"]] == pytest.approx([0.2, 0.4])
-    assert results["saturation"]["streams"] == 2
-    assert results["rows"][0]["overhead_ms"]["p50"] == pytest.approx(15)
-    assert results["rows"][0]["overhead_ms"]["p99"] == pytest.approx(20, rel=0.01)
-    assert "| 2 | 4.00 | 400 | 0.40 |" in cloud_bench.markdown({"results": results})
+def test_the_clouds_rate_stands_beside_a_bare_prefill_of_its_own_round() -> None:
+    calls = [cloud_bench.Call(0.5, 0.09, 0.4), cloud_bench.Call(0.7, 0.18, 0.5)] * 2
+    rounds = [
+        cloud_bench.Round(streams, slow * 2.0 / streams, slow * 0.4, calls)
+        for slow in (1.0, 3.0)  # the machine, of both
+        for streams in (1, 2)
+    ]
+    results = cloud_bench.summary(rounds, {1: 0.5, 4: 0.4}, [100] * 4)
+    assert results["bare"]["batch"] == 4 and results["bare"]["tokens_per_s"] == pytest.approx(500)
+    for row, ratio in zip(results["rows"], (0.2, 0.4), strict=True):
+        assert [row[name] for name in ("ratio", "low", "high")] == pytest.approx([ratio] * 3)
+        assert row["requests"] == 8 and row["waited_ms"]["p50"] == pytest.approx(135)
+        assert row["overhead_ms"]["p50"] == pytest.approx(15)
+        assert row["overhead_ms"]["p99"] == pytest.approx(20, rel=0.01)
+    assert "| 2 | 2.00 | 200 | 0.40 (0.40-0.40) |" in cloud_bench.markdown({"results": results})
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def test_callers_side_by_side_are_all_answered(
     callers = cloud_bench.Callers(edge, sequential.sharer.bundle, kind, "raw", lambda: None)
     seconds, calls = asyncio.run(callers.all(asked, 3))
     assert len(calls) == 6
-    assert all(0 < call.own_s < call.seconds <= seconds for call in calls)
+    assert all(0 < call.waited_s + call.worked_s < call.seconds <= seconds for call in calls)
 
 
 def test_a_first_question_is_compared_with_the_next_one_its_document_read_before_and_not(
