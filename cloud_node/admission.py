@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cloud_node.config import CloudConfig
@@ -197,12 +198,24 @@ _LEAST_POSITIONS: Final = 64
 _ANY_POSITIONS: Final = 1 << 30
 """Where the system does not tell what is free (only Linux does, and a GPU) nothing is bounded but by memory_bytes."""
 _POLL_S: Final = 0.05
+_OTHERS: Final = 8
+"""One part in so many is left to other tenants."""
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class _Waiting:
+    """A prompt that waits for room."""
+
+    tenant: str
+    positions: int
 
 
 class PositionsHeld:
     """Positions of prompts whose K and V one model's memory holds at once; used from any thread.
 
-    Prompts that do not fit wait, first come first served: or short ones would keep a long one out for ever.
+    Prompts that do not fit wait. The next is of the tenant that was given fewest positions of late, and the first of
+    its own; until it fits nobody goes before it, or short ones would keep a long one out for ever. What a tenant has
+    beside a first prompt leaves a part of the memory free, so that other tenants' short ones get in.
 
     Args:
         most: of all prompts together, and so of one.
@@ -210,8 +223,10 @@ class PositionsHeld:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._held, self._news = 0, threading.Condition()
-        self._waiting: deque[object] = deque()
+        self._held, self._news = Counter[str](), threading.Condition()
+        self._waiting: list[_Waiting] = []
+        # Fair queueing by start tags: where the prompt let in last began, and where each tenant's last one ended.
+        self._now, self._given = 0, dict[str, int]()
 
     @classmethod
     def of(cls, model: Any, config: CloudConfig) -> PositionsHeld:
@@ -237,27 +252,46 @@ class PositionsHeld:
         return cls(most)
 
     @contextlib.contextmanager
-    def held(self, positions: int, check: Callable[[], None]) -> Iterator[float]:
+    def held(self, positions: int, tenant: str, check: Callable[[], None]) -> Iterator[float]:
         """Wait for room for some, and hold it while the context lasts; gives the seconds waited.
 
         Args:
             positions: at most `most`.
             check: asked again and again meanwhile; what it raises ends the wait.
         """
-        began, turn = time.monotonic(), object()
+        began, own = time.monotonic(), _Waiting(tenant, positions)
         with self._news:
-            self._waiting.append(turn)
+            self._waiting.append(own)
             try:
-                while self._waiting[0] is not turn or self._held + positions > self.most:
+                while self._next() is not own or self._held.total() + positions > self.most:
                     check()
                     self._news.wait(_POLL_S)
-                self._held += positions
+                self._now = self._begins(tenant)
+                self._given[tenant] = self._now + positions
+                self._given = {who: ended for who, ended in self._given.items() if ended > self._now}
+                self._held[tenant] += positions
             finally:
-                self._waiting.remove(turn)
+                self._waiting.remove(own)
                 self._news.notify_all()
         try:
             yield time.monotonic() - began
         finally:
             with self._news:
-                self._held -= positions
+                self._held[tenant] -= positions
+                if not self._held[tenant]:
+                    del self._held[tenant]
                 self._news.notify_all()
+
+    def _next(self) -> _Waiting | None:
+        """The one that is let in as soon as it fits."""
+        firsts: dict[str, _Waiting] = {}
+        for one in self._waiting:
+            firsts.setdefault(one.tenant, one)
+        return min(filter(self._may, firsts.values()), key=lambda one: self._begins(one.tenant), default=None)
+
+    def _begins(self, tenant: str) -> int:
+        return max(self._now, self._given.get(tenant, 0))
+
+    def _may(self, one: _Waiting) -> bool:
+        own = self._held[one.tenant]
+        return not own or own + one.positions <= self.most - self.most // _OTHERS

@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STATUS_S: Final = 3.0
-# Serve is not on the way of calls: its silence ends none of them. Ray itself ends a process after 60 s without its GCS,
-# in no order at all.
-_SILENT_S: Final = 30.0
+# Serve is not on the way of calls: its silence ends none of them, and one that hung for half a minute is heard again.
+# Ray itself ends a process after 60 s without its GCS, in no order at all.
+_SILENT_S: Final = 45.0
 _STOP_S: Final = 5.0
 _LOADING_POLL_S: Final = 0.1
 _POLL_S: Final = 0.2
@@ -39,7 +39,7 @@ class RayReplicas:
         self._ray = Ray(config)
         self._handle: Any = None
         self._down = asyncio.Event()  # no replica is up, as far as is known
-        self._answered_s = 0.0
+        self._looked_s = self._silent_s = 0.0
         self._asking: asyncio.Future[int] | None = None
         self._running = 0
 
@@ -69,8 +69,8 @@ class RayReplicas:
             raise
         except Exception as error:  # Ray's own, of many kinds and lines
             raise RuntimeError(f"Ray: {first_line(error)}") from None
-        self._answered_s = time.monotonic()
-        logger.info("loaded the Sharer in %.0f s", self._answered_s - began_s)
+        self._looked_s = time.monotonic()
+        logger.info("loaded the Sharer in %.0f s", self._looked_s - began_s)
 
     async def describe(self) -> Description:
         """What the replicas can do; the log says where one computes. Raises KvwireError as `share` does."""
@@ -144,7 +144,7 @@ class RayReplicas:
             raise
         except Exception as error:
             return self._silent(error)
-        self._answered_s = time.monotonic()
+        self._looked_s, self._silent_s = time.monotonic(), 0.0
         self._running = running
         if running and self._down.is_set():
             logger.warning("a replica is up again")
@@ -156,11 +156,14 @@ class RayReplicas:
 
     def _silent(self, error: Exception) -> int:
         """How many replicas to believe in after Serve has said nothing of them once more. Raises ReplicasLost."""
-        silent_s = time.monotonic() - self._answered_s
-        logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, silent_s)
-        if silent_s > _SILENT_S:
+        now = time.monotonic()
+        # One look counts for no more than it may take: this process itself may have been stopped meanwhile.
+        self._silent_s += min(now - self._looked_s, 2 * _STATUS_S)
+        self._looked_s = now
+        logger.error("%s while asking Ray Serve, silent for %.0f s", type(error).__name__, self._silent_s)
+        if self._silent_s > _SILENT_S:
             self._down.set()
-            told = f"Ray Serve has told of no replica for {silent_s:.0f} s"
+            told = f"Ray Serve has told of no replica for {self._silent_s:.0f} s"
             raise ReplicasLost(f"{told}: {first_line(error)}") from None
         return self._running
 

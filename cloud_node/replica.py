@@ -210,7 +210,7 @@ class Replica:
         encode_s = 0.0
         found: list[PrefixFrom] = []
         # The node's own question has a few positions, and is to be answered while the model answers anybody.
-        room = self._room.held(len(cut.prompt), stop.check) if call.tenant else nullcontext(0.0)
+        room = self._room.held(len(cut.prompt), call.tenant, stop.check) if call.tenant else nullcontext(0.0)
         with (
             room as room_s,
             self.prefixes.reading(call.tenant, documents),
@@ -250,7 +250,7 @@ class Replica:
         self._check_prompt(len(prompt))
         said: list[tuple[str, int]] = []
         with (
-            self._room.held(len(prompt), stop.check) as room_s,
+            self._room.held(len(prompt), call.tenant, stop.check) as room_s,
             self.prefixes.reading(call.tenant, documents),
             Work(self._schedule, stop) as work,
         ):

@@ -13,12 +13,17 @@ from ops.chaos.stage import GCS, RAYLET, REPLICA, Staged, member_of, send
 Over = contextlib.AbstractContextManager[object]
 
 
-def _killed(name: str | None) -> Callable[[Staged], Over]:
-    """The node's own process, or the one of its family of that name."""
+def _pid(stage: Staged, name: str | None) -> int:
+    """Of the node's own process, or of the one of its family of that name."""
+    pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+    assert pid is not None, f"no process of the node is called {name}"
+    return pid
 
+
+def _killed(name: str | None) -> Callable[[Staged], Over]:
     @contextlib.contextmanager
     def fault(stage: Staged) -> Iterator[None]:
-        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        pid = _pid(stage, name)
         send(pid, signal.SIGKILL)
         yield
 
@@ -28,7 +33,7 @@ def _killed(name: str | None) -> Callable[[Staged], Over]:
 def _stopped(name: str | None) -> Callable[[Staged], Over]:
     @contextlib.contextmanager
     def fault(stage: Staged) -> Iterator[None]:
-        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
+        pid = _pid(stage, name)
         send(pid, signal.SIGSTOP)
         try:
             yield
@@ -43,8 +48,7 @@ def _full(name: str | None) -> Callable[[Staged], Over]:
 
     @contextlib.contextmanager
     def fault(stage: Staged) -> Iterator[None]:
-        pid = stage.cloud.pid if name is None else member_of(stage.cloud.pid, name)
-        assert pid is not None
+        pid = _pid(stage, name)
         before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
         try:
@@ -62,14 +66,21 @@ def _drained(stage: Staged) -> Iterator[None]:
     yield
 
 
+_OF: Final[Mapping[str, str | None]] = {
+    "replica": REPLICA,
+    "gateway": None,
+    "raylet": RAYLET,
+    "GCS": GCS,
+    "Serve controller": "ServeController",
+    "dashboard agent": "DashboardAgent",
+    "runtime agent": "RuntimeEnvAgent",
+}
+"""Processes of a node, and what is in their command lines."""
+
 FAULTS: Final[Mapping[str, Callable[[Staged], Over]]] = {
-    "replica killed": _killed(REPLICA),
-    "replica stopped": _stopped(REPLICA),
+    **{f"{who} killed": _killed(name) for who, name in _OF.items()},
+    **{f"{who} stopped": _stopped(name) for who, name in _OF.items()},
     "replica: disk full": _full(REPLICA),
-    "gateway killed": _killed(None),
-    "gateway stopped": _stopped(None),
     "gateway: disk full": _full(None),
     "gateway told to end": _drained,
-    "raylet killed": _killed(RAYLET),
-    "GCS killed": _killed(GCS),
 }

@@ -34,7 +34,7 @@ USUAL: Final[Mapping[ChaosPart, int]] = {
     ChaosPart.FRAMES: 20_000,
     ChaosPart.NETWORK: 54,
     ChaosPart.POSTGRES: 16,
-    ChaosPart.PROCESSES: 14,
+    ChaosPart.PROCESSES: 22,
     ChaosPart.LOAD: 400,
     ChaosPart.SOAK: 10_000,
     ChaosPart.FUZZ: 20_000,

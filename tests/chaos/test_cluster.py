@@ -27,7 +27,7 @@ def logs() -> Iterator[None]:
 
 def test_calls_go_on_over_the_other_node_and_the_lost_one_comes_back(tmp_path: Path) -> None:
     out = tmp_path / "chaos.json"
-    command = ["chaos", "--part", "processes", "--index", "11", "--json", str(out)]
+    command = ["chaos", "--part", "processes", "--index", "19", "--json", str(out)]
     assert CliRunner().invoke(app, command).exit_code == 0
     rows = json.loads(out.read_text())["results"]["processes"]["rows"]
     lost, back = rows["raylet of two lost"], rows["raylet of two back"]
@@ -37,7 +37,7 @@ def test_calls_go_on_over_the_other_node_and_the_lost_one_comes_back(tmp_path: P
 
 def test_a_crowd_of_callers_has_a_replica_added_that_is_taken_away_after_them(tmp_path: Path) -> None:
     out = tmp_path / "chaos.json"
-    command = ["chaos", "--part", "processes", "--index", "12", "--json", str(out)]
+    command = ["chaos", "--part", "processes", "--index", "20", "--json", str(out)]
     assert CliRunner().invoke(app, command).exit_code == 0
     rows = json.loads(out.read_text())["results"]["processes"]["rows"]
     for row in (rows["replica added"], rows["replica taken away"]):

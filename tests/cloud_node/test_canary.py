@@ -94,7 +94,7 @@ async def test_prompts_that_take_all_memory_do_not_keep_the_nodes_own_question_o
     room = cloud.replicas.replica._room
     own = Canary(cloud.replicas, cloud.description, lambda _: None)
     assert own._request is not None
-    with room.held(room.most, lambda: None):
+    with room.held(room.most, "acme", lambda: None):
         assert await own._ask(own._request) == ""
     assert own._answered_s > time.monotonic() - 3.0 and own._patience_s < 6.0
 

@@ -90,29 +90,61 @@ async def test_prompts_that_do_not_fit_together_wait_for_one_another_and_no_long
     assert (await second)[-1].timings["queue"] > 0.2
 
 
-def test_a_long_prompt_is_not_kept_out_by_short_ones_that_come_after_it() -> None:
+@pytest.mark.parametrize("tenants", ["xab", "aaa"])
+def test_a_long_prompt_is_not_kept_out_by_short_ones_that_come_after_it(tenants: str) -> None:
     room, order = PositionsHeld(100), queue.SimpleQueue[int]()
+    holds, long, short = tenants
 
-    def hold(positions: int) -> None:
-        with room.held(positions, lambda: None):
+    def hold(positions: int, tenant: str) -> None:
+        with room.held(positions, tenant, lambda: None):
             order.put(positions)
 
     def given_up() -> None:
         raise DeadlineExceeded
 
     with ThreadPoolExecutor(3) as threads:
-        with room.held(60, lambda: None):
-            waiting = [threads.submit(hold, 100)]
+        with room.held(60, holds, lambda: None):
+            waiting = [threads.submit(hold, 100, long)]
             until(lambda: len(room._waiting) == 1)
-            waiting += [threads.submit(hold, 30)]
+            waiting += [threads.submit(hold, 20, short)]
             until(lambda: len(room._waiting) == 2)
-            with pytest.raises(DeadlineExceeded), room.held(10, given_up):
+            with pytest.raises(DeadlineExceeded), room.held(10, short, given_up):
                 pass
             assert order.empty()
         for done in waiting:
             done.result(10)
-    assert [order.get() for _ in waiting] == [100, 30]
+    assert [order.get() for _ in waiting] == [100, 20]
     assert not room._waiting and not room._held
+
+
+def test_a_tenant_that_floods_with_long_prompts_does_not_keep_out_the_short_ones_of_another() -> None:
+    room, order, go = PositionsHeld(100), queue.SimpleQueue[str](), threading.Event()
+
+    def hold(positions: int, tenant: str) -> None:
+        with room.held(positions, tenant, lambda: None):
+            order.put(tenant)
+            go.wait(10)
+
+    with ThreadPoolExecutor(6) as threads:
+        flood = [threads.submit(hold, 40, "loud") for _ in range(4)]
+        until(lambda: len(room._waiting) == 2)
+        quiet = threads.submit(hold, 10, "quiet")
+        until(lambda: room._held["quiet"] == 10)
+        assert [order.get() for _ in range(3)] == ["loud", "loud", "quiet"] and len(room._waiting) == 2
+        go.set()
+        for done in (*flood, quiet):
+            done.result(10)
+    assert [order.get() for _ in range(2)] == ["loud", "loud"]
+    with ThreadPoolExecutor(6) as threads:
+        with room.held(100, "loud", lambda: None):
+            flood = [threads.submit(hold, 100, "loud") for _ in range(2)]
+            until(lambda: len(room._waiting) == 2)
+            flood += [threads.submit(hold, 100, "quiet") for _ in range(2)]
+            until(lambda: len(room._waiting) == 4)
+        for done in flood:
+            done.result(10)
+    assert [order.get() for _ in range(4)] == ["quiet", "loud", "quiet", "loud"], "they take turns"
+    assert not room._waiting and not room._held and len(room._given) <= 2
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -36,7 +36,7 @@ def answers() -> Iterator[threading.Event]:
 def silent(config: CloudConfig, monkeypatch: pytest.MonkeyPatch, answers: threading.Event) -> RayReplicas:
     """Two replicas of a Ray Serve that told of them a moment ago, and then says nothing any more."""
     replicas = RayReplicas(config)
-    replicas._answered_s, replicas._running = time.monotonic(), 2
+    replicas._looked_s, replicas._running = time.monotonic(), 2
     monkeypatch.setattr(replicas._ray, "up", lambda: answers.wait(30) and 1)
     monkeypatch.setattr(ray_replicas, "_STATUS_S", 0.05)
     return replicas
@@ -62,6 +62,18 @@ async def test_a_ray_that_is_late_with_every_answer_is_heard_all_the_same(
     while time.monotonic() < end:
         told = await silent.running()
     assert told == 1 and not silent._down.is_set()
+
+
+async def test_silence_while_the_node_itself_was_stopped_is_not_counted_and_half_a_minute_ends_no_node(
+    silent: RayReplicas,
+) -> None:
+    silent._looked_s -= 600.0
+    assert await silent.running() == 2
+    silent._silent_s = 35.0
+    assert await silent.running() == 2
+    silent._silent_s = ray_replicas._SILENT_S
+    with pytest.raises(ReplicasLost):
+        await silent.running()
 
 
 async def test_calls_that_wait_are_refused_once_ray_is_lost(
