@@ -36,6 +36,7 @@ _UP: Final = ("RUNNING", "RECOVERING", "PENDING_MIGRATION")
 _NICENESS: Final = "RAY_worker_niceness"  # 15 by itself: whatever else runs here would starve the replicas
 _GCS_WAIT: Final = "RAY_gcs_server_port_wait_time_s"
 _AUTO_CONNECT: Final = "RAY_ENABLE_AUTO_CONNECT"  # "0": Serve's threads start no Ray anew while one ends
+_UNPROXIED: Final = ("no_grpc_proxy", "no_proxy")  # gRPC reads the first that is set
 _HELPERS: Final = ("start_monitor", "start_log_monitor", "start_api_server")
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": listen on loopback only, on Linux too
 # Parts come over gRPC from the replica in place of Ray's object store, with Ray's token, and wait there for a slow
@@ -44,7 +45,6 @@ _DIRECT: Final = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "no_grpc_proxy": "127.0.0.1",
 }
 
 
@@ -110,7 +110,11 @@ class Ray:
             token.read_bytes()
         if config.address == "local":
             os.umask(0o077)  # Ray's processes inherit it
-            os.environ |= {_CLUSTERS: "0", **_DIRECT}
+            os.environ[_CLUSTERS] = "0"
+            for name, value in _DIRECT.items():
+                os.environ.setdefault(name, value)
+            unproxied = next(filter(None, map(os.environ.get, _UNPROXIED)), "")
+            os.environ[_UNPROXIED[0]] = f"{unproxied},127.0.0.1".lstrip(",")
             os.environ.setdefault(_NICENESS, "0")
             os.environ.setdefault(_GCS_WAIT, str(math.ceil(config.start_timeout_s)))
             self._folder = RayFolder.make()
@@ -159,7 +163,7 @@ class Ray:
                 num_cpus=max(1, -int(-sharer.cpus * sharer.most_replicas // 1)),
                 num_gpus=-int(-sharer.gpus * sharer.most_replicas // 1),
                 object_store_memory=self._config.ray.object_store_bytes,
-                # Frames that slow callers leave waiting: ours to delete, as all that Ray writes.
+                # Ours to delete, as all that Ray writes.
                 object_spilling_directory=str(self._folder.path),
                 include_dashboard=False,
                 _temp_dir=str(self._folder.ray),
@@ -237,6 +241,7 @@ class Ray:
 
 def told(error: Exception, retry_after_s: float) -> KvwireError:
     """What a caller may know of a call that failed."""
+    from grpc.aio import AioRpcError
     from ray.exceptions import RayError, RayTaskError
     from ray.serve import exceptions
 
@@ -245,7 +250,8 @@ def told(error: Exception, retry_after_s: float) -> KvwireError:
     busy = Busy(retry_after_s)
     if isinstance(error, exceptions.BackPressureError):
         return busy
-    gone = (RayError, exceptions.DeploymentUnavailableError, exceptions.ReplicaUnavailableError)
+    # Of the stream between gateway and replica Serve tells as its own error only how it began.
+    gone = (RayError, exceptions.DeploymentUnavailableError, exceptions.ReplicaUnavailableError, AioRpcError)
     if isinstance(error, gone) and not isinstance(error, RayTaskError):  # which the replica's code raised
         logger.error("%s: a replica is gone", type(error).__name__)
         return busy
@@ -297,17 +303,17 @@ def _without_helpers() -> Iterator[None]:
 
 
 def _stay_on_loopback() -> None:
-    """Serve opens a port in each replica for calls between deployments, on all interfaces: narrow it.
+    """Serve opens a port in each replica, over which calls come, on all interfaces: narrow it.
 
-    It asks for Ray's token either way. Ray offers no setting for it (2.60), hence the hand into its module.
+    It asks for Ray's token either way. Ray offers no setting for it (2.60), hence the hand into its module; a Ray that
+    has no such function fails here rather than listen everywhere.
     """
     from ray.serve._private import replica
 
-    listen = getattr(replica, "add_port_to_grpc_server", None)
-    if listen is not None:
-        replica.add_port_to_grpc_server = lambda server, address: listen(
-            server, address.replace("[::]", "127.0.0.1")
-        )
+    listen = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: listen(
+        server, address.replace("[::]", "127.0.0.1")
+    )
 
 
 def first_line(error: Exception) -> str:

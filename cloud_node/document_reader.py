@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     DateTime,
     Engine,
     String,
@@ -306,8 +305,7 @@ class DocumentReader:
     ) -> dict[str, int]:
         """Write down what is about to leave, in one transaction; `exposure.count` says how.
 
-        A document that it leaves of has the version that was read: nobody replaces it before this is written. Where a
-        budget holds it lasts; where none does it is as good as a line of the audit log, which a power failure may take.
+        A document that it leaves of has the version that was read: nobody replaces it before this is written.
 
         Args:
             given_up: whether nothing will leave after all; asked last, as the store may have waited for others.
@@ -316,7 +314,9 @@ class DocumentReader:
             ExposureSpent: it is more than may leave today. Busy: a document has another text now. NotFound: it is gone.
             Cancelled: it was given up. Nothing is written then.
         """
-        with self._writing(lasting=any(one.budget != exposure.Budget() for one in leaving)) as connection:
+        with self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":  # where no row can be locked
+                connection.execute(text_of_sql(_LOCK["sqlite"]))
             for one in sorted(leaving, key=lambda one: one.document):  # as `Documents.remove` locks them
                 if one.version:
                     its = one_document(caller.tenant, one.document)
@@ -329,22 +329,6 @@ class DocumentReader:
             if given_up():
                 raise Cancelled
             return left
-
-    @contextlib.contextmanager
-    def _writing(self, lasting: bool) -> Iterator[Connection]:
-        """A transaction that writes; one that is not `lasting` a power failure may take back, from SQLite."""
-        with contextlib.ExitStack() as ended:
-            connection = ended.enter_context(self._engine.connect())
-            sqlite: Any = None
-            if self._engine.dialect.name == "sqlite":
-                sqlite = connection.connection.driver_connection
-            if sqlite and not lasting:
-                sqlite.execute("PRAGMA synchronous = NORMAL")
-                ended.callback(sqlite.execute, "PRAGMA synchronous = FULL")
-            ended.enter_context(connection.begin())
-            if sqlite:  # where no row can be locked
-                connection.execute(text_of_sql(_LOCK["sqlite"]))
-            yield connection
 
     def spent(self, caller: Principal, document_ids: Iterable[str]) -> dict[str, tuple[int, int, int]]:
         """Positions, questions and new positions of today, by document; none of those of which nothing left."""
@@ -428,5 +412,8 @@ def _prepare_sqlite(engine: Engine) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout = 5000")
         cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(
+            "PRAGMA synchronous = FULL"
+        )  # some builds of SQLite lose what was counted in a power failure
         cursor.execute("PRAGMA secure_delete = ON")
         cursor.close()

@@ -31,7 +31,8 @@ _ROOM: Final = "where the machine is only busy, raise in cloud.toml"
 
 
 class RayReplicas:
-    """The replicas of one cloud node, behind a streaming handle. No wait on Ray is without a time limit."""
+    """The replicas of one cloud node, behind a streaming handle. No wait on Ray is without a time limit, but for
+    the router's first look at a new replica (docs/adr/0025-parts-come-over-serves-own-grpc.md)."""
 
     def __init__(self, config: CloudConfig) -> None:
         self._config = config

@@ -36,7 +36,9 @@ Begin = Callable[[Coroutine[Any, Any, None]], concurrent.futures.Future[None]]
 Part = SliceHeader | Segment | SliceTrailer
 
 _SMALL_BYTES: Final = 4096
-"""Of a message that is taken in sooner than a thread would have it."""
+_SMALL_SLICE_BYTES: Final = 65_536
+"""Messages up to this size, of slices that decode to no more than this, are handled on the event loop: a thread would
+take longer to begin."""
 
 
 class ReplyIntake:
@@ -228,13 +230,13 @@ class SliceStream:
         self._intake = intake = ReplyIntake(request, self._places, self._bundle, self._codec, self._limits)
         replies = self._channel.stream("Share", message, self._deadline, self._traffic, self._user_token)
         came: list[float] = []
-        most = 0
+        most, small = 0, True
         trailer: SliceTrailer | None = None
         try:
             async with contextlib.aclosing(replies):  # type: ignore[type-var]
                 async for reply in replies:
                     came.append(self._traffic.received_at)
-                    if len(reply) <= _SMALL_BYTES:
+                    if small and len(reply) <= _SMALL_BYTES:
                         parts = intake.take(reply)
                     else:
                         parts = await asyncio.to_thread(intake.take, reply)
@@ -255,6 +257,7 @@ class SliceStream:
                             continue
                         if isinstance(part, SliceHeader):
                             most = most_bytes(part.specs, self._codec)
+                            small = part.raw_bytes <= _SMALL_SLICE_BYTES
                         yield part
         except DeadlineExceeded:
             if came:

@@ -29,6 +29,7 @@ COLUMNS = ("id", "characters", "passages", "positions allowed", "kinds", "versio
 
 
 def shown(document: "DocumentInfo") -> tuple[object, ...]:
+    """A row of a table of documents."""
     positions = "policy" if document.max_positions is None else document.max_positions
     kinds = "policy" if document.kinds is None else ", ".join(document.kinds) or "none"
     return (

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ops.commands.options import CLOUD_TOML, AnyTenant, CloudConfigFile, opened, tenant_of
+from ops.commands.options import CLOUD_TOML, CloudConfigFile, Tenant, opened
 from ops.output import Json, console, note, print_json, print_table, printable
 
 
 def exposure(
     document_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, also of one that was removed.")],
-    tenant: AnyTenant = None,
+    tenant: Tenant,
     config: CloudConfigFile = CLOUD_TOML,
     with_text: Annotated[
         bool, typer.Option("--show", help="Print the text, what was quoted marked: here, in the cloud.")
@@ -25,7 +25,6 @@ def exposure(
     from kvwire.errors import NotFound
 
     with opened(config) as (_, documents):
-        tenant = tenant_of(documents, tenant)
         days, quotes = documents.exposure(tenant, document_id)
         try:
             text = documents.get(tenant, document_id).text

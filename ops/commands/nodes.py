@@ -191,16 +191,20 @@ def _no_answer(answer: "Answer", cloud: str, require_fused: bool) -> NoReturn:
 
 
 def _nobody_at(settings: "EdgeConfig") -> bool:
-    """Whether every address of the cloud refuses a connection at once, so that the Receiver need not be loaded."""
+    """Whether every address of the cloud refuses a connection, so that the Receiver need not be loaded.
+
+    What else may be wrong the call itself finds out, with its deadline.
+    """
     from edge_node.config import split_address
 
     for address in settings.cloud.addresses:
         try:
-            socket.create_connection(split_address(address), timeout=_KNOCK_S).close()
-        except TimeoutError:
-            pass  # over a slow link the call itself finds out
+            socket.create_connection(split_address(address), timeout=_KNOCK_S, all_errors=True).close()
+        except ExceptionGroup as failed:  # one of each address that the name has
+            if all(isinstance(error, ConnectionRefusedError) for error in failed.exceptions):
+                continue
         except OSError:
-            continue
+            pass
         return False
     return True
 

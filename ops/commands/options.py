@@ -164,7 +164,7 @@ def tenant_of(documents: "Documents", tenant: str | None) -> str:
     Raises:
         ValueError: none was named, and there are several, or none.
     """
-    there = [tenant] if tenant else documents.tenants()
+    there = documents.tenants() if tenant is None else [tenant]
     if len(there) != 1:
         raise ValueError(
             f"say whose: --tenant {' or '.join(there)}" if there else "there are no documents yet"

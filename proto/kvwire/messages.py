@@ -97,7 +97,7 @@ class RelayReply:
     Attributes:
         text: the answer.
         tokens: how many Sharer tokens it has.
-        timings: seconds, keys "queue", "prefill", "encode" (0 here).
+        timings: seconds, keys "queue" (for a replica, then for its model), "prefill", "encode" (0 here).
         versions: as in `SliceHeader`.
     """
 

@@ -3,6 +3,8 @@
 import concurrent.futures
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -102,10 +104,18 @@ def test_a_replica_has_the_priority_of_its_node(cloud: CloudNode) -> None:
 
 
 def test_ray_serve_knows_the_settings_that_it_is_given() -> None:
-    from ray.serve._private import constants
-
-    names = {name for name in _DIRECT if name.startswith("RAY_")}
-    assert len(names) == 3 and names <= vars(constants).keys()
+    ask = f"""
+from types import SimpleNamespace
+from cloud_node.config import RayConfig
+from cloud_node.deployment import Ray
+ray = Ray(SimpleNamespace(ray=RayConfig()))
+ray.prepare()
+from ray.serve._private import constants
+print([getattr(constants, name) for name in {list(_DIRECT)!r}])
+ray.clean_up(spare_children=True)
+"""
+    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[True, False, False]"
 
 
 def test_a_ray_that_fails_is_started_once_more_and_then_named(
