@@ -75,7 +75,7 @@ class Link:
 
         Args:
             size: payload bytes.
-            header_s: seconds from the request to the header; includes the cloud's queue, not its work before the header.
+            header_s: seconds from the request to the header; includes the cloud's queue, not its work before that.
             rest_s: seconds from the header to the end.
             flow_s: of them, those from the first payload to the end: a long slice comes while the cloud still works.
             timings: the cloud's own, of the trailer.

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -104,7 +106,16 @@ def test_where_nobody_listens_that_is_told_before_the_receiver_is_loaded(
         assert ask(paths["away"], *DOCUMENT).exit_code == 3 and not loaded
         ask(paths["near"], *DOCUMENT)
         ask(paths["away"], *DOCUMENT, "--guess")
-    assert len(loaded) == 2
+        assert len(loaded) == 2
+        refused = ConnectionRefusedError()
+        for failure in (  # of the addresses that a name has
+            ExceptionGroup("", [refused, refused]),
+            ExceptionGroup("", [TimeoutError(), refused]),
+            socket.gaierror(),
+        ):
+            patch.setattr(socket, "create_connection", Mock(side_effect=failure))
+            ask(paths["away"], *DOCUMENT)
+    assert len(loaded) == 4
     assert ask(paths["near"], *DOCUMENT).exit_code == 0
 
 

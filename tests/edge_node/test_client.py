@@ -6,14 +6,16 @@ import dataclasses
 import shutil
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from edge_node import AsyncClient, Client, EdgeConfig
+from edge_node import AsyncClient, Client, EdgeConfig, intake
 from edge_node.channel import Direction, read_capture
 from edge_node.config import CloudPeer, TlsConfig
 from edge_node.intake import check_specs
@@ -105,6 +107,26 @@ async def test_the_clouds_work_is_counted_once_whether_the_header_comes_before_i
     assert isinstance(summary, SliceTrailer) and header_s + rest_s <= whole_s
     # The cloud says 0.25 s, which here it did not take: a header behind it then seems to have come before it was sent.
     assert (rest_s >= 0.25) == (kind is not SliceKind.SHARED)
+
+
+@pytest.mark.parametrize("most", [65_536, 8])
+async def test_what_decodes_to_much_is_taken_in_off_the_loop_however_small_its_messages(
+    config: EdgeConfig, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    threads = list[threading.Thread]()
+    take = intake.ReplyIntake.take
+
+    def taken(own: intake.ReplyIntake, message: bytes) -> Any:
+        threads.append(threading.current_thread())
+        return take(own, message)
+
+    monkeypatch.setattr(intake.ReplyIntake, "take", taken)
+    monkeypatch.setattr(intake, "_SMALL_SLICE_BYTES", most)
+    async with AsyncClient(config) as client:
+        await _parts(client, bundle, DOCUMENT, QUESTION)
+    header, *rest = threads
+    assert header is threading.current_thread() and rest
+    assert all((one is header) == (most > 8) for one in rest)
 
 
 async def test_every_open_segment_of_a_shared_slice_arrives_in_order(
