@@ -280,6 +280,8 @@ class PositionsHeld:
                 self._held[tenant] -= positions
                 if not self._held[tenant]:
                     del self._held[tenant]
+                if not (self._held or self._waiting):
+                    self._given.clear()  # nobody is before anybody, and of tenants that came once nothing stays
                 self._news.notify_all()
 
     def _next(self) -> _Waiting | None:

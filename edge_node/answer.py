@@ -120,7 +120,7 @@ class Answer:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
 
-_LOOK: Final = "`kvwire doctor --config edge.toml` looks"
+_LOOK: Final = "`kvwire doctor --config` with this edge's file looks"
 _DAMAGED: Final = (
     "what came from the cloud cannot be used; ask again, and see that both sides run the same version"
 )

@@ -33,7 +33,8 @@ class Page:
                 text = reply.read().decode()
         except OSError as error:
             raise OSError(
-                f"no metrics at {url} ({error}); a node serves them where [telemetry] listen of its configuration says"
+                f"no metrics at {url} ({error}); a node serves them where `listen` under [telemetry] of its "
+                "configuration says; `kvwire init` writes that line as a comment"
             ) from error
         samples: dict[str, dict[Labels, float]] = defaultdict(dict)
         for family in text_string_to_metric_families(text):

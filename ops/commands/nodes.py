@@ -3,8 +3,10 @@
 import logging
 import socket
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn, TypeVar
 
 import typer
@@ -191,22 +193,30 @@ def _no_answer(answer: "Answer", cloud: str, require_fused: bool) -> NoReturn:
 
 
 def _nobody_at(settings: "EdgeConfig") -> bool:
-    """Whether every address of the cloud refuses a connection, so that the Receiver need not be loaded.
+    """Whether every address of the cloud refuses a connection within `_KNOCK_S`: the Receiver need not be loaded then.
 
     What else may be wrong the call itself finds out, with its deadline.
     """
+    found = SimpleQueue[bool]()
+    knock = lambda: found.put(all(map(_refuses, settings.cloud.addresses)))  # noqa: E731
+    # In a thread: nothing bounds the time in which a name is looked up.
+    threading.Thread(target=knock, daemon=True).start()
+    try:
+        return found.get(timeout=_KNOCK_S)
+    except Empty:
+        return False
+
+
+def _refuses(address: str) -> bool:
     from edge_node.config import split_address
 
-    for address in settings.cloud.addresses:
-        try:
-            socket.create_connection(split_address(address), timeout=_KNOCK_S, all_errors=True).close()
-        except ExceptionGroup as failed:  # one of each address that the name has
-            if all(isinstance(error, ConnectionRefusedError) for error in failed.exceptions):
-                continue
-        except OSError:
-            pass
-        return False
-    return True
+    try:
+        socket.create_connection(split_address(address), timeout=_KNOCK_S, all_errors=True).close()
+    except ExceptionGroup as failed:  # one of each address that the name has
+        return all(isinstance(error, ConnectionRefusedError) for error in failed.exceptions)
+    except (OSError, UnicodeError):
+        pass
+    return False
 
 
 def here(side: Side) -> Side:
