@@ -49,6 +49,10 @@ class Staged(TinyWorld):
 
     def __enter__(self) -> Self:
         """Start the cloud node and wait until it can answer."""
+        import torch
+
+        # The truth is made in this process: with other threads a product of a few rows has other bits on some CPUs.
+        torch.set_num_threads(max(1, int(self.config.sharer.cpus)))
         self.start_cloud()
         return self
 
