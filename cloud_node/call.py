@@ -114,6 +114,10 @@ class CallRecord:
     _raw_bytes: int = 0
     _whole: bool = False
 
+    def as_told(self, timings: dict[str, float]) -> dict[str, float]:
+        """A replica's seconds as the edge is told them: to it a wait is one, wherever in the cloud."""
+        return timings | {"queue": self.stages["turn"] + timings["queue"]}
+
     def announced(self, header: SliceHeader) -> None:
         """The slice that will leave."""
         if isinstance(header, Quoting):

@@ -176,10 +176,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
             begun = False
             try:
                 async with (
-                    self._turns.taken(caller.tenant) as waited_s,
+                    self._turns.taken(caller.tenant) as record.stages["turn"],
                     contextlib.aclosing(self._replicas.share(call, timeout_s)) as parts,  # type: ignore[type-var]
                 ):
-                    record.stages["turn"] = waited_s
                     async for part in parts:
                         self.canary.answered()
                         if not begun:
@@ -189,9 +188,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                         begun = True
                         record.sent(part)
                         if isinstance(part, SliceTrailer):
-                            # To the edge a wait is one, wherever in the cloud.
-                            timings = part.timings | {"queue": waited_s + part.timings["queue"]}
-                            part = dataclasses.replace(part, timings=timings, **still)
+                            part = dataclasses.replace(part, timings=record.as_told(part.timings), **still)
                         await context.write(serde.share_response_to_proto(part))
             finally:
                 if not begun:
@@ -214,7 +211,7 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 reply = await self._replicas.relay(RelayCall(caller.tenant, wanted, allowed), timeout_s)
             self.canary.answered()
             record.stages |= reply.timings
-            timings = reply.timings | {"queue": record.stages["turn"] + reply.timings["queue"]}
+            timings = record.as_told(reply.timings)
             # A replica does not tell which text it read: it is the one from before, if that is there now.
             versions = versions_of(documents)
             documents = await self._documents(caller, wanted, record)

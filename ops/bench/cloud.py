@@ -104,9 +104,10 @@ def measure(
             for streams in bench.streams:
                 check()
                 progress.update(bar, description=f"{streams} streams")
-                bare_s = _bare(sharer, prompts, best) if number % 2 == 0 else 0.0
+                before_s = None if number % 2 else _bare(sharer, prompts, best)
                 seconds, calls = asyncio.run(callers.all(asked, streams))
-                found.append(Round(streams, seconds, bare_s or _bare(sharer, prompts, best), calls))
+                bare_s = _bare(sharer, prompts, best) if before_s is None else before_s
+                found.append(Round(streams, seconds, bare_s, calls))
                 progress.advance(bar)
     return summary(found, bare, [len(prompt) for prompt in prompts])
 

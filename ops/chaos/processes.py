@@ -219,9 +219,8 @@ class Processes:
         ended = time.monotonic()
         if held_s != _WINDOW_S:
             over, back = ended, None
-        while (
-            back is None or time.monotonic() - max(back, ended) < _SETTLED_S
-        ):  # a node may end after the first
+        # Not to the first fused answer alone: a node may end after it.
+        while back is None or time.monotonic() - max(back, ended) < _SETTLED_S:
             self._supervise()
             back = ask()
             if back is None and time.monotonic() - over > _RECOVERY_S:
