@@ -88,6 +88,18 @@ class BadPayload(WireError):
     """Bytes that do not decode to what the header says; never fused."""
 
 
+_ONE_PAIR: Final = (
+    "at the edge name a bundle of the cloud's `[sharer] bundles` as `[receiver] bundle`, with its model, or have "
+    "`kvwire init edge --bundle NAME` write a new edge.toml"
+)
+_MENDS: Final = {
+    "Sharer": _ONE_PAIR,
+    "bundle hash": _ONE_PAIR,
+    "slice kind": "at the edge ask for another kind (`[share] kind`), or let the cloud's `[export]` allow this one",
+    "protocol version": "install one version of kvwire on both sides",
+}
+
+
 class IncompatiblePeer(KvwireError):
     """The handshake failed.
 
@@ -99,7 +111,8 @@ class IncompatiblePeer(KvwireError):
 
     def __init__(self, field: str, cloud: object, edge: object) -> None:
         cloud, edge = str(cloud)[:200], str(edge)[:200]
-        super().__init__(f"{field} differs: the cloud has {cloud!r}, the edge has {edge!r}")
+        then = f"; {_MENDS[field]}" if field in _MENDS else ""
+        super().__init__(f"{field} differs: the cloud has {cloud!r}, the edge has {edge!r}{then}")
         self.args = (field, cloud, edge)
         self.field, self.cloud, self.edge = field, cloud, edge
 

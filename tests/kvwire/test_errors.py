@@ -63,6 +63,19 @@ def test_an_incompatible_peer_names_both_values() -> None:
     assert "bbb" in text
 
 
+@pytest.mark.parametrize(
+    ("field", "then"),
+    [
+        ("Sharer", "kvwire init edge --bundle NAME"),
+        ("bundle hash", "`[receiver] bundle`"),
+        ("slice kind", "`[share] kind`"),
+        ("protocol version", "one version of kvwire"),
+    ],
+)
+def test_an_incompatible_peer_says_what_to_do_on_which_side(field: str, then: str) -> None:
+    assert then in str(IncompatiblePeer(field, "aaa", "bbb"))
+
+
 def test_values_of_a_peer_are_cut() -> None:
     assert len(str(IncompatiblePeer("codec", "x" * 10_000, "y" * 10_000))) < 500
 
