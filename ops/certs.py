@@ -30,6 +30,11 @@ class KeyPair:
     certificate: Path
     key: Path
 
+    @property
+    def valid_until(self) -> datetime.datetime:
+        """When the certificate ends, in UTC."""
+        return x509.load_pem_x509_certificate(self.certificate.read_bytes()).not_valid_after_utc
+
 
 @dataclass(frozen=True, slots=True)
 class Certificates:

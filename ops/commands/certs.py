@@ -1,11 +1,16 @@
 """`kvwire certs`."""
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.output import Json, print_mapping
+from ops.output import Json, note, print_json, print_mapping
+
+if TYPE_CHECKING:
+    from ops.certs import KeyPair
 
 
 def certs(
@@ -40,8 +45,8 @@ def certs(
     if bool(renew) == bool(tenant) or (renew and (edge or force)):
         raise typer.BadParameter("either add edges, with --tenant, or --renew what is there")
     if renew:
-        made = {name: renew_certificate(directory, name, host, days).certificate for name in renew}
-        print_mapping(made, as_json)
+        made = {name: renew_certificate(directory, name, host, days) for name in renew}
+        _tell(directory, made, renew, as_json)
         return
     tenants, names = tenant or [], edge or []
     if names and len(tenants) != 1:
@@ -55,6 +60,22 @@ def certs(
         authority_days,
         names,
     )
-    paths = {"authority": found.ca.certificate, "cloud": found.cloud.certificate}
+    pairs = {"authority": found.ca, "cloud": found.cloud}
     wanted = [f"{name}/{one}" for name in tenants for one in names] or tenants
-    print_mapping(paths | {f"edge {name}": found.edges[name].certificate for name in wanted}, as_json)
+    pairs |= {f"edge {name}": found.edges[name] for name in wanted}
+    _tell(directory, pairs, ["cloud", *wanted], as_json)
+
+
+def _tell(directory: Path, pairs: "Mapping[str, KeyPair]", names: list[str], as_json: bool) -> None:
+    """Where certificates are, until when they are valid, and how those of `names` are made anew."""
+    ends = {name: pair.valid_until for name, pair in pairs.items()}
+    if as_json:
+        told = {name: {"certificate": str(pair.certificate)} for name, pair in pairs.items()}
+        print_json({name: one | {"valid_until": ends[name].isoformat()} for name, one in told.items()})
+        return
+    rows = {name: f"{pair.certificate}, valid until {ends[name]:%Y-%m-%d}" for name, pair in pairs.items()}
+    print_mapping(rows, as_json=False)
+    again = ["kvwire", "certs", str(directory), *(f"--renew={name}" for name in names)]
+    note(
+        f"before then: `{shlex.join(again)}`, and copy an edge's to it; running nodes take them without a restart"
+    )

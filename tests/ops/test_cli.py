@@ -14,11 +14,19 @@ from ops.output import print_table, write_said
 from tests.process import kvwire, python
 
 
-def test_certs_prints_where_they_are(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["certs", str(tmp_path), "--tenant", "acme", "--json"])
-    paths = json.loads(done.stdout)
-    assert set(paths) == {"authority", "cloud", "edge acme"}
-    assert all(Path(path).is_file() for path in paths.values())
+def test_certs_prints_where_they_are_until_when_they_are_valid_and_what_to_do_before(tmp_path: Path) -> None:
+    command = ["certs", str(tmp_path), "--tenant", "acme", "--edge", "kiosk-3", "--days", "3"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    told = json.loads(done.stdout)
+    assert set(told) == {"authority", "cloud", "edge acme/kiosk-3"}
+    assert all(Path(one["certificate"]).is_file() for one in told.values())
+    done = CliRunner().invoke(app, [*command, "--force"])
+    day = told["edge acme/kiosk-3"]["valid_until"][:10]
+    assert done.stdout.count(f"valid until {day}") == 2  # the authority's end is another
+    assert f"`kvwire certs {tmp_path} --renew=cloud --renew=acme/kiosk-3`" in done.stderr
+    for again in ("authority", "cloud"):
+        done = CliRunner().invoke(app, ["certs", str(tmp_path), "--renew", again])
+        assert done.exit_code == 0 and "valid until" in done.stdout and f"--renew={again}`" in done.stderr
 
 
 def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:
