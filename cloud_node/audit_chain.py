@@ -32,10 +32,12 @@ class TornTail(BrokenChain):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A whole log. first: the number of its first line. last: its last line. signed: whether that was checked."""
+    """A whole log. first: the number of its first line. since: when that was written, seconds since 1970.
+    last: its last line. signed: whether that was checked."""
 
     records: int
     first: int
+    since: float
     last: Anchor
     signed: bool
 
@@ -114,7 +116,9 @@ def verify(
     if len(keys) > 1:
         raise BrokenChain(f"{log}: the anchors and the key name {len(keys)} different keys")
     wanted, records, line = {anchor.sequence: anchor for anchor in anchors}, 0, dict[str, Any]()
+    since = 0.0
     for line in lines(log, first):
+        since = since or line["time"]
         records += 1
         anchor = wanted.pop(int(line["sequence"]), None)
         if anchor is not None and anchor.hash != line["hash"]:
@@ -128,7 +132,7 @@ def verify(
             raise BrokenChain(f"{log}: cut off after line {last.sequence}: an anchor names line {sequence}")
     if keys and line:
         check_signature(line, next(iter(keys)), str(log))
-    return Verified(records, begins, last, bool(keys and line))
+    return Verified(records, begins, since, last, bool(keys and line))
 
 
 def read_anchors(text: str) -> list[Anchor]:

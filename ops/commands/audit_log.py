@@ -10,17 +10,28 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ops.commands.options import CLOUD_TOML, CloudFile
 from ops.output import Json, note, print_json, print_mapping, print_table
 
 app = typer.Typer(no_args_is_help=True, help="The audit log of a cloud node.")
 
 File = Annotated[
-    Path,
-    typer.Argument(help="The audit log; files that were put away beside it are read first.", dir_okay=False),
+    Path | None,
+    typer.Argument(
+        help="The audit log, in place of the one that cloud.toml names; files put away beside it are read first.",
+        show_default=False,
+        dir_okay=False,
+    ),
 ]
+Config = Annotated[Path | None, CloudFile]
 Key = Annotated[
     Path | None,
-    typer.Option("--key", help="The key that signs it.", show_default="beside the log", dir_okay=False),
+    typer.Option(
+        "--key",
+        help="The key that signs it.",
+        show_default="as cloud.toml names it, or beside the log",
+        dir_okay=False,
+    ),
 ]
 First = Annotated[
     int,
@@ -30,7 +41,8 @@ First = Annotated[
 
 @app.command()
 def verify(
-    file: File,
+    file: File = None,
+    config: Config = None,
     key: Key = None,
     anchor: Annotated[
         Path | None,
@@ -43,17 +55,34 @@ def verify(
 
     Without an anchor, whole lines missing at the end are not seen, nor a log that whoever has the key made anew.
     """
+    from cloud_node.audit import BrokenChain
     from cloud_node.audit_chain import read_anchors
     from cloud_node.audit_chain import verify as verified
 
+    file, key = _log(file, config, key)
     anchors = read_anchors(anchor.read_text(encoding="utf-8")) if anchor else []
-    found = verified(file, _public(file, key, needed=not anchors), anchors, first)
-    told = {"file": str(file), "first": found.first, "records": found.records, "last": found.last.sequence}
-    print_mapping(told | {"signed": found.signed, "anchors": len(anchors)}, as_json)
+    try:
+        found = verified(file, _public(file, key, needed=not anchors), anchors, first)
+    except BrokenChain as error:
+        raise BrokenChain(f"broken: {error}") from error
+    begins, ends = (_utc(time) if found.records else None for time in (found.since, found.last.time))
+    if as_json:
+        told = {"file": str(file), "verdict": "whole", "first": found.first, "records": found.records}
+        told |= {"last": found.last.sequence, "from": begins, "to": ends}
+        print_json(told | {"signed": found.signed, "anchors": len(anchors)})
+        return
+    parts = [f"whole: {found.records:,} lines" + (f", {begins} to {ends}" if found.records else "")]
+    parts.append("signed by the node" if found.signed else "no signature was checked")
+    parts.append(
+        f"{len(anchors):,} anchors hold"
+        if anchors
+        else "without an anchor lines missing at the end do not show"
+    )
+    print_mapping({str(file): "; ".join(parts)}, as_json=False)
 
 
 @app.command()
-def anchor(file: File, key: Key = None, first: First = 1) -> None:
+def anchor(file: File = None, config: Config = None, key: Key = None, first: First = 1) -> None:
     """Print the number and hash of the last line, and the node's public key: to be kept where the node cannot write.
 
     `verify --anchor` finds what was cut off or made anew up to there, and needs no key.
@@ -63,13 +92,15 @@ def anchor(file: File, key: Key = None, first: First = 1) -> None:
     from cloud_node.audit_chain import anchor_text
     from cloud_node.audit_chain import verify as verified
 
+    file, key = _log(file, config, key)
     public = _public(file, key, needed=True)
     typer.echo(anchor_text(replace(verified(file, public, first=first).last, public_key=public or "")))
 
 
 @app.command()
 def export(
-    file: File,
+    file: File = None,
+    config: Config = None,
     since: Annotated[
         datetime | None,
         typer.Option(help="From this time (UTC) on.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
@@ -95,7 +126,7 @@ def export(
     from cloud_node.audit import NAMES, canonical
     from cloud_node.audit_chain import lines
 
-    wanted = _between(lines(file, first), since, until)
+    wanted = _between(lines(_log(file, config)[0], first), since, until)
     chosen = (
         line
         for line in wanted
@@ -117,9 +148,10 @@ def export(
 
 @app.command()
 def exposure(
-    file: File,
     document: Annotated[str, typer.Argument(metavar="ID", help="The document's id.")],
     tenant: Annotated[str, typer.Option(help="Whose document.")],
+    file: File = None,
+    config: Config = None,
     text: Annotated[
         Path | None,
         typer.Option(
@@ -143,7 +175,9 @@ def exposure(
     from cloud_node.documents import hash_of
 
     written = text.read_bytes().decode("utf-8") if text else ""
-    found = exposure_in(lines(file, first), tenant, document, hash_of(written) if text else None)
+    found = exposure_in(
+        lines(_log(file, config)[0], first), tenant, document, hash_of(written) if text else None
+    )
     if text and not found:
         raise ValueError(f"{text} is no text of {document} of which something left")
     if as_json:
@@ -182,6 +216,24 @@ def exposure(
         for begins, ends, times in one.spans
     ]
     print_table(("version", "identity", "characters", "times", "quoted"), pieces)
+
+
+def _log(file: Path | None, config: Path | None, key: Path | None = None) -> tuple[Path, Path | None]:
+    """The log and the key that signs it: as they are named, else as the cloud's configuration has them."""
+    if file is not None:
+        if config is not None:
+            raise typer.BadParameter("either a log or --config")
+        return file, key
+    if config is None and not CLOUD_TOML.is_file():
+        raise typer.BadParameter(f"name a log, or --config: there is no {CLOUD_TOML} in this folder")
+    from cloud_node import CloudConfig
+
+    settings = CloudConfig.load(config or CLOUD_TOML)
+    return Path(settings.audit), key or (Path(settings.audit_key) if settings.audit_key else None)
+
+
+def _utc(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
 
 
 def _public(log: Path, key: Path | None, *, needed: bool) -> str | None:

@@ -75,9 +75,11 @@ OtherDtype = Annotated[
 def _node_file(role: PeerRole, help: str) -> Any:
     """The option --config of a command that runs on one side; the other side's file is refused by its kind."""
 
-    def of_role(context: typer.Context, path: Path) -> Path:
+    def of_role(context: typer.Context, path: Path | None) -> Path | None:
         from ops.node_check import role_of
 
+        if path is None:
+            return None
         try:
             found = role_of(path)
         except (ValueError, OSError):  # whoever loads it says what is wrong

@@ -1,13 +1,14 @@
 import csv
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cloud_node.audit import SENDING, AuditLog, AuditRecord
 from cloud_node.documents import hash_of
-from tests.process import kvwire
+from tests.process import kvwire, python
 
 EDGE = "spiffe://kvwire/edge/acme"
 TEXT = "The key hangs behind the clock."
@@ -44,12 +45,37 @@ def log(tmp_path: Path) -> Path:
 
 def test_a_whole_log_is_told_from_one_that_was_changed(log: Path) -> None:
     done = kvwire("audit-log", "verify", str(log), "--json")
-    told = {"file": str(log), "first": 1, "records": 4, "last": 4, "signed": True, "anchors": 0}
-    assert (done.returncode, json.loads(done.stdout)) == (0, told)
+    told = json.loads(done.stdout)
+    began, ended = (datetime.fromisoformat(told.pop(name)) for name in ("from", "to"))
+    assert began <= ended <= datetime.now(UTC)
+    whole = {"file": str(log), "verdict": "whole", "first": 1, "records": 4, "last": 4}
+    assert (done.returncode, told) == (0, whole | {"signed": True, "anchors": 0})
+    done = kvwire("audit-log", "verify", str(log))
+    assert f"whole: 4 lines, {began.isoformat()} to {ended.isoformat()}; signed by the node" in done.stdout
+    assert "without an anchor" in done.stdout
     log.write_text(log.read_text().replace("else", "evil"))
     done = kvwire("audit-log", "verify", str(log))
     assert done.returncode == 1
-    assert "does not follow" in done.stderr
+    assert "kvwire: broken: " in done.stderr and "does not follow" in done.stderr
+
+
+def test_the_log_and_its_key_are_those_of_the_clouds_configuration_where_no_log_is_named(log: Path) -> None:
+    folder = log.parent
+    assert kvwire("init", "cloud", "--directory", str(folder)).returncode == 0
+    config = folder / "cloud.toml"
+    log.with_name("audit.key").rename(folder / "signing.pem")
+    config.write_text(config.read_text().replace('# audit_key = "audit.key" ', 'audit_key = "signing.pem" '))
+    for words in (["verify"], ["anchor"], ["export"], ["exposure", "note", "--tenant", "acme"]):
+        done = kvwire("audit-log", *words, "--config", str(config))
+        assert (done.returncode, done.stderr) == (0, ""), words
+        assert done.stdout
+    assert python("-m", "ops.cli", "audit-log", "verify", cwd=folder).returncode == 0
+    log.unlink()
+    both = kvwire("audit-log", "verify", str(log), "--config", str(config))
+    assert both.returncode == 2 and "either a log or --config" in both.stderr
+    config.unlink()
+    nothing = python("-m", "ops.cli", "audit-log", "verify", cwd=folder)
+    assert nothing.returncode == 2 and "there is no cloud.toml" in nothing.stderr
 
 
 def test_an_anchor_is_printed_and_shows_a_log_that_was_cut_off_without_the_key(log: Path) -> None:
@@ -92,7 +118,7 @@ def test_lines_are_exported_by_time_document_and_tenant(log: Path) -> None:
 
 
 def test_what_left_of_a_document_is_told_from_the_log_and_the_text_alone(log: Path) -> None:
-    done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--json")
+    done = kvwire("audit-log", "exposure", "note", str(log), "--tenant", "acme", "--json")
     (version,) = json.loads(done.stdout)["versions"].items()
     assert version[0] == VERSION
     (day,) = version[1]["days"]
@@ -101,10 +127,10 @@ def test_what_left_of_a_document_is_told_from_the_log_and_the_text_alone(log: Pa
     assert version[1]["quoted"] == [{"identity": EDGE, "spans": [[4, 7, 2], [8, 13, 1]]}]
     text = log.with_name("note.txt")
     text.write_text(TEXT)
-    done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--text", str(text))
+    done = kvwire("audit-log", "exposure", "note", str(log), "--tenant", "acme", "--text", str(text))
     assert "'key'" in done.stdout and "'hangs'" in done.stdout
     text.write_text("another")
-    done = kvwire("audit-log", "exposure", str(log), "note", "--tenant", "acme", "--text", str(text))
+    done = kvwire("audit-log", "exposure", "note", str(log), "--tenant", "acme", "--text", str(text))
     assert done.returncode == 1 and "no text of note" in done.stderr
 
 
