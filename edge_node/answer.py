@@ -42,7 +42,8 @@ class Answer:
         cut: the limit of tokens or bytes, or the Receiver's window, ended the text.
         source: "fused" (a whole slice was taken in), "receiver-only", or "relayed" (the Sharer's own text).
         answered: False where there is no answer, for `reason`: the Receiver knew nothing of the document asked about
-            and was not to guess, or a fused answer was required. Then `text` is empty.
+            and was not to guess, or a fused answer was required. Then `text` is empty. It is True where the Receiver
+            read a slice and says that it does not hold the answer, which `abstained` tells.
         guess: the Receiver said it with nothing to read: no slice and, where no document was asked about, no notes or
             other text of the edge.
         abstained: a slice was taken in, and the text is what the bundle taught the Receiver to say where neither it
@@ -50,6 +51,8 @@ class Answer:
         confidence: how likely it is, 0 to 1, that what the Receiver answers behind an excerpt or a draft is right, by
             its own probabilities of the tokens; of an answer that was withheld, how likely that one was. None where
             the bundle has no numbers for it, where the Receiver itself abstains, and of all other answers.
+        least_confidence: the bound that held for it: with a lower `confidence` an answer is withheld. 0 withholds none;
+            None beside no `confidence`.
         choice: of a question with choices, the index of the one picked; None where the text names none in the form
             asked for, or there were none.
         reason: why no slice was taken in: a reason of `kvwire.errors.CATALOGUE` or of this module; None if
@@ -88,6 +91,7 @@ class Answer:
     guess: bool = False
     abstained: bool = False
     confidence: float | None = None
+    least_confidence: float | None = None
     choice: int | None = None
     reason: str | None = None
     document: str | None = None

@@ -45,7 +45,7 @@ class Saying:
 
     choice: which of the choices it is, where these were compared. tokens: generated, of all attempts. cut: the limit
     ended it. from_notes: it stands in the notes, as the slice holds none. withheld: what was said is too unlikely to be
-    right.
+    right. least: the confidence that it has to have; 0 withholds nothing.
     """
 
     def __init__(self, receiver: Receiver, steps: Steps) -> None:
@@ -55,6 +55,7 @@ class Saying:
         self._stops: Sequence[str] = ()
         self.choice: int | None = None
         self.tokens = 0
+        self.least = 0.0
         self.cut = self.from_notes = self.withheld = False
 
     @property
@@ -84,13 +85,12 @@ class Saying:
             return
         config, self._stops = self._receiver.bundle.config, planned.ask.stop
         limit = min(planned.max_new_tokens, prefilled.room)
-        least = 0.0
         if trailer is not None and planned.kind is not None:
             self._judge = config.confidence.get(planned.kind)
         if self._judge is not None:
             own = planned.least_confidence
-            least = self._judge.least_confidence if own is None else own
-        if trailer is None or (noted is None and not least):
+            self.least = self._judge.least_confidence if own is None else own
+        if trailer is None or (noted is None and not self.least):
             yield from self._limited(self._generated(planned, prefilled, limit), limit)
             self._see(prefilled, trailer)
             return
@@ -100,17 +100,17 @@ class Saying:
         generated = self._generated(planned, prefilled, max(limit, self._tokens_of(abstain)))
         held: list[tuple[str | None, int]] = []
         text, line = "", FirstLine()
-        while not line.ended and (least or abstain.startswith(text)):
+        while not line.ended and (self.least or abstain.startswith(text)):
             held.append(next(generated))
             piece, _ = held[-1]
             text += line.rest() if piece is None else line.add(piece)
         self._see(prefilled, trailer)
         if self._judge is not None:
-            if least and self.confidence is None:
+            if self.least and self.confidence is None:
                 logger.warning(
                     "the cloud does not tell what this bundle's confidence needs: nothing is withheld"
                 )
-            self.withheld = text != abstain and self._judge.withholds(prefilled.signals.values, least)
+            self.withheld = text != abstain and self._judge.withholds(prefilled.signals.values, self.least)
         if text != abstain and not self.withheld:
             yield from self._limited(itertools.chain(held, generated), limit)
             return

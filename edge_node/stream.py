@@ -333,6 +333,7 @@ class AnswerStream:
         abstain = self._receiver.bundle.config.abstain
         abstained = trailer is not None and abstain != "" and text.rstrip(" .").endswith(abstain)
         own = said.from_notes or (abstained and not said.withheld)
+        confidence = None if own else said.confidence
         stream = self._shared.stream if self._shared else None
         if trailer is not None:
             self._timings |= {f"cloud_{name}": seconds for name, seconds in trailer.timings.items()}
@@ -350,7 +351,8 @@ class AnswerStream:
             and not said.from_notes
             and (bool(planned.documents) or not planned.reads),
             abstained=abstained,
-            confidence=None if own else said.confidence,
+            confidence=confidence,
+            least_confidence=None if confidence is None else said.least,
             choice=_choice(text, planned) if said.choice is None else said.choice,
             reason=reason,
             document=next((str(named["document"]) for named in planned.documents), None),

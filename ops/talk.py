@@ -168,9 +168,8 @@ class Talk:
         elif answer.answered:
             write_said("\n")
             if answer.abstained:
-                sure = answer.confidence
                 why = (
-                    "not stated in the document" if sure is None else f"withheld: not sure enough, {sure:.0%}"
+                    "not stated in the document" if answer.confidence is None else "withheld: not sure enough"
                 )
                 console.print(f"({why})", style="bold")
             elif answer.guess:
@@ -257,9 +256,14 @@ def told_of(answer: Answer, choices: Sequence[str] = ()) -> str:
     named = f"choice: {choices[answer.choice]}, " if choices and answer.choice is not None else ""
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
     picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
-    abstained = ", the Receiver abstains" if answer.abstained else ""
+    abstained = ", no answer: the Receiver does not find it in the slice" if answer.abstained else ""
     if answer.confidence is not None:  # of an answer: where it was abstained from, it was withheld
-        abstained = f", {'withheld, ' if answer.abstained else ''}confidence {answer.confidence:.2f}"
+        abstained = f", confidence {answer.confidence:.2f}"
+        if answer.abstained:
+            abstained = (
+                f", withheld as its confidence of {answer.confidence:.3f} is below {answer.least_confidence:g} "
+                "(`kvwire ask --least-confidence 0` shows it)"
+            )
     documents = [
         printable(f"{one['document']}#{one['passage'] or ''}").rstrip("#") for one in answer.documents
     ]

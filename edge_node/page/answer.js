@@ -18,7 +18,8 @@ const WHY = {
 };
 
 const NOT_STATED = "Not stated in the document.";
-const withheld = (confidence) => `Withheld: not sure enough (${Math.round(100 * confidence)}\u00a0%).`;
+const withheld = ({ confidence, least_confidence: least }) =>
+  `Withheld: its confidence of ${confidence.toFixed(3)} is below ${least}; least_confidence = 0 in edge.toml shows such answers.`;
 
 /** A card that fills while an answer comes. guessing: it can only be a guess. */
 export class Card {
@@ -52,7 +53,7 @@ export class Card {
     const why = wanted ? "you asked for it: this is what a slice is to be compared with" : [account.reason, WHY[account.reason]].filter(Boolean).join(": ");
     let told;
     if (account.abstained && account.confidence != null) {
-      told = this.#note("abstained", READ[account.source], "an answer was there, but it is too unlikely to be right", withheld(account.confidence));
+      told = this.#note("abstained", READ[account.source], "an answer was there, but it is too unlikely to be right", withheld(account));
     } else if (account.abstained) {
       told = this.#note("abstained", READ[account.source], why || "a slice is a part of the document, so this can be wrong", NOT_STATED);
     } else if (account.guess) {

@@ -104,7 +104,11 @@ def ask(
     least_confidence: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, metavar="P", help="Withhold an answer from a slice that is less likely to be right."
+            min=0,
+            max=1,
+            metavar="P",
+            help="Withhold an answer from a slice that is less likely to be right; 0 shows all. "
+            "[default: as edge.toml says, else the bundle]",
         ),
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at most.")] = None,
@@ -127,6 +131,9 @@ def ask(
 ) -> None:
     """Ask one question from this machine, as an edge. The answer is one line; how it came about is told on standard
     error.
+
+    Where the Receiver does not find the answer in the slice, what it says then, such as "not stated", is printed, and
+    standard error tells that it is none ("abstained" with --json).
 
     Exits with 3 where there is no answer: no slice could be had, of a document or, without one and without notes, of
     the question. Standard output is then empty (with --json it has the whole account), and standard error says why and

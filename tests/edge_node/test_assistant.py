@@ -102,7 +102,9 @@ def test_an_answer_says_that_the_receiver_abstained_where_its_bundle_taught_it_h
     assert said.text.strip() and not said.abstained  # it was taught nothing
     monkeypatch.setattr(bundle, "config", dataclasses.replace(bundle.config, abstain=said.text.strip()))
     monkeypatch.setattr(assistant.receiver, "bundle", bundle)
-    assert assistant.ask(QUESTION, document="note-1").abstained
+    answer = assistant.ask(QUESTION, document="note-1")
+    assert (answer.abstained, answer.answered, answer.least_confidence) == (True, True, None)
+    assert "no answer: the Receiver does not find it" in told_of(answer)
     assert not assistant.ask("What is the boat called?", document="note-2").abstained
     assert not assistant.ask(Ask(QUESTION, source="receiver-only")).abstained
 
@@ -131,6 +133,7 @@ def test_an_answer_says_how_likely_it_is_right_where_its_bundle_tells(
     withholding(0.0)
     plain = assistant.ask(QUESTION, document="note-1")
     assert plain.confidence == pytest.approx(0.73, abs=0.01) and not plain.abstained
+    assert plain.least_confidence == 0.0
     assert assistant.ask(Ask(QUESTION, source="receiver-only")).confidence is None
     assert assistant.ask(Ask(QUESTION, document="note-1", choices=["a", "b"])).confidence is None
     assert json.loads(plain.to_json())["confidence"] == plain.confidence
@@ -167,7 +170,10 @@ def test_an_answer_that_is_too_unlikely_to_be_right_is_withheld_and_nothing_of_i
     answer = stream.answer
     assert (answer.text, answer.abstained, answer.source) == ("not stated", True, "fused")
     assert answer.confidence == pytest.approx(plain.confidence, abs=1e-3)  # of what is not given
-    assert "fused, withheld, confidence" in told_of(answer)  # the Receiver had an answer: it did not abstain
+    assert answer.least_confidence == 0.9
+    told = told_of(answer)
+    assert f"withheld as its confidence of {answer.confidence:.3f} is below 0.9" in told
+    assert "--least-confidence 0" in told and "does not find" not in told  # the Receiver had an answer
     asked = assistant.ask(Ask(QUESTION, document="note-1", least_confidence=0.5))
     assert (asked.text, asked.abstained) == (plain.text, False)
     withholding(0.0)
