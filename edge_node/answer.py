@@ -139,19 +139,30 @@ _WORDS: Final = {
     "INTERNAL": "the cloud at {address} failed; its log says why",
     "RELAY_DISABLED": "the cloud relays no text (`[export] allow_relay`); ask for a slice, or more bytes",
     EMPTY: "what the cloud at {address} sent is empty; is there text in the document?",
-    NO_PLAN: "no plan is of use within bytes, time and the cloud's policy ({plan_reason}); allow more, or name a plan",
+    NO_PLAN: "no plan of a slice is of use: {no_plan}",
     NOTHING_FOUND: "no passage of this tenant's documents has a word of the question; ask in other words",
-    NOTHING_TO_SHARE: "this bundle makes no slice of such a question; name a document, search, or take another bundle",
+    NOTHING_TO_SHARE: "of a question without a document this bundle makes no slice: name one (`--document ID`, in the "
+    "API `document`), or search for one (`--search 3`, `search`)",
     **dict.fromkeys(("WIRE_ERROR", "BAD_HEADER", "BAD_CHECKSUM", "BAD_PAYLOAD"), _DAMAGED),
 }
+NO_PLANS: Final = {
+    "BYTE_BUDGET": "each may need more bytes than are allowed; allow more",
+    "DEADLINE": "each would come too late over this link; allow more seconds",
+    "NOT_USEFUL": "the bundle's table has none that helps; ask for another kind of slice, or name a plan",
+    "NOT_GRANTED": "the cloud's policy lets none of the bundle's table out whole; name a smaller plan",
+}
+"""Why there is no plan, by `Answer.plan_reason`."""
+_NO_DOCUMENTS: Final = "this bundle makes no slices of documents; take another on both sides"
 _TEXTS: Final = {entry.reason: entry.text.rstrip(".") for entry in CATALOGUE.values()}
 
 
 def explained(answer: Answer, address: str) -> str:
     """One line about an answer that has a reason. `address`: of the cloud."""
     reason = answer.reason or "INTERNAL"
+    if reason == NOTHING_TO_SHARE and answer.document is not None:
+        return _NO_DOCUMENTS
     words = _WORDS.get(reason) or f"{_TEXTS.get(reason, 'there is no slice')}; {_LOOK}"
-    return words.format(address=address, plan_reason=answer.plan_reason)
+    return words.format(address=address, no_plan=NO_PLANS.get(answer.plan_reason or ""))
 
 
 class FirstLine:

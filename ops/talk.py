@@ -31,6 +31,10 @@ HELP: Final = """\
 /quit           leaves, as Ctrl-D does; Ctrl-C stops an answer, and a second one leaves"""
 REFUSED: Final = 1
 UNANSWERED: Final = 3
+_SMALLER: Final = {
+    "BYTE_BUDGET": "a smaller plan than the best, for the bytes allowed",
+    "DEADLINE": "a smaller plan than the best, for the time allowed",
+}
 _AROUND: Final = 64
 """Bytes that may stand around a token in its file: a mark of Unicode, and line ends."""
 
@@ -253,9 +257,12 @@ def left_of(answer: Answer) -> str:
 
 def told_of(answer: Answer, choices: Sequence[str] = ()) -> str:
     """Where an answer came from, in one line. choices: what there was to pick from."""
+    from edge_node.answer import NO_PLANS
+
     named = f"choice: {choices[answer.choice]}, " if choices and answer.choice is not None else ""
     came = f"{answer.positions} positions" if answer.source == "fused" else f"reason {answer.reason}"
-    picked = f", plan {answer.codec or 'none'}: {answer.plan_reason}" if answer.plan_reason else ""
+    why = (NO_PLANS if answer.plan is None else _SMALLER).get(answer.plan_reason or "")
+    picked = f", {why}" if why else ""  # of the best plan, or of one that was named, there is nothing to say
     abstained = ", no answer: the Receiver does not find it in the slice" if answer.abstained else ""
     if answer.confidence is not None:  # of an answer: where it was abstained from, it was withheld
         abstained = f", confidence {answer.confidence:.2f}"

@@ -543,6 +543,9 @@ def test_of_a_document_a_bundle_for_shared_slices_alone_asks_for_none(
     chosen = Assistant(assistant.config, receiver, assistant.client)
     answer = chosen.ask(QUESTION, document="note-1")
     assert (answer.answered, answer.text, answer.reason) == (False, "", "NOTHING_TO_SHARE")
+    assert "no slices of documents" in explained(answer, "here:1")
+    nothing_named = explained(dataclasses.replace(answer, document=None), "here:1")
+    assert "`--document ID`" in nothing_named and "`--search 3`" in nothing_named
     guess = chosen.ask(Ask(QUESTION, document="note-1", guess=True))
     assert (guess.answered, guess.source, guess.reason) == (True, "receiver-only", "NOTHING_TO_SHARE")
     assert not server.service.requests

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge_node import Ask, Assistant, EdgeConfig
+from edge_node.answer import NO_PLANS, explained
 from edge_node.channel import Direction, read_capture
 from edge_node.client import Client
 from edge_node.picker import (
@@ -34,6 +35,7 @@ from kvwire.section import Role, Section, Visibility
 from kvwire.segment import SliceKind
 from kvwire.serde import description_to_proto
 from ops.cli import app
+from ops.talk import told_of
 from tests.edge_node.sharer_server import RunningServer, SliceService, reading
 from tests.edge_node.toml import write_toml
 from tests.fuser.lab.profile.rows import row
@@ -107,6 +109,8 @@ def test_of_budget_and_deadline_the_answer_names_the_one_that_decided(make: Make
         answer = assistant.ask(Ask(QUESTION, document="note-1", max_bytes=budget, deadline_s=0.5))
         assert (answer.plan, answer.plan_reason) == (dataclasses.asdict(MIDDLE), reason)
         assert answer.payload_bytes == MOST[MIDDLE]
+        allowed = "bytes" if reason == BYTE_BUDGET else "time"
+        assert f", a smaller plan than the best, for the {allowed} allowed, " in told_of(answer)
 
 
 def known(assistant: Assistant, rate: float) -> None:
@@ -218,6 +222,7 @@ def test_without_budget_or_auto_the_configuration_is_obeyed(make: Make) -> None:
     answer = make().ask(QUESTION, document="note-1")
     assert answer.plan == dataclasses.asdict(Plan(codec="raw", positions=8))
     assert (answer.plan_reason, answer.codec) == (CONFIGURED, "raw")
+    assert "plan" not in told_of(answer)  # there is nothing to be said of it
     alone = make().ask(Ask(QUESTION, document="note-1", source="receiver-only"))
     assert (alone.plan, alone.plan_reason, alone.estimate, alone.reason) == (None, None, None, "REQUESTED")
 
@@ -253,6 +258,7 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     assistant = make(useless, plan="auto", relay=True)
     answer = assistant.ask(Ask(QUESTION, document="note-1", notes="Never sent.", max_new_tokens=5))
     assert (answer.source, answer.reason, answer.plan_reason) == ("relayed", "NO_PLAN", NOT_USEFUL)
+    assert f"reason NO_PLAN, {NO_PLANS[NOT_USEFUL]}, " in told_of(answer)
     assert answer.text and answer.tokens > 0 and answer.payload_bytes == 0
     messages = list(read_capture(tmp_path / "wire.bin"))[2:]  # behind what the cloud offers
     sent = [c.message for c in messages if c.direction is Direction.SENT]
@@ -265,6 +271,7 @@ def test_where_no_plan_is_of_use_the_sharers_own_answer_is_relayed_if_both_sides
     assert not answer.answered and not answer.text
     alone = make(useless, plan="auto").ask(QUESTION, document="note-1")
     assert (alone.answered, alone.source, alone.reason) == (False, "receiver-only", "NO_PLAN")
+    assert explained(alone, "here:1").endswith(NO_PLANS[NOT_USEFUL])
     strict = assistant.ask(Ask(QUESTION, document="note-1", require_fused=True))
     assert (strict.answered, strict.reason, strict.bytes_sent) == (False, "NO_PLAN", 0)
 
