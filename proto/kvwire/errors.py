@@ -269,7 +269,12 @@ CATALOGUE: Final[dict[type[KvwireError], Entry]] = {
     Unsupported: Entry("INVALID_ARGUMENT", "UNSUPPORTED", "The codec or element type is not supported."),
     BadPayload: Entry("DATA_LOSS", "BAD_PAYLOAD", "The data does not decode to what its header says."),
     IncompatiblePeer: Entry("FAILED_PRECONDITION", "INCOMPATIBLE_PEER", "Cloud and edge do not match."),
-    NotFound: Entry("NOT_FOUND", "NOT_FOUND", "There is no such document, or it is not for this caller."),
+    NotFound: Entry(
+        "NOT_FOUND",
+        "NOT_FOUND",
+        "There is no such document, or it is not for this caller. `kvwire documents list` in the cloud shows the ids: "
+        "a file report.txt has the id report.txt, unless --id gave another.",
+    ),
     NoPassage: Entry("NOT_FOUND", "NO_PASSAGE", "The document has no such passage."),
     AccessDenied: Entry("PERMISSION_DENIED", "ACCESS_DENIED", "This identity may not make this call."),
     TokenRefused: Entry(

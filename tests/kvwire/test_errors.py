@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 
+from cloud_node.document_files import id_of
 from kvwire import errors
 from kvwire.errors import (
     CATALOGUE,
@@ -63,6 +64,13 @@ def test_an_incompatible_peer_names_both_values() -> None:
     assert "bbb" in text
 
 
+def test_where_a_document_is_not_found_it_is_said_where_ids_are_shown_and_how_they_are_made() -> None:
+    said = str(NotFound())
+    assert said.startswith("There is no such document, or it is not for this caller. ")
+    assert "`kvwire documents list` in the cloud" in said and "report.txt has the id report.txt" in said
+    assert id_of("report.txt") == "report.txt"
+
+
 @pytest.mark.parametrize(
     ("field", "then"),
     [
@@ -81,8 +89,7 @@ def test_values_of_a_peer_are_cut() -> None:
 
 
 def test_an_error_without_detail_says_the_catalogues_text() -> None:
-    said = "There is no such document, or it is not for this caller."
-    assert str(NotFound()) == NotFound().public_text == said
+    assert str(NotFound()) == NotFound().public_text == CATALOGUE[NotFound].text
     assert str(NotFound("document note-1 of tenant acme")) == "document note-1 of tenant acme"
 
 
