@@ -90,7 +90,7 @@ def loading(what: str) -> Iterator[None]:
 
 
 def counting_progress() -> "Progress":
-    """Bars that count what is done, with the time that is left."""
+    """Bars that count what is done, with the time that is left; nothing where standard error is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -107,7 +107,7 @@ def counting_progress() -> "Progress":
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=progress_console)
+    return Progress(*columns, console=progress_console, disable=not progress_console.is_terminal)
 
 
 def write_report(

@@ -72,6 +72,7 @@ def test_a_folder_is_added_and_added_again_only_where_it_changed(
         app, ["documents", "add", str(notes), "--config", str(config), "--tenant", "acme"]
     )
     assert told.stdout == "2 unchanged\n"
+    assert "adding documents" not in told.stderr  # a bar is for a terminal
     put(changing, "The tide is at ten.\r\n")
     again = kvwire("add", notes)
     assert outcomes(again) == {"a.txt": "unchanged", "deep/b.txt": "replaced"}
@@ -490,7 +491,8 @@ def test_what_has_left_is_told_by_day_and_marked_in_the_text(
     assert told["quoted"][1] == {"identity": KIOSK, "positions": 2, "spans": [[0, 3, 1], [4, 7, 1]]}
     assert told["characters_quoted"] == 10
     shown = ["documents", "exposure", "a.txt", "--config", str(config), "--tenant", "acme"]
-    assert "key" not in CliRunner().invoke(app, shown).stdout
+    table = CliRunner().invoke(app, shown).stdout
+    assert "key" not in table and "new positions" in table
     text = CliRunner().invoke(app, [*shown, "--show"]).stdout
     assert "3 different positions were quoted, 10 of 34 characters" in text
     assert "[[1:The]] [[2:key]] [[1:lies]] under \\x1b[2J the stone." in text and "\x1b[2J" not in text
