@@ -202,7 +202,7 @@ def exposure(
     if not rows:
         note(f"nothing has left of {document}")
         return
-    print_table(("version", "day", "identity", "questions", "positions", "new"), rows)
+    print_table(("version", "day", "identity", "questions", "positions", "new positions"), rows)
     pieces = [
         (
             version[:12],

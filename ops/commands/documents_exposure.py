@@ -20,7 +20,11 @@ def exposure(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What has left of a document, by day (UTC) and who asked."""
+    """What has left of a document, by day (UTC) and who asked.
+
+    A position is a token of the Sharer. New ones were not quoted before; those of drafts, shared slices and relayed
+    texts count as new each time, so there may be more of them than the text has tokens.
+    """
     from cloud_node.users import is_user
     from kvwire.errors import NotFound
 
@@ -49,7 +53,7 @@ def exposure(
         (day.day, day.identity, f"{day.questions:,}", f"{day.positions:,}", f"{day.new_positions:,}")
         for day in days
     ]
-    print_table(("day", "identity", "questions", "positions", "new"), rows)
+    print_table(("day", "identity", "questions", "positions", "new positions"), rows)
     if not text:
         note(f"{document_id} is removed; where in its text these stood is not kept")
         return
