@@ -81,7 +81,7 @@ def _make(recipe: "Recipe", max_minutes: float, workers: int) -> dict[str, Any]:
         bring(stage.config.sharer, stage.config.receiver)
         if stage.kind == "train":
             World(size=workers).check(stage.config.answer.batch)
-    with Progress(console=progress_console) as progress:
+    with Progress(console=progress_console, disable=not progress_console.is_terminal) as progress:
         if workers == 1:
             return make(recipe, progress, max_minutes)
         from ops.train_workers import Workers
