@@ -218,7 +218,7 @@ def test_a_cloud_that_is_not_there_is_named_and_what_to_do(cut_off: Assistant) -
 def test_what_asking_again_does_not_mend_has_another_status(api: Api) -> None:
     status, told, _ = api.call({"question": QUESTION, "document": "note-1", "max_bytes": 1})
     assert (status, told["error"]["code"]) == (422, "NO_PLAN")
-    assert "BYTE_BUDGET" in told["error"]["message"]
+    assert "more bytes" in told["error"]["message"] and told["answer"]["plan_reason"] == "BYTE_BUDGET"
 
 
 def test_more_requests_than_may_wait_are_told_to_come_again(api: Api, server: RunningServer) -> None:
