@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from cloud_node.access import Access, identify, refusal_of
 from cloud_node.admission import RecentRequests, Turns
@@ -67,6 +67,8 @@ from kvwire.v1.sharer_pb2_grpc import SharerServiceServicer
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_SAME_END_S: Final = 0.1
+"""A call that its caller ends so shortly before its deadline was ended by the deadline."""
 
 
 class Replicas(Protocol):
@@ -339,7 +341,9 @@ class SharerService(SharerServiceServicer):  # type: ignore[misc]
                 yield caller, record
         except asyncio.CancelledError:
             left_s = context.time_remaining()
-            record.failed(DeadlineExceeded() if left_s is not None and left_s <= 0 else Cancelled())
+            # Both sides end a call at its deadline, and the caller's word may be here first.
+            late = left_s is not None and left_s <= _SAME_END_S
+            record.failed(DeadlineExceeded() if late else Cancelled())
             raise
         except Exception as error:
             refusal = refusal_of(error, context)

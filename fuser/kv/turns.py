@@ -4,6 +4,9 @@ A pass has `WIDTH` rows, one for each answer and the rest for none. A matrix pro
 row the same bits wherever it stands and whatever is beside it; other numbers of rows take other kernels. Attention is
 computed for each answer apart, on top of its own past (`fuser/kv/prefill.py`). So an answer is the same alone and
 beside others.
+
+Where a pass has one row, as in float32 on CPUs, passes of several answers run at the same time, each on a thread: a
+product of one row takes one core.
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ class ModelTurns:
         self._layers = Geometry.of(model.config).layers
         self._state = threading.Condition()
         self._taken = False
+        self._running = 0  # passes
         self._wanted = 0  # turns
         self._passed = False  # the last one to have the model was a pass
         self._waiting: list[AnswerRow] = []
@@ -84,11 +88,17 @@ class ModelTurns:
             return 1
         return WIDTH if can_pack(model) else 1
 
+    @cached_property
+    def lanes(self) -> int:
+        """Passes that run at the same time: on a CPU as many as torch has threads, where each is of one row."""
+        return torch.get_num_threads() if self.width == 1 and self.model.device.type == "cpu" else 1
+
     def prepare(self) -> None:
-        """Find the width out, where it is not known; some tenths of a second."""
-        if "width" not in vars(self):
+        """Find width and lanes out, where they are not known; some tenths of a second."""
+        if "lanes" not in vars(self):
             with self.taken():
-                logger.info("answers whose next tokens are one pass: %d at most", self.width)
+                found = self.lanes, self.width
+                logger.info("passes for next tokens: %d at a time, of up to %d answers", *found)
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
@@ -139,9 +149,10 @@ class ModelTurns:
             self._state.notify_all()
 
     def _may_begin(self, a_pass: bool) -> bool:
-        """Nothing else has the model, and where the other kind is waited for, it was the last to have it."""
+        """There is room beside what runs, and where the other kind is waited for, it was the last to begin."""
         others = self._wanted if a_pass else len(self._waiting)
-        return not self._taken and (self._passed != a_pass or not others)
+        room = not self._taken and self._running < (self.lanes if a_pass else 1)
+        return room and (self._passed != a_pass or not others)
 
     def _next(self, row: AnswerRow) -> Sequence[AnswerRow]:
         """The answers whose pass is for this thread to run, with a turn; none once `row` had its own."""
@@ -154,7 +165,8 @@ class ModelTurns:
                     self._state.wait(left_s)
                 else:
                     batch, self._waiting = self._waiting[: self.width], self._waiting[self.width :]
-                    self._taken = self._passed = True
+                    self._running += 1
+                    self._passed = True
                     return batch
         return ()
 
@@ -174,6 +186,7 @@ class ModelTurns:
     def _give_back(self, batch: Sequence[AnswerRow], found: Sequence[Tensor | Exception]) -> None:
         with self._state:
             self._taken = False
+            self._running -= bool(batch)
             for row, its in zip(batch, found, strict=True):
                 if isinstance(its, Exception):
                     row.failure = its

@@ -25,7 +25,7 @@ TOKENS = 9
 
 @pytest.fixture(scope="module", params=["tiny_sharer", "tiny_receiver", "windowed"])
 def network(request: pytest.FixtureRequest) -> Any:
-    """In bfloat16, as of float32 a CPU runs one row at a time."""
+    """In bfloat16, as a pass of float32 has one row on a CPU."""
     if request.param != "windowed":
         return load_weights(request.getfixturevalue(request.param), dtype=torch.bfloat16)
     from transformers import MistralConfig, MistralForCausalLM
@@ -155,11 +155,47 @@ def test_a_pass_that_fails_is_told_to_all_in_it_and_the_next_one_runs(
     assert len(asked[0].answer()) == TOKENS
 
 
-def test_a_cpu_runs_answers_of_float32_one_by_one(tiny_receiver: Path) -> None:
+def test_in_float32_a_cpu_passes_one_row_at_a_time_on_each_of_its_threads(
+    tiny_receiver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two passes end only beside each other; a third waits, and turns wait for all."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    turns, met = ModelTurns(load_weights(tiny_receiver)), threading.Event()
+    asked = [Asked(turns, number) for number in range(4)]
+    said = [one.answer() for one in asked]
+    assert (turns.width, turns.lanes) == (1, 2)
+    alone, running, most = turns._alone, list[int](), [0]
+
+    def together(row: Any, ids: Tensor) -> Tensor:
+        running.append(1)
+        most[0] = max(most[0], len(running))
+        if len(running) == 2:
+            met.set()
+        assert met.wait(20)
+        try:
+            return alone(row, ids)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(turns, "_alone", together)
+
+    def beside_turns() -> list[int]:
+        assert met.wait(20)
+        found = []
+        for _ in range(5):
+            with turns.taken():
+                found.append(len(running))
+        return found
+
+    *found, beside = at_once(*(one.answer for one in asked), beside_turns)
+    assert (found, beside, most) == (said, [0] * 5, [2])
+
+
+def test_on_one_thread_a_cpu_passes_answers_of_float32_one_by_one(tiny_receiver: Path) -> None:
     turns = ModelTurns(load_weights(tiny_receiver))
     asked = [Asked(turns, number) for number in range(3)]
     said = [one.answer() for one in asked]
-    assert turns.width == 1
+    assert (turns.width, turns.lanes) == (1, 1)
     assert at_once(*(one.answer for one in asked)) == said
 
 
