@@ -62,12 +62,3 @@ def test_documents_that_are_read_lie_on_the_clouds_disk_before_it_starts(
     assert files.bytes > 0
     with pytest.raises(NodeFailed, match=r"not all of the documents were read: .*'there': 2"):
         stage.read_documents()
-    tiny_bundle_gone = DemoStage(_folder(tmp_path), Cast(cast.sharer, "r", tmp_path, "raw"), ())
-    with pytest.raises(NodeFailed, match="could not be read: "):
-        tiny_bundle_gone.read_documents()
-
-
-def _folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "other"
-    folder.mkdir()
-    return folder
