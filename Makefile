@@ -48,7 +48,7 @@ demo: $(STAMP)
 # These numbers keep all of it under 40 minutes on 2 cores.
 codecs := --limit 6
 prefixes := --tokens 100,400,1600 --rounds 3
-local := --limit 11
+local := --limit 8
 cloud := --streams 1,4,8,16 --limit 16
 link := --rates 1,5,20,100 --rtt 5,40 --limit 3 --utilisation 10,50,100
 scale := --service build/bench/prefixes.json --serve 1,2,4

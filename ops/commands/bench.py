@@ -140,7 +140,22 @@ def cloud(
 
 @app.command()
 def local(
-    limit: Annotated[int, typer.Option(min=1, help="Documents of the demo, two questions each.")] = 12,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Documents of the demo, each asked about in every round.")
+    ] = 12,
+    tokens: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of the Sharer, that each document is filled up to with texts of others; 0: none."
+        ),
+    ] = 500,
+    pin: Annotated[
+        bool,
+        typer.Option(
+            "--pin",
+            help="Keep the cloud on one half of the cores, the edge on the other; the one process has all.",
+        ),
+    ] = False,
     kind: KindOption = None,
     codec: Annotated[str, typer.Option(help="On the wire.")] = "lossless",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 24,
@@ -154,11 +169,20 @@ def local(
 ) -> None:
     """The time to an answer of the service beside both models one after the other in one process; and where it goes."""
     from ops.bench import local as bench
+    from ops.demo.cores import halves
 
+    cores = halves() if pin else None
     cast, pairs = _cast(sharer, receiver, bundle, codec, device, dtype)
-    plan = bench.LocalBench(cast, kind or _first_kind(pairs), limit, max_new_tokens)
+    plan = bench.LocalBench(cast, kind or _first_kind(pairs), limit, tokens, max_new_tokens, cores)
 
-    settings = {"documents": limit, "kind": str(plan.kind), "codec": codec, "max_new_tokens": max_new_tokens}
+    settings = {
+        "documents": limit,
+        "tokens": tokens,
+        "pin": pin,
+        "kind": str(plan.kind),
+        "codec": codec,
+        "max_new_tokens": max_new_tokens,
+    }
     Bench("local", settings | _named(cast, pairs), _alone(bench.measure, plan), bench.markdown).run(
         json_out, markdown_out
     )

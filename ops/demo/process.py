@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO
 
@@ -25,9 +25,12 @@ class NodeProcess:
     """`kvwire cloud` or `kvwire edge` in a process group of its own, logging to a file.
 
     Its own group, so that Ctrl-C reaches only us, and we end it in order. Should we be killed, it ends too (Linux).
+
+    Args:
+        cores: that it and its children run on (Linux); None for all.
     """
 
-    def __init__(self, name: str, config: Path, log: Path) -> None:
+    def __init__(self, name: str, config: Path, log: Path, cores: Collection[int] | None = None) -> None:
         self.name = name
         self._log = log
         self._address: str | None = None
@@ -36,13 +39,15 @@ class NodeProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ops.cli", name, "--config", str(config), "--json"],
                 cwd=config.parent,
-                env=_environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
+        if cores is not None:
+            os.sched_setaffinity(self._process.pid, cores)
         assert self._process.stdout is not None
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
 
@@ -125,7 +130,7 @@ def _end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, so that the packages are found from another working directory too."""
     roots = [str(Path(root).resolve()) for root in sys.path if root and Path(root).is_dir()]
     return os.environ | {"PYTHONPATH": os.pathsep.join(roots), "PYTHONUNBUFFERED": "1"}

@@ -1,6 +1,8 @@
 """Sample documents: short fictional records and longer notes, each with questions and a canary."""
 
+import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -35,3 +37,40 @@ def load_samples() -> tuple[DemoSample, ...]:
         )
         for entry in raw
     )
+
+
+def filled_up(
+    samples: Sequence[DemoSample], tokens: int, count: Callable[[str], int]
+) -> tuple[DemoSample, ...]:
+    """The documents, each with paragraphs of the others behind its own text, as near to so many tokens as they come.
+
+    Paragraphs that hold a canary are not lent: it still stands in its own document alone.
+
+    Args:
+        tokens: 0 leaves the documents as they are; longer ones are left whole.
+        count: tokens of a text.
+
+    Raises:
+        ValueError: the others do not have so much text.
+    """
+    canaries = [sample.canary for sample in samples]
+    lent = [
+        part for one in samples for part in one.text.split("\n\n") if not any(c in part for c in canaries)
+    ]
+    filled = []
+    for number, sample in enumerate(samples):
+        text, length = sample.text, count(sample.text)
+        begin = number % max(1, len(lent))  # not the same ones first everywhere
+        others = (part for part in lent[begin:] + lent[:begin] if part not in sample.text)
+        while length < tokens:
+            part = next(others, None)
+            if part is None:
+                raise ValueError(
+                    f"tokens {tokens}: the texts of the demo fill {sample.id} up to {length} at most"
+                )
+            longer = count(f"{text}\n\n{part}")
+            if longer - tokens > tokens - length:
+                break
+            text, length = f"{text}\n\n{part}", longer
+        filled.append(dataclasses.replace(sample, text=text))
+    return tuple(filled)

@@ -6,7 +6,9 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +16,13 @@ from typing import Any, Self
 
 from fuser.models.load import DeviceName, DtypeName
 from ops.certs import make_certificates
-from ops.demo.process import NodeProcess
+from ops.demo.process import NodeFailed, NodeProcess, environment
 from ops.demo.samples import DemoSample
 
 TENANT = "demo"
 CLOUD_START_S = 180.0
 EDGE_START_S = 120.0
+_READ_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class DemoStage:
         record: keep what crosses the wire, in `capture`.
         edge_runs: start the edge too; else `edge` is not there, and its folder is for a client of one's own.
         sharer: further settings of `cloud_node.config.SharerConfig`.
+        cores: of each node by its name, as many as torch has threads there; a node that is not named has all.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class DemoStage:
         record: bool = True,
         edge_runs: bool = True,
         sharer: Mapping[str, Any] | None = None,
+        cores: Mapping[str, Collection[int]] | None = None,
     ) -> None:
         self.folder = folder
         self.capture = folder / "edge" / "capture"
@@ -75,7 +80,7 @@ class DemoStage:
         self._address = f"127.0.0.1:{free_port()}"
         self._found_at = way(self._address)
         self._allow_relay, self._record, self._edge_runs = allow_relay, record, edge_runs
-        self._cast, self._sharer = cast, sharer or {}
+        self._cast, self._sharer, self._cores = cast, sharer or {}, cores or {}
         self._certify()
         self._configure_cloud(samples)
         self._configure_edge()
@@ -95,8 +100,28 @@ class DemoStage:
     ) -> None:
         self._stop()
 
+    def read_documents(self) -> None:
+        """Have the cloud's documents read onto its disk, before the nodes start: `kvwire documents warm`.
+
+        A process of its own, so that its model and threads go with it.
+
+        Raises:
+            NodeFailed: they could not all be read.
+        """
+        command = [sys.executable, "-m", "ops.cli", "documents", "warm", "--json", "--config"]
+        config = self.folder / "cloud" / "cloud.toml"
+        done = subprocess.run(
+            [*command, str(config)], env=environment(), capture_output=True, text=True, timeout=_READ_S
+        )
+        if done.returncode:
+            raise NodeFailed(f"the documents could not be read: {done.stderr.strip()}")
+        told = json.loads(done.stdout)
+        if {name for name, number in told.items() if number} != {"read", "bytes"}:
+            raise NodeFailed(f"not all of the documents were read: {told}")
+
     def _start(self, name: str) -> NodeProcess:
-        node = NodeProcess(name, self.folder / name / f"{name}.toml", self.folder / f"{name}.log")
+        config, log = self.folder / name / f"{name}.toml", self.folder / f"{name}.log"
+        node = NodeProcess(name, config, log, self._cores.get(name))
         self._nodes.append(node)
         return node
 
@@ -127,7 +152,7 @@ class DemoStage:
         sharer = {
             "model": self._cast.sharer,
             "bundles": [str(self._cast.bundle)],
-            "cpus": float(min(os.cpu_count() or 1, 8)),
+            "cpus": float(len(self._cores.get("cloud", ())) or min(os.cpu_count() or 1, 8)),
             "gpus": self._cast.gpus,
             "device": self._cast.device,
             "dtype": self._cast.dtype,
@@ -150,6 +175,7 @@ class DemoStage:
             "receiver": {
                 "model": self._cast.receiver,
                 "bundle": str(self._cast.bundle),
+                "threads": len(self._cores.get("edge", ())),
                 "device": self._cast.device,
                 "dtype": self._cast.dtype,
             },

@@ -21,7 +21,7 @@ from ops.bench import prefixes as prefix_bench
 from ops.bench import replies as reply_bench
 from ops.bench.sequential import Sequential
 from ops.chaos.in_one_process import answer_in_one_process, first_line
-from ops.demo.samples import DemoQuestion, DemoSample
+from ops.demo.samples import DemoQuestion, DemoSample, load_samples
 from ops.demo.stage import Cast
 from ops.output import counting_progress
 from tests.cloud_fixture import DOCUMENTS, CloudNode
@@ -71,21 +71,46 @@ def answer(first: float, whole: float, text: str = "red") -> dict[str, Any]:
 
 
 def test_an_answers_time_stands_beside_that_of_one_process() -> None:
+    alone, not_read = answer(0.2, 0.4), local_bench.NOT_READ
     rows = [
-        {"round": local_bench.FIRST, "service": answer(0.1, 0.3), "sequential": answer(0.2, 0.4)},
-        {"round": local_bench.FIRST, "service": answer(0.4, 0.6), "sequential": answer(0.2, 0.4, "blue")},
-        {"round": local_bench.NEXT, "service": answer(0.1, 0.2), "sequential": answer(0.2, 0.4)},
+        {"round": not_read, "tokens": 490, "service": answer(0.1, 0.3), "sequential": alone},
+        {
+            "round": not_read,
+            "tokens": 500,
+            "service": answer(0.4, 0.6),
+            "sequential": answer(0.2, 0.4, "blue"),
+        },
+        {"round": local_bench.READ, "tokens": 490, "service": answer(0.15, 0.3), "sequential": alone},
+        {"round": local_bench.NEXT, "tokens": 500, "service": answer(0.1, 0.2), "sequential": alone},
     ]
     results = local_bench.summary(rows)
-    first = results["rounds"][local_bench.FIRST]
+    first = results["rounds"][not_read]
     assert first["first_token"]["ratio"] == pytest.approx(1.0)  # one half and twice
     assert first["first_token"]["low"] <= 1.0 <= first["first_token"]["high"]
     assert first["same_answers"] == 1 and first["questions"] == 2
     assert results["rounds"][local_bench.NEXT]["answer"]["ratio"] == pytest.approx(0.5)
     assert first["stages_s"]["wait"] == pytest.approx(0.125)
     table = local_bench.markdown({"results": results})
-    assert "| next question | 1 | 100 ms | 200 ms | 0.50 (0.50-0.50) | 0.50 (0.50-0.50) | 1 |" in table
-    assert "| wait | 125.0 | 50.0 |" in table
+    assert f"| {not_read} | 2 | 495 | 250 ms | 200 ms | 1.00 (" in table
+    assert (
+        f"| {local_bench.READ} | 1 | 490 | 150 ms | 200 ms | 0.75 (0.75-0.75) | 0.75 (0.75-0.75) | 1 |"
+        in table
+    )
+    assert "| next question | 1 | 500 | 100 ms | 200 ms | 0.50 (0.50-0.50) | 0.50 (0.50-0.50) | 1 |" in table
+    assert "| wait | 125.0 | 75.0 | 50.0 |" in table
+
+
+def test_questions_about_documents_are_asked_in_three_rounds_of_two_starts() -> None:
+    samples = load_samples()[:2]
+    for kind in SliceKind:
+        starts = local_bench.LocalBench(Cast("s", "r", Path(), "raw"), kind, 2).starts(samples)
+        rounds = [[round_ for round_, _ in start] for start in starts]
+        assert rounds[0] == [local_bench.NOT_READ] * 2
+        if kind is SliceKind.SHARED:
+            assert len(rounds) == 1
+        else:
+            assert rounds[1:] == [[local_bench.READ] * 2 + [local_bench.NEXT] * 2]
+            assert [asked for _, asked in starts[1]] == [(s, s.questions[n]) for n in (0, 1) for s in samples]
 
 
 def test_what_the_edges_code_costs_stands_beside_transformers_and_a_prefill(sequential: Sequential) -> None:
