@@ -72,7 +72,8 @@ class SharerConfig:
     scale_up_s, scale_down_s: for how long before Ray Serve adds one, and takes one away; its calls have
         `gateway.drain_s` to end.
     cpus: cores per replica: Ray's reservation and the number of torch threads.
-    gpus: GPUs per replica, as Ray reserves and hands them out; a part of one is shared with other replicas.
+    gpus: of a GPU per replica, as Ray reserves and hands them out; a part of one is shared with other replicas, and
+        more than one is refused, as a model lies on one.
     device: where a replica computes; auto is the GPU that Ray hands it where gpus is above 0, else whatever GPU torch
         finds, else the CPU.
     dtype: what the model computes in; auto is bfloat16 where the device multiplies it, else float32
@@ -133,6 +134,8 @@ class SharerConfig:
             raise ValueError("scale_up_s and scale_down_s start at 0")
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError("device cuda needs gpus above 0: Ray hands a replica no other GPU")
+        if self.gpus > 1:
+            raise ValueError("gpus is at most 1: a replica's model lies on one GPU; more GPUs take more replicas")
         if self.device in ("cpu", "mps") and self.gpus > 0:
             raise ValueError(f"gpus are reserved for nothing where device is {self.device}")
         if self.dtype == "float16" and self.gpus == 0 and self.device != "mps":

@@ -69,6 +69,7 @@ def test_other_databases_are_left_as_they_are(tmp_path: Path) -> None:
         (MINIMAL + 'device = "tpu"\n', "sharer.device"),
         (MINIMAL + 'device = "cuda"\n', "gpus above 0"),
         (MINIMAL + 'gpus = 1.0\ndevice = "cpu"\n', "reserved for nothing"),
+        (MINIMAL + "gpus = 2.0\n", "gpus is at most 1"),
         (MINIMAL + "max_batch = 0\n", "max_batch"),
         (MINIMAL + "[export]\nmax_position = 2\n", "export.max_position"),
         (MINIMAL + "[export]\nkinds = ['whole']\n", "export.kinds"),
