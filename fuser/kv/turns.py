@@ -159,7 +159,7 @@ class ModelTurns:
         with self._state:
             while row.logits is None and row.failure is None:
                 left_s = self._handed_out + _COMING_S - time.monotonic()
-                if not self._may_begin(a_pass=True):
+                if not self._waiting or not self._may_begin(a_pass=True):  # none: another thread runs `row`
                     self._state.wait()
                 elif left_s > 0 and self._coming and len(self._waiting) < self.width:
                     self._state.wait(left_s)

@@ -191,6 +191,24 @@ def test_in_float32_a_cpu_passes_one_row_at_a_time_on_each_of_its_threads(
     assert (found, beside, most) == (said, [0] * 5, [2])
 
 
+def test_who_has_run_anothers_row_waits_while_that_one_runs_theirs(
+    tiny_receiver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    turns, logits = ModelTurns(load_weights(tiny_receiver)), torch.zeros(1)
+    turns.prepare()
+    mine, theirs = (module.AnswerRow(Past.empty(1, torch.device("cpu"))) for _ in range(2))
+    turns._waiting += [mine, theirs]
+    assert (turns._next(theirs), turns._next(mine)) == ([mine], [theirs])
+    with ThreadPoolExecutor(1) as pool:
+        turns._give_back([theirs], [logits])
+        waiting = pool.submit(turns._next, mine)
+        time.sleep(10 * module._COMING_S)
+        assert not waiting.done() and turns._running == 1
+        turns._give_back([mine], [logits])
+        assert waiting.result(20) == () and turns._running == 0
+
+
 def test_on_one_thread_a_cpu_passes_answers_of_float32_one_by_one(tiny_receiver: Path) -> None:
     turns = ModelTurns(load_weights(tiny_receiver))
     asked = [Asked(turns, number) for number in range(3)]
