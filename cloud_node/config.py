@@ -135,7 +135,9 @@ class SharerConfig:
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError("device cuda needs gpus above 0: Ray hands a replica no other GPU")
         if self.gpus > 1:
-            raise ValueError("gpus is at most 1: a replica's model lies on one GPU; more GPUs take more replicas")
+            raise ValueError(
+                "gpus is at most 1: a replica's model lies on one GPU; more GPUs take more replicas"
+            )
         if self.device in ("cpu", "mps") and self.gpus > 0:
             raise ValueError(f"gpus are reserved for nothing where device is {self.device}")
         if self.dtype == "float16" and self.gpus == 0 and self.device != "mps":
