@@ -240,7 +240,7 @@ class PositionsHeld:
         if not budget:
             if (free := free_memory(model.device)) is None:
                 return cls(_ANY_POSITIONS)
-            sharing = own.most_replicas if not own.gpus else min(own.most_replicas, max(1, int(1 / own.gpus)))
+            sharing = own.most_replicas if not own.gpus else min(own.most_replicas, int(1 / own.gpus))
             here = sharing if model.device.type != "cpu" or config.ray.address == "local" else 1
             budget = int(_OF_FREE * free / here) - own.prefix_cache_bytes
         most = budget // prefill_bytes(model) // (1 if config.prefix_files is None else 2)

@@ -183,7 +183,6 @@ def test_by_itself_it_takes_of_what_is_free_and_leaves_room_for_what_is_read_ahe
         ("cuda", 0.3, 2, 2),
         ("cuda", 0.0, 3, 3),
         ("cuda", 1.0, 4, 1),
-        ("cuda", 2.0, 2, 1),
         ("cpu", 0.0, 3, 1),
     ],
 )
