@@ -76,7 +76,7 @@ def measure(
 
     Raises:
         NodeFailed, AskFailed: a node did not start, or refused a question. ValueError: the demo's texts do not fill
-            its documents up to so many tokens.
+            its documents up to `tokens`.
     """
     from ops.bench.sequential import Sequential
 

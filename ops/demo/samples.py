@@ -42,7 +42,7 @@ def load_samples() -> tuple[DemoSample, ...]:
 def filled_up(
     samples: Sequence[DemoSample], tokens: int, count: Callable[[str], int]
 ) -> tuple[DemoSample, ...]:
-    """The documents, each with paragraphs of the others behind its own text, as near to so many tokens as they come.
+    """The documents, each with paragraphs of the others behind its own text, as near to `tokens` as they come.
 
     Paragraphs that hold a canary are not lent: it still stands in its own document alone.
 
