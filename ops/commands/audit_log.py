@@ -64,7 +64,7 @@ def verify(
     try:
         found = verified(file, _public(file, key, needed=not anchors), anchors, first)
     except BrokenChain as error:
-        raise BrokenChain(f"broken: {error}") from error
+        raise BrokenChain(f"not verified: {error}") from error
     begins, ends = (_utc(time) if found.records else None for time in (found.since, found.last.time))
     if as_json:
         told = {"file": str(file), "verdict": "whole", "first": found.first, "records": found.records}

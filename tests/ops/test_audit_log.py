@@ -56,7 +56,7 @@ def test_a_whole_log_is_told_from_one_that_was_changed(log: Path) -> None:
     log.write_text(log.read_text().replace("else", "evil"))
     done = kvwire("audit-log", "verify", str(log))
     assert done.returncode == 1
-    assert "kvwire: broken: " in done.stderr and "does not follow" in done.stderr
+    assert "kvwire: not verified: " in done.stderr and "does not follow" in done.stderr
 
 
 def test_the_log_and_its_key_are_those_of_the_clouds_configuration_where_no_log_is_named(log: Path) -> None:
