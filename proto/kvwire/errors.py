@@ -90,7 +90,7 @@ class BadPayload(WireError):
 
 _ONE_PAIR: Final = (
     "at the edge name a bundle of the cloud's `[sharer] bundles` as `[receiver] bundle`, with its model, or have "
-    "`kvwire init edge --bundle NAME` write a new edge.toml"
+    "`kvwire init edge --bundle NAME` write a new edge.toml in another folder"
 )
 _MENDS: Final = {
     "Sharer": _ONE_PAIR,

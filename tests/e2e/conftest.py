@@ -1,8 +1,13 @@
 """The cloud node of `tests.cloud_fixture` with more documents, and an edge that talks to it over mutual TLS."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,3 +77,27 @@ def capture(tmp_path: Path) -> Path:
 def captured_config(edge_config: "EdgeConfig", capture: Path) -> "EdgeConfig":
     """`edge_config` with a capture."""
     return dataclasses.replace(edge_config, capture=str(capture))
+
+
+@pytest.fixture
+def bench(
+    tiny_sharer: Path, tiny_receiver: Path, tiny_bundle: Path, tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """Runs `kvwire bench NAME` with the tiny pair; gives its report, once nothing it made is left."""
+
+    def run(name: str, *how: str, timeout_s: float) -> dict[str, Any]:
+        out, cache = tmp_path / "out.json", tmp_path / "cache"
+        pair = ["--sharer", str(tiny_sharer), "--receiver", str(tiny_receiver), "--bundle", str(tiny_bundle)]
+        done = subprocess.run(
+            [sys.executable, "-m", "ops.cli", "bench", name, *pair, *how, "--json", str(out)],
+            env=os.environ | {"KVWIRE_CACHE": str(cache)},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert done.returncode == 0, done.stderr
+        assert list((cache / "bench").iterdir()) == []
+        report: dict[str, Any] = json.loads(out.read_text())
+        return report
+
+    return run
